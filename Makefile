@@ -1,0 +1,64 @@
+# Variables to set on the command line, e.g. `make env PYTHON=python3.12`:
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_SPEC ?= torch==2.13.0
+# Where torch comes from, if not from pip's usual place:
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu takes the CPU build, a tenth of the size.
+TORCH_INDEX ?=
+# Options for pytest, and for the mini-* commands:
+PYTEST_ARGS ?= -n auto --maxprocesses 4
+ARGS ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help env test test-slow lint fmt hooks lock clean mini-train mini-evaluate mini-samples
+
+help: ## Say what make can do here
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
+
+env: $(READY) ## Create the environment in .venv, or bring it up to date
+
+# Torch goes first and alone, so that no other requirement can pull in another build of it.
+$(READY): pyproject.toml requirements/ci.txt customedit/__init__.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH_SPEC)
+	$(BIN)/python -m pip install --quiet -r requirements/ci.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+test: $(READY) ## Run the tests (seconds each; PYTEST_ARGS= for options)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(READY) ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## Check style, types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(READY) ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+hooks: $(READY) ## Check every commit before it is made (pre-commit)
+	$(BIN)/pre-commit install
+
+lock: $(READY) ## Renew requirements/ci.txt from pyproject.toml
+	$(BIN)/python requirements/lock.py $(TORCH_SPEC) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+mini-train: $(READY) ## Train the bundled base anew (hours; ARGS= for options)
+	$(BIN)/python -m customedit.mini.train $(ARGS)
+
+mini-evaluate: $(READY) ## Measure the bundled base
+	$(BIN)/python -m customedit.mini.evaluate $(ARGS)
+
+mini-samples: $(READY) ## Write the bundled sample images anew
+	$(BIN)/python -m customedit.mini.samples $(ARGS)
+
+clean: ## Remove caches and builds (keeps the environment and runs/)
+	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find customedit tests requirements -name __pycache__ -prune -exec rm -rf {} +
