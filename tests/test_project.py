@@ -1,0 +1,75 @@
+"""The project's own promises: what its files say about each other is true."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import customedit
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+HEAVY = {"torch", "diffusers", "transformers", "numpy", "PIL"}
+
+
+def test_installed_version_is_the_one_in_the_code() -> None:
+    assert importlib.metadata.version("customedit") == customedit.__version__
+
+
+def test_changelog_has_a_place_for_this_version() -> None:
+    headings = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    version = Version(customedit.__version__)
+    assert headings[0] == "Unreleased"
+    assert version.is_devrelease or str(version) in headings
+
+
+def test_importing_customedit_loads_nothing_heavy() -> None:
+    code = "import sys, customedit; print(*{m.partition('.')[0] for m in sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert HEAVY.isdisjoint(run.stdout.split())
+
+
+def test_every_make_target_has_help() -> None:
+    told = set(re.findall(r"^([a-z][a-z-]*):.*## \S", MAKEFILE, re.MULTILINE))
+    phony = set(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[0].split())
+    assert told == TARGETS == phony
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_only_targets_that_exist(page: Path) -> None:
+    code = re.findall(r"```.*?```|`[^`\n]+`", page.read_text(), re.DOTALL)
+    named = set(re.findall(r"(?:^|[`\s])make ([a-z][a-z-]*)", "\n".join(code)))
+    assert named <= TARGETS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_link_only_to_files_that_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    local = [link for link in links if "://" not in link and not link.startswith("mailto:")]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_lock_meets_what_pyproject_asks_for() -> None:
+    lines = (ROOT / "requirements" / "ci.txt").read_text().splitlines()
+    locked = [Requirement(line) for line in lines if not line.startswith("#")]
+    pins = {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in locked}
+    project = PYPROJECT["project"]
+    asked = map(Requirement, project["dependencies"] + project["optional-dependencies"]["dev"])
+    unmet = [str(r) for r in asked if pins.get(canonicalize_name(r.name), "0") not in r.specifier]
+    assert unmet == []
+
+
+def test_make_and_lock_agree_on_torch() -> None:
+    spec = re.search(r"^TORCH_SPEC \?= (\S+)$", MAKEFILE, re.MULTILINE)
+    assert spec is not None
+    assert spec[1] in (ROOT / "requirements" / "ci.txt").read_text().splitlines()
