@@ -1,0 +1,78 @@
+"""From training checkpoints to the folder that ships: half precision, stock layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import save_file
+from torch import nn
+
+from customedit.mini import clip, judge, unet, vae
+from customedit.mini.text import load_tokenizer
+
+LIMIT = 48 * 1024 * 1024
+"""Most bytes that all weights together may take."""
+
+
+def load_average(model: nn.Module, checkpoint: Path) -> int:
+    """Put the moving average of ``checkpoint`` into ``model``; returns the step it was taken at.
+
+    Raises FileNotFoundError naming the stage to run first.
+    """
+    if not checkpoint.exists():
+        raise FileNotFoundError(
+            f"{checkpoint} is missing; run: python -m customedit.mini.train {checkpoint.stem}"
+        )
+    saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    model.load_state_dict(saved["average"])
+    model.eval()
+    return int(saved["step"])
+
+
+def latent_scale(folder: Path) -> float:
+    """1 / standard deviation of the latents kept for training, so that the UNet sees unit variance."""
+    return 1.0 / unet.Latents(folder / "scenes", 4).std()
+
+
+def assemble(folder: Path, out: Path) -> dict[str, Any]:
+    """Write the pipeline, ``clip/`` and ``judge.safetensors`` to ``out``; returns the training steps
+    of each part, which are also kept in ``training.json``.
+
+    Raises ValueError when the weights take more than LIMIT.
+    """
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    whole, codec, denoiser, eye = (
+        clip.build(tokenizer), vae.build(), unet.build(), judge.Judge()
+    )  # fmt: skip
+    parts = {"clip": whole, "vae": codec, "unet": denoiser, "judge": eye}
+    steps = {name: load_average(part, folder / f"{name}.pt") for name, part in parts.items()}
+    codec.register_to_config(scaling_factor=latent_scale(folder))
+    pipeline = StableDiffusionPipeline(
+        vae=codec,
+        text_encoder=clip.text_encoder(whole),
+        tokenizer=tokenizer,
+        unet=denoiser,
+        scheduler=unet.scheduler(),
+        safety_checker=None,
+        feature_extractor=clip.image_processor(),
+        requires_safety_checker=False,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    pipeline.to(dtype=torch.float16).save_pretrained(out, safe_serialization=True)
+    whole.half().save_pretrained(out / "clip", safe_serialization=True)
+    tokenizer.save_pretrained(out / "clip")
+    clip.image_processor().save_pretrained(out / "clip")
+    halves = {
+        k: v.half().contiguous() if v.is_floating_point() else v
+        for k, v in eye.state_dict().items()
+    }
+    save_file(halves, out / "judge.safetensors")
+    (out / "training.json").write_text(json.dumps({"steps": steps}, indent=2) + "\n")
+    size = sum(p.stat().st_size for p in out.rglob("*.safetensors"))
+    if size > LIMIT:
+        raise ValueError(f"the weights take {size} bytes, more than the {LIMIT} they may")
+    return steps

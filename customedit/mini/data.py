@@ -1,0 +1,87 @@
+"""Training scenes on disk: rendered once in shards, by as many processes as there are cores.
+
+A shard is ``images-00042.npy`` (uint8 [n, 128, 128, 3]), ``masks-00042.npy`` (float32 [n, 16, 16],
+the thing's share of each latent cell) and ``scenes-00042.json``. A shard that exists is kept, so an
+interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from customedit.mini.scenes import SIZE, Scene, render, sample_scene
+
+SHARD = 1000
+"""Scenes in a shard."""
+
+CELLS = 16
+"""Latent cells per side, the size of the stored masks."""
+
+
+def coarse(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[SIZE, SIZE] coverage to its mean per latent cell, [CELLS, CELLS]."""
+    step = SIZE // CELLS
+    return alpha.reshape(CELLS, step, CELLS, step).mean((1, 3))
+
+
+def render_shard(folder: Path, number: int) -> None:
+    """Render scenes ``number * SHARD ...`` into ``folder``; does nothing if they are there."""
+    if (folder / f"scenes-{number:05d}.json").exists():
+        return
+    images = np.empty((SHARD, SIZE, SIZE, 3), np.uint8)
+    masks = np.empty((SHARD, CELLS, CELLS), np.float32)
+    scenes = [sample_scene(number * SHARD + k) for k in range(SHARD)]
+    for k, scene in enumerate(scenes):
+        picture = render(scene)
+        images[k], masks[k] = picture.image, coarse(picture.alpha)
+    np.save(folder / f"images-{number:05d}.npy", images)
+    np.save(folder / f"masks-{number:05d}.npy", masks)
+    note = folder / f"scenes-{number:05d}.json"
+    part = note.with_suffix(".part")
+    part.write_text(json.dumps([s.as_dict() for s in scenes]))
+    part.rename(note)  # last, whole: its presence says that the shard is complete
+
+
+def render_shards(folder: Path, count: int, processes: int | None = None) -> None:
+    """Render ``count`` shards into ``folder`` (made if missing)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(folder, k) for k in range(count)]
+    with multiprocessing.get_context("spawn").Pool(processes or os.cpu_count()) as pool:
+        pool.starmap(render_shard, jobs, chunksize=1)
+
+
+class Shards:
+    """The shards of a folder as one sequence of scenes. Images are memory-mapped, not read."""
+
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
+        notes = sorted(folder.glob("scenes-*.json"))[:limit]
+        if not notes:
+            raise FileNotFoundError(f"no rendered scenes in {folder}; run the 'scenes' stage first")
+        self.images: list[NDArray[np.uint8]] = []
+        self.masks: list[NDArray[np.float32]] = []
+        self.scenes: list[Scene] = []
+        for note in notes:
+            number = note.stem.split("-")[1]
+            self.images.append(np.load(folder / f"images-{number}.npy", mmap_mode="r"))
+            self.masks.append(np.load(folder / f"masks-{number}.npy"))
+            self.scenes += [Scene(**s) for s in json.loads(note.read_text())]
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return self.images[index // SHARD][index % SHARD]
+
+    def batch(self, indices: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """uint8 [len(indices), SIZE, SIZE, 3]"""
+        return np.stack([self.image(int(i)) for i in indices])
+
+    def mask(self, index: int) -> NDArray[np.float32]:
+        """float32 [CELLS, CELLS] in [0, 1]"""
+        return self.masks[index // SHARD][index % SHARD]

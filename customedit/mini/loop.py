@@ -1,0 +1,198 @@
+"""One training loop for the three stages: steps, moving average, checkpoints, log, progress.
+
+Every step draws its batch and its noise from generators seeded by (seed, stage, step), so a run that
+is stopped anywhere and resumed goes through the same numbers as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+
+from customedit.mini import muon
+
+Loss = tuple[Tensor, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast. The rate rises linearly over ``warmup`` steps, stays, and falls to zero
+    over the last ``decay`` steps of ``steps``.
+    """
+
+    steps: int
+    rate: float
+    warmup: int = 100
+    decay: int = 0
+    weight_decay: float = 0.01
+    ema: float = 0.999
+    clip: float = 1.0
+    adam_share: float = 0.05
+    adam_only: tuple[str, ...] = ()
+
+    def rate_at(self, step: int) -> float:
+        rise = min(1.0, (step + 1) / max(self.warmup, 1))
+        left = self.steps - step
+        fall = min(1.0, left / self.decay) if self.decay else 1.0
+        return self.rate * rise * fall
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a stage's loss function gets: the step's number and its two sources of chance."""
+
+    number: int
+    numpy: np.random.Generator
+    torch: torch.Generator
+
+
+def step_chance(stage: str, seed: int, number: int) -> Step:
+    """The generators of one step: equal arguments give equal draws, whatever went before."""
+    key = [seed, zlib.crc32(stage.encode()), number]
+    generator = torch.Generator().manual_seed(
+        int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+    )
+    return Step(number, np.random.default_rng(key), generator)
+
+
+class Average:
+    """Exponential moving average of a module's parameters, warmed up so that early steps count."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.shadow = {k: v.detach().clone().float() for k, v in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        keep = min(self.decay, (1 + step) / (10 + step))
+        state = model.state_dict()
+        floating = [k for k, v in state.items() if v.is_floating_point()]
+        torch._foreach_lerp_(
+            [self.shadow[k] for k in floating], [state[k].float() for k in floating], 1 - keep
+        )
+
+    def copy_to(self, model: nn.Module) -> None:
+        model.load_state_dict(self.shadow)
+
+
+def save_atomically(value: object, path: Path) -> None:
+    """torch.save to a neighbour, then rename: a reader never sees half a file."""
+    part = path.with_suffix(".part")
+    torch.save(value, part)
+    os.replace(part, path)
+
+
+def run(
+    stage: str,
+    model: nn.Module,
+    loss: Callable[[Step], Loss],
+    schedule: Schedule,
+    folder: Path,
+    *,
+    seed: int = 0,
+    stop_after: int | None = None,
+    device: str = "cpu",
+    checkpoint_every: float = 120.0,
+    on_checkpoint: Callable[[int, Average], None] | None = None,
+) -> Average:
+    """Train ``model`` to ``schedule.steps`` and return the moving average of its weights.
+
+    ``folder`` keeps ``{stage}.pt`` (weights, average, optimiser, step) and ``{stage}.jsonl`` (the
+    loss log). A checkpoint that is there is resumed. ``stop_after`` ends this call at that step with
+    a checkpoint, without changing the schedule. Raises FloatingPointError on a loss that is not
+    finite, leaving the last good checkpoint in place.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{stage}.pt"
+    model.to(device)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    matrices, others = muon.split(model, schedule.adam_only)
+    optimizer = muon.Muon(
+        matrices, others, schedule.rate, schedule.adam_share, weight_decay=schedule.weight_decay
+    )
+    average = Average(model, schedule.ema)
+    start = 0
+    if path.exists():
+        saved = torch.load(path, weights_only=True, map_location=device)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average.shadow = saved["average"]
+        start = saved["step"]
+
+    def checkpoint(step: int) -> None:
+        save_atomically(
+            {
+                "model": model.state_dict(),
+                "average": average.shadow,
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+            },
+            path,
+        )
+        if on_checkpoint is not None:
+            on_checkpoint(step, average)
+
+    end = min(schedule.steps, stop_after if stop_after is not None else schedule.steps)
+    last_save = last_log = time.monotonic()
+    recent: dict[str, list[float]] = {}
+    model.train()
+    with (
+        (folder / f"{stage}.jsonl").open("a") as log,
+        Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            disable=None,
+        ) as progress,
+    ):
+        bar = progress.add_task(stage, total=schedule.steps, completed=start, loss="")
+        for number in range(start, end):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate_at(number)
+            value, parts = loss(step_chance(stage, seed, number))
+            if not math.isfinite(number_of := value.item()):
+                raise FloatingPointError(
+                    f"{stage}: the loss is {number_of} at step {number}; lower the rate "
+                    f"(--rate) and run again: training resumes from the last checkpoint"
+                )
+            value.backward()
+            nn.utils.clip_grad_norm_(parameters, schedule.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average.update(model, number)
+            for name, part in {"loss": number_of, **parts}.items():
+                recent.setdefault(name, []).append(part)
+            now = time.monotonic()
+            if now - last_log > 10 or number + 1 == end:
+                line = {k: round(float(np.mean(v)), 6) for k, v in recent.items()}
+                print(json.dumps({"step": number + 1, "t": round(time.time(), 1), **line}), file=log)
+                log.flush()
+                progress.update(bar, loss=f"loss {line['loss']:.4f}")
+                recent, last_log = {}, now
+            progress.update(bar, completed=number + 1)
+            if now - last_save > checkpoint_every:
+                checkpoint(number + 1)
+                last_save = time.monotonic()
+    checkpoint(end)
+    return average

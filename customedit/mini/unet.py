@@ -1,0 +1,207 @@
+"""Stage ``unet``: the denoiser, v-prediction on latents kept on disk, with grounded words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from customedit.mini import grounding
+from customedit.mini.clip import WIDTH, tokenize
+from customedit.mini.captions import describe
+from customedit.mini.data import CELLS, SHARD, Shards
+from customedit.mini.loop import Average, Loss, Schedule, Step, run
+from customedit.mini.vae import CHANNELS, to_tensor
+
+DROP = 0.1
+"""Share of captions replaced by the empty one, for classifier-free guidance."""
+
+GROUNDING = 0.005
+"""Weight of the word grounding loss beside the mean squared error of v."""
+
+
+def build() -> UNet2DConditionModel:
+    """A UNet of random weights: 96 channels at 16 x 16, 192 at 8 x 8, cross-attention at both."""
+    return UNet2DConditionModel(
+        sample_size=CELLS,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        block_out_channels=(96, 192),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=(3, 6),  # heads per level, in spite of the name
+        norm_num_groups=32,
+    )
+
+
+def scheduler() -> DDIMScheduler:
+    """Stable Diffusion 2's: scaled-linear betas 0.00085 to 0.012, 1000 steps, v-prediction."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
+
+
+@torch.no_grad()
+def write_latents(
+    folder: Path, vae: AutoencoderTiny, batch: int = 50, device: str = "cpu"
+) -> None:
+    """Encode every shard and its mirror image once: ``latents-00042.npy``, float16
+    [n, 2, CHANNELS, CELLS, CELLS]. Shards that have theirs are passed over.
+    """
+    vae = vae.eval().to(device, memory_format=torch.channels_last)
+    for images_path in sorted((folder / "scenes").glob("images-*.npy")):
+        path = images_path.with_name(images_path.name.replace("images", "latents"))
+        if path.exists():
+            continue
+        images = np.load(images_path, mmap_mode="r")
+        out = np.empty((len(images), 2, CHANNELS, CELLS, CELLS), np.float16)
+        for at in range(0, len(images), batch):
+            x = to_tensor(np.array(images[at : at + batch])).to(device)
+            for flip in (0, 1):
+                y = (x.flip(3) if flip else x).contiguous(memory_format=torch.channels_last)
+                with torch.autocast(torch.device(device).type, torch.bfloat16):
+                    out[at : at + batch, flip] = vae.encode(y).latents.float().cpu().numpy()
+        part = path.with_suffix(".part.npy")
+        np.save(part, out)
+        part.rename(path)
+
+
+class Latents:
+    """The latents of all shards, in memory."""
+
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
+        paths = sorted(folder.glob("latents-*.npy"))[:limit]
+        paths = [p for p in paths if ".part" not in p.name]
+        if not paths:
+            raise FileNotFoundError(f"no latents in {folder}; run the 'latents' stage first")
+        self.blocks: list[NDArray[np.float16]] = [np.load(p) for p in paths]
+
+    def __len__(self) -> int:
+        return len(self.blocks) * SHARD
+
+    def std(self) -> float:
+        """Standard deviation over the first block, which stands for all."""
+        return float(self.blocks[0].astype(np.float32).std())
+
+    def batch(self, indices: NDArray[np.intp], flips: NDArray[np.bool_]) -> Tensor:
+        """float32 [n, CHANNELS, CELLS, CELLS]"""
+        rows = [
+            self.blocks[i // SHARD][i % SHARD, int(f)] for i, f in zip(indices, flips, strict=True)
+        ]
+        return torch.from_numpy(np.stack(rows).astype(np.float32))
+
+
+@torch.no_grad()
+def encode_text(text: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """The states the UNet sees, [n, MAX_TOKENS, WIDTH]."""
+    return text(tokenize(tokenizer, captions).to(text.device)).last_hidden_state
+
+
+def v_target(latent: Tensor, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """(noisy latent, v) at cumulative ``alpha`` [n] (Salimans & Ho, arXiv 2202.00512):
+    x = sqrt(a) latent + sqrt(1 - a) noise, v = sqrt(a) noise - sqrt(1 - a) latent.
+    """
+    a, b = alpha.sqrt()[:, None, None, None], (1 - alpha).sqrt()[:, None, None, None]
+    return a * latent + b * noise, a * noise - b * latent
+
+
+def train(
+    folder: Path,
+    unet: UNet2DConditionModel,
+    text: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    schedule: Schedule,
+    *,
+    batch: int = 32,
+    limit: int | None = None,
+    seed: int = 0,
+    stop_after: int | None = None,
+    device: str = "cpu",
+    on_checkpoint: Callable[[int, Average], None] | None = None,
+) -> Average:
+    """Train ``unet`` on the latents in ``folder/scenes``; the text encoder stays as it is."""
+    shards = Shards(folder / "scenes", limit)
+    latents = Latents(folder / "scenes", limit)
+    scale = 1.0 / latents.std()
+    alphas = scheduler().alphas_cumprod
+    text = text.to(device).eval().requires_grad_(False)
+    unet = unet.to(memory_format=torch.channels_last)
+    maps = grounding.watch(unet)
+
+    def loss(step: Step) -> Loss:
+        rng = step.numpy
+        indices = rng.integers(len(latents), size=batch)
+        flips = rng.random(batch) < 0.5
+        captions = [
+            "" if rng.random() < DROP else describe(shards.scenes[i], rng) for i in indices
+        ]
+        # one time step from each of ``batch`` equal parts of the schedule: less noise per step
+        t = torch.from_numpy(((np.arange(batch) + rng.random(batch)) / batch * 1000).astype(int))
+        latent = latents.batch(indices, flips) * scale
+        noise = torch.randn(latent.shape, generator=step.torch)
+        x, v = v_target(latent, noise, alphas[t])
+        x, v, weight = x.to(device), v.to(device), alphas[t].sqrt().to(device)
+        masks = torch.from_numpy(np.stack([shards.mask(int(i)) for i in indices]))
+        masks = torch.where(torch.from_numpy(flips)[:, None, None], masks.flip(2), masks)
+        horizon = torch.tensor([shards.scenes[i].horizon for i in indices])
+        maps.clear()
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            states = encode_text(text, tokenizer, captions)
+            x = x.contiguous(memory_format=torch.channels_last)
+            got = unet(x, t.to(device), states).sample.float()
+        mse = F.mse_loss(got, v)
+        places = grounding.region_masks(masks, horizon).to(device)
+        place = grounding.loss(maps, captions, places, weight)
+        maps.clear()
+        return mse + GROUNDING * place, {"mse": mse.item(), "grounding": place.item()}
+
+    return run(
+        "unet",
+        unet,
+        loss,
+        schedule,
+        folder,
+        seed=seed,
+        stop_after=stop_after,
+        device=device,
+        on_checkpoint=on_checkpoint,
+    )
+
+
+@torch.no_grad()
+def sample(
+    unet: nn.Module,
+    states: Tensor,
+    empty: Tensor,
+    *,
+    steps: int = 25,
+    guidance: float = 5.0,
+    seed: int = 0,
+) -> Tensor:
+    """Draw latents for text ``states`` [n, tokens, width] by DDIM with guidance; ``empty`` [1, ...]."""
+    schedule = scheduler()
+    schedule.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn((len(states), CHANNELS, CELLS, CELLS), generator=generator)
+    context = torch.cat([empty.expand_as(states), states])
+    for t in schedule.timesteps:
+        with torch.autocast("cpu", torch.bfloat16):
+            none, worded = unet(torch.cat([x, x]), t, context).sample.float().chunk(2)
+        x = schedule.step(none + guidance * (worded - none), t, x).prev_sample
+    return x

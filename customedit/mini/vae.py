@@ -1,0 +1,100 @@
+"""Stage ``vae``: the autoencoder, trained on crops that favour the thing over the flat background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from customedit.mini.data import Shards
+from customedit.mini.loop import Average, Loss, Schedule, Step, run
+from customedit.mini.scenes import SIZE
+
+CROP = 64
+"""Side of a training crop in pixels: the network is convolutional, so crops teach it whole pictures."""
+
+CHANNELS = 8
+"""Latent channels. Four, as Stable Diffusion has, lost 128 px patterns; see docs/mini.md."""
+
+NOISE = 0.08
+"""Standard deviation of the noise put on unit-variance latents, so that near latents decode alike."""
+
+
+def build(width: int = 64, channels: int = CHANNELS) -> AutoencoderTiny:
+    """An autoencoder of random weights: 3 x 8h x 8w images in [-1, 1] to ``channels`` x h x w.
+
+    AutoencoderTiny without blocks at full size: on a CPU nearly all the time of an AutoencoderKL goes
+    to normalising full-size maps.
+    """
+    return AutoencoderTiny(
+        encoder_block_out_channels=(width,) * 4,
+        decoder_block_out_channels=(width,) * 4,
+        num_encoder_blocks=(0, 1, 3, 4),
+        num_decoder_blocks=(4, 3, 1, 0),
+        latent_channels=channels,
+        scaling_factor=1.0,
+    )
+
+
+def to_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 [n, h, w, 3] -> float [n, 3, h, w] in [-1, 1], channels last in memory."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def crops(shards: Shards, step: Step, count: int) -> NDArray[np.uint8]:
+    """``count`` random CROP x CROP pieces, three in four of them around the thing.
+
+    Half are flipped, a quarter have their colour channels exchanged: more colours than the scenes
+    have, for pictures from elsewhere.
+    """
+    out = np.empty((count, CROP, CROP, 3), np.uint8)
+    rng = step.numpy
+    for k, index in enumerate(rng.integers(len(shards), size=count)):
+        top, left = rng.integers(0, SIZE - CROP + 1, 2)
+        if rng.random() < 0.75:
+            scene = shards.scenes[index]
+            centre = np.array([scene.foot - 0.45 * scene.scale, scene.x]) * SIZE
+            corner = (centre + rng.uniform(-20, 20, 2) - CROP / 2).astype(int)
+            top, left = np.clip(corner, 0, SIZE - CROP)
+        piece = shards.image(int(index))[top : top + CROP, left : left + CROP]
+        piece = piece[:, ::-1] if rng.random() < 0.5 else piece
+        out[k] = piece[..., rng.permutation(3)] if rng.random() < 0.25 else piece
+    return out
+
+
+def train(
+    folder: Path,
+    vae: AutoencoderTiny,
+    schedule: Schedule,
+    *,
+    batch: int = 8,
+    limit: int | None = None,
+    seed: int = 0,
+    stop_after: int | None = None,
+    device: str = "cpu",
+) -> Average:
+    """Train ``vae`` on crops of the shards in ``folder/scenes``.
+
+    Mean squared error (what PSNR counts) with a little absolute error for edges; the latents are
+    drawn to mean 0 and variance 1 per channel, so that they need no scaling factor.
+    """
+    shards = Shards(folder / "scenes", limit)
+    vae = vae.to(memory_format=torch.channels_last)
+
+    def loss(step: Step) -> Loss:
+        x = to_tensor(crops(shards, step, batch)).to(device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            z = vae.encode(x).latents.float()
+            mean, var = z.mean((0, 2, 3)), z.var((0, 2, 3))
+            z = z + NOISE * torch.randn(z.shape, generator=step.torch).to(device)
+            y = vae.decode(z).sample.float()
+        mse = F.mse_loss(y, x)
+        value = mse + 0.05 * F.l1_loss(y, x) + 0.01 * (mean**2 + (var - 1) ** 2).mean()
+        return value, {"psnr": -10 * float(np.log10(mse.item() / 4))}
+
+    return run("vae", vae, loss, schedule, folder, seed=seed, stop_after=stop_after, device=device)
