@@ -68,9 +68,7 @@ def describe(scene: Scene, rng: np.random.Generator) -> str:
     elif relative > 1.04 and rng.random() < 0.25:
         prefix = str(rng.choice(["a close up photo of ", "a zoomed in photo of "]))
     form = int(rng.choice(5, p=[0.28, 0.24, 0.24, 0.14, 0.10]))
-    words = thing(
-        scene, form, colour=bool(rng.random() < 0.85), material=bool(rng.random() < 0.5)
-    )
+    words = thing(scene, form, colour=bool(rng.random() < 0.85), material=bool(rng.random() < 0.5))
     if prefix.endswith("very small "):
         words = words.split(" ", 1)[1]
     if rng.random() < 0.72:

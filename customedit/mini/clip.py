@@ -1,4 +1,4 @@
-"""Stage ``clip``: a small CLIP trained contrastively; its text tower becomes the pipeline's encoder."""
+"""Stage ``clip``: a small CLIP, contrastive; its text tower becomes the pipeline's encoder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDTH = 256
 
 
 def build(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """A CLIPModel of random weights: 4 text layers of 256, 4 image layers of 192 over 16 px patches."""
+    """A CLIPModel of random weights: 4 text layers of WIDTH, 4 of 192 over 16 px image patches."""
     end = tokenizer.eos_token_id
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": end, "pad_token_id": end}
     text = {
@@ -65,7 +65,7 @@ def image_processor() -> CLIPImageProcessor:
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str], *, short: bool = False) -> Tensor:
-    """Token ids [n, length]; ``short`` pads to the longest only (the causal mask hides the rest)."""
+    """Token ids [n, length]; ``short`` pads to the longest only (a causal mask hides the rest)."""
     return tokenizer(
         captions, padding=True if short else "max_length", truncation=True, return_tensors="pt"
     ).input_ids

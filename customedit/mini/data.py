@@ -76,12 +76,13 @@ class Shards:
         return len(self.scenes)
 
     def image(self, index: int) -> NDArray[np.uint8]:
+        """uint8 [SIZE, SIZE, 3]."""
         return self.images[index // SHARD][index % SHARD]
 
     def batch(self, indices: NDArray[np.intp]) -> NDArray[np.uint8]:
-        """uint8 [len(indices), SIZE, SIZE, 3]"""
+        """uint8 [len(indices), SIZE, SIZE, 3]."""
         return np.stack([self.image(int(i)) for i in indices])
 
     def mask(self, index: int) -> NDArray[np.float32]:
-        """float32 [CELLS, CELLS] in [0, 1]"""
+        """float32 [CELLS, CELLS] in [0, 1]."""
         return self.masks[index // SHARD][index % SHARD]

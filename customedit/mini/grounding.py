@@ -10,6 +10,7 @@ itself.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -17,9 +18,11 @@ from torch import Tensor
 
 _REGIONS = ("thing", "table", "wall")
 _SKIP = frozenset(
-    "a an the of on by with in and against front photo picture image close up far away zoomed "
-    "very small".split()
-)
+    (
+        "a", "an", "the", "of", "on", "by", "with", "in", "and", "against", "front",
+        "photo", "picture", "image", "close", "up", "far", "away", "zoomed", "very", "small",
+    )
+)  # fmt: skip
 
 
 def regions(caption: str) -> list[tuple[int, str]]:
@@ -42,8 +45,10 @@ def regions(caption: str) -> list[tuple[int, str]]:
 
 
 def region_masks(mask: Tensor, horizon: Tensor) -> Tensor:
-    """Shares of each cell taken by thing, table and wall: [n, 3, h, w] from the thing's coverage
-    [n, h, w] and the line where the table ends, [n] in [0, 1] from the top.
+    """Shares of each cell taken by thing, table and wall, [n, 3, h, w].
+
+    mask: the thing's coverage, [n, h, w]; horizon: where the table ends, [n], in [0, 1] from the
+    top.
     """
     h = mask.shape[1]
     rows = torch.arange(h, dtype=torch.float32)[None, :] + 1
@@ -64,12 +69,13 @@ class Attention:
 
     def __call__(
         self,
-        attn: torch.nn.Module,
+        attn: Any,  # diffusers' Attention, which is not typed
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         **_: object,
     ) -> Tensor:
+        """Attend as diffusers' AttnProcessor does, without mask: [rows, positions, width]."""
         cross = encoder_hidden_states is not None
         context = encoder_hidden_states if encoder_hidden_states is not None else hidden_states
         rows, positions, _width = hidden_states.shape
@@ -97,8 +103,8 @@ def watch(unet: UNet2DConditionModel) -> list[Tensor]:
 def loss(maps: list[Tensor], captions: list[str], masks: Tensor, weight: Tensor) -> Tensor:
     """Cross entropy from each word's region (uniform over its share of cells) to the word's map.
 
-    maps: per layer [rows, cells, tokens]; masks: [rows, 3, h, w]; weight: [rows]. Words whose region
-    is empty are passed over. Zero is reached when each map is its region.
+    maps: per layer [rows, cells, tokens]; masks: [rows, 3, h, w]; weight: [rows]. Words whose
+    region is empty are passed over. Zero is reached when each map is its region.
     """
     mean = torch.stack(maps).mean(0)
     row, token, region = [], [], []

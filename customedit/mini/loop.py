@@ -1,7 +1,7 @@
 """One training loop for the three stages: steps, moving average, checkpoints, log, progress.
 
-Every step draws its batch and its noise from generators seeded by (seed, stage, step), so a run that
-is stopped anywhere and resumed goes through the same numbers as one that never stopped.
+Every step draws its batch and its noise from generators seeded by (seed, stage, step), so a run
+that is stopped anywhere and resumed goes through the same numbers as one that never stopped.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ Loss = tuple[Tensor, dict[str, float]]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast. The rate rises linearly over ``warmup`` steps, stays, and falls to zero
-    over the last ``decay`` steps of ``steps``.
+    """How long and how fast.
+
+    The rate rises linearly over ``warmup`` steps, stays, and falls to zero over the last ``decay``
+    steps of ``steps``.
     """
 
     steps: int
@@ -49,6 +51,7 @@ class Schedule:
     adam_only: tuple[str, ...] = ()
 
     def rate_at(self, step: int) -> float:
+        """The rate of step ``step``, counted from 0."""
         rise = min(1.0, (step + 1) / max(self.warmup, 1))
         left = self.steps - step
         fall = min(1.0, left / self.decay) if self.decay else 1.0
@@ -82,6 +85,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
+        """Draw the average towards the weights that ``model`` has after step ``step``."""
         keep = min(self.decay, (1 + step) / (10 + step))
         state = model.state_dict()
         floating = [k for k, v in state.items() if v.is_floating_point()]
@@ -90,6 +94,7 @@ class Average:
         )
 
     def copy_to(self, model: nn.Module) -> None:
+        """Give ``model`` the averaged weights."""
         model.load_state_dict(self.shadow)
 
 
@@ -116,9 +121,11 @@ def run(
     """Train ``model`` to ``schedule.steps`` and return the moving average of its weights.
 
     ``folder`` keeps ``{stage}.pt`` (weights, average, optimiser, step) and ``{stage}.jsonl`` (the
-    loss log). A checkpoint that is there is resumed. ``stop_after`` ends this call at that step with
-    a checkpoint, without changing the schedule. Raises FloatingPointError on a loss that is not
-    finite, leaving the last good checkpoint in place.
+    loss log). A checkpoint that is there is resumed. ``stop_after`` ends this call at that step
+    with a checkpoint, without changing the schedule.
+
+    Raises FloatingPointError on a loss that is not finite, leaving the last good checkpoint in
+    place.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stage}.pt"
@@ -163,7 +170,6 @@ def run(
             TextColumn("{task.fields[loss]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            disable=None,
         ) as progress,
     ):
         bar = progress.add_task(stage, total=schedule.steps, completed=start, loss="")
@@ -186,7 +192,8 @@ def run(
             now = time.monotonic()
             if now - last_log > 10 or number + 1 == end:
                 line = {k: round(float(np.mean(v)), 6) for k, v in recent.items()}
-                print(json.dumps({"step": number + 1, "t": round(time.time(), 1), **line}), file=log)
+                entry = {"step": number + 1, "t": round(time.time(), 1), **line}
+                print(json.dumps(entry), file=log)
                 log.flush()
                 progress.update(bar, loss=f"loss {line['loss']:.4f}")
                 recent, last_log = {}, now

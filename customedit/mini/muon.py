@@ -54,45 +54,49 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient; closures are not taken."""
         for group in self.param_groups:
             update = self._muon if group["muon"] else self._adam
             for p in group["params"]:
                 if p.grad is not None:
-                    update(p, group)
+                    update(p, p.grad, group)
 
-    def _muon(self, p: Tensor, group: dict[str, float]) -> None:
+    def _muon(self, p: Tensor, grad: Tensor, group: dict[str, float]) -> None:
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(p)
         m: Tensor = state["momentum"]
-        m.lerp_(p.grad, 1 - group["momentum"])
-        nesterov = p.grad.lerp(m, group["momentum"])
+        m.lerp_(grad, 1 - group["momentum"])
+        nesterov = grad.lerp(m, group["momentum"])
         flat = nesterov.reshape(p.shape[0], -1)
         update = orthogonalise(flat) * max(1.0, flat.shape[0] / flat.shape[1]) ** 0.5
         rate = group["lr"] * group["share"]
         p.mul_(1 - rate * group["weight_decay"]).add_(update.reshape(p.shape), alpha=-rate)
 
-    def _adam(self, p: Tensor, group: dict[str, float]) -> None:
+    def _adam(self, p: Tensor, grad: Tensor, group: dict[str, float]) -> None:
         state = self.state[p]
         if not state:
             state["step"] = 0
             state["m"], state["v"] = torch.zeros_like(p), torch.zeros_like(p)
         state["step"] += 1
         b1, b2 = 0.9, 0.99
-        state["m"].lerp_(p.grad, 1 - b1)
-        state["v"].lerp_(p.grad.square(), 1 - b2)
+        state["m"].lerp_(grad, 1 - b1)
+        state["v"].lerp_(grad.square(), 1 - b2)
         m = state["m"] / (1 - b1 ** state["step"])
         v = state["v"] / (1 - b2 ** state["step"])
         rate = group["lr"] * group["share"]
         p.mul_(1 - rate * group["weight_decay"]).addcdiv_(m, v.sqrt() + 1e-8, value=-rate)
 
 
-def split(model: torch.nn.Module, exclude: tuple[str, ...] = ()) -> tuple[list[Tensor], list[Tensor]]:
+def split(
+    model: torch.nn.Module, exclude: tuple[str, ...] = ()
+) -> tuple[list[Tensor], list[Tensor]]:
     """The model's trainable parameters as (matrices for Muon, others for AdamW).
 
     A matrix whose name holds one of ``exclude`` goes with the others.
     """
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue

@@ -3,14 +3,15 @@
 ``sample_scene(seed)`` draws what is there, ``render(scene)`` paints it, ``captions.describe`` words
 it. The same scene gives the same bytes on every run. No file is read, nothing is downloaded.
 
-The picture is an orthographic view from slightly above. Surfaces are splatted as dense points into a
-depth buffer at twice the size (a point carries its surface coordinates, so patterns bend with the
+The picture is an orthographic view from slightly above. Surfaces are splatted as dense points into
+a depth buffer at twice the size (a point carries its surface coordinates, so patterns bend with the
 body), shaded once per pixel, and averaged down.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,7 @@ class Scene:
     seed: int
 
     def as_dict(self) -> dict[str, Any]:
+        """The scene as plain data; ``Scene(**data)`` is the scene again."""
         return dataclasses.asdict(self)
 
 
@@ -90,7 +92,10 @@ def sample_scene(seed: int, *, held_out: bool = False, **fixed: Any) -> Scene:
     raises ValueError.
     """
     rng = np.random.default_rng([seed, 0x5CE7E])
-    pick = lambda options: str(options[int(rng.integers(len(options)))])  # noqa: E731
+
+    def pick(options: Sequence[str]) -> str:
+        return str(options[int(rng.integers(len(options)))])
+
     colours = list(COLOURS)
     for _ in range(1000):
         noun = fixed.get("noun") or pick(CLASSES)
@@ -143,7 +148,8 @@ class _View:
     def __init__(self, scene: Scene) -> None:
         self.side = SIZE * _OVER
         self.scale = scene.scale * self.side
-        self.cos, self.sin = np.float32([np.cos(scene.elevation), np.sin(scene.elevation)])
+        self.cos = np.float32(np.cos(scene.elevation))
+        self.sin = np.float32(np.sin(scene.elevation))
         self.x0, self.y0 = scene.x * self.side, scene.foot * self.side
         away = np.array([0.75 * np.sin(scene.sun), 0.95, 0.75 * np.cos(scene.sun)])
         self.light = (away / np.linalg.norm(away)).astype(np.float32)
@@ -165,9 +171,13 @@ def _background(scene: Scene, view: _View, rng: np.random.Generator) -> tuple[Ar
     height = (edge - rows) / view.scale  # on the wall, above the table's end
     x = np.broadcast_to(columns, (n, n))
     out = np.empty((n, n, 3), np.float32)
-    cut = int(round(edge))
+    cut = round(edge)
 
-    base = _colour(scene.wall, rng) if scene.wall != "brick" else np.float32([0.62, 0.28, 0.20])
+    base = (
+        _colour(scene.wall, rng)
+        if scene.wall != "brick"
+        else np.array([0.62, 0.28, 0.20], np.float32)
+    )
     wall = np.broadcast_to(0.92 * base + 0.05, (cut, n, 3))
     if scene.wall == "brick":
         y = np.broadcast_to(height[:cut], (cut, n))
@@ -178,7 +188,8 @@ def _background(scene: Scene, view: _View, rng: np.random.Generator) -> tuple[Ar
     if scene.table in ("wooden", "marble"):
         zz = np.broadcast_to(z[cut:], (n - cut, n)).ravel()
         kind = patterns.wood if scene.table == "wooden" else patterns.marble
-        ground = np.float32([0.72, 0.50, 0.29] if scene.table == "wooden" else [0.90, 0.89, 0.87])
+        stone = [0.72, 0.50, 0.29] if scene.table == "wooden" else [0.90, 0.89, 0.87]
+        ground = np.array(stone, np.float32)
         table = kind(x[cut:].ravel(), zz, rng, ground).reshape(n - cut, n, 3)
     else:
         table = np.broadcast_to(0.95 * _colour(scene.table, rng) + 0.02, (n - cut, n, 3))
@@ -189,7 +200,7 @@ def _background(scene: Scene, view: _View, rng: np.random.Generator) -> tuple[Ar
 
 
 def _shadow(view: _View, parts: list[shapes.Samples], z: Array, cut: int) -> Array:
-    """Light left on the table, [side - cut, side] in [0, 1]: the thing's points cast along the sun."""
+    """Light left on the table, [side - cut, side] in [0, 1]: the thing's points cast by the sun."""
     from scipy.ndimage import gaussian_filter, map_coordinates
 
     grid = np.zeros((_SHADOW, _SHADOW), np.float32)
@@ -218,7 +229,7 @@ def _paint(
     first = _colour(scene.colour, rng)
     second = _colour(scene.second, rng) if scene.second else first
     if scene.material == "wooden":
-        tint = first if scene.colour != "brown" else np.float32([0.55, 0.35, 0.19])
+        tint = first if scene.colour != "brown" else np.array([0.55, 0.35, 0.19], np.float32)
         s = part.angle[chosen] / np.float32(2 * np.pi)
         return patterns.wood(part.height[chosen] * 2, np.sin(2 * np.pi * s) * 0.5, rng, tint)
     inside_too = scene.noun in ("bowl", "plate")
@@ -235,7 +246,7 @@ def _shade(scene: Scene, view: _View, albedo: Array, normal: Array, free: Array)
     diffuse = np.clip(0.35 + 0.65 * facing, 0, None)
     sky = 0.5 + 0.5 * normal[1]
     light = (0.30 + 0.56 * diffuse + 0.16 * sky) * (0.25 + 0.75 * free)
-    towards = np.float32([0, view.sin, view.cos])
+    towards = np.array([0, view.sin, view.cos], np.float32)
     half = view.light + towards
     half /= np.linalg.norm(half)
     gleam = np.clip(half @ normal, 0, 1)
@@ -252,6 +263,11 @@ def _shade(scene: Scene, view: _View, albedo: Array, normal: Array, free: Array)
     return albedo * light[:, None] + (shine * free)[:, None]
 
 
+def _shrink(big: Array) -> Array:
+    """Average [SIZE * _OVER, SIZE * _OVER, ...] down to [SIZE, SIZE, channels]."""
+    return big.reshape(SIZE, _OVER, SIZE, _OVER, -1).mean((1, 3))
+
+
 def render(scene: Scene) -> Picture:
     """Paint ``scene``. Deterministic: equal scenes give equal bytes."""
     rng = np.random.default_rng([scene.seed, 1])
@@ -260,7 +276,7 @@ def render(scene: Scene) -> Picture:
     shape = shapes.build(scene.noun, rng)
     parts = shapes.surfaces(shape, scene.yaw, step=0.8 / view.scale)
     canvas, z = _background(scene, view, rng)
-    cut = int(round(scene.horizon * n))
+    cut = round(scene.horizon * n)
     canvas[cut:] *= _shadow(view, parts, z, cut)[..., None]
 
     nearest = np.full(n * n, -1, np.int64)
@@ -290,7 +306,6 @@ def render(scene: Scene) -> Picture:
             )
         offset += part.position.shape[1]
 
-    shrink = lambda a: a.reshape(SIZE, _OVER, SIZE, _OVER, -1).mean((1, 3))  # noqa: E731
-    image = np.clip(shrink(canvas) * 255 + 0.5, 0, 255).astype(np.uint8)
-    alpha = shrink((nearest >= 0).astype(np.float32))[..., 0]
+    image = np.clip(_shrink(canvas) * 255 + 0.5, 0, 255).astype(np.uint8)
+    alpha = _shrink((nearest >= 0).astype(np.float32))[..., 0]
     return Picture(image, alpha >= 0.5, alpha)

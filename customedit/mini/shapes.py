@@ -7,13 +7,15 @@ wide). Surfaces are sampled densely enough that each pixel of the picture meets 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+_Floats = NDArray[np.floating[Any]]
 
 BODY, INNER, PART = 0, 1, 2
 """What a sample belongs to: the patterned outside, the inside of a vessel, a handle or spout."""
@@ -82,11 +84,13 @@ def _inside(outer: Array, thickness: float, depth: float) -> Array:
     return np.concatenate([inner, floor])
 
 
-def _arc(centre: tuple[float, float], radii: tuple[float, float], start: float, stop: float) -> Array:
+def _arc(
+    centre: tuple[float, float], radii: tuple[float, float], start: float, stop: float
+) -> Array:
     t = np.radians(np.linspace(start, stop, 40))
-    return np.stack(
-        [centre[0] + radii[0] * np.cos(t), centre[1] + radii[1] * np.sin(t)], 1
-    ).astype(np.float32)
+    return np.stack([centre[0] + radii[0] * np.cos(t), centre[1] + radii[1] * np.sin(t)], 1).astype(
+        np.float32
+    )
 
 
 def _even(path: Array, radius: float) -> tuple[Array, Array]:
@@ -162,7 +166,9 @@ def _jug(k: Callable[[float, float], float]) -> Shape:
     )  # fmt: skip
     lip_path = _line((lip - 0.09, 0.90), (lip + 0.10, 0.985), n=16)
     pour = (lip_path, np.linspace(0.10, 0.035, 16).astype(np.float32))
-    return Shape(outer, _inside(outer, 0.025, 0.16), tubes=(handle, pour), extent=(belly + 0.15, 1.0))
+    return Shape(
+        outer, _inside(outer, 0.025, 0.16), tubes=(handle, pour), extent=(belly + 0.15, 1.0)
+    )
 
 
 def _plate(k: Callable[[float, float], float]) -> Shape:
@@ -221,7 +227,10 @@ def revolve(profile: Array, step: float, kind: int) -> Samples:
     n = max(int(np.ceil(2 * np.pi * float(points[:, 0].max()) / step)), 8)
     angle = np.linspace(0, 2 * np.pi, n, endpoint=False, dtype=np.float32)
     cos, sin = np.cos(angle), np.sin(angle)
-    flat = lambda row, col: np.multiply.outer(row, col).ravel()  # noqa: E731
+
+    def flat(row: _Floats, column: _Floats) -> Array:
+        return (row[:, None] * column).ravel().astype(np.float32, copy=False)
+
     one = np.ones_like(cos)
     position = np.stack([flat(points[:, 0], cos), flat(points[:, 1], one), flat(points[:, 0], sin)])
     normal = np.stack([flat(out_r, cos), flat(out_y, one), flat(out_r, sin)])
@@ -241,7 +250,7 @@ def revolve(profile: Array, step: float, kind: int) -> Samples:
 
 
 def tube(path: Array, radius: Array, yaw: float, step: float) -> Samples:
-    """A tube along ``path`` ([n, 2]: reach from the axis, height) in the vertical plane at ``yaw``."""
+    """A tube along ``path``, [n, 2] of (reach from the axis, height), in the plane at ``yaw``."""
     points, arc = _resample(path, step)
     knots = np.linspace(0, 1, len(radius))
     r = np.interp(np.linspace(0, 1, len(points)), knots, radius).astype(np.float32)
@@ -252,15 +261,18 @@ def tube(path: Array, radius: Array, yaw: float, step: float) -> Samples:
     cos, sin = np.cos(phi), np.sin(phi)
     # normal = cos * (in-plane perpendicular) + sin * (perpendicular to the plane)
     in_reach, in_y = tangent[:, 1], -tangent[:, 0]
-    n_reach = np.multiply.outer(in_reach, cos)
-    n_y = np.multiply.outer(in_y, cos)
+    n_reach = in_reach[:, None] * cos
+    n_y = in_y[:, None] * cos
     n_side = np.broadcast_to(sin, n_reach.shape)
     reach = points[:, :1] + r[:, None] * n_reach
     y = points[:, 1:] + r[:, None] * n_y
     side = r[:, None] * n_side
     c, s = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
-    place = lambda a, b: (a * c - b * s, a * s + b * c)  # noqa: E731
-    (px, pz), (nx, nz) = place(reach, side), place(n_reach, n_side)
+
+    def turned(reach: _Floats, side: _Floats) -> tuple[_Floats, _Floats]:
+        return reach * c - side * s, reach * s + side * c
+
+    (px, pz), (nx, nz) = turned(reach, side), turned(n_reach, n_side)
     position = np.stack([px.ravel(), y.ravel(), pz.ravel()]).astype(np.float32)
     normal = np.stack([nx.ravel(), n_y.ravel(), nz.ravel()]).astype(np.float32)
     return Samples(
@@ -274,7 +286,7 @@ def tube(path: Array, radius: Array, yaw: float, step: float) -> Samples:
 
 
 def surfaces(shape: Shape, yaw: float, step: float) -> list[Samples]:
-    """All surfaces of ``shape`` with its handle turned to ``yaw`` radians, ``step`` between samples."""
+    """All surfaces of ``shape``, its handle turned to ``yaw`` radians, samples ``step`` apart."""
     found = [revolve(shape.outer, step, BODY)]
     if shape.inner is not None:
         found.append(revolve(shape.inner, step, INNER))

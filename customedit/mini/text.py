@@ -1,7 +1,8 @@
-"""The words as tokens: a byte-level BPE in CLIP's file format, in which every known word is one token."""
+"""The words as tokens: a byte-level BPE in CLIP's file format; every known word is one token."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def _merges(corpus: dict[str, int], known: frozenset[str]) -> list[tuple[str, st
     while True:
         pairs: dict[tuple[str, str], int] = {}
         for word, parts in split.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in itertools.pairwise(parts):
                 pairs[pair] = pairs.get(pair, 0) + corpus[word]
         if not pairs:
             return merges
@@ -73,4 +74,5 @@ def write_tokenizer(folder: Path, captions: int = 4000) -> None:
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer that :func:`write_tokenizer` wrote to ``folder``."""
     return CLIPTokenizer.from_pretrained(folder)

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from customedit.mini import grounding
-from customedit.mini.clip import WIDTH, tokenize
 from customedit.mini.captions import describe
+from customedit.mini.clip import WIDTH, tokenize
 from customedit.mini.data import CELLS, SHARD, Shards
 from customedit.mini.loop import Average, Loss, Schedule, Step, run
 from customedit.mini.vae import CHANNELS, to_tensor
@@ -58,11 +58,10 @@ def scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def write_latents(
-    folder: Path, vae: AutoencoderTiny, batch: int = 50, device: str = "cpu"
-) -> None:
-    """Encode every shard and its mirror image once: ``latents-00042.npy``, float16
-    [n, 2, CHANNELS, CELLS, CELLS]. Shards that have theirs are passed over.
+def write_latents(folder: Path, vae: AutoencoderTiny, batch: int = 50, device: str = "cpu") -> None:
+    """Encode every shard and its mirror image once, passing over shards that have their latents.
+
+    Writes ``latents-00042.npy``, float16 [n, 2, CHANNELS, CELLS, CELLS].
     """
     vae = vae.eval().to(device, memory_format=torch.channels_last)
     for images_path in sorted((folder / "scenes").glob("images-*.npy")):
@@ -100,7 +99,7 @@ class Latents:
         return float(self.blocks[0].astype(np.float32).std())
 
     def batch(self, indices: NDArray[np.intp], flips: NDArray[np.bool_]) -> Tensor:
-        """float32 [n, CHANNELS, CELLS, CELLS]"""
+        """float32 [n, CHANNELS, CELLS, CELLS]."""
         rows = [
             self.blocks[i // SHARD][i % SHARD, int(f)] for i, f in zip(indices, flips, strict=True)
         ]
@@ -114,7 +113,8 @@ def encode_text(text: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[st
 
 
 def v_target(latent: Tensor, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """(noisy latent, v) at cumulative ``alpha`` [n] (Salimans & Ho, arXiv 2202.00512):
+    """(noisy latent x, v) at cumulative alpha a, [n] (Salimans & Ho, arXiv 2202.00512).
+
     x = sqrt(a) latent + sqrt(1 - a) noise, v = sqrt(a) noise - sqrt(1 - a) latent.
     """
     a, b = alpha.sqrt()[:, None, None, None], (1 - alpha).sqrt()[:, None, None, None]
@@ -148,9 +148,7 @@ def train(
         rng = step.numpy
         indices = rng.integers(len(latents), size=batch)
         flips = rng.random(batch) < 0.5
-        captions = [
-            "" if rng.random() < DROP else describe(shards.scenes[i], rng) for i in indices
-        ]
+        captions = ["" if rng.random() < DROP else describe(shards.scenes[i], rng) for i in indices]
         # one time step from each of ``batch`` equal parts of the schedule: less noise per step
         t = torch.from_numpy(((np.arange(batch) + rng.random(batch)) / batch * 1000).astype(int))
         latent = latents.batch(indices, flips) * scale
@@ -194,7 +192,7 @@ def sample(
     guidance: float = 5.0,
     seed: int = 0,
 ) -> Tensor:
-    """Draw latents for text ``states`` [n, tokens, width] by DDIM with guidance; ``empty`` [1, ...]."""
+    """Draw latents for ``states`` [n, tokens, width] by DDIM, guided from ``empty`` [1, ...]."""
     schedule = scheduler()
     schedule.set_timesteps(steps)
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Stage ``vae``: the autoencoder, trained on crops that favour the thing over the flat background."""
+"""Stage ``vae``: the autoencoder, trained on crops that favour the thing over the background."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from customedit.mini.loop import Average, Loss, Schedule, Step, run
 from customedit.mini.scenes import SIZE
 
 CROP = 64
-"""Side of a training crop in pixels: the network is convolutional, so crops teach it whole pictures."""
+"""Side of a training crop in pixels: the network is convolutional, crops teach whole pictures."""
 
 CHANNELS = 8
 """Latent channels. Four, as Stable Diffusion has, lost 128 px patterns; see docs/mini.md."""
 
 NOISE = 0.08
-"""Standard deviation of the noise put on unit-variance latents, so that near latents decode alike."""
+"""Standard deviation of noise put on unit-variance latents, so that near latents decode alike."""
 
 
 def build(width: int = 64, channels: int = CHANNELS) -> AutoencoderTiny:
     """An autoencoder of random weights: 3 x 8h x 8w images in [-1, 1] to ``channels`` x h x w.
 
-    AutoencoderTiny without blocks at full size: on a CPU nearly all the time of an AutoencoderKL goes
-    to normalising full-size maps.
+    AutoencoderTiny without blocks at full size: on a CPU nearly all the time of an AutoencoderKL
+    goes to normalising full-size maps.
     """
     return AutoencoderTiny(
         encoder_block_out_channels=(width,) * 4,
@@ -87,7 +87,8 @@ def train(
     vae = vae.to(memory_format=torch.channels_last)
 
     def loss(step: Step) -> Loss:
-        x = to_tensor(crops(shards, step, batch)).to(device).contiguous(memory_format=torch.channels_last)
+        x = to_tensor(crops(shards, step, batch)).to(device)
+        x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             z = vae.encode(x).latents.float()
             mean, var = z.mean((0, 2, 3)), z.var((0, 2, 3))

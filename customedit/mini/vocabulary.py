@@ -1,15 +1,16 @@
 """What the bundled base's small world knows: the words, their colours, and which are kept apart.
 
-Everything here is data. The renderer paints from it, the captions are worded from it, and the CLI,
-the API and the page tell people from it what the bundled base can draw (:func:`as_dict`) and warn of
-words it has never seen (:func:`unknown_words`).
+Everything here is data. The renderer paints from it, the captions are worded from it, and the
+CLI, the API and the page tell people from it what the bundled base can draw (:func:`as_dict`) and
+warn of words it has never seen (:func:`unknown_words`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Mapping
+from typing import Any, Final
 
 RGB = tuple[float, float, float]
 
