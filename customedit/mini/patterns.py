@@ -1,22 +1,30 @@
 """What is painted on the things: patterns the base is trained on, and looks it never sees.
 
 A pattern is a function of surface coordinates. ``s`` runs once round the thing in [0, 1);
-``t`` is the arc length up its side in units of the body's circumference, so that a step in ``s`` and
-an equal step in ``t`` cover equal lengths at the widest place. Patterns wrap: s = 0 and s = 1 meet.
+``t`` is the arc length up its side in units of the body's circumference, so that a step in ``s``
+and an equal step in ``t`` cover equal lengths at the widest place. Patterns wrap: s = 0 and s = 1
+meet.
 """
 
 from __future__ import annotations
 
-from typing import Callable, Final, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from customedit.mini.vocabulary import COLOURS
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
+"""float32 in, float32 out; the operators between promise no more than floating."""
+
 Paint = Callable[[Array, Array, np.random.Generator, Array, Array], Array]
 """(s [n], t [n], rng, first colour [3], second colour [3]) -> reflectance [n, 3]."""
+
+
+def _rgb(red: float, green: float, blue: float) -> Array:
+    return np.array([red, green, blue], np.float32)
 
 
 def _edge(signed: Array, softness: float = 0.03) -> Array:
@@ -38,6 +46,7 @@ def _triangle(x: Array) -> Array:
 
 
 def plain(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Array) -> Array:
+    """The first colour everywhere."""
     return np.broadcast_to(first, (len(s), 3))
 
 
@@ -54,6 +63,7 @@ def banded(s: Array, t: Array, rng: np.random.Generator, first: Array, second: A
 
 
 def dotted(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Array) -> Array:
+    """Dots of the second colour on the first, every other row shifted by half a step."""
     n, phase = int(rng.integers(8, 11)), rng.uniform(0, 1)
     row = t * n + phase
     shift = 0.5 * (np.floor(row) % 2)
@@ -62,12 +72,14 @@ def dotted(s: Array, t: Array, rng: np.random.Generator, first: Array, second: A
 
 
 def checkered(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Array) -> Array:
+    """Squares of the two colours by turns; an even number of them goes round."""
     n, phase = 2 * int(rng.integers(5, 7)), rng.uniform(0, 1)
     odd = (np.floor(s * n) + np.floor(t * n + phase)) % 2
     return _mix(first, second, odd.astype(np.float32))
 
 
 def zigzag(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Array) -> Array:
+    """Zigzag lines round the body; the first colour takes the wider share."""
     n, rows, phase = int(rng.integers(7, 10)), rng.uniform(5.5, 7.5), rng.uniform(0, 1)
     wave = _triangle(t * rows + phase + 0.55 * _triangle(s * n))
     return _mix(first, second, _edge(wave - 0.58, 0.07))
@@ -79,22 +91,22 @@ def zigzag(s: Array, t: Array, rng: np.random.Generator, first: Array, second: A
 def plaid(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Array) -> Array:
     """Crossing translucent bands, wide and narrow, as woven cloth."""
     n, phase = int(rng.integers(7, 9)), rng.uniform(0, 1)
-    thin = np.float32(COLOURS["yellow"])
+    thin = _rgb(*COLOURS["yellow"])
     wide = 0.5 * (_edge(_triangle(s * n) - 0.55) + _edge(_triangle(t * n + phase) - 0.55))
     line = np.maximum(
-        _edge(0.10 - np.abs(_saw(s * n) - 0.0)), _edge(0.10 - np.abs(_saw(t * n + phase)))
+        _edge(0.11 - _triangle(s * n), 0.04), _edge(0.11 - _triangle(t * n + phase), 0.04)
     )
-    return _mix(_mix(first, second, wide.astype(np.float32)), thin, 0.8 * line)  # type: ignore[arg-type]
+    return _mix(_mix(first, second, wide), thin, 0.8 * line)
 
 
 def _cells(
     s: Array, t: Array, rng: np.random.Generator, count: int, jitter: float = 1.0
 ) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Worley cells, wrapped in ``s``: distance to nearest and second point, and nearest's number."""
+    """Worley cells, wrapped in ``s``: distances to the two nearest points, the nearest's number."""
     low, high = float(t.min()), float(t.max())
     area = max(high - low, 1e-3)
-    rows = max(int(round(np.sqrt(count * area))), 1)
-    cols = max(int(round(count / max(rows, 1))), 3)
+    rows = max(round(float(np.sqrt(count * area))), 1)
+    cols = max(round(count / max(rows, 1)), 3)
     gx, gy = np.meshgrid(np.arange(cols), np.arange(rows))
     px = (gx + 0.5 + 0.5 * (gy % 2) + jitter * rng.uniform(-0.45, 0.45, gx.shape)) / cols
     py = low + (gy + 0.5 + jitter * rng.uniform(-0.45, 0.45, gx.shape)) / rows * area
@@ -114,11 +126,11 @@ def _cells(
 
 def terrazzo(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Array) -> Array:
     """Chips of several colours set in a pale ground."""
-    chips = np.float32([COLOURS[c] for c in ("red", "green", "blue", "black", "orange")])
+    chips = np.stack([_rgb(*COLOURS[c]) for c in ("red", "green", "blue", "black", "orange")])
     nearest, beyond, which = _cells(s, t, rng, 150)
     shown = chips[rng.integers(0, len(chips), int(which.max()) + 1)][which]
     inside = _edge((beyond - nearest) * 40 - 0.9, 0.2)[:, None]
-    return np.float32([0.93, 0.91, 0.86]) * (1 - inside) + shown * inside
+    return _rgb(0.93, 0.91, 0.86) * (1 - inside) + shown * inside
 
 
 def spiral(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Array) -> Array:
@@ -142,9 +154,9 @@ def scales(s: Array, t: Array, rng: np.random.Generator, first: Array, second: A
 
 def gold_cracks(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Array) -> Array:
     """Kintsugi: a dark glaze broken and mended with gold."""
-    nearest, beyond, _ = _cells(s, t, rng, 26)
-    seam = _edge(0.020 - (beyond - nearest), 0.006)
-    return _mix(np.float32([0.10, 0.14, 0.24]), np.float32([0.95, 0.74, 0.24]), seam)
+    nearest, beyond, _ = _cells(s, t, rng, 34)
+    seam = _edge(0.012 - (beyond - nearest), 0.005)
+    return _mix(_rgb(0.10, 0.14, 0.24), _rgb(0.95, 0.74, 0.24), seam)
 
 
 def painted_flowers(
@@ -156,10 +168,8 @@ def painted_flowers(
     x, y = _saw(s * n + 0.5 * (np.floor(row) % 2)) - 0.5, _saw(row) - 0.5
     r, a = np.hypot(x, y), np.arctan2(y, x)
     petal = _edge(0.30 + 0.12 * np.cos(5 * a + phase * 6) - r, 0.04)
-    ground = np.float32(COLOURS["white"])
-    return _mix(
-        _mix(ground, first, petal), np.float32(COLOURS["yellow"]), _edge(0.12 - r, 0.03)
-    )  # type: ignore[arg-type]
+    ground = _rgb(*COLOURS["white"])
+    return _mix(_mix(ground, first, petal), _rgb(*COLOURS["yellow"]), _edge(0.12 - r, 0.03))
 
 
 def leopard(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Array) -> Array:
@@ -167,8 +177,8 @@ def leopard(s: Array, t: Array, rng: np.random.Generator, first: Array, second: 
     nearest, _, which = _cells(s, t, rng, 70)
     radius = rng.uniform(0.024, 0.038, int(which.max()) + 1).astype(np.float32)[which]
     ring = _edge(0.009 - np.abs(nearest - radius), 0.004)
-    tan, heart, spot = np.float32([[0.86, 0.66, 0.36], [0.62, 0.40, 0.16], [0.12, 0.08, 0.05]])
-    return _mix(_mix(tan, heart, _edge(radius - nearest, 0.004)), spot, ring)  # type: ignore[arg-type]
+    tan, heart, spot = _rgb(0.86, 0.66, 0.36), _rgb(0.62, 0.40, 0.16), _rgb(0.12, 0.08, 0.05)
+    return _mix(_mix(tan, heart, _edge(radius - nearest, 0.004)), spot, ring)
 
 
 def waves(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Array) -> Array:
@@ -180,7 +190,7 @@ def waves(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Ar
         x = 2 * (_saw(s * n / 2 + 0.5 * (row % 2)) - 0.5)
         d = np.hypot(x, (t * n - row) * 0.9)
         value = np.where(d < 1, _edge(_triangle(d * 3) - 0.5, 0.12), value)
-    return _mix(np.float32(COLOURS["white"]), np.float32([0.10, 0.24, 0.55]), value)
+    return _mix(_rgb(*COLOURS["white"]), _rgb(0.10, 0.24, 0.55), value)
 
 
 PAINTS: Final[Mapping[str, Paint]] = {
@@ -215,4 +225,4 @@ def brick(x: Array, y: Array, rng: np.random.Generator, base: Array) -> Array:
     joint = _edge(0.05 - (0.5 - np.abs(u - 0.5)), 0.02)
     bed = _edge(0.07 - (0.5 - np.abs(_saw(row) - 0.5)), 0.03)
     mortar = np.maximum(joint, bed).astype(np.float32)
-    return _mix(base, np.float32([0.80, 0.76, 0.70]), mortar)
+    return _mix(base, _rgb(0.80, 0.76, 0.70), mortar)
