@@ -34,13 +34,14 @@ def load_average(model: nn.Module, checkpoint: Path) -> int:
 
 
 def latent_scale(folder: Path) -> float:
-    """1 / standard deviation of the latents kept for training, so that the UNet sees unit variance."""
+    """1 / standard deviation of the training latents: times this, they have unit variance."""
     return 1.0 / unet.Latents(folder / "scenes", 4).std()
 
 
 def assemble(folder: Path, out: Path) -> dict[str, Any]:
-    """Write the pipeline, ``clip/`` and ``judge.safetensors`` to ``out``; returns the training steps
-    of each part, which are also kept in ``training.json``.
+    """Write the pipeline, ``clip/`` and ``judge.safetensors`` to ``out``.
+
+    Returns the training steps of each part, which ``training.json`` keeps, too.
 
     Raises ValueError when the weights take more than LIMIT.
     """

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from customedit.mini import loop
 from customedit.mini.captions import describe, full
 from customedit.mini.data import Shards
-from customedit.mini.loop import Average, Loss, Schedule, Step, run
+from customedit.mini.loop import Average, Loss, Run, Step
 from customedit.mini.scenes import SIZE
 from customedit.mini.text import MAX_TOKENS, load_tokenizer
 from customedit.mini.vae import to_tensor
@@ -77,20 +76,11 @@ def words_for(shards: Shards, index: int, rng: np.random.Generator) -> str:
     return full(scene, int(rng.integers(5))) if rng.random() < 0.5 else describe(scene, rng)
 
 
-def train(
-    folder: Path,
-    model: CLIPModel,
-    schedule: Schedule,
-    *,
-    batch: int = 128,
-    limit: int | None = None,
-    seed: int = 0,
-    stop_after: int | None = None,
-    device: str = "cpu",
-) -> Average:
-    """Train ``model`` on the shards in ``folder/scenes`` with the symmetric contrastive loss."""
-    shards = Shards(folder / "scenes", limit)
-    tokenizer = load_tokenizer(folder / "tokenizer")
+def train(run: Run, model: CLIPModel) -> Average:
+    """Train ``model`` on the run's scenes with the symmetric contrastive loss."""
+    shards = Shards(run.folder / "scenes", run.shards)
+    tokenizer = load_tokenizer(run.folder / "tokenizer")
+    batch, device = run.batch, run.device
 
     def loss(step: Step) -> Loss:
         indices = step.numpy.choice(len(shards), batch, replace=False)
@@ -98,7 +88,7 @@ def train(
         flip = step.numpy.random(batch) < 0.5
         images[flip] = images[flip, :, ::-1]
         captions = [words_for(shards, int(i), step.numpy) for i in indices]
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with run.half():
             out = model(
                 input_ids=tokenize(tokenizer, captions, short=True).to(device),
                 pixel_values=to_tensor(images).to(device),
@@ -109,6 +99,4 @@ def train(
         right = (logits.argmax(1) == target).float().mean().item()
         return value, {"top1": right, "scale": model.logit_scale.exp().item()}
 
-    return run(
-        "clip", model, loss, schedule, folder, seed=seed, stop_after=stop_after, device=device
-    )
+    return loop.train("clip", model, loss, run)

@@ -1,8 +1,8 @@
 """Stage ``judge``: an independent eye that says what a picture shows.
 
-A small convolutional network trained on renders alone, never on the model's own pictures and with no
-weight in common with it. It names the class and the pattern and finds the thing's pixels; colours are
-then read from the pixels themselves (:mod:`customedit.mini.evaluate`).
+A small convolutional network trained on renders alone, never on the model's own pictures and with
+no weight in common with it. It names the class and the pattern and finds the thing's pixels; colours
+are then read from the pixels themselves (:mod:`customedit.mini.colours`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from customedit.mini import loop
 from customedit.mini.data import Shards
-from customedit.mini.loop import Average, Loss, Schedule, Step, run
+from customedit.mini.loop import Average, Loss, Run, Step
 from customedit.mini.vae import to_tensor
 from customedit.mini.vocabulary import CLASSES, PATTERNS
 
@@ -37,9 +38,7 @@ def _stage(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Judge(nn.Module):
-    """Images [n, 3, 128, 128] in [-1, 1] -> logits of class [n, 10], pattern [n, 6], and of the
-    thing's mask [n, 32, 32].
-    """
+    """Images to class, pattern and mask: four strided stages, with heads on what they see."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,6 +53,10 @@ class Judge(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images [n, 3, 128, 128] in [-1, 1] to logits.
+
+        Of the class [n, 10], of the pattern [n, 6], and of the thing's mask [n, 32, 32].
+        """
         levels: list[Tensor] = []
         x = images
         for stage in self.stages:
@@ -108,23 +111,14 @@ def soften(images: Tensor, rng: np.random.Generator) -> Tensor:
     return images + share * (blurred - images) + 0.04 * share * noise
 
 
-def train(
-    folder: Path,
-    judge: Judge,
-    schedule: Schedule,
-    *,
-    batch: int = 48,
-    limit: int | None = None,
-    seed: int = 0,
-    stop_after: int | None = None,
-    device: str = "cpu",
-) -> Average:
-    """Train ``judge`` on the shards in ``folder/scenes``."""
-    shards = Shards(folder / "scenes", limit)
+def train(run: Run, judge: Judge) -> Average:
+    """Train ``judge`` on the run's scenes."""
+    shards = Shards(run.folder / "scenes", run.shards)
+    batch, device = run.batch, run.device
     noun_of = torch.tensor([CLASSES.index(s.noun) for s in shards.scenes])
     pattern_of = torch.tensor([PATTERNS.index(s.pattern) for s in shards.scenes])
     noun_of, pattern_of = noun_of.to(device), pattern_of.to(device)
-    judge = judge.to(memory_format=torch.channels_last)
+    judge = judge.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(step: Step) -> Loss:
         indices = step.numpy.choice(len(shards), batch, replace=False)
@@ -133,7 +127,7 @@ def train(
         if step.numpy.random() < 0.5:
             x, masks = x.flip(3), masks.flip(2)
         x = soften(x, step.numpy).to(device).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with run.half():
             noun, pattern, mask = judge(x)
         where = F.avg_pool2d(mask.float().sigmoid()[:, None], 2)[:, 0].clamp(1e-4, 1 - 1e-4)
         parts = (
@@ -147,4 +141,4 @@ def train(
             "mask": parts[2].item(),
         }
 
-    return run("judge", judge, loss, schedule, folder, seed=seed, stop_after=stop_after, device=device)
+    return loop.train("judge", judge, loss, run)

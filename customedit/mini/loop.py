@@ -59,6 +59,29 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Run:
+    """One run of a stage: where its files are, how long it goes, and what decides its chances.
+
+    folder: holds ``scenes/``, ``tokenizer/`` and the checkpoints; batch: rows in a step; seed:
+    decides batches and noise; shards: use only the first so many; stop_after: end this run at that
+    step with a checkpoint, the schedule unchanged; device: where the tensors go ("cpu", "cuda").
+    """
+
+    folder: Path
+    schedule: Schedule
+    batch: int
+    seed: int = 0
+    shards: int | None = None
+    stop_after: int | None = None
+    device: str = "cpu"
+    checkpoint_every: float = 240.0
+
+    def half(self) -> torch.autocast:
+        """Forward passes in bfloat16 where that is safe."""
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16)
+
+
+@dataclass(frozen=True)
 class Step:
     """What a stage's loss function gets: the step's number and its two sources of chance."""
 
@@ -105,31 +128,24 @@ def save_atomically(value: object, path: Path) -> None:
     os.replace(part, path)
 
 
-def run(
+def train(
     stage: str,
     model: nn.Module,
     loss: Callable[[Step], Loss],
-    schedule: Schedule,
-    folder: Path,
-    *,
-    seed: int = 0,
-    stop_after: int | None = None,
-    device: str = "cpu",
-    checkpoint_every: float = 120.0,
+    run: Run,
     on_checkpoint: Callable[[int, Average], None] | None = None,
 ) -> Average:
-    """Train ``model`` to ``schedule.steps`` and return the moving average of its weights.
+    """Train ``model`` as ``run`` says and return the moving average of its weights.
 
-    ``folder`` keeps ``{stage}.pt`` (weights, average, optimiser, step) and ``{stage}.jsonl`` (the
-    loss log). A checkpoint that is there is resumed. ``stop_after`` ends this call at that step
-    with a checkpoint, without changing the schedule.
+    ``run.folder`` keeps ``{stage}.pt`` (weights, average, optimiser, step) and ``{stage}.jsonl``
+    (the loss log). A checkpoint that is there is resumed.
 
     Raises FloatingPointError on a loss that is not finite, leaving the last good checkpoint in
     place.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{stage}.pt"
-    model.to(device)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    path, schedule = run.folder / f"{stage}.pt", run.schedule
+    model.to(run.device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     matrices, others = muon.split(model, schedule.adam_only)
     optimizer = muon.Muon(
@@ -138,7 +154,7 @@ def run(
     average = Average(model, schedule.ema)
     start = 0
     if path.exists():
-        saved = torch.load(path, weights_only=True, map_location=device)
+        saved = torch.load(path, weights_only=True, map_location=run.device)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average.shadow = saved["average"]
@@ -157,12 +173,12 @@ def run(
         if on_checkpoint is not None:
             on_checkpoint(step, average)
 
-    end = min(schedule.steps, stop_after if stop_after is not None else schedule.steps)
+    end = min(schedule.steps, run.stop_after or schedule.steps)
     last_save = last_log = time.monotonic()
     recent: dict[str, list[float]] = {}
     model.train()
     with (
-        (folder / f"{stage}.jsonl").open("a") as log,
+        (run.folder / f"{stage}.jsonl").open("a") as log,
         Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -176,7 +192,7 @@ def run(
         for number in range(start, end):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate_at(number)
-            value, parts = loss(step_chance(stage, seed, number))
+            value, parts = loss(step_chance(stage, run.seed, number))
             if not math.isfinite(number_of := value.item()):
                 raise FloatingPointError(
                     f"{stage}: the loss is {number_of} at step {number}; lower the rate "
@@ -198,7 +214,7 @@ def run(
                 progress.update(bar, loss=f"loss {line['loss']:.4f}")
                 recent, last_log = {}, now
             progress.update(bar, completed=number + 1)
-            if now - last_save > checkpoint_every:
+            if now - last_save > run.checkpoint_every:
                 checkpoint(number + 1)
                 last_save = time.monotonic()
     checkpoint(end)

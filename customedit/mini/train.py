@@ -14,26 +14,38 @@ from typing import Annotated, Final
 
 import torch
 import typer
+from diffusers import AutoencoderTiny, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from customedit import mini
 from customedit.mini import assemble, clip, data, judge, text, unet, vae
-from customedit.mini.loop import Average, Schedule
+from customedit.mini.loop import Average, Run, Schedule
 
 STAGES: Final = ("scenes", "clip", "vae", "latents", "unet", "judge", "assemble")
 
-SCHEDULES: Final[dict[str, Schedule]] = {
-    "clip": Schedule(360, 0.02, 50, 180, adam_only=("embedding", "logit")),
-    "vae": Schedule(5000, 0.007, 50, 5000, ema=0.995, adam_only=("encoder.layers.0.weight",)),
-    "unet": Schedule(
-        7000, 0.01, 100, 7000, adam_only=("conv_in", "conv_out", "time_embedding"), ema=0.998
+SCHEDULES: Final[dict[str, tuple[Schedule, int]]] = {
+    "clip": (Schedule(360, 0.02, 50, 180, adam_only=("embedding", "logit")), 128),
+    "vae": (Schedule(3600, 0.007, 50, 3600, ema=0.995, adam_only=("encoder.layers.0.weight",)), 8),
+    "unet": (
+        Schedule(
+            4000,
+            0.008,
+            100,
+            4000,
+            ema=0.998,
+            adam_only=("conv_in", "conv_out", "time_embedding"),
+        ),
+        48,
     ),
-    "judge": Schedule(
-        1500, 0.02, 20, 1000, ema=0.99, adam_share=0.1, adam_only=("noun", "pattern", "mask.3")
+    "judge": (
+        Schedule(
+            1400, 0.02, 20, 930, ema=0.99, adam_share=0.1, adam_only=("noun", "pattern", "mask.3")
+        ),
+        32,
     ),
 }
-"""How each stage was trained for the weights that ship."""
+"""Schedule and batch of each stage."""
 
 PROMPTS: Final = (
     "a photo of a red vase on a wooden table by a blue wall",
@@ -48,25 +60,33 @@ PROMPTS: Final = (
 """What the sample sheets show."""
 
 
-def _clip(runs: Path, model_seed: int) -> clip.CLIPModel:
-    torch.manual_seed(model_seed)
-    return clip.build(_tokenizer(runs))
-
-
 def _tokenizer(runs: Path) -> CLIPTokenizer:
     if not (runs / "tokenizer" / "vocab.json").exists():
         text.write_tokenizer(runs / "tokenizer")
     return text.load_tokenizer(runs / "tokenizer")
 
 
-def write_sheet(runs: Path, step: int, average: Average) -> Path:
-    """Draw PROMPTS with the averaged UNet and write ``sheets/unet-STEP.png``."""
-    tokenizer = _tokenizer(runs)
-    whole, codec, denoiser = clip.build(tokenizer), vae.build(), unet.build()
-    assemble.load_average(whole, runs / "clip.pt")
-    assemble.load_average(codec, runs / "vae.pt")
-    average.copy_to(denoiser)
-    states = unet.encode_text(clip.text_encoder(whole), tokenizer, [*PROMPTS, ""])
+def _trained_clip(runs: Path) -> CLIPModel:
+    model = clip.build(_tokenizer(runs))
+    assemble.load_average(model, runs / "clip.pt")
+    return model
+
+
+def _trained_vae(runs: Path) -> AutoencoderTiny:
+    model = vae.build()
+    assemble.load_average(model, runs / "vae.pt")
+    return model
+
+
+def write_sheet(
+    runs: Path,
+    encoder: CLIPTextModel,
+    codec: AutoencoderTiny,
+    denoiser: UNet2DConditionModel,
+    step: int,
+) -> Path:
+    """Draw PROMPTS and write them to ``sheets/unet-STEP.png``."""
+    states = unet.encode_text(encoder, _tokenizer(runs), [*PROMPTS, ""])
     latents = unet.sample(denoiser.eval(), states[:-1], states[-1:])
     with torch.no_grad():
         images = codec.decode(latents / assemble.latent_scale(runs)).sample
@@ -78,50 +98,39 @@ def write_sheet(runs: Path, step: int, average: Average) -> Path:
     return path
 
 
-def run_stage(
-    name: str,
-    runs: Path,
-    *,
-    shards: int,
-    schedule: Schedule | None,
-    batch: int | None,
-    seed: int,
-    stop_after: int | None,
-    out: Path,
-    device: str,
-) -> None:
-    """Run one stage with its files in ``runs``; see ``main`` for the meaning of each option."""
-    more = {"seed": seed, "stop_after": stop_after, "device": device}
-    if batch:
-        more["batch"] = batch
-    torch.manual_seed(seed)
+def _train_unet(run: Run, init: Path | None) -> None:
+    encoder, codec = clip.text_encoder(_trained_clip(run.folder)), _trained_vae(run.folder)
+    torch.manual_seed(run.seed)
+    model, drawn = unet.build(), unet.build()
+    if init is not None and not (run.folder / "unet.pt").exists():
+        start = UNet2DConditionModel.from_pretrained(init / "unet", torch_dtype=torch.float32)
+        model.load_state_dict(start.state_dict())
+
+    def sheet(step: int, average: Average) -> None:
+        average.copy_to(drawn)
+        write_sheet(run.folder, encoder.cpu(), codec, drawn, step)
+        encoder.to(run.device)
+
+    unet.train(run, model, encoder, _tokenizer(run.folder), sheet)
+
+
+def run_stage(name: str, run: Run, count: int, out: Path, init: Path | None) -> None:
+    """Run one stage; ``count`` shards to render, ``out`` for the assembled folder."""
+    torch.manual_seed(run.seed)
     if name == "scenes":
-        data.render_shards(runs / "scenes", shards)
+        data.render_shards(run.folder / "scenes", count)
     elif name == "clip":
-        clip.train(runs, _clip(runs, seed), schedule, **more)
+        clip.train(run, clip.build(_tokenizer(run.folder)))
     elif name == "vae":
-        vae.train(runs, vae.build(), schedule, **more)
-    elif name == "judge":
-        judge.train(runs, judge.Judge(), schedule, **more)
+        vae.train(run, vae.build())
     elif name == "latents":
-        codec = vae.build()
-        assemble.load_average(codec, runs / "vae.pt")
-        unet.write_latents(runs, codec, device=device)
+        unet.write_latents(run.folder, _trained_vae(run.folder), device=run.device)
     elif name == "unet":
-        whole = _clip(runs, seed)
-        assemble.load_average(whole, runs / "clip.pt")
-        torch.manual_seed(seed)
-        unet.train(
-            runs,
-            unet.build(),
-            clip.text_encoder(whole),
-            _tokenizer(runs),
-            schedule,
-            on_checkpoint=lambda step, average: write_sheet(runs, step, average),
-            **more,
-        )
+        _train_unet(run, init)
+    elif name == "judge":
+        judge.train(run, judge.Judge())
     else:
-        assemble.assemble(runs, out)
+        assemble.assemble(run.folder, out)
 
 
 def main(
@@ -133,12 +142,17 @@ def main(
     ),
     shards: Annotated[int, typer.Option(min=1, help="Thousands of scenes to render.")] = 40,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole stage.")] = None,
-    rate: Annotated[float | None, typer.Option(min=0, help="Rate of the matrices' steps.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=1e-9, help="Rate of the matrices' steps.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Rows in a step.")] = None,
     stop_after: Annotated[
         int | None, typer.Option(min=1, help="Stop at this step, to be resumed.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides weights, batches and noise.")] = 0,
+    init: Annotated[
+        Path | None, typer.Option(help="Start 'unet' from an assembled folder's weights.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides weights, batches and noise.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N.")] = "cpu",
     out: Annotated[Path | None, typer.Option(help="Where 'assemble' writes.")] = None,
@@ -150,27 +164,15 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     for name in [s for s in STAGES if s in (stages or STAGES)]:
-        schedule = SCHEDULES.get(name)
-        if schedule:
-            decay = steps * schedule.decay // schedule.steps if steps else schedule.decay
-            schedule = dataclasses.replace(
-                schedule,
-                steps=steps or schedule.steps,
-                decay=decay,
-                rate=rate or schedule.rate,
-            )
+        schedule, rows = SCHEDULES.get(name, (Schedule(1, 1.0), 1))
+        if steps:
+            decay = steps * schedule.decay // schedule.steps
+            schedule = dataclasses.replace(schedule, steps=steps, decay=decay)
+        if rate:
+            schedule = dataclasses.replace(schedule, rate=rate)
+        run = Run(runs, schedule, batch or rows, seed, None, stop_after, device)
         typer.echo(f"stage {name}")
-        run_stage(
-            name,
-            runs,
-            shards=shards,
-            schedule=schedule,
-            batch=batch,
-            seed=seed,
-            stop_after=stop_after,
-            out=out or mini._WEIGHTS,
-            device=device,
-        )
+        run_stage(name, run, shards, out or mini._WEIGHTS, init)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from customedit.mini import grounding
+from customedit.mini import grounding, loop
 from customedit.mini.captions import describe
 from customedit.mini.clip import WIDTH, tokenize
 from customedit.mini.data import CELLS, SHARD, Shards
-from customedit.mini.loop import Average, Loss, Schedule, Step, run
+from customedit.mini.loop import Average, Loss, Run, Step
 from customedit.mini.vae import CHANNELS, to_tensor
 
 DROP = 0.1
@@ -59,9 +59,10 @@ def scheduler() -> DDIMScheduler:
 
 @torch.no_grad()
 def write_latents(folder: Path, vae: AutoencoderTiny, batch: int = 50, device: str = "cpu") -> None:
-    """Encode every shard and its mirror image once, passing over shards that have their latents.
+    """Encode every shard once, passing over shards that have their latents.
 
-    Writes ``latents-00042.npy``, float16 [n, 2, CHANNELS, CELLS, CELLS].
+    Writes ``latents-00042.npy``, float16 [n, CHANNELS, CELLS, CELLS]; every second scene is encoded
+    as its mirror image (``mirrored``).
     """
     vae = vae.eval().to(device, memory_format=torch.channels_last)
     for images_path in sorted((folder / "scenes").glob("images-*.npy")):
@@ -69,16 +70,22 @@ def write_latents(folder: Path, vae: AutoencoderTiny, batch: int = 50, device: s
         if path.exists():
             continue
         images = np.load(images_path, mmap_mode="r")
-        out = np.empty((len(images), 2, CHANNELS, CELLS, CELLS), np.float16)
+        out = np.empty((len(images), CHANNELS, CELLS, CELLS), np.float16)
         for at in range(0, len(images), batch):
             x = to_tensor(np.array(images[at : at + batch])).to(device)
-            for flip in (0, 1):
-                y = (x.flip(3) if flip else x).contiguous(memory_format=torch.channels_last)
-                with torch.autocast(torch.device(device).type, torch.bfloat16):
-                    out[at : at + batch, flip] = vae.encode(y).latents.float().cpu().numpy()
+            flip = torch.from_numpy(mirrored(np.arange(at, at + len(x)))).to(device)
+            x[flip] = x[flip].flip(3)
+            x = x.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(torch.device(device).type, torch.bfloat16):
+                out[at : at + batch] = vae.encode(x).latents.float().cpu().numpy()
         part = path.with_suffix(".part.npy")
         np.save(part, out)
         part.rename(path)
+
+
+def mirrored(indices: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which scenes are kept as their mirror image: every second one (captions name no side)."""
+    return indices % 2 == 1
 
 
 class Latents:
@@ -98,11 +105,9 @@ class Latents:
         """Standard deviation over the first block, which stands for all."""
         return float(self.blocks[0].astype(np.float32).std())
 
-    def batch(self, indices: NDArray[np.intp], flips: NDArray[np.bool_]) -> Tensor:
+    def batch(self, indices: NDArray[np.intp]) -> Tensor:
         """float32 [n, CHANNELS, CELLS, CELLS]."""
-        rows = [
-            self.blocks[i // SHARD][i % SHARD, int(f)] for i, f in zip(indices, flips, strict=True)
-        ]
+        rows = [self.blocks[i // SHARD][i % SHARD] for i in indices]
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
 
@@ -122,22 +127,16 @@ def v_target(latent: Tensor, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tens
 
 
 def train(
-    folder: Path,
+    run: Run,
     unet: UNet2DConditionModel,
     text: CLIPTextModel,
     tokenizer: CLIPTokenizer,
-    schedule: Schedule,
-    *,
-    batch: int = 32,
-    limit: int | None = None,
-    seed: int = 0,
-    stop_after: int | None = None,
-    device: str = "cpu",
     on_checkpoint: Callable[[int, Average], None] | None = None,
 ) -> Average:
-    """Train ``unet`` on the latents in ``folder/scenes``; the text encoder stays as it is."""
-    shards = Shards(folder / "scenes", limit)
-    latents = Latents(folder / "scenes", limit)
+    """Train ``unet`` on the run's latents; the text encoder stays as it is."""
+    shards = Shards(run.folder / "scenes", run.shards)
+    latents = Latents(run.folder / "scenes", run.shards)
+    batch, device = run.batch, run.device
     scale = 1.0 / latents.std()
     alphas = scheduler().alphas_cumprod
     text = text.to(device).eval().requires_grad_(False)
@@ -147,11 +146,11 @@ def train(
     def loss(step: Step) -> Loss:
         rng = step.numpy
         indices = rng.integers(len(latents), size=batch)
-        flips = rng.random(batch) < 0.5
+        flips = mirrored(indices)
         captions = ["" if rng.random() < DROP else describe(shards.scenes[i], rng) for i in indices]
         # one time step from each of ``batch`` equal parts of the schedule: less noise per step
         t = torch.from_numpy(((np.arange(batch) + rng.random(batch)) / batch * 1000).astype(int))
-        latent = latents.batch(indices, flips) * scale
+        latent = latents.batch(indices) * scale
         noise = torch.randn(latent.shape, generator=step.torch)
         x, v = v_target(latent, noise, alphas[t])
         x, v, weight = x.to(device), v.to(device), alphas[t].sqrt().to(device)
@@ -159,7 +158,7 @@ def train(
         masks = torch.where(torch.from_numpy(flips)[:, None, None], masks.flip(2), masks)
         horizon = torch.tensor([shards.scenes[i].horizon for i in indices])
         maps.clear()
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with run.half():
             states = encode_text(text, tokenizer, captions)
             x = x.contiguous(memory_format=torch.channels_last)
             got = unet(x, t.to(device), states).sample.float()
@@ -169,17 +168,7 @@ def train(
         maps.clear()
         return mse + GROUNDING * place, {"mse": mse.item(), "grounding": place.item()}
 
-    return run(
-        "unet",
-        unet,
-        loss,
-        schedule,
-        folder,
-        seed=seed,
-        stop_after=stop_after,
-        device=device,
-        on_checkpoint=on_checkpoint,
-    )
+    return loop.train("unet", unet, loss, run, on_checkpoint)
 
 
 @torch.no_grad()

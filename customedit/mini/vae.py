@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny
@@ -11,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from customedit.mini import loop
 from customedit.mini.data import Shards
-from customedit.mini.loop import Average, Loss, Schedule, Step, run
+from customedit.mini.loop import Average, Loss, Run, Step
 from customedit.mini.scenes import SIZE
 
 CROP = 64
@@ -67,29 +66,20 @@ def crops(shards: Shards, step: Step, count: int) -> NDArray[np.uint8]:
     return out
 
 
-def train(
-    folder: Path,
-    vae: AutoencoderTiny,
-    schedule: Schedule,
-    *,
-    batch: int = 8,
-    limit: int | None = None,
-    seed: int = 0,
-    stop_after: int | None = None,
-    device: str = "cpu",
-) -> Average:
-    """Train ``vae`` on crops of the shards in ``folder/scenes``.
+def train(run: Run, vae: AutoencoderTiny) -> Average:
+    """Train ``vae`` on crops of the run's scenes.
 
     Mean squared error (what PSNR counts) with a little absolute error for edges; the latents are
     drawn to mean 0 and variance 1 per channel, so that they need no scaling factor.
     """
-    shards = Shards(folder / "scenes", limit)
+    shards = Shards(run.folder / "scenes", run.shards)
+    device = run.device
     vae = vae.to(memory_format=torch.channels_last)
 
     def loss(step: Step) -> Loss:
-        x = to_tensor(crops(shards, step, batch)).to(device)
+        x = to_tensor(crops(shards, step, run.batch)).to(device)
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with run.half():
             z = vae.encode(x).latents.float()
             mean, var = z.mean((0, 2, 3)), z.var((0, 2, 3))
             z = z + NOISE * torch.randn(z.shape, generator=step.torch).to(device)
@@ -98,4 +88,4 @@ def train(
         value = mse + 0.05 * F.l1_loss(y, x) + 0.01 * (mean**2 + (var - 1) ** 2).mean()
         return value, {"psnr": -10 * float(np.log10(mse.item() / 4))}
 
-    return run("vae", vae, loss, schedule, folder, seed=seed, stop_after=stop_after, device=device)
+    return loop.train("vae", vae, loss, run)
