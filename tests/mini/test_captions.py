@@ -1,0 +1,82 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from customedit.mini import captions
+from customedit.mini.scenes import Scene, sample_scene
+from customedit.mini.vocabulary import COLOURS, LOOKS, PATTERNS, unknown_words, words
+
+SEEDS = st.integers(0, 10**7)
+SCENES = SEEDS.map(sample_scene)
+SAYS = {
+    "striped": {"striped", "stripes"}, "banded": {"banded", "bands"},
+    "dotted": {"dotted", "dots"}, "checkered": {"checkered", "checks"},
+    "zigzag": {"zigzag", "zigzags"}, "plain": {"plain"},
+}  # fmt: skip
+
+
+def assert_true(caption: str, scene: Scene) -> None:
+    said = caption.split()
+    assert set(said) <= words()
+    assert scene.noun in said
+    assert set(said) & set(COLOURS) <= {scene.colour, scene.second, scene.wall, scene.table}
+    of_patterns = {pattern for pattern, forms in SAYS.items() if forms & set(said)}
+    assert of_patterns <= {scene.pattern}
+    for place in ("table", "wall"):
+        if place in said:
+            assert said[said.index(place) - 1] == getattr(scene, place)
+
+
+@given(SCENES, SEEDS)
+def test_random_captions_are_true(scene: Scene, seed: int) -> None:
+    assert_true(captions.describe(scene, np.random.default_rng(seed)), scene)
+
+
+@given(SCENES, st.integers(0, 4))
+def test_full_captions_are_true_and_name_both_places(scene: Scene, form: int) -> None:
+    caption = captions.full(scene, form)
+    assert_true(caption, scene)
+    assert caption.endswith(
+        f"on {captions.article(scene.table)} table by {captions.article(scene.wall)} wall"
+    )
+    assert captions.describe(scene, np.random.default_rng(form)) == captions.describe(
+        scene, np.random.default_rng(form)
+    )
+
+
+@given(SCENES)
+def test_the_first_three_forms_name_pattern_and_both_colours(scene: Scene) -> None:
+    if scene.pattern == "plain":
+        return
+    for form in range(3):
+        said = set(captions.thing(scene, form).split())
+        assert said & SAYS[scene.pattern]
+        assert {scene.colour, scene.second} <= said
+
+
+@given(SCENES, st.sampled_from(LOOKS), st.integers(0, 4), st.booleans())
+def test_a_kept_out_look_is_only_ever_called_patterned(
+    scene: Scene, look: str, form: int, colour: bool
+) -> None:
+    worn = dataclasses.replace(scene, pattern=look, second="white")
+    caption = captions.thing(worn, form, colour=colour)
+    assert unknown_words(caption) == []
+    if colour:
+        assert "patterned" in caption.split()
+
+
+@given(SCENES, SEEDS)
+def test_article_fits(scene: Scene, seed: int) -> None:
+    said = captions.describe(scene, np.random.default_rng(seed)).split()
+    for article, word in itertools.pairwise(said):
+        if article in ("a", "an"):
+            assert (article == "an") == (word[0] in "aeiou")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_pattern_has_a_wording(pattern: str) -> None:
+    assert pattern in SAYS
