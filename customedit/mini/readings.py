@@ -1,0 +1,70 @@
+"""What pictures show, read from their pixels, beside what their prompts asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from customedit.mini import colours
+from customedit.mini import judge as eye
+from customedit.mini.figures import Row, counted
+from customedit.mini.prompts import Prompt
+
+
+def readings(
+    judge: eye.Judge, images: NDArray[np.uint8], prompts: Sequence[Prompt]
+) -> list[dict[str, Any]]:
+    """What each picture shows, beside what its prompt asked, and which of it is right."""
+    said = eye.verdict(judge, images)
+    found = []
+    for k, prompt in enumerate(prompts):
+        scene, mask = prompt.scene, said.masks[k]
+        shares = colours.thing_colours(images[k], mask)
+        wall, table = colours.place_colours(images[k], mask)
+        colour = next(iter(shares), None)
+        named = {scene.colour, scene.second} if scene.pattern == "checkered" else {scene.colour}
+        right = {
+            "colour": colour in named,
+            "wall": wall == scene.wall,
+            "table": table == scene.table,
+            "class": bool(shares) and said.nouns[k] == scene.noun,
+            "pattern": bool(shares) and said.patterns[k] == scene.pattern,
+        }
+        found.append(
+            {
+                "prompt": prompt.text,
+                "seed": scene.seed,
+                "seen": {
+                    "colour": colour,
+                    "share": round(shares[colour], 3) if colour else 0.0,
+                    "wall": wall,
+                    "table": table,
+                    "class": said.nouns[k],
+                    "pattern": said.patterns[k],
+                },
+                "right": right,
+            }
+        )
+    return found
+
+
+def colour_rows(found: list[dict[str, Any]], where: str, bar: float) -> list[Row]:
+    """Of :func:`readings`, the rows of colours: the thing's, the places' together and each."""
+    thing = (
+        "palette colour of most pixels in the judge's mask is the (first) named one; of a "
+        "checkered thing either named colour counts; no thing is wrong"
+    )
+    place = "palette colour nearest to the median pixel away from the judge's mask"
+    right = [f["right"] for f in found]
+    return [
+        counted(f"object colour right, {where}", [r["colour"] for r in right], bar, thing),
+        counted(f"wall and table colour right, {where}",
+                [r["wall"] and r["table"] for r in right], bar, f"{place}; both must be right"),
+        counted(f"wall colour right, {where}", [r["wall"] for r in right], bar,
+                f"{place}, upper {colours.WALL_BELOW:.0%} of the rows"),
+        counted(f"table colour right, {where}", [r["table"] for r in right], bar,
+                f"{place}, lower {1 - colours.TABLE_ABOVE:.0%} of the rows"),
+    ]  # fmt: skip
