@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
+from transformers import CLIPModel
 
 from customedit.mini import clip, judge, unet, vae
+from customedit.mini.loop import save_atomically
 from customedit.mini.text import load_tokenizer
 
 LIMIT = 48 * 1024 * 1024
@@ -49,7 +52,7 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
     whole, codec, denoiser, eye = (
         clip.build(tokenizer), vae.build(), unet.build(), judge.Judge()
     )  # fmt: skip
-    parts = {"clip": whole, "vae": codec, "unet": denoiser, "judge": eye}
+    parts = {"clip": whole, "decoder": codec, "unet": denoiser, "judge": eye}
     steps = {name: load_average(part, folder / f"{name}.pt") for name, part in parts.items()}
     codec.register_to_config(scaling_factor=latent_scale(folder))
     pipeline = StableDiffusionPipeline(
@@ -67,6 +70,9 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
     whole.half().save_pretrained(out / "clip", safe_serialization=True)
     tokenizer.save_pretrained(out / "clip")
     clip.image_processor().save_pretrained(out / "clip")
+    for name in ("vocab.json", "merges.txt"):  # for readers that know no tokenizer.json
+        for part in ("tokenizer", "clip"):
+            shutil.copyfile(folder / "tokenizer" / name, out / part / name)
     halves = {
         k: v.half().contiguous() if v.is_floating_point() else v
         for k, v in eye.state_dict().items()
@@ -77,3 +83,25 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
     if size > LIMIT:
         raise ValueError(f"the weights take {size} bytes, more than the {LIMIT} they may")
     return steps
+
+
+def restore(weights: Path, folder: Path) -> None:
+    """Unpack an assembled folder into checkpoints, for stages to go on from.
+
+    Finished parts get their steps back. The UNet starts a new schedule at step 0 from the weights
+    that shipped, without the optimiser's memory. Checkpoints that exist are left alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = json.loads((weights / "training.json").read_text())["steps"]
+    if not (folder / "tokenizer").exists():
+        shutil.copytree(weights / "tokenizer", folder / "tokenizer")
+    codec = AutoencoderTiny.from_pretrained(weights / "vae").float().state_dict()
+    whole = CLIPModel.from_pretrained(weights / "clip").float().state_dict()
+    denoiser = UNet2DConditionModel.from_pretrained(weights / "unet").float().state_dict()
+    eye = judge.load(weights / "judge.safetensors").state_dict()
+    found = {"clip": whole, "vae": codec, "decoder": codec, "judge": eye, "unet": denoiser}
+    for name, state in found.items():
+        if not (folder / f"{name}.pt").exists():
+            step = 0 if name == "unet" else steps.get(name, 0)
+            saved = {"model": state, "average": state, "optimizer": None, "step": step}
+            save_atomically(saved, folder / f"{name}.pt")

@@ -1,7 +1,7 @@
 """Stage ``judge``: an independent eye that says what a picture shows.
 
-A small convolutional network trained on renders alone, never on the model's own pictures and with
-no weight in common with it. It names the class and the pattern and finds the thing's pixels; colours
+A small convolutional network trained on renders alone, never on the model's pictures and with no
+weight in common with it. It names the class and the pattern and finds the thing's pixels; colours
 are then read from the pixels themselves (:mod:`customedit.mini.colours`).
 """
 

@@ -156,7 +156,8 @@ def train(
     if path.exists():
         saved = torch.load(path, weights_only=True, map_location=run.device)
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        if saved["optimizer"] is not None:  # None: restored from shipped weights
+            optimizer.load_state_dict(saved["optimizer"])
         average.shadow = saved["average"]
         start = saved["step"]
 
@@ -217,5 +218,5 @@ def train(
             if now - last_save > run.checkpoint_every:
                 checkpoint(number + 1)
                 last_save = time.monotonic()
-    checkpoint(end)
+    checkpoint(max(start, end))
     return average

@@ -1,9 +1,10 @@
 """Train the bundled base: ``python -m customedit.mini.train [STAGE ...]``.
 
-Stages, in order: scenes (render), clip, vae, latents (encode once), unet, judge, assemble. Without
-any named all run. Each keeps its checkpoint in the runs folder and resumes from it, so the command
-may be stopped and given again at any time. docs/mini.md has the commands and hours of the weights
-that ship.
+Stages, in order: scenes (render), clip, vae, latents (encode once), decoder (the vae's, sharpened),
+unet, judge, assemble. Without any named all run. Each keeps its checkpoint in the runs folder and
+resumes from it, so the command may be stopped and given again at any time. docs/mini.md has the
+commands and hours of the weights that ship. One stage more, restore, unpacks shipped weights into
+checkpoints, to train on from them.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from customedit import mini
 from customedit.mini import assemble, clip, data, judge, text, unet, vae
 from customedit.mini.loop import Average, Run, Schedule
 
-STAGES: Final = ("scenes", "clip", "vae", "latents", "unet", "judge", "assemble")
+STAGES: Final = ("scenes", "clip", "vae", "latents", "decoder", "unet", "judge", "assemble")
 
 SCHEDULES: Final[dict[str, tuple[Schedule, int]]] = {
     "clip": (Schedule(360, 0.02, 50, 180, adam_only=("embedding", "logit")), 128),
     "vae": (Schedule(3600, 0.007, 50, 3600, ema=0.995, adam_only=("encoder.layers.0.weight",)), 8),
+    "decoder": (Schedule(2000, 0.003, 20, 2000, ema=0.99), 8),
     "unet": (
         Schedule(
             4000,
@@ -72,9 +74,9 @@ def _trained_clip(runs: Path) -> CLIPModel:
     return model
 
 
-def _trained_vae(runs: Path) -> AutoencoderTiny:
+def _trained_vae(runs: Path, stage: str = "vae") -> AutoencoderTiny:
     model = vae.build()
-    assemble.load_average(model, runs / "vae.pt")
+    assemble.load_average(model, runs / f"{stage}.pt")
     return model
 
 
@@ -98,13 +100,10 @@ def write_sheet(
     return path
 
 
-def _train_unet(run: Run, init: Path | None) -> None:
+def _train_unet(run: Run) -> None:
     encoder, codec = clip.text_encoder(_trained_clip(run.folder)), _trained_vae(run.folder)
     torch.manual_seed(run.seed)
     model, drawn = unet.build(), unet.build()
-    if init is not None and not (run.folder / "unet.pt").exists():
-        start = UNet2DConditionModel.from_pretrained(init / "unet", torch_dtype=torch.float32)
-        model.load_state_dict(start.state_dict())
 
     def sheet(step: int, average: Average) -> None:
         average.copy_to(drawn)
@@ -114,7 +113,7 @@ def _train_unet(run: Run, init: Path | None) -> None:
     unet.train(run, model, encoder, _tokenizer(run.folder), sheet)
 
 
-def run_stage(name: str, run: Run, count: int, out: Path, init: Path | None) -> None:
+def run_stage(name: str, run: Run, count: int, out: Path) -> None:
     """Run one stage; ``count`` shards to render, ``out`` for the assembled folder."""
     torch.manual_seed(run.seed)
     if name == "scenes":
@@ -125,17 +124,22 @@ def run_stage(name: str, run: Run, count: int, out: Path, init: Path | None) -> 
         vae.train(run, vae.build())
     elif name == "latents":
         unet.write_latents(run.folder, _trained_vae(run.folder), device=run.device)
+    elif name == "decoder":
+        vae.train_decoder(run, _trained_vae(run.folder))
     elif name == "unet":
-        _train_unet(run, init)
+        _train_unet(run)
     elif name == "judge":
         judge.train(run, judge.Judge())
+    elif name == "restore":
+        assemble.restore(out, run.folder)
     else:
         assemble.assemble(run.folder, out)
 
 
 def main(
     stages: Annotated[
-        list[str] | None, typer.Argument(help=f"Any of: {', '.join(STAGES)}. All if none is named.")
+        list[str] | None,
+        typer.Argument(help=f"Any of: {', '.join(STAGES)} (all if none is named), restore."),
     ] = None,
     runs: Annotated[Path, typer.Option(help="Where scenes, checkpoints and logs go.")] = Path(
         "runs/mini"
@@ -149,21 +153,21 @@ def main(
     stop_after: Annotated[
         int | None, typer.Option(min=1, help="Stop at this step, to be resumed.")
     ] = None,
-    init: Annotated[
-        Path | None, typer.Option(help="Start 'unet' from an assembled folder's weights.")
-    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides weights, batches and noise.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N.")] = "cpu",
-    out: Annotated[Path | None, typer.Option(help="Where 'assemble' writes.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where 'assemble' writes and 'restore' reads.")
+    ] = None,
 ) -> None:
     """Train the bundled base, or any stage of it. Stops and resumes at any point."""
-    unknown = [s for s in stages or () if s not in STAGES]
+    known = ("restore", *STAGES)
+    unknown = [s for s in stages or () if s not in known]
     if unknown:
-        raise typer.BadParameter(f"unknown stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
+        raise typer.BadParameter(f"unknown stage {unknown[0]!r}; stages are {', '.join(known)}")
     if threads:
         torch.set_num_threads(threads)
-    for name in [s for s in STAGES if s in (stages or STAGES)]:
+    for name in [s for s in known if s in (stages or STAGES)]:
         schedule, rows = SCHEDULES.get(name, (Schedule(1, 1.0), 1))
         if steps:
             decay = steps * schedule.decay // schedule.steps
@@ -172,7 +176,7 @@ def main(
             schedule = dataclasses.replace(schedule, rate=rate)
         run = Run(runs, schedule, batch or rows, seed, None, stop_after, device)
         typer.echo(f"stage {name}")
-        run_stage(name, run, shards, out or mini._WEIGHTS, init)
+        run_stage(name, run, shards, out or mini._WEIGHTS)
 
 
 if __name__ == "__main__":

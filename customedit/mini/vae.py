@@ -66,26 +66,55 @@ def crops(shards: Shards, step: Step, count: int) -> NDArray[np.uint8]:
     return out
 
 
+def _batch(shards: Shards, step: Step, run: Run) -> Tensor:
+    """The step's crops on the run's device, [batch, 3, CROP, CROP]."""
+    x = to_tensor(crops(shards, step, run.batch)).to(run.device)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _distance(got: Tensor, wanted: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Squared error, which PSNR counts, with a little absolute error for edges; and the PSNR."""
+    mse = F.mse_loss(got, wanted)
+    return mse + 0.05 * F.l1_loss(got, wanted), {"psnr": -10 * float(np.log10(mse.item() / 4))}
+
+
 def train(run: Run, vae: AutoencoderTiny) -> Average:
     """Train ``vae`` on crops of the run's scenes.
 
-    Mean squared error (what PSNR counts) with a little absolute error for edges; the latents are
-    drawn to mean 0 and variance 1 per channel, so that they need no scaling factor.
+    The latents are drawn to mean 0 and variance 1 per channel, so that they need little scaling.
     """
     shards = Shards(run.folder / "scenes", run.shards)
-    device = run.device
     vae = vae.to(memory_format=torch.channels_last)
 
     def loss(step: Step) -> Loss:
-        x = to_tensor(crops(shards, step, run.batch)).to(device)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = _batch(shards, step, run)
         with run.half():
             z = vae.encode(x).latents.float()
             mean, var = z.mean((0, 2, 3)), z.var((0, 2, 3))
-            z = z + NOISE * torch.randn(z.shape, generator=step.torch).to(device)
+            z = z + NOISE * torch.randn(z.shape, generator=step.torch).to(run.device)
             y = vae.decode(z).sample.float()
-        mse = F.mse_loss(y, x)
-        value = mse + 0.05 * F.l1_loss(y, x) + 0.01 * (mean**2 + (var - 1) ** 2).mean()
-        return value, {"psnr": -10 * float(np.log10(mse.item() / 4))}
+        value, parts = _distance(y, x)
+        return value + 0.01 * (mean**2 + (var - 1) ** 2).mean(), parts
 
     return loop.train("vae", vae, loss, run)
+
+
+def train_decoder(run: Run, vae: AutoencoderTiny) -> Average:
+    """Train the decoder of ``vae`` on, the encoder and so all kept latents staying as they are.
+
+    With half the noise on the latents: less to smooth over, so a sharper picture.
+    """
+    shards = Shards(run.folder / "scenes", run.shards)
+    vae = vae.to(memory_format=torch.channels_last)
+    vae.encoder.requires_grad_(False)
+
+    def loss(step: Step) -> Loss:
+        x = _batch(shards, step, run)
+        with run.half():
+            with torch.no_grad():
+                z = vae.encode(x).latents.float()
+            z = z + NOISE / 2 * torch.randn(z.shape, generator=step.torch).to(run.device)
+            y = vae.decode(z).sample.float()
+        return _distance(y, x)
+
+    return loop.train("decoder", vae, loss, run)

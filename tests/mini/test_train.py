@@ -1,0 +1,184 @@
+"""Every stage trains, stops anywhere and resumes to the same weights; the command's bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from typer.testing import CliRunner
+
+from customedit import mini
+from customedit.mini import assemble, clip, data, judge, text, train, unet, vae
+from customedit.mini.loop import Run, Schedule
+
+SMALL_SHARD = 40
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with one small rendered shard and the tokenizer."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "SHARD", SMALL_SHARD)
+        (folder / "scenes").mkdir()
+        data.render_shard(folder / "scenes", 0)
+    text.write_tokenizer(folder / "tokenizer", captions=50)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "SHARD", SMALL_SHARD)
+    monkeypatch.setattr(unet, "SHARD", SMALL_SHARD)
+
+
+def _stage(name: str, runs: Path, seed: int) -> tuple[nn.Module, Callable[[Run], object]]:
+    """A fresh model of the stage, and what trains it."""
+    torch.manual_seed(seed)
+    tokenizer = text.load_tokenizer(runs / "tokenizer")
+    if name == "clip":
+        model = clip.build(tokenizer)
+        return model, lambda run: clip.train(run, model)
+    if name == "vae":
+        codec = vae.build(width=16)
+        return codec, lambda run: vae.train(run, codec)
+    if name == "decoder":
+        torch.manual_seed(0)  # the encoder is given
+        codec = vae.build(width=16)
+        return codec, lambda run: vae.train_decoder(run, codec)
+    if name == "judge":
+        eye = judge.Judge()
+        return eye, lambda run: judge.train(run, eye)
+    torch.manual_seed(0)  # the text encoder is given, whatever the UNet starts from
+    encoder = clip.text_encoder(clip.build(tokenizer))
+    torch.manual_seed(seed)
+    denoiser = unet.build()
+    return denoiser, lambda run: unet.train(run, denoiser, encoder, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def latents(runs: Path) -> None:
+    torch.manual_seed(0)
+    unet.write_latents(runs, vae.build(width=16), batch=7)
+
+
+@pytest.mark.parametrize("name", ["clip", "vae", "decoder", "judge", "unet"])
+@pytest.mark.usefixtures("latents")
+def test_a_stopped_stage_resumes_to_the_same_weights(name: str, runs: Path) -> None:
+    schedule = Schedule(3, 0.01, warmup=1, adam_only=train.SCHEDULES[name][0].adam_only)
+    straight, go = _stage(name, runs, 0)
+    go(Run(runs, schedule, batch=4))
+    (runs / f"{name}.pt").unlink()
+
+    stopped, go = _stage(name, runs, 0)
+    go(Run(runs, schedule, batch=4, stop_after=2))
+    resumed, go = _stage(name, runs, 99)  # other weights: the checkpoint's must win
+    go(Run(runs, schedule, batch=4))
+
+    wanted, got = straight.state_dict(), resumed.state_dict()
+    assert all(torch.equal(wanted[k], got[k]) for k in wanted)
+    assert any(not torch.equal(wanted[k], v) for k, v in stopped.state_dict().items())
+    (runs / f"{name}.pt").unlink()
+
+
+@pytest.mark.usefixtures("latents")
+def test_latents_are_written_once_and_mirrored_every_second(runs: Path) -> None:
+    path = runs / "scenes" / "latents-00000.npy"
+    before = path.stat().st_mtime_ns
+    torch.manual_seed(0)
+    codec = vae.build(width=16)
+    unet.write_latents(runs, codec)
+    assert path.stat().st_mtime_ns == before
+    images = np.array(data.Shards(runs / "scenes").images[0][:2])
+    images[1] = images[1, :, ::-1]
+    with torch.no_grad():
+        wanted = codec.eval().encode(vae.to_tensor(images)).latents
+    got = unet.Latents(runs / "scenes").batch(np.arange(2))
+    assert (got - wanted).abs().max() < 0.05 * wanted.abs().max()  # bfloat16, kept as float16
+
+
+def test_v_prediction_gives_latent_and_noise_back() -> None:
+    """x0 = sqrt(a) x - sqrt(1-a) v and noise = sqrt(1-a) x + sqrt(a) v."""
+    latent, noise = torch.randn(2, 4, 8, 16, 16, dtype=torch.float64)
+    alpha = torch.rand(4, dtype=torch.float64)
+    x, v = unet.v_target(latent, noise, alpha)
+    a, b = (s[:, None, None, None] for s in (alpha.sqrt(), (1 - alpha).sqrt()))
+    assert torch.allclose(a * x - b * v, latent) and torch.allclose(b * x + a * v, noise)
+
+
+def test_assembled_folder_holds_the_averages(runs: Path, tmp_path: Path) -> None:
+    """Checkpoints in, stock pipeline folder out, with the weights that the checkpoints average."""
+    (tmp_path / "scenes").symlink_to(runs / "scenes")
+    (tmp_path / "tokenizer").symlink_to(runs / "tokenizer")
+    torch.manual_seed(0)
+    unet.write_latents(runs, vae.build(width=16))
+    tokenizer = text.load_tokenizer(runs / "tokenizer")
+    models = {
+        "clip": clip.build(tokenizer), "decoder": vae.build(),
+        "unet": unet.build(), "judge": judge.Judge(),
+    }  # fmt: skip
+    for name, model in models.items():
+        torch.save({"average": model.state_dict(), "step": 7}, tmp_path / f"{name}.pt")
+    steps = assemble.assemble(tmp_path, tmp_path / "out")
+    assert steps == {"clip": 7, "decoder": 7, "unet": 7, "judge": 7}
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
+    wanted = {k: v.half() for k, v in models["unet"].state_dict().items()}
+    assert all(torch.equal(wanted[k], v.half()) for k, v in pipe.unet.state_dict().items())
+    assert pipe.vae.config.scaling_factor == pytest.approx(assemble.latent_scale(tmp_path))
+
+
+def test_restored_weights_train_on(tmp_path: Path) -> None:
+    """Finished parts come back whole; the UNet starts anew from the weights that shipped."""
+    assemble.restore(mini.path(), tmp_path)
+    encoder = clip.build(text.load_tokenizer(tmp_path / "tokenizer"))
+    steps = assemble.load_average(encoder, tmp_path / "clip.pt")
+    assert steps > 0
+    shipped = load_file(mini.path() / "unet" / "diffusion_pytorch_model.safetensors")
+    saved = torch.load(tmp_path / "unet.pt", weights_only=True)
+    assert saved["step"] == 0
+    assert all(torch.equal(saved["model"][k].half(), v) for k, v in shipped.items())
+    (tmp_path / "scenes").mkdir()
+    data.render_shard(tmp_path / "scenes", 0)
+    before = saved["model"]["mid_block.resnets.0.conv1.weight"]
+    run = Run(tmp_path, Schedule(1, 0.01, warmup=1), batch=2)
+    codec = vae.build()
+    assemble.load_average(codec, tmp_path / "vae.pt")
+    unet.write_latents(tmp_path, codec)
+    denoiser = unet.build()
+    unet.train(
+        run, denoiser, clip.text_encoder(encoder), text.load_tokenizer(tmp_path / "tokenizer")
+    )
+    moved = (denoiser.state_dict()["mid_block.resnets.0.conv1.weight"] - before).abs().max()
+    assert 0 < moved < 0.1
+
+
+def test_schedules_name_parameters_that_exist(runs: Path) -> None:
+    for name, (schedule, _) in train.SCHEDULES.items():
+        model, _go = _stage(name, runs, 0)
+        names = [n for n, _ in model.named_parameters()]
+        for word in schedule.adam_only:
+            assert any(word in n for n in names), (name, word)
+        assert dataclasses.replace(schedule).steps > schedule.warmup
+
+
+def test_missing_stage_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"customedit\.mini\.train vae"):
+        assemble.load_average(vae.build(width=16), tmp_path / "vae.pt")
+
+
+def test_command_refuses_an_unknown_stage() -> None:
+    import typer
+
+    app = typer.Typer()
+    app.command()(train.main)
+    result = CliRunner().invoke(app, ["paint"])
+    assert result.exit_code == 2
+    assert "unknown stage" in result.output and "assemble" in result.output
