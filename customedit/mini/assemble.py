@@ -44,7 +44,9 @@ def latent_scale(folder: Path) -> float:
 def assemble(folder: Path, out: Path) -> dict[str, Any]:
     """Write the pipeline, ``clip/`` and ``judge.safetensors`` to ``out``.
 
-    Returns the training steps of each part, which ``training.json`` keeps, too.
+    Weights are kept in float16 and load as float32: transformers would load its part as it is kept,
+    diffusers its parts as float32, and the two would not meet. Returns the training steps of each
+    part, which ``training.json`` keeps, too.
 
     Raises ValueError when the weights take more than LIMIT.
     """
@@ -70,6 +72,8 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
     whole.half().save_pretrained(out / "clip", safe_serialization=True)
     tokenizer.save_pretrained(out / "clip")
     clip.image_processor().save_pretrained(out / "clip")
+    for config in (out / "text_encoder" / "config.json", out / "clip" / "config.json"):
+        config.write_text(config.read_text().replace('"float16"', '"float32"'))
     for name in ("vocab.json", "merges.txt"):  # for readers that know no tokenizer.json
         for part in ("tokenizer", "clip"):
             shutil.copyfile(folder / "tokenizer" / name, out / part / name)
