@@ -8,21 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
+from customedit.mini.figures import shown
+
 OPEN, CLOSE = "<!-- figures: written by python -m customedit.mini.card -->", "<!-- end figures -->"
-
-
-def _shown(value: float, unit: str) -> str:
-    return f"{value:.2f} {unit}" if unit else f"{100 * value:.1f} %"
 
 
 def table(report: dict[str, Any]) -> str:
     """The report's rows as a Markdown table, and a line on machine and settings."""
     lines = ["| what | value | 95 % interval | bar | met | n |", "|---|---|---|---|---|---|"]
     for row in report["rows"]:
-        ends = " to ".join(_shown(x, row["unit"]) for x in row["interval"] or ())
-        bar = "" if row["bar"] is None else f"{row['bar_is']} {_shown(row['bar'], row['unit'])}"
+        ends = " to ".join(shown(x, row["unit"]) for x in row["interval"] or ())
+        bar = "" if row["bar"] is None else f"{row['bar_is']} {shown(row['bar'], row['unit'])}"
         met = {True: "yes", False: "**no**", None: ""}[row["met"]]
-        value = _shown(row["value"], row["unit"])
+        value = shown(row["value"], row["unit"])
         lines.append(f"| {row['name']} | {value} | {ends} | {bar} | {met} | {row['n']} |")
     machine, settings = report["machine"], report["settings"]
     lines += [

@@ -14,6 +14,11 @@ Z95: Final = 1.959964
 """The normal distribution's 97.5 % quantile."""
 
 
+def shown(value: float, unit: str) -> str:
+    """``value`` as figures are written: with its unit, or in per cent if it has none."""
+    return f"{value:.2f} {unit}" if unit else f"{100 * value:.1f} %"
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the evaluation.
@@ -41,7 +46,7 @@ class Row:
 
     def show(self, value: float) -> str:
         """``value`` as this row's figures are written: with the unit, or in per cent."""
-        return f"{value:.2f} {self.unit}" if self.unit else f"{100 * value:.1f} %"
+        return shown(value, self.unit)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
