@@ -1,0 +1,27 @@
+"""What goes wrong for a reason that the caller can mend."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Something given is not usable.
+
+    field: the name of what was given, as the caller spells it; problem: what is wrong with it, with
+    the value and the limit; remedy: what to do instead. Reads as one line, "field: problem; remedy".
+    """
+
+    def __init__(self, field: str, problem: str, remedy: str = "") -> None:
+        self.field, self.problem, self.remedy = field, problem, remedy
+        super().__init__(f"{field}: {problem}" + (f"; {remedy}" if remedy else ""))
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: the loss stopped being a number. Says the step and the remedy."""
+
+
+class Cancelled(RuntimeError):
+    """A method was stopped at a yield because its caller asked for it."""
+
+
+class DeadlineExceeded(RuntimeError):
+    """A method was stopped at a yield because its time was over."""
