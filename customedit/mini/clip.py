@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -12,12 +15,21 @@ from customedit.mini import loop
 from customedit.mini.captions import describe, full
 from customedit.mini.data import Shards
 from customedit.mini.loop import Average, Loss, Run, Step
-from customedit.mini.scenes import SIZE
+from customedit.mini.scenes import SIZE, Scene
 from customedit.mini.text import MAX_TOKENS, load_tokenizer
 from customedit.mini.vae import to_tensor
 
 WIDTH = 256
 """Width of the text states, the UNet's ``cross_attention_dim``."""
+
+GROUP = 16
+"""Scenes of a batch that share the thing's colour and the wall's, so that colour tells none apart."""
+
+READING = 0.5
+"""Weight of the word reading loss beside the contrastive one."""
+
+SHARPNESS = 16.0
+"""Factor on the cosines of the word reading loss."""
 
 
 def build(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -76,27 +88,69 @@ def words_for(shards: Shards, index: int, rng: np.random.Generator) -> str:
     return full(scene, int(rng.integers(5))) if rng.random() < 0.5 else describe(scene, rng)
 
 
+def look_alikes(scenes: Sequence[Scene]) -> list[NDArray[np.intp]]:
+    """Indices of ``scenes`` in sets, each of one colour of the thing and one of the wall."""
+    sets: dict[tuple[str, str], list[int]] = {}
+    for index, scene in enumerate(scenes):
+        sets.setdefault((scene.colour, scene.wall), []).append(index)
+    return [np.array(found) for found in sets.values()]
+
+
+def hard_batch(
+    sets: Sequence[NDArray[np.intp]], batch: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """``batch`` scenes (or all there are), GROUP and GROUP from sets drawn by their sizes."""
+    sizes = np.array([len(s) for s in sets], float)
+    order = rng.choice(len(sets), len(sets), replace=False, p=sizes / sizes.sum())
+    rows: list[NDArray[np.intp]] = []
+    for k in order:
+        rows.append(rng.permutation(sets[k])[:GROUP])
+        if sum(map(len, rows)) >= batch:
+            break
+    return np.concatenate(rows)[:batch]
+
+
+def reading_loss(states: Tensor, ids: Tensor, words: Tensor, end: int) -> Tensor:
+    """Cross entropy of reading each token back from its own final state.
+
+    states: [rows, tokens, width]; ids: [rows, tokens]; words: the token embeddings [vocabulary,
+    width], to which states are compared by their cosine times SHARPNESS. Without it nothing keeps
+    the states of words apart that seldom decide which picture a caption belongs to, and a UNet that
+    reads them cannot tell a jug from a ball. Padding (``end``) is passed over.
+    """
+    meant = ids != end
+    cosines = F.normalize(states[meant].float(), dim=-1) @ F.normalize(words.float(), dim=-1).T
+    return F.cross_entropy(SHARPNESS * cosines, ids[meant])
+
+
 def train(run: Run, model: CLIPModel) -> Average:
-    """Train ``model`` on the run's scenes with the symmetric contrastive loss."""
+    """Train ``model`` on the run's scenes: symmetric contrastive loss and word reading.
+
+    Batches are made of look-alikes, so that only shape, pattern, table and material tell the
+    pictures of a group apart.
+    """
     shards = Shards(run.folder / "scenes", run.shards)
     tokenizer = load_tokenizer(run.folder / "tokenizer")
     batch, device = run.batch, run.device
+    sets = look_alikes(shards.scenes)
+    words = model.text_model.embeddings.token_embedding.weight
 
     def loss(step: Step) -> Loss:
-        indices = step.numpy.choice(len(shards), batch, replace=False)
+        indices = hard_batch(sets, batch, step.numpy)
         images = shards.batch(indices)
-        flip = step.numpy.random(batch) < 0.5
+        flip = step.numpy.random(len(indices)) < 0.5
         images[flip] = images[flip, :, ::-1]
         captions = [words_for(shards, int(i), step.numpy) for i in indices]
+        ids = tokenize(tokenizer, captions, short=True).to(device)
         with run.half():
-            out = model(
-                input_ids=tokenize(tokenizer, captions, short=True).to(device),
-                pixel_values=to_tensor(images).to(device),
-            )
+            out = model(input_ids=ids, pixel_values=to_tensor(images).to(device))
             logits = out.logits_per_text.float()
-        target = torch.arange(batch, device=device)
-        value = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        target = torch.arange(len(indices), device=device)
+        pairing = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        states = out.text_model_output.last_hidden_state
+        reading = reading_loss(states, ids, words, tokenizer.eos_token_id)
         right = (logits.argmax(1) == target).float().mean().item()
-        return value, {"top1": right, "scale": model.logit_scale.exp().item()}
+        parts = {"pairing": pairing.item(), "reading": reading.item(), "top1": right}
+        return pairing + READING * reading, parts | {"scale": model.logit_scale.exp().item()}
 
     return loop.train("clip", model, loss, run)

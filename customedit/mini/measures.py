@@ -16,7 +16,7 @@ from PIL import Image
 from rich.progress import Progress
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from customedit.mini import captions, draw, heatmaps, judge, prompts, sheets
+from customedit.mini import captions, draw, heatmaps, judge, prompts, sheets, unet, vocabulary
 from customedit.mini.data import coarse
 from customedit.mini.figures import Row, averaged, counted, iou, psnr, top1
 from customedit.mini.prompts import Prompt, fixed_prompts, looks, unseen_scenes
@@ -222,6 +222,25 @@ def measure_clip(bench: Bench) -> list[Row]:
     ]
 
 
+@torch.no_grad()
+def measure_words(bench: Bench) -> list[Row]:
+    """How far apart the text states are that tell the UNet of a class or a pattern."""
+    forms = {
+        "classes": (vocabulary.CLASSES, "a photo of a matte blue {} on a green table"),
+        "patterns": (vocabulary.PATTERNS[1:], "a photo of a blue and red {} cup on a green table"),
+        "colours": (tuple(vocabulary.COLOURS), "a photo of a {} cup on a green table"),
+    }
+    rows = []
+    for name, (words, form) in forms.items():
+        states = unet.encode_text(
+            bench.pipeline.text_encoder, bench.pipeline.tokenizer, [form.format(w) for w in words]
+        )[:, form.split().index("{}") + 1]  # the start token comes first; a word is a token
+        apart = torch.pdist(states).min() / states.norm(dim=1).mean()
+        how = f"least distance of any two words' own final states over their mean norm: {form!r}"
+        rows.append(Row(f"text states of {name} apart", float(apart), 0.5, len(words), None, how))
+    return rows
+
+
 def measure_attention(bench: Bench) -> list[Row]:
     """Whether the class noun looks where the thing is."""
     scenes = list(unseen_scenes(max(bench.count // 4, 1), prompts.ATTENTION_SEED))
@@ -283,6 +302,7 @@ PARTS: Final[dict[str, Callable[[Bench], list[Row]]]] = {
     "judge": measure_judge,
     "colours": measure_colours,
     "clip": measure_clip,
+    "words": measure_words,
     "attention": measure_attention,
     "images": measure_images,
     "time": measure_time,
