@@ -1,0 +1,1 @@
+"""Evaluation: how near an edit is to its source, its references and its text."""
