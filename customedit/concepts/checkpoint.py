@@ -1,0 +1,71 @@
+"""Checkpoints of a training: leaves, AdamW's moments and the step, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from customedit.errors import InputError
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def save(
+    path: Path,
+    leaves: Mapping[str, Tensor],
+    optimizer: torch.optim.AdamW,
+    step: int,
+    about: Mapping[str, Any],
+) -> None:
+    """Write it whole or not at all. about: what the training was asked for, to be matched."""
+    tensors: dict[str, Tensor] = {}
+    for name, leaf in leaves.items():
+        tensors[f"leaf.{name}"] = leaf.detach().cpu().contiguous()
+        for moment in _MOMENTS:
+            tensors[f"{moment}.{name}"] = optimizer.state[leaf][moment].cpu().contiguous()
+    note = json.dumps({"step": step, "about": about}, sort_keys=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file(tensors, part, {"training": note})
+    part.replace(path)
+
+
+def load(
+    path: Path,
+    leaves: Mapping[str, Tensor],
+    optimizer: torch.optim.AdamW,
+    about: Mapping[str, Any],
+) -> int:
+    """Fill ``leaves`` and ``optimizer`` and return the step that is done.
+
+    Raises InputError for a file that is no checkpoint, or is one of another training.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            note = json.loads((file.metadata() or {})["training"])
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise InputError(
+            "resume", f"{path} is no training checkpoint ({error})", "delete it to start afresh"
+        ) from None
+    wanted = json.loads(json.dumps(dict(about)))
+    if note["about"] != wanted:
+        changed = [k for k in wanted if note["about"].get(k) != wanted[k]]
+        raise InputError(
+            "resume",
+            f"{path} is of another training (other {', '.join(changed)})",
+            "give the same arguments, or another file",
+        )
+    with torch.no_grad():
+        for name, leaf in leaves.items():
+            leaf.copy_(tensors[f"leaf.{name}"])
+            moments = {m: tensors[f"{m}.{name}"].to(leaf.device) for m in _MOMENTS}
+            optimizer.state[leaf] = {"step": torch.tensor(float(note["step"])), **moments}
+    return int(note["step"])

@@ -1,0 +1,67 @@
+"""The sentences that a concept is trained with: modifier token, attribute word, class noun.
+
+Custom-Edit's augmented prompts, "photo of a V* patterned teapot": the attribute says *what* of the
+references to learn, the noun what they show.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from customedit.diffusion.text import CONCEPT
+from customedit.errors import InputError
+
+_WORDS = re.compile(r"[^\W_][\w' -]*")
+
+
+def article(phrase: str) -> str:
+    """``phrase`` with "a" or "an" before it."""
+    return f"{'an' if phrase[:1].lower() in 'aeiou' else 'a'} {phrase}"
+
+
+@dataclass(frozen=True)
+class ConceptPrompts:
+    """The words of one concept.
+
+    token: like "<plaid>"; noun: what the references show; attribute: what to learn of them,
+    empty for no augmentation (the ablation).
+
+    Raises InputError for a token that is none and for words that are none.
+    """
+
+    token: str
+    noun: str
+    attribute: str = ""
+
+    def __post_init__(self) -> None:
+        if not CONCEPT.fullmatch(self.token):
+            raise InputError(
+                "token",
+                f"{self.token!r} is no concept token",
+                "take < >, and between them up to 63 of a-z, 0-9, _ and -, like <plaid>",
+            )
+        if not _WORDS.fullmatch(self.noun):
+            raise InputError("noun", f"{self.noun!r} is no noun", "take a word like teapot")
+        if self.attribute and not _WORDS.fullmatch(self.attribute):
+            raise InputError(
+                "attribute", f"{self.attribute!r} is no attribute", "take a word like patterned"
+            )
+
+    def thing(self) -> str:
+        """How the thing is called: <plaid> patterned teapot."""
+        return " ".join(w for w in (self.token, self.attribute, self.noun) if w)
+
+    def instance(self, prefix: str = "") -> str:
+        """The prompt of a reference image; ``prefix`` as crop augmentation has it."""
+        if prefix == "very small":
+            return f"a photo of a very small {self.thing()}"
+        return f"{article(f'{prefix} photo' if prefix else 'photo')} of a {self.thing()}"
+
+    def class_prompt(self) -> str:
+        """The prompt of a class image, for prior preservation."""
+        return f"a photo of {article(self.noun)}"
+
+    def plain(self) -> str:
+        """The instance prompt without the modifier token: what an edit is compared with."""
+        return f"a photo of {article(' '.join(w for w in (self.attribute, self.noun) if w))}"

@@ -1,0 +1,304 @@
+"""Runs methods: alone (``run``), or many at once, their UNet calls merged (``Engine``).
+
+A method is a generator that yields requests: ``Denoise`` (rows to predict the noise of), ``Turn``
+(a step of work that needed gradients is done; let others have theirs) and ``Progress``. It is sent
+a ``Prediction`` for the first and None for the others, and returns its result. It knows of no
+batching, queue or neighbour; cancelling, deadlines and progress live at the yields.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.base import Base, Prediction
+from customedit.diffusion.text import TextContext
+from customedit.errors import Cancelled, DeadlineExceeded
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Denoise:
+    """Asks for the noise in ``latents`` [rows, C, h, w] at ``time``; one context per row.
+
+    control: over the request's own rows; None changes nothing.
+    """
+
+    latents: Tensor
+    time: int
+    context: Sequence[TextContext]
+    control: AttentionControl | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows it asks for."""
+        return len(self.latents)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One step of work with gradients is done."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a method is: ``step`` of ``steps`` in ``phase``; facts: figures such as a loss."""
+
+    phase: str
+    step: int
+    steps: int
+    facts: dict[str, float] = field(default_factory=dict)
+    preview: Image.Image | None = None
+
+
+Request: TypeAlias = Denoise | Turn | Progress
+Method: TypeAlias = Generator[Request, Prediction | None, T]
+
+
+def ask(request: Denoise) -> Generator[Request, Prediction | None, Prediction]:
+    """The prediction for ``request``, to be had with ``yield from``."""
+    found = yield request
+    assert found is not None, "the engine answers every Denoise with a prediction"
+    return found
+
+
+def run(base: Base, method: Method[T], on_progress: Callable[[Progress], None] | None = None) -> T:
+    """Drive one method to its end and return what it returns."""
+    engine = Engine(base)
+    ticket = engine.submit(method, on_progress=on_progress)
+    while not ticket.done:
+        engine.tick()
+    return ticket.result()
+
+
+class Ticket(Generic[T]):
+    """A method handed to an engine: wait for it, cancel it, read its result."""
+
+    def __init__(
+        self,
+        method: Method[T],
+        priority: int,
+        deadline: float | None,
+        on_progress: Callable[[Progress], None] | None,
+        number: int,
+    ) -> None:
+        self.method, self.priority, self.deadline = method, priority, deadline
+        self.on_progress, self.number = on_progress, number
+        self.open: Denoise | None = None
+        self.waited = 0
+        self._stop: Exception | None = None
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self._finished = threading.Event()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has a result or an error."""
+        return self._finished.is_set()
+
+    def cancel(self) -> None:
+        """Stop it at its next yield; safe from any thread."""
+        self._stop = Cancelled("cancelled by its caller")
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait and return what the method returned, or raise what it raised."""
+        if not self._finished.wait(timeout):
+            raise TimeoutError(f"not finished after {timeout} s")
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]  # None is T when there was no error
+
+    def due(self) -> Exception | None:
+        """Why it must stop now, if it must."""
+        if self._stop is not None:
+            return self._stop
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            return DeadlineExceeded("its time was over")
+        return None
+
+    def finish(self, result: T | None, error: BaseException | None) -> None:
+        """Settle it, once."""
+        if self._finished.is_set():
+            return
+        self._result, self._error, self.open = result, error, None
+        self._finished.set()
+
+
+class Engine:
+    """Many methods, one base: every tick one merged forward, and one turn of one training.
+
+    max_rows: most rows in one forward. Requests are served by priority (lower first), then by how
+    long they waited. Methods whose work needs gradients run their step inside ``tick``: at most one
+    of them each tick, in rotation, so none is starved and a forward waits for one step at most. New
+    methods start at once: one whose first stretch is heavy yields a Turn before it.
+    """
+
+    def __init__(self, base: Base, *, max_rows: int = 32) -> None:
+        self.base, self.max_rows = base, max_rows
+        self.calls = self.rows = 0
+        self._numbers = itertools.count()
+        self._tickets: list[Ticket[Any]] = []
+        self._lock = threading.Lock()
+        self._turns: list[Ticket[Any]] = []
+        self._fresh: list[Ticket[Any]] = []
+
+    def submit(
+        self,
+        method: Method[T],
+        *,
+        priority: int = 0,
+        timeout: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Ticket[T]:
+        """Take ``method`` in; safe from any thread. timeout: seconds it may take from now."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        ticket = Ticket(method, priority, deadline, on_progress, next(self._numbers))
+        with self._lock:
+            self._tickets.append(ticket)
+            self._fresh.append(ticket)
+        return ticket
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        with self._lock:
+            return not self._tickets
+
+    def tick(self) -> None:
+        """Serve one batch of requests and one turn. Never raises for what a method did."""
+        with self._lock:
+            tickets, fresh, self._fresh = list(self._tickets), self._fresh, []
+        for ticket in tickets:
+            if (reason := ticket.due()) is not None:
+                self._end(ticket, reason)
+        for ticket in fresh:
+            if not ticket.done:
+                self._advance(ticket, None)
+        self._serve([t for t in tickets if t.open is not None and not t.done])
+        with self._lock:
+            waiting = [t for t in self._turns if not t.done]
+            chosen = min(waiting, key=lambda t: t.priority, default=None) if waiting else None
+            if waiting and self._aged(waiting[0]):
+                chosen = waiting[0]
+            if chosen is not None:
+                self._turns.remove(chosen)
+        if chosen is not None:
+            self._advance(chosen, None)
+        with self._lock:
+            self._tickets = [t for t in self._tickets if not t.done]
+            self._turns = [t for t in self._turns if not t.done]
+            for t in self._turns:
+                t.waited += 1
+
+    @staticmethod
+    def _aged(ticket: Ticket[Any]) -> bool:
+        """Waited so long that its turn comes whatever its priority."""
+        return ticket.waited >= 8
+
+    def _serve(self, tickets: list[Ticket[Any]]) -> None:
+        """Answer the most urgent requests of one shape, up to ``max_rows`` rows."""
+        if not tickets:
+            return
+        tickets.sort(key=lambda t: (t.priority if not self._aged(t) else -1, t.number))
+        shape = tickets[0].open.latents.shape[1:]  # type: ignore[union-attr]  # filtered above
+        batch: list[Ticket[Any]] = []
+        rows = 0
+        for ticket in tickets:
+            assert ticket.open is not None
+            fits = not batch or rows + ticket.open.rows <= self.max_rows
+            if ticket.open.latents.shape[1:] == shape and fits:
+                batch.append(ticket)
+                rows += ticket.open.rows
+                ticket.waited = 0
+            else:
+                ticket.waited += 1
+        for ticket, answer in zip(batch, self._answers(batch), strict=True):
+            if isinstance(answer, Prediction):
+                ticket.open = None
+                self._advance(ticket, answer)
+            else:
+                self._end(ticket, answer)
+
+    def _answers(self, batch: list[Ticket[Any]]) -> list[Prediction | Exception]:
+        """One forward for all; if it fails, halves, down to the one request that is to blame."""
+        try:
+            return list(self._forward([t.open for t in batch if t.open is not None]))
+        except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError) and self.base.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if len(batch) == 1:
+                return [error]
+            if isinstance(error, torch.OutOfMemoryError):
+                largest = max(t.open.rows for t in batch if t.open is not None)
+                total = sum(t.open.rows for t in batch if t.open is not None)
+                self.max_rows = max(largest, total // 2)
+        half = len(batch) // 2
+        return self._answers(batch[:half]) + self._answers(batch[half:])
+
+    @torch.no_grad()
+    def _forward(self, requests: Sequence[Denoise]) -> list[Prediction]:
+        """The requests' rows in one call of the UNet."""
+        times = torch.cat([torch.full((r.rows,), r.time) for r in requests])
+        control = None
+        if any(r.control is not None for r in requests):
+            control = AttentionControl.join(
+                [r.control or AttentionControl.none(r.rows, self.base.length) for r in requests]
+            )
+        context = [c for r in requests for c in r.context]
+        latents = torch.cat([r.latents.to(self.base.device) for r in requests])
+        found = self.base.predict(latents, times.to(self.base.device), context, control)
+        self.calls += 1
+        self.rows += len(latents)
+        out: list[Prediction] = []
+        at = read = 0
+        for request in requests:
+            maps = None
+            if request.control is not None and found.maps is not None:
+                count = int(request.control.record.sum())
+                maps = found.maps[read : read + count] if count else None
+                read += count
+            out.append(Prediction(found.noise[at : at + request.rows], maps))
+            at += request.rows
+        return out
+
+    def _advance(self, ticket: Ticket[Any], answer: Prediction | None) -> None:
+        """Send ``answer`` and go on to the method's next Denoise or Turn, or its end."""
+        try:
+            while True:
+                if (reason := ticket.due()) is not None:
+                    self._end(ticket, reason)
+                    return
+                request = ticket.method.send(answer)
+                answer = None
+                if isinstance(request, Denoise):
+                    ticket.open = request
+                    return
+                if isinstance(request, Turn):
+                    with self._lock:
+                        ticket.waited = 0
+                        self._turns.append(ticket)
+                    return
+                if ticket.on_progress is not None:
+                    ticket.on_progress(request)
+        except StopIteration as end:
+            ticket.finish(end.value, None)
+        except Exception as error:
+            ticket.finish(None, error)
+
+    def _end(self, ticket: Ticket[Any], reason: Exception) -> None:
+        """Stop a method at its yield: its own ``finally`` runs, then its ticket has ``reason``."""
+        try:
+            ticket.method.close()
+        except Exception as error:
+            reason.add_note(f"and while it was stopped: {error!r}")
+        ticket.finish(None, reason)

@@ -1,0 +1,179 @@
+"""From a prompt to what the UNet reads: token states, and per layer the keys and values.
+
+Concept tokens like ``<plaid>`` are never added to a tokenizer: they are given with the request and
+enter as embeddings (``inputs_embeds`` in spirit), so that no two requests can collide and nothing
+must be unloaded. A concept's key and value weights act here alone: K = K_base + s (K_concept -
+K_base). The UNet sees per-row keys and values and knows of no concept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from customedit.errors import InputError
+
+CONCEPT = re.compile(r"<[a-z0-9][a-z0-9_-]{0,62}>")
+"""How a concept's token is spelt in a prompt."""
+
+
+class Customization(Protocol):
+    """What a prompt may name: see ``customedit.concepts.concept.Concept``."""
+
+    @property
+    def tokens(self) -> Mapping[str, Tensor]:
+        """Token to embedding [width]."""
+
+    @property
+    def keys(self) -> Mapping[str, Tensor]:
+        """Cross-attention layer to its to_k weight [inner, width]."""
+
+    @property
+    def values(self) -> Mapping[str, Tensor]:
+        """Cross-attention layer to its to_v weight [inner, width]."""
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A concept given with a request, and how much of its key and value change to use (1: all)."""
+
+    concept: Customization
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt in tokens.
+
+    ids: [length], padded; words: as written; spans: (first, last + 1) columns of each word;
+    concepts: column to concept token.
+    """
+
+    ids: list[int]
+    words: list[str]
+    spans: list[tuple[int, int]]
+    concepts: dict[int, str]
+
+    def columns(self, word: int) -> range:
+        """The columns of word number ``word``."""
+        return range(*self.spans[word])
+
+
+@dataclass(frozen=True)
+class TextContext:
+    """What one row of the UNet reads.
+
+    states: [tokens, width]; keys, values: per cross-attention layer [tokens, inner]; prompt: in
+    words; tokens: None for states that stand for no prompt (optimised null-texts).
+    """
+
+    prompt: str
+    states: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    tokens: Tokens | None = None
+
+
+def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Sequence[str], field: str) -> Tokens:
+    """``prompt`` in tokens; each concept token in ``known`` takes one column.
+
+    Concept columns get ids from the vocabulary's size upwards, one per concept token in order of
+    ``known``: equal tokens have equal ids, which is what alignment compares.
+
+    Raises InputError for an empty prompt only where the words matter (never here), for a concept
+    token that is not known, and for more tokens than the model reads.
+    """
+    words = prompt.split()
+    ids = [int(tokenizer.bos_token_id)]
+    spans: list[tuple[int, int]] = []
+    concepts: dict[int, str] = {}
+    for word in words:
+        start = len(ids)
+        at = 0
+        for found in CONCEPT.finditer(word):
+            ids += _plain(tokenizer, word[at : found.start()])
+            token = found.group()
+            if token not in known:
+                given = ", ".join(known) or "none"
+                raise InputError(
+                    field,
+                    f"names {token}, which is no concept of this request (given: {given})",
+                    "give the concept along or mend the token",
+                )
+            concepts[len(ids)] = token
+            ids.append(len(tokenizer) + list(known).index(token))
+            at = found.end()
+        ids += _plain(tokenizer, word[at:])
+        spans.append((start, len(ids)))
+    limit = int(tokenizer.model_max_length)
+    if len(ids) + 1 > limit:
+        raise InputError(
+            field,
+            f"takes {len(ids) + 1} tokens with start and end, the model reads {limit}",
+            f"leave out {len(ids) + 1 - limit} or more",
+        )
+    end = int(tokenizer.eos_token_id)
+    pad = tokenizer.pad_token_id
+    ids += [end] + [int(end if pad is None else pad)] * (limit - len(ids) - 1)
+    return Tokens(ids, words, spans, concepts)
+
+
+def _plain(tokenizer: CLIPTokenizer, text: str) -> list[int]:
+    if not text:
+        return []
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def encode(encoder: CLIPTextModel, tokens: Tokens, vectors: Mapping[str, Tensor]) -> Tensor:
+    """Final states [tokens, width]; columns of concepts start from ``vectors`` instead of a row.
+
+    Differentiable in ``vectors``.
+    """
+    table: Any = encoder.get_input_embeddings()
+    device = table.weight.device
+    ids = torch.tensor(tokens.ids, device=device)
+    plain = ids.masked_fill(ids >= table.num_embeddings, 0)
+    if not tokens.concepts:
+        return encoder(plain[None]).last_hidden_state[0]
+    rows = table(plain)
+    columns = torch.tensor(list(tokens.concepts), device=device)
+    given = torch.stack([vectors[t].to(rows) for t in tokens.concepts.values()])
+    embedded = rows.index_copy(0, columns, given)
+    handle = table.register_forward_hook(lambda *_: embedded[None])
+    try:  # the encoder takes no embeddings: its table gives ours for this one call
+        return encoder(plain[None]).last_hidden_state[0]
+    finally:
+        handle.remove()
+
+
+def project(
+    states: Tensor,
+    layers: Sequence[str],
+    base: Mapping[str, Tensor],
+    concepts: Sequence[Weighted],
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Keys and values of ``states`` [..., tokens, width] for every layer, [..., tokens, inner].
+
+    base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``. The changes
+    of several concepts add up.
+    """
+    out: list[tuple[Tensor, ...]] = []
+    for kind in ("keys", "values"):
+        name = "to_k" if kind == "keys" else "to_v"
+        projected = []
+        for layer in layers:
+            weight = base[f"{layer}.{name}.weight"]
+            whole = weight
+            for entry in concepts:
+                own = getattr(entry.concept, kind).get(layer)
+                if own is not None and entry.weight != 0:
+                    whole = whole + entry.weight * (own.to(weight) - weight)
+            projected.append(states.to(weight.dtype) @ whole.T)
+        out.append(tuple(projected))
+    return out[0], out[1]

@@ -1,0 +1,226 @@
+"""From a picture to the noise that draws it: DDIM, null-text, negative-prompt and direct inversion.
+
+An inversion depends on picture, source prompt, base and schedule, and on no concept: it is kept and
+used by every concept and strength.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from customedit.diffusion.base import Base, Prediction
+from customedit.diffusion.engine import Denoise, Method, Progress, Request, Turn, ask
+from customedit.diffusion.text import TextContext
+from customedit.errors import InputError
+
+Kind = Literal["direct", "null-text", "negative-prompt", "ddim"]
+KINDS: Final = get_args(Kind)
+
+INNER_STEPS: Final = 10
+"""Most Adam steps on the null-text of one time step (arXiv 2211.09794)."""
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A picture's way into noise.
+
+    trajectory: latents float32 [steps + 1, C, h, w], from the picture (0) to the noise (steps);
+    nulls: optimised unconditional states [steps, tokens, width] from the noisiest step down, for
+    null-text inversion; kind, prompt, steps: how it was made.
+    """
+
+    trajectory: Tensor
+    kind: Kind
+    prompt: str
+    steps: int
+    nulls: Tensor | None = None
+
+    @property
+    def noise(self) -> Tensor:
+        """Where editing starts, [1, C, h, w]."""
+        return self.trajectory[-1:]
+
+    @property
+    def picture(self) -> Tensor:
+        """The source's latents, [1, C, h, w]."""
+        return self.trajectory[:1]
+
+    def at(self, step: int) -> Tensor:
+        """The source's latents after ``step`` downward steps from the noise, [1, C, h, w]."""
+        index = self.steps - step
+        return self.trajectory[index : index + 1]
+
+    def save(self, path: Path) -> None:
+        """Write it as safetensors, whole or not at all."""
+        tensors = {"trajectory": self.trajectory.cpu().contiguous()}
+        if self.nulls is not None:
+            tensors["nulls"] = self.nulls.cpu().contiguous()
+        note = {"kind": self.kind, "prompt": self.prompt, "steps": self.steps}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        save_file(tensors, part, {"inversion": json.dumps(note)})
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Inversion:
+        """Read what ``save`` wrote. Raises InputError for anything else."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                note = json.loads((file.metadata() or {})["inversion"])
+                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # no mapping
+            return cls(
+                tensors["trajectory"],
+                note["kind"],
+                note["prompt"],
+                note["steps"],
+                tensors.get("nulls"),
+            )
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise InputError(
+                "inversion", f"{path} is none ({error})", "delete it; it will be made again"
+            ) from None
+
+
+def key(base: Base, latents: Tensor, prompt: str, steps: int, kind: Kind, guidance: float) -> str:
+    """The name under which an inversion is kept: a digest of all that it depends on."""
+    digest = hashlib.sha256(latents.float().cpu().contiguous().numpy().tobytes())
+    used = guidance if kind == "null-text" else None  # the others do not depend on it
+    how = "null-text" if kind == "null-text" else "ddim"  # direct and negative-prompt add nothing
+    digest.update(
+        json.dumps([base.fingerprint, base.schedule.key, prompt, steps, how, used]).encode()
+    )
+    return digest.hexdigest()
+
+
+def trajectory(base: Base, latents: Tensor, text: TextContext, steps: int) -> Method[Tensor]:
+    """DDIM inversion at guidance 1: latents [1, C, h, w] to [steps + 1, C, h, w].
+
+    As in null-text inversion's code, the model is asked at the time that is being reached.
+    """
+    x = latents.float().to(base.device)
+    path = [x]
+    for k, (low, high) in enumerate(base.schedule.upwards(steps)):
+        found = yield from ask(Denoise(x, high, [text]))
+        x = base.schedule.step(x, found.noise, low, high)
+        path.append(x)
+        yield Progress("invert", k + 1, steps)
+    return torch.cat(path)
+
+
+def null_text(
+    base: Base,
+    path: Tensor,
+    text: TextContext,
+    steps: int,
+    guidance: float,
+    inner: int = INNER_STEPS,
+) -> Method[Tensor]:
+    """Optimise the unconditional states so that guided sampling goes back along ``path``.
+
+    Null-text inversion (arXiv 2211.09794, algorithm 1): at each step Adam at 1e-2 (1 - i / 2 steps)
+    on the states, at most ``inner`` steps, until the loss is under 1e-5 + 2e-5 i; each step starts
+    from the last one's result. Gradients and DDIM arithmetic are float32. Returns [steps, tokens,
+    width].
+    """
+    states = base.text("").states.clone()
+    x = path[-1:]
+    found: list[Tensor] = []
+    for i, (time, to) in enumerate(base.schedule.downwards(steps)):
+        wanted = path[steps - i - 1 : steps - i]
+        worded = (yield from ask(Denoise(x, time, [text]))).noise
+        states = states.detach().clone().requires_grad_(True)
+        rate = 1e-2 * (1 - i / (2 * steps))
+        optimizer = torch.optim.Adam([states], lr=rate)
+        for _ in range(inner):
+            with torch.enable_grad():
+                empty = base.predict(x, time, [base.context(states)]).noise
+                noise = empty + guidance * (worded - empty)
+                loss = F.mse_loss(base.schedule.step(x, noise, time, to), wanted)
+            (states.grad,) = torch.autograd.grad(loss, [states])
+            optimizer.step()
+            yield Turn()
+            if loss.item() < 1e-5 + 2e-5 * i:
+                break
+        states = states.detach()
+        found.append(states)
+        empty = (yield from ask(Denoise(x, time, [base.context(states)]))).noise
+        x = base.schedule.step(x, empty + guidance * (worded - empty), time, to)
+        yield Progress("null-text", i + 1, steps, {"loss": loss.item()})
+    return torch.stack(found)
+
+
+def invert(
+    base: Base,
+    latents: Tensor,
+    prompt: str,
+    *,
+    kind: Kind = "direct",
+    steps: int = 50,
+    guidance: float = 7.5,
+    keep: Path | None = None,
+) -> Method[Inversion]:
+    """Invert the picture whose latents are given, or read it from the folder ``keep``.
+
+    Raises InputError for an unknown kind, steps out of range and a prompt that is too long.
+    """
+    if kind not in KINDS:
+        raise InputError("inversion", f"{kind!r} is none", f"take one of {', '.join(KINDS)}")
+    base.schedule.times(steps)  # refuses steps out of range
+    file = (
+        keep / f"{key(base, latents, prompt, steps, kind, guidance)}.safetensors" if keep else None
+    )
+    if file is not None and file.exists():
+        kept = Inversion.load(file)
+        return dataclasses.replace(kept, kind=kind, trajectory=kept.trajectory.to(base.device))
+    text = base.text(prompt, field="source_prompt")
+    path = yield from trajectory(base, latents, text, steps)
+    nulls = None
+    if kind == "null-text":
+        nulls = yield from null_text(base, path, text, steps, guidance)
+    made = Inversion(path, kind, prompt, steps, nulls)
+    if file is not None:
+        made.save(file)
+    return made
+
+
+def unconditional(base: Base, inversion: Inversion, step: int, empty: TextContext) -> TextContext:
+    """What the unconditional rows read at downward step ``step``."""
+    if inversion.nulls is not None:
+        return base.context(inversion.nulls[step].to(base.device))
+    return empty
+
+
+def empty_text(base: Base, inversion: Inversion) -> TextContext:
+    """The unconditional text: the source prompt for negative-prompt (arXiv 2305.16807)."""
+    if inversion.kind == "negative-prompt":
+        return base.text(inversion.prompt, field="source_prompt")
+    return base.text("")
+
+
+def reconstruct(
+    base: Base, inversion: Inversion, guidance: float = 7.5
+) -> Generator[Request, Prediction | None, Tensor]:
+    """Sample the source again, guided: latents [1, C, h, w]. Direct inversion is its own answer."""
+    if inversion.kind == "direct":
+        return inversion.picture
+    text = base.text(inversion.prompt, field="source_prompt")
+    empty = empty_text(base, inversion)
+    x = inversion.noise
+    for k, (time, to) in enumerate(base.schedule.downwards(inversion.steps)):
+        rows: Sequence[TextContext] = [unconditional(base, inversion, k, empty), text]
+        none, worded = (yield from ask(Denoise(x.expand(2, -1, -1, -1), time, rows))).noise.chunk(2)
+        x = base.schedule.step(x, none + guidance * (worded - none), time, to)
+        yield Progress("reconstruct", k + 1, inversion.steps)
+    return x

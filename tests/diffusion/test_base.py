@@ -1,0 +1,155 @@
+"""Rows of the base and of concepts in one forward; pictures and words in and out; bad bases."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from PIL import Image
+from torch import Tensor
+
+from customedit import mini
+from customedit.diffusion.base import Base
+from customedit.diffusion.text import Weighted
+from customedit.errors import InputError
+from customedit.mini.draw import load
+
+from .conftest import Change, change
+
+TIMES = torch.tensor([981, 501, 41])
+
+
+def _customised(base: Base, concept: Change | None) -> object:
+    """A copy of the base's UNet with the concept's weights put in and diffusers' own attention."""
+    unet = copy.deepcopy(base.unet)
+    unet.set_attn_processor(AttnProcessor())
+    if concept is not None:
+        state = {f"{n}.to_k.weight": w for n, w in concept.keys.items()}
+        state |= {f"{n}.to_v.weight": w for n, w in concept.values.items()}
+        unet.load_state_dict(state, strict=False)
+    return unet
+
+
+@torch.no_grad()
+def test_base_and_two_concepts_in_one_forward_are_three_models(base: Base, latents: Tensor) -> None:
+    a, b = change(base, "<a>", 1), change(base, "<b>", 2)
+    texts = [
+        base.text("a photo of a cup"),
+        base.text("a photo of a <a> cup", [Weighted(a)]),
+        base.text("a photo of a <b> vase on a red table", [Weighted(b)]),
+    ]
+    together, _ = base.output(latents, TIMES, texts)
+    effects = []
+    for k, concept in enumerate([None, a, b]):
+        unet = _customised(base, concept)
+        alone = unet(latents[k : k + 1], TIMES[k], texts[k].states[None]).sample  # type: ignore[operator]
+        assert (together[k] - alone[0]).abs().max() <= 1e-5
+        plain, _ = base.output(latents[k : k + 1], TIMES[k], [base.context(texts[k].states)])
+        effects.append(float((plain[0] - alone[0]).abs().max()))
+    assert effects[0] <= 1e-5 and min(effects[1:]) > 0.01  # the concepts do change something
+
+
+@torch.no_grad()
+def test_weight_is_a_knob_from_base_to_concept_and_beyond(base: Base) -> None:
+    a = change(base, "<a>", 1)
+    prompt = "a photo of a <a> cup"
+    texts = [base.text(prompt, [Weighted(a, w)]) for w in (0.0, 0.5, 1.0, 2.0)]
+    plain = base.context(texts[0].states)
+    for k in range(len(base.layers)):
+        zero, half, whole, double = (t.keys[k] for t in texts)
+        assert torch.allclose(zero, plain.keys[k], atol=1e-5)
+        assert torch.allclose(half - zero, (whole - zero) / 2, atol=1e-4)
+        assert torch.allclose(double - zero, 2 * (whole - zero), atol=1e-4)
+
+
+def test_a_concept_that_a_prompt_does_not_name_does_nothing(base: Base) -> None:
+    a, b = change(base, "<a>", 1), change(base, "<b>", 2)
+    with_b = base.text("a photo of a <a> cup", [Weighted(a), Weighted(b)])
+    without = base.text("a photo of a <a> cup", [Weighted(a)])
+    assert all(torch.equal(x, y) for x, y in zip(with_b.keys, without.keys, strict=True))
+
+
+def test_two_concepts_in_one_prompt(base: Base) -> None:
+    a, b = change(base, "<a>", 1), change(base, "<b>", 2)
+    both = base.text("a <a> cup on a <b> table", [Weighted(a), Weighted(b)])
+    assert both.tokens is not None
+    assert list(both.tokens.concepts.values()) == ["<a>", "<b>"]
+    assert [both.tokens.ids[c] for c in both.tokens.concepts] == [
+        len(base.tokenizer),
+        len(base.tokenizer) + 1,
+    ]
+
+
+def test_plain_text_is_that_of_the_stock_encoder(base: Base) -> None:
+    prompt = "a photo of a glossy cup striped in red and white"
+    ids = base.tokenizer(prompt, padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        wanted = base.pipeline.text_encoder(ids).last_hidden_state[0]
+    got = base.text(prompt)
+    assert got.tokens is not None and got.tokens.ids == ids[0].tolist()
+    assert torch.equal(got.states, wanted)
+
+
+def test_a_concepts_vector_stands_where_its_token_is(base: Base) -> None:
+    """The vector of "red" under a concept's name reads like the word "red"."""
+    table = base.pipeline.text_encoder.get_input_embeddings().weight
+    red = base.tokenizer("red", add_special_tokens=False).input_ids[0]
+    stand_in = Change({"<r>": table[red].detach()}, {}, {})
+    got = base.text("a photo of a <r> cup", [Weighted(stand_in)])
+    assert torch.allclose(got.states, base.text("a photo of a red cup").states, atol=1e-6)
+
+
+def test_prompts_that_cannot_be_read_are_refused(base: Base) -> None:
+    with pytest.raises(InputError, match=r"target_prompt: names <b>.*given: <a>"):
+        base.text("a <b> cup", [Weighted(change(base, "<a>", 1))], field="target_prompt")
+    long = " ".join(["red"] * base.length)
+    with pytest.raises(InputError, match=rf"prompt: takes {base.length + 2} tokens.*{base.length}"):
+        base.text(long)
+
+
+def test_pictures_of_any_aspect_keep_it(base: Base) -> None:
+    for size in [(128, 128), (640, 360), (200, 600)]:
+        image = Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8))
+        latents = base.encode(image)
+        back = base.decode(latents)[0]
+        assert back.width % base.multiple == 0 and back.height % base.multiple == 0
+        assert back.size == base.size(*size)
+        assert abs(back.width / back.height / (size[0] / size[1]) - 1) < 0.25
+        with torch.no_grad():  # the UNet takes it
+            base.predict(latents, 501, [base.text("a cup")])
+
+
+def test_drawing_with_ours_is_drawing_with_the_stock_pipeline(base: Base) -> None:
+    stock = load(mini.path())
+    states = base.text("a photo of a red vase").states[None]
+    x = torch.randn((1, base.channels, 16, 16), generator=torch.Generator().manual_seed(3))
+    got = x.clone()
+    with torch.no_grad():
+        for time, to in base.schedule.downwards(50)[:6]:
+            noise = base.predict(got, time, [base.context(states[0])]).noise
+            got = base.schedule.step(got, noise, time, to)
+        stock.scheduler.set_timesteps(50)
+        for time in stock.scheduler.timesteps[:6]:
+            x = stock.scheduler.step(stock.unet(x, time, states).sample, time, x).prev_sample
+    assert (got - x).abs().max() <= 1e-4
+
+
+def test_bases_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"base: .*is no folder"):
+        Base.load(tmp_path / "missing")
+    with pytest.raises(InputError, match=r"no model_index\.json"):
+        Base.load(tmp_path)
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(InputError, match="does not load"):
+        Base.load(tmp_path)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="device: cuda is not there"):
+            Base.load(device="cuda")
+
+
+def test_fingerprint_is_the_same_in_half_precision(base: Base) -> None:
+    assert Base.load(dtype=torch.float16).fingerprint == base.fingerprint

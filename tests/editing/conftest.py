@@ -1,0 +1,24 @@
+"""The bundled base, and a source picture of the samples."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from customedit.diffusion.base import Base
+from customedit.mini import samples
+
+
+@pytest.fixture(scope="session")
+def base() -> Base:
+    return Base.load()
+
+
+@pytest.fixture(scope="session")
+def source() -> samples.Source:
+    return samples.sources()[3]
+
+
+@pytest.fixture(scope="session")
+def picture(source: samples.Source) -> Image.Image:
+    return Image.open(source.image).convert("RGB")
