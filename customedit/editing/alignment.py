@@ -218,15 +218,15 @@ def find(prompt_words: Sequence[str], word: str, *, field: str = "prompt") -> li
     Raises:
         InputError: if the prompt has no such word; lists the words it has.
     """
-    wanted = _bare(word)
-    found = [k for k, other in enumerate(prompt_words) if _bare(other) == wanted]
+    wanted = bare(word)
+    found = [k for k, other in enumerate(prompt_words) if bare(other) == wanted]
     if not found:
         there = ", ".join(prompt_words) or "none"
         raise InputError(field, f"has no word {word!r} (its words: {there})", "name one of these")
     return found
 
 
-def _bare(word: str) -> str:
+def bare(word: str) -> str:
     """``word`` in lower case without punctuation around it; as it is if it is nothing else."""
     word = word.strip().casefold()
     return _EDGES.sub("", word) or word

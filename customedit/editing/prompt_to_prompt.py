@@ -198,8 +198,8 @@ class Region:
     def _target_columns(self, source: Tokens, target: Tokens) -> list[int]:
         words = self.settings.blend_target_words
         if words is None:  # the same words where the target has them
-            there = {alignment._bare(w) for w in target.words}
-            words = [w for w in self.settings.blend_words if alignment._bare(w) in there]
+            there = {alignment.bare(w) for w in target.words}
+            words = [w for w in self.settings.blend_words if alignment.bare(w) in there]
             if not words:
                 raise InputError(
                     "blend_target_words",

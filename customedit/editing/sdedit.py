@@ -7,6 +7,7 @@ source.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.text import TextContext
 from customedit.errors import InputError
+
+SDEDIT_STRENGTH: Final = 0.6
+"""Of the way into noise, where nothing else is asked for."""
 
 
 def first_step(strength: float, steps: int) -> int:
@@ -34,7 +38,7 @@ def sdedit(
     latents: Tensor,
     target: TextContext,
     *,
-    strength: float = 0.6,
+    strength: float = SDEDIT_STRENGTH,
     steps: int = 50,
     guidance: float = 7.5,
     seed: int = 0,
