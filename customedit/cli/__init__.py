@@ -1,0 +1,30 @@
+"""The command line: ``customedit customize | edit | sweep | concept ... | models ... | doctor``.
+
+Whatever takes seconds to import is imported by the command that needs it. Errors that the user can
+mend are one line on stderr and exit status 2.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from customedit.cli import concept, customize, doctor, edit, models
+
+app = typer.Typer(
+    name="customedit",
+    help="Teach a text-to-image model a look from a few images, then paint it into any picture.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+app.command("customize")(customize.customize_command)
+app.command("edit")(edit.edit_command)
+app.command("sweep")(edit.sweep_command)
+app.command("doctor")(doctor.doctor_command)
+app.add_typer(concept.app, name="concept")
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """The ``customedit`` command."""
+    app()

@@ -1,0 +1,5 @@
+"""``python -m customedit.cli``."""
+
+from customedit.cli import main
+
+main()

@@ -1,0 +1,96 @@
+"""``customedit customize``: references in, a concept file out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from customedit.cli import console
+from customedit.errors import InputError
+
+
+def customize_command(
+    references: Annotated[
+        list[Path], typer.Argument(help="Reference images, or folders of them; 3 to 6 are best.")
+    ],
+    noun: Annotated[str, typer.Option(help="What the references show: teapot.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The concept file.")] = Path(
+        "concept.safetensors"
+    ),
+    token: Annotated[str, typer.Option(help="How prompts will name it.")] = "<look>",
+    attribute: Annotated[
+        str, typer.Option(help="What of the references to learn; empty for none.")
+    ] = "patterned",
+    base: console.BaseOption = "mini",
+    way: Annotated[str, typer.Option(help="custom-diffusion or textual-inversion.")] = (
+        "custom-diffusion"
+    ),
+    steps: Annotated[int | None, typer.Option(help="Optimisation steps.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    class_images: Annotated[
+        int | None, typer.Option(help="For prior preservation; 0 for none.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides everything by chance.")] = 0,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Kept while training and resumed if it is there.")
+    ] = None,
+    device: console.DeviceOption = "cpu",
+    dtype: console.DtypeOption = "float32",
+    as_json: console.JsonOption = False,
+) -> None:
+    """Learn a look from reference images and write it as a concept file."""
+    with console.mendable():
+        pictures = [console.read_image(p, "references") for p in listed(references)]
+        from customedit.concepts.prompts import ConceptPrompts
+        from customedit.concepts.training import (
+            TrainingSettings,
+            check_references,
+            customize,
+        )
+        from customedit.diffusion.engine import run
+
+        check_references(pictures)
+        if not out.parent.is_dir():
+            raise InputError("out", f"{out.parent} is no folder", "make it, or mend the path")
+        prompts = ConceptPrompts(token, noun, attribute)
+        model = console.load_base(base, device, dtype)
+        settings = TrainingSettings.of(
+            model, way=way, steps=steps, rate=rate, class_images=class_images, seed=seed
+        )
+        with console.bars(as_json) as heard:
+            method = customize(
+                model,
+                pictures,
+                prompts,
+                settings,
+                resume=checkpoint,
+                class_cache=console.keeping() / "classes",
+            )
+            concept = run(model, method, heard)
+        concept.save(out)
+    final = concept.recipe["final"]
+    lines = [
+        f"{out}: {token} learned from {len(pictures)} images in {settings.steps} steps",
+        f"name it in prompts: a photo of a {prompts.thing()}",
+    ]
+    if len(pictures) < 3:
+        lines.append("fewer than 3 references: the look may hold what they show by chance")
+    told = {"concept": str(out), "token": token, "images": len(pictures), "final": final}
+    console.say(told, lines, as_json)
+
+
+def listed(paths: list[Path]) -> list[Path]:
+    """Files, and the pictures in folders, in order. Raises InputError for what is neither."""
+    suffixes = {".png", ".jpg", ".jpeg", ".webp"}
+    out: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
+            if not inside:
+                raise InputError("references", f"{path} holds no picture", "PNG, JPEG or WebP")
+            out += inside
+        else:
+            out.append(console.existing(path, "references"))
+    return out

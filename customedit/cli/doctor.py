@@ -1,0 +1,55 @@
+"""``customedit doctor``: what this machine has, and whether the bundled base draws on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import typer
+
+import customedit
+from customedit.cli import console
+
+PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
+
+
+def doctor_command(as_json: console.JsonOption = False) -> None:
+    """Check this machine: packages, processor, memory, GPU, and one step of the bundled base."""
+    found: dict[str, Any] = {
+        "customedit": customedit.__version__,
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+    }
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    problems = [
+        f"{name} is missing: pip install {name}" for name in PACKAGES if found[name] == "missing"
+    ]
+    if not problems:
+        import torch
+
+        found["threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            free, total = torch.cuda.mem_get_info()
+            found["gpu"] = torch.cuda.get_device_name()
+            found["gpu_memory"] = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        else:
+            found["gpu"] = "none"
+        try:
+            base = console.load_base("mini", "cpu", "float32")
+            with torch.no_grad():
+                latents = torch.zeros((1, base.channels, 16, 16))
+                noise = base.predict(latents, 501, [base.text("a photo of a cup")]).noise
+            found["bundled base"] = "draws" if bool(noise.isfinite().all()) else "gives no numbers"
+        except Exception as error:
+            found["bundled base"] = "fails"
+            problems.append(f"the bundled base fails: {error}")
+    lines = [f"{k:<14} {v}" for k, v in found.items()] + [f"problem: {p}" for p in problems]
+    console.say(found | {"problems": problems}, lines, as_json)
+    if problems:
+        raise typer.Exit(1)

@@ -1,0 +1,346 @@
+"""Customization: Custom Diffusion (arXiv 2212.04488) with Custom-Edit's augmented prompts.
+
+Trained are the concept's embedding V* and the key and value weights of every cross-attention layer;
+Textual Inversion (arXiv 2208.01618), the baseline, trains the embedding alone. The base stays
+frozen and shared: the weights that are trained are the concept's own copies, which enter through
+the keys and values of its rows. A training is a method: one optimisation step, then a turn for the
+others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from customedit.concepts import checkpoint
+from customedit.concepts.augmentation import Crop, crop, whole
+from customedit.concepts.concept import Concept
+from customedit.concepts.prior import class_images
+from customedit.concepts.prompts import ConceptPrompts
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Method, Progress, Turn
+from customedit.diffusion.text import TextContext
+from customedit.errors import InputError, TrainingError
+
+Way = Literal["custom-diffusion", "textual-inversion"]
+
+RARE: Final = "ktn"
+"""The rare word whose embedding V* starts from, in Stable Diffusion's vocabulary."""
+
+FEWEST, MOST = 1, 20
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a concept is trained; the defaults are those of ``TrainingSettings.of`` for SD bases.
+
+    way: what is trained; steps: optimisation steps; rate: of AdamW; batch: references in a step
+    (and as many class images); class_images: for prior preservation, 0 for none; prior_weight: of
+    their loss; instance_weight: of the references' loss (the public scripts' masked loss amounts to
+    4, the formula says 1); crops: framings kept of each reference; initial: word whose embedding V*
+    starts from, None for RARE or else the attribute; seed: decides everything by chance;
+    augment_crops: whether references are framed at random.
+    """
+
+    way: Way = "custom-diffusion"
+    steps: int = 500
+    rate: float = 4e-5
+    batch: int = 2
+    class_images: int = 200
+    class_steps: int = 50
+    prior_weight: float = 1.0
+    instance_weight: float = 1.0
+    augment_crops: bool = True
+    crops: int = 24
+    initial: str | None = None
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    checkpoint_every: int = 100
+    preview_every: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        limits: dict[str, tuple[float, float]] = {
+            "steps": (1, 20_000),
+            "rate": (1e-9, 1.0),
+            "batch": (1, 32),
+            "class_images": (0, 1000),
+            "class_steps": (1, 1000),
+            "crops": (1, 1000),
+            "prior_weight": (0, 100),
+            "instance_weight": (0, 100),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise InputError(name, f"{getattr(self, name)} is not from {low} to {high}")
+        if self.way not in get_args(Way):
+            raise InputError(
+                "way", f"{self.way!r} is none", f"take one of {', '.join(get_args(Way))}"
+            )
+
+    @classmethod
+    def of(cls, base: Base, **changes: Any) -> TrainingSettings:
+        """The defaults for ``base``, with ``changes``; the bundled base learns in seconds."""
+        fitting: dict[str, Any] = {}
+        if base.name == "mini":
+            fitting = {"steps": 250, "rate": 2e-3, "class_images": 24, "class_steps": 15}
+        if changes.get("way") == "textual-inversion":
+            fitting |= {"rate": 5e-3, "class_images": 0}
+        return cls(**(fitting | {k: v for k, v in changes.items() if v is not None}))
+
+
+@dataclass
+class Trained:
+    """What is being trained: float32 leaves. It is a ``text.Customization`` while it learns."""
+
+    tokens: dict[str, Tensor]
+    keys: dict[str, Tensor]
+    values: dict[str, Tensor]
+
+    @classmethod
+    def start(cls, base: Base, prompts: ConceptPrompts, settings: TrainingSettings) -> Trained:
+        """From the base's own weights and the embedding of a word."""
+        vector = initial_vector(base, prompts, settings.initial).requires_grad_(True)
+        keys: dict[str, Tensor] = {}
+        values: dict[str, Tensor] = {}
+        if settings.way == "custom-diffusion":
+            for layer in base.layers:
+                for part, name in ((keys, "to_k"), (values, "to_v")):
+                    weight = base.weights[f"{layer}.{name}.weight"].detach().float().clone()
+                    part[layer] = weight.requires_grad_(True)
+        return cls({prompts.token: vector}, keys, values)
+
+    @property
+    def named(self) -> dict[str, Tensor]:
+        """Every leaf by a name of its own, in a fixed order."""
+        return {
+            **{f"token.{k}": v for k, v in self.tokens.items()},
+            **{f"{k}.to_k": v for k, v in self.keys.items()},
+            **{f"{k}.to_v": v for k, v in self.values.items()},
+        }
+
+
+def initial_vector(base: Base, prompts: ConceptPrompts, word: str | None) -> Tensor:
+    """The embedding [width] that V* starts from, a copy."""
+    table = base.pipeline.text_encoder.get_input_embeddings().weight
+    candidates = [word] if word else [RARE, prompts.attribute or prompts.noun]
+    for candidate in candidates:
+        ids = base.tokenizer(candidate, add_special_tokens=False).input_ids
+        if len(ids) == 1 or candidate == candidates[-1]:
+            return table[ids[0]].detach().float().clone()
+    raise AssertionError("the last candidate always serves")
+
+
+def check_references(references: Sequence[Image.Image]) -> None:
+    """Raises InputError for too few or too many."""
+    if not FEWEST <= len(references) <= MOST:
+        raise InputError(
+            "references", f"{len(references)} images", f"give {FEWEST} to {MOST}, 3 to 6 are best"
+        )
+
+
+def trained_text(base: Base, trained: Trained, prompt: str) -> TextContext:
+    """The context of ``prompt`` with gradients into ``trained``.
+
+    The start token's key and value are not trained through, as in Custom Diffusion's code: its
+    state is the same in every prompt, so a change there would act on everything.
+    """
+    tokens = base.tokens(prompt, list(trained.tokens))
+    states = base.states(tokens, trained.tokens)
+
+    def projected(own: dict[str, Tensor], name: str) -> tuple[Tensor, ...]:
+        out = []
+        for layer in base.layers:
+            weight = own.get(layer, base.weights[f"{layer}.{name}.weight"])
+            rows = states.float() @ weight.float().T
+            out.append(torch.cat([rows[:1].detach(), rows[1:]]).to(base.dtype))
+        return tuple(out)
+
+    return TextContext(
+        prompt, states, projected(trained.keys, "to_k"), projected(trained.values, "to_v")
+    )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Pictures as the training sees them, encoded once.
+
+    latents: [n, C, h, w]; masks: [n, h, w]; prefixes: the framing of each, in words.
+    """
+
+    latents: Tensor
+    masks: Tensor
+    prefixes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, base: Base, crops: Sequence[Crop], batch: int = 8) -> Pool:
+        """Encode ``crops``."""
+        pixels = torch.from_numpy(np.stack([c.pixels for c in crops]))
+        latents = torch.cat([base.encode_pixels(p) for p in pixels.split(batch)])
+        masks = torch.from_numpy(np.stack([c.mask for c in crops])).to(latents.device)
+        return cls(latents, masks, tuple(c.prefix for c in crops))
+
+
+def reference_pool(
+    base: Base, references: Sequence[Image.Image], settings: TrainingSettings
+) -> Pool:
+    """The framings of the references that training draws from; each reference also whole."""
+    rng = np.random.default_rng([settings.seed, 1])
+    crops: list[Crop] = []
+    for image in references:
+        crops.append(whole(image, base.side, base.factor))
+        if settings.augment_crops:
+            more = range(settings.crops - 1)
+            crops += [crop(image, base.side, base.factor, rng) for _ in more]
+    return Pool.of(base, crops)
+
+
+def masked_loss(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean over rows of each row's squared error, averaged where ``mask`` [rows, h, w] is 1."""
+    error = (output - target).square().mean(1)
+    return ((error * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)).mean()
+
+
+def step_loss(
+    base: Base,
+    trained: Trained,
+    prompts: ConceptPrompts,
+    settings: TrainingSettings,
+    pool: Pool,
+    prior: Pool | None,
+    number: int,
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of step ``number``: what is drawn depends on the seed and the number alone."""
+    rng = np.random.default_rng([settings.seed, 2, number])
+    noise_of = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    own = rng.integers(len(pool.latents), size=settings.batch)
+    texts = {
+        p: trained_text(base, trained, prompts.instance(p)) for p in {pool.prefixes[i] for i in own}
+    }
+    context = [texts[pool.prefixes[i]] for i in own]
+    latents, masks = pool.latents[own], pool.masks[own]
+    if prior is not None:
+        # class rows read the base's own words through the concept's weights: that is the drift
+        # which prior preservation is there to stop
+        other = rng.integers(len(prior.latents), size=settings.batch)
+        class_text = trained_text(base, trained, prompts.class_prompt())
+        context += [class_text] * settings.batch
+        latents = torch.cat([latents, prior.latents[other]])
+        masks = torch.cat([masks, prior.masks[other]])
+    rows = len(latents)
+    times = torch.from_numpy(rng.integers(len(base.schedule.alphas), size=rows))
+    noise = torch.randn(latents.shape, generator=noise_of).to(latents.device)
+    noisy = base.schedule.add_noise(latents, noise, times)
+    target = base.schedule.target(latents, noise, times)
+    output, _ = base.output(noisy, times.to(base.device), context)
+    instance = masked_loss(
+        output[: settings.batch], target[: settings.batch], masks[: settings.batch]
+    )
+    loss = settings.instance_weight * instance
+    facts = {"instance": instance.item()}
+    if prior is not None:
+        kept = masked_loss(
+            output[settings.batch :], target[settings.batch :], masks[settings.batch :]
+        )
+        loss = loss + settings.prior_weight * kept
+        facts["prior"] = kept.item()
+    return loss, {"loss": loss.item(), **facts}
+
+
+def customize(
+    base: Base,
+    references: Sequence[Image.Image],
+    prompts: ConceptPrompts,
+    settings: TrainingSettings | None = None,
+    *,
+    resume: Path | None = None,
+    class_cache: Path | None = None,
+    preview: Callable[[Trained], Image.Image] | None = None,
+) -> Method[Concept]:
+    """Learn a concept from ``references``.
+
+    resume: a checkpoint file, read if it is there and written every ``checkpoint_every`` steps; a
+    training that is killed and called again with equal arguments ends in the same bits.
+    class_cache: a folder that keeps class images. Progress carries the losses.
+
+    Raises InputError for unusable arguments, TrainingError when the loss is no number.
+    """
+    settings = settings or TrainingSettings.of(base)
+    check_references(references)
+    yield Turn()
+    pool = reference_pool(base, references, settings)
+    yield Progress("encode", len(references), len(references))
+    prior = None
+    if settings.class_images and settings.prior_weight and settings.way == "custom-diffusion":
+        latents = yield from class_images(
+            base, prompts.class_prompt(), settings.class_images, settings.class_steps, class_cache
+        )
+        prior = Pool(latents, torch.ones_like(latents[:, 0]), ("",) * len(latents))
+    trained = Trained.start(base, prompts, settings)
+    leaves = list(trained.named.values())
+    # per-tensor updates (foreach=False) are the same bits however many tensors there are
+    optimizer = torch.optim.AdamW(
+        leaves, settings.rate, weight_decay=settings.weight_decay, foreach=False
+    )
+    start = 0
+    about: dict[str, Any] = {
+        "settings": dataclasses.asdict(settings),
+        "prompts": dataclasses.asdict(prompts),
+    }
+    about["base"] = base.fingerprint
+    if resume is not None and resume.exists():
+        start = checkpoint.load(resume, trained.named, optimizer, about)
+    facts: dict[str, float] = {}
+    for number in range(start, settings.steps):
+        with torch.enable_grad():
+            loss, facts = step_loss(base, trained, prompts, settings, pool, prior, number)
+        if not math.isfinite(facts["loss"]):
+            raise TrainingError(
+                f"the loss is {facts['loss']} at step {number + 1}; take a rate below "
+                f"{settings.rate:g} and train again"
+            )
+        for leaf, gradient in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
+            leaf.grad = gradient
+        torch.nn.utils.clip_grad_norm_(leaves, settings.clip)
+        optimizer.step()
+        done = number + 1
+        if resume is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
+            checkpoint.save(resume, trained.named, optimizer, done, about)
+        shown = None
+        if preview is not None and settings.preview_every and done % settings.preview_every == 0:
+            shown = preview(trained)
+        yield Progress("train", done, settings.steps, facts, shown)
+        yield Turn()
+    return finish(base, trained, prompts, settings, len(references), facts)
+
+
+def finish(
+    base: Base,
+    trained: Trained,
+    prompts: ConceptPrompts,
+    settings: TrainingSettings,
+    images: int,
+    facts: dict[str, float],
+) -> Concept:
+    """What was trained, as a concept with its recipe."""
+    still = {k: v.detach().clone() for k, v in trained.tokens.items()}
+    return Concept(
+        tokens=still,
+        keys={k: v.detach().clone() for k, v in trained.keys.items()},
+        values={k: v.detach().clone() for k, v in trained.values.items()},
+        noun=prompts.noun,
+        attribute=prompts.attribute,
+        base=base.fingerprint,
+        prompts=(prompts.instance(),),
+        recipe={"settings": dataclasses.asdict(settings), "final": facts},
+        images=images,
+    )

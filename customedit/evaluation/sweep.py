@@ -1,0 +1,199 @@
+"""Strengths x seeds of one edit as one batched job: contact sheet, trade-off curve, a best one.
+
+The best is the one with the greatest harmonic mean of source and reference similarity (of source
+and text similarity without references): it neither forgets the source nor misses the look.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from PIL import Image, ImageDraw
+
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Engine, Progress, Ticket, run
+from customedit.diffusion.text import Weighted
+from customedit.editing.edit import EditResult, EditSettings, edit
+from customedit.editing.inversion import invert
+from customedit.errors import InputError
+from customedit.evaluation.measure import Similarities, measure
+from customedit.evaluation.similarity import Similarity
+
+STRENGTHS: Final = (0.2, 0.4, 0.5, 0.6, 0.8)
+MOST: Final = 256
+"""Most edits of one sweep."""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """One edit of a sweep."""
+
+    strength: float
+    seed: int
+    result: EditResult
+    similarities: Similarities
+
+
+def score(found: Similarities) -> float:
+    """The harmonic mean that the best edit has most of; 0 if either side is not positive."""
+    other = found.text if found.reference is None else found.reference
+    if found.source <= 0 or other <= 0:
+        return 0.0
+    return 2 * found.source * other / (found.source + other)
+
+
+def best(edits: Sequence[Swept]) -> Swept:
+    """The edit with the greatest ``score``; among equals the first."""
+    return max(edits, key=lambda e: score(e.similarities))
+
+
+def sweep(
+    base: Base,
+    image: Image.Image,
+    settings: EditSettings,
+    concepts: Sequence[Weighted],
+    judge: Similarity,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    seeds: Sequence[int] = (0,),
+    references: Sequence[Image.Image] = (),
+    mask: torch.Tensor | None = None,
+    keep: Path | None = None,
+    max_rows: int = 32,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> list[Swept]:
+    """Every strength with every seed, their UNet calls merged; the source is inverted once.
+
+    Prompt-to-Prompt draws nothing by chance, so of several seeds it uses the first.
+
+    Raises InputError for no strengths or seeds, or more than MOST edits.
+    """
+    if settings.method == "p2p":
+        seeds = seeds[:1]
+    pairs = [(strength, seed) for strength in strengths for seed in seeds]
+    if not 1 <= len(pairs) <= MOST:
+        raise InputError("strengths", f"with the seeds make {len(pairs)} edits", f"1 to {MOST}")
+    if settings.method == "p2p" and keep is not None:
+        invert_once(base, image, settings, keep, on_progress)
+    engine = Engine(base, max_rows=max_rows)
+    steps = [0] * len(pairs)
+
+    def listen(number: int) -> Callable[[Progress], None]:
+        def heard(progress: Progress) -> None:
+            steps[number] = progress.step
+            if on_progress is not None:
+                on_progress(Progress("sweep", sum(steps), len(pairs) * progress.steps))
+
+        return heard
+
+    tickets: list[Ticket[EditResult]] = []
+    for number, (strength, seed) in enumerate(pairs):
+        p2p = settings.p2p
+        if p2p is not None:
+            p2p = dataclasses.replace(p2p, strength=strength)
+        one = dataclasses.replace(settings, strength=strength, seed=seed, p2p=p2p)
+        method = edit(base, image, one, concepts, mask=mask, keep=keep)
+        tickets.append(engine.submit(method, on_progress=listen(number)))
+    while not engine.idle:
+        engine.tick()
+    out = []
+    for (strength, seed), ticket in zip(pairs, tickets, strict=True):
+        result = ticket.result()
+        found = measure(judge, result, settings.target_prompt, references, mask)
+        out.append(Swept(strength, seed, result, found))
+    return out
+
+
+def invert_once(
+    base: Base,
+    image: Image.Image,
+    settings: EditSettings,
+    keep: Path,
+    on_progress: Callable[[Progress], None] | None,
+) -> None:
+    """Put the source's inversion into ``keep``, where every edit of the sweep finds it."""
+    method = invert(
+        base,
+        base.encode(image),
+        settings.source_prompt,
+        kind=settings.inversion,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        keep=keep,
+    )
+    run(base, method, on_progress)
+
+
+def contact_sheet(edits: Sequence[Swept], columns: int = 5) -> Image.Image:
+    """The source and the edits with their labels; the best has a frame."""
+    chosen = best(edits)
+    width, height = edits[0].result.working.size
+    line = 44
+    cells: list[tuple[Image.Image, str, bool]] = [(edits[0].result.source, "source", False)]
+    for swept in edits:
+        found = swept.similarities
+        reference = "" if found.reference is None else f" ref {found.reference:.2f}"
+        text = (
+            f"strength {swept.strength:g} seed {swept.seed}\n"
+            f"src {found.source:.2f}{reference}\ntext {found.text:.2f}"
+        )
+        cells.append((swept.result.working, text, swept is chosen))
+    columns = min(columns, len(cells))
+    rows = -(-len(cells) // columns)
+    sheet = Image.new("RGB", (columns * (width + 8), rows * (height + line)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for k, (picture, text, framed) in enumerate(cells):
+        x, y = (k % columns) * (width + 8) + 4, (k // columns) * (height + line) + 2
+        if framed:
+            pen.rectangle((x - 3, y - 3, x + width + 2, y + height + 2), fill=(30, 140, 60))
+        sheet.paste(picture, (x, y))
+        pen.multiline_text((x, y + height + 3), text, fill="black", font_size=10, spacing=1)
+    return sheet
+
+
+def curve(edits: Sequence[Swept]) -> str:
+    """The trade-off as an SVG: source similarity to the right, reference (or text) upwards."""
+    points = [(e.similarities.source, _other(e.similarities), f"{e.strength:g}") for e in edits]
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    label = "text" if edits[0].similarities.reference is None else "reference"
+    (x0, x1), (y0, y1) = _span(xs), _span(ys)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return 60 + 380 * (x - x0) / (x1 - x0), 260 - 230 * (y - y0) / (y1 - y0)
+
+    out = io.StringIO()
+    out.write(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 460 310" font-family="sans-serif" '
+        'font-size="12"><rect width="460" height="310" fill="white"/>'
+        '<path d="M60 20V260H450" fill="none" stroke="#888"/>'
+        f'<text x="255" y="300" text-anchor="middle">source similarity</text>'
+        f'<text transform="translate(16 140) rotate(-90)" text-anchor="middle">{label} similarity'
+        "</text>"
+        f'<text x="60" y="276">{x0:.2f}</text><text x="450" y="276" text-anchor="end">{x1:.2f}'
+        f'</text><text x="54" y="260" text-anchor="end">{y0:.2f}</text>'
+        f'<text x="54" y="30" text-anchor="end">{y1:.2f}</text>'
+    )
+    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, y) for x, y, _ in points))
+    out.write(f'<polyline points="{path}" fill="none" stroke="#2a6"/>')
+    for x, y, name in points:
+        a, b = place(x, y)
+        out.write(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="#2a6"/>')
+        out.write(f'<text x="{a + 6:.1f}" y="{b - 6:.1f}">{name}</text>')
+    out.write("</svg>\n")
+    return out.getvalue()
+
+
+def _other(found: Similarities) -> float:
+    return found.text if found.reference is None else found.reference
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    edge = max(0.01, 0.1 * (high - low))
+    return low - edge, high + edge

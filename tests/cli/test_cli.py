@@ -1,0 +1,125 @@
+"""The commands as they are typed: a concept learned, shown and used; errors of one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from customedit.cli import app
+from customedit.mini import samples
+
+
+@pytest.fixture(scope="module")
+def run() -> CliRunner:
+    return CliRunner()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUSTOMEDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def concept(run: CliRunner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A concept of few steps."""
+    out = tmp_path_factory.mktemp("concept") / "look.safetensors"
+    references = [str(p) for p in samples.looks()[0].images[:3]]
+    done = run.invoke(
+        app,
+        ["customize", *references, "--noun", samples.looks()[0].noun, "--token", "<look>",
+         "--steps", "3", "--class-images", "2", "-o", str(out), "--json"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["images"] == 3
+    return out
+
+
+def test_a_concept_file_is_shown(run: CliRunner, concept: Path) -> None:
+    done = run.invoke(app, ["concept", "show", str(concept), "--json"])
+    told = json.loads(done.stdout)
+    assert told["tokens"] == ["<look>"] and told["images"] == 3 and told["layers"] > 0
+
+
+def test_the_edit_of_the_readme(run: CliRunner, concept: Path, tmp_path: Path) -> None:
+    source = next(s for s in samples.sources() if s.noun == "cup")
+    out = tmp_path / "out.png"
+    done = run.invoke(
+        app,
+        ["edit", str(source.image), "--source-prompt", "a photo of a cup on a table",
+         "--target-prompt", "a photo of a <look> patterned cup on a table",
+         "--concept", str(concept), "--steps", "4",
+         "--reference", str(samples.looks()[0].images[0]),
+         "-o", str(out), "--json"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert Image.open(out).size == (128, 128)
+    assert told["recipe"]["settings"]["p2p"]["blend_words"] == ["cup"]
+    found = told["similarities"]
+    assert all(-1 <= found[k] <= 1 for k in ("source", "reference", "text"))
+
+
+def test_a_sweep_writes_all_there_is(run: CliRunner, concept: Path, tmp_path: Path) -> None:
+    source = samples.sources()[3]
+    out = tmp_path / "sweep"
+    done = run.invoke(
+        app,
+        ["sweep", str(source.image), "--source-prompt", source.prompt, "--target-prompt",
+         source.target_prompt(samples.looks()[0]).replace(samples.looks()[0].token, "<look>"),
+         "--concept", f"{concept}:0.5", "--steps", "3", "--strength", "0.2", "--strength", "0.8",
+         "-o", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert {p.name for p in out.iterdir()} == {
+        "sheet.png", "curve.svg", "sweep.json",
+        "strength-0.2-seed-0.png", "strength-0.8-seed-0.png",
+    }  # fmt: skip
+    told = json.loads((out / "sweep.json").read_text())
+    assert told["recipe"]["concepts"] == [{"tokens": ["<look>"], "weight": 0.5}]
+    assert told["best"] in told["edits"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["edit", "missing.png", "--target-prompt", "a cup"], "picture: missing.png is no file"),
+        (["customize", "--noun", "cup", "."], "references: . holds no picture"),
+        (["concept", "show", "missing"], "file: missing is no file"),
+        (["models", "check", "./missing"], "base: ./missing is no folder"),
+        (["models", "check", "--dtype", "int8"], "dtype: 'int8'"),
+        (["models", "fetch", "mini"], "name: mini is bundled"),
+    ],
+)
+def test_errors_are_one_line_and_name_the_field(
+    arguments: list[str], says: str, run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run.invoke(app, arguments)
+    assert done.exit_code == 2
+    assert says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_an_unknown_concept_in_the_prompt(run: CliRunner, tmp_path: Path) -> None:
+    picture = str(samples.sources()[0].image)
+    done = run.invoke(
+        app,
+        ["edit", picture, "--source-prompt", "a vase", "--target-prompt", "a <x> vase",
+         "-o", str(tmp_path / "o.png")],
+    )  # fmt: skip
+    assert done.exit_code == 2 and "target_prompt: names <x>" in done.stderr
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_models_and_doctor(run: CliRunner) -> None:
+    assert "mini" in json.loads(run.invoke(app, ["models", "list", "--json"]).stdout)["models"]
+    checked = json.loads(run.invoke(app, ["models", "check", "--json"]).stdout)
+    assert checked["prediction"] == "v_prediction" and checked["side"] == 128
+    healthy = run.invoke(app, ["doctor", "--json"])
+    assert healthy.exit_code == 0
+    assert json.loads(healthy.stdout)["bundled base"] == "draws"

@@ -1,0 +1,214 @@
+"""Customization: what is trained, resumed to the bit, losses, bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from customedit.concepts import training
+from customedit.concepts.augmentation import crop, whole
+from customedit.concepts.concept import Concept
+from customedit.concepts.prior import class_images
+from customedit.concepts.prompts import ConceptPrompts
+from customedit.concepts.training import Trained, TrainingSettings, customize, step_loss
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Progress, run
+from customedit.errors import InputError, TrainingError
+from customedit.mini import samples
+
+PROMPTS = ConceptPrompts("<plaid>", "cup", "patterned")
+QUICK = {"steps": 6, "class_images": 2, "class_steps": 2, "crops": 2, "checkpoint_every": 2}
+
+
+@pytest.fixture(scope="session")
+def base() -> Base:
+    return Base.load()
+
+
+@pytest.fixture(scope="session")
+def references() -> list[Image.Image]:
+    return [Image.open(p).convert("RGB") for p in samples.looks()[0].images[:2]]
+
+
+def _equal(a: Concept, b: Concept) -> bool:
+    pairs = [(a.tokens, b.tokens), (a.keys, b.keys), (a.values, b.values)]
+    return all(p.keys() == q.keys() and all(torch.equal(p[k], q[k]) for k in p) for p, q in pairs)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 5])
+def test_killed_and_resumed_gives_the_same_bits(
+    killed_at: int, base: Base, references: list[Image.Image], tmp_path: Path
+) -> None:
+    settings = TrainingSettings.of(base, **QUICK)
+    cache = tmp_path / "classes"
+    straight = run(base, customize(base, references, PROMPTS, settings, class_cache=cache))
+
+    def kill(progress: Progress) -> None:
+        if progress.phase == "train" and progress.step == killed_at:
+            raise Killed
+
+    file = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        run(
+            base,
+            customize(base, references, PROMPTS, settings, resume=file, class_cache=cache),
+            kill,
+        )
+    steps: list[int] = []
+    resumed = run(
+        base,
+        customize(base, references, PROMPTS, settings, resume=file, class_cache=cache),
+        lambda p: steps.append(p.step) if p.phase == "train" else None,
+    )
+    assert _equal(straight, resumed)
+    assert steps[0] == killed_at // 2 * 2 + 1  # from the last checkpoint, not from the start
+
+
+def test_a_checkpoint_of_another_training_is_refused(
+    base: Base, references: list[Image.Image], tmp_path: Path
+) -> None:
+    file = tmp_path / "checkpoint.safetensors"
+    settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
+    run(base, customize(base, references, PROMPTS, settings, resume=file))
+    other = TrainingSettings.of(base, **QUICK | {"class_images": 0, "seed": 1})
+    with pytest.raises(InputError, match=r"resume: .*another training \(other settings\)"):
+        run(base, customize(base, references, PROMPTS, other, resume=file))
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"resume: .*delete it"):
+        run(base, customize(base, references, PROMPTS, settings, resume=file))
+
+
+def test_only_the_concepts_own_copies_are_trained(
+    base: Base, references: list[Image.Image]
+) -> None:
+    before = {k: v.clone() for k, v in base.unet.state_dict().items()}
+    table = base.pipeline.text_encoder.get_input_embeddings().weight.clone()
+    settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
+    concept = run(base, customize(base, references, PROMPTS, settings))
+    assert all(torch.equal(v, before[k]) for k, v in base.unet.state_dict().items())
+    assert torch.equal(base.pipeline.text_encoder.get_input_embeddings().weight, table)
+    assert set(concept.keys) == set(base.layers) == set(concept.values)
+    changed = [
+        not torch.equal(w, base.weights[f"{n}.to_k.weight"]) for n, w in concept.keys.items()
+    ]
+    assert all(changed)
+    assert concept.base == base.fingerprint and concept.images == 2
+
+
+def test_textual_inversion_trains_the_word_alone(base: Base, references: list[Image.Image]) -> None:
+    settings = TrainingSettings.of(base, way="textual-inversion", steps=3, crops=2)
+    concept = run(base, customize(base, references, PROMPTS, settings))
+    assert not concept.keys and not concept.values
+    start = Trained.start(base, PROMPTS, settings).tokens["<plaid>"]
+    assert not torch.equal(concept.tokens["<plaid>"], start)
+
+
+def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> None:
+    """Instance and prior losses against a plain rewrite of the step on the stock UNet."""
+    settings = TrainingSettings.of(base, **QUICK)
+    trained = Trained.start(base, PROMPTS, settings)
+    pool = training.reference_pool(base, references, settings)
+    latents = run(base, class_images(base, PROMPTS.class_prompt(), 2, 2))
+    prior = training.Pool(latents, torch.ones_like(latents[:, 0]), ("", ""))
+    _, facts = step_loss(base, trained, PROMPTS, settings, pool, prior, 4)
+
+    rng = np.random.default_rng([settings.seed, 2, 4])
+    noise_of = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    own = rng.integers(len(pool.latents), size=2)
+    other = rng.integers(2, size=2)
+    x0 = torch.cat([pool.latents[own], latents[other]])
+    times = torch.from_numpy(rng.integers(1000, size=4))
+    noise = torch.randn(x0.shape, generator=noise_of)
+    a = base.schedule.alphas[times].float()[:, None, None, None]
+    x, v = a.sqrt() * x0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * x0
+    vectors = trained.tokens
+    words = [PROMPTS.instance(pool.prefixes[i]) for i in own] + [PROMPTS.class_prompt()] * 2
+    with torch.no_grad():
+        states = [base.states(base.tokens(w, list(vectors)), vectors) for w in words]
+        out = base.output(x, times, [base.context(s) for s in states])[0]
+    error = (out - v).square().mean(1)
+    masks = pool.masks[own]
+    instance = sum(float((error[k] * masks[k]).sum() / masks[k].sum()) for k in range(2)) / 2
+    assert facts["instance"] == pytest.approx(instance, rel=1e-4)
+    assert facts["prior"] == pytest.approx(float(error[2:].mean()), rel=1e-4)
+    assert facts["loss"] == pytest.approx(facts["instance"] + facts["prior"], rel=1e-5)
+
+
+def test_nan_stops_with_the_step_and_the_remedy(
+    base: Base, references: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = training.step_loss
+
+    def poisoned(*args: Any) -> Any:
+        loss, facts = real(*args)
+        return (
+            (loss * float("nan"), facts | {"loss": float("nan")})
+            if args[-1] == 2
+            else (loss, facts)
+        )
+
+    monkeypatch.setattr(training, "step_loss", poisoned)
+    settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
+    with pytest.raises(TrainingError, match=r"nan at step 3; take a rate below"):
+        run(base, customize(base, references, PROMPTS, settings))
+
+
+def test_class_images_are_drawn_once(base: Base, tmp_path: Path) -> None:
+    first = run(base, class_images(base, "a photo of a cup", 3, 2, tmp_path))
+    heard: list[Progress] = []
+    again = run(base, class_images(base, "a photo of a cup", 3, 2, tmp_path), heard.append)
+    assert torch.equal(first, again) and not heard
+    assert first.shape == (3, base.channels, 16, 16)
+    few = run(base, class_images(base, "a photo of a cup", 1, 2))
+    assert torch.allclose(few[0], first[0], atol=1e-4)  # each has its own seed
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_crops_and_their_masks(seed: int) -> None:
+    white = Image.new("RGB", (90, 70), "white")
+    found = crop(white, 128, 8, np.random.default_rng(seed))
+    assert found.pixels.shape == (3, 128, 128) and found.mask.shape == (16, 16)
+    picture = (found.pixels > 0.9).all(0).reshape(16, 8, 16, 8).all((1, 3))
+    assert found.mask.sum() >= 1
+    assert not (found.mask.astype(bool) & ~picture).any()  # the loss never sees the padding
+    said = {"far away", "very small"} if picture.mean() < 0.34 else {"", "zoomed in", "close up"}
+    assert found.prefix in said | {"far away", "very small", ""}
+
+
+def test_a_whole_reference_counts_everywhere() -> None:
+    found = whole(Image.new("RGB", (300, 200), "red"), 128, 8)
+    assert found.mask.all() and found.prefix == ""
+
+
+def test_prompts_say_what_to_learn() -> None:
+    assert PROMPTS.instance() == "a photo of a <plaid> patterned cup"
+    assert PROMPTS.instance("far away") == "a far away photo of a <plaid> patterned cup"
+    assert PROMPTS.instance("very small") == "a photo of a very small <plaid> patterned cup"
+    assert PROMPTS.class_prompt() == "a photo of a cup"
+    assert ConceptPrompts("<a>", "owl").class_prompt() == "a photo of an owl"
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ConceptPrompts("plaid", "cup"), "token: 'plaid'"),
+        (lambda: ConceptPrompts("<plaid>", ""), "noun"),
+        (lambda: TrainingSettings(steps=0), "steps: 0"),
+        (lambda: TrainingSettings(rate=0.0), "rate"),
+        (lambda: TrainingSettings(way="magic"), "way: 'magic'"),  # type: ignore[arg-type]  # what is tested
+        (lambda: training.check_references([]), "references: 0 images"),
+        (lambda: training.check_references([Image.new("RGB", (1, 1))] * 21), "references: 21"),
+    ],
+)
+def test_bad_input(make: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        make()
