@@ -1,0 +1,262 @@
+"""How fast the method is, side by side in one run: ``python benchmarks/method.py --base mini``.
+
+Ratios of things timed in turns on one machine: a Prompt-to-Prompt step against a plain diffusers
+UNet call of as many rows; many edits with as many concepts together against one after another; a
+training step against a plain one. ``--base sd14-random`` has Stable Diffusion 1.4's shapes with
+random weights: speed does not care. Seconds are of this machine, which the report names.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from customedit import mini
+from customedit.concepts.prompts import ConceptPrompts
+from customedit.concepts.training import TrainingSettings, customize
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Denoise, Engine, Method, Progress, ask, run
+from customedit.diffusion.text import TextContext, Weighted
+from customedit.editing.edit import EditSettings, edit
+from customedit.editing.prompt_to_prompt import P2PSettings
+from customedit.mini import samples
+from customedit.mini.evaluate import machine
+from customedit.mini.text import load_tokenizer
+
+SOURCE, TARGET = "a photo of a cup on a table", "a photo of a <a> patterned cup on a table"
+BLEND = P2PSettings(blend_over="source", blend_words=("cup",))
+
+
+@dataclass(frozen=True)
+class Change:
+    """A concept of random changes."""
+
+    tokens: dict[str, torch.Tensor]
+    keys: dict[str, torch.Tensor]
+    values: dict[str, torch.Tensor]
+
+
+def random_concept(base: Base, seed: int) -> Change:
+    """Named <a>; the size of the change does not matter to speed."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def part(name: str) -> dict[str, torch.Tensor]:
+        found = {}
+        for layer in base.layers:
+            weight = base.weights[f"{layer}.{name}.weight"]
+            noise = torch.randn(weight.shape, generator=generator) * 1e-3
+            found[layer] = weight + noise.to(weight)
+        return found
+
+    return Change({"<a>": torch.randn(base.width, generator=generator)}, part("to_k"), part("to_v"))
+
+
+def sd14_random(device: str, dtype: torch.dtype) -> Base:
+    """Stable Diffusion 1.4's shapes, random weights, the bundled tokenizer."""
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(mini.path() / "tokenizer")
+    tokenizer.model_max_length = 77
+    unet = UNet2DConditionModel(
+        sample_size=64, cross_attention_dim=768, attention_head_dim=8, layers_per_block=2,
+        block_out_channels=(320, 640, 1280, 1280),
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    )  # fmt: skip
+    text = CLIPTextModel(
+        CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+                       num_attention_heads=12, max_position_embeddings=77)
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )  # fmt: skip
+    pipeline = StableDiffusionPipeline(
+        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet,
+        scheduler=DDIMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+            clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+        ),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    return Base.wrap(pipeline, "sd14-random", device=device, dtype=dtype)
+
+
+def clock(base: Base) -> float:
+    """Seconds, once the device has done what it was given."""
+    if base.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def in_turns(
+    base: Base, parts: dict[str, Callable[[], object]], repeats: int
+) -> dict[str, list[float]]:
+    """Seconds of each part, measured in turns so that a slow spell of the machine meets all."""
+    for part in parts.values():
+        part()
+    found: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(repeats):
+        for name, part in parts.items():
+            start = clock(base)
+            part()
+            found[name].append(clock(base) - start)
+    return found
+
+
+def step_times(base: Base, repeats: int) -> dict[str, Any]:
+    """A Prompt-to-Prompt step (direct: three rows) against the stock UNet on three rows."""
+    stock = copy.deepcopy(base.unet)
+    stock.set_attn_processor(AttnProcessor2_0())
+    concept = Weighted(random_concept(base, 0))
+    picture = Image.open(samples.sources()[3].image).convert("RGB")
+    steps = 10
+    settings = EditSettings(SOURCE, TARGET, steps=steps, p2p=BLEND)
+    cells = base.side // base.factor
+    x = torch.randn((3, base.channels, cells, cells)).to(base.device, base.dtype)
+    text = base.text(SOURCE)
+    states = text.states.to(base.dtype).expand(3, -1, -1).contiguous()
+
+    marks: list[float] = []
+
+    def heard(progress: Progress) -> None:
+        if progress.phase == "edit":
+            marks.append(clock(base))
+
+    @torch.no_grad()
+    def plain() -> None:
+        for time_, _ in base.schedule.downwards(steps)[1:]:
+            stock(x, time_, states)
+
+    def ours() -> None:
+        marks.clear()
+        run(base, edit(base, picture, settings, [concept]), heard)
+
+    plain()
+    ours()
+    seconds: dict[str, list[float]] = {"plain": [], "p2p": []}
+    for _ in range(repeats):
+        start = clock(base)
+        plain()
+        seconds["plain"].append((clock(base) - start) / (steps - 1))
+        ours()
+        seconds["p2p"].append((marks[-1] - marks[0]) / (steps - 1))
+    ratios = [a / b for a, b in zip(seconds["p2p"], seconds["plain"], strict=True)]
+    return {
+        "plain_unet_call_3_rows_s": statistics.median(seconds["plain"]),
+        "p2p_step_s": statistics.median(seconds["p2p"]),
+        "ratio": statistics.median(ratios),
+    }
+
+
+def together(base: Base, count: int, steps: int, repeats: int) -> dict[str, Any]:
+    """Edits with as many concepts, their calls merged, against one after another."""
+    concepts = [Weighted(random_concept(base, k)) for k in range(count)]
+    picture = Image.open(samples.sources()[3].image).convert("RGB")
+
+    def methods() -> list[Method[Any]]:
+        settings = EditSettings(SOURCE, TARGET, steps=steps, p2p=BLEND)
+        return [edit(base, picture, settings, [c]) for c in concepts]
+
+    def merged() -> None:
+        engine = Engine(base)
+        for method in methods():
+            engine.submit(method)
+        while not engine.idle:
+            engine.tick()
+
+    def apart() -> None:
+        for method in methods():
+            run(base, method)
+
+    found = in_turns(base, {"together": merged, "one_by_one": apart}, repeats)
+    ratios = [a / b for a, b in zip(found["one_by_one"], found["together"], strict=True)]
+    return {
+        "edits": count,
+        "steps": steps,
+        "together_s": statistics.median(found["together"]),
+        "one_by_one_s": statistics.median(found["one_by_one"]),
+        "speedup": statistics.median(ratios),
+    }
+
+
+def rows_times(base: Base, repeats: int) -> dict[str, float]:
+    """Seconds a row of one merged forward takes, by how many rows it has."""
+    text = base.text(SOURCE)
+    cells = base.side // base.factor
+
+    def one(rows: int, context: TextContext) -> Method[None]:
+        yield from ask(
+            Denoise(torch.zeros((rows, base.channels, cells, cells)), 501, [context] * rows)
+        )
+
+    parts: dict[str, Callable[[], object]] = {
+        str(n): functools.partial(lambda n: run(base, one(n, text)), n) for n in (1, 2, 4, 8, 16)
+    }
+    found = in_turns(base, parts, repeats)
+    return {name: statistics.median(v) / int(name) for name, v in found.items()}
+
+
+def whole(base: Base) -> dict[str, float]:
+    """Seconds that the defaults take: a customization and an edit with direct inversion."""
+    look = samples.looks()[0]
+    references = [Image.open(p).convert("RGB") for p in look.images]
+    prompts = ConceptPrompts("<a>", look.noun, look.attribute)
+    start = clock(base)
+    concept = run(base, customize(base, references, prompts, TrainingSettings.of(base)))
+    learned = clock(base)
+    picture = Image.open(samples.sources()[3].image).convert("RGB")
+    run(base, edit(base, picture, EditSettings(SOURCE, TARGET), [Weighted(concept)]))
+    return {"customize_s": learned - start, "edit_s": clock(base) - learned}
+
+
+def main(
+    base: Annotated[str, typer.Option(help="mini, sd14-random, a folder or a hub name.")] = "mini",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
+    edits: Annotated[int, typer.Option(min=1, help="Edits together.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of those edits.")] = 10,
+    repeats: Annotated[int, typer.Option(min=1, help="Of every timing.")] = 5,
+    defaults: Annotated[bool, typer.Option(help="Also time default customize and edit.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Write the report here, too.")] = None,
+) -> None:
+    """Time the method and print a report as JSON."""
+    kind = getattr(torch, dtype)
+    if base == "sd14-random":
+        model = sd14_random(device, kind)
+    else:
+        model = Base.load(base, device=device, dtype=kind)
+    report: dict[str, Any] = {
+        "base": base,
+        "device": torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu",
+        "dtype": dtype,
+        "machine": machine(),
+        "step": step_times(model, repeats),
+        "together": together(model, edits, steps, max(1, repeats // 2)),
+        "seconds_per_row_by_rows": rows_times(model, repeats),
+    }
+    if defaults:
+        report["defaults"] = whole(model)
+    if model.device.type == "cuda":
+        report["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    text = json.dumps(report, indent=1)
+    print(text)
+    if out is not None:
+        out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
