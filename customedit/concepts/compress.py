@@ -101,7 +101,8 @@ def compress(
 
     base_weights: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight`` of the base it was made for;
     keep: in (0, 1], the least share of the sum of singular values that each layer keeps. The value
-    that passes the bound is kept too, so a change of rank 1 stays; rank: 1 or more, the same for
+    that passes the bound is kept too (adobe's code leaves it out, and with it the whole of a change
+    of rank 1); rank: 1 or more, the same for
     every layer, instead of ``keep``. Errors are measured on the factors after rounding.
 
     Raises:

@@ -14,6 +14,14 @@ from torch import Tensor
 from customedit.concepts.concept import Concept
 from customedit.errors import InputError
 
+RIDGE = 1e-6
+"""Of ``merge``. The text encoder's last layer norm leaves one direction of its states nearly empty,
+where the bare formula may change weights without bound. Two concepts of random change (deviation
+0.05) on the bundled base, 200 captions: the largest change of a weight falls from 164 to 9 and
+the constraints' error in half precision from 31 % to 0.6 %, while what captions give changes by
+0.510 of what adding both concepts up would change, instead of 0.508.
+"""
+
 
 def merge(
     concepts: Sequence[Concept],
@@ -21,7 +29,7 @@ def merge(
     regular: Tensor,
     features: Sequence[Tensor],
     *,
-    ridge: float = 0.0,
+    ridge: float = RIDGE,
 ) -> Concept:
     """Two or more concepts of one base as one that knows all their tokens.
 
@@ -96,7 +104,9 @@ def directions(regular: Tensor, targets: Tensor, ridge: float = 0.0) -> Tensor:
     if ridge < 0:
         raise InputError("ridge", f"is {ridge}", "give 0 or more")
     covariance = regular.T @ regular  # C [width, width]
-    covariance = covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance))
+    covariance = covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance)).to(
+        regular
+    )
     _check_definite(
         covariance,
         f"{len(regular)} caption features do not span the width {regular.shape[1]}",

@@ -133,7 +133,7 @@ def test_what_cannot_be_compressed() -> None:
     made, base = pair(0, 1)
     with pytest.raises(InputError, match="rank: is 0; give 1 or more"):
         compress(made, base, rank=0)
-    with pytest.raises(InputError, match="base_weights: has no .*another base"):
+    with pytest.raises(InputError, match=r"base_weights: has no .*another base"):
         compress(made, {})
     with pytest.raises(InputError, match=r"\(12, 8\), the concept's is \(12, 9\)"):
         compress(made, {n: w[:, :8] for n, w in base.items()})

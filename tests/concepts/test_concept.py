@@ -108,7 +108,7 @@ def test_a_failed_save_leaves_the_older_file(tmp_path: Path) -> None:
     concept(1).save(path)
     bad = concept(2)
     bad.keys[next(iter(LAYERS))][0, 0] = torch.nan
-    with pytest.raises(InputError, match="poisoned.*1 of 48 numbers"):
+    with pytest.raises(InputError, match=r"poisoned.*1 of 48 numbers"):
         bad.save(path)
     assert_same(Concept.load(path), concept(1))
     assert len(list(tmp_path.iterdir())) == 1
@@ -142,7 +142,7 @@ def test_layers_that_cannot_be() -> None:
     square = torch.ones(4, 8)
     with pytest.raises(InputError, match="lack keys or values"):
         Concept(token, {"x.attn2": square}, {})
-    with pytest.raises(InputError, match="keys 4 x 8 .* values 8 x 4"):
+    with pytest.raises(InputError, match=r"keys 4 x 8 .* values 8 x 4"):
         Concept(token, {"x.attn2": square}, {"x.attn2": square.T})
     with pytest.raises(InputError, match="int64"):
         Concept(token, {"x.attn2": square.long()}, {"x.attn2": square})
@@ -161,9 +161,9 @@ def test_it_fits_its_own_base_and_no_other() -> None:
     first, second = LAYERS
     with pytest.raises(InputError, match=r"another base.* 1 of 2 layers.*\(with 1\).*mid_block"):
         made.check({first: LAYERS[first]}, 8)
-    with pytest.raises(InputError, match="another base: its mid_block.* is 10 x 8, .* is 10 x 9"):
+    with pytest.raises(InputError, match=r"another base: its mid_block.* is 10 x 8, .* is 10 x 9"):
         made.check({**LAYERS, second: (10, 9)}, 8)
-    with pytest.raises(InputError, match="another base: <plaid> has 8 numbers.* have 768"):
+    with pytest.raises(InputError, match=r"another base: <plaid> has 8 numbers.* have 768"):
         made.check(LAYERS, 768)
     made.tokens["<plaid>"][3] = torch.inf
     with pytest.raises(InputError, match="poisoned"):
@@ -203,7 +203,7 @@ def test_other_formats_and_versions(saved: Path) -> None:
     with pytest.raises(InputError, match="version '2', known is 1; update"):
         Concept.load(saved)
     rewrite(saved, format="pt")
-    with pytest.raises(InputError, match="no concept of ours.*formats.load"):
+    with pytest.raises(InputError, match=r"no concept of ours.*formats.load"):
         Concept.load(saved)
     save_file({"a": torch.ones(1)}, saved)
     with pytest.raises(InputError, match="not given"):
@@ -220,11 +220,11 @@ def test_damaged_metadata(saved: Path, text: str) -> None:
 def test_tensors_must_be_those_told_of(saved: Path) -> None:
     tensors = load_file(saved)
     rewrite(saved, {**tensors, "extra": torch.ones(1)})
-    with pytest.raises(InputError, match="unknown.*extra"):
+    with pytest.raises(InputError, match=r"unknown.*extra"):
         Concept.load(saved)
     tensors.pop("token.<plaid>")
     rewrite(saved, tensors)
-    with pytest.raises(InputError, match="lacks.*<plaid>"):
+    with pytest.raises(InputError, match=r"lacks.*<plaid>"):
         Concept.load(saved)
 
 
@@ -261,10 +261,10 @@ def test_low_rank_needs_the_base_it_was_made_for(tmp_path: Path) -> None:
     assert_same(Concept.load(path, base), made.restore(base))
     with pytest.raises(InputError, match=r"base_weights: is missing.*thin.*Base\.weights"):
         Concept.load(path)
-    with pytest.raises(InputError, match="has no .*another base"):
+    with pytest.raises(InputError, match=r"has no .*another base"):
         Concept.load(path, {})
     other = {n: torch.ones(3, 8) for n in base}
-    with pytest.raises(InputError, match="another base.* weight 3 x 8"):
+    with pytest.raises(InputError, match=r"another base.* weight 3 x 8"):
         Concept.load(path, other)
 
 
