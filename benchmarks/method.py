@@ -27,7 +27,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from customedit import mini
 from customedit.concepts.prompts import ConceptPrompts
-from customedit.concepts.training import TrainingSettings, customize
+from customedit.concepts.settings import TrainingSettings
+from customedit.concepts.training import customize
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Engine, Method, Progress, ask, run
 from customedit.diffusion.text import TextContext, Weighted

@@ -44,11 +44,8 @@ def customize_command(
     with console.mendable():
         pictures = [console.read_image(p, "references") for p in listed(references)]
         from customedit.concepts.prompts import ConceptPrompts
-        from customedit.concepts.training import (
-            TrainingSettings,
-            check_references,
-            customize,
-        )
+        from customedit.concepts.settings import TrainingSettings
+        from customedit.concepts.training import check_references, customize
         from customedit.diffusion.engine import run
 
         check_references(pictures)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -26,76 +26,16 @@ from customedit.concepts.augmentation import Crop, crop, whole
 from customedit.concepts.concept import Concept
 from customedit.concepts.prior import class_images
 from customedit.concepts.prompts import ConceptPrompts
+from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Progress, Turn
 from customedit.diffusion.text import TextContext
 from customedit.errors import InputError, TrainingError
 
-Way = Literal["custom-diffusion", "textual-inversion"]
-
 RARE: Final = "ktn"
 """The rare word whose embedding V* starts from, in Stable Diffusion's vocabulary."""
 
 FEWEST, MOST = 1, 20
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a concept is trained; the defaults are those of ``TrainingSettings.of`` for SD bases.
-
-    way: what is trained; steps: optimisation steps; rate: of AdamW; batch: references in a step
-    (and as many class images); class_images: for prior preservation, 0 for none; prior_weight: of
-    their loss; instance_weight: of the references' loss (the public scripts' masked loss amounts to
-    4, the formula says 1); crops: framings kept of each reference; initial: word whose embedding V*
-    starts from, None for RARE or else the attribute; seed: decides everything by chance;
-    augment_crops: whether references are framed at random.
-    """
-
-    way: Way = "custom-diffusion"
-    steps: int = 500
-    rate: float = 4e-5
-    batch: int = 2
-    class_images: int = 200
-    class_steps: int = 50
-    prior_weight: float = 1.0
-    instance_weight: float = 1.0
-    augment_crops: bool = True
-    crops: int = 24
-    initial: str | None = None
-    weight_decay: float = 1e-2
-    clip: float = 1.0
-    checkpoint_every: int = 100
-    preview_every: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "steps": (1, 20_000),
-            "rate": (1e-9, 1.0),
-            "batch": (1, 32),
-            "class_images": (0, 1000),
-            "class_steps": (1, 1000),
-            "crops": (1, 1000),
-            "prior_weight": (0, 100),
-            "instance_weight": (0, 100),
-        }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise InputError(name, f"{getattr(self, name)} is not from {low} to {high}")
-        if self.way not in get_args(Way):
-            raise InputError(
-                "way", f"{self.way!r} is none", f"take one of {', '.join(get_args(Way))}"
-            )
-
-    @classmethod
-    def of(cls, base: Base, **changes: Any) -> TrainingSettings:
-        """The defaults for ``base``, with ``changes``; the bundled base learns in seconds."""
-        fitting: dict[str, Any] = {}
-        if base.name == "mini":
-            fitting = {"steps": 250, "rate": 2e-3, "class_images": 24, "class_steps": 15}
-        if changes.get("way") == "textual-inversion":
-            fitting |= {"rate": 5e-3, "class_images": 0}
-        return cls(**(fitting | {k: v for k, v in changes.items() if v is not None}))
 
 
 @dataclass
@@ -275,30 +215,67 @@ def customize(
     Raises InputError for unusable arguments, TrainingError when the loss is no number.
     """
     settings = settings or TrainingSettings.of(base)
+    if settings.way == "dreambooth":
+        raise InputError(
+            "way", "dreambooth gives no concept but a whole model", "see dreambooth.py"
+        )
     check_references(references)
     yield Turn()
     pool = reference_pool(base, references, settings)
     yield Progress("encode", len(references), len(references))
-    prior = None
-    if settings.class_images and settings.prior_weight and settings.way == "custom-diffusion":
-        latents = yield from class_images(
-            base, prompts.class_prompt(), settings.class_images, settings.class_steps, class_cache
-        )
-        prior = Pool(latents, torch.ones_like(latents[:, 0]), ("",) * len(latents))
+    prior = yield from prior_pool(base, prompts, settings, class_cache)
     trained = Trained.start(base, prompts, settings)
-    leaves = list(trained.named.values())
-    # per-tensor updates (foreach=False) are the same bits however many tensors there are
-    optimizer = torch.optim.AdamW(
-        leaves, settings.rate, weight_decay=settings.weight_decay, foreach=False
+    facts = yield from optimise(
+        base, trained, trained.named, prompts, settings, pool, prior, resume=resume, preview=preview
     )
-    start = 0
+    return finish(base, trained, prompts, settings, len(references), facts)
+
+
+def prior_pool(
+    base: Base, prompts: ConceptPrompts, settings: TrainingSettings, cache: Path | None
+) -> Method[Pool | None]:
+    """The class images of prior preservation, None if the settings want none."""
+    if (
+        not settings.class_images
+        or not settings.prior_weight
+        or settings.way == "textual-inversion"
+    ):
+        return None
+    latents = yield from class_images(
+        base, prompts.class_prompt(), settings.class_images, settings.class_steps, cache
+    )
+    return Pool(latents, torch.ones_like(latents[:, 0]), ("",) * len(latents))
+
+
+def optimise(
+    base: Base,
+    trained: Trained,
+    leaves: dict[str, Tensor],
+    prompts: ConceptPrompts,
+    settings: TrainingSettings,
+    pool: Pool,
+    prior: Pool | None,
+    *,
+    resume: Path | None = None,
+    preview: Callable[[Trained], Image.Image] | None = None,
+) -> Method[dict[str, float]]:
+    """AdamW on ``leaves`` (names to tensors, in a fixed order); returns the last step's losses.
+
+    Raises TrainingError when the loss is no number; the last checkpoint stays.
+    """
+    tensors = list(leaves.values())
+    # tensor by tensor (foreach=False): the same bits however many there are
+    optimizer = torch.optim.AdamW(
+        tensors, settings.rate, weight_decay=settings.weight_decay, foreach=False
+    )
     about: dict[str, Any] = {
         "settings": dataclasses.asdict(settings),
         "prompts": dataclasses.asdict(prompts),
+        "base": base.fingerprint,
     }
-    about["base"] = base.fingerprint
+    start = 0
     if resume is not None and resume.exists():
-        start = checkpoint.load(resume, trained.named, optimizer, about)
+        start = checkpoint.load(resume, leaves, optimizer, about)
     facts: dict[str, float] = {}
     for number in range(start, settings.steps):
         with torch.enable_grad():
@@ -308,19 +285,19 @@ def customize(
                 f"the loss is {facts['loss']} at step {number + 1}; take a rate below "
                 f"{settings.rate:g} and train again"
             )
-        for leaf, gradient in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
+        for leaf, gradient in zip(tensors, torch.autograd.grad(loss, tensors), strict=True):
             leaf.grad = gradient
-        torch.nn.utils.clip_grad_norm_(leaves, settings.clip)
+        torch.nn.utils.clip_grad_norm_(tensors, settings.clip)
         optimizer.step()
         done = number + 1
         if resume is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
-            checkpoint.save(resume, trained.named, optimizer, done, about)
+            checkpoint.save(resume, leaves, optimizer, done, about)
         shown = None
         if preview is not None and settings.preview_every and done % settings.preview_every == 0:
             shown = preview(trained)
         yield Progress("train", done, settings.steps, facts, shown)
         yield Turn()
-    return finish(base, trained, prompts, settings, len(references), facts)
+    return facts
 
 
 def finish(

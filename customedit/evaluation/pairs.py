@@ -21,7 +21,8 @@ from rich.console import Console
 
 from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
-from customedit.concepts.training import TrainingSettings, customize
+from customedit.concepts.settings import TrainingSettings
+from customedit.concepts.training import customize
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Progress, run
 from customedit.diffusion.text import Weighted

@@ -15,7 +15,8 @@ from customedit.concepts.augmentation import crop, whole
 from customedit.concepts.concept import Concept
 from customedit.concepts.prior import class_images
 from customedit.concepts.prompts import ConceptPrompts
-from customedit.concepts.training import Trained, TrainingSettings, customize, step_loss
+from customedit.concepts.settings import TrainingSettings
+from customedit.concepts.training import Trained, customize, step_loss
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress, run
 from customedit.errors import InputError, TrainingError
