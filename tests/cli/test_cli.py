@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from customedit.cli import app
+from customedit.concepts.concept import Concept
 from customedit.mini import samples
 
 
@@ -114,6 +116,48 @@ def test_an_unknown_concept_in_the_prompt(run: CliRunner, tmp_path: Path) -> Non
     )  # fmt: skip
     assert done.exit_code == 2 and "target_prompt: names <x>" in done.stderr
     assert not (tmp_path / "o.png").exists()
+
+
+@pytest.mark.parametrize("form", ["diffusers", "diffusers-bin", "adobe"])
+def test_out_and_in_again(form: str, run: CliRunner, concept: Path, tmp_path: Path) -> None:
+    there, back = tmp_path / "there", tmp_path / "back.safetensors"
+    done = run.invoke(app, ["concept", "export", str(concept), "--format", form, "-o", str(there)])
+    assert done.exit_code == 0, done.output
+    done = run.invoke(app, ["concept", "import", str(there), "-o", str(back), "--noun", "cup"])
+    assert done.exit_code == 0, done.output
+    first, again = Concept.load(concept), Concept.load(back)
+    assert first.tokens.keys() == again.tokens.keys() and again.noun == "cup"
+    assert all(torch.equal(w, again.weights[n]) for n, w in first.weights.items())
+
+
+def test_compressed_concepts_say_their_error_and_still_edit(
+    run: CliRunner, concept: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "small.safetensors"
+    done = run.invoke(app, ["concept", "compress", str(concept), "--rank", "4", "-o", str(small),
+                            "--json"])  # fmt: skip
+    told = json.loads(done.stdout)
+    assert told["bytes"] < told["of"] / 2 and 0 < told["error"] < 1
+    done = run.invoke(
+        app,
+        ["edit", str(samples.sources()[3].image), "--source-prompt", "a cup", "--target-prompt",
+         "a <look> cup", "--concept", str(small), "--steps", "2", "-o", str(tmp_path / "o.png")],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+
+
+def test_merged_concepts_know_both_tokens(run: CliRunner, concept: Path, tmp_path: Path) -> None:
+    other, both = tmp_path / "other.safetensors", tmp_path / "both.safetensors"
+    look = samples.looks()[3]
+    done = run.invoke(
+        app,
+        ["customize", str(look.images[0].parent), "--noun", look.noun, "--token", "<other>",
+         "--steps", "2", "--class-images", "0", "-o", str(other)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    done = run.invoke(app, ["concept", "merge", str(concept), str(other), "-o", str(both)])
+    assert done.exit_code == 0, done.output
+    assert set(Concept.load(both).tokens) == {"<look>", "<other>"}
 
 
 def test_models_and_doctor(run: CliRunner) -> None:
