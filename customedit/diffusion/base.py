@@ -243,17 +243,23 @@ class Base:
 
     @torch.no_grad()
     def text(
-        self, prompt: str, concepts: Sequence[Weighted] = (), field: str = "prompt"
+        self,
+        prompt: str,
+        concepts: Sequence[Weighted] = (),
+        field: str = "prompt",
+        *,
+        everywhere: bool = False,
     ) -> TextContext:
         """What a row with ``prompt`` reads.
 
-        Concepts act only if the prompt names a token of theirs. Raises InputError, naming
-        ``field``, for unknown concept tokens and too many tokens.
+        Concepts act only if the prompt names a token of theirs; with ``everywhere`` in any case, as
+        in a model whose weights were customised. Raises InputError, naming ``field``, for unknown
+        concept tokens and too many tokens.
         """
         vectors = {t: v for entry in concepts for t, v in entry.concept.tokens.items()}
         tokens = self.tokens(prompt, list(vectors), field)
         named = set(tokens.concepts.values())
-        acting = [c for c in concepts if named & set(c.concept.tokens)]
+        acting = [c for c in concepts if everywhere or named & set(c.concept.tokens)]
         states = self.states(tokens, vectors)
         keys, values = project(states, self.layers, self.weights, acting)
         return TextContext(prompt, states, keys, values, tokens)
