@@ -1,4 +1,4 @@
-"""The command line: ``customedit customize | edit | sweep | concept ... | models ... | doctor``.
+"""The command line: ``customedit customize | edit | sweep | study | concept | models | doctor``.
 
 Whatever takes seconds to import is imported by the command that needs it. Errors that the user can
 mend are one line on stderr and exit status 2.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from customedit.cli import concept, customize, doctor, edit, models
+from customedit.cli import concept, customize, doctor, edit, models, study
 
 app = typer.Typer(
     name="customedit",
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("customize")(customize.customize_command)
 app.command("edit")(edit.edit_command)
 app.command("sweep")(edit.sweep_command)
+app.command("study")(study.study_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(concept.app, name="concept")
 app.add_typer(models.app, name="models")

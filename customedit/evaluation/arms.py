@@ -1,0 +1,100 @@
+"""The arms of the study: what is trained, how it is edited, and what each ablation leaves out."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from customedit.concepts.prompts import ConceptPrompts
+from customedit.concepts.settings import Way
+from customedit.editing.edit import EditSettings, MethodName
+from customedit.editing.inversion import Kind
+from customedit.editing.prompt_to_prompt import P2PSettings
+from customedit.mini import samples
+
+STRENGTHS: Final = (0.2, 0.4, 0.6, 0.8)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to do it.
+
+    name: in tables; way: of training; augmented: whether prompts have the attribute word; prior:
+    whether class images are kept to; swap: word swap instead of refinement; union: the union mask
+    instead of the source's; inversion: of the source; editors, strengths: what is run.
+    """
+
+    name: str
+    way: Way = "custom-diffusion"
+    augmented: bool = True
+    prior: bool = True
+    swap: bool = False
+    union: bool = False
+    inversion: Kind = "direct"
+    editors: tuple[MethodName, ...] = ("p2p",)
+    strengths: tuple[float, ...] = STRENGTHS
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> str:
+        """Names what is trained: arms with equal names share their concepts."""
+        plain = "" if self.augmented else "-plain"
+        return f"{self.way}{plain}{'' if self.prior else '-no-prior'}"
+
+    def prompts(self, look: samples.Look) -> ConceptPrompts:
+        """What the concept is trained with."""
+        return ConceptPrompts(look.token, look.noun, look.attribute if self.augmented else "")
+
+    def target(self, source: samples.Source, look: samples.Look) -> str:
+        """The target prompt of ``source``."""
+        if self.swap:
+            return re.sub(rf"\b{source.noun}\b", look.token, source.prompt, count=1)
+        prompt = source.target_prompt(look)
+        return prompt if self.augmented else prompt.replace(look.phrase, look.token)
+
+    def settings(
+        self,
+        source: samples.Source,
+        look: samples.Look,
+        editor: MethodName,
+        strength: float,
+        steps: int,
+    ) -> EditSettings:
+        """The edit of ``source`` by this arm."""
+        p2p = None
+        if editor == "p2p":
+            p2p = P2PSettings(
+                strength=strength, blend_over="source", blend_words=(source.noun,),
+                way="replace" if self.swap else "refine",
+            )  # fmt: skip
+            if self.union:
+                words = (look.token,) if self.swap else (look.token, source.noun)
+                p2p = dataclasses.replace(p2p, blend_over="union", blend_target_words=words)
+        return EditSettings(
+            source.prompt,
+            self.target(source, look),
+            method=editor,
+            strength=strength,
+            steps=steps,
+            inversion=self.inversion,
+            p2p=p2p,
+        )
+
+
+BOTH: Final[tuple[MethodName, ...]] = ("p2p", "sdedit")
+
+ARMS: Final = (
+    Arm("Custom Diffusion", editors=BOTH),
+    Arm("DreamBooth", way="dreambooth", editors=BOTH),
+    Arm("Textual Inversion", way="textual-inversion", editors=BOTH),
+    Arm("no augmented prompt", augmented=False),
+    Arm("no prior preservation", prior=False),
+    Arm("word swap", swap=True),
+    Arm("union mask", union=True),
+    Arm("DDIM inversion", inversion="ddim"),
+    Arm("negative-prompt inversion", inversion="negative-prompt"),
+    Arm("null-text inversion", inversion="null-text", strengths=(0.4,)),
+)
+"""The comparison and the ablations; each differs from the first in one thing."""
