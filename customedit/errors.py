@@ -7,7 +7,7 @@ class InputError(ValueError):
     """Something given is not usable.
 
     field: the name of what was given, as the caller spells it; problem: what is wrong with it, with
-    the value and the limit; remedy: what to do instead. Reads as one line, "field: problem; remedy".
+    the value and the limit; remedy: what to do instead. Reads as one line.
     """
 
     def __init__(self, field: str, problem: str, remedy: str = "") -> None:

@@ -23,7 +23,7 @@ WIDTH = 256
 """Width of the text states, the UNet's ``cross_attention_dim``."""
 
 GROUP = 16
-"""Scenes of a batch that share the thing's colour and the wall's, so that colour tells none apart."""
+"""Scenes of a batch that share the thing's colour and the wall's: colour tells none apart."""
 
 READING = 0.5
 """Weight of the word reading loss beside the contrastive one."""
