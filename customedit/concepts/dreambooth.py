@@ -7,6 +7,7 @@ is here for the comparison of the paper.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import (
+    Subject,
     Trained,
-    check_references,
+    check_subjects,
     initial_vector,
     optimise,
-    prior_pool,
-    reference_pool,
+    pools,
 )
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
@@ -51,10 +52,10 @@ def dreambooth(
     Raises as ``customize`` does.
     """
     settings = settings or TrainingSettings.of(base, way="dreambooth")
-    check_references(references)
+    subject = Subject(references, prompts)
+    check_subjects([subject])
     yield Turn()
-    pool = reference_pool(base, references, settings)
-    prior = yield from prior_pool(base, prompts, settings, class_cache)
+    pool, prior = yield from pools(base, [subject], settings, class_cache)
     tuned = own_copy(base)
     leaves = {name: p.requires_grad_(True) for name, p in tuned.unet.named_parameters()}
     word = initial_vector(base, prompts, settings.initial)
@@ -63,7 +64,8 @@ def dreambooth(
         {n: leaves[f"{n}.to_k.weight"] for n in base.layers},
         {n: leaves[f"{n}.to_v.weight"] for n in base.layers},
     )
-    yield from optimise(tuned, trained, leaves, prompts, settings, pool, prior, resume=resume)
+    about = [dataclasses.asdict(prompts)]
+    yield from optimise(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
     tuned.unet.requires_grad_(False)
     tuned.__dict__.pop("weights", None)  # they were read before training
     tuned.__dict__.pop("fingerprint", None)

@@ -47,9 +47,13 @@ class Trained:
     values: dict[str, Tensor]
 
     @classmethod
-    def start(cls, base: Base, prompts: ConceptPrompts, settings: TrainingSettings) -> Trained:
-        """From the base's own weights and the embedding of a word."""
-        vector = initial_vector(base, prompts, settings.initial).requires_grad_(True)
+    def start(
+        cls, base: Base, prompts: Sequence[ConceptPrompts], settings: TrainingSettings
+    ) -> Trained:
+        """From the base's own weights and, for each token, the embedding of a word."""
+        tokens = {
+            p.token: initial_vector(base, p, settings.initial).requires_grad_(True) for p in prompts
+        }
         keys: dict[str, Tensor] = {}
         values: dict[str, Tensor] = {}
         if settings.way == "custom-diffusion":
@@ -57,7 +61,7 @@ class Trained:
                 for part, name in ((keys, "to_k"), (values, "to_v")):
                     weight = base.weights[f"{layer}.{name}.weight"].detach().float().clone()
                     part[layer] = weight.requires_grad_(True)
-        return cls({prompts.token: vector}, keys, values)
+        return cls(tokens, keys, values)
 
     @property
     def named(self) -> dict[str, Tensor]:
@@ -114,34 +118,49 @@ def trained_text(base: Base, trained: Trained, prompt: str) -> TextContext:
 class Pool:
     """Pictures as the training sees them, encoded once.
 
-    latents: [n, C, h, w]; masks: [n, h, w]; prefixes: the framing of each, in words.
+    latents: [n, C, h, w]; masks: [n, h, w], 1 where the loss counts; texts: the prompt of each.
     """
 
     latents: Tensor
     masks: Tensor
-    prefixes: tuple[str, ...]
+    texts: tuple[str, ...]
 
     @classmethod
-    def of(cls, base: Base, crops: Sequence[Crop], batch: int = 8) -> Pool:
-        """Encode ``crops``."""
+    def of(cls, base: Base, crops: Sequence[Crop], prompts: ConceptPrompts, batch: int = 8) -> Pool:
+        """Encode ``crops``, whose prompts tell their framing."""
         pixels = torch.from_numpy(np.stack([c.pixels for c in crops]))
         latents = torch.cat([base.encode_pixels(p) for p in pixels.split(batch)])
         masks = torch.from_numpy(np.stack([c.mask for c in crops])).to(latents.device)
-        return cls(latents, masks, tuple(c.prefix for c in crops))
+        return cls(latents, masks, tuple(prompts.instance(c.prefix) for c in crops))
+
+    @classmethod
+    def join(cls, pools: Sequence[Pool]) -> Pool:
+        """Several as one."""
+        return cls(
+            torch.cat([p.latents for p in pools]),
+            torch.cat([p.masks for p in pools]),
+            tuple(t for p in pools for t in p.texts),
+        )
 
 
-def reference_pool(
-    base: Base, references: Sequence[Image.Image], settings: TrainingSettings
-) -> Pool:
+@dataclass(frozen=True)
+class Subject:
+    """What one concept is learned from: its references and its words."""
+
+    references: Sequence[Image.Image]
+    prompts: ConceptPrompts
+
+
+def reference_pool(base: Base, subject: Subject, settings: TrainingSettings) -> Pool:
     """The framings of the references that training draws from; each reference also whole."""
     rng = np.random.default_rng([settings.seed, 1])
     crops: list[Crop] = []
-    for image in references:
+    for image in subject.references:
         crops.append(whole(image, base.side, base.factor))
         if settings.augment_crops:
             more = range(settings.crops - 1)
             crops += [crop(image, base.side, base.factor, rng) for _ in more]
-    return Pool.of(base, crops)
+    return Pool.of(base, crops, subject.prompts)
 
 
 def masked_loss(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -153,29 +172,26 @@ def masked_loss(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 def step_loss(
     base: Base,
     trained: Trained,
-    prompts: ConceptPrompts,
     settings: TrainingSettings,
     pool: Pool,
     prior: Pool | None,
     number: int,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of step ``number``: what is drawn depends on the seed and the number alone."""
+    """The loss of step ``number``: what is drawn depends on the seed and the number alone.
+
+    Class rows read their words through the concept's weights: that is the drift which prior
+    preservation is there to stop.
+    """
     rng = np.random.default_rng([settings.seed, 2, number])
     noise_of = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    own = rng.integers(len(pool.latents), size=settings.batch)
-    texts = {
-        p: trained_text(base, trained, prompts.instance(p)) for p in {pool.prefixes[i] for i in own}
-    }
-    context = [texts[pool.prefixes[i]] for i in own]
-    latents, masks = pool.latents[own], pool.masks[own]
+    parts = [(pool, rng.integers(len(pool.texts), size=settings.batch))]
     if prior is not None:
-        # class rows read the base's own words through the concept's weights: that is the drift
-        # which prior preservation is there to stop
-        other = rng.integers(len(prior.latents), size=settings.batch)
-        class_text = trained_text(base, trained, prompts.class_prompt())
-        context += [class_text] * settings.batch
-        latents = torch.cat([latents, prior.latents[other]])
-        masks = torch.cat([masks, prior.masks[other]])
+        parts.append((prior, rng.integers(len(prior.texts), size=settings.batch)))
+    words = [part.texts[i] for part, drawn in parts for i in drawn]
+    texts = {w: trained_text(base, trained, w) for w in dict.fromkeys(words)}
+    context = [texts[w] for w in words]
+    latents = torch.cat([part.latents[drawn] for part, drawn in parts])
+    masks = torch.cat([part.masks[drawn] for part, drawn in parts])
     rows = len(latents)
     times = torch.from_numpy(rng.integers(len(base.schedule.alphas), size=rows))
     noise = torch.randn(latents.shape, generator=noise_of).to(latents.device)
@@ -214,21 +230,68 @@ def customize(
 
     Raises InputError for unusable arguments, TrainingError when the loss is no number.
     """
+    return customize_jointly(
+        base,
+        [Subject(references, prompts)],
+        settings,
+        resume=resume,
+        class_cache=class_cache,
+        preview=preview,
+    )
+
+
+def customize_jointly(
+    base: Base,
+    subjects: Sequence[Subject],
+    settings: TrainingSettings | None = None,
+    *,
+    resume: Path | None = None,
+    class_cache: Path | None = None,
+    preview: Callable[[Trained], Image.Image] | None = None,
+) -> Method[Concept]:
+    """Learn one concept with a token for each of ``subjects``, all at once.
+
+    Custom Diffusion's joint training: the key and value weights are shared, every token has its own
+    embedding, and a step draws from the references of all. The rest is as for ``customize``.
+    """
     settings = settings or TrainingSettings.of(base)
     if settings.way == "dreambooth":
-        raise InputError(
-            "way", "dreambooth gives no concept but a whole model", "see dreambooth.py"
-        )
-    check_references(references)
+        raise InputError("way", "dreambooth gives no concept but a model", "see dreambooth.py")
+    check_subjects(subjects)
     yield Turn()
-    pool = reference_pool(base, references, settings)
-    yield Progress("encode", len(references), len(references))
-    prior = yield from prior_pool(base, prompts, settings, class_cache)
-    trained = Trained.start(base, prompts, settings)
+    pool, prior = yield from pools(base, subjects, settings, class_cache)
+    trained = Trained.start(base, [s.prompts for s in subjects], settings)
+    about = [dataclasses.asdict(s.prompts) for s in subjects]
     facts = yield from optimise(
-        base, trained, trained.named, prompts, settings, pool, prior, resume=resume, preview=preview
+        base, trained, trained.named, about, settings, pool, prior, resume=resume, preview=preview
     )
-    return finish(base, trained, prompts, settings, len(references), facts)
+    return finish(base, trained, subjects, settings, facts)
+
+
+def check_subjects(subjects: Sequence[Subject]) -> None:
+    """Raises InputError for no subjects, tokens of one name, too few or too many references."""
+    tokens = [s.prompts.token for s in subjects]
+    if not tokens or len(set(tokens)) < len(tokens):
+        raise InputError(
+            "token", f"given are {', '.join(tokens) or 'none'}", "one for each subject"
+        )
+    for subject in subjects:
+        check_references(subject.references)
+
+
+def pools(
+    base: Base, subjects: Sequence[Subject], settings: TrainingSettings, cache: Path | None
+) -> Method[tuple[Pool, Pool | None]]:
+    """The references' framings, and the class images of prior preservation if they are wanted."""
+    own = []
+    for number, subject in enumerate(subjects):
+        own.append(reference_pool(base, subject, settings))
+        yield Progress("encode", number + 1, len(subjects))
+    priors = []
+    for subject in subjects:
+        found = yield from prior_pool(base, subject.prompts, settings, cache)
+        priors += [found] if found is not None else []
+    return Pool.join(own), Pool.join(priors) if priors else None
 
 
 def prior_pool(
@@ -244,14 +307,14 @@ def prior_pool(
     latents = yield from class_images(
         base, prompts.class_prompt(), settings.class_images, settings.class_steps, cache
     )
-    return Pool(latents, torch.ones_like(latents[:, 0]), ("",) * len(latents))
+    return Pool(latents, torch.ones_like(latents[:, 0]), (prompts.class_prompt(),) * len(latents))
 
 
 def optimise(
     base: Base,
     trained: Trained,
     leaves: dict[str, Tensor],
-    prompts: ConceptPrompts,
+    words: Sequence[dict[str, str]],
     settings: TrainingSettings,
     pool: Pool,
     prior: Pool | None,
@@ -260,6 +323,8 @@ def optimise(
     preview: Callable[[Trained], Image.Image] | None = None,
 ) -> Method[dict[str, float]]:
     """AdamW on ``leaves`` (names to tensors, in a fixed order); returns the last step's losses.
+
+    words: of the subjects, which a checkpoint must match.
 
     Raises TrainingError when the loss is no number; the last checkpoint stays.
     """
@@ -270,7 +335,7 @@ def optimise(
     )
     about: dict[str, Any] = {
         "settings": dataclasses.asdict(settings),
-        "prompts": dataclasses.asdict(prompts),
+        "prompts": list(words),
         "base": base.fingerprint,
     }
     start = 0
@@ -279,13 +344,15 @@ def optimise(
     facts: dict[str, float] = {}
     for number in range(start, settings.steps):
         with torch.enable_grad():
-            loss, facts = step_loss(base, trained, prompts, settings, pool, prior, number)
+            loss, facts = step_loss(base, trained, settings, pool, prior, number)
         if not math.isfinite(facts["loss"]):
             raise TrainingError(
                 f"the loss is {facts['loss']} at step {number + 1}; take a rate below "
                 f"{settings.rate:g} and train again"
             )
-        for leaf, gradient in zip(tensors, torch.autograd.grad(loss, tensors), strict=True):
+        # a token that this step did not draw has a gradient of zero
+        found = torch.autograd.grad(loss, tensors, materialize_grads=True)
+        for leaf, gradient in zip(tensors, found, strict=True):
             leaf.grad = gradient
         torch.nn.utils.clip_grad_norm_(tensors, settings.clip)
         optimizer.step()
@@ -303,21 +370,24 @@ def optimise(
 def finish(
     base: Base,
     trained: Trained,
-    prompts: ConceptPrompts,
+    subjects: Sequence[Subject],
     settings: TrainingSettings,
-    images: int,
     facts: dict[str, float],
 ) -> Concept:
     """What was trained, as a concept with its recipe."""
-    still = {k: v.detach().clone() for k, v in trained.tokens.items()}
+
+    def still(part: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {k: v.detach().clone() for k, v in part.items()}
+
+    first = subjects[0].prompts
     return Concept(
-        tokens=still,
-        keys={k: v.detach().clone() for k, v in trained.keys.items()},
-        values={k: v.detach().clone() for k, v in trained.values.items()},
-        noun=prompts.noun,
-        attribute=prompts.attribute,
+        tokens=still(trained.tokens),
+        keys=still(trained.keys),
+        values=still(trained.values),
+        noun=first.noun,
+        attribute=first.attribute,
         base=base.fingerprint,
-        prompts=(prompts.instance(),),
+        prompts=tuple(s.prompts.instance() for s in subjects),
         recipe={"settings": dataclasses.asdict(settings), "final": facts},
-        images=images,
+        images=sum(len(s.references) for s in subjects),
     )

@@ -16,7 +16,13 @@ from customedit.concepts.concept import Concept
 from customedit.concepts.prior import class_images
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import Trained, customize, step_loss
+from customedit.concepts.training import (
+    Subject,
+    Trained,
+    customize,
+    customize_jointly,
+    step_loss,
+)
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress, run
 from customedit.errors import InputError, TrainingError
@@ -109,18 +115,37 @@ def test_textual_inversion_trains_the_word_alone(base: Base, references: list[Im
     settings = TrainingSettings.of(base, way="textual-inversion", steps=3, crops=2)
     concept = run(base, customize(base, references, PROMPTS, settings))
     assert not concept.keys and not concept.values
-    start = Trained.start(base, PROMPTS, settings).tokens["<plaid>"]
+    start = Trained.start(base, [PROMPTS], settings).tokens["<plaid>"]
     assert not torch.equal(concept.tokens["<plaid>"], start)
+
+
+def test_two_looks_learned_together(base: Base, references: list[Image.Image]) -> None:
+    other = samples.looks()[3]
+    pictures = [Image.open(p).convert("RGB") for p in other.images[:2]]
+    subjects = [
+        Subject(references, PROMPTS),
+        Subject(pictures, ConceptPrompts("<scales>", other.noun, "patterned")),
+    ]
+    settings = TrainingSettings.of(base, **QUICK)
+    concept = run(base, customize_jointly(base, subjects, settings))
+    start = Trained.start(base, [s.prompts for s in subjects], settings)
+    assert set(concept.tokens) == {"<plaid>", "<scales>"} and concept.images == 4
+    for token, vector in concept.tokens.items():  # each token is drawn, and its gradient is its own
+        assert not torch.equal(vector, start.tokens[token])
+    assert len(concept.prompts) == 2
+    with pytest.raises(InputError, match="token: given are <plaid>, <plaid>"):
+        run(base, customize_jointly(base, [subjects[0]] * 2, settings))
 
 
 def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> None:
     """Instance and prior losses against a plain rewrite of the step on the stock UNet."""
     settings = TrainingSettings.of(base, **QUICK)
-    trained = Trained.start(base, PROMPTS, settings)
-    pool = training.reference_pool(base, references, settings)
+    trained = Trained.start(base, [PROMPTS], settings)
+    pool = training.reference_pool(base, Subject(references, PROMPTS), settings)
     latents = run(base, class_images(base, PROMPTS.class_prompt(), 2, 2))
-    prior = training.Pool(latents, torch.ones_like(latents[:, 0]), ("", ""))
-    _, facts = step_loss(base, trained, PROMPTS, settings, pool, prior, 4)
+    words = (PROMPTS.class_prompt(),) * 2
+    prior = training.Pool(latents, torch.ones_like(latents[:, 0]), words)
+    _, facts = step_loss(base, trained, settings, pool, prior, 4)
 
     rng = np.random.default_rng([settings.seed, 2, 4])
     noise_of = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -132,7 +157,7 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
     a = base.schedule.alphas[times].float()[:, None, None, None]
     x, v = a.sqrt() * x0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * x0
     vectors = trained.tokens
-    words = [PROMPTS.instance(pool.prefixes[i]) for i in own] + [PROMPTS.class_prompt()] * 2
+    words = (*(pool.texts[i] for i in own), *words)
     with torch.no_grad():
         states = [base.states(base.tokens(w, list(vectors)), vectors) for w in words]
         out = base.output(x, times, [base.context(s) for s in states])[0]
