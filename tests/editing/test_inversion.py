@@ -15,7 +15,7 @@ from customedit.editing.inversion import Inversion, invert, key, null_text, reco
 from customedit.errors import InputError
 from customedit.mini import samples
 
-STEPS = 10
+STEPS = 6
 
 
 def test_null_text_comes_back_nearer_than_ddim(
