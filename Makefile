@@ -6,7 +6,7 @@ TORCH_SPEC ?= torch==2.13.0
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu takes the CPU build, a tenth of the size.
 TORCH_INDEX ?=
 # Options for pytest, and for the mini-* commands. One process whose torch has every core is faster
-# than workers that share them (102 s against more than 8 min on two cores):
+# than workers that share them (seen once, two cores: 102 s; two workers had done three quarters in 7 min):
 PYTEST_ARGS ?=
 ARGS ?=
 

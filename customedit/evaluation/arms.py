@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import Way
@@ -35,7 +35,6 @@ class Arm:
     inversion: Kind = "direct"
     editors: tuple[MethodName, ...] = ("p2p",)
     strengths: tuple[float, ...] = STRENGTHS
-    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def trained(self) -> str:
