@@ -15,7 +15,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from customedit import images
+from customedit import images, pixels
 from customedit.diffusion.attention import AttentionControl, Forward, Processor, Wire
 from customedit.diffusion.schedule import Schedule
 from customedit.diffusion.text import (
@@ -214,13 +214,12 @@ class Base:
     @torch.no_grad()
     def encode(self, image: Image.Image) -> Tensor:
         """``image`` at its working size as latents, float32 [1, C, h, w]."""
-        pixels = images.to_tensor(image, self.size(*image.size))
-        return self.encode_pixels(pixels)
+        return self.encode_pixels(pixels.to_tensor(image, self.size(*image.size)))
 
     @torch.no_grad()
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
+    def encode_pixels(self, batch: Tensor) -> Tensor:
         """[n, 3, H, W] in [-1, 1] as latents, float32 [n, C, h, w]; the mean, not a draw."""
-        out = self.pipeline.vae.encode(pixels.to(self.device, self.dtype))
+        out = self.pipeline.vae.encode(batch.to(self.device, self.dtype))
         latents = out.latent_dist.mode() if hasattr(out, "latent_dist") else out.latents
         return latents.float() * self.pipeline.vae.config.scaling_factor
 
@@ -228,8 +227,8 @@ class Base:
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents [n, C, h, w] as pictures."""
         scaled = latents.to(self.device, self.dtype) / self.pipeline.vae.config.scaling_factor
-        pixels = [self.pipeline.vae.decode(row[None]).sample[0].float() for row in scaled]
-        return [images.to_image(p.cpu()) for p in pixels]
+        found = [self.pipeline.vae.decode(row[None]).sample[0].float() for row in scaled]
+        return [pixels.to_image(p.cpu()) for p in found]
 
     # words
 

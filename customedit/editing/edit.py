@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 import customedit
-from customedit import images
+from customedit import pixels
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method
 from customedit.diffusion.text import CONCEPT, TextContext, Tokens, Weighted
@@ -198,7 +198,7 @@ def edit(
     if settings.preserve:
         if where is None:
             raise InputError("preserve", "needs a mask", "give blend words or a mask of your own")
-        final = images.paste_preserved(image, working, where.float(), feather=settings.feather)
+        final = pixels.paste_preserved(image, working, where.float(), feather=settings.feather)
     return EditResult(final, working, back, edited, where, maps, recipe(base, settings, concepts))
 
 
