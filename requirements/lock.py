@@ -1,4 +1,4 @@
-"""Write requirements/ci.txt: one exact version of every package that `.[dev]` needs.
+"""Write requirements/ci.txt: one exact version of every package that `.[dev,service,local]` needs.
 
 Run by `make lock`, from the repository root, as `python requirements/lock.py TORCH_SPEC
 [PIP_OPTION ...]`. pip resolves pyproject.toml afresh and reports what it would install; nothing is
@@ -24,7 +24,7 @@ def resolve(torch_spec: str, pip_options: list[str]) -> dict[str, str]:
         subprocess.CalledProcessError: pip found no set of versions; its output says why.
     """
     pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
-    wanted = ["--report", "-", torch_spec, "--editable", ".[dev]"]
+    wanted = ["--report", "-", torch_spec, "--editable", ".[dev,service,local]"]
     run = subprocess.run([*pip, *pip_options, *wanted], check=True, stdout=subprocess.PIPE)
     packages = [item["metadata"] for item in json.loads(run.stdout)["install"]]
     return {p["name"]: p["version"].split("+")[0] for p in packages if p["name"] != "customedit"}

@@ -1,0 +1,159 @@
+"""The records of images, concepts and jobs, as Redis and the journal keep them.
+
+Keys of objects in these records are relative to the bucket. Times are seconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+JobKind = Literal["edit", "customize", "import"]
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+ConceptState = Literal["training", "ready", "failed"]
+
+STATES: Final[tuple[JobState, ...]] = get_args(JobState)
+FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Record(BaseModel):
+    """Base of all records."""
+
+    model_config = ConfigDict(extra="ignore")  # a newer version's record can be read
+
+
+class ImageRecord(Record):
+    """An uploaded picture. id: ``img_`` + sha256 of the file's bytes."""
+
+    id: str
+    tenant: str
+    media_type: str
+    bytes: int
+    width: int
+    height: int
+    key: str
+    created_at: float
+
+
+class ConceptRecord(Record):
+    """A concept and where its files are; it belongs to the job that makes it."""
+
+    id: str
+    tenant: str
+    job: str
+    name: str = ""
+    token: str
+    noun: str = ""
+    attribute: str = ""
+    state: ConceptState = "training"
+    references: list[str] = Field(default_factory=list)
+    base: str = ""
+    created_at: float
+    ready_at: float | None = None
+    weights_key: str | None = None
+    diffusers_key: str | None = None
+    preview_key: str | None = None
+    bytes: int = 0
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+
+
+class JobProgress(Record):
+    """How far a job is: ``step`` of ``steps`` in ``phase``; facts: figures such as a loss."""
+
+    phase: str
+    step: int = 0
+    steps: int = 0
+    facts: dict[str, float] = Field(default_factory=dict)
+    eta_s: float | None = None
+    preview_key: str | None = None
+
+
+class JobError(Record):
+    """Why a job failed, as an RFC 9457 problem: never a traceback."""
+
+    type: str
+    title: str
+    detail: str = ""
+    field: str | None = None
+
+
+class JobRecord(Record):
+    """A job. attempt counts the claims, handed_back those that did not run to an end by design."""
+
+    id: str
+    tenant: str
+    kind: JobKind
+    state: JobState = "queued"
+    request: dict[str, Any]
+    concept: str | None = None
+    webhook: str | None = None
+    created_at: float
+    queued_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    attempt: int = 0
+    handed_back: int = 0
+    max_attempts: int = 5
+    cancel_requested: bool = False
+    worker: str | None = None
+    lease_until: float | None = None
+    progress: JobProgress | None = None
+    result: dict[str, Any] | None = None
+    error: JobError | None = None
+    traceparent: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will happen to it any more."""
+        return self.state in FINAL
+
+
+class Similarities(Record):
+    """What an edit measures of itself; None where there was nothing to measure with."""
+
+    source: float | None = None
+    reference: float | None = None
+    text: float | None = None
+    outside_psnr: float | None = None
+    outside_ssim: float | None = None
+
+
+class EditOutput(Record):
+    """One picture of an edit job."""
+
+    strength: float | None
+    seed: int
+    image_key: str
+    similarities: Similarities
+    best: bool = False
+    recipe: dict[str, Any]
+
+
+class EditOutcome(Record):
+    """The result of an edit job. source_key: the source through the autoencoder."""
+
+    kind: Literal["edit"] = "edit"
+    outputs: list[EditOutput]
+    source_key: str | None = None
+    mask_key: str | None = None
+    maps_key: str | None = None
+    sheet_key: str | None = None
+
+
+class ConceptOutcome(Record):
+    """The result of a customization or an import."""
+
+    kind: Literal["concept"] = "concept"
+    concept: str
+    weights_key: str
+    diffusers_key: str | None = None
+    preview_key: str | None = None
+    bytes: int
+    token: str
+    noun: str
+    attribute: str
+    base: str
+    recipe: dict[str, Any]
+    warnings: list[str] = Field(default_factory=list)
