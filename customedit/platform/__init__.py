@@ -1,1 +1,1 @@
-"""What the front end and the workers share: settings, storage, records, jobs. Never imports torch."""
+"""What the front end and the workers share. Never imports torch."""
