@@ -18,6 +18,12 @@ ROWS: Final = 8
 """Class images drawn together."""
 
 
+def kept_as(base: Base, prompt: str, count: int, steps: int, seed: int = 0) -> str:
+    """The name of the file in ``cache`` that keeps such class images."""
+    name = f"{base.fingerprint}|{prompt}|{count}|{steps}|{seed}"
+    return f"class-{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
+
+
 def class_images(
     base: Base, prompt: str, count: int, steps: int, cache: Path | None = None, seed: int = 0
 ) -> Method[Tensor]:
@@ -25,12 +31,7 @@ def class_images(
 
     cache: a folder that keeps them per (base, prompt, count, steps, seed).
     """
-    name = f"{base.fingerprint}|{prompt}|{count}|{steps}|{seed}"
-    file = (
-        cache / f"class-{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
-        if cache
-        else None
-    )
+    file = cache / kept_as(base, prompt, count, steps, seed) if cache else None
     if file is not None and file.exists():
         return load_file(file)["latents"].to(base.device)
     empty, text = base.text(""), base.text(prompt, field="noun")

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ RARE: Final = "ktn"
 """The rare word whose embedding V* starts from, in Stable Diffusion's vocabulary."""
 
 FEWEST, MOST = 1, 20
+
+Preview: TypeAlias = Callable[["Trained"], Image.Image | None]
+"""Shows a training: a picture for its progress, or None from one that draws it elsewhere."""
 
 
 @dataclass
@@ -126,10 +129,16 @@ class Pool:
     texts: tuple[str, ...]
 
     @classmethod
-    def of(cls, base: Base, crops: Sequence[Crop], prompts: ConceptPrompts, batch: int = 8) -> Pool:
-        """Encode ``crops``, whose prompts tell their framing."""
+    def of(
+        cls, base: Base, crops: Sequence[Crop], prompts: ConceptPrompts, batch: int = 4
+    ) -> Method[Pool]:
+        """Encode ``crops``, whose prompts tell their framing; a turn for others each ``batch``."""
         pixels = torch.from_numpy(np.stack([c.pixels for c in crops]))
-        latents = torch.cat([base.encode_pixels(p) for p in pixels.split(batch)])
+        parts = []
+        for part in pixels.split(batch):
+            parts.append(base.encode_pixels(part))
+            yield Turn()
+        latents = torch.cat(parts)
         masks = torch.from_numpy(np.stack([c.mask for c in crops])).to(latents.device)
         return cls(latents, masks, tuple(prompts.instance(c.prefix) for c in crops))
 
@@ -151,7 +160,7 @@ class Subject:
     prompts: ConceptPrompts
 
 
-def reference_pool(base: Base, subject: Subject, settings: TrainingSettings) -> Pool:
+def reference_pool(base: Base, subject: Subject, settings: TrainingSettings) -> Method[Pool]:
     """The framings of the references that training draws from; each reference also whole."""
     rng = np.random.default_rng([settings.seed, 1])
     crops: list[Crop] = []
@@ -160,7 +169,7 @@ def reference_pool(base: Base, subject: Subject, settings: TrainingSettings) -> 
         if settings.augment_crops:
             more = range(settings.crops - 1)
             crops += [crop(image, base.side, base.factor, rng) for _ in more]
-    return Pool.of(base, crops, subject.prompts)
+    return (yield from Pool.of(base, crops, subject.prompts))
 
 
 def masked_loss(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -220,12 +229,13 @@ def customize(
     *,
     resume: Path | None = None,
     class_cache: Path | None = None,
-    preview: Callable[[Trained], Image.Image] | None = None,
+    preview: Preview | None = None,
 ) -> Method[Concept]:
     """Learn a concept from ``references``.
 
-    resume: a checkpoint file, read if it is there and written every ``checkpoint_every`` steps; a
-    training that is killed and called again with equal arguments ends in the same bits.
+    resume: a checkpoint file, read if it is there and written every ``checkpoint_every`` steps and
+    when the training is stopped at a yield; one that is killed and called again with equal
+    arguments ends in the same bits.
     class_cache: a folder that keeps class images. Progress carries the losses.
 
     Raises InputError for unusable arguments, TrainingError when the loss is no number.
@@ -247,7 +257,7 @@ def customize_jointly(
     *,
     resume: Path | None = None,
     class_cache: Path | None = None,
-    preview: Callable[[Trained], Image.Image] | None = None,
+    preview: Preview | None = None,
 ) -> Method[Concept]:
     """Learn one concept with a token for each of ``subjects``, all at once.
 
@@ -285,7 +295,7 @@ def pools(
     """The references' framings, and the class images of prior preservation if they are wanted."""
     own = []
     for number, subject in enumerate(subjects):
-        own.append(reference_pool(base, subject, settings))
+        own.append((yield from reference_pool(base, subject, settings)))
         yield Progress("encode", number + 1, len(subjects))
     priors = []
     for subject in subjects:
@@ -320,7 +330,7 @@ def optimise(
     prior: Pool | None,
     *,
     resume: Path | None = None,
-    preview: Callable[[Trained], Image.Image] | None = None,
+    preview: Preview | None = None,
 ) -> Method[dict[str, float]]:
     """AdamW on ``leaves`` (names to tensors, in a fixed order); returns the last step's losses.
 
@@ -362,8 +372,13 @@ def optimise(
         shown = None
         if preview is not None and settings.preview_every and done % settings.preview_every == 0:
             shown = preview(trained)
-        yield Progress("train", done, settings.steps, facts, shown)
-        yield Turn()
+        try:
+            yield Progress("train", done, settings.steps, facts, shown)
+            yield Turn()
+        except GeneratorExit:
+            if resume is not None:
+                checkpoint.save(resume, leaves, optimizer, done, about)
+            raise
     return facts
 
 

@@ -23,7 +23,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method
 from customedit.diffusion.text import CONCEPT, TextContext, Tokens, Weighted
 from customedit.editing.alignment import bare
-from customedit.editing.inversion import Kind, invert
+from customedit.editing.inversion import Inversion, Kind, invert
 from customedit.editing.prompt_to_prompt import STRENGTH, P2PSettings, prompt_to_prompt
 from customedit.editing.sdedit import SDEDIT_STRENGTH, sdedit
 from customedit.errors import InputError
@@ -145,13 +145,14 @@ def edit(
     *,
     mask: Tensor | None = None,
     keep: Path | None = None,
+    inversion: Inversion | None = None,
     record: bool = False,
 ) -> Method[EditResult]:
     """Edit ``image``.
 
     concepts: those that the target prompt may name, with their weights. mask: the user's own, [h,
-    w] in [0, 1]. keep: a folder where inversions are kept and found. record: hand the attention
-    maps back.
+    w] in [0, 1]. keep: a folder where inversions are kept and found. inversion: the source's, made
+    before with equal settings; else it is made here. record: hand the attention maps back.
 
     Raises InputError for prompts and settings that do not fit, naming the field.
     """
@@ -172,15 +173,16 @@ def edit(
     else:
         source = base.text(settings.source_prompt, concepts, "source_prompt")
         p2p = _chosen_p2p(settings, source, target, mask)
-        inversion = yield from invert(
-            base,
-            latents,
-            settings.source_prompt,
-            kind=settings.inversion,
-            steps=settings.steps,
-            guidance=settings.guidance,
-            keep=keep,
-        )
+        if inversion is None:
+            inversion = yield from invert(
+                base,
+                latents,
+                settings.source_prompt,
+                kind=settings.inversion,
+                steps=settings.steps,
+                guidance=settings.guidance,
+                keep=keep,
+            )
         found = yield from prompt_to_prompt(
             base,
             inversion,
