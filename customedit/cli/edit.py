@@ -30,7 +30,10 @@ MaskOption = Annotated[
 ]
 MethodOption = Annotated[str, typer.Option(help="p2p or sdedit.")]
 Steps = Annotated[int, typer.Option(help="DDIM steps.")]
-Guidance = Annotated[float, typer.Option(help="Weight of classifier-free guidance.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(help="Weight of classifier-free guidance; the base's own if left out."),
+]
 InversionOption = Annotated[
     str, typer.Option(help="direct, null-text, negative-prompt or ddim (p2p).")
 ]
@@ -51,7 +54,7 @@ def settings_of(
     method: str,
     strength: float | None,
     steps: int,
-    guidance: float,
+    guidance: float | None,
     seed: int,
     inversion: str,
     blend_word: list[str] | None,
@@ -96,7 +99,7 @@ def edit_command(
     method: MethodOption = "p2p",
     inversion: InversionOption = "direct",
     steps: Steps = 50,
-    guidance: Guidance = 7.5,
+    guidance: Guidance = None,
     seed: Annotated[int, typer.Option(help="For sdedit.")] = 0,
     blend_word: BlendWord = None,
     no_blend: NoBlend = False,
@@ -155,7 +158,7 @@ def sweep_command(
     method: MethodOption = "p2p",
     inversion: InversionOption = "direct",
     steps: Steps = 50,
-    guidance: Guidance = 7.5,
+    guidance: Guidance = None,
     blend_word: BlendWord = None,
     no_blend: NoBlend = False,
     mask: MaskOption = None,

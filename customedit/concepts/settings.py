@@ -64,7 +64,7 @@ class TrainingSettings:
         """The defaults for ``base``, with ``changes``; the bundled base learns in seconds."""
         fitting: dict[str, Any] = {}
         if base.name == "mini":
-            fitting = {"steps": 200, "rate": 1e-4, "class_images": 24, "class_steps": 15}
+            fitting = {"steps": 250, "rate": 2e-4, "class_images": 24, "class_steps": 15}
         if changes.get("way") == "dreambooth":
             fitting["rate"] = 1e-4 if base.name == "mini" else 5e-6
         if changes.get("way") == "textual-inversion":

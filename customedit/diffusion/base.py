@@ -207,6 +207,11 @@ class Base:
         """The side of the square pictures that the base was made for, in pixels."""
         return int(self.unet.config.sample_size) * self.factor
 
+    @property
+    def guidance(self) -> float:
+        """The weight of classifier-free guidance that edits take by default."""
+        return 4.0 if self.name == "mini" else 7.5
+
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) at which a picture of these sides is worked on."""
         return images.fit((width, height), self.multiple, self.side**2)

@@ -31,9 +31,6 @@ from customedit.errors import InputError
 MethodName = Literal["p2p", "sdedit"]
 METHODS: Final = get_args(MethodName)
 
-SOURCE_GUIDANCE: Final = 7.5
-"""Guidance for which null-texts are optimised, and the default of every edit."""
-
 
 @dataclass(frozen=True)
 class EditSettings:
@@ -44,7 +41,7 @@ class EditSettings:
     sdedit higher takes more of the reference. p2p: the expert settings, None for those that
     ``default_p2p`` derives from the prompts. preserve: outside the mask the source's own pixels
     come back at full size; feather: the edge of that mask in source pixels. inversion: how the
-    source is inverted for p2p.
+    source is inverted for p2p. guidance: None for the base's own.
     """
 
     source_prompt: str
@@ -52,7 +49,7 @@ class EditSettings:
     method: MethodName = "p2p"
     strength: float | None = None
     steps: int = 50
-    guidance: float = SOURCE_GUIDANCE
+    guidance: float | None = None
     seed: int = 0
     inversion: Kind = "direct"
     p2p: P2PSettings | None = None
@@ -65,7 +62,7 @@ class EditSettings:
         for name in ("source_prompt", "target_prompt"):
             if not getattr(self, name).strip() and not (name == "source_prompt" and self.drawn):
                 raise InputError(name, "is empty", "say in words what the picture shows")
-        if not 0 <= self.guidance <= 50:
+        if self.guidance is not None and not 0 <= self.guidance <= 50:
             raise InputError("guidance", f"{self.guidance} is not from 0 to 50", "7.5 is usual")
         if not 0 <= self.seed < 2**63:
             raise InputError("seed", f"{self.seed} is not from 0 to 2^63 - 1")
@@ -156,6 +153,8 @@ def edit(
 
     Raises InputError for prompts and settings that do not fit, naming the field.
     """
+    guidance = base.guidance if settings.guidance is None else settings.guidance
+    settings = dataclasses.replace(settings, guidance=guidance)
     target = base.text(settings.target_prompt, concepts, "target_prompt")
     latents = base.encode(image)
     maps = None
@@ -165,7 +164,7 @@ def edit(
             latents,
             target,
             steps=settings.steps,
-            guidance=settings.guidance,
+            guidance=guidance,
             seed=settings.seed,
             strength=SDEDIT_STRENGTH if settings.strength is None else settings.strength,
         )
@@ -180,7 +179,7 @@ def edit(
                 settings.source_prompt,
                 kind=settings.inversion,
                 steps=settings.steps,
-                guidance=settings.guidance,
+                guidance=guidance,
                 keep=keep,
             )
         found = yield from prompt_to_prompt(
@@ -189,7 +188,7 @@ def edit(
             source,
             target,
             settings=p2p,
-            guidance=settings.guidance,
+            guidance=guidance,
             mask=mask,
             record=record,
         )

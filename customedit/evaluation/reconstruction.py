@@ -47,11 +47,14 @@ def measure_kind(
 def main(
     count: Annotated[int, typer.Option(min=1, max=24, help="Sources, evenly taken.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="DDIM steps.")] = 50,
-    guidance: Annotated[float, typer.Option(min=0, help="When drawing again.")] = 7.5,
+    guidance: Annotated[
+        float | None, typer.Option(min=0, help="When drawing again; the base's own if left out.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures here, too.")] = None,
 ) -> None:
     """Measure every kind of inversion on the sample sources (equal pictures count 99 dB)."""
     base, console = Base.load(), Console()
+    guidance = base.guidance if guidance is None else guidance
     sources = list(samples.sources())[:: max(1, 24 // count)][:count]
     told: dict[str, Any] = {"sources": len(sources), "steps": steps, "guidance": guidance}
     for kind in get_args(Kind):

@@ -124,7 +124,7 @@ def invert_once(
         settings.source_prompt,
         kind=settings.inversion,
         steps=settings.steps,
-        guidance=settings.guidance,
+        guidance=base.guidance if settings.guidance is None else settings.guidance,
         keep=keep,
     )
     run(base, method, on_progress)
