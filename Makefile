@@ -48,7 +48,7 @@ fmt: $(READY) ## Format the code and fix what can be fixed
 hooks: $(READY) ## Check every commit before it is made (pre-commit)
 	$(BIN)/pre-commit install
 
-lock: $(READY) ## Renew requirements/ci.txt from pyproject.toml
+lock: $(READY) ## Renew the locks in requirements/ from pyproject.toml
 	$(BIN)/python requirements/lock.py $(TORCH_SPEC) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 mini-train: $(READY) ## Train the bundled base anew (hours; ARGS= for options)
