@@ -46,6 +46,9 @@ Clip = Annotated[
     str | None, typer.Option(help="The CLIP that measures; the bundled one if left out.")
 ]
 
+DinoOption = Annotated[str | None, typer.Option(help="A DINO or DINOv2 that measures, too.")]
+LpipsOption = Annotated[Path | None, typer.Option(help="LPIPS weights that measure, too.")]
+
 
 def settings_of(
     base: Base,
@@ -109,6 +112,8 @@ def edit_command(
     ] = False,
     reference: References = None,
     clip: Clip = None,
+    dino: DinoOption = None,
+    lpips: LpipsOption = None,
     base: console.BaseOption = "mini",
     device: console.DeviceOption = "cpu",
     dtype: console.DtypeOption = "float32",
@@ -137,7 +142,9 @@ def edit_command(
             )
             result = run(model, editing, heard)
         images.write(result.image, out)
-        found = measure(_judge(clip), result, target_prompt, _references(reference))
+        found = measure(
+            _judge(clip), result, target_prompt, _references(reference), **_finer(dino, lpips)
+        )
     told = {"image": str(out), "similarities": found.as_dict(), "recipe": result.recipe}
     shown = "  ".join(f"{k} {v:g}" for k, v in found.as_dict().items() if v is not None)
     console.say(told, [f"{out}  {shown}"], as_json)
@@ -221,6 +228,17 @@ def _judge(clip: str | None) -> Any:
     from customedit.evaluation.similarity import Similarity
 
     return Similarity(clip) if clip else bundled()
+
+
+def _finer(dino: str | None, lpips: Path | None) -> dict[str, Any]:
+    """The measures whose weights were given."""
+    from customedit.evaluation.lpips import Lpips
+    from customedit.evaluation.similarity import Dino
+
+    return {
+        "dino": Dino(dino) if dino else None,
+        "lpips": Lpips(lpips) if lpips else None,
+    }
 
 
 def _references(given: list[Path] | None) -> list[Any]:

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from customedit.diffusion.text import CONCEPT
 from customedit.editing.edit import EditResult
-from customedit.evaluation.similarity import Similarity, psnr, ssim
+from customedit.evaluation.lpips import Lpips
+from customedit.evaluation.similarity import Dino, Similarity, psnr, ssim
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Similarities:
 
     source, text: cosines of CLIP features in [-1, 1]; reference: the same of the edited region with
     the references, None without any; outside_psnr (dB), outside_ssim: outside the edit's mask,
-    against the source as the base's autoencoder gives it, None without a mask or an outside.
+    against the source as the base's autoencoder gives it, None without a mask or an outside;
+    dino: as ``reference`` by DINO's features; lpips: distance of edit and source, 0 if equal; None
+    where their weights were not given.
     """
 
     source: float
@@ -33,6 +36,8 @@ class Similarities:
     reference: float | None = None
     outside_psnr: float | None = None
     outside_ssim: float | None = None
+    dino: float | None = None
+    lpips: float | None = None
 
     def as_dict(self) -> dict[str, float | None]:
         """As plain data, rounded to four places; infinite PSNR (equal pixels) as None."""
@@ -59,6 +64,9 @@ def measure(
     target_prompt: str,
     references: Sequence[Image.Image] = (),
     mask: Tensor | None = None,
+    *,
+    dino: Dino | None = None,
+    lpips: Lpips | None = None,
 ) -> Similarities:
     """The similarities of ``result``, taken on the edit as the model drew it.
 
@@ -77,6 +85,8 @@ def measure(
         reference=judge.reference(edited, references, mask=seen) if references else None,
         outside_psnr=None if outside is None else psnr(edited, source, outside),
         outside_ssim=None if outside is None else ssim(edited, source, outside),
+        dino=None if dino is None or not references else dino.reference(edited, references, seen),
+        lpips=None if lpips is None else lpips.distance(edited, source),
     )
 
 

@@ -152,6 +152,13 @@ class Dino:
         """The cosine of two pictures, in [-1, 1]."""
         return _cosine(*self.images([a, b]))
 
+    def reference(
+        self, edit: Image.Image, references: Sequence[Image.Image], mask: Mask | None = None
+    ) -> float:
+        """As ``Similarity.reference``."""
+        own, *others = self.images([edit if mask is None else cut_out(edit, mask), *references])
+        return sum(_cosine(own, x) for x in others) / len(others)
+
 
 def _check_kind(model: str | Path, *kinds: str) -> None:
     """Refuse a folder that is not there or that holds another kind of model than ``kinds``.

@@ -118,6 +118,8 @@ class Similarities(Record):
     text: float | None = None
     outside_psnr: float | None = None
     outside_ssim: float | None = None
+    dino: float | None = None
+    lpips: float | None = None
 
 
 class EditOutput(Record):

@@ -114,6 +114,8 @@ def test_dino_compares_by_the_first_token(tmp_path: Path) -> None:
     assert dino.similarity(noise(0), noise(1)) == pytest.approx(
         float(vectors[0] @ vectors[1]), abs=1e-5
     )
+    mean = (1 + float(vectors[0] @ vectors[1])) / 2
+    assert dino.reference(noise(0), [noise(0), noise(1)]) == pytest.approx(mean, abs=1e-5)
 
 
 def test_cutting_out_keeps_the_object_on_grey() -> None:
