@@ -1,0 +1,61 @@
+"""Runs one server as a child that does not outlive the process that wanted it.
+
+``python -I -S guard.py COMMAND ...``: standard input is a pipe whose other end the parent holds.
+When it closes, because the parent stopped us or died in whatever way, the child gets SIGTERM and,
+after a while, SIGKILL. Ends with the child's exit status. Uses nothing but the standard library,
+and works where there is no PR_SET_PDEATHSIG; where there is, the child also goes when this process
+is killed itself.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import Final
+
+GRACE_S: Final = 20.0
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def _follow_parent() -> None:
+    """In the child, before it becomes the server: ask for SIGTERM when the guard dies."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def main(command: list[str]) -> int:
+    """Run ``command`` until it ends or standard input closes; gives its exit status."""
+    # An interrupt at the terminal goes to the parent, which decides in what order things stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    parent = os.getppid()
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        close_fds=False,  # the child keeps the folder's lock, too: it is free when all are gone
+        preexec_fn=_follow_parent,
+    )
+    while child.poll() is None and not stopping and os.getppid() == parent:
+        readable, _, _ = select.select([0], [], [], 0.1)
+        if readable and not os.read(0, 64):
+            break
+    if child.poll() is None:
+        child.terminate()
+        deadline = time.monotonic() + GRACE_S
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+    if child.poll() is None:
+        child.kill()
+    status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
