@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from customedit.cli import console
 from customedit.errors import InputError
+
+if TYPE_CHECKING:
+    from customedit.concepts.training import Subject
 
 
 def customize_command(
@@ -23,6 +26,10 @@ def customize_command(
     attribute: Annotated[
         str, typer.Option(help="What of the references to learn; empty for none.")
     ] = "patterned",
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="A second look, learned together: FOLDER:NOUN:TOKEN[:ATTRIBUTE]."),
+    ] = None,
     base: console.BaseOption = "mini",
     way: Annotated[str, typer.Option(help="custom-diffusion or textual-inversion.")] = (
         "custom-diffusion"
@@ -45,22 +52,22 @@ def customize_command(
         pictures = [console.read_image(p, "references") for p in listed(references)]
         from customedit.concepts.prompts import ConceptPrompts
         from customedit.concepts.settings import TrainingSettings
-        from customedit.concepts.training import check_references, customize
+        from customedit.concepts.training import Subject, check_subjects, customize_jointly
         from customedit.diffusion.engine import run
 
-        check_references(pictures)
         if not out.parent.is_dir():
             raise InputError("out", f"{out.parent} is no folder", "make it, or mend the path")
         prompts = ConceptPrompts(token, noun, attribute)
+        subjects = [Subject(pictures, prompts), *(another(given) for given in also or [])]
+        check_subjects(subjects)
         model = console.load_base(base, device, dtype)
         settings = TrainingSettings.of(
             model, way=way, steps=steps, rate=rate, class_images=class_images, seed=seed
         )
         with console.bars(as_json) as heard:
-            method = customize(
+            method = customize_jointly(
                 model,
-                pictures,
-                prompts,
+                subjects,
                 settings,
                 resume=checkpoint,
                 class_cache=console.keeping() / "classes",
@@ -69,13 +76,32 @@ def customize_command(
         concept.save(out)
     final = concept.recipe["final"]
     lines = [
-        f"{out}: {token} learned from {len(pictures)} images in {settings.steps} steps",
-        f"name it in prompts: a photo of a {prompts.thing()}",
+        f"{out}: {', '.join(concept.tokens)} learned from {concept.images} images "
+        f"in {settings.steps} steps",
+        *(f"name it in prompts: a photo of a {s.prompts.thing()}" for s in subjects),
     ]
-    if len(pictures) < 3:
+    if any(len(s.references) < 3 for s in subjects):
         lines.append("fewer than 3 references: the look may hold what they show by chance")
-    told = {"concept": str(out), "token": token, "images": len(pictures), "final": final}
+    told = {
+        "concept": str(out),
+        "tokens": list(concept.tokens),
+        "images": concept.images,
+        "final": final,
+    }
     console.say(told, lines, as_json)
+
+
+def another(given: str) -> Subject:
+    """``FOLDER:NOUN:TOKEN[:ATTRIBUTE]`` as a subject. Raises InputError for anything else."""
+    from customedit.concepts.prompts import ConceptPrompts
+    from customedit.concepts.training import Subject
+
+    parts = given.split(":")
+    if len(parts) not in (3, 4):
+        raise InputError("also", f"{given!r} cannot be read", "write FOLDER:NOUN:TOKEN[:ATTRIBUTE]")
+    folder, noun, token, *attribute = parts
+    pictures = [console.read_image(p, "also") for p in listed([Path(folder)])]
+    return Subject(pictures, ConceptPrompts(token, noun, *(attribute or ["patterned"])))
 
 
 def listed(paths: list[Path]) -> list[Path]:

@@ -23,7 +23,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method
 from customedit.diffusion.text import CONCEPT, TextContext, Tokens, Weighted
 from customedit.editing.alignment import bare
-from customedit.editing.inversion import Inversion, Kind, invert
+from customedit.editing.inversion import Inversion, Kind, empty_text, invert
 from customedit.editing.prompt_to_prompt import STRENGTH, P2PSettings, prompt_to_prompt
 from customedit.editing.sdedit import SDEDIT_STRENGTH, sdedit
 from customedit.errors import InputError
@@ -42,6 +42,8 @@ class EditSettings:
     ``default_p2p`` derives from the prompts. preserve: outside the mask the source's own pixels
     come back at full size; feather: the edge of that mask in source pixels. inversion: how the
     source is inverted for p2p. guidance: None for the base's own.
+    everywhere: the concepts' weights read every row's text, the source's and the empty one, too, as
+    in a model that was customised as a whole; inversions stay the base's.
     """
 
     source_prompt: str
@@ -55,6 +57,7 @@ class EditSettings:
     p2p: P2PSettings | None = None
     preserve: bool = False
     feather: float = 8.0
+    everywhere: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -155,7 +158,9 @@ def edit(
     """
     guidance = base.guidance if settings.guidance is None else settings.guidance
     settings = dataclasses.replace(settings, guidance=guidance)
-    target = base.text(settings.target_prompt, concepts, "target_prompt")
+    everywhere = settings.everywhere
+    target = base.text(settings.target_prompt, concepts, "target_prompt", everywhere=everywhere)
+    reading = concepts if everywhere else ()
     latents = base.encode(image)
     maps = None
     if settings.method == "sdedit":
@@ -167,10 +172,11 @@ def edit(
             guidance=guidance,
             seed=settings.seed,
             strength=SDEDIT_STRENGTH if settings.strength is None else settings.strength,
+            empty=base.text("", reading, everywhere=everywhere),
         )
         where = mask
     else:
-        source = base.text(settings.source_prompt, concepts, "source_prompt")
+        source = base.text(settings.source_prompt, concepts, "source_prompt", everywhere=everywhere)
         p2p = _chosen_p2p(settings, source, target, mask)
         if inversion is None:
             inversion = yield from invert(
@@ -191,6 +197,7 @@ def edit(
             guidance=guidance,
             mask=mask,
             record=record,
+            empty=empty_text(base, inversion, reading),
         )
         edited, where, maps = found.latents, found.mask, found.maps
         settings = dataclasses.replace(settings, p2p=p2p)

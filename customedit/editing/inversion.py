@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.engine import Denoise, Method, Progress, Request, Turn, ask
-from customedit.diffusion.text import TextContext
+from customedit.diffusion.text import TextContext, Weighted
 from customedit.errors import InputError
 
 Kind = Literal["direct", "null-text", "negative-prompt", "ddim"]
@@ -202,11 +202,15 @@ def unconditional(base: Base, inversion: Inversion, step: int, empty: TextContex
     return empty
 
 
-def empty_text(base: Base, inversion: Inversion) -> TextContext:
-    """The unconditional text: the source prompt for negative-prompt (arXiv 2305.16807)."""
-    if inversion.kind == "negative-prompt":
-        return base.text(inversion.prompt, field="source_prompt")
-    return base.text("")
+def empty_text(
+    base: Base, inversion: Inversion, everywhere: Sequence[Weighted] = ()
+) -> TextContext:
+    """The unconditional text: the source prompt for negative-prompt (arXiv 2305.16807).
+
+    everywhere: concepts whose weights read it, too.
+    """
+    words = inversion.prompt if inversion.kind == "negative-prompt" else ""
+    return base.text(words, everywhere, "source_prompt", everywhere=bool(everywhere))
 
 
 def reconstruct(

@@ -239,11 +239,13 @@ def prompt_to_prompt(
     guidance: float = 7.5,
     mask: Tensor | None = None,
     record: bool = False,
+    empty: TextContext | None = None,
 ) -> Method[P2PResult]:
     """Edit the picture that was inverted.
 
     source, target: the two prompts' contexts, made with equal lists of concepts. mask: a user's
-    own, [height, width] in [0, 1], for ``blend_over="mask"``. record: hand the maps back.
+    own, [height, width] in [0, 1], for ``blend_over="mask"``. record: hand the maps back. empty:
+    the unconditional text, None for the base's own.
 
     With direct inversion (arXiv 2310.01506) the source row lies on the stored trajectory at every
     step, so it needs no unconditional row and comes out as it went in: three rows instead of four.
@@ -259,7 +261,7 @@ def prompt_to_prompt(
     region = Region(settings, source.tokens, target.tokens, size, mask)
     direct = inversion.kind == "direct"
     watched = record or bool(region.columns)
-    empty = empty_text(base, inversion)
+    empty = empty or empty_text(base, inversion)
     x_source, x_target = inversion.noise.to(base.device), inversion.noise.to(base.device)
     total: Tensor | None = None
     for k, (time, to) in enumerate(base.schedule.downwards(steps)):

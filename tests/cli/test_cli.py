@@ -48,6 +48,21 @@ def test_a_concept_file_is_shown(run: CliRunner, concept: Path) -> None:
     assert told["tokens"] == ["<look>"] and told["images"] == 3 and told["layers"] > 0
 
 
+def test_two_looks_are_learned_together(run: CliRunner, tmp_path: Path) -> None:
+    first, second = samples.looks()[:2]
+    also = f"{second.images[0].parent}:{second.noun}:<second>"
+    args = [
+        "customize", str(first.images[0].parent), "--noun", first.noun, "--token", "<first>",
+        "--steps", "2", "--class-images", "1", "-o", str(tmp_path / "two.safetensors"),
+    ]  # fmt: skip
+    done = run.invoke(app, [*args, "--also", also, "--json"])
+    assert done.exit_code == 0, done.output
+    assert set(Concept.load(tmp_path / "two.safetensors").tokens) == {"<first>", "<second>"}
+    assert json.loads(done.stdout)["images"] == len(first.images) + len(second.images)
+    done = run.invoke(app, [*args, "--also", "somewhere"])
+    assert done.exit_code == 2 and "FOLDER:NOUN:TOKEN" in done.stderr
+
+
 def test_the_edit_of_the_readme(run: CliRunner, concept: Path, tmp_path: Path) -> None:
     source = next(s for s in samples.sources() if s.noun == "cup")
     out = tmp_path / "out.png"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -91,3 +93,30 @@ def test_an_unknown_concept_is_named(base: Base, picture: Image.Image) -> None:
     settings = EditSettings(SOURCE, "a photo of a <b> cup", steps=2)
     with pytest.raises(InputError, match=r"target_prompt: names <b>.*given: <a>"):
         run(base, edit(base, picture, settings, [Weighted(Word(base, "<a>"))]))
+
+
+@pytest.mark.parametrize("method", ["p2p", "sdedit"])
+def test_everywhere_is_the_whole_model_customised(
+    method: str, base: Base, picture: Image.Image
+) -> None:
+    """A concept that changes weights acts without its token, and as a customised model would."""
+    word = Word(base, "<a>")
+    layer = base.layers[0]
+    for part, name in ((word.keys, "to_k"), (word.values, "to_v")):
+        weight = base.weights[f"{layer}.{name}.weight"]
+        part[layer] = weight + 0.2 * torch.randn(
+            weight.shape, generator=torch.Generator().manual_seed(1)
+        )
+    common = {"method": method, "steps": 4, "seed": 3}
+    plain = run(base, edit(base, picture, EditSettings(SOURCE, TARGET, **common), [Weighted(word)]))
+    settings = EditSettings(SOURCE, TARGET, everywhere=True, **common)
+    acted = run(base, edit(base, picture, settings, [Weighted(word)]))
+    unnamed = run(base, edit(base, picture, EditSettings(SOURCE, TARGET, **common)))
+    assert torch.equal(plain.latents, unnamed.latents)
+    assert not torch.allclose(acted.latents, plain.latents, atol=1e-3)
+    if method == "sdedit":  # and the like of a base with these weights put in
+        other = copy.deepcopy(base)
+        for part, name in ((word.keys, "to_k"), (word.values, "to_v")):
+            other.weights[f"{layer}.{name}.weight"].data.copy_(part[layer])
+        whole = run(other, edit(other, picture, EditSettings(SOURCE, TARGET, **common)))
+        assert torch.allclose(acted.latents, whole.latents, atol=1e-4)
