@@ -106,6 +106,10 @@ class Ticket(Generic[T]):
         """Whether it has a result or an error."""
         return self._finished.is_set()
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is done, ``timeout`` seconds at most; gives whether it is."""
+        return self._finished.wait(timeout)
+
     def cancel(self) -> None:
         """Stop it at its next yield; safe from any thread."""
         self._stop = Cancelled("cancelled by its caller")
