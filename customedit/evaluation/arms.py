@@ -16,6 +16,9 @@ from customedit.mini import samples
 
 STRENGTHS: Final = (0.2, 0.4, 0.6, 0.8)
 
+LOOKS: Final = ("plaid", "scales", "leopard", "waves")
+"""The looks that comparisons are made with."""
+
 
 @dataclass(frozen=True)
 class Arm:

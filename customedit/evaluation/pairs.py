@@ -28,24 +28,21 @@ from customedit.diffusion.engine import Engine, Progress, run
 from customedit.diffusion.text import Weighted
 from customedit.editing.edit import EditResult, EditSettings, edit
 from customedit.editing.prompt_to_prompt import P2PSettings
+from customedit.evaluation.arms import LOOKS
+from customedit.evaluation.kept import keep_rows, kept, kept_concept
 from customedit.evaluation.measure import Similarities, bundled, mask_tensor, measure
 from customedit.evaluation.similarity import Similarity
 from customedit.mini import samples
-
-LOOKS = ("plaid", "scales", "leopard", "waves")
-"""Looks of the fixed comparison."""
 
 
 def learn(base: Base, look: samples.Look, folder: Path, steps: int | None = None) -> Concept:
     """The concept of ``look`` with default settings, trained once into ``folder``."""
     file = folder / f"{look.name.replace(' ', '-')}.safetensors"
-    if file.exists():
-        concept = Concept.load(file)
-        if concept.base == base.fingerprint:
-            return concept
+    settings = TrainingSettings.of(base, steps=steps)
+    if (before := kept_concept(base, file, settings)) is not None:
+        return before
     references = [Image.open(p).convert("RGB") for p in look.images]
     prompts = ConceptPrompts(look.token, look.noun, look.attribute)
-    settings = TrainingSettings.of(base, steps=steps)
     concept = run(base, customize(base, references, prompts, settings, class_cache=folder))
     concept.save(file)
     return concept
@@ -161,8 +158,15 @@ def main(
     rows: list[dict[str, Any]] = []
     for look in chosen:
         file = out / f"{look.name.replace(' ', '-')}-{steps}.json"
-        if file.exists():
-            rows += json.loads(file.read_text())
+        about = {
+            "base": base.fingerprint,
+            "training": dataclasses.asdict(TrainingSettings.of(base, steps=training_steps)),
+            "guidance": base.guidance,
+            "p2p": dataclasses.asdict(P2PSettings()),
+            "sources": sources,
+        }
+        if (before := kept(file, about)) is not None:
+            rows += before
             continue
         concept = learn(base, look, out, training_steps)
         found, results = compare(
@@ -170,7 +174,7 @@ def main(
             keep=out / "inversions",
         )  # fmt: skip
         sheet(results).save(out / f"{look.name.replace(' ', '-')}.png")
-        file.write_text(json.dumps(found, indent=1) + "\n")
+        keep_rows(file, about, found)
         rows += found
         console.print(look.name, summary(found))
     told = {"summary": summary(rows), "steps": steps, "rows": rows}

@@ -8,6 +8,7 @@ reckoned from the rows, whichever way they fall.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 from collections.abc import Callable, Sequence
@@ -26,7 +27,9 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Progress, run
 from customedit.diffusion.text import Weighted
 from customedit.editing.edit import edit
-from customedit.evaluation.arms import ARMS, Arm
+from customedit.editing.prompt_to_prompt import P2PSettings
+from customedit.evaluation.arms import ARMS, LOOKS, Arm
+from customedit.evaluation.kept import keep_rows, kept, kept_concept
 from customedit.evaluation.measure import mask_tensor, measure
 from customedit.evaluation.pages import page
 from customedit.evaluation.similarity import Similarity
@@ -48,8 +51,9 @@ class Plan:
 
     @classmethod
     def whole(cls) -> Plan:
-        """Four looks on every third source, everything by default."""
-        return cls(samples.looks()[:4], samples.sources()[::3])
+        """Four looks on every fourth source; 25 DDIM steps, so that hours suffice."""
+        looks = tuple(x for x in samples.looks() if x.name in LOOKS)
+        return cls(looks, samples.sources()[::4], steps=25)
 
     @classmethod
     def quick(cls) -> Plan:
@@ -78,11 +82,12 @@ def learned(
         method = dreambooth(base, references, prompts, settings, resume=file, class_cache=cache)
         return run(base, method, heard)
     file = folder / f"{name}.safetensors"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        made = customize(base, references, prompts, settings, class_cache=cache)
-        run(base, made, heard).save(file)
-    return base, Concept.load(file, base.weights)
+    if (before := kept_concept(base, file, settings)) is not None:
+        return base, before
+    file.parent.mkdir(parents=True, exist_ok=True)
+    made = run(base, customize(base, references, prompts, settings, class_cache=cache), heard)
+    made.save(file)
+    return base, made
 
 
 def run_cell(
@@ -96,8 +101,9 @@ def run_cell(
 ) -> list[Row]:
     """All edits of one arm with one look, or the rows that are kept of them."""
     file = folder / "cells" / f"{arm.name} {look.name}.json".replace(" ", "-")
-    if file.exists():
-        return json.loads(file.read_text())
+    about = about_cell(base, arm, plan)
+    if (before := kept(file, about)) is not None:
+        return before
     model, concept = learned(base, arm, look, plan, folder / "concepts", heard)
     references = [Image.open(p).convert("RGB") for p in look.images]
     engine = Engine(model, max_rows=24)
@@ -125,11 +131,21 @@ def run_cell(
         tiles.append(result.working)
     (folder / "grids").mkdir(parents=True, exist_ok=True)
     grid(tiles, len(arm.strengths)).save(folder / "grids" / file.with_suffix(".png").name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(rows, indent=1) + "\n")
-    part.replace(file)
+    keep_rows(file, about, rows)
     return rows
+
+
+def about_cell(base: Base, arm: Arm, plan: Plan) -> Row:
+    """What decides the rows of a cell."""
+    return {
+        "base": base.fingerprint,
+        "arm": dataclasses.asdict(arm),
+        "training": dataclasses.asdict(settings_of(base, arm, plan)),
+        "guidance": base.guidance,
+        "p2p": dataclasses.asdict(P2PSettings()),
+        "steps": plan.steps,
+        "sources": [s.name for s in plan.sources],
+    }
 
 
 def grid(tiles: Sequence[Image.Image], columns: int) -> Image.Image:

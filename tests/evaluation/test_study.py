@@ -74,8 +74,11 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
     assert "| word swap |" in page and (tmp_path / "study-sdedit.svg").read_text().count("<circle")
     kept = tmp_path / "cells" / "Custom-Diffusion-plaid.json"
     changed = json.loads(kept.read_text())
-    changed[0]["source"] = 0.1234
+    changed["rows"][0]["source"] = 0.1234
     kept.write_text(json.dumps(changed))
     again = study(base, judge, plan, tmp_path)  # what is kept is not done again
     assert again[0]["source"] == 0.1234 and again[1:] == rows[1:]
+    changed["about"]["guidance"] = 2.5
+    kept.write_text(json.dumps(changed))
+    assert study(base, judge, plan, tmp_path) == rows  # measured under other settings: done again
     assert Image.open(tmp_path / "grids" / "Custom-Diffusion-plaid.png").width == 4 * 128
