@@ -1,8 +1,8 @@
 """How fast the method is, side by side in one run: ``python benchmarks/method.py --base mini``.
 
 Ratios of things timed in turns on one machine: a Prompt-to-Prompt step against a plain diffusers
-UNet call of as many rows; many edits with as many concepts together against one after another; a
-training step against a plain one. ``--base sd14-random`` has Stable Diffusion 1.4's shapes with
+UNet call of as many rows; many edits with as many concepts together against one after another; the
+steps of a training. ``--base sd14-random`` has Stable Diffusion 1.4's shapes with
 random weights: speed does not care. Seconds are of this machine, which the report names.
 """
 
@@ -211,6 +211,22 @@ def rows_times(base: Base, repeats: int) -> dict[str, float]:
     return {name: statistics.median(v) / int(name) for name, v in found.items()}
 
 
+def training(base: Base, steps: int) -> dict[str, float]:
+    """Training steps in a second, of two references and two class images; not the first."""
+    look = samples.looks()[0]
+    references = [Image.open(p).convert("RGB") for p in look.images]
+    prompts = ConceptPrompts("<a>", look.noun, look.attribute)
+    settings = TrainingSettings.of(base, steps=steps + 1, class_images=2, class_steps=1, crops=1)
+    marks: list[float] = []
+
+    def heard(progress: Progress) -> None:
+        if progress.phase == "train":
+            marks.append(clock(base))
+
+    run(base, customize(base, references, prompts, settings), heard)
+    return {"steps": steps, "steps_per_s": steps / (marks[-1] - marks[0])}
+
+
 def whole(base: Base) -> dict[str, float]:
     """Seconds that the defaults take: a customization and an edit with direct inversion."""
     look = samples.looks()[0]
@@ -247,6 +263,7 @@ def main(
         "machine": machine(),
         "step": step_times(model, repeats),
         "together": together(model, edits, steps, max(1, repeats // 2)),
+        "training": training(model, steps),
         "seconds_per_row_by_rows": rows_times(model, repeats),
     }
     if defaults:
