@@ -1,0 +1,15 @@
+#!/bin/sh
+# Makes what the service needs before it starts: the bucket, and one API key of the tenant
+# `default`, written to /keys/default once. Run again, it changes nothing.
+set -eu
+umask 077
+
+python -c '
+from customedit.platform.settings import Settings
+from customedit.platform.storage import Storage
+Storage(Settings.of_environment()).bucket()
+'
+if [ ! -s /keys/default ]; then
+    customedit keys create --tenant default --name compose > /keys/new
+    mv /keys/new /keys/default
+fi

@@ -1,0 +1,258 @@
+"""The manifests: built by kustomize, checked against Kubernetes' schemas and our own rules."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from customedit.platform import doorbell
+from customedit.platform.settings import Settings
+
+VERSIONS = ("1.30", "1.37")
+"""The oldest that is served (it knows `preStop.sleep`), and the newest whose schemas are there."""
+
+CUSTOM = {
+    "ScaledObject": "keda.sh/v1alpha1",
+    "TriggerAuthentication": "keda.sh/v1alpha1",
+    "PodMonitor": "monitoring.coreos.com/v1",
+    "PrometheusRule": "monitoring.coreos.com/v1",
+}
+WORKLOADS = ("Deployment", "StatefulSet", "Job")
+
+
+def of_kind(objects: list[Any], *kinds: str) -> dict[str, Any]:
+    return {o["metadata"]["name"]: o for o in objects if o["kind"] in kinds}
+
+
+def pods(objects: list[Any]) -> dict[str, Any]:
+    return {name: o["spec"]["template"] for name, o in of_kind(objects, *WORKLOADS).items()}
+
+
+def containers(objects: list[Any]) -> Iterator[tuple[str, Any]]:
+    for name, pod in pods(objects).items():
+        assert "initContainers" not in pod["spec"]
+        for container in pod["spec"]["containers"]:
+            yield name, container
+
+
+def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    if any(labels.get(k) != v for k, v in selector.get("matchLabels", {}).items()):
+        return False
+    rules = selector.get("matchExpressions", [])
+    assert all(rule["operator"] == "In" for rule in rules)
+    return all(labels.get(rule["key"]) in rule["values"] for rule in rules)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_meets_kubernetes_own_schema(overlay: list[Any], version: str) -> None:
+    checked = 0
+    for item in overlay:
+        if item["kind"] in CUSTOM:
+            assert item["apiVersion"] == CUSTOM[item["kind"]]
+        else:
+            kubernetes_validate.validate(item, version, strict=True)
+            checked += 1
+    assert checked > 10
+
+
+def test_a_wrong_manifest_would_be_refused(overlay: list[Any]) -> None:
+    (api,) = (o for n, o in of_kind(overlay, "Deployment").items() if n == "customedit-api")
+    wrong = {**api, "spec": {**api["spec"], "replica": 2}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
+
+
+def test_names_are_unique_and_in_one_namespace(overlay: list[Any]) -> None:
+    named = [(o["kind"], o["metadata"]["name"]) for o in overlay]
+    assert len(set(named)) == len(named)
+    spaces = {o["metadata"].get("namespace") for o in overlay if o["kind"] != "Namespace"}
+    assert spaces == {"customedit"}
+
+
+def test_pods_may_do_no_more_than_they_need(overlay: list[Any]) -> None:
+    for name, pod in pods(overlay).items():
+        spec = pod["spec"]
+        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["enableServiceLinks"] is False, name
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["runAsUser"] > 0, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not any("hostPath" in volume for volume in spec["volumes"]), name
+    for name, container in containers(overlay):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, name
+        assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), name
+        assert "memory" in container["resources"]["limits"], name
+    (space,) = of_kind(overlay, "Namespace").values()
+    assert space["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_accounts_exist_and_have_no_token(overlay: list[Any]) -> None:
+    accounts = of_kind(overlay, "ServiceAccount")
+    assert all(a["automountServiceAccountToken"] is False for a in accounts.values())
+    used = {p["spec"].get("serviceAccountName") for p in pods(overlay).values()} - {None}
+    assert used == set(accounts)
+
+
+def test_images_have_a_version(overlay: list[Any]) -> None:
+    for name, container in containers(overlay):
+        image, _, tag = container["image"].partition("@")[0].rpartition(":")
+        assert image and any(c.isdigit() for c in tag) and tag != "latest", name
+
+
+def test_api_and_workers_have_their_probes(overlay: list[Any]) -> None:
+    for name, container in containers(overlay):
+        if not name.startswith(("customedit-api", "customedit-worker")):
+            continue
+        ports = {p["name"] for p in container["ports"]}
+        for probe, path in (("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
+            assert container[probe]["httpGet"]["path"] == path, name
+            assert container[probe]["httpGet"]["port"] in ports, name
+        start = container["startupProbe"]
+        assert start["httpGet"]["port"] in ports
+        if "worker" in name:  # the base may have to be fetched
+            assert start["periodSeconds"] * start["failureThreshold"] >= 600
+
+
+def test_workers_may_drain_before_they_are_killed(overlay: list[Any]) -> None:
+    settings = Settings()
+    for name, pod in pods(overlay).items():
+        grace = pod["spec"].get("terminationGracePeriodSeconds", 30)
+        if "worker" in name:
+            assert grace >= settings.drain_seconds + 30, name
+
+
+def test_each_budget_and_service_meets_exactly_its_pods(overlay: list[Any]) -> None:
+    labels = {n: p["metadata"]["labels"] for n, p in pods(overlay).items()}
+    for name, budget in of_kind(overlay, "PodDisruptionBudget").items():
+        assert [n for n, own in labels.items() if matches(budget["spec"]["selector"], own)] == [
+            name
+        ]
+    assert {n for n in labels if n.startswith(("customedit-api", "customedit-worker"))} == set(
+        of_kind(overlay, "PodDisruptionBudget")
+    )
+    for name, service in of_kind(overlay, "Service").items():
+        selector = {"matchLabels": service["spec"]["selector"]}
+        assert [n for n, own in labels.items() if matches(selector, own)] == [name]
+    for name, item in of_kind(overlay, "Deployment", "StatefulSet").items():
+        assert [n for n, own in labels.items() if matches(item["spec"]["selector"], own)] == [name]
+
+
+def test_pods_are_spread(overlay: list[Any]) -> None:
+    for name, item in of_kind(overlay, "Deployment").items():
+        template = item["spec"]["template"]
+        spread = template["spec"]["topologySpreadConstraints"]
+        assert {s["topologyKey"] for s in spread} == {
+            "kubernetes.io/hostname",
+            "topology.kubernetes.io/zone",
+        }
+        own = template["metadata"]["labels"]
+        assert all(matches(s["labelSelector"], own) for s in spread), name
+
+
+def test_network_is_closed_but_for_what_is_said(overlay: list[Any]) -> None:
+    policies = of_kind(overlay, "NetworkPolicy")
+    assert policies["default-deny"]["spec"] == {
+        "podSelector": {},
+        "policyTypes": ["Ingress", "Egress"],
+    }
+    for name, policy in policies.items():
+        if name == "default-deny":
+            continue
+        spec = policy["spec"]
+        for rule in [*spec.get("ingress", []), *spec.get("egress", [])]:
+            assert rule.get("ports"), name
+            peers = rule.get("to") or rule.get("from")
+            assert peers and all(peers), name
+            for peer in peers:  # the whole internet only without its private part
+                block = peer.get("ipBlock", {})
+                if block.get("cidr") == "0.0.0.0/0":
+                    private = {"10.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"}
+                    assert private <= set(block["except"])
+
+
+def test_open_policies_name_pods_that_exist(overlay: list[Any]) -> None:
+    labels = [p["metadata"]["labels"] for p in pods(overlay).values()]
+    for name, policy in of_kind(overlay, "NetworkPolicy").items():
+        assert any(matches(policy["spec"]["podSelector"], own) for own in labels), name
+
+
+def test_secrets_come_by_reference(overlay: list[Any]) -> None:
+    for config in of_kind(overlay, "ConfigMap").values():
+        assert not any("SECRET" in n or "PASSWORD" in n or "REDIS" in n for n in config["data"])
+    for name, container in containers(overlay):
+        for variable in container.get("env", []):
+            secret = any(s in variable["name"] for s in ("SECRET", "PASSWORD", "ACCESS_KEY"))
+            assert not secret or "secretKeyRef" in variable["valueFrom"], name
+    for name, pod in pods(overlay).items():
+        if name.startswith(("customedit-api", "customedit-worker")):
+            (container,) = pod["spec"]["containers"]
+            sources = [next(iter(source)) for source in container["envFrom"]]
+            assert sources == ["configMapRef", "secretRef"], name
+
+
+def test_every_referred_config_and_secret_is_made_or_told(overlay: list[Any]) -> None:
+    made = set(of_kind(overlay, "ConfigMap", "Secret"))
+    told = {"customedit-secrets", "customedit-keda"}  # production: made elsewhere
+    production = bool(of_kind(overlay, "ScaledObject"))
+    for _, container in containers(overlay):
+        for source in container.get("envFrom", []):
+            (reference,) = source.values()
+            assert reference["name"] in made | (told if production else set())
+
+
+# where there are GPUs and KEDA
+
+
+def test_every_kind_of_job_has_a_group_of_workers(production: list[Any]) -> None:
+    taken: list[str] = []
+    for name, container in containers(production):
+        if "worker" in name:
+            env = {v["name"]: v.get("value") for v in container["env"]}
+            taken += env["CUSTOMEDIT_WORKER_QUEUES"].split(",")
+            assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert sorted(taken) == sorted(Settings().worker_queues.split(","))
+
+
+def test_groups_scale_by_the_lists_of_their_own_queues(production: list[Any]) -> None:
+    deployments = of_kind(production, "Deployment")
+    scaled = of_kind(production, "ScaledObject")
+    assert len(scaled) == 2
+    for item in scaled.values():
+        target = deployments[item["spec"]["scaleTargetRef"]["name"]]
+        (container,) = target["spec"]["template"]["spec"]["containers"]
+        env = {v["name"]: v.get("value") for v in container["env"]}
+        kinds = env["CUSTOMEDIT_WORKER_QUEUES"].split(",")
+        triggers = item["spec"]["triggers"]
+        lists = [t["metadata"]["listName"] for t in triggers if t["type"] == "redis"]
+        assert lists == [doorbell.queue(Settings(), kind) for kind in kinds]
+        (query,) = [t["metadata"]["query"] for t in triggers if t["type"] == "prometheus"]
+        assert f'kind=~"{"|".join(kinds)}"' in query
+        assert "replicas" not in target["spec"]  # or each apply would undo the scaling
+
+
+def test_redis_triggers_authenticate(production: list[Any]) -> None:
+    known = of_kind(production, "TriggerAuthentication")
+    for item in of_kind(production, "ScaledObject").values():
+        for trigger in item["spec"]["triggers"]:
+            if trigger["type"] == "redis":
+                assert trigger["authenticationRef"]["name"] in known
+
+
+def test_one_edit_worker_always_stands_ready(production: list[Any]) -> None:
+    scaled = of_kind(production, "ScaledObject")
+    least = {name: item["spec"]["minReplicaCount"] for name, item in scaled.items()}
+    assert least == {"customedit-worker-customize": 0, "customedit-worker-edit": 1}
+
+
+def test_the_front_door_leads_to_the_api_alone(production: list[Any]) -> None:
+    (ingress,) = of_kind(production, "Ingress").values()
+    (rule,) = ingress["spec"]["rules"]
+    paths = {p["path"]: p["backend"]["service"]["name"] for p in rule["http"]["paths"]}
+    assert set(paths.values()) == {"customedit-api"}
+    assert not any("/metrics".startswith(path) for path in paths)
+    assert ingress["spec"]["tls"][0]["hosts"] == [rule["host"]]
