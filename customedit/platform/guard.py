@@ -1,10 +1,11 @@
 """Runs one server as a child that does not outlive the process that wanted it.
 
-``python -I -S guard.py COMMAND ...``: standard input is a pipe whose other end the parent holds.
-When it closes, because the parent stopped us or died in whatever way, the child gets SIGTERM and,
-after a while, SIGKILL. Ends with the child's exit status. Uses nothing but the standard library,
-and works where there is no PR_SET_PDEATHSIG; where there is, the child also goes when this process
-is killed itself.
+``python -I -S guard.py GRACE_S COMMAND ...``: standard input is a pipe whose other end the parent
+holds. When it closes, because the parent stopped us or died in whatever way, the child gets SIGTERM
+and, ``GRACE_S`` seconds later, SIGKILL. Ends with the child's exit status, and leaves its process
+id in ``server.pid`` of the working directory. Uses nothing but the
+standard library, and works where there is no PR_SET_PDEATHSIG; where there is, the child also goes
+when this process is killed itself.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import time
 from typing import Final
 
-GRACE_S: Final = 20.0
+PID: Final = "server.pid"
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -29,7 +30,7 @@ def _follow_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def main(command: list[str]) -> int:
+def main(grace_s: float, command: list[str]) -> int:
     """Run ``command`` until it ends or standard input closes; gives its exit status."""
     # An interrupt at the terminal goes to the parent, which decides in what order things stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -42,13 +43,15 @@ def main(command: list[str]) -> int:
         close_fds=False,  # the child keeps the folder's lock, too: it is free when all are gone
         preexec_fn=_follow_parent,
     )
+    with open(PID, "w") as file:
+        file.write(str(child.pid))
     while child.poll() is None and not stopping and os.getppid() == parent:
         readable, _, _ = select.select([0], [], [], 0.1)
         if readable and not os.read(0, 64):
             break
     if child.poll() is None:
         child.terminate()
-        deadline = time.monotonic() + GRACE_S
+        deadline = time.monotonic() + grace_s
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
     if child.poll() is None:
@@ -58,4 +61,4 @@ def main(command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))
