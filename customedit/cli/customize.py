@@ -11,7 +11,7 @@ from customedit.cli import console
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
-    from customedit.concepts.training import Subject
+    from customedit.concepts.pools import Subject
 
 
 def customize_command(
@@ -50,9 +50,10 @@ def customize_command(
     """Learn a look from reference images and write it as a concept file."""
     with console.mendable():
         pictures = [console.read_image(p, "references") for p in listed(references)]
+        from customedit.concepts.pools import Subject, check_subjects
         from customedit.concepts.prompts import ConceptPrompts
         from customedit.concepts.settings import TrainingSettings
-        from customedit.concepts.training import Subject, check_subjects, customize_jointly
+        from customedit.concepts.training import customize_jointly
         from customedit.diffusion.engine import run
 
         if not out.parent.is_dir():
@@ -93,8 +94,8 @@ def customize_command(
 
 def another(given: str) -> Subject:
     """``FOLDER:NOUN:TOKEN[:ATTRIBUTE]`` as a subject. Raises InputError for anything else."""
+    from customedit.concepts.pools import Subject
     from customedit.concepts.prompts import ConceptPrompts
-    from customedit.concepts.training import Subject
 
     parts = given.split(":")
     if len(parts) not in (3, 4):

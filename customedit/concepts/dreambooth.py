@@ -15,16 +15,10 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from customedit.concepts.concept import Concept
+from customedit.concepts.pools import Subject, check_subjects, pools
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import (
-    Subject,
-    Trained,
-    check_subjects,
-    initial_vector,
-    optimise,
-    pools,
-)
+from customedit.concepts.training import Trained, initial_vector, optimise
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
 

@@ -22,9 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from customedit.concepts import checkpoint
-from customedit.concepts.augmentation import Crop, crop, whole
 from customedit.concepts.concept import Concept
-from customedit.concepts.prior import class_images
+from customedit.concepts.pools import Pool, Subject, check_subjects, pools
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
@@ -34,8 +33,6 @@ from customedit.errors import InputError, TrainingError
 
 RARE: Final = "ktn"
 """The rare word whose embedding V* starts from, in Stable Diffusion's vocabulary."""
-
-FEWEST, MOST = 1, 20
 
 Preview: TypeAlias = Callable[["Trained"], Image.Image | None]
 """Shows a training: a picture for its progress, or None from one that draws it elsewhere."""
@@ -87,14 +84,6 @@ def initial_vector(base: Base, prompts: ConceptPrompts, word: str | None) -> Ten
     raise AssertionError("the last candidate always serves")
 
 
-def check_references(references: Sequence[Image.Image]) -> None:
-    """Raises InputError for too few or too many."""
-    if not FEWEST <= len(references) <= MOST:
-        raise InputError(
-            "references", f"{len(references)} images", f"give {FEWEST} to {MOST}, 3 to 6 are best"
-        )
-
-
 def trained_text(base: Base, trained: Trained, prompt: str) -> TextContext:
     """The context of ``prompt`` with gradients into ``trained``.
 
@@ -115,61 +104,6 @@ def trained_text(base: Base, trained: Trained, prompt: str) -> TextContext:
     return TextContext(
         prompt, states, projected(trained.keys, "to_k"), projected(trained.values, "to_v")
     )
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Pictures as the training sees them, encoded once.
-
-    latents: [n, C, h, w]; masks: [n, h, w], 1 where the loss counts; texts: the prompt of each.
-    """
-
-    latents: Tensor
-    masks: Tensor
-    texts: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls, base: Base, crops: Sequence[Crop], prompts: ConceptPrompts, batch: int = 4
-    ) -> Method[Pool]:
-        """Encode ``crops``, whose prompts tell their framing; a turn for others each ``batch``."""
-        pixels = torch.from_numpy(np.stack([c.pixels for c in crops]))
-        parts = []
-        for part in pixels.split(batch):
-            parts.append(base.encode_pixels(part))
-            yield Turn()
-        latents = torch.cat(parts)
-        masks = torch.from_numpy(np.stack([c.mask for c in crops])).to(latents.device)
-        return cls(latents, masks, tuple(prompts.instance(c.prefix) for c in crops))
-
-    @classmethod
-    def join(cls, pools: Sequence[Pool]) -> Pool:
-        """Several as one."""
-        return cls(
-            torch.cat([p.latents for p in pools]),
-            torch.cat([p.masks for p in pools]),
-            tuple(t for p in pools for t in p.texts),
-        )
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What one concept is learned from: its references and its words."""
-
-    references: Sequence[Image.Image]
-    prompts: ConceptPrompts
-
-
-def reference_pool(base: Base, subject: Subject, settings: TrainingSettings) -> Method[Pool]:
-    """The framings of the references that training draws from; each reference also whole."""
-    rng = np.random.default_rng([settings.seed, 1])
-    crops: list[Crop] = []
-    for image in subject.references:
-        crops.append(whole(image, base.side, base.factor))
-        if settings.augment_crops:
-            more = range(settings.crops - 1)
-            crops += [crop(image, base.side, base.factor, rng) for _ in more]
-    return (yield from Pool.of(base, crops, subject.prompts))
 
 
 def masked_loss(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -276,48 +210,6 @@ def customize_jointly(
         base, trained, trained.named, about, settings, pool, prior, resume=resume, preview=preview
     )
     return finish(base, trained, subjects, settings, facts)
-
-
-def check_subjects(subjects: Sequence[Subject]) -> None:
-    """Raises InputError for no subjects, tokens of one name, too few or too many references."""
-    tokens = [s.prompts.token for s in subjects]
-    if not tokens or len(set(tokens)) < len(tokens):
-        raise InputError(
-            "token", f"given are {', '.join(tokens) or 'none'}", "one for each subject"
-        )
-    for subject in subjects:
-        check_references(subject.references)
-
-
-def pools(
-    base: Base, subjects: Sequence[Subject], settings: TrainingSettings, cache: Path | None
-) -> Method[tuple[Pool, Pool | None]]:
-    """The references' framings, and the class images of prior preservation if they are wanted."""
-    own = []
-    for number, subject in enumerate(subjects):
-        own.append((yield from reference_pool(base, subject, settings)))
-        yield Progress("encode", number + 1, len(subjects))
-    priors = []
-    for subject in subjects:
-        found = yield from prior_pool(base, subject.prompts, settings, cache)
-        priors += [found] if found is not None else []
-    return Pool.join(own), Pool.join(priors) if priors else None
-
-
-def prior_pool(
-    base: Base, prompts: ConceptPrompts, settings: TrainingSettings, cache: Path | None
-) -> Method[Pool | None]:
-    """The class images of prior preservation, None if the settings want none."""
-    if (
-        not settings.class_images
-        or not settings.prior_weight
-        or settings.way == "textual-inversion"
-    ):
-        return None
-    latents = yield from class_images(
-        base, prompts.class_prompt(), settings.class_images, settings.class_steps, cache
-    )
-    return Pool(latents, torch.ones_like(latents[:, 0]), (prompts.class_prompt(),) * len(latents))
 
 
 def optimise(

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from customedit.concepts import training
+from customedit.concepts import pools, training
 from customedit.concepts.augmentation import crop, whole
 from customedit.concepts.concept import Concept
+from customedit.concepts.pools import Subject
 from customedit.concepts.prior import class_images
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import (
-    Subject,
     Trained,
     customize,
     customize_jointly,
@@ -144,7 +144,7 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
     pool = run(base, training.reference_pool(base, Subject(references, PROMPTS), settings))
     latents = run(base, class_images(base, PROMPTS.class_prompt(), 2, 2))
     words = (PROMPTS.class_prompt(),) * 2
-    prior = training.Pool(latents, torch.ones_like(latents[:, 0]), words)
+    prior = pools.Pool(latents, torch.ones_like(latents[:, 0]), words)
     _, facts = step_loss(base, trained, settings, pool, prior, 4)
 
     rng = np.random.default_rng([settings.seed, 2, 4])
@@ -231,8 +231,8 @@ def test_prompts_say_what_to_learn() -> None:
         (lambda: TrainingSettings(steps=0), "steps: 0"),
         (lambda: TrainingSettings(rate=0.0), "rate"),
         (lambda: TrainingSettings(way="magic"), "way: 'magic'"),  # type: ignore[arg-type]  # what is tested
-        (lambda: training.check_references([]), "references: 0 images"),
-        (lambda: training.check_references([Image.new("RGB", (1, 1))] * 21), "references: 21"),
+        (lambda: pools.check_references([]), "references: 0 images"),
+        (lambda: pools.check_references([Image.new("RGB", (1, 1))] * 21), "references: 21"),
     ],
 )
 def test_bad_input(make: Any, says: str) -> None:

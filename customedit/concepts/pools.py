@@ -1,0 +1,127 @@
+"""What a concept is learned from, as the training draws from it: framings and class images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from customedit.concepts.augmentation import Crop, crop, whole
+from customedit.concepts.prior import class_images
+from customedit.concepts.prompts import ConceptPrompts
+from customedit.concepts.settings import TrainingSettings
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Method, Progress, Turn
+from customedit.errors import InputError
+
+FEWEST, MOST = 1, 20
+
+
+def check_references(references: Sequence[Image.Image]) -> None:
+    """Raises InputError for too few or too many."""
+    if not FEWEST <= len(references) <= MOST:
+        raise InputError(
+            "references", f"{len(references)} images", f"give {FEWEST} to {MOST}, 3 to 6 are best"
+        )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Pictures as the training sees them, encoded once.
+
+    latents: [n, C, h, w]; masks: [n, h, w], 1 where the loss counts; texts: the prompt of each.
+    """
+
+    latents: Tensor
+    masks: Tensor
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, base: Base, crops: Sequence[Crop], prompts: ConceptPrompts, batch: int = 4
+    ) -> Method[Pool]:
+        """Encode ``crops``, whose prompts tell their framing; a turn for others each ``batch``."""
+        pixels = torch.from_numpy(np.stack([c.pixels for c in crops]))
+        parts = []
+        for part in pixels.split(batch):
+            parts.append(base.encode_pixels(part))
+            yield Turn()
+        latents = torch.cat(parts)
+        masks = torch.from_numpy(np.stack([c.mask for c in crops])).to(latents.device)
+        return cls(latents, masks, tuple(prompts.instance(c.prefix) for c in crops))
+
+    @classmethod
+    def join(cls, pools: Sequence[Pool]) -> Pool:
+        """Several as one."""
+        return cls(
+            torch.cat([p.latents for p in pools]),
+            torch.cat([p.masks for p in pools]),
+            tuple(t for p in pools for t in p.texts),
+        )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What one concept is learned from: its references and its words."""
+
+    references: Sequence[Image.Image]
+    prompts: ConceptPrompts
+
+
+def reference_pool(base: Base, subject: Subject, settings: TrainingSettings) -> Method[Pool]:
+    """The framings of the references that training draws from; each reference also whole."""
+    rng = np.random.default_rng([settings.seed, 1])
+    crops: list[Crop] = []
+    for image in subject.references:
+        crops.append(whole(image, base.side, base.factor))
+        if settings.augment_crops:
+            more = range(settings.crops - 1)
+            crops += [crop(image, base.side, base.factor, rng) for _ in more]
+    return (yield from Pool.of(base, crops, subject.prompts))
+
+
+def check_subjects(subjects: Sequence[Subject]) -> None:
+    """Raises InputError for no subjects, tokens of one name, too few or too many references."""
+    tokens = [s.prompts.token for s in subjects]
+    if not tokens or len(set(tokens)) < len(tokens):
+        raise InputError(
+            "token", f"given are {', '.join(tokens) or 'none'}", "one for each subject"
+        )
+    for subject in subjects:
+        check_references(subject.references)
+
+
+def pools(
+    base: Base, subjects: Sequence[Subject], settings: TrainingSettings, cache: Path | None
+) -> Method[tuple[Pool, Pool | None]]:
+    """The references' framings, and the class images of prior preservation if they are wanted."""
+    own = []
+    for number, subject in enumerate(subjects):
+        own.append((yield from reference_pool(base, subject, settings)))
+        yield Progress("encode", number + 1, len(subjects))
+    priors = []
+    for subject in subjects:
+        found = yield from prior_pool(base, subject.prompts, settings, cache)
+        priors += [found] if found is not None else []
+    return Pool.join(own), Pool.join(priors) if priors else None
+
+
+def prior_pool(
+    base: Base, prompts: ConceptPrompts, settings: TrainingSettings, cache: Path | None
+) -> Method[Pool | None]:
+    """The class images of prior preservation, None if the settings want none."""
+    if (
+        not settings.class_images
+        or not settings.prior_weight
+        or settings.way == "textual-inversion"
+    ):
+        return None
+    latents = yield from class_images(
+        base, prompts.class_prompt(), settings.class_images, settings.class_steps, cache
+    )
+    return Pool(latents, torch.ones_like(latents[:, 0]), (prompts.class_prompt(),) * len(latents))
