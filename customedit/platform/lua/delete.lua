@@ -1,0 +1,13 @@
+-- Removes a finished job from Redis; its files are for the sweeper. 0: none, -1: not finished.
+local job = load(given.id)
+if not job or job.tenant ~= given.tenant then return 0 end
+if job.state == 'queued' or job.state == 'running' then return -1 end
+redis.call('DEL', key('job', job.id), key('events', job.id))
+redis.call('ZREM', key('jobs', job.tenant), job.id)
+redis.call('ZREM', key('jobs', job.tenant, job.state), job.id)
+redis.call('ZREM', key('finished'), job.id)
+redis.call('SREM', key('unjournaled'), job.id)
+redis.call('DEL', key('hook', job.id))
+redis.call('ZREM', key('outbox'), job.id)
+redis.call('SADD', key('doomed'), given.prefix)
+return 1

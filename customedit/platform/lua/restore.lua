@@ -1,0 +1,23 @@
+-- Puts a job of the journal back unless it is there: unfinished ones are queued, finished ones
+-- are as they were. One whose final.json is missing may not have been told of: it is told again.
+if redis.call('EXISTS', key('job', given.id)) == 1 then return 0 end
+redis.call('HSET', key('job', given.id), 'body', given.body, 'tenant', given.tenant,
+  'kind', given.kind, 'uses', table.concat(given.uses, ' '))
+for name, value in pairs(given.fields) do
+  redis.call('HSET', key('job', given.id), name, value)
+end
+redis.call('ZADD', key('jobs', given.tenant), 0, given.id)
+local job = load(given.id)
+if given.finished_at then
+  redis.call('ZADD', key('jobs', given.tenant, job.state), 0, given.id)
+  redis.call('ZADD', key('finished'), given.finished_at, given.id)
+  if not given.journaled then
+    redis.call('SADD', key('unjournaled'), given.id)
+    tell(job)
+  end
+else
+  redis.call('SADD', key('open', given.tenant), given.id)
+  each_use(job, function(k) redis.call('SADD', k, given.id) end)
+  enqueue(job, 0)
+end
+return 1

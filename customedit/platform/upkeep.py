@@ -1,0 +1,89 @@
+"""What the reconciler asks about jobs: whose bell to ring, what to write, what to sweep."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from customedit.platform.records import JobKind
+    from customedit.platform.redis import Scripts
+    from customedit.platform.settings import Settings
+
+
+class Upkeep:
+    """The reconciler's part of Jobs."""
+
+    client: Redis
+    settings: Settings
+    _run: Scripts
+
+    def _key(self, *parts: str) -> str:
+        raise NotImplementedError
+
+    def stale(self, limit: int = 1000) -> list[tuple[str, JobKind]]:
+        """Jobs to ring for, and their kinds; each is not told again for a while.
+
+        They have been queued for ``queued_ring_after_seconds`` (doubled at each ring, up to 16
+        times), or run under a lease that is over.
+        """
+        flat = self._run("stale", limit=limit, ring_after=self.settings.queued_ring_after_seconds)
+        return cast("list[tuple[str, JobKind]]", list(zip(flat[::2], flat[1::2], strict=True)))
+
+    def queue_depths(self) -> dict[str, int]:
+        """Queued jobs of each kind."""
+        return {
+            kind: self.client.zcard(self._key("queued", kind))
+            for kind in ("edit", "customize", "import")
+        }
+
+    def running(self) -> int:
+        """How many jobs run, those under a lease that is over included."""
+        return self.client.scard(self._key("running"))
+
+    def leases_lost(self) -> int:
+        """How often a job was claimed from a worker whose lease was over, since the beginning."""
+        value: Any = self.client.get(self._key("leases-lost"))
+        return int(value or 0)
+
+    def oldest_queued_age(self, kind: JobKind) -> float:
+        """How long the first job of ``kind`` has been queued, in seconds; 0 for an empty queue."""
+        first: Any = self.client.zrange(self._key("queued", kind), 0, 0, withscores=True)
+        return max(0.0, self.now() - first[0][1]) if first else 0.0
+
+    def open_jobs(self, tenant: str) -> int:
+        """How many of the tenant's jobs are queued or running."""
+        return self.client.scard(self._key("open", tenant))
+
+    def now(self) -> float:
+        """Redis' time, in seconds since 1970, UTC."""
+        whole, micro = self.client.time()
+        return int(whole) + int(micro) / 1e6
+
+    def unjournaled(self, limit: int = 100) -> list[str]:
+        """Finished jobs whose ``final.json`` is not known to be written."""
+        found: Any = self.client.srandmember(self._key("unjournaled"), limit)
+        return list(found)
+
+    def journaled(self, job_id: str) -> None:
+        """Says that the job's ``final.json`` is written."""
+        self.client.srem(self._key("unjournaled"), job_id)
+
+    def expired(self, limit: int = 100) -> list[tuple[str, str]]:
+        """(tenant, id) of jobs that finished more than ``keep_jobs_days`` ago, oldest first."""
+        until = self.now() - self.settings.keep_jobs_days * 86400
+        found: Any = self.client.zrange(
+            self._key("finished"), "-inf", until, byscore=True, offset=0, num=limit
+        )
+        owners = [self.client.hget(self._key("job", name), "tenant") for name in found]
+        return [(str(o), str(n)) for o, n in zip(owners, found, strict=True) if o]
+
+    def doomed(self, limit: int = 100) -> list[str]:
+        """Folders of the bucket whose owner is deleted."""
+        found: Any = self.client.srandmember(self._key("doomed"), limit)
+        return list(found)
+
+    def swept(self, folder: str) -> None:
+        """Says that a doomed folder is gone."""
+        self.client.srem(self._key("doomed"), folder)
