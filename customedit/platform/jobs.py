@@ -45,7 +45,7 @@ class IdempotencyInFlight(RuntimeError):
     """A request with the same idempotency key is being written at this moment."""
 
 
-class Missing(RuntimeError):
+class UsesMissing(RuntimeError):
     """``id``, an image or concept that the job needs, is not there (any more)."""
 
     def __init__(self, id: str) -> None:
@@ -126,7 +126,7 @@ class Jobs(Claims, Events, Upkeep):
 
         Raises:
             QueueFull: the tenant has ``queue_limit_per_tenant`` unfinished jobs.
-            Missing: an image or concept that the request names is not the tenant's.
+            UsesMissing: an image or concept that the request names is not the tenant's.
             IdempotencyConflict: the key came with another body before.
             IdempotencyInFlight: another call holds the key and has not submitted yet.
         """
@@ -257,4 +257,4 @@ def _raise(answer: list[Any], limit: int = 0) -> None:
         case "full":
             raise QueueFull(limit)
         case "missing":
-            raise Missing(answer[1])
+            raise UsesMissing(answer[1])
