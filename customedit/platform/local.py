@@ -84,6 +84,7 @@ class LocalServers:
         self._ports: dict[str, int] = {}
         self._programs = Path(), Path()
         self._lock: IO[str] | None = None
+        self._callbacks: list[Callable[[str, str], None]] = []
         self._stopping = threading.Event()
 
     def start(self) -> Self:
@@ -131,6 +132,7 @@ class LocalServers:
         self.servers = [server for server in self.servers if server.name != name]
         {"valkey": self._start_valkey, "seaweedfs": self._start_weed}[name]()
         self._wait_until_healthy()
+        self._watch(self.servers[-1])
 
     def pid(self, name: str) -> int:
         """The process id of ``valkey`` or ``seaweedfs``."""
@@ -141,12 +143,13 @@ class LocalServers:
         return {server.name: server.alive() for server in self.servers}
 
     def watch(self, callback: Callable[[str, str], None]) -> None:
-        """Call ``callback(name, last lines of its log)``, from a thread, if a server crashes."""
+        """Call ``callback(name, last lines of its log)``, from a thread, if a server crashes.
+
+        Also one that is restarted later.
+        """
+        self._callbacks.append(callback)
         for server in self.servers:
-            threading.Thread(
-                target=self._wait_for, args=(server, callback), name=f"watch-{server.name}",
-                daemon=True,
-            ).start()  # fmt: skip
+            self._watch(server)
 
     def environment(self) -> dict[str, str]:
         """The ``CUSTOMEDIT_*`` variables by which settings find these servers; has secrets."""
@@ -311,10 +314,16 @@ class LocalServers:
         self.servers = []
         parts.sweep_sockets(self._ports)
 
-    def _wait_for(self, server: Server, callback: Callable[[str, str], None]) -> None:
+    def _watch(self, server: Server) -> None:
+        threading.Thread(
+            target=self._tell_of_end, args=(server,), name=f"watch-{server.name}", daemon=True
+        ).start()
+
+    def _tell_of_end(self, server: Server) -> None:
         server.process.wait()
         if not self._stopping.is_set():
-            callback(server.name, server.said())
+            for callback in self._callbacks:
+                callback(server.name, server.said())
 
 
 class _PortTaken(LocalError):
