@@ -141,7 +141,7 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
     """Instance and prior losses against a plain rewrite of the step on the stock UNet."""
     settings = TrainingSettings.of(base, **QUICK)
     trained = Trained.start(base, [PROMPTS], settings)
-    pool = run(base, training.reference_pool(base, Subject(references, PROMPTS), settings))
+    pool = run(base, pools.reference_pool(base, Subject(references, PROMPTS), settings))
     latents = run(base, class_images(base, PROMPTS.class_prompt(), 2, 2))
     words = (PROMPTS.class_prompt(),) * 2
     prior = pools.Pool(latents, torch.ones_like(latents[:, 0]), words)
