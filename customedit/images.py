@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -178,6 +178,7 @@ def _upright_rgb(opened: Image.Image) -> Decoded:
     image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip and not scale
         image = _scaled_grey(image)
+    image = _in_srgb(image)
     if not image.has_transparency_data:
         return Decoded(image.convert("RGB"), False, size)
     image = image.convert("RGBA")
@@ -185,6 +186,32 @@ def _upright_rgb(opened: Image.Image) -> Decoded:
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image)
     return Decoded(white.convert("RGB"), lowest != 255, size)
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """``image`` by its ICC profile in sRGB, which models are trained on; as it is without one.
+
+    A profile that cannot be read, or is of another kind than the pixels, is passed over, as viewers
+    do.
+    """
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+        return image
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    solid = image.convert("RGB") if alpha is not None else image
+    try:
+        found = ImageCms.profileToProfile(
+            solid, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+    if found is None:
+        return image
+    if alpha is not None:
+        found.putalpha(alpha)
+    elif "transparency" in image.info:  # a colour that is clear: it is told by the old values
+        return image
+    return found
 
 
 def _scaled_grey(image: Image.Image) -> Image.Image:

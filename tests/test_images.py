@@ -225,6 +225,55 @@ def test_corrupt_files_are_read_or_refused(name: str, data: st.DataObject) -> No
         assert error.field == "image"
 
 
+def _profile(gamma: float) -> bytes:
+    """An RGB profile of sRGB's primaries (v2, matrix and one curve) with another gamma."""
+
+    def tag(kind: bytes, body: bytes) -> bytes:
+        return (kind + bytes(4) + body).ljust(-(-(8 + len(body)) // 4) * 4, b"\0")
+
+    def xyz(*values: float) -> bytes:
+        return tag(b"XYZ ", b"".join(struct.pack(">i", round(v * 65536)) for v in values))
+
+    curve = tag(b"curv", struct.pack(">IH", 1, round(gamma * 256)))
+    tags = {
+        b"rXYZ": xyz(0.4361, 0.2225, 0.0139), b"gXYZ": xyz(0.3851, 0.7169, 0.0971),
+        b"bXYZ": xyz(0.1431, 0.0606, 0.7141), b"wtpt": xyz(0.9642, 1.0, 0.8249),
+        b"rTRC": curve, b"gTRC": curve, b"bTRC": curve,
+    }  # fmt: skip
+    at = 128 + 4 + 12 * len(tags)
+    table, bodies = struct.pack(">I", len(tags)), b""
+    for name, body in tags.items():
+        table += name + struct.pack(">II", at + len(bodies), len(body))
+        bodies += body
+    head = struct.pack(
+        ">I4sI4s4s4s12x4s", 0, b"test", 0x02400000, b"mntr", b"RGB ", b"XYZ ", b"acsp"
+    )
+    head = (head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)).ljust(128, b"\0")
+    whole = head + table + bodies
+    return struct.pack(">I", len(whole)) + whole[4:]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_colours_are_brought_to_srgb_by_their_profile(name: str) -> None:
+    grey = Image.new("RGB", (32, 32), (128, 128, 128))
+    out = io.BytesIO()
+    grey.save(out, name, icc_profile=_profile(1.0))  # linear light
+    found = images.read(out.getvalue()).image.getpixel((16, 16))
+    assert all(abs(v - 188) <= 3 for v in found)  # what half the light is in sRGB
+    out = io.BytesIO()
+    grey.save(out, name, icc_profile=b"no profile at all")
+    found = images.read(out.getvalue()).image.getpixel((16, 16))
+    assert all(abs(v - 128) <= 3 for v in found)
+
+
+def test_transparent_pictures_with_a_profile_keep_their_alpha() -> None:
+    picture = Image.new("RGBA", (32, 32), (128, 128, 128, 0))
+    out = io.BytesIO()
+    picture.save(out, "PNG", icc_profile=_profile(1.0))
+    found = images.read(out.getvalue())
+    assert found.alpha and found.image.getpixel((5, 5)) == (255, 255, 255)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".webp"])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
 def test_written_files_can_be_read(suffix: str, mode: str, tmp_path: Path) -> None:
