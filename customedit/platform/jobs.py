@@ -11,19 +11,18 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from customedit.platform import keys_of
 from customedit.platform.claims import Claim, Claims, Standing
 from customedit.platform.events import Events
 from customedit.platform.hashes import body_of, fields_of, job_of, uses_of
+from customedit.platform.pages import Page
 from customedit.platform.records import ConceptRecord, JobKind, JobRecord, JobState
 from customedit.platform.redis import pairs
 from customedit.platform.upkeep import Upkeep
 
 __all__ = ["Claim", "Idempotency", "Jobs", "Page", "Standing", "Submitted"]
-
-Item = TypeVar("Item")
 
 _HOLD_S: Final = 120  # how long a reserved idempotency key waits for its submit
 _SCAN: Final = 1000  # records that one run of the list script looks at
@@ -78,14 +77,6 @@ class Submitted:
 
     record: JobRecord
     replayed: bool
-
-
-@dataclass(frozen=True)
-class Page(Generic[Item]):
-    """Some items, newest first. next_cursor: gives the page after; None at the end."""
-
-    items: list[Item]
-    next_cursor: str | None
 
 
 class Jobs(Claims, Events, Upkeep):
@@ -237,6 +228,7 @@ class Jobs(Claims, Events, Upkeep):
                 "restore",
                 id=record.id,
                 tenant=record.tenant,
+                prefix=keys_of.job(record.tenant, record.id),
                 kind=record.kind,
                 body=body_of(record),
                 uses=uses_of(record),

@@ -58,6 +58,11 @@ class ConceptRecord(Record):
     recipe: dict[str, Any] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
 
+    def ready(self, outcome: ConceptOutcome, at: float) -> ConceptRecord:
+        """The record once its job came to ``outcome``. at: seconds since 1970, UTC."""
+        told = outcome.model_dump(exclude={"kind", "concept"})
+        return self.model_copy(update=told | {"state": "ready", "ready_at": at})
+
 
 class JobProgress(Record):
     """How far a job is: ``step`` of ``steps`` in ``phase``; facts: figures such as a loss."""
