@@ -22,6 +22,7 @@ from customedit.errors import InputError
 
 PREFIX: Final = "CUSTOMEDIT_"
 MIB: Final = 2**20
+_NOT_OURS: Final = {"CUSTOMEDIT_CACHE"}  # the command line's
 
 _log = logging.getLogger(__name__)
 
@@ -287,7 +288,7 @@ class Settings(BaseSettings):
 
 def unknown_variables() -> list[str]:
     """``CUSTOMEDIT_*`` variables of the environment that are no setting: most often misspelled."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | _NOT_OURS
     return sorted(n for n in os.environ if n.startswith(PREFIX) and n not in known)
 
 

@@ -243,7 +243,9 @@ class Storage:
     def presign_post(self, key: str, media_type: str, max_bytes: int) -> PresignedPost:
         """A form that writes one object: this key, this media type, from 1 to ``max_bytes`` bytes.
 
-        Holds for ``presign_seconds``. What was uploaded is still to be checked.
+        Holds for ``presign_seconds``. Some services, SeaweedFS among them, let pass fields that the
+        policy does not name (``acl``, ``success_action_redirect``; no object becomes public by
+        them). So write what was uploaded anew once it is checked, rather than copying it.
         """
         with _saying(key):
             form = self._public.generate_presigned_post(
