@@ -44,7 +44,7 @@ class IdempotencyInFlight(RuntimeError):
     """A request with the same idempotency key is being written at this moment."""
 
 
-class UsesMissing(RuntimeError):
+class Missing(RuntimeError):
     """``id``, an image or concept that the job needs, is not there (any more)."""
 
     def __init__(self, id: str) -> None:
@@ -117,7 +117,7 @@ class Jobs(Claims, Events, Upkeep):
 
         Raises:
             QueueFull: the tenant has ``queue_limit_per_tenant`` unfinished jobs.
-            UsesMissing: an image or concept that the request names is not the tenant's.
+            Missing: an image or concept that the request names is not the tenant's.
             IdempotencyConflict: the key came with another body before.
             IdempotencyInFlight: another call holds the key and has not submitted yet.
         """
@@ -249,4 +249,4 @@ def _raise(answer: list[Any], limit: int = 0) -> None:
         case "full":
             raise QueueFull(limit)
         case "missing":
-            raise UsesMissing(answer[1])
+            raise Missing(answer[1])
