@@ -1,0 +1,167 @@
+"""A real worker process from the queue to the bucket: learn a look, paint it, fail in words."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from safetensors.torch import load
+
+from customedit.platform import ids, keys_of
+from customedit.platform.records import ConceptOutcome, EditOutcome
+from customedit.platform.settings import Settings
+
+from .bench import LOOK, ROOT, SOURCE, Bench, Process, Workers, free_port
+
+LEARN: dict[str, Any] = {
+    "steps": 20, "rate": 5e-4, "crops": 3, "class_images": 2, "class_steps": 4, "preview_every": 10,
+}  # fmt: skip
+
+
+@pytest.fixture
+def process(settings: Settings, bench: Bench, tmp_path: Path) -> Iterator[Process]:
+    """``python -m worker``, as it is started in production."""
+    port, log = free_port(), tmp_path / "worker.log"
+    env = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "CUSTOMEDIT_METRICS_PORT": str(port),
+        "CUSTOMEDIT_SCRATCH_DIR": str(tmp_path / "scratch"),
+    }
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(
+            [sys.executable, "-m", "worker"], env=env, stdout=out, stderr=out, cwd=tmp_path
+        ) as child,
+    ):
+        yield Process(child.pid, port, log)
+        child.kill()
+
+
+def picture(bench: Bench, key: str | None) -> Image.Image:
+    assert key is not None
+    return Image.open(io.BytesIO(bench.storage.get(key)))
+
+
+def test_a_look_is_learned_and_painted(bench: Bench, process: Process) -> None:
+    learning = bench.customize(**LEARN)
+    process.ready()
+    learned = ConceptOutcome.model_validate(bench.succeeded(learning))
+    concept = bench.catalogue.concept(bench.tenant, learned.concept)
+    assert concept is not None and concept.state == "ready"
+    assert concept.weights_key == learned.weights_key and concept.warnings == []
+    assert bench.storage.head(learned.weights_key).bytes == learned.bytes
+    assert learned.diffusers_key is not None and bench.storage.exists(learned.diffusers_key)
+    assert picture(bench, learned.preview_key).size == (128, 128)
+    told = bench.jobs.events(bench.tenant, learning)
+    phases = [e.data["phase"] for e in told if e.kind != "state"]
+    assert "train" in phases
+    assert any(e.kind == "preview" and e.data["preview_key"] for e in told)
+
+    words = SOURCE.target_prompt(LOOK)
+    blend = {"blend_words": [LOOK.noun]}
+    common = {"steps": 10, "strengths": [0.3], "p2p": blend}
+    references = [bench.image(p) for p in LOOK.images[:3]]
+    asked = [
+        bench.edit(target_prompt=words, concepts=[{"id": learned.concept}], maps=True, **common),
+        bench.edit(
+            target_prompt=" ".join(words.replace(LOOK.token, "").split()),
+            references=references,
+            **common,
+        ),
+    ]
+    with_, without = (EditOutcome.model_validate(bench.succeeded(j)) for j in asked)
+    shown, plain = with_.outputs[0], without.outputs[0]
+    assert shown.similarities.reference is not None and plain.similarities.reference is not None
+    assert shown.similarities.reference > plain.similarities.reference + 0.1
+    assert shown.best and shown.recipe["settings"]["steps"] == 10
+    assert shown.recipe["uses"] == [{"id": learned.concept, "token": LOOK.token, "weight": 1.0}]
+    assert picture(bench, shown.image_key).size == picture(bench, with_.source_key).size
+    assert picture(bench, with_.mask_key).mode == "L"
+    assert picture(bench, with_.sheet_key).width > 128
+    assert with_.maps_key is not None
+    assert load(bench.storage.get(with_.maps_key))["0"].shape[0] == 2
+    assert any(e.kind == "preview" for e in bench.jobs.events(bench.tenant, asked[0]))
+    assert not [n for n in bench.names(learning) if n.startswith("checkpoints/")]  # tidied up
+    assert bench.states(learning) == ["queued", "running", "succeeded"]
+    process.kill(signal.SIGTERM)
+    process.gone()
+    assert "Traceback" not in process.said()
+
+
+def test_what_cannot_be_used_fails_in_words(bench: Bench, workers: Workers) -> None:
+    lost = bench.image(LOOK.images[0])
+    gone = bench.edit(image=lost)
+    bench.storage.delete(keys_of.image(bench.tenant, lost))
+    workers.start(job_timeout_seconds=8).ready()
+    diverging = bench.customize(steps=3, rate=1.0, class_images=0, crops=1, batch=1, prior_weight=0)
+    asked = {
+        "token": bench.edit(target_prompt="a photo of a <nobody> cup"),
+        "blend": bench.edit(p2p={"blend_words": ["zebra"]}),
+        "image": gone,
+        "late": bench.edit(steps=200, strengths=[k / 10 for k in range(1, 10)]),
+    }
+    failed = {}
+    for name, job_id in asked.items():
+        record = bench.finished(job_id)
+        assert record.state == "failed" and record.error is not None, (name, record)
+        failed[name] = (record.error.type, record.error.field)
+        assert "Traceback" not in record.error.detail
+        assert not [n for n in bench.names(job_id) if n.startswith("attempts/")]
+    assert failed == {
+        "token": ("input-error", "target_prompt"),
+        "blend": ("input-error", "p2p.blend_words"),
+        "image": ("input-missing", None),
+        "late": ("deadline-exceeded", None),
+    }
+    assert bench.finished(diverging).state in ("succeeded", "failed")
+
+
+@pytest.mark.parametrize("form", ["own", "diffusers"])
+def test_a_concept_goes_out_and_comes_in_again(
+    form: str, bench: Bench, workers: Workers, tmp_path: Path
+) -> None:
+    import torch
+
+    from customedit.concepts.concept import Concept
+    from customedit.concepts.formats import save_diffusers
+    from customedit.diffusion.base import Base
+    from customedit.platform.records import ConceptRecord
+
+    base = Base.load()
+    layer = base.layers[0]
+    own = {layer: base.weights[f"{layer}.to_k.weight"] * 1.5}
+    made = Concept({"<old>": torch.ones(base.width)}, own, own, base=base.fingerprint)
+    if form == "own":
+        path = tmp_path / "own.safetensors"
+        made.save(path)
+        data = path.read_bytes()
+    else:
+        import zipfile
+
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            for path in save_diffusers(made, tmp_path / "out", layers=base.layers):
+                archive.write(path, f"folder/{path.name}")
+        data = stream.getvalue()
+    upload = ids.new("upl")
+    bench.storage.put(keys_of.upload(bench.tenant, upload), data)
+    concept = ConceptRecord(
+        id=ids.new("con"), tenant=bench.tenant, job=ids.new("job"), token="<new>", created_at=0
+    )
+    request = {"file": upload, "bytes": len(data), "token": "<new>", "noun": "cup"}
+    job_id = bench.submit("import", request, concept)
+    workers.start().ready()
+    outcome = ConceptOutcome.model_validate(bench.succeeded(job_id))
+    assert (outcome.token, outcome.noun, outcome.base) == ("<new>", "cup", base.fingerprint)
+    (tmp_path / "back").write_bytes(bench.storage.get(outcome.weights_key))
+    back = Concept.load(tmp_path / "back")
+    assert torch.equal(back.keys[layer], made.keys[layer])
+    assert torch.equal(back.tokens["<new>"].flatten(), made.tokens["<old>"])

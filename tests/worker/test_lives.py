@@ -1,0 +1,124 @@
+"""Workers that are stopped, killed, overtaken: no job is lost and none ends twice."""
+
+from __future__ import annotations
+
+import signal
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from customedit.platform import keys_of
+from customedit.platform.records import ConceptOutcome
+
+from .bench import Bench, Workers, until
+
+LONG: dict[str, Any] = {
+    "steps": 40, "crops": 1, "class_images": 2, "class_steps": 2, "checkpoint_every": 5,
+}  # fmt: skip
+
+
+def weights(bench: Bench, job_id: str) -> bytes:
+    outcome = ConceptOutcome.model_validate(bench.succeeded(job_id))
+    return bench.storage.get(outcome.weights_key)
+
+
+def checkpoint_there(bench: Bench, job_id: str) -> None:
+    key = keys_of.checkpoint(bench.tenant, job_id, "training.safetensors")
+    until(lambda: bench.storage.exists(key), "a checkpoint in S3")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT])
+def test_a_training_that_is_cut_short_ends_in_the_same_weights(
+    number: int, bench: Bench, workers: Workers
+) -> None:
+    first = workers.start(drain_seconds=0.5).ready()
+    undisturbed = weights(bench, bench.customize(**LONG))
+    job_id = bench.customize(**LONG)
+    bench.running(job_id, "train", 12)
+    checkpoint_there(bench, job_id)
+    first.kill(number)
+    second = workers.start().ready()
+    assert weights(bench, job_id) == undisturbed
+    record = bench.get(job_id)
+    assert record.attempt == 2
+    assert record.handed_back == (0 if number == signal.SIGKILL else 1)
+    assert bench.states(job_id).count("succeeded") == 1
+    trained = [
+        e.data["step"]
+        for e in bench.jobs.events(bench.tenant, job_id)
+        if e.kind == "progress" and e.data["phase"] == "train" and e.data["step"]
+    ]
+    again = [b for a, b in pairwise(trained) if b < a]
+    assert all(b > 5 for b in again)  # went on from a checkpoint, not from the start
+    first.gone()
+    assert second.alive
+
+
+def test_drain_lets_short_jobs_end(bench: Bench, workers: Workers) -> None:
+    worker = workers.start(drain_seconds=60).ready()
+    job_id = bench.edit(steps=20)
+    bench.running(job_id, "edit", 1)
+    worker.kill(signal.SIGTERM)
+    until(lambda: worker.get("/readyz")[0] != 200, "no longer ready")
+    late = bench.edit()
+    record = bench.finished(job_id)
+    assert (record.state, record.attempt, record.handed_back) == ("succeeded", 1, 0)
+    worker.gone()
+    assert bench.get(late).state == "queued"
+    workers.start().ready()
+    bench.succeeded(late)
+
+
+def test_cancel_stops_a_running_job_and_leaves_nothing(bench: Bench, workers: Workers) -> None:
+    worker = workers.start().ready()
+    job_id = bench.customize(steps=2000, crops=1, class_images=0, checkpoint_every=1)
+    before = bench.running(job_id, "train", 4)
+    checkpoint_there(bench, job_id)
+    assert before.progress is not None
+    at = bench.get(job_id).progress
+    bench.jobs.cancel(bench.tenant, job_id)
+    record = bench.finished(job_id)
+    assert record.state == "cancelled" and record.progress is not None and at is not None
+    assert record.progress.step - at.step <= 4  # news come every quarter of a second
+    until(lambda: bench.names(job_id) == [], "all of it gone")
+    concept = bench.catalogue.concept(bench.tenant, record.concept or "")
+    assert concept is not None and concept.state == "failed"
+    queued = bench.edit(steps=1)
+    bench.succeeded(queued)
+    assert worker.metric("customedit_jobs_running") == 0
+
+
+def test_a_worker_that_was_overtaken_sweeps_its_outputs(bench: Bench, workers: Workers) -> None:
+    slow = workers.start(lease_seconds=1.0, heartbeat_seconds=0.4).ready()
+    job_id = bench.edit(steps=40, strengths=[0.2, 0.5, 0.8])
+    bench.running(job_id, "edit", 3)
+    slow.kill(signal.SIGSTOP)  # as if its machine had gone to sleep
+    workers.start().ready()
+    until(lambda: bench.get(job_id).attempt == 2, "taken over")
+    slow.kill(signal.SIGCONT)
+    bench.succeeded(job_id)
+    until(lambda: slow.metric("customedit_leases_lost_total") == 1, "the first one knows")
+    until(lambda: slow.metric("customedit_jobs_running") == 0, "and has stopped")
+    record = bench.get(job_id)
+    assert record.state == "succeeded" and record.attempt == 2
+    assert bench.states(job_id).count("succeeded") == 1
+    own = [n for n in bench.names(job_id) if n.startswith("attempts/")]
+    assert own and all(n.startswith("attempts/2-") for n in own)
+
+
+def test_a_job_whose_worker_always_dies_fails_in_the_end(bench: Bench, workers: Workers) -> None:
+    from dataclasses import replace
+
+    poor = replace(bench, settings=bench.settings.model_copy(update={"max_attempts": 2}))
+    poor.jobs = type(poor.jobs)(poor.jobs.client, poor.settings)
+    job_id = poor.edit(steps=100, strengths=[0.2, 0.5, 0.8])
+    for attempt in (1, 2):
+        worker = workers.start().ready()
+        until(lambda attempt=attempt: poor.get(job_id).attempt == attempt, f"attempt {attempt}")
+        worker.kill()
+        worker.gone()
+    workers.start().ready()
+    record = poor.finished(job_id)
+    assert record.state == "failed" and record.error is not None
+    assert record.error.type == "attempts-exhausted"

@@ -1,0 +1,154 @@
+"""The worker's parts by themselves: cache, engine thread, health port, problems."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter
+
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Method, Turn
+from customedit.errors import DeadlineExceeded, InputError, TrainingError
+from customedit.platform.storage import MissingObject
+from worker import problems
+from worker.cache import Cache
+from worker.engine_thread import EngineThread
+from worker.health import Health
+from worker.metrics import Metrics
+from worker.runtime import own_scratch
+
+from .bench import until
+
+
+@given(
+    budget=st.integers(0, 20),
+    asked=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=60),
+)
+def test_a_cache_keeps_the_latest_within_its_budget(
+    budget: int, asked: list[tuple[int, int]]
+) -> None:
+    cache: Cache[int] = Cache(budget, lambda size: size)
+    model: dict[int, int] = {}  # oldest use first
+    for key, size in asked:
+        model.pop(key, None)
+        cache.put(key, size)
+        if size <= budget:
+            model[key] = size
+            while sum(model.values()) > budget:
+                model.pop(next(iter(model)))
+        assert cache.bytes == sum(model.values()) <= budget
+        assert len(cache) == len(model)
+        first = next(iter(model), None)
+        if first is not None:  # a read makes it the latest
+            assert cache.get(first) == model[first]
+            model[first] = model.pop(first)
+
+
+@pytest.fixture(scope="session")
+def base() -> Base:
+    return Base.load()
+
+
+def turns(count: int, seconds: float = 0.0) -> Method[str]:
+    for _ in range(count):
+        yield Turn()
+        time.sleep(seconds)
+    return threading.current_thread().name
+
+
+def test_the_engine_runs_methods_in_its_own_thread_alone(base: Base) -> None:
+    engine = EngineThread(base, Metrics(), max_rows=8, patience=30)
+    engine.start()
+    tickets = [engine.submit(turns(5)) for _ in range(4)]
+    assert {t.result(10) for t in tickets} == {"engine"}
+    assert engine.alive
+    engine.stop()
+    assert not engine.alive
+
+
+def test_the_watchdog_sees_an_engine_that_stands_still(base: Base) -> None:
+    stuck = threading.Event()
+    engine = EngineThread(base, Metrics(), max_rows=8, patience=0.2, on_stuck=stuck.set)
+    engine.start()
+    quick = engine.submit(turns(30, 0.02))  # longer than the patience, but never stuck
+    quick.result(10)
+    assert not stuck.is_set()
+    slow = engine.submit(turns(1, 1.0))
+    assert stuck.wait(10)
+    assert not engine.alive
+    slow.result(10)
+    engine.stop()
+
+
+def test_a_methods_error_is_its_own(base: Base) -> None:
+    def broken() -> Method[None]:
+        yield Turn()
+        raise ValueError("mine")
+
+    engine = EngineThread(base, Metrics(), max_rows=8, patience=30)
+    engine.start()
+    bad, good = engine.submit(broken()), engine.submit(turns(3))
+    assert good.result(10) == "engine"
+    with pytest.raises(ValueError, match="mine"):
+        bad.result(10)
+    engine.stop()
+
+
+def status(port: int, path: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_the_health_port_tells_alive_from_ready() -> None:
+    health = Health("127.0.0.1", 0)
+    registry = CollectorRegistry()
+    Counter("customedit_cups", "Cups.", registry=registry).inc(3)
+    assert status(health.port, "/healthz")[0] == 200
+    assert status(health.port, "/readyz")[0] == 503
+    assert status(health.port, "/metrics")[0] == 404
+    health.ready, health.registry = True, registry
+    assert status(health.port, "/readyz?verbose=1")[0] == 200
+    assert b"customedit_cups_total 3.0" in status(health.port, "/metrics")[1]
+    health.alive = lambda: False
+    assert status(health.port, "/healthz")[0] == status(health.port, "/readyz")[0] == 503
+    assert status(health.port, "/other")[0] == 404
+    health.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "type_", "field"),
+    [
+        ("edit", InputError("strength", "is -1"), "input-error", "strengths"),
+        ("customize", InputError("rate", "is 2"), "input-error", "training.rate"),
+        ("edit", torch.OutOfMemoryError("CUDA"), "out-of-memory", None),
+        ("customize", TrainingError("the loss is nan"), "training-diverged", "training.rate"),
+        ("edit", DeadlineExceeded("late"), "deadline-exceeded", None),
+        ("edit", MissingObject("tenants/x"), "input-missing", None),
+        ("edit", KeyError("secret"), "internal", None),
+    ],
+)
+def test_errors_become_problems_of_stable_types(
+    kind: str, error: Exception, type_: str, field: str | None
+) -> None:
+    problem = problems.of_error(kind, error)
+    assert (problem.type, problem.field) == (type_, field)
+    assert "secret" not in problem.detail and "tenants/" not in problem.detail
+
+
+def test_scratch_of_killed_workers_is_removed(tmp_path: Path) -> None:
+    killed = tmp_path / "customedit-worker-4194305-abc"  # above the largest pid there can be
+    killed.mkdir()
+    mine, again = own_scratch(tmp_path), own_scratch(tmp_path)
+    assert not killed.exists() and mine.exists() and again.exists() and mine != again
+    until(mine.is_dir, "still there")

@@ -1,0 +1,44 @@
+"""Starts workers by fork: the seconds of importing torch are spent once for all of a test run.
+
+Reads JSON lines ``{"env": {...}, "log": path}`` from standard input; for each it forks a process
+that becomes a worker as ``python -m worker`` would, and prints its pid. What is forked is only
+code that was imported: no connection, no thread, no model. Its children are reaped by the kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+import worker.main
+
+
+def become_worker(env: dict[str, str], log: str) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.environ.update(env)
+    out = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+    quiet = os.open(os.devnull, os.O_RDONLY)
+    for number, target in ((0, quiet), (1, out), (2, out)):
+        os.dup2(target, number)
+    os.setsid()
+    os._exit(worker.main.main())
+
+
+def main() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                become_worker(asked["env"], asked["log"])
+            finally:
+                os._exit(1)
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main()

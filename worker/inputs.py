@@ -1,0 +1,109 @@
+"""What a job reads: pictures and concepts, each only from below its own tenant's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+
+from customedit import images
+from customedit.concepts.concept import Concept
+from customedit.diffusion.text import Weighted
+from customedit.errors import InputError
+from customedit.platform import keys_of
+from customedit.platform.records import ConceptRecord
+from customedit.platform.requests import ConceptUse
+from worker.runtime import Runtime
+from worker.work import Work
+
+
+def picture(work: Work, image_id: str, field: str) -> Image.Image:
+    """An uploaded picture, RGB. Raises InputError that names ``field``."""
+    settings = work.runtime.settings
+    return images.read(
+        work.get(keys_of.image(work.tenant, image_id)),
+        field=field,
+        max_bytes=settings.max_upload_bytes,
+        max_pixels=settings.max_upload_pixels,
+    ).image
+
+
+def pictures(work: Work, image_ids: Sequence[str], field: str) -> list[Image.Image]:
+    """Several, in order."""
+    return [picture(work, image_id, f"{field}.{k}") for k, image_id in enumerate(image_ids)]
+
+
+def concepts(work: Work, uses: Sequence[ConceptUse]) -> tuple[list[Weighted], list[ConceptRecord]]:
+    """The concepts that an edit names, on the device, and their records.
+
+    Raises InputError for one that is not ready, of another base, or with another's token.
+    """
+    weighted: list[Weighted] = []
+    records: list[ConceptRecord] = []
+    tokens: set[str] = set()
+    for k, use in enumerate(uses):
+        field = f"concepts.{k}"
+        record = concept_record(work, use.id)
+        if record is None or record.weights_key is None or record.state != "ready":
+            state = "is gone" if record is None else f"is {record.state}"
+            raise InputError(
+                field, f"{use.id} {state}", "wait until it is ready, or train it again"
+            )
+        concept = loaded(work, record)
+        twice = tokens & set(concept.tokens)
+        if twice:
+            raise InputError(
+                field, f"{min(twice)} is another concept's token, too", "use one of the two"
+            )
+        tokens |= set(concept.tokens)
+        weighted.append(Weighted(concept, use.weight))
+        records.append(record)
+    return weighted, records
+
+
+def concept_record(work: Work, concept_id: str) -> ConceptRecord | None:
+    """The tenant's concept; None: there is none, or it is another's."""
+    return work.patiently(lambda: work.runtime.concept_records.get(work.tenant, concept_id))
+
+
+def loaded(work: Work, record: ConceptRecord) -> Concept:
+    """A concept on the device, from the cache or from S3."""
+    runtime = work.runtime
+    assert record.weights_key is not None
+    held = (work.tenant, record.weights_key)
+    concept = runtime.concepts.get(held)
+    work.metrics.cache.labels("concept", "device" if concept else "storage").inc()
+    if concept is None:
+        path = work.folder / f"{record.id}.safetensors"
+        key = record.weights_key
+        work.patiently(lambda: work.storage.download(key, path))
+        concept = Concept.load(path, runtime.base.weights)
+        check_base(runtime, concept)
+        concept = on_device(concept, runtime.base.device, runtime.base.dtype)
+        runtime.concepts.put(held, concept)
+        work.metrics.cache_bytes.set(runtime.concepts.bytes + runtime.inversions.bytes)
+        path.unlink()
+    return concept
+
+
+def check_base(runtime: Runtime, concept: Concept) -> None:
+    """Raises InputError for a concept that was made for another base."""
+    if concept.base and concept.base != runtime.fingerprint:
+        raise InputError(
+            "concept",
+            f"was made for the base {concept.base}, this is {runtime.fingerprint}",
+            "train it again on this base",
+        )
+    concept.check(runtime.shapes, runtime.base.width)
+
+
+def on_device(concept: Concept, device: torch.device, dtype: torch.dtype) -> Concept:
+    """``concept`` where the base is and in its numbers, so that no edit has to move it."""
+    return dataclasses.replace(
+        concept,
+        tokens={k: v.to(device) for k, v in concept.tokens.items()},
+        keys={k: v.to(device, dtype) for k, v in concept.keys.items()},
+        values={k: v.to(device, dtype) for k, v in concept.values.items()},
+    )

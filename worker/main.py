@@ -1,0 +1,126 @@
+"""The worker process: ``python -m worker``.
+
+The main thread runs Celery's consumer and owns the signals: SIGTERM and SIGINT drain, SIGQUIT (or a
+second SIGINT) hands everything back at once. Whatever the process dies of, leases do the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+from typing import Any, Final
+
+from celery.worker import state as celery_state
+
+from customedit.errors import InputError
+from customedit.platform import doorbell, telemetry
+from customedit.platform.jobs import Jobs
+from customedit.platform.redis import connect
+from customedit.platform.settings import Settings
+from customedit.platform.storage import Storage
+from worker.app import make_app
+from worker.desk import Desk
+from worker.health import Health
+from worker.reconciler import Reconciler
+from worker.runtime import Runtime
+from worker.tasks import register
+
+GRACE_S: Final = 15.0
+"""After the drain: how long Celery may take to let go before the process ends anyway."""
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run a worker until it is told to stop; the exit status: 0, or 2 for unusable settings."""
+    try:
+        settings = Settings.of_environment()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    telemetry.set_up_logging(settings, "worker")
+    telemetry.set_up_tracing(settings, "worker")
+    health = Health(settings.metrics_host, settings.metrics_port)
+    _log.info("health on port %d", health.port)
+    redis = connect(settings)
+    jobs, storage = Jobs(redis, settings), Storage(settings)
+    try:
+        runtime = Runtime.load(settings, redis, jobs, storage)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    Worker(settings, runtime, health).run()
+    return 0
+
+
+class Worker:
+    """What answers doorbells, on a runtime that is loaded."""
+
+    def __init__(self, settings: Settings, runtime: Runtime, health: Health) -> None:
+        self.settings, self.runtime, self.health = settings, runtime, health
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.app = make_app(settings)
+        self.desk = Desk(runtime, self.name, self.ring)
+        register(self.app, self.desk)
+        self.reconciler = Reconciler(runtime, self.ring, self.name)
+        self._going = threading.Event()
+
+    def ring(self, job_id: str, kind: str) -> None:
+        """Send a doorbell."""
+        self.app.send_task(doorbell.TASK, [job_id], queue=doorbell.queue(self.settings, kind))
+
+    def run(self) -> None:
+        """Answer doorbells until a signal comes; then drain and clean up."""
+        controller = self.app.WorkController(
+            pool="threads",
+            concurrency=self.settings.worker_concurrency,
+            hostname=self.name,
+            queues=[
+                doorbell.queue(self.settings, k) for k in self.settings.worker_queues.split(",")
+            ],
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, self._stop)
+        self.health.registry = self.runtime.metrics.registry
+        self.health.alive = lambda: self.runtime.engine.alive
+        self.health.ready = True
+        self.reconciler.start()
+        _log.info("ready: %s", self.name)
+        controller.start()
+        self._close()
+
+    def _stop(self, number: int, frame: Any) -> None:
+        """A signal: drain, or on SIGQUIT and the second time hand everything back at once."""
+        seconds = self.settings.drain_seconds
+        if number == signal.SIGQUIT or self._going.is_set():
+            seconds = 0.0
+        self._going.set()
+        self.health.ready = False
+        celery_state.should_stop = 0
+        threading.Thread(target=self._drain, args=[seconds], name="drain", daemon=True).start()
+
+    def _drain(self, seconds: float) -> None:
+        _log.info("going; jobs have %g s", seconds)
+        self.desk.drain(seconds)
+        self.desk.finish(GRACE_S)
+        threading.Event().wait(GRACE_S)
+        _log.warning("Celery did not let go")
+        logging.shutdown()
+        os._exit(0)
+
+    def _close(self) -> None:
+        self.desk.finish(GRACE_S)
+        self.reconciler.close()
+        self.desk.close()
+        self.runtime.close()
+        self.health.close()
+        telemetry.stop_tracing()
+        _log.info("gone")

@@ -1,0 +1,81 @@
+"""What a worker counts, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+
+class Metrics:
+    """Of one worker, in a registry of their own, so that tests can have several."""
+
+    def __init__(self) -> None:
+        self.registry = own = CollectorRegistry()
+        self.queue_age = Histogram(
+            "customedit_queue_age_seconds",
+            "From when a job was queued until a worker claimed it.",
+            ["kind"],
+            buckets=SECONDS,
+            registry=own,
+        )
+        self.phases = Histogram(
+            "customedit_job_phase_seconds",
+            "How long jobs were in each phase.",
+            ["kind", "phase"],
+            buckets=SECONDS,
+            registry=own,
+        )
+        self.jobs = Counter(
+            "customedit_jobs", "Attempts by how they ended.", ["kind", "outcome"], registry=own
+        )
+        self.running = Gauge("customedit_jobs_running", "Jobs under way.", ["kind"], registry=own)
+        self.calls = Counter("customedit_unet_calls", "Calls of the UNet.", registry=own)
+        self.rows = Histogram(
+            "customedit_unet_call_rows", "Rows in a call of the UNet.", buckets=ROWS, registry=own
+        )
+        self.ticks = Histogram(
+            "customedit_engine_tick_seconds",
+            "One round of the engine.",
+            buckets=SECONDS,
+            registry=own,
+        )
+        self.cache = Counter(
+            "customedit_cache_reads",
+            "Concepts and inversions asked for, by where they were found.",
+            ["what", "found"],
+            registry=own,
+        )
+        self.cache_bytes = Gauge(
+            "customedit_cache_bytes", "Concepts and inversions on the device.", registry=own
+        )
+        self.lost = Counter(
+            "customedit_leases_lost", "Jobs whose lease another worker took.", registry=own
+        )
+        self.device_memory = Gauge(
+            "customedit_device_memory_bytes", "Memory of the GPU.", ["what"], registry=own
+        )
+        self.depth = Gauge("customedit_queue_depth", "Jobs queued.", ["kind"], registry=own)
+        self.oldest = Gauge(
+            "customedit_queue_oldest_seconds",
+            "Age of the oldest queued job.",
+            ["kind"],
+            registry=own,
+        )
+        self.rung = Counter(
+            "customedit_reconciler_rings", "Doorbells rung again.", ["kind"], registry=own
+        )
+
+    @contextmanager
+    def phase(self, kind: str, phase: str) -> Iterator[None]:
+        """Time a phase of a job."""
+        began = monotonic()
+        try:
+            yield
+        finally:
+            self.phases.labels(kind, phase).observe(monotonic() - began)

@@ -1,0 +1,116 @@
+"""Pictures of what is under way: an edit half drawn, a concept half learned.
+
+Both are decoded as methods of their own, so that showing one keeps nobody waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from PIL import Image
+
+from customedit.concepts.training import Preview, Trained
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
+from customedit.diffusion.text import Customization, Weighted
+from customedit.editing.edit import EditResult
+from customedit.editing.sdedit import sdedit
+from worker import outputs
+from worker.runtime import EDITS, TRAININGS
+from worker.work import Work
+
+SHARES: Final = (0.35, 0.7)
+"""Of an edit's steps, where it is shown; edits of fewer than SHORTEST steps are not."""
+
+SHORTEST: Final = 10
+STEPS: Final = 20
+"""DDIM steps of a picture that shows a concept."""
+
+
+class Previewer:
+    """Shows the pictures that ``tickets`` draw; ``upload`` is for the job's own thread."""
+
+    def __init__(self, work: Work, steps: int = 0) -> None:
+        self._work, self._steps = work, steps
+        self._tickets: list[Ticket[Image.Image]] = []
+        self._count = 0
+
+    def upload(self) -> None:
+        """Upload what has been drawn since the last call; one that failed is left out."""
+        while self._tickets and self._tickets[0].done:
+            ticket = self._tickets.pop(0)
+            try:
+                picture = ticket.result()
+            except Exception:
+                continue
+            self._count += 1
+            name = f"preview-{self._count}.jpg"
+            self._work.show(self._work.keep(name, outputs.jpeg(picture), "image/jpeg"))
+
+    def draw(self, method: Method[Image.Image], priority: int) -> None:
+        """Have ``method`` drawn and shown; safe to call from the engine's thread."""
+        self._tickets.append(self._work.submit(method, priority, heard=False))
+
+    def seeing(self, editing: Method[EditResult], base: Base) -> Method[EditResult]:
+        """``editing``, looked at while it goes by: what its target row will be, as far as known."""
+        due = {max(1, round(s * self._steps)) for s in SHARES} if self._steps >= SHORTEST else set()
+        answer: Any = None
+        last: tuple[Denoise, torch.Tensor] | None = None
+        try:
+            while True:
+                asked = editing.send(answer)
+                if isinstance(asked, Progress) and asked.step in due and last is not None:
+                    self.draw(_glimpse(base, *last), EDITS)
+                answer = yield asked
+                if isinstance(asked, Denoise):
+                    last = asked, answer.noise
+        except StopIteration as end:
+            result: EditResult = end.value
+            return result
+        finally:
+            editing.close()
+
+    def training(self, base: Base, prompt: str, steps: int) -> Preview:
+        """What ``customize`` takes for ``preview``: has the concept drawn as it is now."""
+
+        def preview(trained: Trained) -> None:
+            self.draw(portrait(base, still(trained), prompt, steps), TRAININGS)
+
+        return preview
+
+
+def _glimpse(base: Base, asked: Denoise, noise: torch.Tensor) -> Method[Image.Image]:
+    """The picture that the target's row is on the way to."""
+    row = slice(2, 3) if asked.rows > 2 else slice(1, 2)  # P2P: source, none, target; SDEdit: two
+    clean = base.schedule.clean(asked.latents[row].to(base.device), noise[row], asked.time)
+    yield Turn()
+    return base.decode(clean)[0]
+
+
+def still(trained: Trained) -> Trained:
+    """A copy that training does not change any more."""
+
+    def copied(part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {k: v.detach().clone() for k, v in part.items()}
+
+    return Trained(copied(trained.tokens), copied(trained.keys), copied(trained.values))
+
+
+def portrait(
+    base: Base, concept: Customization, prompt: str, steps: int = STEPS, seed: int = 0
+) -> Method[Image.Image]:
+    """A square picture drawn for ``prompt``, from noise alone."""
+    cells = base.side // base.factor
+    entries: Sequence[Weighted] = [Weighted(concept)]
+    latents = yield from sdedit(
+        base,
+        torch.zeros((1, base.channels, cells, cells)),
+        base.text(prompt, entries),
+        strength=1.0,
+        steps=steps,
+        guidance=base.guidance,
+        seed=seed,
+    )
+    return base.decode(latents)[0]

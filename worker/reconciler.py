@@ -1,0 +1,112 @@
+"""Mends what doorbells and killed workers leave behind. One worker at a time does it, under a lock.
+
+Rings stale jobs again, sweeps the leavings of jobs that are final, writes what the journal lacks,
+removes jobs that are too old, and delivers webhooks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Final, get_args
+
+from customedit.platform import keys_of
+from customedit.platform.records import JobKind
+from worker import sweeping
+from worker.runtime import Runtime
+
+Ring = Callable[[str, str], None]
+
+SWEEP_AT_ONCE: Final = 50
+_log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Runs in its own threads from ``start`` to ``close``. ring: sends a doorbell (id, kind)."""
+
+    def __init__(self, runtime: Runtime, ring: Ring, name: str) -> None:
+        self._settings, self._redis, self._jobs = runtime.settings, runtime.redis, runtime.jobs
+        self._storage, self._metrics = runtime.storage, runtime.metrics
+        self._ring, self._name = ring, name
+        self._closed = threading.Event()
+        self._lock = f"{self._settings.namespace}:reconciler"
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the round that runs."""
+        self._closed.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._settings.reconcile_seconds):
+            for step in (self._measure, self._round):
+                try:
+                    step()
+                except Exception as error:  # Redis or S3 is away: the next round does it
+                    _log.warning("%s: %s: %s", step.__name__, type(error).__name__, error)
+
+    def _measure(self) -> None:
+        for kind in get_args(JobKind):
+            self._metrics.depth.labels(kind).set(self._jobs.queue_depths()[kind])
+            self._metrics.oldest.labels(kind).set(self._jobs.oldest_queued_age(kind))
+
+    def _round(self) -> None:
+        if not self._mine():
+            return
+        for step in (self.ring_stale, self.sweep, self.expire, self.sweep_doomed):
+            step()
+
+    def _mine(self) -> bool:
+        """Whether this worker is the one that reconciles now; the lock outlasts a few rounds."""
+        hold_ms = int(self._settings.reconcile_seconds * 3000) + 1000
+        if self._redis.set(self._lock, self._name, nx=True, px=hold_ms):
+            return True
+        if self._redis.get(self._lock) != self._name:
+            return False
+        self._redis.pexpire(self._lock, hold_ms)
+        return True
+
+    def ring_stale(self) -> int:
+        """Ring again for jobs queued long ago and for leases that ran out; gives how many."""
+        found = self._jobs.stale()
+        for job_id, kind in found:
+            self._ring(job_id, kind)
+            self._metrics.rung.labels(kind).inc()
+        return len(found)
+
+    def sweep(self) -> int:
+        """Tidy up jobs that were marked and are final by now; gives how many."""
+        key = sweeping.marks(self._settings)
+        now = self._jobs.now()
+        due: Any = self._redis.zrangebyscore(key, "-inf", now, start=0, num=SWEEP_AT_ONCE)
+        done = 0
+        for entry in due:
+            tenant, job_id = entry.split("/")
+            record = self._jobs.peek(job_id)
+            if record is None:  # deleted
+                self._storage.delete_prefix(keys_of.job(tenant, job_id))
+            elif record.finished:
+                sweeping.tidy(self._storage, record)
+            else:
+                self._redis.zadd(key, {entry: now + sweeping.AGAIN_S}, xx=True)
+                continue
+            self._redis.zrem(key, entry)
+            done += 1
+        return done
+
+    def expire(self) -> int:
+        """Remove jobs that finished ``keep_jobs_days`` ago; gives how many."""
+        return sum(self._jobs.delete(tenant, job_id) for tenant, job_id in self._jobs.expired())
+
+    def sweep_doomed(self) -> int:
+        """Remove the files of what was deleted; gives how many folders."""
+        folders = self._jobs.doomed()
+        for folder in folders:
+            self._storage.delete_prefix(folder)
+            self._jobs.swept(folder)
+        return len(folders)

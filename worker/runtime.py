@@ -1,0 +1,144 @@
+"""What a worker holds while it lives: the base, the engine, the judge, caches, connections."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import torch
+from customedit.platform.catalogue import Concepts
+from redis import Redis
+
+from customedit.concepts.concept import Concept
+from customedit.diffusion.base import Base
+from customedit.editing.inversion import Inversion
+from customedit.mini.draw import hush
+from customedit.platform.jobs import Jobs
+from customedit.platform.settings import Settings
+from customedit.platform.storage import Storage
+from worker.cache import Cache
+from worker.engine_thread import EngineThread
+from worker.metrics import Metrics
+
+if TYPE_CHECKING:
+    from customedit.evaluation.similarity import Similarity
+
+EDITS: Final = 0
+TRAININGS: Final = 10
+"""Priorities in the engine: a lower one goes first."""
+
+_SCRATCH: Final = "customedit-worker-"
+_log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """Made by ``load``; ``close`` it. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        redis: Redis,
+        jobs: Jobs,
+        storage: Storage,
+        base: Base,
+        judge: Similarity | None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.settings, self.redis, self.jobs, self.storage = settings, redis, jobs, storage
+        self.concept_records = Concepts(redis, settings)
+        self.base, self.judge = base, judge
+        self.judging = threading.Lock()  # tokenizers do not like two threads
+        self.metrics = metrics or Metrics()
+        # read once here: they are computed when first asked for, which no two threads should do
+        self.fingerprint, self.schedule_key = base.fingerprint, base.schedule.key
+        self.shapes = shapes(base)
+        self.concepts: Cache[Concept] = Cache(settings.cache_bytes // 2, concept_bytes)
+        self.inversions: Cache[Inversion] = Cache(settings.cache_bytes // 2, inversion_bytes)
+        self.engine = EngineThread(
+            base,
+            self.metrics,
+            max_rows=settings.engine_rows,
+            patience=settings.watchdog_seconds,
+        )
+        self.scratch = own_scratch(settings.scratch_dir)
+        self.engine.start()
+
+    @classmethod
+    def load(cls, settings: Settings, redis: Redis, jobs: Jobs, storage: Storage) -> Runtime:
+        """Load the base and the judge that the settings name.
+
+        Raises InputError for a base, CLIP or device that is not there.
+        """
+        hush()
+        device, dtype = placed(settings)
+        base = Base.load(settings.base, device=device, dtype=dtype)
+        runtime = cls(settings, redis, jobs, storage, base, load_judge(settings, base))
+        _log.info("the base is loaded: %s on %s in %s", base.name, device, dtype)
+        return runtime
+
+    def make_room(self) -> None:
+        """Let go of what is cached, after the device had no room."""
+        self.concepts.clear()
+        self.inversions.clear()
+        if self.base.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        """Stop the engine and remove the scratch folder."""
+        self.engine.stop()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def shapes(base: Base) -> dict[str, tuple[int, int]]:
+    """Of the key and value weights of each cross-attention layer, (inner, width)."""
+    found = {n: base.weights[f"{n}.to_k.weight"].shape for n in base.layers}
+    return {name: (int(size[0]), int(size[1])) for name, size in found.items()}
+
+
+def placed(settings: Settings) -> tuple[str, torch.dtype]:
+    """The device and the numbers that the settings choose; on a processor, its threads as well."""
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))  # what the container may use
+    if settings.dtype == "auto":
+        return device, torch.float32 if device == "cpu" else torch.float16
+    return device, getattr(torch, settings.dtype)
+
+
+def load_judge(settings: Settings, base: Base) -> Similarity | None:
+    """What measures similarities: the settings' CLIP, for the bundled base its own, or nothing."""
+    from customedit.evaluation.measure import bundled
+    from customedit.evaluation.similarity import Similarity
+
+    if settings.clip is not None:
+        return Similarity(settings.clip, device=base.device)
+    return bundled() if base.name == "mini" else None
+
+
+def concept_bytes(concept: Concept) -> int:
+    """What a concept takes on the device."""
+    tensors = [*concept.tokens.values(), *concept.keys.values(), *concept.values.values()]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def inversion_bytes(inversion: Inversion) -> int:
+    """What an inversion takes on the device."""
+    held = [inversion.trajectory] + ([] if inversion.nulls is None else [inversion.nulls])
+    return sum(t.numel() * t.element_size() for t in held)
+
+
+def own_scratch(parent: Path) -> Path:
+    """A new folder for this process; those of processes that were killed are removed."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{_SCRATCH}*"):
+        pid = left.name.removeprefix(_SCRATCH).split("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=parent))
