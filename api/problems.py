@@ -66,9 +66,7 @@ class Refused(Exception):
 def unusable(error: InputError, slug: str = "validation", limit: str = "") -> Refused:
     """The problem that an InputError tells of."""
     found = FieldProblem(field=error.field, problem=error.problem, limit=limit or error.remedy)
-    return Refused(
-        slug, str(error), field=error.field, limit=limit or error.remedy, errors=[found]
-    )
+    return Refused(slug, str(error), field=error.field, limit=limit or error.remedy, errors=[found])
 
 
 def answer(refused: Refused, path: str, request_id: str | None) -> JSONResponse:

@@ -193,6 +193,14 @@ class Job(Document):
         return self.state in ("succeeded", "failed", "cancelled")
 
 
+class StateChange(Document):
+    """The data of a ``state`` event."""
+
+    state: JobState
+    attempt: int = 0
+    error: JobFailure | None = None
+
+
 class Event(Document):
     """One event of a job. id: give the last one seen as ``Last-Event-ID`` to go on after it."""
 

@@ -1,0 +1,168 @@
+"""From a request that was read to a job that waits: reserved, journaled, recorded, rung."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from api.problems import Refused
+from api.services import Services
+from customedit.platform import ids, keys_of, telemetry
+from customedit.platform.jobs import (
+    Idempotency,
+    IdempotencyConflict,
+    IdempotencyInFlight,
+    Missing,
+    QueueFull,
+    Submitted,
+)
+from customedit.platform.records import ConceptRecord, JobKind, JobRecord
+from customedit.platform.requests import Asked
+
+_log = logging.getLogger(__name__)
+_RETRY_S: Final = 2
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job to be made.
+
+    check: refuses what cannot be done; prepare: puts down what the job reads, and undo takes it
+    away again; contents: what else tells two requests apart, such as a file.
+    """
+
+    tenant: str
+    kind: JobKind
+    request: Asked
+    key: str | None = None
+    contents: str = ""
+    concept: ConceptRecord | None = None
+    check: Callable[[], None] = field(default=_nothing)
+    prepare: Callable[[], None] = field(default=_nothing)
+    undo: Callable[[], None] = field(default=_nothing)
+    id: str = field(default_factory=lambda: ids.new("job"))
+
+
+def submit(services: Services, asked: Submission) -> Submitted:
+    """Make the job, or nothing at all. Its request is in the journal before this returns.
+
+    Raises:
+        Refused: the queue is full, the key is taken, or something named is not there.
+    """
+    with _refusals():
+        key = _idempotency(asked)
+        if key is not None:
+            earlier = services.jobs.reserve(asked.tenant, key)
+            if earlier is not None:
+                return Submitted(earlier, True)
+        try:
+            asked.check()
+            made = _write(services, asked, key)
+        except BaseException:
+            _release(services, asked.tenant, key)
+            raise
+    services.doorbell.ring(made.record)
+    return made
+
+
+def _idempotency(asked: Submission) -> Idempotency | None:
+    """The key, bound to what was asked for: the kind, the request and the file."""
+    if asked.key is None:
+        return None
+    request = asked.request.model_dump(mode="json", exclude={"file"})
+    return Idempotency.of(asked.key, [asked.kind, request, asked.contents])
+
+
+def _write(services: Services, asked: Submission, key: Idempotency | None) -> Submitted:
+    """Journal, then record. What was written is taken back if the record cannot be made."""
+    record = _record(asked)
+    try:
+        asked.prepare()
+        services.journal.request(record)
+        return services.jobs.submit(record, concept=asked.concept, idempotency=key)
+    except (QueueFull, Missing, IdempotencyConflict, IdempotencyInFlight):
+        _take_back(services, asked)  # the record is not there for certain
+        raise
+    except Exception:
+        if services.jobs.peek(record.id) is None:  # raises if Redis is away: then the journal stays
+            _take_back(services, asked)
+        raise
+
+
+def _record(asked: Submission) -> JobRecord:
+    now = time.time()
+    request = asked.request.model_dump(mode="json", exclude_none=True)
+    return JobRecord(
+        id=asked.id,
+        tenant=asked.tenant,
+        kind=asked.kind,
+        request=request,
+        concept=asked.concept.id if asked.concept else None,
+        webhook=request.get("webhook"),
+        created_at=now,
+        queued_at=now,
+        traceparent=telemetry.traceparent(),
+    )
+
+
+def _take_back(services: Services, asked: Submission) -> None:
+    with _left_to_sweeper(asked.id):
+        asked.undo()
+        services.storage.delete_prefix(keys_of.job(asked.tenant, asked.id))
+
+
+def _release(services: Services, tenant: str, key: Idempotency | None) -> None:
+    if key is not None:
+        with _left_to_sweeper(key.token):  # it runs out by itself
+            services.jobs.release(tenant, key)
+
+
+@contextlib.contextmanager
+def _left_to_sweeper(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        _log.warning("%s could not be taken back: %s", what, type(error).__name__)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What the platform refuses, as problems."""
+    try:
+        yield
+    except QueueFull as error:
+        raise Refused(
+            "queue-full",
+            str(error),
+            limit=f"{error.limit} queued and running jobs",
+            headers={"Retry-After": "10"},
+        ) from None
+    except IdempotencyConflict:
+        raise Refused(
+            "idempotency-conflict", field="Idempotency-Key", limit="one request for each key"
+        ) from None
+    except IdempotencyInFlight:
+        raise Refused(
+            "idempotency-in-flight",
+            field="Idempotency-Key",
+            limit="one request at a time for each key",
+            headers={"Retry-After": str(_RETRY_S)},
+        ) from None
+    except Missing as error:
+        raise unknown(error.id) from None
+
+
+def unknown(id_: str, where: str = "") -> Refused:
+    """The problem of an image or concept that a request names and its tenant does not have."""
+    what = "image" if id_.startswith("img_") else "concept"
+    name = where or ("image" if what == "image" else "concepts")
+    limit = f"an {what} of yours" if what == "image" else f"a {what} of yours"
+    return Refused(f"unknown-{what}", f"{name}: you have no {what} {id_}", field=name, limit=limit)

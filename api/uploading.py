@@ -1,0 +1,129 @@
+"""Pictures on their way in: forms read, files checked under a limit, stored by their contents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+from fastapi import Request
+from starlette.datastructures import FormData, UploadFile
+
+from api.problems import unusable, wrong_media_type
+from api.services import Services
+from customedit import images as pictures
+from customedit.errors import InputError
+from customedit.platform import ids, keys_of
+from customedit.platform.records import ImageRecord
+
+MEDIA_TYPES: Final = ("image/png", "image/jpeg", "image/webp")
+
+
+@asynccontextmanager
+async def form(request: Request, most_fields: int = 10) -> AsyncIterator[FormData]:
+    """The request's form with at most one file, which is spooled to disk if it is large.
+
+    Raises:
+        Refused: it is no form, or not to be read as one.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise wrong_media_type("multipart/form-data")
+    async with request.form(
+        max_files=1, max_fields=most_fields, max_part_size=64 * 2**10
+    ) as fields:
+        yield fields
+
+
+def file_of(fields: FormData) -> UploadFile:
+    """The file of a form.
+
+    Raises:
+        Refused: there is none.
+    """
+    found = fields.get("file")
+    if not isinstance(found, UploadFile):
+        raise unusable(InputError("file", "is missing", "required"), limit="required")
+    return found
+
+
+def form_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI ``requestBody`` of a form with a file and ``properties``."""
+    schema = {
+        "type": "object",
+        "required": ["file"],
+        "additionalProperties": False,
+        "properties": {
+            "file": {"type": "string", "contentMediaType": "application/octet-stream"}
+            | {"format": "binary"},
+            **properties,
+        },
+    }
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    }
+
+
+async def store_image(services: Services, tenant: str, data: bytes) -> tuple[ImageRecord, bool]:
+    """Check ``data`` and keep it; gives its record, and whether it is new.
+
+    Few are decoded at once, because a picture of 40 million pixels takes 300 MB while it is read.
+
+    Raises:
+        Refused: it is not usable; nothing is kept.
+    """
+    checked = await anyio.to_thread.run_sync(_check, services, data, limiter=services.decoding)
+    return await anyio.to_thread.run_sync(_keep, services, tenant, data, *checked)
+
+
+def _check(services: Services, data: bytes) -> tuple[int, int]:
+    limits = services.settings
+    try:
+        read = pictures.read(
+            data,
+            field="file",
+            max_bytes=limits.max_upload_bytes,
+            max_pixels=limits.max_upload_pixels,
+        )
+    except InputError as error:
+        raise unusable(error, "unusable-image", _image_limit(services)) from None
+    return read.original_size
+
+
+def _image_limit(services: Services) -> str:
+    limits = services.settings
+    return (
+        f"PNG, JPEG or WebP; at most {limits.max_upload_bytes} bytes and "
+        f"{limits.max_upload_pixels} pixels; each side at least {pictures.MIN_SIDE} pixels"
+    )
+
+
+def _keep(
+    services: Services, tenant: str, data: bytes, width: int, height: int
+) -> tuple[ImageRecord, bool]:
+    id_ = ids.of_image(data)
+    if (known := services.images.get(tenant, id_)) is not None:
+        return known, False
+    record = ImageRecord(
+        id=id_,
+        tenant=tenant,
+        media_type=media_type(data),
+        bytes=len(data),
+        width=width,
+        height=height,
+        key=keys_of.image(tenant, id_),
+        created_at=time.time(),
+    )
+    services.storage.put(record.key, data, record.media_type)
+    services.journal.image(record)
+    services.images.put(record)
+    return record, True
+
+
+def media_type(data: bytes) -> str:
+    """What a picture that was read is, by its first bytes."""
+    if data.startswith(b"\x89PNG"):
+        return "image/png"
+    return "image/jpeg" if data.startswith(b"\xff\xd8") else "image/webp"

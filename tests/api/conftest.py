@@ -1,0 +1,196 @@
+"""A front end over real sockets, real stores behind it, and keys of two tenants."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+from redis import Redis
+
+from api.app import create_app
+from api.main import Server, server
+from api.services import Services
+from customedit.platform.api_keys import ApiKeys
+from customedit.platform.catalogue import Concepts
+from customedit.platform.jobs import Claim, Jobs
+from customedit.platform.records import ConceptOutcome, ConceptRecord, EditOutcome
+from customedit.platform.settings import Settings
+from customedit.platform.storage import Storage
+
+ALL = ("images:write", "edits:write", "concepts:write", "read", "admin")
+
+
+@dataclass
+class Running:
+    """A front end that listens, and who may talk to it."""
+
+    url: str
+    settings: Settings
+    services: Services
+    server: Server
+    keys: ApiKeys
+    _clients: list[httpx.Client] = field(default_factory=list)
+
+    def key(self, tenant: str = "anna", scopes: tuple[str, ...] = ALL) -> str:
+        return self.keys.create(tenant, scopes=scopes)[1]
+
+    def client(self, tenant: str = "anna", scopes: tuple[str, ...] = ALL) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.key(tenant, scopes)}"}
+        made = httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+        self._clients.append(made)
+        return made
+
+
+@pytest.fixture
+def start(storage: Storage, redis_client: Redis) -> Iterator[Callable[..., Running]]:
+    """Starts a front end with some settings changed; each is stopped at the end of the test."""
+    running: list[tuple[Running, threading.Thread]] = []
+
+    def begin(settings: Settings, **changed: Any) -> Running:
+        settings = settings.model_copy(update={"api_port": 0, **changed})
+        app = create_app(settings)
+        serving = server(settings, app)
+        listener = socket.create_server(("127.0.0.1", 0))
+        thread = threading.Thread(target=serving.run, kwargs={"sockets": [listener]})
+        thread.start()
+        wait_for(lambda: serving.started or not thread.is_alive())
+        assert serving.started
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        keys = ApiKeys(redis_client, settings)
+        made = Running(url, settings, app.state.services, serving, keys)
+        running.append((made, thread))
+        return made
+
+    yield begin
+    for made, thread in running:
+        for client in made._clients:
+            client.close()
+        made.server.stop_streams()
+        made.server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def api(start: Callable[..., Running], settings: Settings) -> Running:
+    return start(settings)
+
+
+@pytest.fixture
+def anna(api: Running) -> httpx.Client:
+    return api.client("anna")
+
+
+@pytest.fixture
+def bert(api: Running) -> httpx.Client:
+    return api.client("bert")
+
+
+@pytest.fixture
+def jobs(api: Running) -> Jobs:
+    """What a worker drives jobs with."""
+    return api.services.jobs
+
+
+@pytest.fixture
+def concepts(api: Running) -> Concepts:
+    return api.services.concepts
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """The first true value of ``condition``, which is asked again and again."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+    return found
+
+
+def png(colour: str = "red", size: tuple[int, int] = (32, 24)) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", size, colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def upload(client: httpx.Client, colour: str = "red") -> str:
+    """Uploads a picture; gives its id."""
+    answer = client.post("/v1/images", files={"file": ("a.png", png(colour), "image/png")})
+    assert answer.status_code in (200, 201), answer.text
+    return str(answer.json()["id"])
+
+
+def customize(client: httpx.Client, **more: Any) -> dict[str, Any]:
+    """Asks for a concept of one picture; gives the job."""
+    body = {"references": [upload(client)], "noun": "cup", **more}
+    answer = client.post("/v1/concepts", json=body)
+    assert answer.status_code == 202, answer.text
+    return dict(answer.json())
+
+
+def edit(client: httpx.Client, **more: Any) -> dict[str, Any]:
+    """Asks for an edit; gives the job."""
+    body = {"image": upload(client), "source_prompt": "a cup", "target_prompt": "a blue cup", **more}
+    answer = client.post("/v1/edits", json=body)
+    assert answer.status_code == 202, answer.text
+    return dict(answer.json())
+
+
+def claimed(jobs: Jobs, job_id: str) -> Claim:
+    found = jobs.claim(job_id, "worker-of-a-test")
+    assert found is not None
+    return found
+
+
+def finish_edit(jobs: Jobs, storage: Storage, job_id: str) -> None:
+    """Does what a worker does at the end of an edit."""
+    claim = claimed(jobs, job_id)
+    key = claim.key("0.png")
+    storage.put(key, png("blue"), "image/png")
+    outcome = EditOutcome.model_validate(
+        {
+            "outputs": [
+                {
+                    "strength": 0.5,
+                    "seed": 0,
+                    "image_key": key,
+                    "similarities": {"text": 0.3},
+                    "best": True,
+                    "recipe": {"steps": 50},
+                }
+            ],
+            "sheet_key": key,
+        }
+    )
+    assert jobs.commit(claim, outcome.model_dump(mode="json"))
+
+
+def finish_concept(jobs: Jobs, concepts: Concepts, storage: Storage, job_id: str) -> ConceptRecord:
+    """Does what a worker does at the end of a training."""
+    claim = claimed(jobs, job_id)
+    tenant, concept_id = claim.record.tenant, claim.record.concept
+    assert concept_id is not None
+    record = concepts.get(tenant, concept_id)
+    assert record is not None
+    weights = f"tenants/{tenant}/concepts/{concept_id}/1-weights.safetensors"
+    storage.put(weights, b"weights of a test")
+    made = {
+        "weights_key": weights,
+        "diffusers_key": weights,
+        "bytes": 17,
+        "base": "mini",
+        "recipe": {"steps": 3},
+    }
+    ready = record.model_copy(update={**made, "state": "ready", "ready_at": time.time()})
+    outcome = ConceptOutcome.model_validate(
+        {**made, "concept": concept_id, "token": record.token, "noun": "cup", "attribute": ""}
+    )
+    assert jobs.commit(claim, outcome.model_dump(mode="json"), concept=ready)
+    return ready
