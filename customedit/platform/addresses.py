@@ -1,0 +1,86 @@
+"""Which addresses webhooks may go to: none that is inside the operator's network."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from customedit.errors import InputError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+# Python counts these as global: the cloud's own services answer there.
+_CLOUD: Final = tuple(ipaddress.ip_address(a) for a in ("168.63.129.16", "100.100.100.200"))
+
+
+class Refused(ValueError):
+    """An address that webhooks do not go to."""
+
+
+def public(address: Address) -> bool:
+    """Whether ``address`` is on the public internet, also after what it embeds is taken out."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+        if address in _NAT64:
+            inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if int(address) >> 32 == 0:  # ::a.b.c.d, of old
+            return False
+        if any(found is not None and not public(found) for found in inner):
+            return False
+    return address.is_global and not address.is_multicast and address not in _CLOUD
+
+
+def check(url: str, *, allow_private: bool = False) -> SplitResult:
+    """The parts of a webhook's URL, as far as they can be judged without asking a name server.
+
+    Raises:
+        InputError: it is no http or https URL, holds a password, or names a private address.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise InputError("webhook", "is no URL", "give https://host/path") from None
+    if parts.scheme not in ("https", "http") or not host:
+        raise InputError("webhook", "is no http or https URL", "give https://host/path")
+    if parts.username is not None or parts.password is not None:
+        raise InputError("webhook", "holds a user or password", "check the signature instead")
+    if allow_private:
+        return parts
+    if parts.scheme != "https":
+        raise InputError("webhook", "is not https", "give https://host/path")
+    if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
+        raise InputError("webhook", f"{host} is not on the public internet")
+    try:
+        literal = ipaddress.ip_address(host)
+    except ValueError:
+        return parts
+    if not public(literal):
+        raise InputError("webhook", f"{host} is not on the public internet")
+    return parts
+
+
+async def resolve(host: str, port: int, *, allow_private: bool = False) -> str:
+    """The address to connect to for ``host``; the name is not looked up again.
+
+    Raises:
+        Refused: one of the addresses is not public.
+        OSError: the name has no address.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label of more than 63 letters
+        raise OSError(f"{host} is no name") from error
+    addresses = [str(entry[4][0]) for entry in found]
+    if not addresses:
+        raise OSError(f"{host} has no address")
+    if not allow_private:
+        for text in addresses:
+            if "%" in text or not public(ipaddress.ip_address(text)):
+                raise Refused(f"{host} is not on the public internet")
+    return addresses[0]
