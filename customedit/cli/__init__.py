@@ -1,4 +1,5 @@
-"""The command line: ``customedit customize | edit | sweep | study | concept | models | doctor``.
+"""The command line: ``customedit customize | edit | sweep | study | concept | models | doctor``,
+and ``keys | recover`` for those who run the service.
 
 Whatever takes seconds to import is imported by the command that needs it. Errors that the user can
 mend are one line on stderr and exit status 2.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from customedit.cli import concept, customize, doctor, edit, models, study
+from customedit.cli import concept, customize, doctor, edit, models, service, study
 
 app = typer.Typer(
     name="customedit",
@@ -24,6 +25,8 @@ app.command("study")(study.study_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(concept.app, name="concept")
 app.add_typer(models.app, name="models")
+app.add_typer(service.keys, name="keys")
+app.command("recover")(service.recover_command)
 
 
 def main() -> None:

@@ -1,0 +1,145 @@
+"""``customedit keys`` and ``customedit recover``: for those who run the service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from customedit.cli import console
+from customedit.errors import InputError
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from customedit.platform.api_keys import ApiKey, ApiKeys
+    from customedit.platform.settings import Settings
+    from customedit.platform.storage import Storage
+
+keys = typer.Typer(name="keys", help="API keys of the service's tenants.", no_args_is_help=True)
+
+ScopeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scope",
+        help="What the key may do; repeat it. images:write, edits:write, concepts:write, read, "
+        "admin. Default: all but admin.",
+    ),
+]
+
+
+@contextmanager
+def _service() -> Iterator[tuple[Settings, Redis, Storage]]:
+    """The servers that ``CUSTOMEDIT_*`` names; what is wrong with them as one line, status 2."""
+    with console.mendable():
+        try:
+            from redis.exceptions import RedisError
+
+            from customedit.platform.redis import connect
+            from customedit.platform.settings import Settings
+            from customedit.platform.storage import Storage, StorageError
+        except ImportError as error:
+            name = error.name or "a package"
+            raise InputError(name, "is missing", "pip install 'customedit[service]'") from None
+        settings = Settings.of_environment()
+        try:
+            with connect(settings) as client:
+                yield settings, client, Storage(settings)
+        except RedisError as error:
+            problem = f"Redis does not answer ({type(error).__name__})"
+            raise InputError("CUSTOMEDIT_REDIS_URL", problem, "start it or mend the URL") from None
+        except StorageError as error:
+            raise InputError("CUSTOMEDIT_S3_ENDPOINT", str(error), "is S3 up?") from None
+
+
+@contextmanager
+def _keys() -> Iterator[ApiKeys]:
+    from customedit.platform.api_keys import ApiKeys
+    from customedit.platform.journal import Journal
+
+    with _service() as (settings, client, storage):
+        yield ApiKeys(client, settings, Journal(storage))
+
+
+@keys.command("create")
+def create_command(
+    tenant: Annotated[str, typer.Argument(help="Who it is for: a-z, 0-9 and -, up to 63.")],
+    name: Annotated[str, typer.Option("--name", help="A note to find it again.")] = "",
+    scope: ScopeOption = None,
+    days: Annotated[float | None, typer.Option("--days", help="Days until it expires.")] = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """Make a key and print it. It is shown this once: only its hash is kept."""
+    given: dict[str, Any] = {} if not scope else {"scopes": scope}
+    with _keys() as found:
+        key, text = found.create(tenant, name=name, days=days, **given)
+    told = _shown(key) | {"key": text}
+    console.say(told, [text, f"{key.id} of {tenant}: {' '.join(key.scopes)}"], as_json)
+
+
+@keys.command("list")
+def list_command(
+    tenant: Annotated[str | None, typer.Argument(help="Only this tenant's.")] = None,
+    as_json: console.JsonOption = False,
+) -> None:
+    """List keys, oldest first; never the keys themselves."""
+    with _keys() as found:
+        shown = [_shown(key) for key in found.list(tenant)]
+    lines = [
+        f"{k['id']}  {k['tenant']:<16} {k['state']:<8} {' '.join(k['scopes'])}  {k['name']}"
+        for k in shown
+    ]
+    console.say({"keys": shown}, lines or ["no keys"], as_json)
+
+
+@keys.command("revoke")
+def revoke_command(
+    id: Annotated[str, typer.Argument(help="The key's id, key_...")],
+    as_json: console.JsonOption = False,
+) -> None:
+    """End a key at once."""
+    with _keys() as found:
+        key = found.revoke(id)
+        if key is None:
+            raise InputError("id", f"there is no key {id}", "see customedit keys list")
+    console.say(_shown(key), [f"{key.id} of {key.tenant} is revoked"], as_json)
+
+
+def recover_command(as_json: console.JsonOption = False) -> None:
+    """Put back into Redis whatever the journal in S3 has: jobs, images, concepts, keys.
+
+    For a Redis that lost its data. It may run twice, and while the service runs.
+    """
+    from dataclasses import asdict
+
+    with _service() as (settings, client, storage):
+        from customedit.platform.recover import recover
+
+        done = recover(client, storage, settings)
+    lines = [f"{name:<10} {count}" for name, count in asdict(done).items() if name != "unreadable"]
+    lines += [f"unreadable: {key}" for key in done.unreadable]
+    console.say(asdict(done), lines, as_json)
+    if done.unreadable:
+        raise typer.Exit(1)
+
+
+def _shown(key: ApiKey) -> dict[str, Any]:
+    """A key as people see it: no hash."""
+    state = "valid" if key.valid(time.time()) else "revoked" if key.revoked_at else "expired"
+    times = {
+        name: None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+        for name in ("created_at", "expires_at", "last_used_at")
+        for at in [getattr(key, name)]
+    }
+    return {
+        "id": key.id,
+        "tenant": key.tenant,
+        "name": key.name,
+        "scopes": list(key.scopes),
+        "state": state,
+        **times,
+    }
