@@ -10,6 +10,7 @@ from customedit.platform.storage import Storage
 Storage(Settings.of_environment()).bucket()
 '
 if [ ! -s /keys/default ]; then
-    customedit keys create --tenant default --name compose > /keys/new
-    mv /keys/new /keys/default
+    customedit keys create default --name compose > /keys/new
+    head -n 1 /keys/new > /keys/default
+    rm /keys/new
 fi

@@ -1,0 +1,127 @@
+"""The front end's image: requirements/api.txt is all that `api` and `customedit keys` import."""
+
+import os
+import re
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from customedit.platform.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Puts the interpreter into the image: whatever requirements/api.txt does not list is not there.
+INSIDE = """
+import importlib.metadata, pkgutil, re, sys
+
+lock = open("requirements/api.txt").read()
+def plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+listed = {plain(line.split("==")[0]) for line in lock.splitlines() if line[:1] != "#"}
+listed.add("customedit")
+owners = importlib.metadata.packages_distributions()
+hidden = {top for top, names in owners.items() if listed.isdisjoint(map(plain, names))}
+assert {"torch", "diffusers", "transformers"} <= hidden
+
+class Image:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in hidden:
+            raise ModuleNotFoundError(f"No module named {name!r} in the image", name=name)
+
+sys.meta_path.insert(0, Image())
+"""
+IMPORTS = """
+import importlib
+for room in sys.argv[1:]:
+    package = importlib.import_module(room)
+    for found in pkgutil.walk_packages(package.__path__, room + "."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+COMMAND = """
+import customedit.cli
+customedit.cli.app(sys.argv[1:])
+"""
+
+
+def inside(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", INSIDE + code, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("room", ["api", "customedit.platform"])
+def test_every_module_imports_in_the_image(room: str) -> None:
+    run = inside(IMPORTS, room)
+    assert run.returncode == 0, run.stderr
+    assert {"torch", "diffusers", "transformers"}.isdisjoint(run.stdout.split())
+
+
+def test_what_is_hidden_would_be_seen() -> None:
+    run = inside(IMPORTS, "customedit.diffusion")
+    assert run.returncode != 0
+    assert "in the image" in run.stderr
+
+
+@pytest.mark.parametrize("command", [["keys", "create"], ["keys", "revoke"], ["recover"]])
+def test_operators_commands_work_in_the_image(command: list[str]) -> None:
+    run = inside(COMMAND, *command, "--help")
+    assert run.returncode == 0, run.stderr
+
+
+def test_every_command_that_operations_tell_exists() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    told = set(re.findall(r"\bcustomedit (keys [a-z]+|recover)\b", page))
+    assert told == {"keys create", "keys list", "keys revoke", "recover"}
+    for command in told:
+        assert inside(COMMAND, *command.split(" "), "--help").returncode == 0, command
+
+
+def test_ingress_lets_through_what_the_api_serves(production: list[Any]) -> None:
+    from api.app import create_app
+
+    served = {"/openapi.json", *create_app(Settings()).openapi()["paths"]}
+    (ingress,) = [item for item in production if item["kind"] == "Ingress"]
+    paths = {p["path"] for p in ingress["spec"]["rules"][0]["http"]["paths"]}
+    inside_only = {"/healthz", "/readyz", "/metrics"}
+    let_through = {s for s in served if any(s == p or s.startswith(p + "/") for p in paths)}
+    assert let_through == served - inside_only
+    assert inside_only <= served
+    assert all(any(s.startswith(p) for s in served) for p in paths)
+
+
+def test_setup_makes_bucket_and_key_once(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from customedit.platform.api_keys import ApiKeys
+    from customedit.platform.journal import Journal
+    from customedit.platform.redis import connect
+    from customedit.platform.storage import Storage
+
+    bucket = f"setup-{secrets.token_hex(6)}"
+    monkeypatch.setenv("CUSTOMEDIT_S3_BUCKET", bucket)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    script = tmp_path / "setup.sh"
+    text = (ROOT / "deploy" / "compose" / "setup.sh").read_text()
+    script.write_text(text.replace("/keys/", f"{tmp_path}/"))
+    kept = tmp_path / "default"
+    seen = set()
+    for _ in range(2):
+        run = subprocess.run(["sh", script], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert kept.read_text().strip() not in run.stdout + run.stderr
+        seen.add(kept.read_text())
+    assert len(seen) == 1
+    assert kept.stat().st_mode & 0o777 == 0o600
+    own = Settings.of_environment()
+    storage = Storage(own)
+    assert storage.reachable()
+    with connect(own) as client:
+        keys = ApiKeys(client, own, Journal(storage))
+        assert [key.tenant for key in keys.list()] == ["default"]
+        found = keys.verify(kept.read_text().strip())
+    assert found is not None and found.tenant == "default"
