@@ -1,8 +1,8 @@
-"""The command line: ``customedit customize | edit | sweep | study | concept | models | doctor``,
-and ``keys | recover`` for those who run the service.
+"""The command line: ``customedit customize | edit | sweep | study | concept | models | doctor``.
 
-Whatever takes seconds to import is imported by the command that needs it. Errors that the user can
-mend are one line on stderr and exit status 2.
+Those who run the service have ``keys`` and ``recover``. Whatever takes seconds to import is
+imported by the command that needs it. Errors that the user can mend are one line on stderr and exit
+status 2.
 """
 
 from __future__ import annotations
