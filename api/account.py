@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 
 from api.auth import Here, Reader, needs
 from api.openapi import refusals
+from api.problems import Refused
+from api.views import at
 from customedit.platform import documents as d
 from customedit.platform.api_keys import ApiKey
 from customedit.platform.limits import Allowed
@@ -49,7 +51,10 @@ def get_limits(request: Request, here: Here, caller: Reader) -> d.Limits:
 )
 def get_secret(here: Here, caller: Admin) -> d.WebhookSecret:
     """When the secret was made. The secret itself is shown only once, when it is made."""
-    raise NotImplementedError
+    found = here.secrets.get(caller.tenant)
+    if found is None:
+        raise Refused("not-found", "no secret has been made", limit="make one first")
+    return d.WebhookSecret(created_at=at(found.made_at))
 
 
 @router.post(
@@ -60,6 +65,7 @@ def get_secret(here: Here, caller: Admin) -> d.WebhookSecret:
     status_code=201,
     responses=refusals(),
 )
-def make_secret(here: Here, caller: Admin, response: Response) -> d.WebhookSecret:
-    """Takes the place of the one before at once (Standard Webhooks, ``whsec_...``)."""
-    raise NotImplementedError
+def make_secret(here: Here, caller: Admin) -> d.WebhookSecret:
+    """The secret before it signs as well for a day, so that receivers can change over."""
+    made = here.secrets.make(caller.tenant)
+    return d.WebhookSecret(created_at=at(made.made_at), secret=made.text)

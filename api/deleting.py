@@ -6,13 +6,15 @@ Files that cannot be removed now are left to the workers' sweeper, which knows o
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from api.asking import no_such
 from api.problems import Refused
 from customedit.platform import keys_of
 from customedit.platform.catalogue import Concepts, Images, InUse
 from customedit.platform.jobs import Jobs, NotFinished
-from customedit.platform.storage import Storage, StorageError
+from customedit.platform.journal import Journal
+from customedit.platform.storage import StorageError
 
 _log = logging.getLogger(__name__)
 
@@ -20,8 +22,8 @@ _log = logging.getLogger(__name__)
 class Deleting:
     """Removes images, concepts and jobs of a tenant, each with its files."""
 
-    def __init__(self, jobs: Jobs, images: Images, concepts: Concepts, storage: Storage) -> None:
-        self.jobs, self.images, self.concepts, self.storage = jobs, images, concepts, storage
+    def __init__(self, jobs: Jobs, images: Images, concepts: Concepts, journal: Journal) -> None:
+        self.jobs, self.images, self.concepts, self.journal = jobs, images, concepts, journal
 
     def image(self, tenant: str, id_: str) -> None:
         """Remove an image. Its files go last: should that fail, the same call does the rest.
@@ -37,8 +39,7 @@ class Deleting:
         except InUse as error:
             raise _in_use(error) from None
         try:
-            self.storage.delete(keys_of.image_record(tenant, id_))
-            self.storage.delete(record.key)
+            self.journal.forget_image(tenant, id_)
         except StorageError:
             self.images.put(record)
             raise
@@ -55,7 +56,7 @@ class Deleting:
             raise _in_use(error) from None
         if not found:
             raise no_such("concept", id_)
-        self._sweep(keys_of.concept(tenant, id_))
+        self._sweep(keys_of.concept(tenant, id_), self.journal.forget_concept, tenant, id_)
 
     def job(self, tenant: str, id_: str) -> None:
         """Remove a finished job.
@@ -71,12 +72,14 @@ class Deleting:
             ) from None
         if not found:
             raise no_such("job", id_)
-        self._sweep(keys_of.job(tenant, id_))
+        self._sweep(keys_of.job(tenant, id_), self.journal.forget_job, tenant, id_)
 
-    def _sweep(self, folder: str) -> None:
+    def _sweep(
+        self, folder: str, forget: Callable[[str, str], None], tenant: str, id_: str
+    ) -> None:
         """Remove a folder that is marked as doomed; the mark stays if that fails."""
         try:
-            self.storage.delete_prefix(folder)
+            forget(tenant, id_)
         except StorageError as error:
             _log.warning("%s is left to the sweeper: %s", folder, error)
         else:

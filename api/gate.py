@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import Refused, answer
+from api.problems import Refused, answer, too_large
 from api.services import Services
 from customedit.platform.api_keys import ApiKey
 from customedit.platform.limits import Allowed
@@ -128,11 +128,6 @@ class _Counted:
                 message = await self.receive()
                 left -= len(message.get("body", b""))
                 self.ended = message["type"] != "http.request" or not message.get("more_body")
-
-
-def too_large(limit: int) -> Refused:
-    """The problem of a body over ``limit`` bytes."""
-    return Refused("too-large", field="body", limit=f"at most {limit} bytes")
 
 
 async def _refuse(refused: Refused, scope: Scope, body: _Counted, send: Send) -> None:

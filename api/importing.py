@@ -147,5 +147,5 @@ def _on_disk(here: Services, file: IO[bytes]) -> Iterator[_Given]:
         shutil.copyfileobj(file, copy, 1 << 20)
         copy.flush()
         copy.seek(0)
-        digest = hashlib.file_digest(copy, "sha256").hexdigest()  # type: ignore[arg-type]
+        digest = hashlib.file_digest(copy, "sha256").hexdigest()
         yield _Given(Path(copy.name), copy.tell(), digest)

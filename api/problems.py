@@ -106,7 +106,14 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     slug = _OF_STATUS.get(error.status_code, "malformed" if error.status_code < 500 else "internal")
     detail = error.detail if slug == "malformed" else ""
+    if slug == "too-large":
+        return _send(request, too_large(request.state.body_limit))
     return _send(request, Refused(slug, detail, headers=error.headers))
+
+
+def too_large(limit: int) -> Refused:
+    """The problem of a body over ``limit`` bytes."""
+    return Refused("too-large", field="body", limit=f"at most {limit} bytes")
 
 
 def _unavailable(request: Request, error: Exception) -> JSONResponse:

@@ -12,8 +12,6 @@ from typing import ParamSpec, TypeVar
 import anyio
 import anyio.to_thread
 import redis
-from customedit.platform.journal import Journal
-from customedit.platform.webhooks import Secrets
 
 from api.deleting import Deleting
 from api.doorbell import Doorbell
@@ -23,10 +21,12 @@ from customedit.platform.api_keys import ApiKeys
 from customedit.platform.catalogue import Concepts, Images
 from customedit.platform.events import AsyncEvents
 from customedit.platform.jobs import Jobs
+from customedit.platform.journal import Journal
 from customedit.platform.limits import Limits
 from customedit.platform.redis import connect, connect_async
 from customedit.platform.settings import Settings
 from customedit.platform.storage import Storage
+from customedit.platform.webhooks import Secrets
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,10 +86,10 @@ async def opened(settings: Settings, figures: Figures) -> AsyncIterator[Services
             keys=ApiKeys(client, settings, journal),
             limits=Limits(client, settings),
             journal=journal,
-            secrets=Secrets(client, settings),
+            secrets=Secrets(client, settings, journal),
             doorbell=doorbell,
             views=Views(storage),
-            deleting=Deleting(jobs, images, concepts, storage),
+            deleting=Deleting(jobs, images, concepts, journal),
             decoding=anyio.CapacityLimiter(max(2, os.cpu_count() or 1)),
         )
     finally:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from api.problems import Refused
+from api.problems import Refused, unusable
 from api.services import Services
-from customedit.platform import ids, keys_of, telemetry
+from customedit.errors import InputError
+from customedit.platform import addresses, ids, telemetry
 from customedit.platform.jobs import (
     Idempotency,
     IdempotencyConflict,
@@ -64,6 +65,7 @@ def submit(services: Services, asked: Submission) -> Submitted:
             if earlier is not None:
                 return Submitted(earlier, True)
         try:
+            _check_webhook(services, asked)
             asked.check()
             made = _write(services, asked, key)
         except BaseException:
@@ -71,6 +73,24 @@ def submit(services: Services, asked: Submission) -> Submitted:
             raise
     services.doorbell.ring(made.record)
     return made
+
+
+def _check_webhook(services: Services, asked: Submission) -> None:
+    """A webhook can be sent and signed; where its name leads is looked at when it is sent."""
+    url = asked.request.model_dump(mode="json").get("webhook")
+    if url is None:
+        return
+    try:
+        addresses.check(url, allow_private=services.settings.webhook_allow_private)
+    except InputError as error:
+        raise unusable(error, limit="an https address on the public internet") from None
+    if services.secrets.get(asked.tenant) is None:
+        raise Refused(
+            "validation",
+            "webhook: there is no secret to sign it with",
+            field="webhook",
+            limit="first POST /v1/webhooks/secret",
+        )
 
 
 def _idempotency(asked: Submission) -> Idempotency | None:
@@ -86,7 +106,7 @@ def _write(services: Services, asked: Submission, key: Idempotency | None) -> Su
     record = _record(asked)
     try:
         asked.prepare()
-        services.journal.request(record)
+        services.journal.request(record, asked.concept)
         return services.jobs.submit(record, concept=asked.concept, idempotency=key)
     except (QueueFull, Missing, IdempotencyConflict, IdempotencyInFlight):
         _take_back(services, asked)  # the record is not there for certain
@@ -116,7 +136,9 @@ def _record(asked: Submission) -> JobRecord:
 def _take_back(services: Services, asked: Submission) -> None:
     with _left_to_sweeper(asked.id):
         asked.undo()
-        services.storage.delete_prefix(keys_of.job(asked.tenant, asked.id))
+        services.journal.forget_job(asked.tenant, asked.id)
+        if asked.concept is not None:
+            services.journal.forget_concept(asked.tenant, asked.concept.id)
 
 
 def _release(services: Services, tenant: str, key: Idempotency | None) -> None:

@@ -54,9 +54,7 @@ class Views:
 
     def concept(self, record: ConceptRecord) -> d.Concept:
         """A concept."""
-        facts = record.model_dump(
-            include=set(d.Concept.model_fields) & set(type(record).model_fields)
-        )
+        facts = record.model_dump(include=set(d.Concept.model_fields))
         facts |= {"created_at": at(record.created_at), "ready_at": when(record.ready_at)}
         return d.Concept(**facts, preview_url=self.url(record.preview_key))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Final
 
@@ -87,7 +87,9 @@ async def stream(
             yield _of_record(last)
 
 
-async def _until_stopped(services: Services, record: JobRecord, after: str) -> AsyncIterator[Event]:
+async def _until_stopped(
+    services: Services, record: JobRecord, after: str
+) -> AsyncGenerator[Event, None]:
     while not services.stopping():
         found = await services.events.wait(record.id, after, _STEP_S)
         for event in found:

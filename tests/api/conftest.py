@@ -137,7 +137,12 @@ def customize(client: httpx.Client, **more: Any) -> dict[str, Any]:
 
 def edit(client: httpx.Client, **more: Any) -> dict[str, Any]:
     """Asks for an edit; gives the job."""
-    body = {"image": upload(client), "source_prompt": "a cup", "target_prompt": "a blue cup", **more}
+    body = {
+        "image": upload(client),
+        "source_prompt": "a cup",
+        "target_prompt": "a blue cup",
+        **more,
+    }
     answer = client.post("/v1/edits", json=body)
     assert answer.status_code == 202, answer.text
     return dict(answer.json())

@@ -1,0 +1,165 @@
+"""Images over HTTP: uploads in forms and straight to the store, and what is refused."""
+
+from __future__ import annotations
+
+import io
+
+import httpx
+import pytest
+from PIL import Image
+
+from customedit.platform import ids
+from customedit.platform.jobs import Jobs
+from customedit.platform.storage import Storage
+
+from .conftest import Running, edit, png, upload
+
+
+def files(storage: Storage) -> list[str]:
+    return [stored.key for stored in storage.list("tenants/")]
+
+
+def test_the_same_file_twice_is_one_image(anna: httpx.Client, storage: Storage) -> None:
+    data = png("green", (40, 30))
+    first = anna.post("/v1/images", files={"file": ("a.png", data, "image/png")})
+    again = anna.post("/v1/images", files={"file": ("b.png", data, "text/plain")})
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["id"] == again.json()["id"] == ids.of_image(data)
+    assert first.json()["width"], first.json()["height"] == (40, 30)
+    assert first.json()["media_type"] == "image/png"
+    assert first.headers["location"] == f"/v1/images/{ids.of_image(data)}"
+    assert httpx.get(first.json()["url"]).content == data
+    assert storage.get(f"tenants/anna/images/{ids.of_image(data)}") == data
+    assert storage.exists(f"tenants/anna/images/{ids.of_image(data)}.json")
+
+
+def test_deleted_means_gone(anna: httpx.Client, storage: Storage) -> None:
+    image = upload(anna)
+    url = anna.get(f"/v1/images/{image}").json()["url"]
+    assert anna.delete(f"/v1/images/{image}").status_code == 204
+    assert anna.get(f"/v1/images/{image}").status_code == 404
+    assert anna.delete(f"/v1/images/{image}").status_code == 404
+    assert httpx.get(url).status_code == 404
+    assert files(storage) == []
+
+
+def test_an_image_that_a_job_needs_stays(anna: httpx.Client, jobs: Jobs) -> None:
+    job = edit(anna)
+    image = job["request"]["image"]
+    refused = anna.delete(f"/v1/images/{image}")
+    assert refused.status_code == 409
+    assert refused.json()["type"] == "/problems/in-use"
+    assert job["id"] in refused.json()["detail"]
+    jobs.cancel("anna", job["id"])
+    assert anna.delete(f"/v1/images/{image}").status_code == 204
+
+
+def bomb() -> bytes:
+    """A small PNG whose header says 50 000 x 50 000."""
+    data = bytearray(png())
+    data[16:24] = (50_000).to_bytes(4, "big") * 2
+    return bytes(data)
+
+
+def gif() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(stream, "GIF")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", gif(), png()[:60], bomb(), png(size=(8, 8))],
+    ids=["empty", "text", "gif", "cut", "bomb", "tiny"],
+)  # fmt: skip
+def test_what_is_no_usable_picture_leaves_nothing(
+    anna: httpx.Client, storage: Storage, data: bytes
+) -> None:
+    answer = anna.post("/v1/images", files={"file": ("a.png", data, "image/png")})
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert problem["type"] == "/problems/unusable-image"
+    assert problem["field"] == "file" and "pixels" in problem["limit"]
+    assert files(storage) == [] and anna.get("/v1/images").json()["items"] == []
+
+
+def test_an_upload_over_the_limit_is_refused_before_it_is_read(
+    start, settings, storage: Storage
+) -> None:
+    api: Running = start(settings, max_upload_bytes=100_000)
+    anna = api.client()
+    answer = anna.post("/v1/images", files={"file": ("a.png", b"x" * 5_000_000)})
+    assert answer.status_code == 413
+    assert answer.json()["type"] == "/problems/too-large"
+    assert answer.json()["field"] == "body" and "bytes" in answer.json()["limit"]
+    just_over = anna.post("/v1/images", files={"file": ("a.png", b"x" * 100_001)})
+    assert just_over.status_code == 422
+    assert "100000" in just_over.json()["limit"]
+    assert files(storage) == []
+
+
+def test_a_chunked_body_is_stopped_at_the_limit(start, settings) -> None:
+    anna = start(settings, max_upload_bytes=100_000).client()
+
+    def endless():
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(100):
+            yield b"x" * 50_000
+
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = anna.post("/v1/images", content=endless(), headers=kind)
+    assert answer.status_code == 413
+    assert answer.json()["type"] == "/problems/too-large"
+    assert answer.json()["limit"].startswith("at most")
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "slug"),
+    [
+        ({"json": {"file": "x"}}, 415, "unsupported-media-type"),
+        ({"content": b"x", "headers": {"Content-Type": "image/png"}}, 415, "unsupported-media-type"),
+        ({"files": {"picture": png()}}, 422, "validation"),
+        ({"files": {"file": (None, "text")}}, 422, "validation"),
+        ({"files": [("file", png()), ("file", png())]}, 400, "malformed"),
+        ({"content": b"junk", "headers": {"Content-Type": "multipart/form-data"}}, 400, "malformed"),
+    ],
+)
+def test_forms_that_are_none(anna: httpx.Client, given, status: int, slug: str) -> None:
+    answer = anna.post("/v1/images", **given)
+    assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
+
+
+def send(form: dict, data: bytes) -> httpx.Response:
+    return httpx.post(form["url"], data=form["fields"], files={"file": ("x", data)})
+
+
+def test_straight_to_the_store(anna: httpx.Client, storage: Storage) -> None:
+    form = anna.post("/v1/uploads", json={"media_type": "image/png"}).json()
+    early = anna.post(f"/v1/uploads/{form['id']}/complete")
+    assert early.status_code == 404
+    data = png("blue")
+    assert send(form, data).is_success
+    done = anna.post(f"/v1/uploads/{form['id']}/complete")
+    assert done.status_code == 201 and done.json()["id"] == ids.of_image(data)
+    assert not [key for key in files(storage) if "/uploads/" in key]
+    assert anna.post(f"/v1/uploads/{form['id']}/complete").status_code == 404
+
+
+def test_what_was_sent_to_the_store_is_checked(anna: httpx.Client, storage: Storage) -> None:
+    form = anna.post("/v1/uploads", json={"media_type": "image/png"}).json()
+    assert send(form, b"no picture").is_success
+    answer = anna.post(f"/v1/uploads/{form['id']}/complete")
+    assert answer.status_code == 422 and answer.json()["type"] == "/problems/unusable-image"
+    assert files(storage) == []
+
+
+def test_pages_hold_while_images_come_and_go(anna: httpx.Client) -> None:
+    ours = [upload(anna, f"#0000{n:02x}") for n in range(7)]
+    seen, cursor = [], None
+    while True:
+        params = {"limit": 3} | ({"cursor": cursor} if cursor else {})
+        page = anna.get("/v1/images", params=params).json()
+        seen += [item["id"] for item in page["items"]]
+        upload(anna, f"#00{len(seen):02x}00")  # newer ones do not shift the pages
+        if (cursor := page["next_cursor"]) is None:
+            break
+    assert seen == ours[::-1]
