@@ -1,0 +1,270 @@
+"""Jobs over HTTP: made, replayed, waited for, cancelled, deleted; a worker's part is played here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from redis import Redis
+
+from customedit.platform import doorbell
+from customedit.platform.catalogue import Concepts
+from customedit.platform.jobs import Idempotency, Jobs
+from customedit.platform.records import JobError, JobProgress
+from customedit.platform.storage import Storage
+
+from .conftest import Running, claimed, customize, edit, finish_concept, finish_edit, png, upload
+
+
+def test_a_job_is_journaled_recorded_and_rung(
+    api: Running, anna: httpx.Client, storage: Storage, redis_client: Redis
+) -> None:
+    image = upload(anna)
+    asked = {"image": image, "source_prompt": "a cup", "target_prompt": "a red cup", "seeds": [1]}
+    answer = anna.post("/v1/edits", json=asked)
+    assert answer.status_code == 202
+    job = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert job["state"] == "queued" and job["kind"] == "edit"
+    assert {k: job["request"][k] for k in asked} == asked
+    assert storage.exists(f"tenants/anna/jobs/{job['id']}/request.json")
+    (bell,) = redis_client.lrange(doorbell.queue(api.settings, "edit"), 0, -1)
+    assert job["id"] in _body(bell)
+    assert anna.get(answer.headers["location"]).json()["id"] == job["id"]
+    assert anna.get(f"/v1/edits/{job['id']}").json()["id"] == job["id"]
+
+
+def _body(bell: str) -> str:
+    import base64
+    import json
+
+    return base64.b64decode(json.loads(bell)["body"]).decode()
+
+
+def test_an_edit_to_its_end(anna: httpx.Client, jobs: Jobs, storage: Storage) -> None:
+    job = edit(anna)
+    finish_edit(jobs, storage, job["id"])
+    answer = anna.get(f"/v1/edits/{job['id']}")
+    assert "retry-after" not in answer.headers
+    done = answer.json()
+    assert done["state"] == "succeeded" and done["attempt"] == 1 and done["finished_at"]
+    (output,) = done["result"]["outputs"]
+    assert output["best"] and output["similarities"]["text"] == 0.3
+    assert httpx.get(output["url"]).content == png("blue")
+    assert httpx.get(done["result"]["sheet_url"]).content == png("blue")
+    assert "tenants/" not in str({**done, "result": None})
+
+
+def test_a_concept_to_its_end_and_an_edit_with_it(
+    anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage
+) -> None:
+    job = customize(anna, token="<plaid>", name="House")
+    assert job["warnings"] and "references" in job["warnings"][0]
+    concept = anna.get(job["links"]["concept"]).json()
+    assert concept["state"] == "training" and concept["token"] == "<plaid>"
+    early = anna.get(f"/v1/concepts/{concept['id']}/weights")
+    assert early.status_code == 409 and early.json()["type"] == "/problems/not-ready"
+    use = {"concepts": [{"id": concept["id"]}], "target_prompt": "a <plaid> patterned cup"}
+    body = {"image": upload(anna), "source_prompt": "a cup", **use}
+    assert anna.post("/v1/edits", json=body).json()["type"] == "/problems/not-ready"
+
+    finish_concept(jobs, concepts, storage, job["id"])
+    ready = anna.get(f"/v1/concepts/{concept['id']}").json()
+    assert ready["state"] == "ready" and ready["ready_at"] and ready["base"] == "mini"
+    assert anna.get(f"/v1/jobs/{job['id']}").json()["result"]["concept"] == concept["id"]
+    for format in ("customedit", "diffusers"):
+        weights = anna.get(f"/v1/concepts/{concept['id']}/weights", params={"format": format})
+        file = httpx.get(weights.json()["url"])
+        assert file.content == b"weights of a test"
+        assert "plaid" in file.headers["content-disposition"]
+    away = anna.get(f"/v1/concepts/{concept['id']}/weights", params={"redirect": True})
+    assert away.status_code == 302 and httpx.get(away.headers["location"]).is_success
+
+    used = anna.post("/v1/edits", json=body).json()
+    kept = anna.delete(f"/v1/concepts/{concept['id']}")
+    assert kept.status_code == 409 and used["id"] in kept.json()["detail"]
+    for params, found in [({"concept": concept["id"]}, 2), ({"kind": "edit"}, 1), ({"state": "succeeded"}, 1)]:
+        assert len(anna.get("/v1/jobs", params=params).json()["items"]) == found
+    anna.post(f"/v1/jobs/{used['id']}/cancel")
+    assert anna.delete(f"/v1/concepts/{concept['id']}").status_code == 204
+    assert anna.get(f"/v1/concepts/{concept['id']}").status_code == 404
+    assert not list(storage.list(f"tenants/anna/concepts/{concept['id']}/"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "uses", "field"),
+    [("a <other> cup", 1, "target_prompt"), ("a <look> cup", 2, "concepts[1].id"),
+     ("a <look> cup", 0, "target_prompt")],
+)  # fmt: skip
+def test_tokens_that_do_not_fit(
+    anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage,
+    prompt: str, uses: int, field: str,
+) -> None:  # fmt: skip
+    made = []
+    for _ in range(uses):
+        job = customize(anna)
+        finish_concept(jobs, concepts, storage, job["id"])
+        made.append({"id": job["concept"]})
+    body = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": prompt}
+    answer = anna.post("/v1/edits", json={**body, "concepts": made})
+    assert answer.status_code == 422 and answer.json()["field"] == field
+
+
+def test_idempotent_requests(anna: httpx.Client, bert: httpx.Client, storage: Storage) -> None:
+    body = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a red cup"}
+    key = {"Idempotency-Key": "k 1".replace(" ", "-")}
+    first = anna.post("/v1/edits", json=body, headers=key)
+    again = anna.post("/v1/edits", json=body, headers=key)
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json() == again.json()
+    assert first.headers["location"] == again.headers["location"]
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    other = anna.post("/v1/edits", json={**body, "steps": 7}, headers=key)
+    assert other.status_code == 422
+    assert other.json()["type"] == "/problems/idempotency-conflict"
+    assert other.json()["field"] == "Idempotency-Key"
+    upload(bert)
+    theirs = bert.post("/v1/edits", json=body, headers=key)  # their keys are their own
+    assert theirs.status_code == 202 and theirs.json()["id"] != first.json()["id"]
+    assert len(anna.get("/v1/jobs").json()["items"]) == 1
+    assert len([k for k in storage.list("tenants/anna/jobs/")]) == 1
+
+
+def test_a_key_that_is_in_flight(api: Running, anna: httpx.Client, jobs: Jobs) -> None:
+    from customedit.platform.requests import EditRequest
+
+    body = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a red cup"}
+    request = EditRequest(**body).model_dump(mode="json", exclude={"file"})
+    held = Idempotency.of("key", ["edit", request, ""])
+    assert jobs.reserve("anna", held) is None
+    answer = anna.post("/v1/edits", json=body, headers={"Idempotency-Key": "key"})
+    assert answer.status_code == 409 and answer.headers["retry-after"]
+    assert answer.json()["type"] == "/problems/idempotency-in-flight"
+    jobs.release("anna", held)
+    again = anna.post("/v1/edits", json=body, headers={"Idempotency-Key": "key"})
+    assert again.status_code == 202
+
+
+def test_a_refused_request_does_not_use_up_its_key(anna: httpx.Client) -> None:
+    image = upload(anna)
+    unknown = "img_" + "0" * 64
+    key = {"Idempotency-Key": "once"}
+    body = {"image": unknown, "source_prompt": "a cup", "target_prompt": "a red cup"}
+    assert anna.post("/v1/edits", json=body, headers=key).status_code == 422
+    body["image"] = image
+    assert anna.post("/v1/edits", json=body, headers=key).status_code == 202
+
+
+def test_many_at_once_with_one_key_make_one_job(anna: httpx.Client, storage: Storage) -> None:
+    body = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a red cup"}
+
+    def ask(_: int) -> httpx.Response:
+        return anna.post("/v1/edits", json=body, headers={"Idempotency-Key": "same"})
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(24)))
+    assert {a.status_code for a in answers} <= {202, 409}
+    assert len({a.json()["id"] for a in answers if a.status_code == 202}) == 1
+    assert len(anna.get("/v1/jobs").json()["items"]) == 1
+    assert len({k.key.split("/")[3] for k in storage.list("tenants/anna/jobs/")}) == 1
+
+
+def test_a_full_queue_leaves_nothing(start, settings, storage: Storage) -> None:
+    anna = start(settings, queue_limit_per_tenant=2).client()
+    jobs = [edit(anna), customize(anna)]
+    before = sorted(k.key for k in storage.list("tenants/"))
+    body = {"references": jobs[1]["request"]["references"], "noun": "cup"}
+    answer = anna.post("/v1/concepts", json=body)
+    assert answer.status_code == 429 and answer.headers["retry-after"]
+    assert answer.json()["type"] == "/problems/queue-full" and answer.json()["limit"][0] == "2"
+    assert sorted(k.key for k in storage.list("tenants/")) == before
+    assert len(anna.get("/v1/concepts").json()["items"]) == 1
+    anna.post(f"/v1/jobs/{jobs[0]['id']}/cancel")
+    assert anna.post("/v1/concepts", json=body).status_code == 202
+
+
+def test_preferring_to_wait(anna: httpx.Client, jobs: Jobs, storage: Storage) -> None:
+    body = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a red cup"}
+    short = anna.post("/v1/edits", json=body, headers={"Prefer": "respond-async, wait=1"})
+    assert short.status_code == 202 and short.headers["preference-applied"] == "wait=1"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(anna.post, "/v1/edits", json=body, headers={"Prefer": "wait=30"})
+        while len(found := anna.get("/v1/jobs").json()["items"]) < 2:
+            time.sleep(0.02)
+        finish_edit(jobs, storage, found[0]["id"])
+        done = waiting.result(20)
+    assert done.status_code == 200 and done.json()["state"] == "succeeded"
+    assert done.headers["location"] == f"/v1/jobs/{done.json()['id']}"
+    with ThreadPoolExecutor(1) as pool:
+        path = f"/v1/jobs/{short.json()['id']}"
+        waiting = pool.submit(anna.get, path, headers={"Prefer": "wait=30"})
+        jobs.cancel("anna", short.json()["id"])
+        assert waiting.result(20).json()["state"] == "cancelled"
+
+
+def test_cancelling(anna: httpx.Client, jobs: Jobs) -> None:
+    queued, running = edit(anna), edit(anna, seeds=[1])
+    claim = claimed(jobs, running["id"])
+    assert anna.post(f"/v1/jobs/{queued['id']}/cancel").json()["state"] == "cancelled"
+    asked = anna.post(f"/v1/jobs/{running['id']}/cancel").json()
+    assert asked["state"] == "running" and asked["cancel_requested"]
+    assert jobs.renew(claim) == "cancel"
+    assert jobs.cancelled(claim)
+    assert anna.post(f"/v1/jobs/{running['id']}/cancel").json()["state"] == "cancelled"
+
+
+def test_deleting_a_job(anna: httpx.Client, jobs: Jobs, storage: Storage) -> None:
+    job = edit(anna)
+    early = anna.delete(f"/v1/jobs/{job['id']}")
+    assert early.status_code == 409 and early.json()["type"] == "/problems/not-finished"
+    finish_edit(jobs, storage, job["id"])
+    url = anna.get(f"/v1/jobs/{job['id']}").json()["result"]["outputs"][0]["url"]
+    assert anna.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    assert anna.get(f"/v1/jobs/{job['id']}").status_code == 404
+    assert httpx.get(url).status_code == 404
+    assert not list(storage.list(f"tenants/anna/jobs/{job['id']}/"))
+
+
+def test_a_failed_job_tells_why(anna: httpx.Client, jobs: Jobs) -> None:
+    job = edit(anna)
+    claim = claimed(jobs, job["id"])
+    jobs.progress(claim, JobProgress(phase="invert", step=3, steps=50, eta_s=2.5))
+    progress = anna.get(f"/v1/jobs/{job['id']}").json()["progress"]
+    assert (progress["phase"], progress["step"], progress["eta_s"]) == ("invert", 3, 2.5)
+    jobs.fail(claim, JobError(type="input-error", title="No", detail="why", field="p2p.words"))
+    failed = anna.get(f"/v1/jobs/{job['id']}").json()
+    assert failed["state"] == "failed" and failed["error"]["field"] == "p2p.words"
+    assert failed["error"]["type"] == "/problems/input-error"
+
+
+def test_pages_of_jobs_by_state(anna: httpx.Client, jobs: Jobs) -> None:
+    made = [edit(anna, seeds=[n])["id"] for n in range(5)]
+    jobs.cancel("anna", made[1])
+    first = anna.get("/v1/edits", params={"state": "queued", "limit": 2}).json()
+    edit(anna, seeds=[9])
+    rest = anna.get(
+        "/v1/edits", params={"state": "queued", "limit": 2, "cursor": first["next_cursor"]}
+    ).json()
+    found = [item["id"] for item in first["items"] + rest["items"]]
+    assert found == [made[4], made[3], made[2], made[0]]
+    assert rest["next_cursor"] is None
+
+
+def test_requests_go_on_while_others_wait(anna: httpx.Client) -> None:
+    """Waiting must not take the threads that serve: more wait than there are threads."""
+    job = edit(anna)
+    limits = httpx.Limits(max_connections=None)
+    path, headers = f"{anna.base_url}/v1/jobs/{job['id']}", {**anna.headers, "Prefer": "wait=50"}
+    with httpx.Client(limits=limits, timeout=60) as many, ThreadPoolExecutor(60) as pool:
+        waiting = [pool.submit(many.get, path, headers=headers) for _ in range(60)]
+        started = threading.Event()
+        assert not started.is_set() and not any(w.done() for w in waiting)
+        for _ in range(5):
+            assert anna.get("/v1/images").status_code == 200
+        anna.post(f"/v1/jobs/{job['id']}/cancel")
+        assert {w.result(30).json()["state"] for w in waiting} == {"cancelled"}
