@@ -1,6 +1,6 @@
 """The command line: ``customedit customize | edit | sweep | study | concept | models | doctor``.
 
-Those who run the service have ``keys`` and ``recover``. Whatever takes seconds to import is
+The service has ``serve``, ``demo``, ``keys`` and ``recover``. Whatever takes seconds to import is
 imported by the command that needs it. Errors that the user can mend are one line on stderr and exit
 status 2.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from customedit.cli import concept, customize, doctor, edit, models, service, study
+from customedit.cli import concept, customize, demo, doctor, edit, models, serve, service, study
 
 app = typer.Typer(
     name="customedit",
@@ -27,6 +27,8 @@ app.add_typer(concept.app, name="concept")
 app.add_typer(models.app, name="models")
 app.add_typer(service.keys, name="keys")
 app.command("recover")(service.recover_command)
+app.command("serve")(serve.serve_command)
+app.command("demo")(demo.demo_command)
 
 
 def main() -> None:

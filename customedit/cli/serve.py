@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from customedit.cli import console
+
+if TYPE_CHECKING:
+    from customedit.platform.stack import Stack
 
 DATA = Annotated[
     Path, typer.Option(help="Everything that is kept: jobs, pictures, concepts, logs.")
@@ -36,7 +39,7 @@ def serve_command(
         from customedit.platform.stack import Stack
 
         stack = Stack(data, host=host, port=port, workers=workers, say=told)
-        ended = _end_on_signals(stack)
+        ended = end_on_signals(stack)
         try:
             with stack:
                 key = local_key(stack, tenant)
@@ -56,25 +59,27 @@ def told(line: str) -> None:
     console.errors.print(line, highlight=False, soft_wrap=True)
 
 
-def local_key(stack: Any, tenant: str) -> Path:
+def local_key(stack: Stack, tenant: str) -> Path:
     """The file with the API key of ``tenant``, made if there is none that is still good."""
     from customedit.platform.api_keys import ApiKeys
+    from customedit.platform.journal import Journal
     from customedit.platform.redis import connect
     from customedit.platform.storage import Storage
 
-    settings = stack.settings()
-    file = Path(stack.folder) / "api-key"
-    keys = ApiKeys(connect(settings), settings, Storage(settings))
-    if file.exists() and keys.verify(file.read_text().strip()) is not None:
-        return file
-    made = keys.create(tenant, name="made by customedit serve")
+    settings, file = stack.settings(), stack.folder / "api-key"
+    with connect(settings) as client:
+        keys = ApiKeys(client, settings, Journal(Storage(settings)))
+        before = keys.verify(file.read_text().strip()) if file.exists() else None
+        if before is not None and before.tenant == tenant:
+            return file
+        _, text = keys.create(tenant, name="made by customedit serve")
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as out:
-        out.write(made.secret + "\n")
+        out.write(text + "\n")
     return file
 
 
-def _end_on_signals(stack: Any) -> list[int]:
+def end_on_signals(stack: Stack) -> list[int]:
     """SIGINT and SIGTERM end the stack in order; returns the list that they are noted in."""
     seen: list[int] = []
 

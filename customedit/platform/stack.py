@@ -23,6 +23,7 @@ from typing import Final, Self
 
 from customedit.platform.local import LOOPBACK, LocalError, LocalServers
 from customedit.platform.settings import PREFIX, Settings
+from customedit.platform.storage import Storage
 
 Say = Callable[[str], None]
 
@@ -203,6 +204,7 @@ class Stack:
             self.local = LocalServers(self.folder / "servers").start()
             self.environment |= self.local.environment()
             self.local.watch(self._server_ended)
+            Storage(self.settings()).bucket()
 
     def _start_parts(self) -> None:
         self.port = self.port if self.port and _free(self.host, self.port) else _any_port()

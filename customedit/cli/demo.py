@@ -1,0 +1,141 @@
+"""``customedit demo``: from nothing to a finished edit by the whole service, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from customedit.cli import console
+from customedit.cli.serve import end_on_signals, local_key, told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from customedit.client import CustomEdit
+    from customedit.platform import documents
+    from customedit.platform.stack import Stack
+
+LOOK: Final = "plaid"
+SOURCE: Final = "03-cup"
+STRENGTHS: Final = [0.4, 0.6]
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("demo-output"),
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Of the front end.")] = 8000,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running at the end.")] = False,
+    training_steps: Annotated[
+        int | None, typer.Option(min=1, help="Fewer are faster and worse.")
+    ] = None,
+) -> None:
+    """Start the service, teach it a look, paint it on a cup; before, after and sheet in OUT."""
+    with console.mendable():
+        from customedit.client import CustomEdit, JobFailed
+        from customedit.platform.local import LocalError
+        from customedit.platform.stack import Stack
+
+        stack = Stack(out / "service", port=port, say=told)
+        ended = end_on_signals(stack)
+        try:
+            with stack:
+                key = local_key(stack, "demo")
+                with CustomEdit(stack.url, key.read_text().strip()) as client:
+                    write(client, show(client, training_steps), out)
+                finish(stack, key, out, keep)
+        except (LocalError, JobFailed) as error:
+            if not ended:
+                console.errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+                raise typer.Exit(1) from None
+
+
+def show(client: CustomEdit, training_steps: int | None) -> documents.Job:
+    """Customize and edit by REST, with progress; the edit's job."""
+    from customedit.mini import samples
+
+    look = next(x for x in samples.looks() if x.name == LOOK)
+    source = next(x for x in samples.sources() if x.name == SOURCE)
+    told(f"uploading {len(look.images)} references, a {look.noun} each, and a picture to edit")
+    references = [client.upload(path).id for path in look.images]
+    picture = client.upload(source.image)
+    learning = client.customize(
+        references=references,
+        noun=look.noun,
+        attribute=look.attribute,
+        token=look.token,
+        name=f"{look.name}, from the demo",
+        training={"steps": training_steps},
+    )
+    with bars() as heard:
+        learned = client.wait(learning, heard)
+    told(f"{look.token} is learned: {learned.concept}")
+    editing = client.edit(
+        image=picture.id,
+        source_prompt=source.prompt,
+        target_prompt=source.target_prompt(look),
+        concepts=[{"id": learned.concept}],
+        strengths=STRENGTHS,
+    )
+    with bars() as heard:
+        return client.wait(editing, heard)
+
+
+def write(client: CustomEdit, edited: documents.Job, out: Path) -> None:
+    """Before, after and the sheet of all strengths, and what the edit measured of itself."""
+    from customedit.platform.documents import EditResult
+
+    assert isinstance(edited.result, EditResult)
+    best = next(o for o in edited.result.outputs if o.best)
+    client.download(client.image(edited.request["image"]).url, out / "before.png")
+    client.download(best.url, out / "after.png")
+    if edited.result.sheet_url is not None:
+        client.download(edited.result.sheet_url, out / "sheet.png")
+    similar = best.similarities.model_dump(exclude_none=True)
+    shown = "  ".join(f"{name} {value:.2f}" for name, value in similar.items())
+    told(f"{edited.request['target_prompt']}: {shown}")
+    told(f"written: {out}/before.png, {out}/after.png, {out}/sheet.png")
+
+
+def finish(stack: Stack, key: Path, out: Path, keep: bool) -> None:
+    """How to go on; with ``keep`` the service runs until it is stopped."""
+    if keep:
+        told(f"it runs at {stack.url} (API: {stack.url}/docs, key in {key}); Ctrl-C stops it")
+        stack.run()
+    else:
+        told(f"go on with: customedit serve --data {out / 'service'}  (at {stack.url}/docs)")
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[documents.Job], None]]:
+    """A bar for each phase of a job, as the client hears of it."""
+    tasks: dict[str, TaskID] = {}
+    with Progress(
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console.errors,
+    ) as shown:
+
+        def heard(job: documents.Job) -> None:
+            found = job.progress
+            if found is None:
+                return
+            if found.phase not in tasks:
+                tasks[found.phase] = shown.add_task(found.phase, total=found.steps)
+            shown.update(tasks[found.phase], completed=found.step, total=found.steps)
+
+        yield heard
