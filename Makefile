@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env test test-slow lint fmt hooks lock clean mini-train mini-evaluate mini-samples
+.PHONY: help env test test-slow lint fmt hooks lock clean demo serve mini-train mini-evaluate mini-samples
 
 help: ## Say what make can do here
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -50,6 +50,12 @@ hooks: $(READY) ## Check every commit before it is made (pre-commit)
 
 lock: $(READY) ## Renew the locks in requirements/ from pyproject.toml
 	$(BIN)/python requirements/lock.py $(TORCH_SPEC) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+demo: $(READY) ## Service, concept and edit on this machine, pictures in demo-output/ (KEEP=1 leaves it running)
+	$(BIN)/customedit demo $(if $(KEEP),--keep) $(ARGS)
+
+serve: $(READY) ## Run the whole service until Ctrl-C, its data in customedit-data/ (ARGS= for options)
+	$(BIN)/customedit serve $(ARGS)
 
 mini-train: $(READY) ## Train the bundled base anew (hours; ARGS= for options)
 	$(BIN)/python -m customedit.mini.train $(ARGS)
