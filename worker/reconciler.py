@@ -93,7 +93,7 @@ class Reconciler:
             elif record.finished:
                 sweeping.tidy(self._storage, record)
             else:
-                self._redis.zadd(key, {entry: now + sweeping.AGAIN_S}, xx=True)
+                self._redis.zadd(key, {entry: now + sweeping.again_s(self._settings)}, xx=True)
                 continue
             self._redis.zrem(key, entry)
             done += 1

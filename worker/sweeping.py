@@ -18,7 +18,6 @@ from customedit.platform.settings import Settings
 from customedit.platform.storage import Storage, StorageError
 from worker.work import Work
 
-AGAIN_S: Final = 60.0
 _STAMP: Final = re.compile(r"(\d+-[0-9a-f]+)[/-]")
 _log = logging.getLogger(__name__)
 
@@ -28,10 +27,15 @@ def marks(settings: Settings) -> str:
     return f"{settings.namespace}:sweep"
 
 
+def again_s(settings: Settings) -> float:
+    """Seconds until a marked job is looked at: by then a worker that lost its lease knows."""
+    return max(5.0, 2 * settings.lease_seconds)
+
+
 def mark(work: Work) -> None:
     """Have the job looked at again some time; the reconciler does it once it is final."""
     runtime = work.runtime
-    due = {f"{work.tenant}/{work.id}": runtime.jobs.now() + AGAIN_S}
+    due = {f"{work.tenant}/{work.id}": runtime.jobs.now() + again_s(runtime.settings)}
     work.patiently(lambda: runtime.redis.zadd(marks(runtime.settings), due))
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from customedit.platform.catalogue import Catalogue
 from redis import Redis
 
 from customedit.mini import samples
 from customedit.platform import ids, keys_of
+from customedit.platform.catalogue import Catalogue
 from customedit.platform.jobs import Jobs
 from customedit.platform.records import ConceptRecord, ImageRecord, JobRecord
 from customedit.platform.settings import Settings
@@ -194,6 +194,10 @@ class Process:
         """The sum of a metric over its labels."""
         lines = self.get("/metrics")[1].splitlines()
         return sum(float(x.split()[-1]) for x in lines if x.split("{")[0].split()[0] == name)
+
+    def counts(self, name: str, wanted: float) -> None:
+        """Wait until a metric has the value: it is counted a moment after the work is done."""
+        until(lambda: self.metric(name) == wanted, f"{name} at {wanted:g}", 20)
 
     def said(self) -> str:
         """Its log."""

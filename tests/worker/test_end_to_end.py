@@ -97,7 +97,7 @@ def test_a_look_is_learned_and_painted(bench: Bench, process: Process) -> None:
 
 
 def test_what_cannot_be_used_fails_in_words(bench: Bench, workers: Workers) -> None:
-    lost = bench.image(LOOK.images[0])
+    lost = bench.image(LOOK.images[4])  # which the training does not need
     gone = bench.edit(image=lost)
     bench.storage.delete(keys_of.image(bench.tenant, lost))
     workers.start(job_timeout_seconds=8).ready()
@@ -117,7 +117,7 @@ def test_what_cannot_be_used_fails_in_words(bench: Bench, workers: Workers) -> N
         assert not [n for n in bench.names(job_id) if n.startswith("attempts/")]
     assert failed == {
         "token": ("input-error", "target_prompt"),
-        "blend": ("input-error", "p2p.blend_words"),
+        "blend": ("input-error", "source_prompt"),
         "image": ("input-missing", None),
         "late": ("deadline-exceeded", None),
     }

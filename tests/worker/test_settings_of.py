@@ -100,7 +100,8 @@ def test_every_expert_option_reaches_the_library(base: Base) -> None:
     changed: dict[str, Any] = {
         "way": "replace", "cross_steps": 0.1, "self_steps": 0.2, "words": {"red": (0.0, 0.5)},
         "reweight": {"red": 2.0}, "blend_over": "union", "blend_words": ("cup",),
-        "blend_target_words": ("red",), "subtract": ("photo",), "threshold": 0.4, "blend_start": 0.3,
+        "blend_target_words": ("red",), "subtract": ("photo",), "threshold": 0.4,
+        "blend_start": 0.3,
     }  # fmt: skip
     assert set(changed) == set(P2POptions.model_fields)
     found = p2p_of(base, asked(p2p=changed), [], 0.7)

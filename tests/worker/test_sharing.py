@@ -34,7 +34,7 @@ def test_edits_of_many_tenants_share_calls_and_come_out_as_alone(
             image=own.image(source.image),
             source_prompt=source.prompt,
             target_prompt=source.colour_prompt,
-            steps=4 + number // TENANTS,  # so that none finds another's inversion
+            steps=2 + number // TENANTS,  # so that none finds another's inversion
         )
 
     def result(number: int, job_id: str) -> EditOutcome:
@@ -42,11 +42,9 @@ def test_edits_of_many_tenants_share_calls_and_come_out_as_alone(
 
     together = [ask(k) for k in range(16)]
     merged = [result(k, j) for k, j in enumerate(together)]
-    calls = worker.metric("customedit_unet_calls_total")
-    solo_calls = sum(2 * (4 + k // TENANTS) for k in range(16))  # inversion and edit
-    assert calls < solo_calls / 2
-    rows = worker.metric("customedit_unet_call_rows_sum")
-    assert rows == sum(4 * (4 + k // TENANTS) for k in range(16))  # 1 to invert, 3 to edit
+    steps = sum(2 + k // TENANTS for k in range(16))
+    worker.counts("customedit_unet_call_rows_sum", 4 * steps)  # 1 to invert, 3 to edit
+    assert worker.metric("customedit_unet_calls_total") < 2 * steps / 2
 
     alone = workers.start(worker_concurrency=1, cache_bytes=0).ready()
     worker.kill()
@@ -62,7 +60,7 @@ def test_edits_of_many_tenants_share_calls_and_come_out_as_alone(
             )
             < 1e-3
         )
-    assert alone.metric("customedit_unet_calls_total") == 2 * 4 + 2 * 5
+    alone.counts("customedit_unet_calls_total", 2 * 2 + 2 * 3)
 
 
 def test_an_edit_starts_within_a_step_of_a_training(bench: Bench, workers: Workers) -> None:
@@ -70,9 +68,9 @@ def test_an_edit_starts_within_a_step_of_a_training(bench: Bench, workers: Worke
     training = bench.customize(steps=3000, crops=2, class_images=0)
     bench.running(training, "train", 2)
     bench.succeeded(bench.edit(steps=3))
-    edited = worker.metric("customedit_unet_calls_total")
+    worker.counts("customedit_unet_calls_total", 6)
     progress = bench.get(training).progress
-    assert edited == 6 and progress is not None and progress.step < 3000
+    assert progress is not None and progress.step < 3000
     # one turn of the training each tick at most: between two calls for the edit lies one step
     ticks = worker.metric("customedit_engine_tick_seconds_count")
     assert progress.step <= ticks
@@ -102,8 +100,8 @@ def test_inversions_and_concepts_are_found_again(bench: Bench, workers: Workers)
     worker = workers.start().ready()
     bench.succeeded(bench.edit(steps=3))
     bench.succeeded(bench.edit(steps=3, strengths=[0.7]))
-    assert worker.metric("customedit_unet_calls_total") == 3 + 3 + 3  # inverted once
+    worker.counts("customedit_unet_calls_total", 3 + 3 + 3)  # inverted once
     other = workers.start().ready()
     worker.kill()
     bench.succeeded(bench.edit(steps=3, strengths=[0.2]))
-    assert other.metric("customedit_unet_calls_total") == 3  # found in S3
+    other.counts("customedit_unet_calls_total", 3)  # found in S3

@@ -79,6 +79,7 @@ def test_none_lost_none_twice(
                 crash(local_servers, "valkey")
     until(lambda: open_jobs(bench, asked) == 0, "all final")
     consistent(bench, asked)
+    until(lambda: all(tidy(bench, j) for j in asked), "the leavings of other attempts swept")
 
 
 def crash(servers: LocalServers, name: str) -> None:
@@ -109,4 +110,11 @@ def consistent(bench: Bench, asked: list[str]) -> None:
         outcome = EditOutcome.model_validate(record.result)
         for key in (outcome.outputs[0].image_key, outcome.source_key):
             assert key is not None and bench.storage.exists(key)
+    assert bench.jobs.open_jobs(bench.tenant) == 0 and bench.jobs.running() == 0
     print("attempts:", dict(attempts))
+
+
+def tidy(bench: Bench, job_id: str) -> bool:
+    """Whether nothing lies there but what the attempt that was committed wrote."""
+    folders = {n.split("/")[1] for n in bench.names(job_id) if n.startswith("attempts/")}
+    return len(folders) == 1
