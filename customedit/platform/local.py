@@ -40,6 +40,8 @@ INNER: Final = (
 # Seconds from SIGTERM to SIGKILL. SeaweedFS always waits 15 s for its filer's own subscriptions and
 # does nothing meanwhile; what it has acknowledged is with the system already, and survives.
 GRACE_S: Final = {"valkey": 20.0, "seaweedfs": 1.0}
+# A process that was killed just now may hold its lock a little longer.
+_OWNER_S: Final = 2.0
 
 
 @dataclass
@@ -83,7 +85,7 @@ class LocalServers:
         self._state: dict[str, dict[str, str]] = {}
         self._ports: dict[str, int] = {}
         self._programs = Path(), Path()
-        self._lock: IO[str] | None = None
+        self._locks: list[IO[str]] = []
         self._callbacks: list[Callable[[str, str], None]] = []
         self._stopping = threading.Event()
 
@@ -98,7 +100,7 @@ class LocalServers:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self._stopping.clear()
-        self._take_lock()
+        self._take_locks()
         try:
             for last in (False, False, True):
                 try:
@@ -117,9 +119,7 @@ class LocalServers:
         """Stop both, data written; does nothing if they do not run."""
         self._stopping.set()
         self._end_servers()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._release_locks()
 
     def restart(self, name: str) -> None:
         """Start ``valkey`` or ``seaweedfs`` again where it was, if it has ended, and wait for it.
@@ -150,6 +150,23 @@ class LocalServers:
         self._callbacks.append(callback)
         for server in self.servers:
             self._watch(server)
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports: ``valkey`` and ``s3``, and SeaweedFS's inner ones."""
+        return dict(self._ports)
+
+    def read_environment(self) -> dict[str, str]:
+        """``environment()`` of servers that another process has started in this folder.
+
+        Raises:
+            LocalError: none was ever started there.
+        """
+        if not (self.folder / "local.json").exists():
+            raise LocalError(f"{self.folder} holds no local servers; start them first")
+        self._read_state()
+        self._ports = {name: int(port) for name, port in self._state["ports"].items()}
+        return self.environment()
 
     def environment(self) -> dict[str, str]:
         """The ``CUSTOMEDIT_*`` variables by which settings find these servers; has secrets."""
@@ -182,23 +199,27 @@ class LocalServers:
         self._start_weed()
         self._wait_until_healthy()
 
-    def _take_lock(self) -> None:
-        """Hold the folder; servers of a start that died may need a moment to go."""
-        lock = (self.folder / "lock").open("a")
-        deadline = time.monotonic() + self.stop_s
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if parts.owner_lives(self.folder) or time.monotonic() > deadline:
-                    lock.close()
-                    raise LocalError(
-                        f"{self.folder} is in use by another start; stop it or take another folder"
-                    ) from None
-                time.sleep(0.05)
-        self._lock = lock
-        (self.folder / "owner").write_text(str(os.getpid()))
+    def _take_locks(self) -> None:
+        """Hold the folder. Servers whose owner has died may need a moment to go.
+
+        ``owner`` is locked by this process alone, ``lock`` by the servers, too.
+        """
+        owner, lock = ((self.folder / name).open("a") for name in ("owner", "lock"))
+        self._locks = [owner, lock]
+        asked = time.monotonic()
+        while not (_locked(owner) and _locked(lock)):
+            patience = self.stop_s if _locked(owner) else _OWNER_S
+            if time.monotonic() > asked + patience:
+                self._release_locks()
+                raise LocalError(
+                    f"{self.folder} is in use by another start; stop it or take another folder"
+                )
+            time.sleep(0.05)
+
+    def _release_locks(self) -> None:
+        for lock in self._locks:
+            lock.close()
+        self._locks = []
 
     def _read_state(self) -> None:
         path = self.folder / "local.json"
@@ -263,7 +284,6 @@ class LocalServers:
         healthy: Callable[[], bool],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        assert self._lock is not None
         log = self.folder / "logs" / f"{name}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.1"))  # the last start's is kept, no more
@@ -275,7 +295,7 @@ class LocalServers:
                 stderr=subprocess.STDOUT,
                 cwd=self.folder / name,
                 env=os.environ | dict(environment or {}),
-                pass_fds=(self._lock.fileno(),),
+                pass_fds=(self._locks[1].fileno(),),
                 start_new_session=True,
             )
         self.servers.append(Server(name, process, log, healthy))
@@ -324,6 +344,15 @@ class LocalServers:
         if not self._stopping.is_set():
             for callback in self._callbacks:
                 callback(server.name, server.said())
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock the file for this process unless another has; says whether it is ours."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 class _PortTaken(LocalError):

@@ -90,6 +90,7 @@ def weed_options(ports: Mapping[str, int], data: Path, identities: Path) -> list
         "master.port": ports["master"],
         "master.port.grpc": ports["master.grpc"],
         "master.telemetry": "false",
+        "master.electionTimeout": "500ms",  # the only candidate need not wait for others
         "master.volumeSizeLimitMB": 1024,
         "volume.port": ports["volume"],
         "volume.port.grpc": ports["volume.grpc"],
@@ -165,17 +166,6 @@ def sweep_sockets(ports: Mapping[str, int]) -> None:
         path = Path(f"/tmp/seaweedfs-{role}{'-' + grpc if grpc else ''}-{port}.sock")
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def owner_lives(folder: Path) -> bool:
-    """Whether the process that wrote ``owner`` lives (a stranger may have its number: rare)."""
-    try:
-        os.kill(int((folder / "owner").read_text()), 0)
-    except PermissionError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def candidates(wanted: list[int]) -> Iterator[int]:
