@@ -19,7 +19,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-# What the front end imports of the project's own dependencies; tests/deploy/test_rooms.py holds it to it.
+# What the front end imports of our own dependencies; tests/deploy/test_rooms.py holds it to it.
 API_NEEDS = frozenset({"numpy", "pillow", "pydantic", "rich", "typer"})
 
 HEADERS = {
