@@ -91,7 +91,7 @@ def weed_options(ports: Mapping[str, int], data: Path, identities: Path) -> list
         "master.port.grpc": ports["master.grpc"],
         "master.telemetry": "false",
         "master.electionTimeout": "500ms",  # the only candidate need not wait for others
-        "master.volumeSizeLimitMB": 1024,
+        "master.volumeSizeLimitMB": 256,  # room for several even on a small disk
         "volume.port": ports["volume"],
         "volume.port.grpc": ports["volume.grpc"],
         "volume.max": 0,  # as many as the disk holds

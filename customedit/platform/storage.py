@@ -16,6 +16,7 @@ from botocore.exceptions import (
     ClientError,
     ConnectionError,
     HTTPClientError,
+    IncompleteReadError,
 )
 
 from customedit.platform.settings import Settings
@@ -24,6 +25,8 @@ _MISSING: Final = frozenset({"404", "NoSuchKey", "NotFound"})
 _AGAIN: Final = frozenset(
     {"InternalError", "RequestTimeout", "RequestTimeTooSkewed", "ServiceUnavailable", "SlowDown"}
 )
+# The connection, not the request.
+_BROKEN: Final = (ConnectionError, HTTPClientError, IncompleteReadError, Boto3Error)
 
 
 class StorageError(RuntimeError):
@@ -301,7 +304,7 @@ def _saying(key: str) -> Iterator[None]:
         cause = error.__context__
         if isinstance(cause, ClientError):  # the transfer manager wraps what it met
             raise _storage_error(key, cause) from error
-        transient = isinstance(error, ConnectionError | HTTPClientError | Boto3Error)
+        transient = isinstance(error, _BROKEN)
         raise StorageError(f"{key}: {type(error).__name__}", transient=transient) from error
 
 

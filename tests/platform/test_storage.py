@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -143,13 +144,49 @@ def test_nobody_listens(settings: Settings) -> None:
     assert caught.value.transient and not storage.reachable()
 
 
-def test_wrong_credentials_are_refused_and_not_told(storage: Storage, settings: Settings) -> None:
+def test_an_answer_that_breaks_off_may_be_asked_for_again(
+    settings: Settings, tmp_path: Path
+) -> None:
+    def half_an_answer(server: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=half_an_answer, args=(server,), daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        storage = Storage(changed(settings, s3_endpoint=url))
+        with pytest.raises(StorageError) as caught:
+            storage.get("a")
+        assert caught.value.transient
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_wrong_credentials_are_refused_and_not_told(
+    storage: Storage, settings: Settings, tmp_path: Path
+) -> None:
     storage.put("a", b"1")
+    (file := tmp_path / "f").write_bytes(b"2")
     wrong = Settings(
         **(settings.model_dump() | {"s3_secret_key": "wrongsecret"})  # type: ignore[arg-type]
     )
     stranger = Storage(wrong)
-    for ask in (lambda: stranger.get("a"), lambda: stranger.put("b", b""), stranger.bucket):
+    asks: list[Callable[[], object]] = [
+        lambda: stranger.get("a"),
+        lambda: stranger.put("b", b""),
+        lambda: stranger.put("b", file),
+        lambda: stranger.download("a", tmp_path / "a"),
+        lambda: list(stranger.list("")),
+        lambda: stranger.delete("a"),
+        stranger.bucket,
+    ]
+    for ask in asks:
         with pytest.raises(StorageError) as caught:
             ask()
         assert not caught.value.transient and "wrongsecret" not in str(caught.value)
