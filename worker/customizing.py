@@ -17,7 +17,7 @@ from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import customize
 from customedit.diffusion.base import Base
 from customedit.platform import keys_of
-from customedit.platform.records import ConceptOutcome, ConceptRecord
+from customedit.platform.records import ConceptOutcome
 from customedit.platform.requests import CustomizeRequest
 from customedit.platform.storage import MissingObject
 from worker import inputs, outputs
@@ -205,15 +205,3 @@ def zipped(concept: Concept, base: Base, folder: Path) -> bytes:
         for path in written:
             archive.write(path, path.name)
     return stream.getvalue()
-
-
-def concept_record(held: ConceptRecord, outcome: ConceptOutcome, now: float) -> ConceptRecord:
-    """The concept's record once it is ready. now: seconds since 1970."""
-    told = {
-        name: getattr(outcome, name)
-        for name in (
-            "token", "noun", "attribute", "base", "weights_key", "diffusers_key", "preview_key",
-            "bytes", "recipe", "warnings",
-        )
-    }  # fmt: skip
-    return held.model_copy(update={**told, "state": "ready", "ready_at": now})

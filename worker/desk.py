@@ -23,6 +23,7 @@ from customedit.errors import Cancelled
 from customedit.platform import telemetry
 from customedit.platform.jobs import Claim
 from customedit.platform.records import ConceptOutcome, ConceptRecord, EditOutcome, JobProgress
+from customedit.platform.storage import StorageError
 from worker import customizing, edits, importing, problems, sweeping
 from worker.inputs import concept_record
 from worker.problems import TransientError
@@ -164,6 +165,7 @@ class Desk:
             sweeping.sweep_own(work)
             if not work.patiently(lambda: self.runtime.jobs.fail(work.claim, problem)):
                 return "lost"
+            self._settle()
             sweeping.after(work)
             return problem.type
 
@@ -177,6 +179,7 @@ class Desk:
         )
         if not committed:
             return self._stopped(work, "lost")
+        self._settle()
         sweeping.after(work)
         return "succeeded"
 
@@ -186,7 +189,14 @@ class Desk:
         held = concept_record(work, outcome.concept)
         if held is None:
             return None
-        return customizing.concept_record(held, outcome, time.time())
+        return held.ready(outcome, time.time())
+
+    def _settle(self) -> None:
+        """Write the journal's last word on what just ended; the reconciler makes up for it."""
+        try:
+            self.runtime.journal.settle(self.runtime.jobs, self.runtime.concept_records, limit=4)
+        except (StorageError, RedisError, OSError) as error:
+            _log.warning("left for the reconciler to journal: %s", error)
 
     def _stopped(self, work: Work, reason: str) -> str:
         if reason == "lost":
@@ -199,6 +209,7 @@ class Desk:
         else:
             sweeping.sweep_own(work)
             work.patiently(lambda: self.runtime.jobs.cancelled(work.claim))
+            self._settle()
             sweeping.after(work)
         return {"lost": "lost", "drain": "handed-back"}.get(reason, "cancelled")
 

@@ -47,7 +47,7 @@ def perform(work: Work) -> ConceptOutcome:
     base = work.runtime.base
     with work.phase("fetch"):
         path = work.folder / "given"
-        key = file_key(work.tenant, request.file)
+        key = keys_of.upload(work.tenant, request.file)
         work.patiently(lambda: work.storage.download(key, path))
     with work.phase("read"):
         concept = read(path, request, work.runtime)
@@ -61,15 +61,6 @@ def perform(work: Work) -> ConceptOutcome:
         preview = put_beside(work, "preview.jpg", jpeg(picture), "image/jpeg")
         concept = dataclasses.replace(concept, base=work.runtime.fingerprint)
         return uploaded(work, concept, preview, warnings)
-
-
-def file_key(tenant: str, file: str) -> str:
-    """Where the uploaded file lies. Raises InputError for one outside the tenant's folder."""
-    if "/" not in file:
-        return keys_of.upload(tenant, file)
-    if not file.startswith(keys_of.tenant(tenant)) or ".." in file:
-        raise InputError("file", "is none of this tenant's", "upload it first")
-    return file
 
 
 def read(path: Path, request: ImportRequest, runtime: Runtime) -> Concept:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import Any, Final, get_args
 
 from customedit.platform import keys_of
+from customedit.platform.journal import REQUEST
 from customedit.platform.records import JobKind
+from customedit.platform.webhooks import Webhooks
 from worker import sweeping
 from worker.runtime import Runtime
 
@@ -31,16 +33,23 @@ class Reconciler:
         self._ring, self._name = ring, name
         self._closed = threading.Event()
         self._lock = f"{self._settings.namespace}:reconciler"
-        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+        self._journal, self._concepts = runtime.journal, runtime.concept_records
+        self._webhooks = Webhooks(self._redis, self._settings, self._jobs)
+        self._threads = [
+            threading.Thread(target=self._run, name="reconciler", daemon=True),
+            threading.Thread(target=self._deliver, name="webhooks", daemon=True),
+        ]
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """Stop after the round that runs."""
         self._closed.set()
-        self._thread.join(5)
+        for thread in self._threads:
+            thread.join(5)
 
     def _run(self) -> None:
         while not self._closed.wait(self._settings.reconcile_seconds):
@@ -51,14 +60,15 @@ class Reconciler:
                     _log.warning("%s: %s: %s", step.__name__, type(error).__name__, error)
 
     def _measure(self) -> None:
+        depths = self._jobs.queue_depths()
         for kind in get_args(JobKind):
-            self._metrics.depth.labels(kind).set(self._jobs.queue_depths()[kind])
+            self._metrics.depth.labels(kind).set(depths[kind])
             self._metrics.oldest.labels(kind).set(self._jobs.oldest_queued_age(kind))
 
     def _round(self) -> None:
         if not self._mine():
             return
-        for step in (self.ring_stale, self.sweep, self.expire, self.sweep_doomed):
+        for step in (self.ring_stale, self.sweep, self.expire, self.settle):
             step()
 
     def _mine(self) -> bool:
@@ -88,8 +98,8 @@ class Reconciler:
         for entry in due:
             tenant, job_id = entry.split("/")
             record = self._jobs.peek(job_id)
-            if record is None:  # deleted
-                self._storage.delete_prefix(keys_of.job(tenant, job_id))
+            if record is None:
+                self._sweep_deleted(tenant, job_id)
             elif record.finished:
                 sweeping.tidy(self._storage, record)
             else:
@@ -99,14 +109,23 @@ class Reconciler:
             done += 1
         return done
 
+    def _sweep_deleted(self, tenant: str, job_id: str) -> None:
+        """What was written for a job after it was deleted: in the journal, it has no request."""
+        if not self._storage.exists(keys_of.job(tenant, job_id, REQUEST)):
+            self._storage.delete_prefix(keys_of.job(tenant, job_id))
+
     def expire(self) -> int:
         """Remove jobs that finished ``keep_jobs_days`` ago; gives how many."""
         return sum(self._jobs.delete(tenant, job_id) for tenant, job_id in self._jobs.expired())
 
-    def sweep_doomed(self) -> int:
-        """Remove the files of what was deleted; gives how many folders."""
-        folders = self._jobs.doomed()
-        for folder in folders:
-            self._storage.delete_prefix(folder)
-            self._jobs.swept(folder)
-        return len(folders)
+    def settle(self) -> int:
+        """Write what the journal lacks and remove the files of what was deleted."""
+        return self._journal.settle(self._jobs, self._concepts)
+
+    def _deliver(self) -> None:
+        """Webhooks, in a thread of their own: a slow receiver must not keep bells from ringing."""
+        while not self._closed.wait(min(1.0, self._settings.reconcile_seconds)):
+            try:
+                self._webhooks.deliver_due()
+            except Exception as error:
+                _log.warning("webhooks: %s: %s", type(error).__name__, error)

@@ -40,10 +40,13 @@ def mark(work: Work) -> None:
 
 
 def sweep_own(work: Work) -> None:
-    """Remove what this attempt wrote, unless it is the job's result after all."""
+    """Remove what this attempt wrote, unless it is the job's result after all.
+
+    Where Redis knows of no such job it has lost everything, and ``recover`` may find what is here.
+    """
     try:
         record = work.runtime.jobs.peek(work.id)
-        if kept(record) != work.stamp:
+        if record is not None and kept(record) != work.stamp:
             remove(work.storage, work.tenant, work.id, work.record.concept, only=work.stamp)
     except (StorageError, RedisError, OSError) as error:
         _log.warning("left for the reconciler to sweep: %s", error)
@@ -63,11 +66,13 @@ def tidy(storage: Storage, record: JobRecord) -> None:
     """Leave of a final job only its request and the outputs of the attempt that succeeded."""
     remove(storage, record.tenant, record.id, record.concept, but=kept(record))
     storage.delete_prefix(keys_of.checkpoints(record.tenant, record.id))
+    if record.kind == "import":
+        storage.delete(keys_of.upload(record.tenant, record.request["file"]))
 
 
-def kept(record: JobRecord | None) -> str | None:
+def kept(record: JobRecord) -> str | None:
     """The stamp of the attempt whose outputs are the job's result; None if none is."""
-    if record is None or record.state != "succeeded" or record.result is None:
+    if record.state != "succeeded" or record.result is None:
         return None
     key: str = record.result.get("weights_key") or record.result["outputs"][0]["image_key"]
     folder = _folders(record.tenant, record.id, record.concept)

@@ -72,7 +72,9 @@ class Journal:
         self.storage.delete_prefix(keys_of.concept(tenant, concept_id))
 
     def forget_image(self, tenant: str, image_id: str) -> None:
-        """Removes a deleted image's record and file."""
+        """Removes a deleted image's record, file and inversions."""
+        for stored in self.storage.list(keys_of.inversion(tenant, image_id)):
+            self.storage.delete(stored.key)
         self.storage.delete(keys_of.image_record(tenant, image_id))
         self.storage.delete(keys_of.image(tenant, image_id))
 

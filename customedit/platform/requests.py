@@ -116,6 +116,7 @@ class EditRequest(Asked):
     preserve: bool = False
     feather: Annotated[float, Field(ge=0, le=256)] = 8.0
     maps: bool = False
+    everywhere: bool = False
     references: Annotated[list[ImageId], Field(max_length=20)] = []
     webhook: AnyHttpUrl | None = None
 

@@ -22,6 +22,7 @@ from customedit.mini import samples
 from customedit.platform import ids, keys_of
 from customedit.platform.catalogue import Catalogue
 from customedit.platform.jobs import Jobs
+from customedit.platform.journal import Journal
 from customedit.platform.records import ConceptRecord, ImageRecord, JobRecord
 from customedit.platform.settings import Settings
 from customedit.platform.storage import Storage
@@ -61,12 +62,12 @@ class Bench:
         image_id = ids.of_image(data)
         key = keys_of.image(self.tenant, image_id)
         self.storage.put(key, data, "image/png")
-        self.catalogue.put_image(
-            ImageRecord(
-                id=image_id, tenant=self.tenant, media_type="image/png", bytes=len(data),
-                width=128, height=128, key=key, created_at=time.time(),
-            )
+        record = ImageRecord(
+            id=image_id, tenant=self.tenant, media_type="image/png", bytes=len(data),
+            width=128, height=128, key=key, created_at=time.time(),
         )  # fmt: skip
+        Journal(self.storage).image(record)
+        self.catalogue.put_image(record)
         return image_id
 
     def submit(
@@ -79,6 +80,7 @@ class Bench:
             request=request, created_at=now, queued_at=now, concept=concept.id if concept else None,
             max_attempts=self.settings.max_attempts,
         )  # fmt: skip
+        Journal(self.storage).request(record, concept)
         self.jobs.submit(record, concept=concept)
         with contextlib.suppress(Exception):  # the reconciler rings again
             self.ring(record.id, kind)

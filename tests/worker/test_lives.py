@@ -11,6 +11,7 @@ from safetensors.torch import load
 
 from customedit.platform import keys_of
 from customedit.platform.records import ConceptOutcome
+from customedit.platform.recover import recover
 
 from .bench import Bench, Workers, until
 
@@ -83,7 +84,8 @@ def test_cancel_stops_a_running_job_and_leaves_nothing(bench: Bench, workers: Wo
     record = bench.finished(job_id)
     assert record.state == "cancelled" and record.progress is not None and at is not None
     assert record.progress.step - at.step <= 4  # news come every quarter of a second
-    until(lambda: bench.names(job_id) == [], "all of it gone")
+    journal = ["final.json", "request.json"]
+    until(lambda: bench.names(job_id) == journal, "all of it gone", 20)
     concept = bench.catalogue.concept(bench.tenant, record.concept or "")
     assert concept is not None and concept.state == "failed"
     queued = bench.edit(steps=1)
@@ -107,6 +109,32 @@ def test_a_worker_that_was_overtaken_sweeps_its_outputs(bench: Bench, workers: W
     assert bench.states(job_id).count("succeeded") == 1
     own = [n for n in bench.names(job_id) if n.startswith("attempts/")]
     assert own and all(n.startswith("attempts/2-") for n in own)
+
+
+def test_a_redis_that_lost_everything_is_rebuilt_under_a_running_worker(
+    bench: Bench, workers: Workers
+) -> None:
+    worker = workers.start(worker_concurrency=2).ready()
+    done = bench.edit(steps=1)
+    result = bench.succeeded(done)
+    final = keys_of.job(bench.tenant, done, "final.json")
+    until(lambda: bench.storage.exists(final), "journaled")
+    training = bench.customize(**LONG)
+    bench.running(training, "train", 6)
+    checkpoint_there(bench, training)
+    waiting = [bench.edit(steps=2, strengths=[k / 10]) for k in range(1, 6)]
+    keys = list(bench.redis.scan_iter(f"{bench.settings.namespace}:*", count=1000))
+    bench.redis.delete(*keys)  # and the doorbells with them
+    bench.redis.delete(*bench.redis.keys(f"{bench.settings.namespace}.*") or ["none"])
+    assert bench.jobs.peek(training) is None
+    worker.counts("customedit_jobs_running", 0)
+    recovered = recover(bench.jobs.client, bench.storage, bench.settings)
+    assert recovered.unreadable == []
+    for job_id in waiting:
+        bench.succeeded(job_id)
+    assert bench.succeeded(training)["token"] == "<plaid>"
+    assert bench.get(training).attempt == 2
+    assert bench.get(done).result == result
 
 
 def test_a_job_whose_worker_always_dies_fails_in_the_end(bench: Bench, workers: Workers) -> None:
