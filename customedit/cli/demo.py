@@ -111,7 +111,7 @@ def write(client: CustomEdit, edited: documents.Job, out: Path) -> None:
 def finish(stack: Stack, key: Path, out: Path, keep: bool) -> None:
     """How to go on; with ``keep`` the service runs until it is stopped."""
     if keep:
-        told(f"it runs at {stack.url} (API: {stack.url}/openapi.json, key in {key}); Ctrl-C stops it")
+        told(f"it runs at {stack.url} (API: /openapi.json, key in {key}); Ctrl-C stops it")
         stack.run()
     else:
         told(f"go on with: customedit serve --data {out / 'service'}  (at {stack.url})")

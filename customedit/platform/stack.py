@@ -1,14 +1,15 @@
 """The whole service on one machine: local servers, the front end, workers; ended together.
 
 The front end and the workers are processes of their own, the same as in production
-(``python -m api``, ``python -m worker``). One that ends by itself is started again, after a wait
-that grows; a local server that ends stops everything, since nothing works without.
+(``python -m api``, ``python -m worker``). Whatever ends by itself is told of and started again: a
+process after a wait that grows, a local server at once, and if that fails everything stops.
 """
 
 from __future__ import annotations
 
 import http.client
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -103,7 +104,8 @@ class Stack:
     local: LocalServers | None = None
     parts: list[Part] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict, repr=False)
-    failed: str | None = None
+    _fallen: queue.SimpleQueue[tuple[str, str]] = field(default_factory=queue.SimpleQueue)
+    _grace: float = 15.0
     _wake: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -119,6 +121,7 @@ class Stack:
             LocalError: something does not come up; what it last said is in the message.
             InputError: a setting in the environment is not usable.
         """
+        self._grace = self.settings().drain_seconds + 15  # and refuses what is not usable
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._start_servers()
@@ -142,11 +145,11 @@ class Stack:
         """Watch over everything until ``end``; starts again what ends by itself.
 
         Raises:
-            LocalError: a local server ended.
+            LocalError: a local server ended and does not start again.
         """
         while not self._wake.wait(0.5):
-            if self.failed is not None:
-                raise LocalError(self.failed)
+            while not self._fallen.empty():
+                self._raise_up(*self._fallen.get())
             for part in self.parts:
                 self._mend(part)
 
@@ -157,11 +160,10 @@ class Stack:
     def stop(self) -> None:
         """Stop front end and workers, who hand back what they cannot end; then the servers."""
         self._wake.set()
-        grace = self.settings().drain_seconds + 15 if self.environment else 15.0
         for part in self.parts:
             if part.process is not None and part.alive():
                 part.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + grace
+        deadline = time.monotonic() + self._grace
         for part in self.parts:
             if part.process is None:
                 continue
@@ -249,7 +251,13 @@ class Stack:
     # Watching
 
     def _server_ended(self, name: str, said: str) -> None:
-        self.failed = f"{name} ended: {said or 'it said nothing'}"
+        self._fallen.put((name, said))
+
+    def _raise_up(self, name: str, said: str) -> None:
+        self.say(f"{name} ended, starting it again; it last said: {said or 'nothing'}")
+        if self.local is not None:
+            self.local.restart(name)
+            self.say(f"{name} is back")
 
     def _mend(self, part: Part) -> None:
         if part.alive():
