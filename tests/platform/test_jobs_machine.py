@@ -14,6 +14,7 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -27,7 +28,8 @@ from customedit.platform.settings import Settings
 
 TENANTS = ("acme", "other")
 MAX_ATTEMPTS = 3
-LIMIT = 4
+LIMIT = 2
+MOST_JOBS = 4  # few, so that much happens to each
 
 
 class Machine(RuleBasedStateMachine):
@@ -64,6 +66,7 @@ class Machine(RuleBasedStateMachine):
         if names:
             self.client.delete(*names)
 
+    @precondition(lambda self: len(self.state) < MOST_JOBS)
     @rule(target=submitted, tenant=st.sampled_from(TENANTS), train=st.booleans())
     def submit(self, tenant: str, train: bool) -> str:
         record = JobRecord(
@@ -119,6 +122,12 @@ class Machine(RuleBasedStateMachine):
             self.client.hset(f"{self.space}:job:{job}", "lease_until", "1.000000")
             self.client.zadd(f"{self.space}:ring", {job: 1.0})
             self.over.add(job)
+
+    @rule(target=claims, job=submitted)
+    def take_over(self, job: str) -> Claim | None:
+        """The worker is silent for too long, and another comes."""
+        self.lapse(job)
+        return self.claim(job)
 
     @rule(claim=claims, tells=st.booleans())
     def hold(self, claim: Claim | None, tells: bool) -> None:
@@ -245,7 +254,7 @@ def _run(client: Redis, settings: Settings, examples: int, steps: int) -> None:
 
 
 def test_no_job_is_lost_or_ended_twice(client: Redis, settings: Settings) -> None:
-    _run(client, settings, 40, 30)
+    _run(client, settings, 40, 40)
 
 
 @pytest.mark.slow
