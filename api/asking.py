@@ -54,4 +54,6 @@ Wait = Annotated[int, Depends(_wait)]
 
 def no_such(what: str, id_: str) -> Refused:
     """The problem of an id that the caller has nothing under, whoever else may."""
-    return Refused("not-found", f"you have no {what} {id_}", field="id", limit=f"a {what} of yours")
+    return Refused(
+        "not-found", f"you have no {what} {id_}", field="id", limit=f"one of your {what}s"
+    )

@@ -84,6 +84,8 @@ class Edge:
             await self.app(scope, receive, passed)
         except Exception:
             _log.exception("%s %s failed", scope["method"], scope["path"], extra=_facts(scope))
+            if passed.ended:
+                return
             if passed.status is not None:  # the answer has begun: cut it off, so that it shows
                 raise
             problem = answer(Refused("internal"), scope["path"], scope["state"]["request_id"])
@@ -112,7 +114,7 @@ class _Passed:
     def __init__(self, send: Send, request_id: str) -> None:
         self.send, self.request_id = send, request_id
         self.status: int | None = None
-        self.stream = False
+        self.stream = self.ended = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -123,6 +125,7 @@ class _Passed:
             headers["X-Request-Id"] = self.request_id
             self.stream = headers.get("content-type", "").startswith("text/event-stream")
         await self.send(message)
+        self.ended |= message["type"] == "http.response.body" and not message.get("more_body")
 
 
 def _request_id(given: str | None) -> str:

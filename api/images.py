@@ -51,7 +51,7 @@ class UploadRequest(BaseModel):
 )
 async def upload_image(request: Request, response: Response, here: Here, caller: Writer) -> d.Image:
     """PNG, JPEG or WebP as ``file`` of a form. The same file twice is one image."""
-    async with form(request, most_fields=1) as fields:
+    async with form(request) as fields:
         data = await file_of(fields).read()
     return await _stored(here, caller.tenant, data, response)
 

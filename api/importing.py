@@ -71,7 +71,7 @@ async def import_concept(
     idempotency_key: IdempotencyKey = None,
 ) -> d.Job:
     """Takes the service's own safetensors, diffusers' Custom Diffusion files and adobe's deltas."""
-    async with form(request, most_fields=len(_FORM)) as fields:
+    async with form(request, *_FORM) as fields:
         upload = file_of(fields)
         words = {name: value for name, value in fields.items() if name != "file"}
         made = await in_thread(_import, here, caller.tenant, upload.file, words, idempotency_key)

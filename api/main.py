@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sys
 from types import FrameType
@@ -76,6 +77,8 @@ def main() -> int:
     except (OSError, SystemExit):
         return 1
     _announce(listener)
+    for number in (signal.SIGTERM, signal.SIGINT):  # the server raises them again once it is done
+        signal.signal(number, lambda *_: None)
     serving.run(sockets=[listener])
     telemetry.stop_tracing()
     return 0

@@ -91,6 +91,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(StorageError, _unavailable)
     app.add_exception_handler(RedisError, _unavailable)
+    app.add_exception_handler(Exception, _unforeseen)
 
 
 def _send(request: Request, refused: Refused) -> JSONResponse:
@@ -122,6 +123,11 @@ def _unavailable(request: Request, error: Exception) -> JSONResponse:
     return _send(request, Refused("unavailable", "the request was not carried out; try again"))
 
 
+def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """Starlette raises the error again once this is sent, so that the edge logs it."""
+    return _send(request, Refused("internal"))
+
+
 def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
@@ -131,7 +137,8 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
         return _send(request, Refused("malformed", f"no JSON at character {position}: {why}"))
     if any(tuple(e["loc"]) == ("body",) for e in found) and not is_json(request):
         return _send(request, wrong_media_type("application/json"))
-    return _send(request, of_errors(found))
+    inside = [{**e, "loc": e["loc"][1:]} for e in found]  # the first says body, query or the like
+    return _send(request, of_errors(inside))
 
 
 def is_json(request: Request) -> bool:
@@ -160,9 +167,13 @@ def of_errors(found: Sequence[Any]) -> Refused:
     return Refused("validation", detail, field=first.field, limit=first.limit, errors=fields)
 
 
+_UNION: Final = ("constrained-str", "literal['']")
+"""What pydantic adds for ``Words | Literal[""]``, which no field is called."""
+
+
 def _field(error: Mapping[str, Any]) -> FieldProblem:
     message = str(error["msg"])
-    names = [part for part in error["loc"] if part not in ("body", "path", "query", "header")]
+    names = [part for part in error["loc"] if part not in _UNION]
     if error["type"] == "value_error":  # rules over several fields name theirs themselves
         message = message.removeprefix("Value error, ")
         name, _, rest = message.partition(": ")

@@ -22,8 +22,8 @@ MEDIA_TYPES: Final = ("image/png", "image/jpeg", "image/webp")
 
 
 @asynccontextmanager
-async def form(request: Request, most_fields: int = 10) -> AsyncIterator[FormData]:
-    """The request's form with at most one file, which is spooled to disk if it is large.
+async def form(request: Request, *words: str) -> AsyncIterator[FormData]:
+    """The request's form: at most one ``file``, spooled to disk if it is large, and ``words``.
 
     Raises:
         Refused: it is no form, or not to be read as one.
@@ -31,9 +31,14 @@ async def form(request: Request, most_fields: int = 10) -> AsyncIterator[FormDat
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise wrong_media_type("multipart/form-data")
-    async with request.form(
-        max_files=1, max_fields=most_fields, max_part_size=64 * 2**10
-    ) as fields:
+    async with request.form(max_files=1, max_fields=20, max_part_size=64 * 2**10) as fields:
+        known = ("file", *words)
+        names = [name for name, _ in fields.multi_items()]
+        for name in names:
+            if name not in known:
+                raise unusable(InputError(name[:100], "is no field", f"one of {', '.join(known)}"))
+            if names.count(name) > 1:
+                raise unusable(InputError(name, "is given twice", "each field once"))
         yield fields
 
 

@@ -116,11 +116,19 @@ def test_a_chunked_body_is_stopped_at_the_limit(start, settings) -> None:
     ("given", "status", "slug"),
     [
         ({"json": {"file": "x"}}, 415, "unsupported-media-type"),
-        ({"content": b"x", "headers": {"Content-Type": "image/png"}}, 415, "unsupported-media-type"),
+        (
+            {"content": b"x", "headers": {"Content-Type": "image/png"}},
+            415,
+            "unsupported-media-type",
+        ),
         ({"files": {"picture": png()}}, 422, "validation"),
         ({"files": {"file": (None, "text")}}, 422, "validation"),
         ({"files": [("file", png()), ("file", png())]}, 400, "malformed"),
-        ({"content": b"junk", "headers": {"Content-Type": "multipart/form-data"}}, 400, "malformed"),
+        (
+            {"content": b"junk", "headers": {"Content-Type": "multipart/form-data"}},
+            400,
+            "malformed",
+        ),
     ],
 )
 def test_forms_that_are_none(anna: httpx.Client, given, status: int, slug: str) -> None:

@@ -1,0 +1,197 @@
+"""The Python client against a real front end, waiting and under asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from customedit.client import ApiError, AsyncCustomEdit, CustomEdit, JobFailed, TimedOut
+from customedit.platform.catalogue import Concepts
+from customedit.platform.jobs import Jobs
+from customedit.platform.records import JobError, JobProgress
+from customedit.platform.storage import Storage
+
+from .conftest import Running, claimed, finish_concept, finish_edit, png, wait_for
+
+PLAIN = {"source_prompt": "a cup", "target_prompt": "a red cup"}
+
+
+@pytest.fixture
+def client(api: Running) -> Iterator[CustomEdit]:
+    with CustomEdit(api.url, api.key("anna")) as client:
+        yield client
+
+
+def test_from_upload_to_file(
+    client: CustomEdit, jobs: Jobs, concepts: Concepts, storage: Storage, tmp_path: Path
+) -> None:
+    path = tmp_path / "cup.png"
+    path.write_bytes(png("pink"))
+    image = client.upload(path)
+    assert image == client.image(image.id) or image.url != client.image(image.id).url
+    assert client.upload(png("pink")).id == image.id
+    learning = client.customize(references=[image.id], noun="cup", token="<plaid>")
+    assert learning.concept is not None and learning.warnings
+    finish_concept(jobs, concepts, storage, learning.id)
+    assert client.wait(learning).result
+    assert client.concept(learning.concept).state == "ready"
+    assert client.concepts().items[0].token == "<plaid>"
+    weights = client.weights(learning.concept)
+    assert client.download(weights.url, tmp_path / "w") == (tmp_path / "w").read_bytes()
+
+    edited = client.edit(
+        image=image.id,
+        source_prompt="a cup",
+        target_prompt="a <plaid> cup",
+        concepts=[{"id": learning.concept}],
+    )
+    finish_edit(jobs, storage, edited.id)
+    seen: list[str] = []
+    done = client.wait(edited.id, on_progress=lambda job: seen.append(job.state))
+    assert done.result is not None and done.result.kind == "edit" and seen[-1] == "succeeded"
+    assert client.download(done.result.outputs[0].url) == png("blue")
+    assert [j.id for j in client.jobs(kind="edit", state=None).items] == [edited.id]
+    client.delete_job(edited.id)
+    client.delete_concept(learning.concept)
+    client.delete_image(image.id)
+    assert client.images().items == [] and client.limits().jobs_now == 0
+
+
+def test_what_fails_is_raised(client: CustomEdit, jobs: Jobs) -> None:
+    with pytest.raises(ApiError) as refused:
+        client.job("job_" + "0" * 26)
+    assert refused.value.status == 404 and refused.value.slug == "not-found"
+    with pytest.raises(ValidationError):
+        client.edit(image="img_x", **PLAIN)
+    job = client.edit(image=client.upload(png()).id, **PLAIN)
+    with pytest.raises(TimedOut) as late:
+        client.wait(job, timeout=0)
+    assert late.value.job.state == "queued"
+    jobs.fail(claimed(jobs, job.id), JobError(type="internal", title="Broke", detail="so"))
+    with pytest.raises(JobFailed, match="Broke: so"):
+        client.wait(job)
+    with pytest.raises(ValueError, match="CUSTOMEDIT_SERVER"):
+        CustomEdit(None, None)
+
+
+def test_events_go_on_after_a_restart(start, settings) -> None:
+    """The stream breaks off; the client comes back and misses nothing."""
+    first: Running = start(settings)
+    jobs = first.services.jobs
+    with CustomEdit(first.url, first.key("anna")) as client:
+        job = client.edit(image=client.upload(png()).id, **PLAIN)
+        claim = claimed(jobs, job.id)
+        told = []
+        reader = threading.Thread(target=lambda: told.extend(client.events(job.id)))
+        stream = client.events(job.id)
+        told_by_one = [next(stream), next(stream)]
+        assert [e.data["state"] for e in told_by_one] == ["queued", "running"]
+        first.services.stop()  # as a restart does: streams end, and later ones are taken again
+        first.services._stop.clear()
+        jobs.progress(claim, JobProgress(phase="edit", step=1, steps=2))
+        assert next(stream).data["step"] == 1
+        jobs.cancel("anna", job.id)
+        assert jobs.cancelled(claim)
+        assert [e.data["state"] for e in stream] == ["cancelled"]
+        reader.start()
+        reader.join(20)
+        assert [e.id for e in told] == sorted({e.id for e in told}) and len(told) == 4
+
+
+def test_a_lost_answer_makes_no_second_job(api: Running, monkeypatch) -> None:
+    with CustomEdit(api.url, api.key("anna")) as client:
+        image = client.upload(png()).id
+        real, lost = client._http.request, []
+
+        def request(*args: object, **named: object) -> httpx.Response:
+            answer = real(*args, **named)  # type: ignore[arg-type]
+            if not lost:
+                lost.append(answer)
+                raise httpx.ReadError("the connection broke")
+            return answer
+
+        monkeypatch.setattr(client._http, "request", request)
+        job = client.edit(image=image, **PLAIN)
+        assert job.id == lost[0].json()["id"]
+        assert len(client.jobs().items) == 1
+
+
+def test_a_busy_service_is_asked_again(start, settings, monkeypatch) -> None:
+    api: Running = start(settings, rate_per_minute=2)
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    with CustomEdit(api.url, api.key("anna")) as client:
+        client.limits()
+        client.limits()
+        with pytest.raises(ApiError) as refused:
+            client.limits()
+    assert refused.value.slug == "rate-limited"
+    assert len(waited) == 4 and all(1 <= seconds <= 60 for seconds in waited)
+
+
+def test_the_same_under_asyncio(api: Running, jobs: Jobs, storage: Storage) -> None:
+    async def all_of_it() -> None:
+        async with AsyncCustomEdit(api.url, api.key("bert")) as client:
+            image = await client.upload(png())
+            job = await client.edit(image=image.id, **PLAIN)
+
+            async def watch() -> list[str]:
+                return [str(e.data["state"]) async for e in client.events(job.id)]
+
+            watching = asyncio.create_task(watch())
+            waiting = asyncio.create_task(client.wait(job, timeout=30))
+            await asyncio.to_thread(finish_edit, jobs, storage, job.id)
+            done = await waiting
+            assert done.result is not None
+            assert await client.download(done.result.outputs[0].url) == png("blue")  # type: ignore[union-attr]
+            assert await watching == ["queued", "running", "succeeded"]
+            with pytest.raises(ApiError):
+                await client.concept("con_" + "0" * 26)
+
+    asyncio.run(all_of_it())
+
+
+def test_bringing_a_concept(client: CustomEdit, tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    path.write_bytes(b"\x10\0\0\0\0\0\0\0{" + b" " * 100)
+    job = client.bring(path, token="<x>", name="From elsewhere")
+    assert job.kind == "import" and job.concept is not None
+    assert client.concept(job.concept).name == "From elsewhere"
+    assert client.cancel(job.id).state == "cancelled"
+
+
+def test_the_key_goes_nowhere_else(api: Running) -> None:
+    with CustomEdit(api.url, api.key("anna")) as client:
+        assert "authorization" not in client._files.headers
+        url = client.upload(png()).url
+        asked: list[httpx.Request] = []
+        client._files.event_hooks["request"].append(asked.append)
+        client.download(url)
+        assert "authorization" not in asked[0].headers
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def methods(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")} - {"close", "aclose"}
+
+    assert methods(CustomEdit) == methods(AsyncCustomEdit)
+
+
+def test_it_runs_without_the_service_installed() -> None:
+    """In a process of its own, where the front end's and the workers' packages cannot load."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'fastapi', 'redis', 'boto3', 'celery', 'api', 'worker'):\n"
+        "    sys.modules[name] = None\n"
+        "import customedit.client"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert wait_for(lambda: True)

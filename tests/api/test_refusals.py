@@ -1,0 +1,208 @@
+"""Bad input of every kind: a problem with type, field and limit, and nothing stored half."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from redis import Redis
+
+from customedit.platform.catalogue import Concepts
+from customedit.platform.jobs import Jobs
+from customedit.platform.storage import Storage, StorageError
+
+from .conftest import Running, upload
+
+IMAGE = "img_" + "0" * 64
+EDIT: dict[str, Any] = {"image": IMAGE, "source_prompt": "a cup", "target_prompt": "a red cup"}
+CONCEPT: dict[str, Any] = {"references": [IMAGE], "noun": "cup"}
+
+
+def state(storage: Storage, redis_client: Redis, namespace: str) -> list[str]:
+    """All keys in both stores but those of keys, rates and what is rung."""
+    kept = ("key", "keys", "key-tenants", "rate", "image", "images")
+    found = [
+        name for name in redis_client.scan_iter(f"{namespace}:*") if name.split(":")[1] not in kept
+    ]
+    return sorted([*found, *(s.key for s in storage.list("tenants/"))])
+
+
+BODIES = [
+    ("/v1/edits", {**EDIT, "image": "no"}, "image", "pattern"),
+    ("/v1/edits", {**EDIT, "image": None}, "image", ""),
+    ("/v1/edits", {k: v for k, v in EDIT.items() if k != "image"}, "image", "required"),
+    ("/v1/edits", {**EDIT, "steps": 0}, "steps", ">= 1"),
+    ("/v1/edits", {**EDIT, "steps": 201}, "steps", "<= 200"),
+    ("/v1/edits", {**EDIT, "steps": "many"}, "steps", ""),
+    ("/v1/edits", {**EDIT, "steps": 1e400}, "steps", ""),
+    ("/v1/edits", {**EDIT, "guidance": -1}, "guidance", ">= 0"),
+    ("/v1/edits", {**EDIT, "strengths": [2]}, "strengths[0]", "<= 1"),
+    ("/v1/edits", {**EDIT, "strengths": []}, "strengths", "at least 1 items"),
+    ("/v1/edits", {**EDIT, "strengths": [0.5] * 10}, "strengths", "at most 9 items"),
+    ("/v1/edits", {**EDIT, "strengths": [0.5] * 9, "seeds": [1, 2]}, "strengths", "two jobs"),
+    ("/v1/edits", {**EDIT, "seeds": [-1]}, "seeds[0]", ">= 0"),
+    ("/v1/edits", {**EDIT, "source_prompt": " "}, "source_prompt", "in words"),
+    ("/v1/edits", {**EDIT, "target_prompt": "x" * 1001}, "target_prompt", "at most 1000"),
+    ("/v1/edits", {**EDIT, "target_prompt": ""}, "target_prompt", "at least 1"),
+    ("/v1/edits", {**EDIT, "target_prompt": "\ud800"}, "target_prompt", ""),
+    ("/v1/edits", {**EDIT, "method": "magic"}, "method", "one of"),
+    ("/v1/edits", {**EDIT, "url": "http://127.0.0.1/"}, "url", "no fields but"),
+    ("/v1/edits", {**EDIT, "p2p": {"blend_over": "mask"}}, "mask", ""),
+    ("/v1/edits", {**EDIT, "p2p": {"words": {"cup": [0, 2]}}}, "p2p.words.cup[1]", "<= 1"),
+    ("/v1/edits", {**EDIT, "concepts": [{"id": "x"}]}, "concepts[0].id", "pattern"),
+    ("/v1/edits", {**EDIT, "webhook": "ftp://example.com"}, "webhook", ""),
+    ("/v1/edits", {**EDIT, "webhook": "http://169.254.169.254/x"}, "webhook", "public"),
+    ("/v1/edits", {**EDIT, "webhook": "https://[::1]/x"}, "webhook", "public"),
+    ("/v1/edits", {**EDIT, "webhook": "https://a:b@example.com/"}, "webhook", "public"),
+    ("/v1/edits", {**EDIT, "webhook": "https://example.com/"}, "webhook", "secret"),
+    ("/v1/edits", [], "body", ""),
+    ("/v1/edits", "text", "body", ""),
+    ("/v1/concepts", {**CONCEPT, "references": []}, "references", "at least 1"),
+    ("/v1/concepts", {**CONCEPT, "references": [IMAGE] * 21}, "references", "at most 20"),
+    ("/v1/concepts", {**CONCEPT, "noun": "<cup>"}, "noun", "pattern"),
+    ("/v1/concepts", {**CONCEPT, "attribute": "<>"}, "attribute", "pattern"),
+    ("/v1/concepts", {**CONCEPT, "path": "/etc"}, "path", "no fields but"),
+    ("/v1/concepts", {**CONCEPT, "token": "look"}, "token", "pattern"),
+    ("/v1/concepts", {**CONCEPT, "training": {"steps": 10**6}}, "training.steps", "<= 20000"),
+    ("/v1/concepts", {**CONCEPT, "training": {"rate": 0}}, "training.rate", "> 0"),
+    ("/v1/uploads", {"media_type": "image/gif"}, "media_type", "one of"),
+    ("/v1/uploads", {}, "media_type", "required"),
+]
+
+
+def test_bodies(api: Running, anna: httpx.Client, storage: Storage, redis_client: Redis) -> None:
+    upload(anna)
+    before = state(storage, redis_client, api.settings.namespace)
+    for path, body, field, limit in BODIES:
+        answer = anna.post(path, content=_json(body), headers=JSON | {"Idempotency-Key": "one"})
+        problem = answer.json()
+        assert answer.status_code == 422, (body, problem)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert problem["type"] == "/problems/validation", body
+        assert problem["field"] == field, (body, problem)
+        assert problem["limit"] and limit in problem["limit"], (body, problem)
+        assert problem["errors"][0]["field"] == field if problem.get("errors") else True
+        assert problem["request_id"] == answer.headers["x-request-id"]
+        assert state(storage, redis_client, api.settings.namespace) == before, body
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+def _json(body: Any) -> bytes:
+    import json
+
+    return json.dumps(body).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "slug"),
+    [
+        (b"{", JSON, 400, "malformed"),
+        (b"\xff\xfe{}", JSON, 400, "malformed"),
+        (b"[" * 100_000, JSON, 400, "malformed"),
+        (b'{"steps": 1' + b"0" * 5000 + b"}", JSON, 400, "malformed"),
+        (b"", JSON, 422, "validation"),
+        (b"{}", {}, 415, "unsupported-media-type"),
+        (b"{}", {"Content-Type": "text/plain"}, 415, "unsupported-media-type"),
+        (b" " * 300_000, JSON, 413, "too-large"),
+    ],
+)
+def test_bodies_that_cannot_be_read(
+    anna: httpx.Client, content: bytes, headers: dict[str, str], status: int, slug: str
+) -> None:
+    for path in ("/v1/edits", "/v1/concepts", "/v1/uploads"):
+        answer = anna.post(path, content=content, headers=headers)
+        assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_parameters(anna: httpx.Client) -> None:
+    upload(anna)
+    job = "job_" + "0" * 26
+    wrong = [
+        ("GET", "/v1/jobs?limit=0", "limit"),
+        ("GET", "/v1/jobs?limit=101", "limit"),
+        ("GET", "/v1/jobs?limit=x", "limit"),
+        ("GET", "/v1/jobs?kind=x", "kind"),
+        ("GET", "/v1/jobs?state=done", "state"),
+        ("GET", "/v1/jobs?concept=x", "concept"),
+        ("GET", "/v1/jobs?cursor=%00", "cursor"),
+        ("GET", "/v1/images?cursor=" + "a" * 300, "cursor"),
+        ("GET", "/v1/concepts?cursor=(", "cursor"),
+        ("GET", "/v1/edits?limit=-1", "limit"),
+        ("GET", "/v1/edits?state=x", "state"),
+        ("GET", "/v1/jobs/job_x", "id"),
+        ("GET", "/v1/jobs/" + job + "%0a", "id"),
+        ("GET", "/v1/jobs/..%2f..", None),
+        ("DELETE", "/v1/jobs/1", "id"),
+        ("POST", "/v1/jobs/1/cancel", "id"),
+        ("GET", "/v1/jobs/1/events", "id"),
+        ("GET", "/v1/edits/1", "id"),
+        ("GET", "/v1/images/1", "id"),
+        ("DELETE", "/v1/images/IMG_" + "0" * 64, "id"),
+        ("GET", "/v1/concepts/1", "id"),
+        ("DELETE", "/v1/concepts/1", "id"),
+        ("GET", "/v1/concepts/1/weights", "id"),
+        ("GET", "/v1/concepts/con_" + "0" * 26 + "/weights?format=pickle", "format"),
+        ("POST", "/v1/uploads/1/complete", "id"),
+    ]
+    for method, path, field in wrong:
+        answer = anna.request(method, path)
+        if field is None:
+            assert answer.status_code == 404
+            continue
+        problem = answer.json()
+        assert (answer.status_code, problem["field"]) == (422, field), (path, problem)
+        assert problem["limit"] and problem["type"] == "/problems/validation"
+    for key in ("a b", "", "x" * 256, "é".encode()):
+        answer = anna.post("/v1/edits", json=EDIT, headers={"Idempotency-Key": key})
+        assert (answer.status_code, answer.json()["field"]) == (422, "Idempotency-Key"), key
+
+
+@pytest.mark.parametrize(
+    ("data", "form", "field"),
+    [
+        (b"x" * 100, {}, "file"),
+        (b"", {}, "file"),
+        (b"12345678{", {}, "file"),
+        (b"12345678{" + b" " * 50, {"token": "look"}, "token"),
+        (b"12345678{" + b" " * 50, {"noun": "<>"}, "noun"),
+        (b"12345678{" + b" " * 50, {"bytes": "1"}, "bytes"),
+        (b"12345678{" + b" " * 50, {"file": "../../x"}, "file"),
+        (b"12345678{" + b" " * 50, {"path": "/etc/passwd"}, "path"),
+    ],
+)
+def test_imports_that_are_refused(
+    anna: httpx.Client, storage: Storage, data: bytes, form: dict[str, str], field: str
+) -> None:
+    answer = anna.post("/v1/concepts/import", files={"file": ("c.bin", data)}, data=form)
+    problem = answer.json()
+    assert (answer.status_code, problem["field"]) == (422, field)
+    assert problem["limit"]
+    assert not list(storage.list("tenants/")) and not anna.get("/v1/jobs").json()["items"]
+    assert not anna.get("/v1/concepts").json()["items"]
+
+
+def test_a_store_that_is_away_is_told_and_leaves_nothing(
+    api: Running, anna: httpx.Client, storage: Storage, jobs: Jobs, concepts: Concepts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    image = upload(anna)
+
+    def away(*_: object, **__: object) -> None:
+        raise StorageError("http://secret-host:1/: away", transient=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api.services.storage, "put", away)
+        body = {"references": [image], "noun": "cup"}
+        key = {"Idempotency-Key": "one"}
+        answer = anna.post("/v1/concepts", json=body, headers=key)
+        assert answer.status_code == 503 and answer.headers["retry-after"]
+        assert answer.json()["type"] == "/problems/unavailable"
+        assert "secret-host" not in answer.text
+    assert not anna.get("/v1/jobs").json()["items"]
+    assert not anna.get("/v1/concepts").json()["items"]
+    again = anna.post("/v1/concepts", json=body, headers=key)
+    assert again.status_code == 202

@@ -1,0 +1,202 @@
+"""Tenants: nothing of another's can be read, listed, used or told from what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from api.app import create_app
+from customedit.platform import ids
+from customedit.platform.api_keys import SCOPES
+from customedit.platform.catalogue import Concepts
+from customedit.platform.jobs import Jobs
+from customedit.platform.settings import Settings
+from customedit.platform.storage import Storage
+
+from .conftest import Running, customize, edit, finish_concept, png, upload
+
+
+def operations() -> Iterator[tuple[str, str]]:
+    document = create_app(Settings()).openapi()
+    for path, methods in document["paths"].items():
+        for method in methods:
+            yield method.upper(), path
+
+
+OPERATIONS = list(operations())
+WITH_ID = [(m, p) for m, p in OPERATIONS if "{id}" in p]
+BEHIND_KEY = [(m, p) for m, p in OPERATIONS if p.startswith("/v1/")]
+
+
+@pytest.fixture
+def theirs(anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage) -> dict[str, str]:
+    """Ids of Anna's: one for each kind of path."""
+    job = customize(anna)
+    finish_concept(jobs, concepts, storage, job["id"])
+    form = anna.post("/v1/uploads", json={"media_type": "image/png"}).json()
+    httpx.post(form["url"], data=form["fields"], files={"file": ("x", png())})
+    return {
+        "images": upload(anna, "gold"),
+        "concepts": job["concept"],
+        "edits": edit(anna)["id"],
+        "jobs": edit(anna, seeds=[3])["id"],
+        "uploads": form["id"],
+    }
+
+
+def test_no_id_of_anothers_can_be_used_in_a_path(
+    anna: httpx.Client, bert: httpx.Client, theirs: dict[str, str]
+) -> None:
+    before = {p: anna.get(p).json() for p in ("/v1/jobs", "/v1/concepts", "/v1/images")}
+    for method, path in WITH_ID:
+        kind = path.split("/")[2]
+        found = bert.request(method, path.replace("{id}", theirs[kind]))
+        never = {"images": ids.of_image(b"never"), "concepts": ids.new("con")}
+        never |= {"uploads": ids.new("upl"), "jobs": ids.new("job"), "edits": ids.new("job")}
+        unknown = bert.request(method, path.replace("{id}", never[kind]))
+        assert found.status_code == unknown.status_code == 404, (method, path)
+        told = [
+            {k: v for k, v in answer.json().items() if k not in ("instance", "request_id")}
+            for answer in (found, unknown)
+        ]
+        told[0]["detail"] = told[0]["detail"].replace(theirs[kind], never[kind])
+        assert told[0] == told[1], (method, path)
+    for path, was in before.items():
+        now = anna.get(path).json()
+        assert [i["id"] for i in now["items"]] == [i["id"] for i in was["items"]]
+        assert [i.get("state") for i in now["items"]] == [i.get("state") for i in was["items"]]
+
+
+def test_no_id_of_anothers_can_be_used_in_a_request(
+    bert: httpx.Client, theirs: dict[str, str], storage: Storage
+) -> None:
+    own = upload(bert)
+    plain = {"image": own, "source_prompt": "a cup", "target_prompt": "a red cup"}
+    image, concept = theirs["images"], theirs["concepts"]
+    for more, field in [
+        ({"image": image}, "image"),
+        ({"mask": image}, "mask"),
+        ({"references": [own, image]}, "references[1]"),
+        ({"concepts": [{"id": concept}]}, "concepts[0].id"),
+    ]:
+        answer = bert.post("/v1/edits", json={**plain, **more})
+        assert (answer.status_code, answer.json()["field"]) == (422, field)
+        assert answer.json()["type"] in ("/problems/unknown-image", "/problems/unknown-concept")
+    answer = bert.post("/v1/concepts", json={"references": [image], "noun": "cup"})
+    assert (answer.status_code, answer.json()["field"]) == (422, "references[0]")
+    assert not list(storage.list("tenants/bert/jobs/"))
+    assert not list(storage.list("tenants/bert/concepts/"))
+
+
+def test_lists_show_ones_own_alone(
+    anna: httpx.Client, bert: httpx.Client, theirs: dict[str, str]
+) -> None:
+    own = {"/v1/jobs": edit(bert)["id"], "/v1/edits": None, "/v1/concepts": None, "/v1/images": 0}
+    for path in own:
+        items = bert.get(path, params={"limit": 100}).json()["items"]
+        hers = {i["id"] for i in anna.get(path, params={"limit": 100}).json()["items"]}
+        assert hers and not hers & {i["id"] for i in items} - {ids.of_image(png("red"))}
+    filtered = bert.get("/v1/jobs", params={"concept": theirs["concepts"]}).json()
+    assert filtered["items"] == []
+    cursor = anna.get("/v1/jobs", params={"limit": 1}).json()["next_cursor"]
+    through = bert.get("/v1/jobs", params={"cursor": cursor}).json()["items"]
+    assert {i["id"] for i in through} <= {own["/v1/jobs"]}
+
+
+def test_the_same_picture_of_two_tenants_is_two_images(
+    anna: httpx.Client, bert: httpx.Client
+) -> None:
+    image = upload(bert, "navy")
+    assert upload(anna, "navy") == image
+    anna.delete(f"/v1/images/{image}")
+    kept = bert.get(f"/v1/images/{image}")
+    assert kept.status_code == 200 and httpx.get(kept.json()["url"]).is_success
+
+
+def test_limits_are_each_tenants_own(start, settings) -> None:
+    api: Running = start(settings, rate_per_minute=5)
+    anna, bert = api.client("anna"), api.client("bert")
+    codes = [anna.get("/v1/limits").status_code for _ in range(6)]
+    assert codes == [200] * 5 + [429]
+    refused = anna.get("/v1/jobs")
+    assert refused.json()["type"] == "/problems/rate-limited"
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["ratelimit-policy"] == '"tenant";q=5;w=60'
+    assert refused.headers["ratelimit"].startswith('"tenant";r=0;t=')
+    allowed = bert.get("/v1/limits")
+    assert allowed.status_code == 200 and allowed.json()["requests_left"] == 4
+    assert allowed.headers["ratelimit"].startswith('"tenant";r=4;t=')
+
+
+def test_no_key_no_entry(api: Running) -> None:
+    good = api.key()
+    wrong = f"{good[:-1]}{'0' if good[-1] != '0' else '1'}"
+    basic = httpx.BasicAuth("ce", good)
+    refused = [
+        {},
+        {"Authorization": f"Bearer {wrong}"},
+        {"Authorization": good},
+        {"X-API-Key": wrong},
+        {"Authorization": f"Bearer {good}", "X-API-Key": wrong},
+        {"Authorization": f"Bearer {good} {good}"},
+    ]
+    with httpx.Client(base_url=api.url, trust_env=False) as client:
+        for method, pattern in BEHIND_KEY:
+            path = pattern.replace("{id}", "job_" + "0" * 26)
+            for headers in refused:
+                answer = client.request(method, path, headers=headers)
+                assert answer.status_code == 401, (method, path, headers)
+                assert answer.json()["type"] == "/problems/unauthenticated"
+                assert answer.headers["www-authenticate"].startswith("Bearer")
+            assert client.request(method, path, auth=basic).status_code == 401
+
+
+def test_keys_end(api: Running) -> None:
+    key, text = api.keys.create("anna", scopes=["read"])
+    soon, short = api.keys.create("anna", scopes=["read"], days=1e-9)
+
+    def ask(text: str) -> int:
+        return httpx.get(f"{api.url}/v1/jobs", headers={"X-API-Key": text}).status_code
+
+    assert ask(text) == 200
+    assert ask(short) == 401 and soon.expires_at is not None
+    api.keys.revoke(key.id)
+    assert ask(text) == 401
+
+
+def test_scopes(api: Running) -> None:
+    job = "job_" + "0" * 26
+    needed = {
+        ("GET", "/v1/images"): "read",
+        ("GET", f"/v1/jobs/{job}"): "read",
+        ("GET", f"/v1/jobs/{job}/events"): "read",
+        ("GET", "/v1/limits"): "read",
+        ("POST", "/v1/images"): "images:write",
+        ("POST", "/v1/uploads"): "images:write",
+        ("DELETE", "/v1/images/img_" + "0" * 64): "images:write",
+        ("POST", "/v1/concepts"): "concepts:write",
+        ("POST", "/v1/concepts/import"): "concepts:write",
+        ("DELETE", "/v1/concepts/con_" + "0" * 26): "concepts:write",
+        ("POST", "/v1/edits"): "edits:write",
+        ("POST", "/v1/webhooks/secret"): "admin",
+        ("GET", "/v1/webhooks/secret"): "admin",
+    }
+    clients = {scope: api.client("anna", (scope,)) for scope in SCOPES}
+    for (method, path), scope in needed.items():
+        for held, client in clients.items():
+            answer = client.request(method, path)
+            allowed = held in (scope, "admin")
+            assert (answer.status_code != 403) == allowed, (method, path, held)
+            if not allowed:
+                assert answer.json()["type"] == "/problems/forbidden"
+                assert scope in answer.json()["limit"]
+
+
+def test_cancelling_needs_the_scope_of_the_kind(api: Running, anna: httpx.Client) -> None:
+    asked, training = edit(anna)["id"], customize(anna)["id"]
+    edits = api.client("anna", ("edits:write",))
+    assert edits.post(f"/v1/jobs/{training}/cancel").status_code == 403
+    assert edits.delete(f"/v1/jobs/{training}").status_code == 403
+    assert edits.post(f"/v1/jobs/{asked}/cancel").status_code == 200
