@@ -12,6 +12,9 @@ from customedit.errors import InputError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_UNICAST: Final = ipaddress.IPv6Network(
+    "2000::/3"
+)  # all that is in use; Pythons differ on the rest
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 # Python counts these as global: the cloud's own services answer there.
 _CLOUD: Final = tuple(ipaddress.ip_address(a) for a in ("168.63.129.16", "100.100.100.200"))
@@ -24,12 +27,10 @@ class Refused(ValueError):
 def public(address: Address) -> bool:
     """Whether ``address`` is on the public internet, also after what it embeds is taken out."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
         if address in _NAT64:
-            inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if int(address) >> 32 == 0:  # ::a.b.c.d, of old
-            return False
-        if any(found is not None and not public(found) for found in inner):
+            return public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        inner = [address.sixtofour, *(address.teredo or ())]
+        if address not in _UNICAST or any(f is not None and not public(f) for f in inner):
             return False
     return address.is_global and not address.is_multicast and address not in _CLOUD
 
