@@ -1,0 +1,255 @@
+"""How the service answers: ``python benchmarks/service.py submit | latency | start``.
+
+``submit``: POSTs of edits until their 202, the request journaled in S3 before each, from 32 clients
+at once to one front end. ``latency``: small edits through the whole service, one after another, on
+an idle worker and on one that trains. ``start``: in one process, from handing an edit to the engine
+until its first UNet call is answered, idle and beside a training, whose steps are timed as well.
+
+All on the bundled base and local servers; clients and service share the machine, which is named.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import platform
+import random
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from customedit.client import CustomEdit
+from customedit.mini import samples
+from customedit.platform.api_keys import ApiKeys
+from customedit.platform.redis import connect
+from customedit.platform.stack import Stack
+
+SOURCE, LOOK = samples.sources()[3], samples.looks()[0]
+UNLIMITED = {
+    "CUSTOMEDIT_QUEUE_LIMIT_PER_TENANT": "100000",
+    "CUSTOMEDIT_RATE_PER_MINUTE": "1000000",
+}
+
+app = typer.Typer(add_completion=False)
+
+
+def machine() -> dict[str, Any]:
+    """What this runs on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
+    return {
+        "cpu": name or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def told(seconds: list[float]) -> dict[str, float]:
+    """p50, p99 and the largest, in milliseconds."""
+    ordered = sorted(seconds)
+    at = min(len(ordered) - 1, int(0.99 * len(ordered)))
+    return {
+        "p50_ms": round(1000 * statistics.median(ordered), 1),
+        "p99_ms": round(1000 * ordered[at], 1),
+        "max_ms": round(1000 * ordered[-1], 1),
+    }
+
+
+@contextmanager
+def service(workers: int) -> Iterator[tuple[str, str]]:
+    """The whole service; gives its address and a key."""
+    os.environ.update(UNLIMITED)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Stack(Path(folder), port=0, workers=workers, say=lambda line: None) as stack,
+    ):
+        settings = stack.settings()
+        _, key = ApiKeys(connect(settings), settings).create("bench")
+        yield stack.url, key
+
+
+@app.command()
+def submit(
+    requests: Annotated[int, typer.Option(min=32)] = 1600,
+    clients: Annotated[int, typer.Option(min=1)] = 32,
+) -> None:
+    """Requests per second and latency until 202."""
+    with service(workers=0) as (url, key):
+        with CustomEdit(url, key) as client:
+            image = client.upload(SOURCE.image).id
+        _submitting(url, key, image, clients * 4, clients)  # warm
+        began = time.perf_counter()
+        seconds, bad = _submitting(url, key, image, requests, clients)
+        took = time.perf_counter() - began
+    found = {"clients": clients, "requests": len(seconds), "errors": bad}
+    say({**found, "per_second": round(len(seconds) / took, 1), **told(seconds)})
+
+
+def _submitting(
+    url: str, key: str, image: str, requests: int, clients: int
+) -> tuple[list[float], int]:
+    """Seconds of each request that was answered with 202, and how many were not."""
+    body = json.dumps(
+        {
+            "image": image,
+            "source_prompt": SOURCE.prompt,
+            "target_prompt": SOURCE.colour_prompt,
+            "steps": 10,
+        }
+    )
+    head = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    seconds: list[float] = []
+    bad: list[int] = []
+
+    def one_client() -> None:
+        at = urlsplit(url)
+        connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=60)
+        for _ in range(requests // clients):
+            began = time.perf_counter()
+            connection.request("POST", "/v1/edits", body, head)
+            answer = connection.getresponse()
+            answer.read()
+            took = time.perf_counter() - began
+            if answer.status == 202:
+                seconds.append(took)
+            else:
+                bad.append(answer.status)
+        connection.close()
+
+    threads = [threading.Thread(target=one_client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return seconds, len(bad)
+
+
+@app.command()
+def latency(edits: Annotated[int, typer.Option(min=2)] = 40) -> None:
+    """Edits of two steps through the whole service: until the claim, and until the result."""
+    with service(workers=1) as (url, key), CustomEdit(url, key) as client:
+        image = client.upload(SOURCE.image).id
+        references = [client.upload(path).id for path in LOOK.images[:3]]
+
+        def measured(count: int) -> dict[str, Any]:
+            claims, totals = [], []
+            for number in range(count):
+                job = client.edit(
+                    image=image,
+                    source_prompt=SOURCE.prompt,
+                    target_prompt=SOURCE.colour_prompt,
+                    steps=2,
+                    strengths=[0.1 + number / 1000],
+                )
+                done = client.wait(job)
+                assert done.started_at is not None and done.finished_at is not None
+                claims.append((done.started_at - done.created_at).total_seconds())
+                totals.append((done.finished_at - done.created_at).total_seconds())
+            return {"until_claimed": told(claims), "until_done": told(totals)}
+
+        measured(2)
+        idle = measured(edits)
+        training = client.customize(
+            references=references,
+            noun=LOOK.noun,
+            token=LOOK.token,
+            training={"steps": 20_000, "class_images": 0},
+        )
+        until(lambda: (client.job(training.id).progress or Nothing).phase == "train")
+        say({"idle": idle, "beside a training": measured(edits)})
+        client.cancel(training.id)
+
+
+class Nothing:
+    """Progress of a job that has none yet."""
+
+    phase = ""
+
+
+@app.command()
+def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
+    """From the engine's door to the first answered UNet call."""
+    from PIL import Image
+
+    from customedit.concepts.prompts import ConceptPrompts
+    from customedit.concepts.settings import TrainingSettings
+    from customedit.concepts.training import customize
+    from customedit.diffusion.base import Base
+    from customedit.diffusion.engine import Method, Progress
+    from customedit.editing.inversion import invert
+    from customedit.mini.draw import hush
+    from worker.engine_thread import EngineThread
+    from worker.metrics import Metrics
+
+    hush()
+    base = Base.load()
+    picture = Image.open(SOURCE.image).convert("RGB")
+    engine = EngineThread(base, Metrics(), max_rows=24, patience=600)
+    engine.start()
+
+    def editing() -> Method[Any]:
+        return (yield from invert(base, base.encode(picture), SOURCE.prompt, steps=1))
+
+    chance = random.Random(0)
+
+    def measured(count: int) -> list[float]:
+        seconds = []
+        for _ in range(count):
+            began = time.perf_counter()
+            engine.submit(editing()).result()
+            seconds.append(time.perf_counter() - began)
+            time.sleep(chance.uniform(0.0, 0.4))  # at any moment of a step
+        return seconds
+
+    steps: list[float] = []
+
+    def heard(progress: Progress) -> None:
+        if progress.phase == "train":
+            steps.append(time.perf_counter())
+
+    measured(5)
+    idle = measured(edits)
+    alone = customize(
+        base,
+        [Image.open(path).convert("RGB") for path in LOOK.images[:3]],
+        ConceptPrompts(LOOK.token, LOOK.noun, LOOK.attribute),
+        TrainingSettings.of(base, steps=20_000, class_images=0),
+    )
+    training = engine.submit(alone, priority=10, on_progress=heard)
+    until(lambda: len(steps) > 20)
+    lone = [after - before for before, after in pairwise(steps)]
+    beside = measured(edits)
+    training.cancel()
+    engine.stop()
+    say(
+        {
+            "idle": told(idle),
+            "beside a training": told(beside),
+            "a step of the training": told(lone),
+        }
+    )
+
+
+def until(met: Callable[[], bool]) -> None:
+    """Wait for ``met``."""
+    while not met():
+        time.sleep(0.05)
+
+
+def say(found: dict[str, Any]) -> None:
+    """Print figures and machine as JSON."""
+    print(json.dumps({**found, "machine": machine()}, indent=1))
+
+
+if __name__ == "__main__":
+    app()
