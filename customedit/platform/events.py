@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     import redis.asyncio
     from redis import Redis
 
     from customedit.platform.settings import Settings
+
+_LONGEST_S: Final = 3.0  # below the socket's timeout
 
 EventKind = Literal["state", "progress", "preview"]
 
@@ -57,9 +59,9 @@ class Events:
         return [_event(entry) for entry in found]
 
     def wait_events(
-        self, tenant: str, job_id: str, after: str = "0", timeout_s: float = 5.0
+        self, tenant: str, job_id: str, after: str = "0", timeout_s: float = 3.0
     ) -> list[Event]:
-        """As ``events``; waits up to ``timeout_s`` seconds (at most 8) for the first."""
+        """As ``events``; waits up to ``timeout_s`` seconds (at most 3) for the first."""
         if not self._owns(tenant, job_id):
             return []
         found: Any = self.client.xread(
@@ -78,8 +80,8 @@ class AsyncEvents:
     def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
         self.client, self.settings = client, settings
 
-    async def wait(self, job_id: str, after: str = "0", timeout_s: float = 5.0) -> list[Event]:
-        """Events after id ``after``; waits up to ``timeout_s`` seconds (at most 8) for the first.
+    async def wait(self, job_id: str, after: str = "0", timeout_s: float = 3.0) -> list[Event]:
+        """Events after id ``after``; waits up to ``timeout_s`` seconds (at most 3) for the first.
 
         The caller has made sure that the job is its tenant's.
         """
@@ -89,9 +91,9 @@ class AsyncEvents:
         return [_event(entry) for entry in found[0][1]] if found else []
 
     async def follow(
-        self, job_id: str, after: str = "0", beat_s: float = 5.0
+        self, job_id: str, after: str = "0", beat_s: float = 3.0
     ) -> AsyncIterator[Event | None]:
-        """Events after id ``after`` until the job's end; None after ``beat_s`` quiet seconds."""
+        """Events after id ``after`` until the job's end; None after each ``beat_s`` quiet seconds."""
         while True:
             found = await self.wait(job_id, after, beat_s)
             if not found:
@@ -119,7 +121,7 @@ def _full(after: str) -> str:
 
 
 def _block_ms(timeout_s: float) -> int:
-    return max(1, int(min(timeout_s, 8.0) * 1000))  # below the socket's timeout; 0 is for ever
+    return max(1, int(min(timeout_s, _LONGEST_S) * 1000))  # 0 would be for ever
 
 
 def _event(entry: tuple[str, dict[str, str]]) -> Event:

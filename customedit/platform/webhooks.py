@@ -13,6 +13,7 @@ import json
 import logging
 import random
 import secrets
+import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -92,10 +93,20 @@ class _Hook:
 
 
 class Webhooks:
-    """Delivery. One process at a time is enough, several do no harm."""
+    """Delivery. One process at a time is enough, several do no harm.
 
-    def __init__(self, client: Redis, settings: Settings, jobs: Jobs) -> None:
+    trust: which certificates receivers may show; None: those that httpx trusts.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        settings: Settings,
+        jobs: Jobs,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
         self.client, self.settings, self._jobs = client, settings, jobs
+        self._trust = trust
         self._secrets = Secrets(client, settings)
         self._run = Scripts(client, settings)
 
@@ -114,8 +125,12 @@ class Webhooks:
         return count
 
     async def _deliver(self, due: list[_Hook]) -> int:
+        if self._trust is None:  # once: reading all the authorities takes a while
+            self._trust = httpx.create_ssl_context(trust_env=False)
         # trust_env off: a proxy of the environment would connect in our place, unchecked
-        async with httpx.AsyncClient(trust_env=False, follow_redirects=False) as client:
+        async with httpx.AsyncClient(
+            verify=self._trust, trust_env=False, follow_redirects=False
+        ) as client:
             return sum(await asyncio.gather(*(self._try(client, hook) for hook in due)))
 
     async def _try(self, client: httpx.AsyncClient, hook: _Hook) -> bool:

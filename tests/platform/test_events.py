@@ -61,14 +61,17 @@ def test_waiting_ends_with_the_first_news(jobs: Jobs, job: Make) -> None:
     last = jobs.events("acme", asked.id)[-1].id
     assert jobs.wait_events("acme", asked.id, last, timeout_s=0.01) == []
     heard: list[Event] = []
-    listener = threading.Thread(
-        target=lambda: heard.extend(jobs.wait_events("acme", asked.id, last, timeout_s=8))
-    )
+
+    def listen() -> None:
+        while not heard:
+            heard.extend(jobs.wait_events("acme", asked.id, last, timeout_s=3))
+
+    listener = threading.Thread(target=listen)
     listener.start()
     jobs.cancel("acme", asked.id)
     listener.join(30)
     assert [e.data["state"] for e in heard] == ["cancelled"]
-    assert jobs.wait_events("acme", asked.id, timeout_s=8)[0].data["state"] == "queued"
+    assert jobs.wait_events("acme", asked.id, timeout_s=3)[0].data["state"] == "queued"
 
 
 def test_a_loop_follows_a_job_to_its_end(jobs: Jobs, job: Make, settings: Settings) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -35,6 +39,7 @@ class Receiver:
     status: int = 204
     got: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     hang: threading.Event | None = None
+    server: ThreadingHTTPServer | None = None
 
 
 @pytest.fixture
@@ -52,12 +57,24 @@ def receiver() -> Iterator[Receiver]:
         def log_message(self, *_: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    kept = Receiver(f"http://localhost:{server.server_port}")
+    kept = Receiver(f"http://localhost:{server.server_port}", server=server)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield kept
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for localhost, with its key in the same file."""
+    made, key = tmp_path / "made.pem", tmp_path / "key.pem"
+    asked = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -batch"
+    name = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    command = f"openssl {asked} {name} -keyout {key} -out {made}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    made.write_text(made.read_text() + key.read_text())
+    return made
 
 
 @pytest.fixture
@@ -194,6 +211,29 @@ def test_nothing_goes_out_unsigned_or_to_this_machine(
         jobs.cancel("acme", jobs.submit(job(webhook=url)).record.id)
     assert Webhooks(client, settings, jobs).deliver_due() == 0
     assert receiver.got == []
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_certificate_is_checked_for_the_name_though_the_address_is_dialled(
+    client: Redis, local: Settings, jobs: Jobs, job: Make, receiver: Receiver, secrets: Secrets,
+    certificate: Path,
+) -> None:  # fmt: skip
+    secrets.make("acme")
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(certificate)
+    assert receiver.server is not None
+    receiver.server.socket = served.wrap_socket(receiver.server.socket, server_side=True)
+    trust = ssl.create_default_context(cafile=str(certificate))
+    port = receiver.url.rpartition(":")[2]
+
+    def sent(host: str, trust: ssl.SSLContext | None) -> int:
+        jobs.cancel("acme", jobs.submit(job(webhook=f"https://{host}:{port}/")).record.id)
+        return Webhooks(client, local, jobs, trust).deliver_due()
+
+    assert sent("localhost", trust) == 1  # dialled as 127.0.0.1, shown a name
+    assert sent("127.0.0.1", trust) == 0  # not what the certificate is for
+    assert sent("localhost", None) == 0  # made by nobody that is known
+    assert len(receiver.got) == 1
 
 
 def test_a_deleted_job_tells_nothing(

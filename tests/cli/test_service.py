@@ -1,0 +1,103 @@
+"""The commands of those who run the service, against real servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from redis import Redis
+from typer.testing import CliRunner, Result
+
+from customedit.cli import app
+from customedit.platform import ids
+from customedit.platform.api_keys import ApiKeys
+from customedit.platform.jobs import Jobs
+from customedit.platform.journal import Journal
+from customedit.platform.records import JobRecord
+from customedit.platform.settings import Settings
+from customedit.platform.storage import Storage
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(app, list(args))
+
+
+def told(*args: str) -> dict[str, object]:
+    result = run(*args, "--json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, object] = json.loads(result.stdout)
+    return found
+
+
+def test_a_key_is_made_listed_and_revoked(
+    redis_client: Redis, settings: Settings, storage: Storage
+) -> None:
+    made = told("keys", "create", "acme", "--name", "app", "--scope", "read", "--days", "7")
+    text = str(made["key"])
+    keys = ApiKeys(redis_client, settings)
+    found = keys.verify(text)
+    assert found is not None and (found.tenant, found.scopes) == ("acme", ["read"])
+    assert storage.exists(f"api-keys/{found.id}.json")
+    listed = run("keys", "list", "acme")
+    assert found.id in listed.stdout and "valid" in listed.stdout
+    assert text not in listed.stdout and found.hash not in listed.stdout
+    assert run("keys", "revoke", found.id).exit_code == 0
+    assert keys.verify(text) is None
+    assert "revoked" in run("keys", "list").stdout
+    plain = run("keys", "create", "acme").stdout.splitlines()
+    assert keys.verify(plain[0]) is not None
+
+
+def test_what_cannot_be_is_one_line(storage: Storage) -> None:
+    for args in (
+        ("keys", "create", "Acme"),
+        ("keys", "create", "acme", "--scope", "write"),
+        ("keys", "create", "acme", "--days", "-1"),
+        ("keys", "revoke", "key_none"),
+    ):
+        result = run(*args)
+        assert result.exit_code == 2, args
+        assert result.output.startswith("error:") and len(result.output.splitlines()) == 1
+
+
+def test_recover_puts_a_wiped_redis_back(
+    redis_client: Redis, settings: Settings, storage: Storage
+) -> None:
+    key = str(told("keys", "create", "acme")["key"])
+    record = JobRecord(
+        id=ids.new("job"), tenant="acme", kind="edit", request={},
+        created_at=time.time(), queued_at=time.time(),
+    )  # fmt: skip
+    jobs = Jobs(redis_client, settings)
+    Journal(storage).request(record)
+    jobs.submit(record)
+    redis_client.delete(*redis_client.scan_iter(f"{settings.namespace}:*"))
+    done = told("recover")
+    assert (done["keys"], done["queued"], done["unreadable"]) == (1, 1, [])
+    assert jobs.peek(record.id) is not None
+    assert ApiKeys(redis_client, settings).verify(key) is not None
+    storage.put(f"tenants/acme/images/{ids.of_image(b'')}.json", b"{")
+    result = run("recover")
+    assert result.exit_code == 1 and "unreadable" in result.stdout
+
+
+def test_servers_that_do_not_answer_are_named(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("customedit.platform.redis.RETRIES", 0)
+    monkeypatch.setenv("CUSTOMEDIT_REDIS_URL", "redis://user:hidden@127.0.0.1:1/0")
+    result = run("keys", "list")
+    assert result.exit_code == 2 and "CUSTOMEDIT_REDIS_URL" in result.output
+    assert "hidden" not in result.output and "Traceback" not in result.output
+
+
+def test_the_command_line_starts_without_redis_or_s3() -> None:
+    code = "import sys, customedit.cli; print({'redis', 'boto3', 'torch'} & set(sys.modules))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert found.stdout.strip() == "set()"
