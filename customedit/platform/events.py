@@ -93,7 +93,7 @@ class AsyncEvents:
     async def follow(
         self, job_id: str, after: str = "0", beat_s: float = 3.0
     ) -> AsyncIterator[Event | None]:
-        """Events after id ``after`` until the job's end; None after each ``beat_s`` quiet seconds."""
+        """Events after id ``after`` until its end; None after each ``beat_s`` quiet seconds."""
         while True:
             found = await self.wait(job_id, after, beat_s)
             if not found:
