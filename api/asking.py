@@ -40,7 +40,6 @@ def _wait(
         Header(
             max_length=1000,
             description=f"`wait=10`: wait so long for the job's end, in seconds, to {MOST_WAIT_S}.",
-            examples=["wait=10"],
         ),
     ] = None,
 ) -> int:

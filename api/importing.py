@@ -34,11 +34,22 @@ from customedit.platform.requests import ImportRequest
 router = APIRouter(tags=["concepts"])
 Writer = Annotated[ApiKey, needs("concepts:write")]
 _HEADS = (b"PK\x03\x04", b"\x80\x02")
-_FORM = {
-    name: schema
-    for name, schema in ImportRequest.model_json_schema()["properties"].items()
-    if name not in ("file", "bytes")
-}
+
+
+def _words() -> dict[str, Any]:
+    """The form's fields besides the file. A form knows no null: what is left out is none."""
+    found = ImportRequest.model_json_schema()["properties"]
+    for name in ("file", "bytes"):
+        del found[name]
+    for schema in found.values():
+        kinds = [k for k in schema.pop("anyOf", []) if k != {"type": "null"}]
+        schema |= {"anyOf": kinds} if len(kinds) > 1 else dict(*kinds)
+        if schema.get("default", "") is None:
+            del schema["default"]
+    return found
+
+
+_FORM = _words()
 _ONE_OF = "a safetensors file, a zip of them, or a PyTorch file"
 
 

@@ -6,10 +6,13 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.routing import compile_path
 
 from api.problem_types import TYPES
-from api.problems import MEDIA_TYPE
+from customedit.platform.documents import Problem
 
+MEDIA_TYPE: Final = "application/problem+json"
 _COMMON: Final = ("unauthenticated", "forbidden", "rate-limited", "internal", "unavailable")
 
 DESCRIPTION: Final = """
@@ -69,16 +72,54 @@ def _document(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
         tags=TAGS,
     )
+    schemas = made["components"]["schemas"]
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, answered as Problem
+        schemas.pop(unused, None)
+    _, told = models_json_schema(
+        [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
+    )
+    schemas.update(told["$defs"])
     for path in made["paths"].values():
         for operation in path.values():
-            _only_problems(operation["responses"])
-    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, answered as Problem
-        made["components"]["schemas"].pop(unused, None)
+            _refine(operation)
     return made
 
 
-def _only_problems(responses: dict[str, Any]) -> None:
-    """FastAPI adds its own form of 422 where a route does not describe one: it is a Problem."""
-    for status, answer in responses.items():
-        if int(status) >= 400:
+def _refine(operation: dict[str, Any]) -> None:
+    """Invalid requests are told as problems, and ids of answers lead on to other operations."""
+    for status, answer in operation["responses"].items():
+        if "HTTPValidationError" in str(answer):
             answer["content"] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        if status.startswith("2") and (links := _LINKS.get(operation["operationId"])):
+            answer["links"] = {
+                target: {"operationId": target, "parameters": {"id": f"$response.body#/{where}"}}
+                for where, targets in links.items()
+                for target in targets.split()
+            }
+
+
+_JOB: Final = "getJob cancelJob deleteJob"
+_CONCEPT: Final = "getConcept getConceptWeights deleteConcept"
+_LINKS: Final = {
+    "uploadImage": {"id": "getImage deleteImage"},
+    "completeUpload": {"id": "getImage deleteImage"},
+    "createUpload": {"id": "completeUpload"},
+    "createConcept": {"id": _JOB, "concept": _CONCEPT},
+    "importConcept": {"id": _JOB, "concept": _CONCEPT},
+    "createEdit": {"id": f"getEdit {_JOB}"},
+    "listImages": {"items/0/id": "getImage deleteImage"},
+    "listConcepts": {"items/0/id": _CONCEPT},
+    "listEdits": {"items/0/id": "getEdit"},
+    "listJobs": {"items/0/id": _JOB},
+}
+"""Where an answer has an id, and which operations take it: operation to field to operations."""
+
+
+def methods(app: FastAPI, path: str) -> list[str]:
+    """What can be done at ``path``: Starlette looks at the first route alone that has it."""
+    return sorted(
+        method.upper()
+        for pattern, operations in app.openapi()["paths"].items()
+        if compile_path(pattern)[0].match(path)
+        for method in operations
+    )

@@ -126,14 +126,14 @@ _ALL: Final = (
     ),
     ProblemType(
         "unknown-image",
-        422,
+        409,
         "There is no such image",
         "The request names an image that you have not uploaded.",
         "Upload it first; its id is in the answer.",
     ),
     ProblemType(
         "unknown-concept",
-        422,
+        409,
         "There is no such concept",
         "The request names a concept that you do not have.",
         "Check the id against `GET /v1/concepts`.",

@@ -12,12 +12,12 @@ from fastapi.responses import JSONResponse
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
+from api.openapi import MEDIA_TYPE, methods
 from api.problem_types import TYPES
 from customedit.errors import InputError
 from customedit.platform.documents import FieldProblem, Problem
 from customedit.platform.storage import StorageError
 
-MEDIA_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = 5
 
 _log = logging.getLogger(__name__)
@@ -109,7 +109,10 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     detail = error.detail if slug == "malformed" else ""
     if slug == "too-large":
         return _send(request, too_large(request.state.body_limit))
-    return _send(request, Refused(slug, detail, headers=error.headers))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(methods(request.app, request.url.path))
+    return _send(request, Refused(slug, detail, headers=headers))
 
 
 def too_large(limit: int) -> Refused:

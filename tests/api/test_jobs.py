@@ -158,7 +158,7 @@ def test_a_refused_request_does_not_use_up_its_key(anna: httpx.Client) -> None:
     unknown = "img_" + "0" * 64
     key = {"Idempotency-Key": "once"}
     body = {"image": unknown, "source_prompt": "a cup", "target_prompt": "a red cup"}
-    assert anna.post("/v1/edits", json=body, headers=key).status_code == 422
+    assert anna.post("/v1/edits", json=body, headers=key).status_code == 409
     body["image"] = image
     assert anna.post("/v1/edits", json=body, headers=key).status_code == 202
 

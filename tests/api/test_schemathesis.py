@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
-from .conftest import Running
+from .conftest import Running, customize, edit, upload
 
 LEFT_OUT = (
     "getMetrics",  # its answer is no JSON and has its own test
@@ -20,7 +21,16 @@ LEFT_OUT = (
 )
 
 
+def furnish(client: httpx.Client) -> None:
+    """Things for the lists to show, so that their ids lead on."""
+    for number in range(8):
+        upload(client, f"#{number:06x}")
+        edit(client, seeds=[number])
+        customize(client, name=str(number))
+
+
 def run(api: Running, tmp_path: Path, examples: int, phases: str, seed: int) -> None:
+    furnish(api.client("anna"))
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG.format(key=api.key("anna")))
     command = [
@@ -31,30 +41,34 @@ def run(api: Running, tmp_path: Path, examples: int, phases: str, seed: int) -> 
         str(config),
         "run",
         f"{api.url}/openapi.json",
-        "--checks=all",
         f"--phases={phases}",
         f"--max-examples={examples}",
         f"--seed={seed}",
         "--generation-deterministic",
-        "--generation-database=none",
-        "--suppress-health-check=all",
         "--request-timeout=30",
         "--no-color",
         *[f"--exclude-operation-id={name}" for name in LEFT_OUT],
     ]
     environment = {**os.environ, "NO_PROXY": "127.0.0.1", "COLUMNS": "200"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-3_000:]
+    assert done.returncode == 0, done.stdout[-30_000:] + done.stderr[-3_000:]
 
 
+# All checks are on. Four operations refuse some requests that fit their schemas, since no schema
+# can say what a picture is, which fields go together, or that a webhook wants a secret first;
+# test_refusals.py has each of these cases.
 CONFIG = """
 headers = {{ Authorization = "Bearer {key}" }}
+
+[[operations]]
+include-operation-id = ["uploadImage", "importConcept", "createEdit", "createConcept"]
+checks.positive_data_acceptance.enabled = false
 """
 
 
 def test_the_service_keeps_its_contract(start, settings, tmp_path: Path) -> None:
     api = start(settings, rate_per_minute=1_000_000, queue_limit_per_tenant=100_000)
-    run(api, tmp_path, 4, "examples,coverage,fuzzing,stateful", 1)
+    run(api, tmp_path, 2, "examples,coverage,fuzzing,stateful", 1)
 
 
 @pytest.mark.slow

@@ -82,10 +82,10 @@ def test_no_id_of_anothers_can_be_used_in_a_request(
         ({"concepts": [{"id": concept}]}, "concepts[0].id"),
     ]:
         answer = bert.post("/v1/edits", json={**plain, **more})
-        assert (answer.status_code, answer.json()["field"]) == (422, field)
+        assert (answer.status_code, answer.json()["field"]) == (409, field)
         assert answer.json()["type"] in ("/problems/unknown-image", "/problems/unknown-concept")
     answer = bert.post("/v1/concepts", json={"references": [image], "noun": "cup"})
-    assert (answer.status_code, answer.json()["field"]) == (422, "references[0]")
+    assert (answer.status_code, answer.json()["field"]) == (409, "references[0]")
     assert not list(storage.list("tenants/bert/jobs/"))
     assert not list(storage.list("tenants/bert/concepts/"))
 
