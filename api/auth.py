@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request, Security
@@ -53,4 +52,3 @@ def _services(request: Request) -> Services:
 
 Here = Annotated[Services, Depends(_services)]
 Reader = Annotated[ApiKey, needs("read")]
-Check = Callable[..., ApiKey]

@@ -17,9 +17,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import Refused, answer
+from customedit.platform import telemetry
 
 _log = logging.getLogger("api.access")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -81,7 +83,11 @@ class Edge:
 
     async def _serve(self, scope: Scope, receive: Receive, passed: _Passed) -> None:
         try:
-            await self.app(scope, receive, passed)
+            with (
+                telemetry.bind(request_id=scope["state"]["request_id"]),
+                telemetry.span(f"{scope['method']} {_kind(scope['path'])}", _parent(scope)),
+            ):
+                await self.app(scope, receive, passed)
         except Exception:
             _log.exception("%s %s failed", scope["method"], scope["path"], extra=_facts(scope))
             if passed.ended:
@@ -140,6 +146,17 @@ def _facts(scope: Scope) -> dict[str, Any]:
     if caller is not None:
         facts |= {"tenant": caller.tenant, "api_key": caller.id}
     return facts
+
+
+def _kind(path: str) -> str:
+    """The first parts of a path: ``/v1/jobs``; ids would make each span's name another."""
+    return "/".join(path.split("/")[:3])[:100]
+
+
+def _parent(scope: Scope) -> str | None:
+    """The caller's trace, if it sent one that is well formed."""
+    given = Headers(scope=scope).get("traceparent", "")
+    return given if _TRACEPARENT.fullmatch(given) else None
 
 
 def _route(scope: Scope) -> str:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import Refused, answer, too_large
 from api.services import Services
+from customedit.platform import telemetry
 from customedit.platform.api_keys import ApiKey
 from customedit.platform.limits import Allowed
 from customedit.platform.settings import Settings
@@ -52,7 +53,9 @@ class Gate:
             await _refuse(refused, scope, body, _with_rate(send, allowed))
             return
         scope["state"]["body_limit"] = body.limit
-        await self.app(scope, body, _with_rate(send, allowed))
+        caller = scope["state"].get("caller")
+        with telemetry.bind(tenant=caller.tenant if caller else None):
+            await self.app(scope, body, _with_rate(send, allowed))
 
     async def _admit(self, services: Services, scope: Scope, headers: Headers) -> Allowed:
         presented = _presented(headers)

@@ -117,9 +117,7 @@ _LINKS: Final = {
 
 def methods(app: FastAPI, path: str) -> list[str]:
     """What can be done at ``path``: Starlette looks at the first route alone that has it."""
-    return sorted(
-        method.upper()
-        for pattern, operations in app.openapi()["paths"].items()
-        if compile_path(pattern)[0].match(path)
-        for method in operations
-    )
+    paths = app.openapi()["paths"]
+    found = [pattern for pattern in paths if compile_path(pattern)[0].match(path)]
+    nearest = min(found, key=lambda pattern: pattern.count("{"), default=None)
+    return sorted(method.upper() for method in paths[nearest]) if nearest else []

@@ -134,6 +134,8 @@ def _unforeseen(request: Request, error: Exception) -> JSONResponse:
 def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
+    if request.method not in methods(request.app, request.url.path):
+        return _http(request, HTTPException(405))  # such as /v1/concepts/import, read as an id
     if any(e["type"] == "json_invalid" for e in found):
         position = found[0]["loc"][-1]
         why = found[0].get("ctx", {}).get("error", "")

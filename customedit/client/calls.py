@@ -12,7 +12,6 @@ import random
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -183,8 +182,3 @@ def cancel(id_: str) -> Call[d.Job]:
 def weights(id_: str, format: str) -> Call[d.Weights]:
     """The file of a concept."""
     return Call("GET", f"/v1/concepts/{id_}/weights", d.Weights, params={"format": format})
-
-
-def moment(text: str) -> datetime:
-    """A time of the service."""
-    return datetime.fromisoformat(text).astimezone(UTC)

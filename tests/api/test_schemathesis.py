@@ -29,7 +29,7 @@ def furnish(client: httpx.Client) -> None:
         customize(client, name=str(number))
 
 
-def run(api: Running, tmp_path: Path, examples: int, phases: str, seed: int) -> None:
+def run(api: Running, tmp_path: Path, *more: str) -> None:
     furnish(api.client("anna"))
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG.format(key=api.key("anna")))
@@ -41,13 +41,10 @@ def run(api: Running, tmp_path: Path, examples: int, phases: str, seed: int) -> 
         str(config),
         "run",
         f"{api.url}/openapi.json",
-        f"--phases={phases}",
-        f"--max-examples={examples}",
-        f"--seed={seed}",
-        "--generation-deterministic",
         "--request-timeout=30",
         "--no-color",
         *[f"--exclude-operation-id={name}" for name in LEFT_OUT],
+        *more,
     ]
     environment = {**os.environ, "NO_PROXY": "127.0.0.1", "COLUMNS": "200"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -66,16 +63,27 @@ checks.positive_data_acceptance.enabled = false
 """
 
 
-def test_the_service_keeps_its_contract(start, settings, tmp_path: Path) -> None:
-    api = start(settings, rate_per_minute=1_000_000, queue_limit_per_tenant=100_000)
-    run(api, tmp_path, 2, "examples,coverage,fuzzing,stateful", 1)
+@pytest.fixture
+def roomy(start, settings) -> Running:
+    """A front end whose limits are far away."""
+    api: Running = start(settings, rate_per_minute=1_000_000, queue_limit_per_tenant=100_000)
+    return api
+
+
+SURE = "--generation-deterministic"
+
+
+def test_chains_of_calls_and_chance(roomy: Running, tmp_path: Path) -> None:
+    run(roomy, tmp_path, "--phases=examples,fuzzing,stateful", "--max-examples=8", SURE)
+
+
+@pytest.mark.timeout(300)
+def test_the_edges_of_what_is_sent(roomy: Running, tmp_path: Path) -> None:
+    run(roomy, tmp_path, "--phases=coverage", "--include-method=POST", SURE)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [2, 3])
-def test_the_service_keeps_its_contract_in_many_more_cases(
-    start, settings, tmp_path: Path, seed: int
-) -> None:
-    api = start(settings, rate_per_minute=1_000_000, queue_limit_per_tenant=100_000)
-    run(api, tmp_path, 60, "examples,coverage,fuzzing,stateful", seed)
+def test_many_more_cases(roomy: Running, tmp_path: Path, seed: int) -> None:
+    run(roomy, tmp_path, "--max-examples=60", f"--seed={seed}")
