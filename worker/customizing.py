@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ from worker.work import Stopped, Work
 
 BINARY = "application/octet-stream"
 CHECKPOINT = "training.safetensors"
+AGAIN_S = 5.0
+"""Until S3 is tried again that was away."""
+
 FEW = 3
 """References below which a concept may learn what they show by chance."""
 
@@ -71,7 +75,7 @@ def perform(work: Work) -> ConceptOutcome:
             (concept,) = work.wait([work.submit(method, TRAININGS)], meanwhile)
         except Stopped as stopped:
             if stopped.reason == "drain":
-                keeper.leave()
+                keeper.upload()  # what a stopped training wrote last
             raise
     with work.phase("preview"):
         drawing = portrait(base, concept, prompts.instance(), steps, settings.seed)
@@ -97,8 +101,9 @@ class Keeper:
     work: Work
     prompts: ConceptPrompts
     settings: TrainingSettings
-    _sent: float = 0.0
+    _sent: int = 0
     _sent_classes: bool = False
+    _not_before: float = 0.0
 
     @property
     def folder(self) -> Path:
@@ -129,7 +134,7 @@ class Keeper:
         elif self._shared().exists():
             shutil.copyfile(self._shared(), drawn)
         if self._download(CHECKPOINT, self.checkpoint):
-            self._sent = self.checkpoint.stat().st_mtime
+            self._sent = self.checkpoint.stat().st_mtime_ns
 
     def _download(self, name: str, path: Path) -> bool:
         key = keys_of.checkpoint(self.work.tenant, self.work.id, name)
@@ -139,27 +144,36 @@ class Keeper:
         return False
 
     def upload(self) -> None:
-        """Send what is new. The class images first: a checkpoint is of no use without them."""
+        """Send what is new; if S3 is away, later: a training need not wait for that.
+
+        The class images first: a checkpoint is of no use without them.
+        """
+        if time.monotonic() < self._not_before:
+            return
         drawn = self.folder / self._classes
         if not self._sent_classes and drawn.exists():
-            self._send(self._classes, drawn)
+            if not self._send(self._classes, drawn):
+                return
             self._sent_classes = True
-            self._shared().parent.mkdir(parents=True, exist_ok=True)
-            part = self._shared().with_suffix(f".{self.work.id}")
-            shutil.copyfile(drawn, part)
-            part.replace(self._shared())
-        if self.checkpoint.exists() and (when := self.checkpoint.stat().st_mtime) != self._sent:
-            self._send(CHECKPOINT, self.checkpoint)
-            self._sent = when
+            self._share(drawn)
+        if self.checkpoint.exists():
+            when = self.checkpoint.stat().st_mtime_ns
+            if when != self._sent and self._send(CHECKPOINT, self.checkpoint):
+                self._sent = when
 
-    def leave(self) -> None:
-        """Send what a stopped training wrote last, for the one who goes on with it."""
-        with contextlib.suppress(Stopped):
-            self.upload()
+    def _share(self, drawn: Path) -> None:
+        shared = self._shared()
+        shared.parent.mkdir(parents=True, exist_ok=True)
+        part = shared.with_suffix(f".{self.work.id}")
+        shutil.copyfile(drawn, part)
+        part.replace(shared)
 
-    def _send(self, name: str, path: Path) -> None:
+    def _send(self, name: str, path: Path) -> bool:
         key = keys_of.checkpoint(self.work.tenant, self.work.id, name)
-        self.work.patiently(lambda: self.work.storage.put(key, path, BINARY))
+        sent = self.work.try_put(key, path, BINARY)
+        if not sent:
+            self._not_before = time.monotonic() + AGAIN_S
+        return sent
 
 
 def put_beside(work: Work, name: str, body: bytes | Path, media_type: str) -> str:

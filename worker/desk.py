@@ -40,7 +40,10 @@ PERFORM: Final[dict[str, Callable[[Work], Outcome]]] = {
 
 PULSE_S: Final = 0.1
 NEWS_S: Final = 0.25
-"""Least time between two pieces of news of one job, and longest until a cancel is heard of."""
+"""Least time between two pieces of news of one job."""
+
+QUIET_S: Final = 1.0
+"""Longest until a job without news hears that it was cancelled."""
 
 _log = logging.getLogger(__name__)
 
@@ -217,12 +220,13 @@ class Desk:
 
     def _beat(self) -> None:
         last: dict[str, float] = {}
+        quiet = min(QUIET_S, self.runtime.settings.heartbeat_seconds)
         while not self._closed.wait(PULSE_S):
             works = self._works()
             last = {w.id: last.get(w.id, 0.0) for w in works}
             for work in works:
                 now = time.monotonic()
-                if now - last[work.id] >= NEWS_S:
+                if now - last[work.id] >= (NEWS_S if work.has_news else quiet):
                     last[work.id] = now
                     self._tell(work)
 

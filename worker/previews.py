@@ -46,8 +46,9 @@ class Previewer:
             except Exception:
                 continue
             self._count += 1
-            name = f"preview-{self._count}.jpg"
-            self._work.show(self._work.keep(name, outputs.jpeg(picture), "image/jpeg"))
+            key = self._work.key(f"preview-{self._count}.jpg")
+            if self._work.try_put(key, outputs.jpeg(picture), "image/jpeg"):
+                self._work.show(key)
 
     def draw(self, method: Method[Image.Image], priority: int) -> None:
         """Have ``method`` drawn and shown; safe to call from the engine's thread."""

@@ -31,6 +31,7 @@ class Reconciler:
         self._settings, self._redis, self._jobs = runtime.settings, runtime.redis, runtime.jobs
         self._storage, self._metrics = runtime.storage, runtime.metrics
         self._ring, self._name = ring, name
+        self._measure_device = runtime.measure_device
         self._closed = threading.Event()
         self._lock = f"{self._settings.namespace}:reconciler"
         self._journal, self._concepts = runtime.journal, runtime.concept_records
@@ -60,6 +61,7 @@ class Reconciler:
                     _log.warning("%s: %s: %s", step.__name__, type(error).__name__, error)
 
     def _measure(self) -> None:
+        self._measure_device()
         depths = self._jobs.queue_depths()
         for kind in get_args(JobKind):
             self._metrics.depth.labels(kind).set(depths[kind])

@@ -82,6 +82,14 @@ class Runtime:
         _log.info("the base is loaded: %s on %s in %s", base.name, device, dtype)
         return runtime
 
+    def measure_device(self) -> None:
+        """Count the memory of the GPU, if there is one."""
+        if self.base.device.type == "cuda":
+            gauge, device = self.metrics.device_memory, self.base.device
+            gauge.labels("allocated").set(torch.cuda.memory_allocated(device))
+            gauge.labels("reserved").set(torch.cuda.memory_reserved(device))
+            gauge.labels("total").set(torch.cuda.get_device_properties(device).total_memory)
+
     def make_room(self) -> None:
         """Let go of what is cached, after the device had no room."""
         self.concepts.clear()
@@ -109,8 +117,19 @@ def placed(settings: Settings) -> tuple[str, torch.dtype]:
     if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(len(os.sched_getaffinity(0)))  # what the container may use
     if settings.dtype == "auto":
-        return device, torch.float32 if device == "cpu" else torch.float16
+        return device, best_numbers(device)
     return device, getattr(torch, settings.dtype)
+
+
+def best_numbers(device: str) -> torch.dtype:
+    """The numbers to compute with on ``device``; bfloat16 where it is known, for trainings' sake.
+
+    Their gradients are not scaled, and many would vanish in float16.
+    """
+    if device == "cpu":
+        return torch.float32
+    known = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if known else torch.float16
 
 
 def load_judge(settings: Settings, base: Base) -> Similarity | None:

@@ -28,7 +28,7 @@ from worker.runtime import Runtime
 T = TypeVar("T")
 Reason = Literal["cancel", "lost", "drain"]
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = 300.0
 """Seconds that an attempt waits for S3 or Redis to come back before it is given up."""
 
 _log = logging.getLogger(__name__)
@@ -127,6 +127,8 @@ class Work:
         finally:
             for ticket in tickets:
                 ticket.cancel()
+            for ticket in tickets:  # what they still write at their end is wanted, or in the way
+                ticket.wait(self.runtime.settings.watchdog_seconds)
 
     # what it tells
 
@@ -155,6 +157,11 @@ class Work:
             self._preview = key
             if self._news is None:
                 self._news = JobProgress(phase=self._phase)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything was said since ``news`` was last called."""
+        return self._news is not None
 
     def news(self) -> JobProgress | None:
         """What was said since the last call."""
@@ -198,6 +205,17 @@ class Work:
         """The bytes at ``key``; waits for an S3 that is away. Raises MissingObject."""
         self.check()
         return self.patiently(lambda: self.storage.get(key))
+
+    def try_put(self, key: str, body: bytes | Path, media_type: str) -> bool:
+        """Upload what can wait or be left out; False if S3 is away."""
+        try:
+            self.storage.put(key, body, media_type)
+        except StorageError as error:
+            if not error.transient:
+                raise
+            _log.warning("left for later: %s", error)
+            return False
+        return True
 
     def patiently(self, call: Callable[[], T]) -> T:
         """What ``call`` gives, tried again while S3 or Redis is away.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from itertools import pairwise
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from safetensors.torch import load
@@ -14,6 +15,7 @@ from customedit.platform.records import ConceptOutcome
 from customedit.platform.recover import recover
 
 from .bench import Bench, Workers, until
+from .proxy import Proxy
 
 LONG: dict[str, Any] = {
     "steps": 24, "batch": 1, "crops": 1, "class_images": 2, "class_steps": 2, "checkpoint_every": 5,
@@ -109,6 +111,20 @@ def test_a_worker_that_was_overtaken_sweeps_its_outputs(bench: Bench, workers: W
     assert bench.states(job_id).count("succeeded") == 1
     own = [n for n in bench.names(job_id) if n.startswith("attempts/")]
     assert own and all(n.startswith("attempts/2-") for n in own)
+
+
+def test_a_training_goes_on_while_s3_is_away(bench: Bench, workers: Workers) -> None:
+    at = urlsplit(bench.settings.s3_endpoint or "")
+    proxy = Proxy((at.hostname or "", at.port or 0))
+    workers.start(s3_endpoint=f"http://127.0.0.1:{proxy.port}").ready()
+    job_id = bench.customize(**LONG)
+    bench.running(job_id, "train", 4)
+    proxy.fail()
+    bench.running(job_id, "train", 14)
+    proxy.mend()
+    bench.succeeded(job_id)
+    assert bench.get(job_id).attempt == 1
+    proxy.close()
 
 
 def test_a_redis_that_lost_everything_is_rebuilt_under_a_running_worker(
