@@ -258,5 +258,6 @@ def test_no_job_is_lost_or_ended_twice(client: Redis, settings: Settings) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_job_is_lost_or_ended_twice_at_length(client: Redis, settings: Settings) -> None:
-    _run(client, settings, 400, 60)
+    _run(client, settings, 300, 60)
