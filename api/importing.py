@@ -102,14 +102,14 @@ def _import(
     here: Services, tenant: str, file: IO[bytes], words: dict[str, Any], key: str | None
 ) -> Submitted:
     with _on_disk(here, file) as given:
-        asked = _asked(here, given, words)
-        return submit(here, _submission(here, tenant, given, asked, key))
+        job = ids.new("job")
+        asked = _asked(here, given, keys_of.job(tenant, job, "given"), words)
+        return submit(here, _submission(here, tenant, job, given, asked, key))
 
 
 def _submission(
-    here: Services, tenant: str, given: _Given, asked: ImportRequest, key: str | None
+    here: Services, tenant: str, job: str, given: _Given, asked: ImportRequest, key: str | None
 ) -> Submission:
-    job, where = ids.new("job"), keys_of.upload(tenant, asked.file)
     concept = ConceptRecord(
         id=ids.new("con"),
         tenant=tenant,
@@ -127,17 +127,16 @@ def _submission(
         key,
         contents=given.sha256,
         concept=concept,
-        prepare=lambda: here.storage.put(where, given.path),
-        undo=lambda: here.storage.delete(where),
+        prepare=lambda: here.storage.put(asked.file, given.path),
         id=job,
     )
 
 
-def _asked(here: Services, given: _Given, words: dict[str, Any]) -> ImportRequest:
+def _asked(here: Services, given: _Given, where: str, words: dict[str, Any]) -> ImportRequest:
     """The request that the form makes; an empty field is as good as none."""
     words = {name: value for name, value in words.items() if value != ""}
     try:
-        asked = ImportRequest(**{**words, "file": ids.new("upl"), "bytes": max(1, given.bytes)})
+        asked = ImportRequest(**{**words, "file": where, "bytes": max(1, given.bytes)})
     except ValidationError as error:
         raise of_errors(error.errors(include_url=False)) from None
     most = here.settings.max_import_bytes

@@ -36,8 +36,8 @@ def _nothing() -> None:
 class Submission:
     """A job to be made.
 
-    check: refuses what cannot be done; prepare: puts down what the job reads, and undo takes it
-    away again; contents: what else tells two requests apart, such as a file.
+    check: refuses what cannot be done; prepare: puts what the job reads into its folder;
+    contents: what else tells two requests apart, such as a file.
     """
 
     tenant: str
@@ -48,7 +48,6 @@ class Submission:
     concept: ConceptRecord | None = None
     check: Callable[[], None] = field(default=_nothing)
     prepare: Callable[[], None] = field(default=_nothing)
-    undo: Callable[[], None] = field(default=_nothing)
     id: str = field(default_factory=lambda: ids.new("job"))
 
 
@@ -135,7 +134,6 @@ def _record(asked: Submission) -> JobRecord:
 
 def _take_back(services: Services, asked: Submission) -> None:
     with _left_to_sweeper(asked.id):
-        asked.undo()
         services.journal.forget_job(asked.tenant, asked.id)
         if asked.concept is not None:
             services.journal.forget_concept(asked.tenant, asked.concept.id)

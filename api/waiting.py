@@ -60,7 +60,8 @@ async def read(services: Services, record: JobRecord, seconds: int, response: Re
         response.headers["Preference-Applied"] = f"wait={seconds}"
     if not record.finished:
         response.headers["Retry-After"] = str(RETRY_S)
-    return services.views.job(record)
+    # Signing addresses takes about a millisecond each: not in the event loop.
+    return await anyio.to_thread.run_sync(services.views.job, record)
 
 
 def heartbeat() -> ServerSentEvent:
@@ -80,7 +81,7 @@ async def stream(
     async with aclosing(_until_stopped(services, record, after)) as events:
         async for event in events:
             told_end = event.final
-            yield sent(services, event)
+            yield await anyio.to_thread.run_sync(sent, services, event)
     if not told_end and not services.stopping():
         last = await anyio.to_thread.run_sync(services.jobs.get, record.tenant, record.id)
         if last is not None and last.finished:

@@ -1,4 +1,4 @@
-"""What the API answers, as clients read it: the front end writes these, the Python client reads them.
+"""What the API answers: the front end writes these, the Python client reads them.
 
 Times are RFC 3339 in UTC. ``url`` fields are presigned: whoever has one can read that one file
 until it expires, about fifteen minutes by default; ask again for a fresh one.
@@ -52,7 +52,7 @@ class Page(Document, Generic[Item]):
 
 
 class Image(Document):
-    """An uploaded picture. id: ``img_`` and the sha256 of the file, so the same file is one image."""
+    """An uploaded picture. id: by the file's contents, so the same file is one image."""
 
     id: str
     media_type: str

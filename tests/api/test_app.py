@@ -182,8 +182,12 @@ def test_an_import_waits_with_its_file(anna, storage: Storage) -> None:
     assert again.json()["id"] == job["id"]
     asked["files"] = {"file": ("c.safetensors", file + b" ")}
     assert anna.post("/v1/concepts/import", **asked, headers=key).status_code == 422
-    (kept,) = storage.list("tenants/anna/uploads/")
-    assert storage.get(kept.key) == file
+    files = [s.key for s in storage.list("tenants/") if s.key.endswith("/given")]
+    assert files == [f"tenants/anna/jobs/{job['id']}/given"]
+    assert storage.get(files[0]) == file
+    anna.post(f"/v1/jobs/{job['id']}/cancel")
+    anna.delete(f"/v1/jobs/{job['id']}")
+    assert not storage.exists(files[0])
 
 
 def test_problem_types_are_pages_and_documented(api: Running) -> None:
