@@ -9,14 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from customedit.platform.catalogue import Catalogue
 from redis import Redis
 
+from customedit.platform.catalogue import Catalogue
 from customedit.platform.jobs import Jobs
 from customedit.platform.settings import Settings
 from customedit.platform.storage import Storage
 
 from .bench import ROOT, Bench, Workers
+
+QUICK = {
+    "reconcile_seconds": 0.5,
+    "queued_ring_after_seconds": 1.0,
+    "lease_seconds": 2.0,
+    "heartbeat_seconds": 0.5,
+}
+"""Settings by which what is lost is found in seconds."""
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +45,7 @@ def workers(
     zygote: subprocess.Popen[str], settings: Settings, tmp_path: Path, bench: Bench
 ) -> Iterator[Workers]:
     held = Workers(zygote, settings, tmp_path)
-    held.environment = {
-        "CUSTOMEDIT_RECONCILE_SECONDS": "0.5",
-        "CUSTOMEDIT_QUEUED_RING_AFTER_SECONDS": "1",
-        "CUSTOMEDIT_LEASE_SECONDS": "2",
-        "CUSTOMEDIT_HEARTBEAT_SECONDS": "0.5",
-    }
+    held.environment = {f"CUSTOMEDIT_{name.upper()}": str(v) for name, v in QUICK.items()}
     yield held
     for process in held.started:
         process.kill()
@@ -57,6 +60,7 @@ def bench(settings: Settings, redis_client: Redis, storage: Storage) -> Bench:
     from customedit.platform import doorbell
     from customedit.platform.redis import connect
 
+    settings = settings.model_copy(update=QUICK)
     redis = connect(settings)
     app = Celery("test")
     app.conf.update(doorbell.celery_settings(settings))

@@ -18,7 +18,7 @@ from .bench import Bench, Workers, until
 from .proxy import Proxy
 
 LONG: dict[str, Any] = {
-    "steps": 24, "batch": 1, "crops": 1, "class_images": 2, "class_steps": 2, "checkpoint_every": 5,
+    "steps": 16, "batch": 1, "crops": 1, "class_images": 2, "class_steps": 2, "checkpoint_every": 3,
 }  # fmt: skip
 
 
@@ -33,14 +33,17 @@ def checkpoint_there(bench: Bench, job_id: str) -> None:
     until(lambda: bench.storage.exists(key), "a checkpoint in S3")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGQUIT, marks=pytest.mark.slow)],
+)
 def test_a_training_that_is_cut_short_ends_in_the_same_weights(
     number: int, bench: Bench, workers: Workers
 ) -> None:
     first = workers.start(drain_seconds=0.5).ready()
     undisturbed = weights(bench, bench.customize(**LONG))
     job_id = bench.customize(**LONG)
-    bench.running(job_id, "train", 12)
+    bench.running(job_id, "train", 8)
     checkpoint_there(bench, job_id)
     first.kill(number)
     second = workers.start().ready()
@@ -55,7 +58,7 @@ def test_a_training_that_is_cut_short_ends_in_the_same_weights(
         if e.kind == "progress" and e.data["phase"] == "train" and e.data["step"]
     ]
     again = [b for a, b in pairwise(trained) if b < a]
-    assert all(b > 5 for b in again)  # went on from a checkpoint, not from the start
+    assert all(b > 3 for b in again)  # went on from a checkpoint, not from the start
     first.gone()
     assert second.alive
 
@@ -97,7 +100,7 @@ def test_cancel_stops_a_running_job_and_leaves_nothing(bench: Bench, workers: Wo
 
 def test_a_worker_that_was_overtaken_sweeps_its_outputs(bench: Bench, workers: Workers) -> None:
     slow = workers.start(lease_seconds=1.0, heartbeat_seconds=0.4).ready()
-    job_id = bench.edit(steps=30, strengths=[0.2, 0.8])
+    job_id = bench.edit(steps=16, strengths=[0.2, 0.8])
     bench.running(job_id, "edit", 3)
     slow.kill(signal.SIGSTOP)  # as if its machine had gone to sleep
     workers.start().ready()
@@ -118,9 +121,9 @@ def test_a_training_goes_on_while_s3_is_away(bench: Bench, workers: Workers) -> 
     proxy = Proxy((at.hostname or "", at.port or 0))
     workers.start(s3_endpoint=f"http://127.0.0.1:{proxy.port}").ready()
     job_id = bench.customize(**LONG)
-    bench.running(job_id, "train", 4)
+    bench.running(job_id, "train", 2)
     proxy.fail()
-    bench.running(job_id, "train", 14)
+    bench.running(job_id, "train", 10)
     proxy.mend()
     bench.succeeded(job_id)
     assert bench.get(job_id).attempt == 1
