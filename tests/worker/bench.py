@@ -78,7 +78,7 @@ class Bench:
         record = JobRecord(
             id=concept.job if concept else ids.new("job"), tenant=self.tenant, kind=kind,
             request=request, created_at=now, queued_at=now, concept=concept.id if concept else None,
-            max_attempts=self.settings.max_attempts,
+            webhook=request.get("webhook"),
         )  # fmt: skip
         Journal(self.storage).request(record, concept)
         self.jobs.submit(record, concept=concept)

@@ -1,0 +1,67 @@
+"""What the reconciler does beside ringing: webhooks, the journal, old jobs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from customedit.platform import keys_of
+from customedit.platform.webhooks import Secrets
+
+from .bench import Bench, Workers, until
+
+Heard = list[tuple[dict[str, str], bytes]]
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, Heard]]:
+    heard: Heard = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            heard.append(({k.lower(): v for k, v in self.headers.items()}, body))
+            self.send_response(204)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/hook", heard
+        server.shutdown()
+
+
+def test_the_end_of_a_job_is_told_to_its_webhook(
+    bench: Bench, workers: Workers, receiver: tuple[str, Heard]
+) -> None:
+    url, heard = receiver
+    secret = Secrets(bench.jobs.client, bench.settings).make(bench.tenant)
+    workers.start(webhook_allow_private=True).ready()
+    job_id = bench.edit(steps=1, webhook=url)
+    bench.succeeded(job_id)
+    until(lambda: heard, "the webhook came")
+    headers, body = heard[0]
+    Webhook(secret.text).verify(body, headers)  # raises unless it is signed
+    told = json.loads(body)
+    assert told["type"] == "job.succeeded" and told["data"]["id"] == job_id
+
+
+def test_old_jobs_go_with_their_files(bench: Bench, workers: Workers) -> None:
+    workers.start(keep_jobs_days=1 / 86_400).ready()  # one second
+    job_id = bench.edit(steps=1)
+    until(lambda: bench.jobs.get(bench.tenant, job_id) is None, "the job gone")
+    until(lambda: not bench.names(job_id), "its files gone")
+    assert list(bench.storage.list(keys_of.images(bench.tenant)))  # the source is its owner's
+
+
+def test_what_the_front_end_ended_is_journaled_too(bench: Bench, workers: Workers) -> None:
+    job_id = bench.edit(steps=1)
+    bench.jobs.cancel(bench.tenant, job_id)
+    workers.start().ready()
+    final = keys_of.job(bench.tenant, job_id, "final.json")
+    until(lambda: bench.storage.exists(final), "final.json there")
+    assert json.loads(bench.storage.get(final))["state"] == "cancelled"
