@@ -17,12 +17,13 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import customize
 from customedit.diffusion.base import Base
+from customedit.editing.portrait import STEPS, portrait
 from customedit.platform import keys_of
 from customedit.platform.records import ConceptOutcome
 from customedit.platform.requests import CustomizeRequest
 from customedit.platform.storage import MissingObject
 from worker import inputs, outputs
-from worker.previews import STEPS, Previewer, portrait
+from worker.previews import Previewer
 from worker.runtime import TRAININGS
 from worker.work import Stopped, Work
 

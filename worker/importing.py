@@ -10,6 +10,7 @@ from typing import Final
 
 from customedit.concepts import formats
 from customedit.concepts.concept import Concept
+from customedit.editing.portrait import portrait
 from customedit.errors import InputError
 from customedit.platform import keys_of
 from customedit.platform.records import ConceptOutcome
@@ -17,7 +18,6 @@ from customedit.platform.requests import ImportRequest
 from worker.customizing import put_beside, uploaded
 from worker.inputs import check_base
 from worker.outputs import jpeg
-from worker.previews import portrait
 from worker.runtime import TRAININGS, Runtime
 from worker.work import Work
 

@@ -5,7 +5,6 @@ Both are decoded as methods of their own, so that showing one keeps nobody waiti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -14,9 +13,8 @@ from PIL import Image
 from customedit.concepts.training import Preview, Trained
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
-from customedit.diffusion.text import Customization, Weighted
 from customedit.editing.edit import EditResult
-from customedit.editing.sdedit import sdedit
+from customedit.editing.portrait import portrait, still
 from worker import outputs
 from worker.runtime import EDITS, TRAININGS
 from worker.work import Work
@@ -25,8 +23,6 @@ SHARES: Final = (0.35, 0.7)
 """Of an edit's steps, where it is shown; edits of fewer than SHORTEST steps are not."""
 
 SHORTEST: Final = 10
-STEPS: Final = 20
-"""DDIM steps of a picture that shows a concept."""
 
 
 class Previewer:
@@ -88,30 +84,3 @@ def _glimpse(base: Base, asked: Denoise, noise: torch.Tensor) -> Method[Image.Im
     clean = base.schedule.clean(asked.latents[row].to(base.device), noise[row], asked.time)
     yield Turn()
     return base.decode(clean)[0]
-
-
-def still(trained: Trained) -> Trained:
-    """A copy that training does not change any more."""
-
-    def copied(part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {k: v.detach().clone() for k, v in part.items()}
-
-    return Trained(copied(trained.tokens), copied(trained.keys), copied(trained.values))
-
-
-def portrait(
-    base: Base, concept: Customization, prompt: str, steps: int = STEPS, seed: int = 0
-) -> Method[Image.Image]:
-    """A square picture drawn for ``prompt``, from noise alone."""
-    cells = base.side // base.factor
-    entries: Sequence[Weighted] = [Weighted(concept)]
-    latents = yield from sdedit(
-        base,
-        torch.zeros((1, base.channels, cells, cells)),
-        base.text(prompt, entries),
-        strength=1.0,
-        steps=steps,
-        guidance=base.guidance,
-        seed=seed,
-    )
-    return base.decode(latents)[0]

@@ -11,7 +11,14 @@ from customedit.cli import console
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL import Image
+
     from customedit.concepts.pools import Subject
+    from customedit.concepts.training import Preview
+    from customedit.diffusion.base import Base
+    from customedit.diffusion.engine import Progress
 
 
 def customize_command(
@@ -43,6 +50,12 @@ def customize_command(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Kept while training and resumed if it is there.")
     ] = None,
+    previews: Annotated[
+        Path | None, typer.Option(help="A folder for pictures of what is learned so far.")
+    ] = None,
+    preview_every: Annotated[
+        int, typer.Option(min=1, help="Steps from one of those pictures to the next.")
+    ] = 50,
     device: console.DeviceOption = "cpu",
     dtype: console.DtypeOption = "float32",
     as_json: console.JsonOption = False,
@@ -63,15 +76,23 @@ def customize_command(
         check_subjects(subjects)
         model = console.load_base(base, device, dtype)
         settings = TrainingSettings.of(
-            model, way=way, steps=steps, rate=rate, class_images=class_images, seed=seed
+            model,
+            way=way,
+            steps=steps,
+            rate=rate,
+            class_images=class_images,
+            seed=seed,
+            preview_every=preview_every if previews is not None else None,
         )
-        with console.bars(as_json) as heard:
+        with console.bars(as_json) as shown:
+            heard = shown if previews is None else keeping(previews, shown)
             method = customize_jointly(
                 model,
                 subjects,
                 settings,
                 resume=checkpoint,
                 class_cache=console.keeping() / "classes",
+                preview=None if previews is None else drawn(model, prompts.instance(), seed),
             )
             concept = run(model, method, heard)
         concept.save(out)
@@ -90,6 +111,32 @@ def customize_command(
         "final": final,
     }
     console.say(told, lines, as_json)
+
+
+def drawn(base: Base, prompt: str, seed: int) -> Preview:
+    """What a training shows of itself: a picture for ``prompt``, drawn in between."""
+    from customedit.concepts.training import Trained
+    from customedit.diffusion.engine import run
+    from customedit.editing.portrait import portrait, still
+
+    def preview(trained: Trained) -> Image.Image:
+        return run(base, portrait(base, still(trained), prompt, seed=seed))
+
+    return preview
+
+
+def keeping(folder: Path, heard: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """``heard``, and the pictures that come with progress written into ``folder``."""
+    from customedit import images
+
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def hear(progress: Progress) -> None:
+        if progress.preview is not None:
+            images.write(progress.preview, folder / f"step-{progress.step:05}.png")
+        heard(progress)
+
+    return hear
 
 
 def another(given: str) -> Subject:

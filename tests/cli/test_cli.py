@@ -48,6 +48,19 @@ def test_a_concept_file_is_shown(run: CliRunner, concept: Path) -> None:
     assert told["tokens"] == ["<look>"] and told["images"] == 3 and told["layers"] > 0
 
 
+def test_a_training_is_seen_while_it_learns(run: CliRunner, tmp_path: Path) -> None:
+    look = samples.looks()[0]
+    done = run.invoke(
+        app,
+        ["customize", str(look.images[0].parent), "--noun", look.noun, "--steps", "3",
+         "--class-images", "0", "--previews", str(tmp_path / "seen"), "--preview-every", "2",
+         "-o", str(tmp_path / "look.safetensors")],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert [p.name for p in (tmp_path / "seen").iterdir()] == ["step-00002.png"]
+    assert Image.open(tmp_path / "seen" / "step-00002.png").size == (128, 128)
+
+
 def test_two_looks_are_learned_together(run: CliRunner, tmp_path: Path) -> None:
     first, second = samples.looks()[:2]
     also = f"{second.images[0].parent}:{second.noun}:<second>"
