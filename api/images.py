@@ -77,6 +77,7 @@ def create_upload(asked: UploadRequest, here: Here, caller: Writer) -> d.Upload:
     sent = here.storage.presign_post(
         keys_of.upload(caller.tenant, id_), asked.media_type, limits.max_upload_bytes
     )
+    here.jobs.expect_upload(caller.tenant, id_)
     return d.Upload(
         id=id_,
         url=sent["url"],

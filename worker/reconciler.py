@@ -70,7 +70,7 @@ class Reconciler:
     def _round(self) -> None:
         if not self._mine():
             return
-        for step in (self.ring_stale, self.sweep, self.expire, self.settle):
+        for step in (self.ring_stale, self.sweep, self.expire, self.settle, self.drop_uploads):
             step()
 
     def _mine(self) -> bool:
@@ -119,6 +119,14 @@ class Reconciler:
     def expire(self) -> int:
         """Remove jobs that finished ``keep_jobs_days`` ago; gives how many."""
         return sum(self._jobs.delete(tenant, job_id) for tenant, job_id in self._jobs.expired())
+
+    def drop_uploads(self) -> int:
+        """Remove files that were sent to the store and never completed; gives how many."""
+        found = self._jobs.overdue_uploads()
+        for tenant, upload_id in found:
+            self._storage.delete(keys_of.upload(tenant, upload_id))
+            self._jobs.upload_gone(tenant, upload_id)
+        return len(found)
 
     def settle(self) -> int:
         """Write what the journal lacks and remove the files of what was deleted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from customedit.platform.records import JobKind
     from customedit.platform.redis import Scripts
     from customedit.platform.settings import Settings
+
+
+UPLOAD_GRACE_S: Final = 3600
+"""After its form expired, how long a file may wait to be completed."""
 
 
 class Upkeep:
@@ -87,3 +91,19 @@ class Upkeep:
     def swept(self, folder: str) -> None:
         """Says that a doomed folder is gone."""
         self.client.srem(self._key("doomed"), folder)
+
+    def expect_upload(self, tenant: str, upload_id: str) -> None:
+        """A form was given out: what is sent with it and never completed is to be removed."""
+        until = self.now() + self.settings.presign_seconds + UPLOAD_GRACE_S
+        self.client.zadd(self._key("uploads"), {f"{tenant}/{upload_id}": until})
+
+    def upload_gone(self, tenant: str, upload_id: str) -> None:
+        """The file of an upload is removed."""
+        self.client.zrem(self._key("uploads"), f"{tenant}/{upload_id}")
+
+    def overdue_uploads(self, limit: int = 100) -> list[tuple[str, str]]:
+        """(tenant, id) of uploads whose files, if there are any, are to be removed."""
+        found: Any = self.client.zrange(
+            self._key("uploads"), "-inf", self.now(), byscore=True, offset=0, num=limit
+        )
+        return [tuple(name.split("/", 1)) for name in found]

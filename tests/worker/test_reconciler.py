@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from customedit.platform import keys_of
+from customedit.platform import ids, keys_of
 from customedit.platform.webhooks import Secrets
 
 from .bench import Bench, Workers, until
@@ -65,3 +65,16 @@ def test_what_the_front_end_ended_is_journaled_too(bench: Bench, workers: Worker
     final = keys_of.job(bench.tenant, job_id, "final.json")
     until(lambda: bench.storage.exists(final), "final.json there")
     assert json.loads(bench.storage.get(final))["state"] == "cancelled"
+
+
+def test_files_that_were_sent_and_never_completed_go(bench: Bench, workers: Workers) -> None:
+    kept, left = ids.new("upl"), ids.new("upl")
+    for upload_id in (kept, left):
+        bench.storage.put(keys_of.upload(bench.tenant, upload_id), b"half", "image/png")
+        bench.jobs.expect_upload(bench.tenant, upload_id)
+    waiting = f"{bench.settings.namespace}:uploads"
+    bench.jobs.client.zadd(waiting, {f"{bench.tenant}/{left}": 1.0})  # long ago
+    workers.start().ready()
+    until(lambda: not bench.storage.exists(keys_of.upload(bench.tenant, left)), "the file gone")
+    until(lambda: bench.jobs.client.zcard(waiting) == 1, "and forgotten")
+    assert bench.storage.exists(keys_of.upload(bench.tenant, kept))
