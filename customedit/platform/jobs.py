@@ -24,7 +24,9 @@ from customedit.platform.upkeep import Upkeep
 
 __all__ = ["Claim", "Idempotency", "Jobs", "Page", "Standing", "Submitted"]
 
-_HOLD_S: Final = 120  # how long a reserved idempotency key waits for its submit
+# How long a reserved idempotency key waits for its submit; so long a client is kept out whose
+# front end died in between. A submit that comes later still finds out if another was made.
+_HOLD_S: Final = 30
 _SCAN: Final = 1000  # records that one run of the list script looks at
 
 

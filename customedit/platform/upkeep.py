@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from customedit.platform.settings import Settings
 
 
+GONE_S: Final = 86_400
+"""How long a folder that is gone is remembered, in seconds."""
+
 UPLOAD_GRACE_S: Final = 3600
 """After its form expired, how long a file may wait to be completed."""
 
@@ -89,8 +92,17 @@ class Upkeep:
         return list(found)
 
     def swept(self, folder: str) -> None:
-        """Says that a doomed folder is gone."""
-        self.client.srem(self._key("doomed"), folder)
+        """Says that a doomed folder is gone.
+
+        It is remembered for a day, so that a recovery which read the folder before does not put its
+        record back.
+        """
+        now = self.now()
+        with self.client.pipeline() as together:
+            together.zadd(self._key("gone"), {folder: now})
+            together.zremrangebyscore(self._key("gone"), "-inf", now - GONE_S)
+            together.srem(self._key("doomed"), folder)
+            together.execute()
 
     def expect_upload(self, tenant: str, upload_id: str) -> None:
         """A form was given out: what is sent with it and never completed is to be removed."""

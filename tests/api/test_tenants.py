@@ -122,7 +122,7 @@ def test_limits_are_each_tenants_own(start, settings) -> None:
     assert codes == [200] * 5 + [429]
     refused = anna.get("/v1/jobs")
     assert refused.json()["type"] == "/problems/rate-limited"
-    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert 1 <= int(refused.headers["retry-after"]) <= 120  # the next minute counts this one
     assert refused.headers["ratelimit-policy"] == '"tenant";q=5;w=60'
     assert refused.headers["ratelimit"].startswith('"tenant";r=0;t=')
     allowed = bert.get("/v1/limits")

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -229,3 +230,26 @@ def test_recovery_while_others_write_loses_and_doubles_nothing(
     kept = {r.id for r in jobs.list("busy", limit=10_000).items}
     assert kept == set(fresh) - set(deleted)
     assert len(commits) == len(set(commits)) > 0
+
+
+def test_what_is_deleted_stays_so_for_a_recovery_that_read_it_before(
+    client: Redis, settings: Settings, storage: Storage, jobs: Jobs, journal: Journal,
+    catalogue: Catalogue, submit: Callable[..., JobRecord], job: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    made = submit(job())
+    claim = jobs.claim(made.id, "w")
+    assert claim is not None and jobs.commit(claim, {})
+    restore, put_back = Jobs.restore, []
+
+    def late(self: Jobs, *given: Any, **more: Any) -> Any:
+        """The job is deleted and swept after the journal was read."""
+        assert jobs.delete(made.tenant, made.id)
+        while journal.settle(jobs, catalogue.concepts):
+            pass
+        put_back.append(restore(self, *given, **more))
+        return put_back[-1]
+
+    monkeypatch.setattr(Jobs, "restore", late)
+    recover(client, storage, settings)
+    assert put_back == [False] and jobs.get(made.tenant, made.id) is None

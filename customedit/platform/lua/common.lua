@@ -11,6 +11,7 @@
 --   <ns>:unjournaled              set: finished, final.json not yet known to be written
 --   <ns>:uses:<tenant>:<id>       set: unfinished jobs that need this image or concept
 --   <ns>:events:<id>              stream
+--   <ns>:doomed, <ns>:gone        folders whose owner is deleted: set (to sweep), sorted set (when swept)
 --   <ns>:outbox, <ns>:hook:<id>   webhooks to deliver: sorted set (when), hash (what)
 local ns = ARGV[1]
 local given = cjson.decode(ARGV[2])
@@ -34,6 +35,12 @@ local function load(id)
   end
   job.lease_until = tonumber(job.lease_until or 0)
   return job
+end
+
+-- Whether the owner of a folder is deleted: the folder waits for the sweeper, or is gone.
+local function deleted(prefix)
+  return redis.call('SISMEMBER', key('doomed'), prefix) == 1
+    or redis.call('ZSCORE', key('gone'), prefix) ~= false
 end
 
 local function whole(id) return redis.call('HGETALL', key('job', id)) end

@@ -1,7 +1,7 @@
 -- Puts a job of the journal back unless it is there: unfinished ones are queued, finished ones
 -- are as they were. One whose final.json is missing may not have been told of: it is told again.
 if redis.call('EXISTS', key('job', given.id)) == 1 then return 0 end
-if redis.call('SISMEMBER', key('doomed'), given.prefix) == 1 then return 0 end -- being deleted
+if deleted(given.prefix) then return 0 end
 redis.call('HSET', key('job', given.id), 'body', given.body, 'tenant', given.tenant,
   'kind', given.kind, 'uses', table.concat(given.uses, ' '))
 for name, value in pairs(given.fields) do
