@@ -118,13 +118,12 @@ def in_turns(
     return found
 
 
-def step_times(base: Base, repeats: int) -> dict[str, Any]:
+def step_times(base: Base, steps: int, repeats: int) -> dict[str, Any]:
     """A Prompt-to-Prompt step (direct: three rows) against the stock UNet on three rows."""
     stock = copy.deepcopy(base.unet)
     stock.set_attn_processor(AttnProcessor2_0())
     concept = Weighted(random_concept(base, 0))
     picture = Image.open(samples.sources()[3].image).convert("RGB")
-    steps = 10
     settings = EditSettings(SOURCE, TARGET, steps=steps, p2p=BLEND)
     cells = base.side // base.factor
     x = torch.randn((3, base.channels, cells, cells)).to(base.device, base.dtype)
@@ -194,7 +193,7 @@ def together(base: Base, count: int, steps: int, repeats: int) -> dict[str, Any]
     }
 
 
-def rows_times(base: Base, repeats: int) -> dict[str, float]:
+def rows_times(base: Base, counts: list[int], repeats: int) -> dict[str, float]:
     """Seconds a row of one merged forward takes, by how many rows it has."""
     text = base.text(SOURCE)
     cells = base.side // base.factor
@@ -205,7 +204,7 @@ def rows_times(base: Base, repeats: int) -> dict[str, float]:
         )
 
     parts: dict[str, Callable[[], object]] = {
-        str(n): functools.partial(lambda n: run(base, one(n, text)), n) for n in (1, 2, 4, 8, 16)
+        str(n): functools.partial(lambda n: run(base, one(n, text)), n) for n in counts
     }
     found = in_turns(base, parts, repeats)
     return {name: statistics.median(v) / int(name) for name, v in found.items()}
@@ -245,7 +244,8 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
     edits: Annotated[int, typer.Option(min=1, help="Edits together.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of those edits.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of every edit and training.")] = 10,
+    rows: Annotated[str, typer.Option(help="Rows of one forward, by commas.")] = "1,2,4,8,16",
     repeats: Annotated[int, typer.Option(min=1, help="Of every timing.")] = 5,
     defaults: Annotated[bool, typer.Option(help="Also time default customize and edit.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write the report here, too.")] = None,
@@ -261,10 +261,10 @@ def main(
         "device": torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu",
         "dtype": dtype,
         "machine": machine(),
-        "step": step_times(model, repeats),
+        "step": step_times(model, steps, repeats),
         "together": together(model, edits, steps, max(1, repeats // 2)),
         "training": training(model, steps),
-        "seconds_per_row_by_rows": rows_times(model, repeats),
+        "seconds_per_row_by_rows": rows_times(model, [int(n) for n in rows.split(",")], repeats),
     }
     if defaults:
         report["defaults"] = whole(model)
