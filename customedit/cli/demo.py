@@ -132,7 +132,11 @@ def bars() -> Iterator[Callable[[documents.Job], None]]:
 
         def heard(job: documents.Job) -> None:
             found = job.progress
-            if found is None:
+            now = None if found is None else found.phase
+            for phase, task in tasks.items():
+                if phase != now or job.finished:  # over: its last step may not have been seen
+                    shown.update(task, completed=shown.tasks[task].total)
+            if found is None or not found.steps or job.finished:
                 return
             if found.phase not in tasks:
                 tasks[found.phase] = shown.add_task(found.phase, total=found.steps)
