@@ -13,7 +13,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import platform
 import random
 import statistics
 import tempfile
@@ -30,6 +29,7 @@ import typer
 
 from customedit.client import CustomEdit
 from customedit.mini import samples
+from customedit.mini.evaluate import machine
 from customedit.platform.api_keys import ApiKeys
 from customedit.platform.redis import connect
 from customedit.platform.stack import Stack
@@ -41,17 +41,6 @@ UNLIMITED = {
 }
 
 app = typer.Typer(add_completion=False)
-
-
-def machine() -> dict[str, Any]:
-    """What this runs on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "")
-    return {
-        "cpu": name or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 2),
-    }
 
 
 def told(seconds: list[float]) -> dict[str, float]:
@@ -248,7 +237,8 @@ def until(met: Callable[[], bool]) -> None:
 
 def say(found: dict[str, Any]) -> None:
     """Print figures and machine as JSON."""
-    print(json.dumps({**found, "machine": machine()}, indent=1))
+    ours = machine() | {"load": round(os.getloadavg()[0], 2)}
+    print(json.dumps({**found, "machine": ours}, indent=1))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ status 2.
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from customedit.cli import concept, customize, demo, doctor, edit, models, serve, service, study
@@ -33,4 +35,5 @@ app.command("demo")(demo.demo_command)
 
 def main() -> None:
     """The ``customedit`` command."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when it is first imported
     app()

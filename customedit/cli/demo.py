@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,18 +48,17 @@ def demo_command(
         from customedit.platform.local import LocalError
         from customedit.platform.stack import Stack
 
-        stack = Stack(out / "service", port=port, say=told)
-        ended = end_on_signals(stack)
+        # As Ctrl-C does, so that what runs by then is ended in order at any moment.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            with stack:
+            with Stack(out / "service", port=port, say=told) as stack:
                 key = local_key(stack, "demo")
                 with CustomEdit(stack.url, key.read_text().strip()) as client:
                     write(client, show(client, training_steps), out)
                 finish(stack, key, out, keep)
         except (LocalError, JobFailed) as error:
-            if not ended:
-                console.errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-                raise typer.Exit(1) from None
+            console.errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+            raise typer.Exit(1) from None
 
 
 def show(client: CustomEdit, training_steps: int | None) -> documents.Job:
@@ -112,6 +112,7 @@ def finish(stack: Stack, key: Path, out: Path, keep: bool) -> None:
     """How to go on; with ``keep`` the service runs until it is stopped."""
     if keep:
         told(f"it runs at {stack.url} (API: /openapi.json, key in {key}); Ctrl-C stops it")
+        end_on_signals(stack)
         stack.run()
     else:
         told(f"go on with: customedit serve --data {out / 'service'}  (at {stack.url})")

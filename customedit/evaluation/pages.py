@@ -35,8 +35,10 @@ class Page:
     curves: dict[str, str]
 
 
-def page(table: Table, gaps: Gaps, first: str, steps: int, looks: int, sources: int) -> Page:
-    """The page of a study."""
+def page(
+    table: Table, gaps: Gaps, sheets: list[str], first: str, steps: int, looks: int, sources: int
+) -> Page:
+    """The page of a study; ``sheets``: picture files beside it, a look each."""
     editors = sorted({editor for _, editor, _ in table})
     curves = {f"study-{editor}.svg": curve(table, editor) for editor in editors}
     parts = [
@@ -66,6 +68,10 @@ def page(table: Table, gaps: Gaps, first: str, steps: int, looks: int, sources: 
             parts.append(f"| {claim} | {arm} | {editor} | {gap:+.4f} | {word} |")
     parts += ["", "## Curves", ""]
     parts += [f"![source against reference similarity, {e}](study-{e}.svg)" for e in editors]
+    arms = ", ".join(dict.fromkeys(arm for arm, _, _ in table))
+    parts += ["", "## Pictures", ""]
+    parts += [f"The first source, p2p; down: {arms}; right: strengths rising.", ""]
+    parts += [f"![{name}]({name})" for name in sheets]
     parts += ["", "## All means", "", *_rows(table)]
     return Page("\n".join(parts) + "\n", curves)
 

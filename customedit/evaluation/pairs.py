@@ -119,10 +119,13 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         values = [r[part][name] for r in rows if r[part][name] is not None]
         return round(statistics.fmean(values), 4) if values else float("nan")
 
+    outside = [v for r in rows if (v := r["with"]["outside_psnr"]) is not None]
     return {
         "pairs": len(rows),
         "nearer_with_concept": round(sum(r["nearer"] for r in rows) / len(rows), 4),
         "outside_psnr_mean": mean("with", "outside_psnr"),
+        "outside_psnr_least": min(outside, default=None),
+        "outside_25_db_or_more": sum(v >= 25 for v in outside),
         "reference_with": mean("with", "reference"),
         "reference_without": mean("without", "reference"),
         "source_with": mean("with", "source"),

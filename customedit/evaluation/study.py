@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from customedit import images
 from customedit.concepts.concept import Concept
 from customedit.concepts.dreambooth import dreambooth
 from customedit.concepts.settings import TrainingSettings
@@ -157,6 +158,21 @@ def grid(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
     return out
 
 
+def sheet(folder: Path, plan: Plan, look: samples.Look) -> Image.Image:
+    """The first source with ``look``: an arm a row, strengths rising to the right."""
+    name = look.name.replace(" ", "-")
+    tiles = []
+    for arm in plan.arms:
+        cell = Image.open(folder / "grids" / f"{arm.name.replace(' ', '-')}-{name}.png")
+        side = cell.width // len(arm.strengths)
+        tiles.append(cell.crop((0, 0, cell.width, side)))
+    side = tiles[0].height
+    out = Image.new("RGB", (max(t.width for t in tiles), side * len(tiles)), "white")
+    for k, tile in enumerate(tiles):
+        out.paste(tile, (0, k * side))
+    return out
+
+
 def means(rows: Sequence[Row]) -> dict[tuple[str, str, float], dict[str, float]]:
     """(arm, editor, strength) to the mean of every similarity."""
     sets: dict[tuple[str, str, float], list[Row]] = {}
@@ -239,8 +255,11 @@ def study(
         for arm in plan.arms[1:]
         for editor in arm.editors
     }
-    told = page(table, gaps, first, plan.steps, len(plan.looks), len(plan.sources))
+    sheets = {f"study-{x.name.replace(' ', '-')}.jpg": sheet(folder, plan, x) for x in plan.looks}
+    told = page(table, gaps, list(sheets), first, plan.steps, len(plan.looks), len(plan.sources))
     target = page_file or folder / "study.md"
+    for name, picture in sheets.items():
+        images.write(picture, target.parent / name)
     for name, curve in told.curves.items():
         (target.parent / name).write_text(curve)
     target.write_text(told.text)

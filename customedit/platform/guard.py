@@ -22,8 +22,8 @@ PID: Final = "server.pid"
 _PR_SET_PDEATHSIG: Final = 1
 
 
-def _follow_parent() -> None:
-    """In the child, before it becomes the server: ask for SIGTERM when the guard dies."""
+def follow_parent() -> None:
+    """In a child, before it becomes what it is to be: ask for SIGTERM when its parent dies."""
     if sys.platform == "linux":
         import ctypes
 
@@ -41,7 +41,7 @@ def main(grace_s: float, command: list[str]) -> int:
         command,
         stdin=subprocess.DEVNULL,
         close_fds=False,  # the child keeps the folder's lock, too: it is free when all are gone
-        preexec_fn=_follow_parent,
+        preexec_fn=follow_parent,
     )
     with open(PID, "w") as file:
         file.write(str(child.pid))

@@ -267,8 +267,8 @@ class Settings(BaseSettings):
         return self
 
     @classmethod
-    def of_environment(cls) -> Self:
-        """The settings that the environment gives.
+    def of_environment(cls, **given: Any) -> Self:
+        """The settings that the environment gives; ``given`` ones go before it.
 
         Raises:
             InputError: a value is not usable; one line that names the variable, never its value.
@@ -276,7 +276,7 @@ class Settings(BaseSettings):
         for name in unknown_variables():
             _log.warning("%s is no setting; see docs/settings.md", name)
         try:
-            return cls()
+            return cls(**given)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             problem = first["msg"].removeprefix("Value error, ")

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from customedit.platform import guard
 from customedit.platform.local import LOOPBACK, LocalError, LocalServers
 from customedit.platform.settings import PREFIX, Settings
 from customedit.platform.storage import Storage
@@ -61,6 +62,7 @@ class Part:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone, who end the rest in order
+                preexec_fn=guard.follow_parent,  # and a kill of us leaves nothing running
             )
         self.started, self.again = time.monotonic(), None
 
@@ -133,13 +135,8 @@ class Stack:
 
     def settings(self) -> Settings:
         """The settings that the parts run with."""
-        before = dict(os.environ)
-        os.environ.update(self.environment)
-        try:
-            return Settings.of_environment()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+        own = {n.removeprefix(PREFIX).lower(): v for n, v in self.environment.items()}
+        return Settings.of_environment(**own)
 
     def run(self) -> None:
         """Watch over everything until ``end``; starts again what ends by itself.

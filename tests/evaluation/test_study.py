@@ -83,3 +83,5 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
     done = study(base, judge, plan, tmp_path)  # rows of other settings are measured anew
     assert done[0]["source"] == pytest.approx(rows[0]["source"], abs=1e-3)
     assert Image.open(tmp_path / "grids" / "Custom-Diffusion-plaid.png").width == 4 * 128
+    assert "(study-plaid.jpg)" in page
+    assert Image.open(tmp_path / "study-plaid.jpg").size == (4 * 128, len(plan.arms) * 128)

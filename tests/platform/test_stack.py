@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -99,3 +101,28 @@ def test_a_part_that_cannot_start_says_why(
     with pytest.raises(InputError, match="CUSTOMEDIT_API_THREADS"):
         stack.start()
     assert stack.parts == [] and stack.local is None
+
+
+def test_nothing_outlives_a_serve_that_is_killed(own: None, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    command = [sys.executable, "-m", "customedit.cli", "serve", "--data", str(data)]
+    with (tmp_path / "said").open("wb") as out:
+        serving = subprocess.Popen([*command, "--workers", "0", "--port", "0"], stderr=out)
+    until(lambda: b"ready at" in (tmp_path / "said").read_bytes())
+    assert mine(data)
+    serving.kill()
+    serving.wait()
+    until(lambda: not mine(data))
+
+
+def mine(folder: Path) -> list[str]:
+    """Processes that were started for ``folder``, by what they were given."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            given = (place / "environ").read_bytes() + (place / "cmdline").read_bytes()
+        except OSError:  # it has ended meanwhile
+            continue
+        if str(folder).encode() in given:
+            found.append(place.name)
+    return found
