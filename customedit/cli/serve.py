@@ -47,7 +47,6 @@ def serve_command(
                 told(f"API key of tenant {tenant}: in {key}")
                 told("Ctrl-C stops it; what was begun goes on at the next start")
                 stack.run()
-                told("stopping: running jobs end or are handed back")
         except LocalError as error:
             if not ended:
                 console.errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)

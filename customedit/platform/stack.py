@@ -157,6 +157,8 @@ class Stack:
     def stop(self) -> None:
         """Stop front end and workers, who hand back what they cannot end; then the servers."""
         self._wake.set()
+        if any(part.alive() for part in self.parts):
+            self.say(f"stopping: jobs end or are handed back, in {self._grace:g} s at the most")
         for part in self.parts:
             if part.process is not None and part.alive():
                 part.process.send_signal(signal.SIGTERM)
