@@ -21,12 +21,14 @@ help: ## Say what make can do here
 
 env: $(READY) ## Create the environment in .venv, or bring it up to date
 
-# Torch goes first and alone, so that no other requirement can pull in another build of it.
+# The lock is complete and has hashes. Torch comes alone, since its builds differ; what it needs is
+# there by then, but for the libraries of a CUDA build, which its own version pins.
 $(READY): pyproject.toml requirements/ci.txt customedit/__init__.py
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/ci.txt
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH_SPEC)
-	$(BIN)/python -m pip install --quiet -r requirements/ci.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip check
 	@touch $@
 
 test: $(READY) ## Run the tests (seconds each; PYTEST_ARGS= for options)

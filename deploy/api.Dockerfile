@@ -9,7 +9,7 @@ RUN python -m venv /opt/customedit
 # The packages first: they change seldom, so this layer outlives changes of the code.
 COPY requirements/api.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/customedit/bin/pip install --no-deps -r requirements/api.txt
+    /opt/customedit/bin/pip install --no-deps --require-hashes -r requirements/api.txt
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY customedit customedit
 COPY api api

@@ -11,13 +11,13 @@ ARG TORCH_INDEX=https://pypi.org/simple
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv /opt/customedit
-COPY requirements/worker.txt requirements/
-# Torch goes first and alone, so that no other package can pull in another build of it. Its exact
-# version names the exact versions of its CUDA libraries.
+COPY requirements/worker.txt requirements/torch.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/customedit/bin/pip install --index-url "${TORCH_INDEX}" "$(grep '^torch==' requirements/worker.txt)"
+    /opt/customedit/bin/pip install --no-deps --require-hashes -r requirements/worker.txt
+# Torch comes alone and without hashes, since its builds differ. What it needs is there by now, but
+# for a CUDA build's own libraries, whose exact versions it names.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/customedit/bin/pip install --no-deps -r requirements/worker.txt
+    /opt/customedit/bin/pip install --index-url "${TORCH_INDEX}" -r requirements/torch.txt
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY customedit customedit
 COPY worker worker

