@@ -39,6 +39,7 @@ from customedit.mini.evaluate import machine
 from customedit.mini.text import load_tokenizer
 
 SOURCE, TARGET = "a photo of a cup on a table", "a photo of a <a> patterned cup on a table"
+PARTS = "step,together,training,rows"
 BLEND = P2PSettings(blend_over="source", blend_words=("cup",))
 
 
@@ -119,7 +120,10 @@ def in_turns(
 
 
 def step_times(base: Base, steps: int, repeats: int) -> dict[str, Any]:
-    """A Prompt-to-Prompt step (direct: three rows) against the stock UNet on three rows."""
+    """A Prompt-to-Prompt step (direct: three rows) against the stock UNet on three rows.
+
+    steps: 2 or more, since the time between two is taken.
+    """
     stock = copy.deepcopy(base.unet)
     stock.set_attn_processor(AttnProcessor2_0())
     concept = Weighted(random_concept(base, 0))
@@ -190,11 +194,12 @@ def together(base: Base, count: int, steps: int, repeats: int) -> dict[str, Any]
         "together_s": statistics.median(found["together"]),
         "one_by_one_s": statistics.median(found["one_by_one"]),
         "speedup": statistics.median(ratios),
+        "speedups": [round(r, 3) for r in ratios],
     }
 
 
 def rows_times(base: Base, counts: list[int], repeats: int) -> dict[str, float]:
-    """Seconds a row of one merged forward takes, by how many rows it has."""
+    """Seconds a row takes in one merged forward, by how many rows that has."""
     text = base.text(SOURCE)
     cells = base.side // base.factor
 
@@ -247,6 +252,7 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Steps of every edit and training.")] = 10,
     rows: Annotated[str, typer.Option(help="Rows of one forward, by commas.")] = "1,2,4,8,16",
     repeats: Annotated[int, typer.Option(min=1, help="Of every timing.")] = 5,
+    parts: Annotated[str, typer.Option(help="What to time, by commas.")] = PARTS,
     defaults: Annotated[bool, typer.Option(help="Also time default customize and edit.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write the report here, too.")] = None,
 ) -> None:
@@ -261,11 +267,19 @@ def main(
         "device": torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu",
         "dtype": dtype,
         "machine": machine(),
-        "step": step_times(model, steps, repeats),
-        "together": together(model, edits, steps, max(1, repeats // 2)),
-        "training": training(model, steps),
-        "seconds_per_row_by_rows": rows_times(model, [int(n) for n in rows.split(",")], repeats),
     }
+    timed: dict[str, Callable[[], Any]] = {
+        "step": lambda: step_times(model, steps, repeats),
+        "together": lambda: together(model, edits, steps, max(1, repeats // 2)),
+        "training": lambda: training(model, steps),
+        "rows": lambda: rows_times(model, [int(n) for n in rows.split(",")], repeats),
+    }
+    wanted = parts.split(",")
+    if "step" in wanted and steps < 2:
+        raise typer.BadParameter("the part `step` needs --steps 2 or more")
+    if unknown := [name for name in wanted if name not in timed]:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(timed)}")
+    report |= {name: timed[name]() for name in wanted}
     if defaults:
         report["defaults"] = whole(model)
     if model.device.type == "cuda":
