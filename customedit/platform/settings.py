@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import tempfile
 import types
@@ -39,6 +40,24 @@ def _url(*schemes: str) -> AfterValidator:
 
 
 WebAddress = Annotated[str | None, _url("http", "https")]
+
+_HOST: Final = r"([a-z0-9.-]+|\[[0-9a-f:]+\])"
+_ORIGIN: Final = re.compile(
+    rf"(http://{_HOST}(?!:80$)|https://{_HOST}(?!:443$))(:[0-9]{{1,5}})?"
+)
+
+
+def _origins(value: str) -> str:
+    """Origins as browsers send them in ``Origin``: they are compared letter by letter."""
+    for number, origin in enumerate(value.split(",") if value else [], 1):
+        if origin.strip() == "*":
+            raise ValueError("* is refused, it would let every page in; name each origin")
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"entry {number} is no origin as browsers send it: https://host or "
+                "https://host:port in small letters, no path, no usual port, no spaces"
+            )
+    return value
 
 
 class Settings(BaseSettings):
@@ -116,6 +135,10 @@ class Settings(BaseSettings):
     )
     queue_limit_per_tenant: int = Field(
         default=100, ge=1, le=100_000, description="Jobs of a tenant that may be queued or running."
+    )
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        default="",
+        description="Origins whose pages may use the API, exact, with commas between; never `*`.",
     )
     idempotency_hours: int = Field(
         default=24,
