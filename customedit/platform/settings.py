@@ -42,9 +42,7 @@ def _url(*schemes: str) -> AfterValidator:
 WebAddress = Annotated[str | None, _url("http", "https")]
 
 _HOST: Final = r"([a-z0-9.-]+|\[[0-9a-f:]+\])"
-_ORIGIN: Final = re.compile(
-    rf"(http://{_HOST}(?!:80$)|https://{_HOST}(?!:443$))(:[0-9]{{1,5}})?"
-)
+_ORIGIN: Final = re.compile(rf"(http://{_HOST}(?!:80$)|https://{_HOST}(?!:443$))(:[0-9]{{1,5}})?")
 
 
 def _origins(value: str) -> str:
