@@ -11,7 +11,16 @@ from torch import Tensor
 
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base, Prediction
-from customedit.diffusion.engine import Denoise, Engine, Method, Progress, Turn, ask, run
+from customedit.diffusion.engine import (
+    CPU_POSITIONS,
+    Denoise,
+    Engine,
+    Method,
+    Progress,
+    Turn,
+    ask,
+    run,
+)
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.errors import Cancelled, DeadlineExceeded
 
@@ -67,6 +76,28 @@ def test_more_rows_than_a_forward_takes_wait_their_turn(base: Base) -> None:
         engine.tick()
     assert all(t.result().shape[0] == 1 for t in tickets)
     assert engine.rows == 10 and engine.calls >= 5
+
+
+def test_a_processor_is_given_no_more_than_it_gains_from(base: Base) -> None:
+    """Rows that fill it are not merged, however many wait; small ones are."""
+    text = base.text("a cup")
+
+    def one(side: int) -> Method[Tensor]:
+        x = torch.zeros((1, base.channels, side, side))
+        return (yield from ask(Denoise(x, 501, [text]))).noise
+
+    def calls(side: int, count: int) -> int:
+        engine = Engine(base)
+        tickets = [engine.submit(one(side)) for _ in range(count)]
+        while not engine.idle:
+            engine.tick()
+        assert all(t.result().shape[-1] == side for t in tickets)
+        return engine.calls
+
+    assert CPU_POSITIONS == 2 * 64 * 64
+    assert calls(16, 8) == 1
+    assert calls(64, 4) == 2
+    assert calls(96, 2) == 2
 
 
 def test_cancel_and_deadline_end_at_a_yield_and_close_the_method(base: Base) -> None:
