@@ -105,10 +105,10 @@ def clock(base: Base) -> float:
 
 
 def in_turns(
-    base: Base, parts: dict[str, Callable[[], object]], repeats: int
+    base: Base, parts: dict[str, Callable[[], object]], repeats: int, warm: bool = True
 ) -> dict[str, list[float]]:
     """Seconds of each part, measured in turns so that a slow spell of the machine meets all."""
-    for part in parts.values():
+    for part in parts.values() if warm else ():
         part()
     found: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(repeats):
@@ -166,7 +166,7 @@ def step_times(base: Base, steps: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def together(base: Base, count: int, steps: int, repeats: int) -> dict[str, Any]:
+def together(base: Base, count: int, steps: int, repeats: int, warm: bool) -> dict[str, Any]:
     """Edits with as many concepts, their calls merged, against one after another."""
     concepts = [Weighted(random_concept(base, k)) for k in range(count)]
     picture = Image.open(samples.sources()[3].image).convert("RGB")
@@ -186,7 +186,8 @@ def together(base: Base, count: int, steps: int, repeats: int) -> dict[str, Any]
         for method in methods():
             run(base, method)
 
-    found = in_turns(base, {"together": merged, "one_by_one": apart}, repeats)
+    run(base, methods()[0])
+    found = in_turns(base, {"together": merged, "one_by_one": apart}, repeats, warm)
     ratios = [a / b for a, b in zip(found["one_by_one"], found["together"], strict=True)]
     return {
         "edits": count,
@@ -253,6 +254,7 @@ def main(
     rows: Annotated[str, typer.Option(help="Rows of one forward, by commas.")] = "1,2,4,8,16",
     repeats: Annotated[int, typer.Option(min=1, help="Of every timing.")] = 5,
     parts: Annotated[str, typer.Option(help="What to time, by commas.")] = PARTS,
+    warm: Annotated[bool, typer.Option(help="Do many edits once before they are timed.")] = True,
     defaults: Annotated[bool, typer.Option(help="Also time default customize and edit.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write the report here, too.")] = None,
 ) -> None:
@@ -270,7 +272,7 @@ def main(
     }
     timed: dict[str, Callable[[], Any]] = {
         "step": lambda: step_times(model, steps, repeats),
-        "together": lambda: together(model, edits, steps, max(1, repeats // 2)),
+        "together": lambda: together(model, edits, steps, max(1, repeats // 2), warm),
         "training": lambda: training(model, steps),
         "rows": lambda: rows_times(model, [int(n) for n in rows.split(",")], repeats),
     }
