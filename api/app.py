@@ -4,18 +4,56 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Final
 
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import customedit
-from api import account, concepts, edits, images, importing, jobs, openapi, problems, service
+from api import (
+    account,
+    concepts,
+    edits,
+    images,
+    importing,
+    jobs,
+    openapi,
+    pages,
+    problems,
+    service,
+)
 from api.edge import Edge, Figures
 from api.gate import Gate
 from api.services import opened
 from customedit.platform.settings import Settings
 
 __all__ = ["create_app"]
+
+_ASKED: Final = [
+    "Authorization",
+    "X-API-Key",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "Last-Event-ID",
+    "Prefer",
+    "X-Request-Id",
+    "traceparent",
+]
+_TOLD: Final = [
+    "Location",
+    "Retry-After",
+    "RateLimit",
+    "RateLimit-Policy",
+    "X-Request-Id",
+    "Idempotency-Replayed",
+    "Preference-Applied",
+    "Allow",
+    "WWW-Authenticate",
+    "ETag",
+]
+"""Headers that pages of other origins may send, and may read."""
 
 
 class App(FastAPI):
@@ -36,7 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The front end for ``settings``; None takes those of the environment.
 
     Connects when it starts, not here, and starts even while Redis or S3 are down: ``/readyz``
-    tells. CORS is off: pages of other origins cannot use the API.
+    tells. Pages of other origins cannot use the API unless ``cors_origins`` names them.
 
     Raises:
         InputError: the environment's settings are not usable.
@@ -59,9 +97,28 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(Gate)
-    app.edge = Edge(app.inside, figures)
+    app.edge = Edge(cross_origin(app.inside, chosen.cors_origins), figures)
     problems.install(app)
     openapi.install(app)
     for part in (images, importing, concepts, edits, jobs, account, service):
         app.include_router(part.router)
+    pages.install(app)
     return app
+
+
+def cross_origin(app: ASGIApp, origins: str) -> ASGIApp:
+    """``app`` for pages of ``origins`` as well, exact ones with commas between; none: as it is.
+
+    It stands before the gate, since preflights carry no key, and around all errors, so that pages
+    can read those too. Keys come in headers: there are no credentials a browser would add.
+    """
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins.split(","),
+        allow_methods=["GET", "HEAD", "POST", "DELETE"],
+        allow_headers=_ASKED,
+        expose_headers=_TOLD,
+        max_age=600,
+    )

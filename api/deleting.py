@@ -6,7 +6,6 @@ Files that cannot be removed now are left to the workers' sweeper, which knows o
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from api.asking import no_such
 from api.problems import Refused
@@ -26,23 +25,19 @@ class Deleting:
         self.jobs, self.images, self.concepts, self.journal = jobs, images, concepts, journal
 
     def image(self, tenant: str, id_: str) -> None:
-        """Remove an image. Its files go last: should that fail, the same call does the rest.
+        """Remove an image and its inversions.
 
         Raises:
             Refused: there is none, or unfinished jobs need it.
         """
-        record = self.images.get(tenant, id_)
-        if record is None:
-            raise no_such("image", id_)
         try:
-            self.images.delete(tenant, id_)
+            folders = self.images.delete(tenant, id_)
         except InUse as error:
             raise _in_use(error) from None
-        try:
-            self.journal.forget_image(tenant, id_)
-        except StorageError:
-            self.images.put(record)
-            raise
+        if not folders:
+            raise no_such("image", id_)
+        for folder in folders:
+            self._sweep(folder)
 
     def concept(self, tenant: str, id_: str) -> None:
         """Remove a concept.
@@ -56,7 +51,7 @@ class Deleting:
             raise _in_use(error) from None
         if not found:
             raise no_such("concept", id_)
-        self._sweep(keys_of.concept(tenant, id_), self.journal.forget_concept, tenant, id_)
+        self._sweep(keys_of.concept(tenant, id_))
 
     def job(self, tenant: str, id_: str) -> None:
         """Remove a finished job.
@@ -72,14 +67,12 @@ class Deleting:
             ) from None
         if not found:
             raise no_such("job", id_)
-        self._sweep(keys_of.job(tenant, id_), self.journal.forget_job, tenant, id_)
+        self._sweep(keys_of.job(tenant, id_))
 
-    def _sweep(
-        self, folder: str, forget: Callable[[str, str], None], tenant: str, id_: str
-    ) -> None:
+    def _sweep(self, folder: str) -> None:
         """Remove a folder that is marked as doomed; the mark stays if that fails."""
         try:
-            forget(tenant, id_)
+            self.journal.forget(folder)
         except StorageError as error:
             _log.warning("%s is left to the sweeper: %s", folder, error)
         else:

@@ -128,6 +128,8 @@ class _Passed:
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
+            if "access-control-allow-origin" in headers:  # a page elsewhere is to have it
+                headers["Cross-Origin-Resource-Policy"] = "cross-origin"
             headers["X-Request-Id"] = self.request_id
             self.stream = headers.get("content-type", "").startswith("text/event-stream")
         await self.send(message)

@@ -14,6 +14,17 @@ def _shown(examples: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"content": {"application/json": {"examples": named}}}}
 
 
+FORMS: Final = {
+    "uploadImage": {"file": "the picture's bytes"},
+    "importConcept": {
+        "file": "the file's bytes",
+        "noun": "teapot",
+        "attribute": "patterned",
+        "token": "<plaid>",
+        "name": "Plaid, from elsewhere",
+    },
+}
+"""Of each operation that takes a form."""
 CUSTOMIZE: Final = _shown(
     {
         "plain": {

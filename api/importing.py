@@ -103,7 +103,7 @@ def _import(
 ) -> Submitted:
     with _on_disk(here, file) as given:
         job = ids.new("job")
-        asked = _asked(here, given, keys_of.job(tenant, job, "given"), words)
+        asked = _asked(here, given, keys_of.given(tenant, job), words)
         return submit(here, _submission(here, tenant, job, given, asked, key))
 
 
@@ -127,7 +127,7 @@ def _submission(
         key,
         contents=given.sha256,
         concept=concept,
-        prepare=lambda: here.storage.put(asked.file, given.path),
+        given=given.path,
         id=job,
     )
 

@@ -9,6 +9,7 @@ from sse_starlette import EventSourceResponse
 
 from api.asking import Cursor, JobId, Limit, Wait, no_such
 from api.auth import Here, Reader, needs, require
+from api.cancelling import cancel
 from api.openapi import refusals
 from api.services import Services, in_thread
 from api.waiting import PING, heartbeat, read, stream
@@ -95,8 +96,9 @@ def cancel_job(id: JobId, here: Here, caller: Writer) -> d.Job:
 
     A finished job stays as it is. What was written of a cancelled job is removed.
     """
-    require(caller, _SCOPE[_job(here, caller, id).kind])
-    record = here.jobs.cancel(caller.tenant, id)
+    found = _job(here, caller, id)
+    require(caller, _SCOPE[found.kind])
+    record = cancel(here, found)
     if record is None:
         raise no_such("job", id)
     return here.views.job(record)

@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.routing import compile_path
 
+from api.examples import FORMS
 from api.problem_types import TYPES
 from customedit.platform.documents import Problem
 
@@ -86,7 +87,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
 
 
 def _refine(operation: dict[str, Any]) -> None:
-    """Invalid requests are told as problems, and ids of answers lead on to other operations."""
+    """Forms are shown, invalid requests told as problems, and ids of answers lead on."""
+    if (form := FORMS.get(operation["operationId"])) is not None:
+        content = operation["requestBody"]["content"]["multipart/form-data"]
+        content["examples"] = {"plain": {"value": form}}
     for status, answer in operation["responses"].items():
         if "HTTPValidationError" in str(answer):
             answer["content"] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}

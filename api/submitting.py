@@ -7,13 +7,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from api.problems import Refused, unusable
 from api.services import Services
 from customedit.errors import InputError
-from customedit.platform import addresses, ids, telemetry
+from customedit.platform import addresses, ids, keys_of, telemetry
 from customedit.platform.jobs import (
+    Gone,
     Idempotency,
     IdempotencyConflict,
     IdempotencyInFlight,
@@ -21,6 +23,7 @@ from customedit.platform.jobs import (
     QueueFull,
     Submitted,
 )
+from customedit.platform.journal import under
 from customedit.platform.records import ConceptRecord, JobKind, JobRecord
 from customedit.platform.requests import Asked
 
@@ -36,8 +39,8 @@ def _nothing() -> None:
 class Submission:
     """A job to be made.
 
-    check: refuses what cannot be done; prepare: puts what the job reads into its folder;
-    contents: what else tells two requests apart, such as a file.
+    check: refuses what cannot be done; given: a file that the job reads; contents: what else tells
+    two requests apart, such as that file.
     """
 
     tenant: str
@@ -47,7 +50,7 @@ class Submission:
     contents: str = ""
     concept: ConceptRecord | None = None
     check: Callable[[], None] = field(default=_nothing)
-    prepare: Callable[[], None] = field(default=_nothing)
+    given: Path | None = None
     id: str = field(default_factory=lambda: ids.new("job"))
 
 
@@ -102,16 +105,20 @@ def _idempotency(asked: Submission) -> Idempotency | None:
 
 def _write(services: Services, asked: Submission, key: Idempotency | None) -> Submitted:
     """Journal, then record. What was written is taken back if the record cannot be made."""
-    record = _record(asked)
+    record, life = _record(asked), services.jobs.life()
     try:
-        asked.prepare()
-        services.journal.request(record, asked.concept)
+        if asked.given is not None:
+            given = keys_of.given(asked.tenant, asked.id)
+            services.storage.put(given, asked.given, metadata=under(life))
+        services.journal.request(record, asked.concept, life)
         return services.jobs.submit(record, concept=asked.concept, idempotency=key)
     except (QueueFull, Missing, IdempotencyConflict, IdempotencyInFlight):
         _take_back(services, asked)  # the record is not there for certain
         raise
     except Exception:
-        if services.jobs.peek(record.id) is None:  # raises if Redis is away: then the journal stays
+        # Raises if Redis is away: then the journal stays. A script that was given up may still run,
+        # after this: it makes no job in a folder that is disowned.
+        if all([services.jobs.disown(folder) for folder in _folders(asked)]):
             _take_back(services, asked)
         raise
 
@@ -134,9 +141,16 @@ def _record(asked: Submission) -> JobRecord:
 
 def _take_back(services: Services, asked: Submission) -> None:
     with _left_to_sweeper(asked.id):
-        services.journal.forget_job(asked.tenant, asked.id)
-        if asked.concept is not None:
-            services.journal.forget_concept(asked.tenant, asked.concept.id)
+        for folder in _folders(asked):
+            services.journal.forget(folder.path)
+
+
+def _folders(asked: Submission) -> list[keys_of.Folder]:
+    """Where what is written of it lies: its job, and the concept that it makes."""
+    found = [keys_of.job(asked.tenant, asked.id)]
+    if asked.concept is not None:
+        found.append(keys_of.concept(asked.tenant, asked.concept.id))
+    return [folder for key in found if (folder := keys_of.folder_of(key)) is not None]
 
 
 def _release(services: Services, tenant: str, key: Idempotency | None) -> None:
@@ -178,6 +192,8 @@ def _refusals() -> Iterator[None]:
         ) from None
     except Missing as error:
         raise unknown(error.id) from None
+    except Gone as error:
+        raise Refused("unavailable", str(error)) from None
 
 
 def unknown(id_: str, where: str = "") -> Refused:

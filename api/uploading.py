@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +18,9 @@ from api.services import Services
 from customedit import images as pictures
 from customedit.errors import InputError
 from customedit.platform import ids, keys_of
+from customedit.platform.journal import under
 from customedit.platform.records import ImageRecord
+from customedit.platform.storage import StorageError
 
 MEDIA_TYPES: Final = ("image/png", "image/jpeg", "image/webp")
 
@@ -108,6 +112,11 @@ def _image_limit(services: Services) -> str:
 def _keep(
     services: Services, tenant: str, data: bytes, width: int, height: int
 ) -> tuple[ImageRecord, bool]:
+    """File, journal, record, in a folder of this upload's own.
+
+    So a deletion at the same time removes either this upload, whole, or none of it; what is left
+    of a front end that dies in between is known by its ``life`` and removed (``orphans``).
+    """
     id_ = ids.of_image(data)
     if (known := services.images.get(tenant, id_)) is not None:
         return known, False
@@ -118,13 +127,18 @@ def _keep(
         bytes=len(data),
         width=width,
         height=height,
-        key=keys_of.image(tenant, id_),
+        key=keys_of.image(tenant, id_, secrets.token_hex(8), keys_of.PICTURE),
         created_at=time.time(),
     )
-    services.storage.put(record.key, data, record.media_type)
-    services.journal.image(record)
-    services.images.put(record)
-    return record, True
+    life = services.jobs.life()
+    services.storage.put(record.key, data, record.media_type, under(life))
+    services.journal.image(record, life)
+    kept = services.images.put(record) or record
+    if kept.key == record.key:
+        return record, True
+    with contextlib.suppress(StorageError):  # another upload of the same file was faster
+        services.journal.forget(record.folder)
+    return kept, False
 
 
 def media_type(data: bytes) -> str:

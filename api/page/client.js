@@ -1,0 +1,128 @@
+// The REST API v1, and nothing else: every request of the page goes through here.
+
+const STORE = "customedit.key";
+
+/** The service refused: an RFC 9457 problem. */
+export class Problem extends Error {
+  /** @param {any} told the problem document @param {Response} answer */
+  constructor(told, answer) {
+    super(told.detail || told.title || `HTTP ${answer.status}`);
+    this.status = answer.status;
+    this.title = told.title || "The service refused";
+    this.detail = told.detail || "";
+    this.limit = told.limit || "";
+    this.slug = String(told.type || "").split("/").pop();
+    /** @type {{field: string, problem: string, limit: string}[]} */
+    this.errors = told.errors || [];
+    this.field = told.field || "";
+    this.requestId = told.request_id || answer.headers.get("X-Request-Id") || "";
+    this.retryS = Number(answer.headers.get("Retry-After")) || 0;
+  }
+}
+
+/** The service did not answer. */
+export class Away extends Error {
+  constructor() {
+    super("The service does not answer. Is it running, and are you online?");
+  }
+}
+
+/** The key, kept for this tab alone and gone when it is closed. */
+export const key = {
+  get: () => sessionStorage.getItem(STORE) || "",
+  set: (/** @type {string} */ text) => sessionStorage.setItem(STORE, text),
+  clear: () => sessionStorage.removeItem(STORE),
+};
+
+/**
+ * A request; the answer whatever its status, unless it is a problem.
+ * @param {string} path relative to the page's address, such as "v1/jobs"
+ * @param {RequestInit & {headers?: Record<string, string>}} [asked]
+ * @returns {Promise<Response>}
+ * @throws {Problem | Away}
+ */
+export async function request(path, asked = {}) {
+  const headers = { Authorization: `Bearer ${key.get()}`, ...asked.headers };
+  let answer;
+  try {
+    answer = await fetch(new URL(path, document.baseURI), { ...asked, headers, cache: "no-store" });
+  } catch (error) {
+    if (asked.signal?.aborted) throw error;
+    throw new Away();
+  }
+  if (answer.ok) return answer;
+  const told = await answer.json().catch(() => ({}));
+  const problem = new Problem(told, answer);
+  if (answer.status === 401) window.dispatchEvent(new CustomEvent("unauthenticated"));
+  throw problem;
+}
+
+const read = async (path, signal) => (await request(path, { signal })).json();
+const id = (text) => encodeURIComponent(text);
+
+/** @param {Record<string, string | number | null | undefined>} given */
+function query(given) {
+  const set = Object.entries(given).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return new URLSearchParams(set.map(([name, value]) => [name, String(value)])).toString();
+}
+
+export const api = {
+  limits: (signal) => read("v1/limits", signal),
+  image: (name, signal) => read(`v1/images/${id(name)}`, signal),
+  images: (given, signal) => read(`v1/images?${query(given)}`, signal),
+  concept: (name, signal) => read(`v1/concepts/${id(name)}`, signal),
+  concepts: (given, signal) => read(`v1/concepts?${query(given)}`, signal),
+  weights: (name, format) => read(`v1/concepts/${id(name)}/weights?${query({ format })}`),
+  removeConcept: (name) => request(`v1/concepts/${id(name)}`, { method: "DELETE" }),
+  job: (name, signal) => read(`v1/jobs/${id(name)}`, signal),
+  jobs: (given, signal) => read(`v1/jobs?${query(given)}`, signal),
+  cancel: async (name) => (await request(`v1/jobs/${id(name)}/cancel`, { method: "POST" })).json(),
+  removeJob: (name) => request(`v1/jobs/${id(name)}`, { method: "DELETE" }),
+  events: (name, given) => request(`v1/jobs/${id(name)}/events`, given),
+  async upload(file) {
+    const body = new FormData();
+    body.append("file", file);
+    return (await request("v1/images", { method: "POST", body })).json();
+  },
+};
+
+/** A word nobody else has; `randomUUID` is missing where the page has no secure context. */
+function word() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+const TRIES = 3;
+const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+
+/** Sends one request once: a body that may have arrived goes again under the same key. */
+export class Sending {
+  #body = "";
+  #key = "";
+
+  /** @param {string} path @param {object} body @returns {Promise<any>} the job */
+  async send(path, body) {
+    const text = JSON.stringify(body);
+    if (text !== this.#body) [this.#body, this.#key] = [text, word()];
+    for (let tried = 1; ; tried++) {
+      try {
+        const made = await this.#post(path, text);
+        this.#body = "";
+        return made;
+      } catch (error) {
+        const busy = error instanceof Problem && error.slug === "idempotency-in-flight";
+        if (!busy && error instanceof Problem) {
+          if (error.status < 500) this.#body = ""; // refused for certain: what comes is another try
+          throw error;
+        }
+        if (tried === TRIES) throw error;
+        await pause((error instanceof Problem && error.retryS) || tried);
+      }
+    }
+  }
+
+  async #post(path, body) {
+    const headers = { "Content-Type": "application/json", "Idempotency-Key": this.#key };
+    return (await request(path, { method: "POST", headers, body })).json();
+  }
+}

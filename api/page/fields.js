@@ -1,0 +1,213 @@
+// Labelled fields, and problems shown at the field they are about.
+
+import { Away, Problem } from "./client.js";
+import { add, announce, el, fill, uid } from "./dom.js";
+
+/** The fields of one form, under the names that the API has for them. */
+export class Fields {
+  constructor() {
+    /** @type {Map<string, {control: HTMLElement, error: HTMLElement}>} */
+    this.known = new Map();
+    this.summary = el("div", { class: "problem", role: "alert", hidden: true });
+  }
+
+  /**
+   * A field with its label, a hint and a place for what is wrong.
+   * @param {string} name as the API calls it @param {string} label @param {HTMLElement} control
+   * @param {string} [hint]
+   */
+  add(name, label, control, hint = "") {
+    control.id ||= uid("field");
+    return el("div", { class: "field" },
+      el("label", { for: control.id }, label), control, this.#below(name, control, hint));
+  }
+
+  /** A field of several controls; they have labels of their own. */
+  group(name, label, control, hint = "") {
+    const title = uid("title");
+    control.setAttribute("role", "group");
+    control.setAttribute("aria-labelledby", title);
+    control.setAttribute("tabindex", "-1");
+    return el("div", { class: "field" },
+      el("span", { class: "label", id: title }, label), control, this.#below(name, control, hint));
+  }
+
+  /** A box to tick. */
+  tick(name, label, control, hint = "") {
+    control.id ||= uid("field");
+    return el("div", { class: "field tick" },
+      el("div", { class: "row" }, control, el("label", { for: control.id }, label)),
+      this.#below(name, control, hint));
+  }
+
+  #below(name, control, hint) {
+    const said = el("p", { class: "hint", id: uid("hint") }, hint);
+    const error = el("p", { class: "error", id: uid("error"), hidden: true });
+    control.setAttribute("aria-describedby", hint ? `${said.id} ${error.id}` : error.id);
+    this.known.set(name, { control, error });
+    return [hint && said, error];
+  }
+
+  /** Takes away all that was wrong. */
+  clear() {
+    this.summary.hidden = true;
+    for (const { control, error } of this.known.values()) {
+      error.hidden = true;
+      control.removeAttribute("aria-invalid");
+    }
+  }
+
+  /** Says at a field what is wrong with it; false if there is no such field. */
+  wrong(name, text) {
+    const field = this.#nearest(name);
+    if (!field) return false;
+    const more = !field.error.hidden && field.error.textContent;
+    field.error.textContent = more ? `${more}; ${text}` : text;
+    field.error.hidden = false;
+    field.control.setAttribute("aria-invalid", "true");
+    for (let up = field.control.parentElement; up; up = up.parentElement) {
+      if (up instanceof HTMLDetailsElement) up.open = true;
+    }
+    return true;
+  }
+
+  /** `concepts[0].weight` is shown at `concepts[0].weight`, or `concepts[0]`, or `concepts`. */
+  #nearest(name) {
+    for (let part = name; part; ) {
+      const found = this.known.get(part);
+      if (found) return found;
+      part = part.slice(0, Math.max(part.lastIndexOf("."), part.lastIndexOf("["), 0));
+    }
+    return null;
+  }
+
+  /** Moves the focus to the first field that is wrong, or to the summary. */
+  focus() {
+    for (const { control, error } of this.known.values()) {
+      if (error.hidden) continue;
+      (control.matches("[role=group]") ? control.querySelector("input, button") || control : control).focus();
+      control.scrollIntoView({ block: "center" });
+      return;
+    }
+    this.summary.setAttribute("tabindex", "-1");
+    this.summary.focus();
+  }
+
+  /** Shows what went wrong: at its fields where it names some, and always in the summary. */
+  show(error) {
+    const left = error instanceof Problem ? this.#place(error) : [];
+    fill(this.summary, told(error, left));
+    this.summary.hidden = false;
+    this.focus();
+  }
+
+  /** Places the problem's errors; gives those that no field is there for. */
+  #place(problem) {
+    const listed = problem.errors.length
+      ? problem.errors
+      : problem.field && [{ field: problem.field, problem: problem.detail || problem.title, limit: problem.limit }];
+    return (listed || []).filter((one) => !this.wrong(one.field, sentence(one)));
+  }
+}
+
+/** What is wrong with a field and what it must keep to, in one line. */
+function sentence({ field, problem, limit }) {
+  const said = problem.startsWith(`${field}: `) ? problem.slice(field.length + 2) : problem;
+  return limit && limit !== said ? `${said} (${limit})` : said;
+}
+
+/**
+ * A problem in words: title, detail, limit, and the id to ask the service's people with.
+ * @param {unknown} error @param {{field: string, problem: string, limit: string}[]} [more]
+ */
+export function told(error, more = []) {
+  if (!(error instanceof Problem)) {
+    if (!(error instanceof Away)) console.error(error);
+    return [el("p", {}, error instanceof Away ? error.message : "Something went wrong in this page.")];
+  }
+  const listed = more.map((one) => el("li", {}, `${one.field}: ${sentence(one)}`));
+  return [
+    el("p", {}, el("strong", {}, error.title), error.detail && `: ${error.detail}`),
+    listed.length > 0 && el("ul", {}, listed),
+    error.limit && !error.errors.length && el("p", {}, `Limit: ${error.limit}`),
+    error.retryS > 0 && el("p", {}, `Try again in ${error.retryS} s.`),
+    error.requestId && el("p", { class: "faint" }, "Request ", el("code", {}, error.requestId)),
+  ];
+}
+
+/** A notice that says what went wrong. */
+export const notice = (error, ...actions) =>
+  el("div", { class: "problem", role: "alert" }, told(error), actions.length > 0 && el("p", { class: "row" }, actions));
+
+/** Puts a message of a problem into `place`. */
+export function complain(place, error) {
+  fill(place, notice(error));
+  place.hidden = false;
+}
+
+export const text = (more = {}) => el("input", { type: "text", autocomplete: "off", spellcheck: "false", ...more });
+export const number = (more = {}) => text({ inputmode: "decimal", ...more });
+export const area = (more = {}) => el("textarea", { rows: 2, spellcheck: "false", ...more });
+export const box = (more = {}) => el("input", { type: "checkbox", ...more });
+
+/** @param {[string, string][]} choices value and words */
+export const select = (choices, more = {}) =>
+  el("select", more, choices.map(([value, words]) => el("option", { value }, words)));
+
+/** A number if it is one; else as it was written, so that the service says what it must keep to. */
+export function figure(written) {
+  const trimmed = written.trim();
+  if (trimmed === "") return undefined;
+  return Number.isFinite(Number(trimmed)) ? Number(trimmed) : trimmed;
+}
+
+/** Figures with commas between. */
+export function figures(written) {
+  const parts = written.split(/[,;\s]+/).filter(Boolean);
+  return parts.length ? parts.map(figure) : undefined;
+}
+
+/** Words with commas between. */
+export function words(written) {
+  const parts = written.split(",").map((part) => part.trim()).filter(Boolean);
+  return parts.length ? parts : undefined;
+}
+
+/** The object without what is undefined; undefined if nothing is left. */
+export function given(object) {
+  const set = Object.entries(object).filter(([, value]) => value !== undefined && value !== "");
+  return set.length ? Object.fromEntries(set) : undefined;
+}
+
+/** Lets `button` do `work` once at a time, and says what it does. */
+export async function busy(button, words, work) {
+  if (button.getAttribute("aria-disabled") === "true") return;
+  const before = button.textContent;
+  button.setAttribute("aria-disabled", "true");
+  button.textContent = words;
+  announce(words);
+  try {
+    await work();
+  } finally {
+    button.removeAttribute("aria-disabled");
+    button.textContent = before;
+  }
+}
+
+/** A form that sends by `send`; what goes wrong is shown in it. */
+export function form(fields, send, ...children) {
+  const made = el("form", {
+    novalidate: true,
+    onsubmit: async (event) => {
+      event.preventDefault();
+      fields.clear();
+      try {
+        await send();
+      } catch (error) {
+        fields.show(error);
+      }
+    },
+  });
+  add(made, children);
+  return made;
+}

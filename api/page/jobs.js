@@ -1,0 +1,116 @@
+// All jobs, newest first; those at work move on by themselves.
+
+import { api } from "./client.js";
+import { add, announce, button, confirmed, el, empty, fill } from "./dom.js";
+import { complain, select } from "./fields.js";
+import { stored } from "./pictures.js";
+import { can } from "./session.js";
+import { about, badge, bar, far, finished, kind, when } from "./words.js";
+
+const PAGE = 20;
+const EVERY_MS = 3000;
+const MOST_ASKED = 5;
+
+/** @param {HTMLElement} main @param {{signal: AbortSignal}} given */
+export async function jobsView(main, { signal }) {
+  const state = select([["", "all states"], ...["queued", "running", "succeeded", "failed", "cancelled"].map((s) => [s, s])], { id: "jobs-state" });
+  const what = select([["", "all kinds"], ["edit", "edits"], ["customize", "teachings"], ["import", "imports"]], { id: "jobs-kind" });
+  const list = el("ul", { class: "list", "aria-label": "Jobs" });
+  const below = el("div", {});
+  const wrong = el("div", { hidden: true });
+  /** @type {Map<string, {job: any, row: HTMLElement}>} */
+  const rows = new Map();
+
+  const put = (job, first = false) => {
+    const made = row(job, wrong, put, (id) => { rows.get(id)?.row.remove(); rows.delete(id); });
+    const before = rows.get(job.id);
+    rows.set(job.id, { job, row: made });
+    if (!before) first ? list.prepend(made) : list.append(made);
+    else {
+      const had = before.row.contains(document.activeElement);
+      before.row.replaceWith(made);
+      if (had) made.querySelector("a").focus();
+    }
+  };
+  const asked = (cursor) => ({ state: state.value, kind: what.value, limit: PAGE, cursor });
+  const load = async (cursor = null) => {
+    const page = await api.jobs(asked(cursor), signal);
+    if (!cursor) { rows.clear(); fill(list); }
+    page.items.forEach((job) => put(job));
+    const more = page.next_cursor && button("More", () => load(page.next_cursor).catch((e) => complain(wrong, e)));
+    fill(below, more, !rows.size && nothing(state.value || what.value));
+  };
+  const again = () => load().then(() => announce(`${rows.size} jobs`)).catch((error) => complain(wrong, error));
+  state.addEventListener("change", again);
+  what.addEventListener("change", again);
+  add(main, el("h1", {}, "Jobs"),
+    el("div", { class: "row filters" },
+      el("label", { for: state.id }, "State"), state, el("label", { for: what.id }, "Kind"), what,
+      button("Refresh", again)),
+    wrong, list, below);
+  await load();
+  keepFresh(rows, put, signal);
+}
+
+/** Asks for unfinished jobs now and then, while the page is looked at. */
+function keepFresh(rows, put, signal) {
+  const timer = setInterval(async () => {
+    if (document.hidden) return;
+    const open = [...rows.values()].filter(({ job }) => !finished(job)).slice(0, MOST_ASKED);
+    for (const { job } of open) {
+      const now = await api.job(job.id, signal).catch(() => null); // the next round asks again
+      if (now && rows.has(job.id) && JSON.stringify(now.progress) + now.state !== JSON.stringify(job.progress) + job.state) put(now);
+    }
+  }, EVERY_MS);
+  signal.addEventListener("abort", () => clearInterval(timer));
+}
+
+function nothing(filtered) {
+  if (filtered) return empty("None like that", "No job has this state and kind.");
+  return empty("No jobs yet", "What you teach and edit is listed here, with its result.",
+    can("concepts:write") && el("a", { class: "button main", href: "#/teach" }, "Teach a look"),
+    can("edits:write") && el("a", { class: "button quiet", href: "#/edit" }, "Edit a picture"));
+}
+
+/** A job in the list. put: shows a newer version; gone: takes it away. */
+function row(job, wrong, put, gone) {
+  const may = can(job.kind === "edit" ? "edits:write" : "concepts:write");
+  const act = (work) => async () => {
+    try {
+      await work();
+    } catch (error) {
+      complain(wrong, error);
+    }
+  };
+  const remove = act(async () => {
+    if (!(await confirmed("Delete this job?", "Its pictures go as well. A concept that it made stays.", "Delete"))) return;
+    await api.removeJob(job.id);
+    gone(job.id);
+    announce("The job is deleted");
+  });
+  return el("li", { class: "item" }, picture(job),
+    el("div", { class: "grow" },
+      el("a", { class: "title", href: `#/jobs/${job.id}` }, about(job)),
+      el("p", { class: "row faint" }, badge(job.state), kind(job), when(job.created_at)),
+      !finished(job) && at(job),
+      job.error && el("p", { class: "error" }, job.error.title, job.error.detail && `: ${job.error.detail}`)),
+    may && el("div", { class: "row" },
+      !finished(job) && !job.cancel_requested &&
+        button("Cancel", act(async () => put(await api.cancel(job.id))), "quiet small", { "aria-label": `Cancel ${about(job)}` }),
+      finished(job) && button("Delete", remove, "quiet small", { "aria-label": `Delete ${about(job)}` })));
+}
+
+function at(job) {
+  if (job.state === "queued") return el("p", { class: "hint" }, "Waiting for a worker.");
+  const progress = bar(`Progress of ${about(job)}`);
+  progress.show(job.progress);
+  return [progress.node, el("p", { class: "hint" }, far(job.progress))];
+}
+
+/** What it made, small. */
+function picture(job) {
+  const shown = (now) => now.result?.preview_url || (now.result?.outputs?.find((o) => o.best) || now.result?.outputs?.[0])?.url || now.progress?.preview_url;
+  const url = shown(job);
+  if (!url) return el("span", { class: "thumb", "aria-hidden": "true" });
+  return stored(url, "", async () => shown(await api.job(job.id)), { class: "thumb" });
+}

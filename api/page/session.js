@@ -1,0 +1,36 @@
+// Who is signed in, and what the key may do.
+
+import { api, key } from "./client.js";
+
+/** @type {any} */
+let limits = null;
+
+/** What the key's tenant may do; null while nobody is signed in. */
+export const known = () => limits;
+
+/** Whether the key has all of `scopes`. @param {...string} scopes */
+export const can = (...scopes) =>
+  limits !== null && scopes.every((scope) => limits.scopes.includes(scope) || limits.scopes.includes("admin"));
+
+/** Asks for the limits again. @throws {import("./client.js").Problem} */
+export async function refresh() {
+  limits = await api.limits();
+  return limits;
+}
+
+/** Signs in; a key that is refused is not kept. @param {string} text */
+export async function signIn(text) {
+  key.set(text);
+  try {
+    return await refresh();
+  } catch (error) {
+    key.clear();
+    throw error;
+  }
+}
+
+/** Forgets the key. */
+export function signOut() {
+  key.clear();
+  limits = null;
+}

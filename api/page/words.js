@@ -1,0 +1,70 @@
+// How things are said: states, times, figures.
+
+import { el } from "./dom.js";
+
+const MARKS = { queued: "○", running: "◐", training: "◐", succeeded: "✓", ready: "✓", failed: "✕", cancelled: "–" };
+const KINDS = { edit: "Edit", customize: "Teaching", import: "Import" };
+const PHASES = {
+  fetch: "Fetching", train: "Learning", preview: "Drawing a preview", upload: "Storing", invert: "Inverting",
+  edit: "Painting", measure: "Measuring", read: "Reading", prior: "Drawing class pictures",
+};
+
+export const finished = (job) => ["succeeded", "failed", "cancelled"].includes(job.state);
+export const kind = (job) => KINDS[job.kind] || job.kind;
+export const phase = (name) => PHASES[name] || name;
+
+/** A state as a mark and a word: never by colour alone. */
+export const badge = (state) =>
+  el("span", { class: `badge ${state}` }, el("span", { "aria-hidden": "true" }, MARKS[state] || "·"), ` ${state}`);
+
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
+const ago = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+
+/** When, as "5 minutes ago", with the exact time as its title. */
+export function when(iso) {
+  if (!iso) return "";
+  const seconds = (Date.now() - Date.parse(iso)) / 1000;
+  const [unit, size] = UNITS.find(([, s]) => seconds >= s) || ["second", 1];
+  const said = seconds < 10 ? "just now" : ago.format(-Math.floor(seconds / size), unit);
+  return el("time", { datetime: iso, title: new Date(iso).toLocaleString() }, said);
+}
+
+/** Seconds as people say them. */
+export function span(seconds) {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+export const size = (bytes) =>
+  bytes >= 2 ** 20 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${Math.max(1, Math.round(bytes / 1024))} KiB`;
+
+/** What a job is about, in a line. */
+export function about(job) {
+  const { request } = job;
+  if (job.kind === "edit") return request.target_prompt || "";
+  return request.name || [request.token, request.noun].filter(Boolean).join(", ") || job.id;
+}
+
+/** How far a job is, from 0 to 1; null where it is not known. */
+export const share = (progress) => (progress?.steps ? Math.min(1, progress.step / progress.steps) : null);
+
+/** How far a job is, in words. */
+export function far(progress) {
+  if (!progress) return "";
+  const steps = progress.steps ? ` ${progress.step} of ${progress.steps}` : "";
+  const left = progress.eta_s ? `, ${span(progress.eta_s)} left` : "";
+  return phase(progress.phase) + steps + left;
+}
+
+/** A bar of how far a job is. */
+export function bar(label) {
+  const track = el("progress", { max: 1, "aria-label": label });
+  return {
+    node: track,
+    show(progress) {
+      const done = share(progress);
+      if (done === null) track.removeAttribute("value");
+      else track.value = done;
+    },
+  };
+}

@@ -1,0 +1,129 @@
+"""A browser that is there already, and a front end with its page open in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    sync_playwright,
+)
+
+from customedit.platform.settings import Settings
+
+from ..api.conftest import ALL, Running, api, jobs, start
+
+__all__ = ["api", "jobs", "start"]  # the front end's own fixtures
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+READ_ONLY = ("read",)
+
+
+def chromium() -> str:
+    """The browser's program; without one the tests are skipped, or fail where one is required."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        why = "no chromium: apt-get install --no-install-recommends chromium"
+        if os.environ.get("CI_BROWSER") == "required":
+            pytest.fail(why)
+        pytest.skip(why)
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = chromium()
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        with playwright.chromium.launch(executable_path=program, args=arguments) as launched:
+            yield launched
+
+
+@dataclass
+class Tab:
+    """The page in a tab of its own, what its console said and whom it asked."""
+
+    page: Page
+    url: str
+    said: list[str] = field(default_factory=list)
+    expected: list[str] = field(default_factory=list)
+    asked: list[Request] = field(default_factory=list)
+
+    def listen(self) -> None:
+        self.page.on("console", self._heard)
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request))
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.said.append(message.text)
+
+    def open(self, view: str = "") -> None:
+        """Open the view of a hash such as ``jobs``, as a bookmark would."""
+        self.page.goto(f"{self.url}/#/{view}" if view else f"{self.url}/")
+
+    def sign_in(self, key: str) -> None:
+        self.page.get_by_label("API key").fill(key)
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.get_by_role("navigation", name="Main").wait_for()
+
+    def expect(self, text: str) -> None:
+        """The console may say this: the browser tells of every answer over 399 by itself."""
+        self.expected.append(text)
+
+    def complaints(self) -> list[str]:
+        """What the console said that no test expects."""
+        return [line for line in self.said if not any(text in line for text in self.expected)]
+
+    def origins(self) -> set[str]:
+        """Whom the page asked."""
+        parts = [urlsplit(request.url) for request in self.asked]
+        return {f"{p.scheme}://{p.netloc}" for p in parts if p.scheme not in ("blob", "data")}
+
+
+@pytest.fixture
+def new_tab(browser: Browser, api: Running, settings: Settings) -> Iterator[Callable[..., Tab]]:
+    """Opens tabs; in the end none of them may have complained or asked anyone but API and S3."""
+    opened: list[tuple[BrowserContext, Tab]] = []
+
+    def make(**options: object) -> Tab:
+        context = browser.new_context(**options)  # type: ignore[arg-type]
+        tab = Tab(context.new_page(), api.url)
+        tab.page.set_default_timeout(15_000)
+        tab.listen()
+        opened.append((context, tab))
+        return tab
+
+    yield make
+    for _, tab in opened:
+        assert tab.complaints() == []
+        assert tab.origins() <= {api.url, settings.s3_endpoint}
+    for context, _ in opened:
+        context.close()
+
+
+@pytest.fixture
+def tab(new_tab: Callable[..., Tab], api: Running) -> Tab:
+    """A tab that is signed in with a key that may do everything."""
+    made = new_tab()
+    made.open()
+    made.sign_in(api.key("anna", ALL))
+    return made
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A picture to choose."""
+    from customedit.mini import samples
+
+    return samples.sources()[3].image
