@@ -1,0 +1,101 @@
+"""How the page's files are served, without a browser."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+import api as package
+from api.pages import policy
+
+from ..api.conftest import Running
+
+FOLDER = Path(package.__file__).with_name("page")
+FILES = sorted(path for path in FOLDER.iterdir() if path.is_file())
+
+
+def ask(api: Running, path: str, method: str = "GET", **headers: str) -> httpx.Response:
+    return httpx.request(method, api.url + path, headers=headers, trust_env=False)
+
+
+def test_the_page_needs_no_key_and_says_where_it_may_reach(api: Running) -> None:
+    page = ask(api, "/")
+    assert page.status_code == 200
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert page.headers["Cache-Control"] == "no-cache"
+    assert "RateLimit" not in page.headers
+    assert page.headers["Content-Security-Policy"] == (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        f"img-src 'self' blob: data: {api.settings.s3_endpoint}; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
+    other = ask(api, "/healthz")
+    assert other.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_each_file_is_served_as_what_it_is(api: Running, path: Path) -> None:
+    kinds = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+    answer = ask(api, f"/page/{path.name}")
+    assert answer.status_code == 200 and answer.content == path.read_bytes()
+    assert answer.headers["Content-Type"].startswith(kinds.get(path.suffix, "text/html"))
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    head = ask(api, f"/page/{path.name}", "HEAD")
+    assert head.status_code == 200 and head.content == b""
+    assert head.headers["Content-Length"] == str(len(answer.content))
+
+
+def test_a_file_that_the_browser_has_is_not_sent_again(api: Running) -> None:
+    etag = ask(api, "/page/main.js").headers["ETag"]
+    for given in (etag, f'"other", W/{etag}', "*"):
+        again = ask(api, "/page/main.js", **{"If-None-Match": given})
+        assert again.status_code == 304 and again.content == b"" and again.headers["ETag"] == etag
+    assert ask(api, "/page/main.js", **{"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page/none.js",
+        "/page/",
+        "/page",
+        "/page/..%2Fapp.py",
+        "/page/%2e%2e/app.py",
+        "/page/__init__.py",
+    ],
+)
+def test_unknown_names_are_problems(api: Running, path: str) -> None:
+    answer = ask(api, path)
+    assert answer.status_code == 404
+    assert answer.json()["type"] == "/problems/not-found"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_the_page_is_only_read(api: Running, method: str) -> None:
+    answer = ask(api, "/", method)
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == "GET, HEAD"
+    assert answer.json()["type"] == "/problems/method-not-allowed"
+
+
+def test_the_page_is_no_part_of_the_api(api: Running) -> None:
+    paths = ask(api, "/openapi.json").json()["paths"]
+    assert "/" not in paths and not any(path.startswith("/page") for path in paths)
+    ask(api, "/page/none.js")
+    assert 'route="/page"' in ask(api, "/metrics").text
+
+
+def test_nothing_is_loaded_from_elsewhere_nor_written_as_markup() -> None:
+    for path in FILES:
+        text = path.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"https?://", text), path.name
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text)
+        for name in re.findall(r'(?:from|href=|src=) ?"(?:\./|page/)([^"]+)"', text):
+            assert (FOLDER / name).is_file(), f"{path.name} asks for {name}"
+
+
+def test_the_policy_without_a_store_is_still_one() -> None:
+    assert "img-src 'self' blob: data:; " in policy("")
