@@ -17,7 +17,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir worker && /opt/customedit/bin/pip install --no-deps .
 
 FROM ${PYTHON_IMAGE} AS api
-RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin customedit
+# /keys: where Compose mounts a volume that setup.sh writes to. It takes the folder's owner.
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin customedit \
+    && install -d -m 700 -o customedit -g customedit /keys
 COPY --from=build /opt/customedit /opt/customedit
 ENV PATH=/opt/customedit/bin:$PATH \
     PYTHONUNBUFFERED=1 \

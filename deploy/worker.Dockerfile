@@ -11,11 +11,12 @@ ARG TORCH_INDEX=https://pypi.org/simple
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv /opt/customedit
-COPY requirements/worker.txt requirements/torch.txt requirements/
+COPY requirements/worker.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/customedit/bin/pip install --no-deps --require-hashes -r requirements/worker.txt
 # Torch comes alone and without hashes, since its builds differ. What it needs is there by now, but
 # for a CUDA build's own libraries, whose exact versions it names.
+COPY requirements/torch.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/customedit/bin/pip install --index-url "${TORCH_INDEX}" -r requirements/torch.txt
 COPY pyproject.toml README.md LICENSE NOTICE ./

