@@ -95,10 +95,7 @@ def concept_references(work: Work, records: Sequence[ConceptRecord]) -> list[Ima
 
 
 def inversion_name(runtime: Runtime, request: EditRequest, guidance: float) -> str:
-    """The name of the object that keeps the inversion: the picture's id, and a digest of the rest.
-
-    The id stands in front so that deleting a picture finds its inversions.
-    """
+    """The name, in the picture's folder, of the object that keeps the inversion: a digest."""
     null = request.inversion == "null-text"
     parts = [
         runtime.fingerprint,
@@ -110,7 +107,7 @@ def inversion_name(runtime: Runtime, request: EditRequest, guidance: float) -> s
         guidance if null else None,
     ]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-    return f"{request.image}-{digest}.safetensors"
+    return f"{digest}.safetensors"
 
 
 def inverted(
@@ -120,7 +117,7 @@ def inverted(
     runtime = work.runtime
     guidance = runtime.base.guidance if settings.guidance is None else settings.guidance
     name = inversion_name(runtime, request, guidance)
-    key = keys_of.inversion(work.tenant, name)
+    key = keys_of.inversion(work.tenant, request.image, name)
     inversion = runtime.inversions.get(key)
     where = "device"
     if inversion is None:

@@ -47,7 +47,7 @@ def perform(work: Work) -> ConceptOutcome:
     base = work.runtime.base
     with work.phase("fetch"):
         path = work.folder / "given"
-        key = keys_of.upload(work.tenant, request.file)
+        key = keys_of.given(work.tenant, work.id)
         work.patiently(lambda: work.storage.download(key, path))
     with work.phase("read"):
         concept = read(path, request, work.runtime)

@@ -12,18 +12,21 @@ from customedit import images
 from customedit.concepts.concept import Concept
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
-from customedit.platform import keys_of
 from customedit.platform.records import ConceptRecord
 from customedit.platform.requests import ConceptUse
+from customedit.platform.storage import MissingObject
 from worker.runtime import Runtime
 from worker.work import Work
 
 
 def picture(work: Work, image_id: str, field: str) -> Image.Image:
-    """An uploaded picture, RGB. Raises InputError that names ``field``."""
+    """An uploaded picture, RGB. Raises InputError that names ``field``, MissingObject."""
     settings = work.runtime.settings
+    record = work.patiently(lambda: work.runtime.image_records.get(work.tenant, image_id))
+    if record is None:
+        raise MissingObject(image_id)
     return images.read(
-        work.get(keys_of.image(work.tenant, image_id)),
+        work.get(record.key),
         field=field,
         max_bytes=settings.max_upload_bytes,
         max_pixels=settings.max_upload_pixels,

@@ -1,7 +1,7 @@
 """Mends what doorbells and killed workers leave behind. One worker at a time does it, under a lock.
 
 Rings stale jobs again, sweeps the leavings of jobs that are final, writes what the journal lacks,
-removes jobs that are too old, and delivers webhooks.
+removes jobs that are too old and what belongs to nobody, and delivers webhooks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 
 from customedit.platform import keys_of
 from customedit.platform.journal import REQUEST
+from customedit.platform.orphans import Orphans
 from customedit.platform.records import JobKind
 from customedit.platform.webhooks import Webhooks
 from worker import sweeping
@@ -35,6 +36,7 @@ class Reconciler:
         self._closed = threading.Event()
         self._lock = f"{self._settings.namespace}:reconciler"
         self._journal, self._concepts = runtime.journal, runtime.concept_records
+        self._orphans = Orphans(self._redis, self._settings, self._storage, self._jobs)
         self._webhooks = Webhooks(self._redis, self._settings, self._jobs)
         self._threads = [
             threading.Thread(target=self._run, name="reconciler", daemon=True),
@@ -54,11 +56,14 @@ class Reconciler:
 
     def _run(self) -> None:
         while not self._closed.wait(self._settings.reconcile_seconds):
-            for step in (self._measure, self._round):
-                try:
-                    step()
-                except Exception as error:  # Redis or S3 is away: the next round does it
-                    _log.warning("%s: %s: %s", step.__name__, type(error).__name__, error)
+            self._try(self._measure)
+            self._try(self._round)
+
+    def _try(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except Exception as error:  # Redis or S3 is away: the next round does it
+            _log.warning("%s: %s: %s", step.__name__, type(error).__name__, error)
 
     def _measure(self) -> None:
         self._measure_device()
@@ -70,8 +75,15 @@ class Reconciler:
     def _round(self) -> None:
         if not self._mine():
             return
-        for step in (self.ring_stale, self.sweep, self.expire, self.settle, self.drop_uploads):
-            step()
+        for step in (
+            self.ring_stale,
+            self.sweep,
+            self.expire,
+            self.settle,
+            self.drop_uploads,
+            self._orphans.look,
+        ):
+            self._try(step)  # by itself: what cannot be swept must not keep bells from ringing
 
     def _mine(self) -> bool:
         """Whether this worker is the one that reconciles now; the lock outlasts a few rounds."""
@@ -98,18 +110,28 @@ class Reconciler:
         due: Any = self._redis.zrangebyscore(key, "-inf", now, start=0, num=SWEEP_AT_ONCE)
         done = 0
         for entry in due:
-            tenant, job_id = entry.split("/")
-            record = self._jobs.peek(job_id)
-            if record is None:
-                self._sweep_deleted(tenant, job_id)
-            elif record.finished:
-                sweeping.tidy(self._storage, record)
-            else:
-                self._redis.zadd(key, {entry: now + sweeping.again_s(self._settings)}, xx=True)
+            # Put off before it is tried: one that cannot be tidied keeps no other waiting.
+            self._redis.zadd(key, {entry: now + sweeping.again_s(self._settings)}, xx=True)
+            try:
+                tidied = self._tidy(*entry.split("/"))
+            except Exception as error:
+                _log.warning("%s cannot be swept: %s: %s", entry, type(error).__name__, error)
                 continue
-            self._redis.zrem(key, entry)
-            done += 1
+            if tidied:
+                self._redis.zrem(key, entry)
+                done += 1
         return done
+
+    def _tidy(self, tenant: str, job_id: str) -> bool:
+        """Whether there was nothing to wait for, such as the job's end."""
+        record = self._jobs.peek(job_id)
+        if record is None:
+            self._sweep_deleted(tenant, job_id)
+        elif record.finished:
+            sweeping.tidy(self._storage, record)
+        else:
+            return False
+        return True
 
     def _sweep_deleted(self, tenant: str, job_id: str) -> None:
         """What was written for a job after it was deleted: in the journal, it has no request."""

@@ -17,7 +17,7 @@ from customedit.concepts.concept import Concept
 from customedit.diffusion.base import Base
 from customedit.editing.inversion import Inversion
 from customedit.mini.draw import hush
-from customedit.platform.catalogue import Concepts
+from customedit.platform.catalogue import Concepts, Images
 from customedit.platform.jobs import Jobs
 from customedit.platform.journal import Journal
 from customedit.platform.settings import Settings
@@ -51,7 +51,9 @@ class Runtime:
         metrics: Metrics | None = None,
     ) -> None:
         self.settings, self.redis, self.jobs, self.storage = settings, redis, jobs, storage
-        self.concept_records, self.journal = Concepts(redis, settings), Journal(storage)
+        self.image_records = Images(redis, settings)
+        self.concept_records = Concepts(redis, settings)
+        self.journal = Journal(storage)
         self.base, self.judge = base, judge
         self.judging = threading.Lock()  # tokenizers do not like two threads
         self.metrics = metrics or Metrics()

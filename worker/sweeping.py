@@ -67,7 +67,7 @@ def tidy(storage: Storage, record: JobRecord) -> None:
     remove(storage, record.tenant, record.id, record.concept, but=kept(record))
     storage.delete_prefix(keys_of.checkpoints(record.tenant, record.id))
     if record.kind == "import":
-        storage.delete(keys_of.upload(record.tenant, record.request["file"]))
+        storage.delete(keys_of.given(record.tenant, record.id))
 
 
 def kept(record: JobRecord) -> str | None:

@@ -97,9 +97,14 @@ class ApiKeys:
         return key, f"ce_{key.id.removeprefix('key_')}_{secret}"
 
     def put(self, key: ApiKey) -> bool:
-        """Keeps a key as the journal has it; False: it is there already."""
+        """Keeps a key as the journal has it; False: it is there already.
+
+        One that is revoked is so from now on, even if Redis forgot that it was.
+        """
         name = self._key("key", key.id)
         fresh = self.client.hsetnx(name, "record", key.model_dump_json())
+        if not fresh and key.revoked_at is not None:
+            self.client.hset(name, "record", key.model_dump_json())
         self.client.zadd(self._key("keys", key.tenant), {key.id: 0})
         self.client.sadd(self._key("key-tenants"), key.tenant)
         return bool(fresh)
@@ -107,7 +112,7 @@ class ApiKeys:
     def get(self, key_id: str) -> ApiKey | None:
         """The key of this id, valid or not."""
         fields: Any = self.client.hgetall(self._key("key", key_id))
-        if not fields:
+        if "record" not in fields:  # none, or what `verify` wrote of one that Redis lost meanwhile
             return None
         key = ApiKey.model_validate_json(fields["record"])
         used = float(fields["last_used_at"]) if "last_used_at" in fields else None

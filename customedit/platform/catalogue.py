@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from customedit.platform import keys_of
@@ -46,26 +46,24 @@ class _Shelf:
         items = [item for name in found[:limit] if (item := read(name)) is not None]
         return Page(items, found[limit - 1] if len(found) > limit else None)
 
-    @staticmethod
-    def _deleted(id: str, answer: int | list[str]) -> bool:
-        if isinstance(answer, list):
-            raise InUse(id, answer)
-        return bool(answer)
-
 
 class Images(_Shelf):
     """Records of uploaded pictures."""
 
-    def put(self, record: ImageRecord) -> ImageRecord:
-        """Keeps the record, unless the tenant has the image already; gives the one kept."""
+    def put(self, record: ImageRecord) -> ImageRecord | None:
+        """Keeps the record, unless the tenant has the image already; gives the one kept.
+
+        None: this upload was kept before and is deleted by now.
+        """
         kept = self._run(
             "put_image",
             id=record.id,
             tenant=record.tenant,
             record=record.model_dump_json(),
+            prefix=record.folder,
             place=f"{int(record.created_at * 1000):013d}:{record.id}",
         )
-        return ImageRecord.model_validate_json(kept)
+        return ImageRecord.model_validate_json(kept) if kept else None
 
     def get(self, tenant: str, image_id: str) -> ImageRecord | None:
         """The tenant's image; None: there is none."""
@@ -80,13 +78,19 @@ class Images(_Shelf):
 
         return self._page(self._key("images", tenant), cursor, limit, read)
 
-    def delete(self, tenant: str, image_id: str) -> bool:
-        """Removes the record; False: the tenant has no such image. The file is the caller's.
+    def delete(self, tenant: str, image_id: str) -> Sequence[str]:
+        """Removes the record; gives its folders in the bucket, which are marked for the sweeper.
+
+        None of them: the tenant has no such image.
 
         Raises:
             InUse: unfinished jobs need it.
         """
-        return self._deleted(image_id, self._run("delete_image", tenant=tenant, id=image_id))
+        inversions = keys_of.inversion(tenant, image_id)
+        answer = self._run("delete_image", tenant=tenant, id=image_id, inversions=inversions)
+        if answer[0] == "in-use":
+            raise InUse(image_id, answer[1])
+        return tuple(answer[1:])
 
 
 class Concepts(_Shelf):
@@ -130,7 +134,9 @@ class Concepts(_Shelf):
         """
         folder = keys_of.concept(tenant, concept_id)
         answer = self._run("delete_concept", tenant=tenant, id=concept_id, prefix=folder)
-        return self._deleted(concept_id, answer)
+        if isinstance(answer, list):
+            raise InUse(concept_id, answer)
+        return bool(answer)
 
 
 class Catalogue:
@@ -143,6 +149,6 @@ class Catalogue:
         """``Concepts.get``."""
         return self.concepts.get(tenant, concept_id)
 
-    def put_image(self, record: ImageRecord) -> ImageRecord:
+    def put_image(self, record: ImageRecord) -> ImageRecord | None:
         """``Images.put``."""
         return self.images.put(record)

@@ -54,6 +54,10 @@ class Missing(RuntimeError):
         self.id = id
 
 
+class Gone(RuntimeError):
+    """The job was deleted, or taken back, before this call of ``submit`` arrived."""
+
+
 class NotFinished(RuntimeError):
     """The job is queued or running: cancel it before it is deleted."""
 
@@ -122,6 +126,7 @@ class Jobs(Claims, Events, Upkeep):
             Missing: an image or concept that the request names is not the tenant's.
             IdempotencyConflict: the key came with another body before.
             IdempotencyInFlight: another call holds the key and has not submitted yet.
+            Gone: its folder is deleted; this call came too late.
         """
         if concept is not None and (concept.id != record.concept or concept.job != record.id):
             raise ValueError(f"{concept.id} is not the concept of {record.id}")
@@ -129,6 +134,7 @@ class Jobs(Claims, Events, Upkeep):
             "submit",
             id=record.id,
             tenant=record.tenant,
+            prefix=keys_of.job(record.tenant, record.id),
             kind=record.kind,
             body=body_of(record),
             uses=uses_of(record),
@@ -252,3 +258,5 @@ def _raise(answer: list[Any], limit: int = 0) -> None:
             raise QueueFull(limit)
         case "missing":
             raise Missing(answer[1])
+        case "gone":
+            raise Gone("the job is deleted")

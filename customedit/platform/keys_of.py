@@ -6,10 +6,17 @@ Each part of a key is checked, so that no id can climb out of its tenant's folde
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 TENANTS: Final = "tenants/"
+PICTURE: Final = "picture"
 
+_FOLDER: Final = re.compile(
+    r"tenants/(?P<tenant>[^/]+)/(?:"
+    r"(?:jobs/(?P<job>job_[0-9a-z]+)|concepts/(?P<concept>con_[0-9a-z]+))/"
+    r"|images/(?P<image>img_[0-9a-f]{64})/[^/]+/)"
+)
 _PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
@@ -34,14 +41,12 @@ def images(owner: str) -> str:
     return f"{tenant(owner)}images/"
 
 
-def image(owner: str, image_id: str) -> str:
-    """An uploaded picture."""
-    return f"{images(owner)}{_part(image_id)}"
+def image(owner: str, image_id: str, stamp: str, name: str = "") -> str:
+    """The folder of one upload of a picture, or the file ``name`` in it.
 
-
-def image_record(owner: str, image_id: str) -> str:
-    """The journal's record of an uploaded picture."""
-    return f"{image(owner, image_id)}.json"
+    stamp: no two uploads have the same, so that deleting an image cannot hit a later upload of it.
+    """
+    return f"{images(owner)}{_part(image_id)}/{_part(stamp)}/{_part(name) if name else ''}"
 
 
 def concepts(owner: str) -> str:
@@ -64,6 +69,11 @@ def job(owner: str, job_id: str, name: str = "") -> str:
     return f"{jobs(owner)}{_part(job_id)}/{_part(name) if name else ''}"
 
 
+def given(owner: str, job_id: str) -> str:
+    """The file that an import reads."""
+    return job(owner, job_id, "given")
+
+
 def attempts(owner: str, job_id: str) -> str:
     """The folder of what all attempts at a job wrote."""
     return f"{job(owner, job_id)}attempts/"
@@ -84,9 +94,9 @@ def checkpoint(owner: str, job_id: str, name: str) -> str:
     return f"{checkpoints(owner, job_id)}{_part(name)}"
 
 
-def inversion(owner: str, name: str) -> str:
-    """An inversion that later edits of the same picture can use."""
-    return f"{tenant(owner)}inversions/{_part(name)}"
+def inversion(owner: str, image_id: str, name: str = "") -> str:
+    """The folder of a picture's inversions, or one that later edits of it can use."""
+    return f"{tenant(owner)}inversions/{_part(image_id)}/{_part(name) if name else ''}"
 
 
 def upload(owner: str, upload_id: str) -> str:
@@ -102,3 +112,22 @@ def api_keys() -> str:
 def api_key(key_id: str) -> str:
     """The journal's record of an API key (its hash only)."""
     return f"{api_keys()}{_part(key_id)}.json"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that a job, a concept or an image owns. kind: as in the names of records."""
+
+    path: str
+    tenant: str
+    kind: str
+    id: str
+
+
+def folder_of(key: str) -> Folder | None:
+    """The folder in which ``key`` lies, if it is one of a job, a concept or an image."""
+    found = _FOLDER.match(key)
+    if found is None:
+        return None
+    kind = str(found.lastgroup)
+    return Folder(found[0], found["tenant"], kind, found[kind])

@@ -24,7 +24,7 @@ class Record(BaseModel):
 
 
 class ImageRecord(Record):
-    """An uploaded picture. id: ``img_`` + sha256 of the file's bytes."""
+    """An uploaded picture. id: ``img_`` + sha256 of the file's bytes; key: of this upload alone."""
 
     id: str
     tenant: str
@@ -34,6 +34,11 @@ class ImageRecord(Record):
     height: int
     key: str
     created_at: float
+
+    @property
+    def folder(self) -> str:
+        """Where its file and its record in the journal lie, and nothing else."""
+        return self.key[: self.key.rindex("/") + 1]
 
 
 class ConceptRecord(Record):

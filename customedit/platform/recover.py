@@ -1,8 +1,8 @@
 """Rebuilds Redis from the journal: what is missing is put back, what is there stays.
 
 Unfinished jobs are queued again, finished ones are as ``final.json`` says; a job whose attempt
-wrote a whole ``result.json`` has succeeded, though nobody lived to say so. May be run at any time,
-twice, and while others write.
+wrote a whole ``result.json`` has succeeded, though nobody lived to say so, and one that was to be
+cancelled is. May be run at any time, twice, and while others write.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from customedit.platform import keys_of
 from customedit.platform.api_keys import ApiKey, ApiKeys
 from customedit.platform.catalogue import Concepts, Images
 from customedit.platform.jobs import Jobs
-from customedit.platform.journal import CONCEPT, FINAL, REQUEST, RESULT, Journal
+from customedit.platform.journal import CANCEL, CONCEPT, FINAL, IMAGE, REQUEST, RESULT, Journal
 from customedit.platform.records import ConceptOutcome, ConceptRecord, ImageRecord, JobRecord
 from customedit.platform.storage import MissingObject
 from customedit.platform.webhooks import Secrets
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _PLACE: Final = re.compile(
     r"tenants/(?P<tenant>[^/]+)/(?:"
     r"(?P<secret>webhook-secret\.json)"
-    r"|images/(?P<image>img_[0-9a-f]{64})\.json"
+    rf"|images/(?P<image>img_[0-9a-f]{{64}})/[^/]+/{re.escape(IMAGE)}"
     rf"|concepts/(?P<concept>con_[0-9a-z]+)/{re.escape(CONCEPT)}"
     r"|jobs/(?P<job>job_[0-9a-z]+)/(?P<file>.+)"
     r")"
@@ -44,12 +44,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Job:
-    """What the bucket has of a job. results: attempt -> (key, when it was written)."""
+    """What the bucket has of a job. results: attempt -> (key, when it was written).
+
+    cancelled: when somebody asked for that, if it is not done with.
+    """
 
     tenant: str
     id: str
     requested: bool = False
     final: bool = False
+    cancelled: float | None = None
     attempts: int = 0
     results: dict[int, tuple[str, float]] = field(default_factory=dict)
 
@@ -161,8 +165,7 @@ class _Recovery:
         record = ImageRecord.model_validate(self._journal.read(key))
         if self._images.get(record.tenant, record.id) is not None:
             return False
-        self._images.put(record)
-        return True
+        return self._images.put(record) is not None
 
     def _read_job(self, job: _Job) -> bool:
         self._records[job.id] = self._record(job)
@@ -179,7 +182,7 @@ class _Recovery:
         )
         if not job.results:
             tried = {"attempt": job.attempts, "handed_back": job.attempts}  # a fresh allowance
-            return record.model_copy(update=tried)
+            return record.model_copy(update=tried | _cancelled(job))
         attempt = max(job.results)
         key, at = job.results[attempt]
         return record.model_copy(
@@ -208,6 +211,8 @@ class _Recovery:
     def _restore(self, job: _Job) -> bool:
         record = self._records[job.id]
         if not self._jobs.restore(record, journaled=job.final):
+            if record.state == "cancelled":  # Redis has the job, but lost its last second
+                self._jobs.cancel(job.tenant, job.id)
             return False
         if record.finished:
             if not self._storage.exists(keys_of.job(job.tenant, job.id, REQUEST)):
@@ -219,11 +224,20 @@ class _Recovery:
         return True
 
 
+def _cancelled(job: _Job) -> dict[str, Any]:
+    """What a wish to cancel makes of a job that has no result."""
+    if job.cancelled is None:
+        return {}
+    return {"state": "cancelled", "cancel_requested": True, "finished_at": job.cancelled}
+
+
 def _sort(job: _Job, file: str, key: str, modified: float) -> None:
     if file == REQUEST:
         job.requested = True
     elif file == FINAL:
         job.final = True
+    elif file == CANCEL:
+        job.cancelled = modified
     elif (attempt := _ATTEMPT.match(file)) is not None:
         number = int(attempt[1])
         job.attempts = max(job.attempts, number)

@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, TypedDict
 
-import boto3
-from boto3.exceptions import Boto3Error
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,
-    HTTPClientError,
-    IncompleteReadError,
-)
+from botocore.exceptions import ClientError
 
+from customedit.platform.s3 import MISSING, MissingObject, StorageError, client, code, saying
 from customedit.platform.settings import Settings
 
-_MISSING: Final = frozenset({"404", "NoSuchKey", "NotFound"})
-_AGAIN: Final = frozenset(
-    {"InternalError", "RequestTimeout", "RequestTimeTooSkewed", "ServiceUnavailable", "SlowDown"}
-)
-# The connection, not the request.
-_BROKEN: Final = (ConnectionError, HTTPClientError, IncompleteReadError, Boto3Error)
-
-
-class StorageError(RuntimeError):
-    """A call of S3 failed. transient: whether the same call may work later. Holds no secret."""
-
-    def __init__(self, message: str, *, transient: bool) -> None:
-        super().__init__(message)
-        self.transient = transient
-
-
-class MissingObject(StorageError):
-    """There is no such object."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(f"{key}: there is no such object", transient=False)
-        self.key = key
+__all__ = ["MissingObject", "PresignedPost", "Storage", "StorageError", "Stored"]
 
 
 @dataclass(frozen=True)
@@ -77,17 +48,17 @@ class Storage:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.bucket_name, self._prefix = settings.s3_bucket, settings.s3_prefix
-        self._client = _client(settings, settings.s3_endpoint)
+        self._client = client(settings, settings.s3_endpoint)
         public = settings.s3_public_endpoint
-        self._public = _client(settings, public) if public else self._client
+        self._public = client(settings, public) if public else self._client
 
     def bucket(self) -> None:
         """Make the bucket if it is not there."""
-        with _saying(self.bucket_name):
+        with saying(self.bucket_name):
             try:
                 self._client.head_bucket(Bucket=self.bucket_name)
             except ClientError as error:
-                if _code(error) not in _MISSING | {"NoSuchBucket"}:
+                if code(error) not in MISSING | {"NoSuchBucket"}:
                     raise
                 self._create()
 
@@ -98,13 +69,13 @@ class Storage:
         try:
             self._client.create_bucket(Bucket=self.bucket_name, **asked)
         except ClientError as error:  # another process was faster
-            if _code(error) != "BucketAlreadyOwnedByYou":
+            if code(error) != "BucketAlreadyOwnedByYou":
                 raise
 
     def reachable(self) -> bool:
         """Whether the bucket answers now."""
         try:
-            with _saying(self.bucket_name):
+            with saying(self.bucket_name):
                 self._client.head_bucket(Bucket=self.bucket_name)
         except StorageError:
             return False
@@ -122,7 +93,7 @@ class Storage:
         metadata: ASCII only, 2 KiB in all.
         """
         extra = {"ContentType": media_type, "Metadata": dict(metadata or {})}
-        with _saying(key):
+        with saying(key):
             if isinstance(body, Path):  # in parts, if it is large
                 self._client.upload_file(str(body), self.bucket_name, self._at(key), extra)
             else:
@@ -135,7 +106,7 @@ class Storage:
 
         max_bytes: a larger object is not read: StorageError, not transient.
         """
-        with _saying(key):
+        with saying(key):
             answer = self._client.get_object(Bucket=self.bucket_name, Key=self._at(key))
             with contextlib.closing(answer["Body"]) as body:
                 if max_bytes is not None and answer["ContentLength"] > max_bytes:
@@ -146,7 +117,7 @@ class Storage:
 
     def download(self, key: str, path: Path) -> Path:
         """Write an object to the file ``path``, whole or not at all; gives ``path``."""
-        with _saying(key):
+        with saying(key):
             self._client.download_file(self.bucket_name, self._at(key), str(path))
         return path
 
@@ -160,7 +131,7 @@ class Storage:
 
     def head(self, key: str) -> Stored:
         """What is known of an object."""
-        with _saying(key):
+        with saying(key):
             found = self._client.head_object(Bucket=self.bucket_name, Key=self._at(key))
         return Stored(
             key,
@@ -173,7 +144,7 @@ class Storage:
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object inside the bucket, with media type and metadata (up to 5 GiB)."""
-        with _saying(source):
+        with saying(source):
             self._client.copy_object(
                 Bucket=self.bucket_name,
                 Key=self._at(target),
@@ -182,7 +153,7 @@ class Storage:
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens if it is not there."""
-        with _saying(key):
+        with saying(key):
             self._client.delete_object(Bucket=self.bucket_name, Key=self._at(key))
 
     def delete_prefix(self, prefix: str) -> int:
@@ -196,7 +167,7 @@ class Storage:
         keys = [stored.key for stored in self.list(prefix)]
         for first in range(0, len(keys), 1000):  # S3 takes 1000 at once
             some = [{"Key": self._at(key)} for key in keys[first : first + 1000]]
-            with _saying(prefix):
+            with saying(prefix):
                 answer = self._client.delete_objects(
                     Bucket=self.bucket_name, Delete={"Objects": some, "Quiet": True}
                 )
@@ -212,15 +183,33 @@ class Storage:
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket_name, Prefix=self._at(prefix)
         )
-        with _saying(prefix):
+        with saying(prefix):
             for page in pages:
                 for entry in page.get("Contents", ()):
-                    yield Stored(
-                        entry["Key"].removeprefix(self._prefix),
-                        entry["Size"],
-                        entry["LastModified"].timestamp(),
-                        entry["ETag"].strip('"'),
-                    )
+                    yield self._stored(entry)
+
+    def _stored(self, entry: Mapping[str, Any]) -> Stored:
+        """An entry of a listing."""
+        return Stored(
+            entry["Key"].removeprefix(self._prefix),
+            entry["Size"],
+            entry["LastModified"].timestamp(),
+            entry["ETag"].strip('"'),
+        )
+
+    def page(self, prefix: str, after: str, limit: int) -> Sequence[Stored]:
+        """The first objects whose key begins with ``prefix`` and comes after ``after``, by key.
+
+        after: a key, or empty; limit: how many, at most 1000. As many as that if there are.
+        """
+        with saying(prefix):
+            found = self._client.list_objects_v2(
+                Bucket=self.bucket_name,
+                Prefix=self._at(prefix),
+                StartAfter=self._at(after) if after else "",
+                MaxKeys=limit,
+            )
+        return [self._stored(entry) for entry in found.get("Contents", ())]
 
     def presign_get(
         self, key: str, filename: str | None = None, media_type: str | None = None
@@ -238,7 +227,7 @@ class Storage:
             asked["ResponseContentDisposition"] = f'attachment; filename="{safe}"'
         if media_type is not None:
             asked["ResponseContentType"] = media_type
-        with _saying(key):
+        with saying(key):
             return self._public.generate_presigned_url(
                 "get_object", Params=asked, ExpiresIn=self.settings.presign_seconds
             )
@@ -250,7 +239,7 @@ class Storage:
         policy does not name (``acl``, ``success_action_redirect``; no object becomes public by
         them). So write what was uploaded anew once it is checked, rather than copying it.
         """
-        with _saying(key):
+        with saying(key):
             form = self._public.generate_presigned_post(
                 self.bucket_name,
                 self._at(key),
@@ -265,53 +254,3 @@ class Storage:
 
     def _at(self, key: str) -> str:
         return self._prefix + key
-
-
-def _client(settings: Settings, endpoint: str | None) -> Any:
-    secret = settings.s3_secret_key
-    return boto3.session.Session().client(  # the default session is not safe across threads
-        "s3",
-        endpoint_url=endpoint,
-        region_name=settings.s3_region,
-        aws_access_key_id=settings.s3_access_key,
-        aws_secret_access_key=secret.get_secret_value() if secret else None,
-        config=Config(
-            signature_version="s3v4",
-            connect_timeout=3,
-            read_timeout=30,
-            max_pool_connections=64,
-            retries={"mode": "standard", "total_max_attempts": 4},
-            s3={"addressing_style": "path" if endpoint else "auto"},
-            # Many S3 services know no checksums in trailers; TCP and the ETag have theirs.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-@contextlib.contextmanager
-def _saying(key: str) -> Iterator[None]:
-    """Turn what boto3 raises into StorageError that names ``key``."""
-    try:
-        yield
-    except ClientError as error:
-        raise _storage_error(key, error) from error
-    except (BotoCoreError, Boto3Error) as error:
-        cause = error.__context__
-        if isinstance(cause, ClientError):  # the transfer manager wraps what it met
-            raise _storage_error(key, cause) from error
-        transient = isinstance(error, _BROKEN)
-        raise StorageError(f"{key}: {type(error).__name__}", transient=transient) from error
-
-
-def _storage_error(key: str, error: ClientError) -> StorageError:
-    code = _code(error)
-    if code in _MISSING:
-        return MissingObject(key)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    again = status >= 500 or status == 429 or code in _AGAIN or "Throttl" in code
-    return StorageError(f"{key}: S3 answers {code or status}", transient=again)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from redis import Redis
 
+    from customedit.platform.keys_of import Folder
     from customedit.platform.records import JobKind
     from customedit.platform.redis import Scripts
     from customedit.platform.settings import Settings
@@ -104,6 +106,30 @@ class Upkeep:
             together.srem(self._key("doomed"), folder)
             together.execute()
 
+    def life(self) -> str:
+        """The name of this life of Redis; empty if Redis does not say.
+
+        Another one begins whenever it may have forgotten something: it was started anew, a replica
+        took over, keys were evicted, the namespace was emptied. What was written to the bucket
+        under this life and has no record now never had one.
+        """
+        return str(self._run("life", fresh=secrets.token_hex(8)))
+
+    def owned(self, folder: Folder) -> bool:
+        """Whether a record of a job, a concept or an image says that the folder is its own."""
+        owner, field, says = _owner(folder)
+        return bool(self.client.hget(self._key(*owner), field) == says)
+
+    def disown(self, folder: Folder, life: str | None = None) -> bool:
+        """Marks a folder for the sweeper unless a record owns it; says whether it did.
+
+        Nothing can be submitted into it from then on. life: only if Redis lives this life still.
+        """
+        owner, field, says = _owner(folder)
+        return bool(
+            self._run("disown", owner=owner, field=field, says=says, prefix=folder.path, life=life)
+        )
+
     def expect_upload(self, tenant: str, upload_id: str) -> None:
         """A form was given out: what is sent with it and never completed is to be removed."""
         until = self.now() + self.settings.presign_seconds + UPLOAD_GRACE_S
@@ -119,3 +145,10 @@ class Upkeep:
             self._key("uploads"), "-inf", self.now(), byscore=True, offset=0, num=limit
         )
         return [tuple(name.split("/", 1)) for name in found]
+
+
+def _owner(folder: Folder) -> tuple[list[str], str, str]:
+    """The parts of the key of its record, and what that record says under which field."""
+    if folder.kind == "image":  # an image owns one of its folders: that of the upload it is of
+        return ["image", folder.tenant, folder.id], "prefix", folder.path
+    return [folder.kind, folder.id], "tenant", folder.tenant

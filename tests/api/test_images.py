@@ -29,8 +29,9 @@ def test_the_same_file_twice_is_one_image(anna: httpx.Client, storage: Storage) 
     assert first.json()["media_type"] == "image/png"
     assert first.headers["location"] == f"/v1/images/{ids.of_image(data)}"
     assert httpx.get(first.json()["url"]).content == data
-    assert storage.get(f"tenants/anna/images/{ids.of_image(data)}") == data
-    assert storage.exists(f"tenants/anna/images/{ids.of_image(data)}.json")
+    folder = f"tenants/anna/images/{ids.of_image(data)}/"
+    assert sorted(key.rpartition("/")[2] for key in files(storage)) == ["image.json", "picture"]
+    assert all(key.startswith(folder) for key in files(storage))
 
 
 def test_deleted_means_gone(anna: httpx.Client, storage: Storage) -> None:

@@ -80,7 +80,7 @@ def test_recover_puts_a_wiped_redis_back(
     assert (done["keys"], done["queued"], done["unreadable"]) == (1, 1, [])
     assert jobs.peek(record.id) is not None
     assert ApiKeys(redis_client, settings).verify(key) is not None
-    storage.put(f"tenants/acme/images/{ids.of_image(b'')}.json", b"{")
+    storage.put(f"tenants/acme/images/{ids.of_image(b'')}/1/image.json", b"{")
     result = run("recover")
     assert result.exit_code == 1 and "unreadable" in result.stdout
 

@@ -73,11 +73,11 @@ def training(job: Make) -> Callable[..., tuple[JobRecord, ConceptRecord]]:
 def picture() -> Callable[..., ImageRecord]:
     """Makes a record of an image of ``data``."""
 
-    def make(data: bytes, tenant: str = "acme", at: float = 1.0) -> ImageRecord:
+    def make(data: bytes, tenant: str = "acme", at: float = 1.0, stamp: str = "1") -> ImageRecord:
         name = ids.of_image(data)
         return ImageRecord(
             id=name, tenant=tenant, media_type="image/png", bytes=len(data), width=8, height=8,
-            key=keys_of.image(tenant, name), created_at=at,
+            key=keys_of.image(tenant, name, stamp, keys_of.PICTURE), created_at=at,
         )  # fmt: skip
 
     return make

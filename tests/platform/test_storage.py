@@ -358,12 +358,13 @@ def test_expired_forms_are_refused(storage: Storage, settings: Settings) -> None
 def test_no_name_climbs_out_of_its_tenant(name: str) -> None:
     for key in (
         lambda: keys_of.tenant(name),
-        lambda: keys_of.image("a", name),
+        lambda: keys_of.image("a", name, "1"),
+        lambda: keys_of.image("a", "img_1", name),
         lambda: keys_of.job("a", name),
         lambda: keys_of.concept("a", name, "weights.safetensors"),
         lambda: keys_of.attempt(name, "job_1", 1, "result.json"),
         lambda: keys_of.upload("a", name),
-        lambda: keys_of.inversion("a", name),
+        lambda: keys_of.inversion("a", name, "1"),
         lambda: keys_of.api_key(name),
     ):
         with pytest.raises(ValueError, match="cannot be part of a key"):
@@ -373,9 +374,33 @@ def test_no_name_climbs_out_of_its_tenant(name: str) -> None:
 def test_all_that_a_tenant_has_is_in_one_folder() -> None:
     folder = "tenants/acme/"
     assert keys_of.tenant("acme") == folder
-    assert keys_of.image_record("acme", "img_1") == f"{folder}images/img_1.json"
+    assert keys_of.image("acme", "img_1", "9", "picture") == f"{folder}images/img_1/9/picture"
+    assert keys_of.inversion("acme", "img_1") == f"{folder}inversions/img_1/"
+    assert keys_of.given("acme", "job_1") == f"{folder}jobs/job_1/given"
     assert keys_of.job("acme", "job_1", "request.json") == f"{folder}jobs/job_1/request.json"
     assert keys_of.attempt("acme", "job_1", 2, "0.png") == f"{folder}jobs/job_1/attempts/2/0.png"
     assert keys_of.attempts("acme", "job_1") == f"{folder}jobs/job_1/attempts/"
     assert keys_of.checkpoint("acme", "job_1", "9.pt") == f"{folder}jobs/job_1/checkpoints/9.pt"
     assert keys_of.concept("acme", "con_1") == f"{folder}concepts/con_1/"
+
+
+@pytest.mark.parametrize(
+    ("key", "owner"),
+    [
+        ("jobs/job_1/attempts/1/0.png", ("jobs/job_1/", "job", "job_1")),
+        ("concepts/con_1/concept.json", ("concepts/con_1/", "concept", "con_1")),
+        (
+            f"images/img_{'0' * 64}/9/picture",
+            (f"images/img_{'0' * 64}/9/", "image", f"img_{'0' * 64}"),
+        ),
+        ("uploads/upl_1", None),
+        ("inversions/img_1/2.safetensors", None),
+        ("webhook-secret.json", None),
+    ],
+)
+def test_folders_tell_who_owns_them(key: str, owner: tuple[str, str, str] | None) -> None:
+    found = keys_of.folder_of(f"tenants/acme/{key}")
+    if owner is None:
+        assert found is None
+    else:
+        assert found == keys_of.Folder(f"tenants/acme/{owner[0]}", "acme", *owner[1:])

@@ -60,7 +60,7 @@ class Bench:
         """Upload a picture; gives its id."""
         data = path.read_bytes()
         image_id = ids.of_image(data)
-        key = keys_of.image(self.tenant, image_id)
+        key = keys_of.image(self.tenant, image_id, "1", keys_of.PICTURE)
         self.storage.put(key, data, "image/png")
         record = ImageRecord(
             id=image_id, tenant=self.tenant, media_type="image/png", bytes=len(data),

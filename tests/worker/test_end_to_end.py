@@ -19,7 +19,7 @@ from customedit.platform import ids, keys_of
 from customedit.platform.records import ConceptOutcome, EditOutcome
 from customedit.platform.settings import Settings
 
-from .bench import LOOK, ROOT, SOURCE, Bench, Process, Workers, free_port
+from .bench import LOOK, ROOT, SOURCE, Bench, Process, Workers, free_port, until
 
 LEARN: dict[str, Any] = {
     "steps": 20, "rate": 5e-4, "crops": 3, "class_images": 2, "class_steps": 4, "preview_every": 10,
@@ -99,7 +99,7 @@ def test_a_look_is_learned_and_painted(bench: Bench, process: Process) -> None:
 def test_what_cannot_be_used_fails_in_words(bench: Bench, workers: Workers) -> None:
     lost = bench.image(LOOK.images[4])  # which the training does not need
     gone = bench.edit(image=lost)
-    bench.storage.delete(keys_of.image(bench.tenant, lost))
+    bench.storage.delete(keys_of.image(bench.tenant, lost, "1", keys_of.PICTURE))
     workers.start(job_timeout_seconds=8).ready()
     diverging = bench.customize(steps=3, rate=1.0, class_images=0, crops=1, batch=1, prior_weight=0)
     asked = {
@@ -151,12 +151,12 @@ def test_a_concept_goes_out_and_comes_in_again(
             for path in save_diffusers(made, tmp_path / "out", layers=base.layers):
                 archive.write(path, f"folder/{path.name}")
         data = stream.getvalue()
-    upload = ids.new("upl")
-    bench.storage.put(keys_of.upload(bench.tenant, upload), data)
     concept = ConceptRecord(
         id=ids.new("con"), tenant=bench.tenant, job=ids.new("job"), token="<new>", created_at=0
     )
-    request = {"file": upload, "bytes": len(data), "token": "<new>", "noun": "cup"}
+    given = keys_of.given(bench.tenant, concept.job)
+    bench.storage.put(given, data)
+    request = {"file": given, "bytes": len(data), "token": "<new>", "noun": "cup"}
     job_id = bench.submit("import", request, concept)
     workers.start().ready()
     outcome = ConceptOutcome.model_validate(bench.succeeded(job_id))
@@ -165,3 +165,4 @@ def test_a_concept_goes_out_and_comes_in_again(
     back = Concept.load(tmp_path / "back")
     assert torch.equal(back.keys[layer], made.keys[layer])
     assert torch.equal(back.tokens["<new>"].flatten(), made.tokens["<old>"])
+    until(lambda: not bench.storage.exists(given), "the file that was given gone")

@@ -12,6 +12,7 @@
 --   <ns>:uses:<tenant>:<id>       set: unfinished jobs that need this image or concept
 --   <ns>:events:<id>              stream
 --   <ns>:doomed, <ns>:gone        folders whose owner is deleted: set (to sweep), sorted set (when swept)
+--   <ns>:life                     hash: of which life of Redis the front ends' files speak
 --   <ns>:outbox, <ns>:hook:<id>   webhooks to deliver: sorted set (when), hash (what)
 local ns = ARGV[1]
 local given = cjson.decode(ARGV[2])
@@ -41,6 +42,21 @@ end
 local function deleted(prefix)
   return redis.call('SISMEMBER', key('doomed'), prefix) == 1
     or redis.call('ZSCORE', key('gone'), prefix) ~= false
+end
+
+-- What changes whenever Redis may have forgotten something: it was started anew, another took over,
+-- or it made room. nil: it does not say.
+local function told()
+  local found = {}
+  for section, name in pairs({server = 'run_id', replication = 'master_replid',
+    stats = 'evicted_keys'}) do
+    local info = redis.pcall('INFO', section)
+    local value = type(info) == 'string' and string.match(info, name .. ':(%w+)')
+    if not value then return nil end
+    found[#found + 1] = name .. '=' .. value
+  end
+  table.sort(found)
+  return table.concat(found, ' ')
 end
 
 local function whole(id) return redis.call('HGETALL', key('job', id)) end

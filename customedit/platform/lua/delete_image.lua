@@ -1,9 +1,11 @@
--- Removes an image's record; answers 0: none, 1: done, or the unfinished jobs that need it.
+-- Removes an image's record and dooms its folders. Answers 'deleted' and the folders, none for an
+-- image that is not there, or 'in-use' and the unfinished jobs that need it.
 local k = key('image', given.tenant, given.id)
-local place = redis.call('HGET', k, 'place')
-if not place then return 0 end
+local found = redis.call('HMGET', k, 'place', 'prefix')
+if not found[1] then return {'deleted'} end
 local users = redis.call('SMEMBERS', key('uses', given.tenant, given.id))
-if #users > 0 then return users end
+if #users > 0 then return {'in-use', users} end
 redis.call('DEL', k)
-redis.call('ZREM', key('images', given.tenant), place)
-return 1
+redis.call('ZREM', key('images', given.tenant), found[1])
+redis.call('SADD', key('doomed'), found[2], given.inversions)
+return {'deleted', found[2], given.inversions}

@@ -1,8 +1,10 @@
 -- Makes a job: record, indexes, idempotency entry and concept record, or nothing of it.
--- A second call with the same id changes nothing and answers like the first.
+-- A second call with the same id changes nothing and answers like the first; one that comes after
+-- the job was deleted or taken back makes it no more.
 local idem = given.idem and key('idem', given.tenant, given.idem.key)
 
 if redis.call('EXISTS', key('job', given.id)) == 0 then
+  if deleted(given.prefix) then return {'gone'} end
   if idem then
     local entry = redis.call('HMGET', idem, 'fingerprint', 'token', 'job')
     if entry[1] then

@@ -1,0 +1,103 @@
+"""What a front end left in the bucket that died before Redis heard of it: found, and removed.
+
+A request without a record may be a job that Redis lost, so nothing is removed unless it is certain:
+each file of the folder says that a front end wrote it under the very life of Redis that goes on
+(``Upkeep.life``), it is old enough, and a script finds no record in the same moment in which it
+gives the folder to the sweeper. What is in doubt stays, and ``recover`` makes a job of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from customedit.platform import keys_of
+from customedit.platform.journal import LIFE
+from customedit.platform.storage import StorageError
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from customedit.platform.jobs import Jobs
+    from customedit.platform.keys_of import Folder
+    from customedit.platform.settings import Settings
+    from customedit.platform.storage import Storage, Stored
+
+AGE_S: Final = 3600.0
+"""How old the files of a folder must be: no front end is at it any more."""
+
+REST_S: Final = 3600.0
+"""From the end of the bucket until the next look at its beginning."""
+
+PAGE: Final = 1000
+"""Files that one look lists; S3 gives no more at once."""
+
+FEW: Final = 5
+"""Files that a front end writes into one folder, at most: where there are more, others wrote."""
+
+_log = logging.getLogger(__name__)
+
+
+class Orphans:
+    """Looks through the bucket page by page; where it is stands in Redis, as ``<ns>:orphans``."""
+
+    def __init__(
+        self,
+        client: Redis,
+        settings: Settings,
+        storage: Storage,
+        jobs: Jobs,
+        *,
+        age_s: float = AGE_S,
+        page: int = PAGE,
+    ) -> None:
+        self._client, self._storage, self._jobs = client, storage, jobs
+        self._age_s, self._page = age_s, page
+        self._place = f"{settings.namespace}:orphans"
+
+    def look(self) -> int:
+        """Looks at the next page; gives how many folders the sweeper is to remove.
+
+        Raises StorageError and ``redis.exceptions.RedisError``.
+        """
+        place: Any = self._client.hgetall(self._place)
+        now, life = self._jobs.now(), self._jobs.life()
+        if not life or now < float(place.get("not_before", 0)):
+            return 0
+        after = place.get("after", "")
+        found = self._storage.page(keys_of.TENANTS, after, self._page)
+        done = sum(self._doom(folder, now, life) for folder in self._ownerless(found, now))
+        more = len(found) == self._page
+        self._client.hset(
+            self._place,
+            mapping={
+                "after": found[-1].key if more else "",
+                "not_before": f"{0 if more else now + REST_S:.3f}",
+            },
+        )
+        return done
+
+    def _ownerless(self, found: Sequence[Stored], now: float) -> list[Folder]:
+        """The folders of old files that Redis has no record for, as it seems."""
+        old = [stored.key for stored in found if self._is_old(stored, now)]
+        folders = dict.fromkeys(f for key in old if (f := keys_of.folder_of(key)) is not None)
+        return [folder for folder in folders if not self._jobs.owned(folder)]
+
+    def _is_old(self, stored: Stored, now: float) -> bool:
+        return stored.modified <= now - self._age_s
+
+    def _doom(self, folder: Folder, now: float, life: str) -> bool:
+        try:
+            return self._is_certain(folder, now, life) and self._jobs.disown(folder, life)
+        except StorageError as error:  # such as a file that went meanwhile: it is in doubt
+            _log.warning("%s is left where it is: %s", folder.path, error)
+            return False
+
+    def _is_certain(self, folder: Folder, now: float, life: str) -> bool:
+        files = list(islice(self._storage.list(folder.path), FEW + 1))
+        return len(files) <= FEW and all(
+            self._is_old(stored, now) and self._storage.head(stored.key).metadata.get(LIFE) == life
+            for stored in files
+        )
