@@ -51,8 +51,9 @@ _log = logging.getLogger(__name__)
 class Desk:
     """Runs the jobs of one worker. name: of the worker, as records show it; bell: rings (id, kind).
 
-    Trainings take at most half of the slots, so that an edit always finds one; those that found
-    none wait here and are taken up by the first training slot that is free.
+    Trainings take at most half of the slots, so that an edit always finds one (``Settings`` has at
+    least two where a worker takes both); those that found none wait here and are taken up by the
+    first training slot that is free.
     """
 
     def __init__(self, runtime: Runtime, name: str, bell: Callable[[str, str], None]) -> None:
@@ -61,7 +62,7 @@ class Desk:
         self._lock = threading.Lock()
         self._training = 0
         self._most_trainings = max(1, runtime.settings.worker_concurrency // 2)
-        self._waiting: deque[str] = deque(maxlen=1000)
+        self._waiting: deque[tuple[str, str]] = deque(maxlen=1000)  # id, kind
         self._draining = threading.Event()
         self._closed = threading.Event()
         self._pulse = threading.Thread(target=self._beat, name="pulse", daemon=True)
@@ -78,31 +79,35 @@ class Desk:
             return False
         if kind == "edit":
             self._take(job_id)
-        elif self._training_slot(job_id):
+        elif self._training_slot(job_id, kind):
             self._train(job_id)
         return True
 
     def _train(self, job_id: str) -> None:
-        try:
-            self._take(job_id)
-            while (more := self._next_waiting()) is not None:
-                self._take(more)
-        finally:
-            with self._lock:
-                self._training -= 1
+        more: str | None = job_id
+        while more is not None:
+            self._take(more)
+            more = self._next_waiting()
 
-    def _training_slot(self, job_id: str) -> bool:
+    def _training_slot(self, job_id: str, kind: str) -> bool:
         with self._lock:
             if self._training < self._most_trainings:
                 self._training += 1
                 return True
-            if job_id not in self._waiting:
-                self._waiting.append(job_id)
+            if (job_id, kind) not in self._waiting:
+                self._waiting.append((job_id, kind))
             return False
 
     def _next_waiting(self) -> str | None:
+        """Who may have the slot next; None: nobody waits, and the slot is given back.
+
+        Both under one lock: whoever came in between would wait for a slot that nobody holds.
+        """
         with self._lock:
-            return self._waiting.popleft() if self._waiting else None
+            if self._waiting and not self._draining.is_set():
+                return self._waiting.popleft()[0]
+            self._training -= 1
+            return None
 
     def _take(self, job_id: str) -> None:
         if self._draining.is_set():
@@ -219,6 +224,7 @@ class Desk:
     # the pulse
 
     def _beat(self) -> None:
+        """Until ``close``: without its pulse a worker would lose all that it works at."""
         last: dict[str, float] = {}
         quiet = min(QUIET_S, self.runtime.settings.heartbeat_seconds)
         while not self._closed.wait(PULSE_S):
@@ -228,7 +234,10 @@ class Desk:
                 now = time.monotonic()
                 if now - last[work.id] >= (NEWS_S if work.has_news else quiet):
                     last[work.id] = now
-                    self._tell(work)
+                    try:
+                        self._tell(work)
+                    except Exception:
+                        _log.exception("no heartbeat of %s", work.id)
 
     def _tell(self, work: Work) -> None:
         news: JobProgress | None = work.news()
@@ -253,8 +262,18 @@ class Desk:
     # the end
 
     def drain(self, seconds: float) -> None:
-        """Take no more; let those under way go on for ``seconds``, then hand them back."""
+        """Take no more; let those under way go on for ``seconds``, then hand them back.
+
+        For trainings that wait here another worker is rung.
+        """
         self._draining.set()
+        with self._lock:
+            waiting, self._waiting = self._waiting, deque()
+        for job_id, kind in waiting:
+            try:
+                self._bell(job_id, kind)
+            except Exception as error:  # the reconciler rings again
+                _log.warning("job %s: no bell for another worker: %s", job_id, error)
         self.finish(seconds)
         for work in self._works():
             work.stop("drain")
