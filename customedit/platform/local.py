@@ -13,10 +13,8 @@ does not trust, use servers of one's own by ``CUSTOMEDIT_REDIS_URL`` and ``CUSTO
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
-import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -25,23 +23,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Self
+from typing import Final, Self
 
 from customedit.platform import guard
 from customedit.platform import local_parts as parts
+from customedit.platform.local_folder import LocalFolder
 from customedit.platform.local_parts import LOOPBACK, LocalError
 
 __all__ = ["LOOPBACK", "LocalError", "LocalServers"]
 
-USUAL: Final = {"valkey": 6379, "s3": 8333}
-INNER: Final = (
-    "master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3.grpc",
-)  # fmt: skip
 # Seconds from SIGTERM to SIGKILL. SeaweedFS always waits 15 s for its filer's own subscriptions and
 # does nothing meanwhile; what it has acknowledged is with the system already, and survives.
 GRACE_S: Final = {"valkey": 20.0, "seaweedfs": 1.0}
-# A process that was killed just now may hold its lock a little longer.
-_OWNER_S: Final = 2.0
+LOG_BYTES: Final = 16 * 2**20
+"""How long a log may grow until it is turned over; the one before is kept."""
 
 
 @dataclass
@@ -68,7 +63,8 @@ class LocalServers:
     """Valkey and SeaweedFS with their data in ``folder``; a context manager.
 
     usual_ports: try 6379 and 8333 first; taken or not asked for, free ones are found and kept for
-    the next start. start_s, stop_s: how long starting and stopping may take, in seconds.
+    the next start. start_s, stop_s: how long starting and stopping may take, in seconds;
+    log_bytes: after how much a log is turned over.
     """
 
     def __init__(
@@ -78,14 +74,14 @@ class LocalServers:
         usual_ports: bool = True,
         start_s: float = 60.0,
         stop_s: float = max(GRACE_S.values()) + 5,
+        log_bytes: int = LOG_BYTES,
     ) -> None:
         self.folder = Path(folder).resolve()
         self.usual_ports, self.start_s, self.stop_s = usual_ports, start_s, stop_s
+        self.log_bytes = log_bytes
         self.servers: list[Server] = []
-        self._state: dict[str, dict[str, str]] = {}
-        self._ports: dict[str, int] = {}
+        self._held = LocalFolder(self.folder)
         self._programs = Path(), Path()
-        self._locks: list[IO[str]] = []
         self._callbacks: list[Callable[[str, str], None]] = []
         self._stopping = threading.Event()
 
@@ -100,7 +96,7 @@ class LocalServers:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self._stopping.clear()
-        self._take_locks()
+        self._held.hold(self.stop_s)
         try:
             for last in (False, False, True):
                 try:
@@ -119,7 +115,16 @@ class LocalServers:
         """Stop both, data written; does nothing if they do not run."""
         self._stopping.set()
         self._end_servers()
-        self._release_locks()
+        self._held.release()
+
+    def hurry(self) -> None:
+        """Let a ``stop`` under way kill them at once; safe in a signal handler.
+
+        What they have acknowledged survives: Valkey's is in its file, SeaweedFS's with the system.
+        """
+        for server in self.servers:
+            if server.alive():
+                server.process.send_signal(signal.SIGQUIT)
 
     def restart(self, name: str) -> None:
         """Start ``valkey`` or ``seaweedfs`` again where it was, if it has ended, and wait for it.
@@ -154,7 +159,7 @@ class LocalServers:
     @property
     def ports(self) -> dict[str, int]:
         """The ports: ``valkey`` and ``s3``, and SeaweedFS's inner ones."""
-        return dict(self._ports)
+        return dict(self._held.ports)
 
     def read_environment(self) -> dict[str, str]:
         """``environment()`` of servers that another process has started in this folder.
@@ -164,19 +169,12 @@ class LocalServers:
         """
         if not (self.folder / "local.json").exists():
             raise LocalError(f"{self.folder} holds no local servers; start them first")
-        self._read_state()
-        self._ports = {name: int(port) for name, port in self._state["ports"].items()}
+        self._held.read()
         return self.environment()
 
     def environment(self) -> dict[str, str]:
         """The ``CUSTOMEDIT_*`` variables by which settings find these servers; has secrets."""
-        keys = self._state["secrets"]
-        return {
-            "CUSTOMEDIT_REDIS_URL": f"redis://:{keys['valkey']}@{LOOPBACK}:{self._ports['valkey']}/0",
-            "CUSTOMEDIT_S3_ENDPOINT": f"http://{LOOPBACK}:{self._ports['s3']}",
-            "CUSTOMEDIT_S3_ACCESS_KEY": keys["s3_access"],
-            "CUSTOMEDIT_S3_SECRET_KEY": keys["s3_secret"],
-        }
+        return self._held.environment()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -192,67 +190,16 @@ class LocalServers:
     # Starting
 
     def _start_once(self) -> None:
-        self._read_state()
-        self._choose_ports()
-        self._write_state()
+        self._held.read()
+        self._held.choose_ports(self.usual_ports)
+        self._held.write()
         self._start_valkey()
         self._start_weed()
         self._wait_until_healthy()
 
-    def _take_locks(self) -> None:
-        """Hold the folder. Servers whose owner has died may need a moment to go.
-
-        ``owner`` is locked by this process alone, ``lock`` by the servers, too.
-        """
-        owner, lock = ((self.folder / name).open("a") for name in ("owner", "lock"))
-        self._locks = [owner, lock]
-        asked = time.monotonic()
-        while not (_locked(owner) and _locked(lock)):
-            patience = self.stop_s if _locked(owner) else _OWNER_S
-            if time.monotonic() > asked + patience:
-                self._release_locks()
-                raise LocalError(
-                    f"{self.folder} is in use by another start; stop it or take another folder"
-                )
-            time.sleep(0.05)
-
-    def _release_locks(self) -> None:
-        for lock in self._locks:
-            lock.close()
-        self._locks = []
-
-    def _read_state(self) -> None:
-        path = self.folder / "local.json"
-        self._state = json.loads(path.read_text()) if path.exists() else {}
-        self._state.setdefault(
-            "secrets",
-            {
-                "valkey": secrets.token_urlsafe(32),
-                "s3_access": secrets.token_hex(10).upper(),
-                "s3_secret": secrets.token_urlsafe(32),
-                "inner": secrets.token_urlsafe(32),
-            },
-        )
-
-    def _choose_ports(self) -> None:
-        """Those of the last start where they are free, so that addresses stay the same."""
-        last = {name: int(port) for name, port in self._state.get("ports", {}).items()}
-        usual = USUAL if self.usual_ports else {}
-        self._ports = {}
-        for name in ("valkey", "s3", *INNER):
-            wanted = [p for p in (last.get(name), usual.get(name)) if p is not None]
-            taken = set(self._ports.values())
-            self._ports[name] = next(
-                p for p in parts.candidates(wanted) if p not in taken and parts.free_port(p)
-            )
-
-    def _write_state(self) -> None:
-        self._state["ports"] = {name: str(port) for name, port in self._ports.items()}
-        parts.write_private(self.folder / "local.json", json.dumps(self._state, indent=1))
-
     def _start_valkey(self) -> None:
         program = self._programs[0]
-        port, password = self._ports["valkey"], self._state["secrets"]["valkey"]
+        port, password = self._held.ports["valkey"], self._held.secrets["valkey"]
         config = self.folder / "valkey" / "valkey.conf"
         parts.write_private(config, parts.valkey_config(port, password, config.parent))
         self._spawn(
@@ -262,10 +209,11 @@ class LocalServers:
     def _start_weed(self) -> None:
         program = self._programs[1]
         data = self.folder / "seaweedfs"
-        keys = self._state["secrets"]
+        keys = self._held.secrets
         identities = data / "s3.json"
         parts.write_private(identities, parts.s3_identities(keys["s3_access"], keys["s3_secret"]))
-        options = parts.weed_options(self._ports, data, identities)
+        ports = self._held.ports
+        options = parts.weed_options(ports, data, identities)
         # Its inner HTTP ports take nothing that its own parts did not sign, and show no listings.
         inner = {
             "WEED_JWT_SIGNING_KEY": keys["inner"],
@@ -274,9 +222,7 @@ class LocalServers:
             "WEED_FILER_EXPOSE_DIRECTORY_METADATA_ENABLED": "false",
             "WEED_MASTER_VOLUME_GROWTH_COPY_1": "2",  # volumes made at once, instead of 7
         }
-        self._spawn(
-            "seaweedfs", [str(program), *options], lambda: parts.weed_answers(self._ports), inner
-        )
+        self._spawn("seaweedfs", [str(program), *options], lambda: parts.weed_answers(ports), inner)
 
     def _spawn(
         self,
@@ -287,16 +233,17 @@ class LocalServers:
     ) -> None:
         log = self.folder / "logs" / f"{name}.log"
         if log.exists():
-            log.replace(log.with_suffix(".log.1"))  # the last start's is kept, no more
-        with log.open("wb") as out:
+            log.replace(guard.former(str(log)))  # the last start's is kept, no more
+        how = [str(GRACE_S[name]), str(log), str(self.log_bytes)]
+        with log.open("ab") as out:  # appended to, so that it can be emptied meanwhile
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", guard.__file__, str(GRACE_S[name]), *command],
+                [sys.executable, "-I", "-S", guard.__file__, *how, *command],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder / name,
                 env=os.environ | dict(environment or {}),
-                pass_fds=(self._locks[1].fileno(),),
+                pass_fds=(self._held.lock,),
                 start_new_session=True,
             )
         self.servers.append(Server(name, process, log, healthy))
@@ -333,7 +280,7 @@ class LocalServers:
                 server.process.kill()
                 server.process.wait()
         self.servers = []
-        parts.sweep_sockets(self._ports)
+        parts.sweep_sockets(self._held.ports)
 
     def _watch(self, server: Server) -> None:
         threading.Thread(
@@ -345,15 +292,6 @@ class LocalServers:
         if not self._stopping.is_set():
             for callback in self._callbacks:
                 callback(server.name, server.said())
-
-
-def _locked(file: IO[str]) -> bool:
-    """Lock the file for this process unless another has; says whether it is ours."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 class _PortTaken(LocalError):

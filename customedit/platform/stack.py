@@ -7,7 +7,6 @@ process after a wait that grows, a local server at once, and if that fails every
 
 from __future__ import annotations
 
-import http.client
 import os
 import queue
 import signal
@@ -16,14 +15,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from customedit.platform import guard
-from customedit.platform.local import LOOPBACK, LocalError, LocalServers
+from customedit.platform.local import LOG_BYTES, LOOPBACK, LocalError, LocalServers
+from customedit.platform.part import Part
 from customedit.platform.settings import PREFIX, Settings
 from customedit.platform.storage import Storage
 
@@ -35,58 +36,6 @@ START_S: Final = 180.0
 LONGEST_WAIT_S: Final = 30.0
 STEADY_S: Final = 60.0
 """A process that ran so long is started again at once when it ends."""
-
-
-@dataclass
-class Part:
-    """A process of the service, how to start it and where it tells its health."""
-
-    name: str
-    command: list[str]
-    environment: dict[str, str]
-    log: Path
-    health: tuple[str, int, str]  # host, port, path
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    ended: int = 0  # times in a row, soon after its start
-    again: float | None = None  # when it is started again
-
-    def start(self) -> None:
-        """Start it, its words appended to its log."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                self.command,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches us alone, who end the rest in order
-                preexec_fn=guard.follow_parent,  # and a kill of us leaves nothing running
-            )
-        self.started, self.again = time.monotonic(), None
-
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self.process is not None and self.process.poll() is None
-
-    def ready(self) -> bool:
-        """Whether it says that it is ready."""
-        host, port, path = self.health
-        connection = http.client.HTTPConnection(host, port, timeout=2)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
-    def said(self) -> str:
-        """The last lines of its log."""
-        if not self.log.exists():
-            return ""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])
 
 
 @dataclass
@@ -149,16 +98,27 @@ class Stack:
                 self._raise_up(*self._fallen.get())
             for part in self.parts:
                 self._mend(part)
+                guard.turn_over(str(part.log), LOG_BYTES)
 
     def end(self) -> None:
         """Let ``run`` return; safe in a signal handler and from any thread."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Stop front end and workers, who hand back what they cannot end; then the servers."""
+        """Stop front end and workers, who hand back what they cannot end; then the servers.
+
+        SIGINT or SIGTERM meanwhile ends all at once; what was begun goes on at the next start.
+        """
         self._wake.set()
+        with self._hurried():
+            self._stop()
+
+    def _stop(self) -> None:
         if any(part.alive() for part in self.parts):
-            self.say(f"stopping: jobs end or are handed back, in {self._grace:g} s at the most")
+            self.say(
+                f"stopping: jobs end or are handed back, in {self._grace:g} s at the most; "
+                "Ctrl-C once more: at once"
+            )
         for part in self.parts:
             if part.process is not None and part.alive():
                 part.process.send_signal(signal.SIGTERM)
@@ -175,6 +135,27 @@ class Stack:
         if self.local is not None:
             self.local.stop()
             self.local = None
+
+    @contextmanager
+    def _hurried(self) -> Iterator[None]:
+        """Has SIGINT and SIGTERM kill what is still to be stopped, and not this process instead."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals are the main thread's
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, lambda *_: self._kill()) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _kill(self) -> None:
+        for part in self.parts:
+            if part.process is not None and part.alive():
+                part.process.kill()
+        if self.local is not None:
+            self.local.hurry()
 
     def __enter__(self) -> Self:
         return self.start()

@@ -19,7 +19,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError, ConnectionError
 
-from customedit.platform import local_parts
+from customedit.platform import guard, local_parts
 from customedit.platform.local import LocalError, LocalServers
 from customedit.platform.settings import Settings
 from customedit.platform.storage import Storage, StorageError
@@ -105,6 +105,44 @@ def test_files_are_the_owners_alone(local_servers: LocalServers) -> None:
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     assert (folder / "logs" / "valkey.log").stat().st_size > 0
     assert (folder / "logs" / "seaweedfs.log").stat().st_size > 0
+
+
+def test_a_log_is_turned_over_while_its_server_runs(tmp_path: Path) -> None:
+    """A thousand numbered lines of a server that goes on: the newest stay, in two files."""
+    says = "import time\nfor n in range(1000): print(n, flush=True)\ntime.sleep(3600)"
+    log = tmp_path / "server.log"
+    command = [sys.executable, "-I", "-S", guard.__file__, "1", str(log), "1000"]
+    with log.open("ab") as out:
+        running = subprocess.Popen(
+            [*command, sys.executable, "-c", says], stdin=subprocess.PIPE, stdout=out, cwd=tmp_path
+        )
+    former = tmp_path / "server.log.1"
+
+    def lines() -> list[str]:
+        return (former.read_text() if former.exists() else "").split() + log.read_text().split()
+
+    until(lambda: log.stat().st_size <= 1000 and lines()[-1:] == ["999"], "within bounds")
+    assert 0 < former.stat().st_size <= 1000
+    assert lines()[-100:] == [str(n) for n in range(900, 1000)]
+    assert running.stdin is not None
+    running.stdin.close()
+    running.wait()
+
+
+def test_a_guard_that_is_hurried_kills_at_once(tmp_path: Path) -> None:
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True)"
+    log = tmp_path / "server.log"
+    command = [sys.executable, "-I", "-S", guard.__file__, "3600", str(log), "1000"]
+    with log.open("ab") as out:
+        running = subprocess.Popen(
+            [*command, sys.executable, "-c", f"{deaf}; time.sleep(3600)"],
+            stdin=subprocess.PIPE, stdout=out, cwd=tmp_path,
+        )  # fmt: skip
+    until(lambda: "deaf" in log.read_text(), "it hears nothing")
+    assert running.stdin is not None
+    running.stdin.close()
+    running.send_signal(signal.SIGQUIT)
+    assert running.wait(60) == 128 + signal.SIGKILL
 
 
 def test_valkey_keeps_what_it_is_told(local_servers: LocalServers) -> None:

@@ -18,6 +18,7 @@ from customedit.client import CustomEdit
 from customedit.errors import InputError
 from customedit.mini import samples
 from customedit.platform.local import LocalError
+from customedit.platform.part import Part
 from customedit.platform.stack import Stack
 
 
@@ -113,6 +114,45 @@ def test_nothing_outlives_a_serve_that_is_killed(own: None, tmp_path: Path) -> N
     serving.kill()
     serving.wait()
     until(lambda: not mine(data))
+
+
+def test_a_second_interrupt_ends_all_at_once(own: None, lines: list[str], tmp_path: Path) -> None:
+    """What would take an hour, since its worker hears no SIGTERM."""
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True)"
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with Stack(tmp_path, port=0, workers=0, say=lines.append) as stack:
+        log = tmp_path / "logs" / "worker.log"
+        command = [sys.executable, "-c", f"{deaf}; time.sleep(3600)", str(tmp_path)]
+        worker = Part("worker", command, dict(os.environ), log, ("127.0.0.1", 1, "/"))
+        worker.start()
+        stack.parts.append(worker)
+        stack._grace = 3600
+        until(lambda: log.exists() and "deaf" in log.read_text())
+
+        def impatient() -> None:
+            until(lambda: any("Ctrl-C once more: at once" in line for line in lines))
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=impatient).start()
+    until(lambda: not mine(tmp_path), 10)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_logs_of_parts_are_turned_over_while_they_run(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("customedit.platform.stack.LOG_BYTES", 1000)
+    watching = threading.Thread(target=stack.run)
+    log = stack.parts[0].log
+    with log.open("ab") as out:
+        out.write(b"x" * 5000)
+    watching.start()
+    try:
+        until(lambda: log.stat().st_size <= 1000)
+        assert log.with_name(f"{log.name}.1").stat().st_size == 1000
+    finally:
+        stack.end()
+        watching.join()
 
 
 def mine(folder: Path) -> list[str]:
