@@ -1,61 +1,24 @@
-"""Every setting of the service: one class, read from ``CUSTOMEDIT_*`` variables.
-
-``python -m customedit.platform.settings`` writes ``docs/settings.md`` to standard output.
-"""
+"""Every setting of the service: one class, read from ``CUSTOMEDIT_*`` variables."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
-import sys
 import tempfile
-import types
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, Union, get_args, get_origin
-from urllib.parse import urlsplit
+from typing import Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from customedit.errors import InputError
+from customedit.platform.settings_values import Origins, RedisAddress, WebAddress
 
 PREFIX: Final = "CUSTOMEDIT_"
 MIB: Final = 2**20
 _NOT_OURS: Final = {"CUSTOMEDIT_CACHE"}  # the command line's
 
 _log = logging.getLogger(__name__)
-
-
-def _url(*schemes: str) -> AfterValidator:
-    def check(value: str | None) -> str | None:
-        if value is not None:
-            parts = urlsplit(value)
-            if parts.scheme not in schemes or not (parts.hostname or parts.path):
-                raise ValueError(f"is no address; it starts with {' or '.join(schemes)}")
-        return value
-
-    return AfterValidator(check)
-
-
-WebAddress = Annotated[str | None, _url("http", "https")]
-
-_HOST: Final = r"([a-z0-9.-]+|\[[0-9a-f:]+\])"
-_ORIGIN: Final = re.compile(rf"(http://{_HOST}(?!:80$)|https://{_HOST}(?!:443$))(:[0-9]{{1,5}})?")
-
-
-def _origins(value: str) -> str:
-    """Origins as browsers send them in ``Origin``: they are compared letter by letter."""
-    for number, origin in enumerate(value.split(",") if value else [], 1):
-        if origin.strip() == "*":
-            raise ValueError("* is refused, it would let every page in; name each origin")
-        if not _ORIGIN.fullmatch(origin):
-            raise ValueError(
-                f"entry {number} is no origin as browsers send it: https://host or "
-                "https://host:port in small letters, no path, no usual port, no spaces"
-            )
-    return value
 
 
 class Settings(BaseSettings):
@@ -69,7 +32,7 @@ class Settings(BaseSettings):
     )
 
     # Redis
-    redis_url: Annotated[str, _url("redis", "rediss", "unix")] = Field(
+    redis_url: RedisAddress = Field(
         default="redis://127.0.0.1:6379/0",
         repr=False,
         description="Where Redis or Valkey is; may hold a user and a password.",
@@ -134,7 +97,7 @@ class Settings(BaseSettings):
     queue_limit_per_tenant: int = Field(
         default=100, ge=1, le=100_000, description="Jobs of a tenant that may be queued or running."
     )
-    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+    cors_origins: Origins = Field(
         default="",
         description="Origins whose pages may use the API, exact, with commas between; never `*`.",
     )
@@ -285,6 +248,12 @@ class Settings(BaseSettings):
             if self.s3_access_key is None:
                 given, missing = missing, given
             raise ValueError(f"{missing}: is missing; {given} is of no use without")
+        kinds = set(self.worker_queues.split(","))
+        if self.worker_concurrency < 2 and "edit" in kinds and len(kinds) > 1:
+            raise ValueError(
+                "worker_concurrency: 1 lets a training keep all edits waiting; set 2 or more, or "
+                f"give edits a worker of their own by {PREFIX}WORKER_QUEUES"
+            )
         return self
 
     @classmethod
@@ -311,68 +280,3 @@ def unknown_variables() -> list[str]:
     """``CUSTOMEDIT_*`` variables of the environment that are no setting: most often misspelled."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | _NOT_OURS
     return sorted(n for n in os.environ if n.startswith(PREFIX) and n not in known)
-
-
-def document() -> str:
-    """``docs/settings.md``: a table of all settings with their limits and defaults."""
-    lines = [
-        "# Settings",
-        "",
-        "All settings are environment variables. A value out of its limits stops the process at",
-        "start, with the variable's name. Made by `python -m customedit.platform.settings`.",
-        "",
-        "| variable | what | limits | default |",
-        "|---|---|---|---|",
-    ]
-    for name, field in Settings.model_fields.items():
-        cells = [f"`{PREFIX}{name.upper()}`", field.description or "", _limits(field)]
-        lines.append(f"| {' | '.join([*cells, _default(field)])} |")
-    lines += [
-        "",
-        f"`{PREFIX}HEARTBEAT_SECONDS` is at most half of `{PREFIX}LEASE_SECONDS`. The two keys of",
-        "S3 are given together or not at all. A variable that is set but empty counts as unset.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _default(field: FieldInfo) -> str:
-    value = field.default
-    if field.default_factory is not None or value is None:
-        return "unset"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    return f"`{value}`" if value != "" else "empty"
-
-
-def _limits(field: FieldInfo) -> str:
-    if choices := _choices(field.annotation):
-        return ", ".join(f"`{c}`" for c in choices)
-    found: dict[str, Any] = {}
-    for rule in field.metadata:
-        for name in ("ge", "gt", "le", "lt", "pattern"):
-            if getattr(rule, name, None) is not None:
-                found[name] = getattr(rule, name)
-    parts = []
-    if "ge" in found:
-        parts.append(f"from {found['ge']}")
-    if "gt" in found:
-        parts.append(f"above {found['gt']}")
-    if "le" in found:
-        parts.append(f"to {found['le']}")
-    if "pattern" in found:
-        parts.append("`" + found["pattern"].replace("|", "\\|") + "`")
-    return " ".join(parts)
-
-
-def _choices(annotation: Any) -> tuple[str, ...]:
-    if annotation is bool:
-        return ("true", "false")
-    if get_origin(annotation) is Literal:
-        return tuple(str(c) for c in get_args(annotation))
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next((c for a in get_args(annotation) if (c := _choices(a))), ())
-    return ()
-
-
-if __name__ == "__main__":
-    sys.stdout.write(document())

@@ -11,7 +11,8 @@ import pydantic
 import pytest
 
 from customedit.errors import InputError
-from customedit.platform.settings import PREFIX, Settings, document
+from customedit.platform.settings import PREFIX, Settings
+from customedit.platform.settings_page import document
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -26,7 +27,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_docs_are_what_the_command_writes() -> None:
-    command = [sys.executable, "-m", "customedit.platform.settings"]
+    command = [sys.executable, "-m", "customedit.platform.settings_page"]
     made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert made == document()
     assert DOCS.read_text() == made, f"stale: {' '.join(command[1:])} > docs/settings.md"
@@ -95,6 +96,24 @@ def test_the_keys_of_s3_come_together(
         Settings.of_environment()
     assert caught.value.field == PREFIX + missing
     assert "verysecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("queues", ["edit,customize", "import,edit", "edit,customize,import"])
+def test_one_place_is_too_few_for_trainings_and_edits(
+    monkeypatch: pytest.MonkeyPatch, queues: str
+) -> None:
+    monkeypatch.setenv("CUSTOMEDIT_WORKER_QUEUES", queues)
+    monkeypatch.setenv("CUSTOMEDIT_WORKER_CONCURRENCY", "1")
+    with pytest.raises(InputError, match="2 or more") as caught:
+        Settings.of_environment()
+    assert caught.value.field == "CUSTOMEDIT_WORKER_CONCURRENCY"
+    assert "CUSTOMEDIT_WORKER_QUEUES" in str(caught.value)
+    monkeypatch.setenv("CUSTOMEDIT_WORKER_CONCURRENCY", "2")
+    Settings.of_environment()
+    monkeypatch.setenv("CUSTOMEDIT_WORKER_CONCURRENCY", "1")
+    for alone in ("edit", "customize,import", "edit,edit"):
+        monkeypatch.setenv("CUSTOMEDIT_WORKER_QUEUES", alone)
+        Settings.of_environment()
 
 
 def test_a_bad_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
