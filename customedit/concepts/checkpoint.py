@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from customedit.errors import InputError
+from customedit.files import replacing
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -31,10 +32,8 @@ def save(
         for moment in _MOMENTS:
             tensors[f"{moment}.{name}"] = optimizer.state[leaf][moment].cpu().contiguous()
     note = json.dumps({"step": step, "about": about}, sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file(tensors, part, {"training": note})
-    part.replace(path)
+    with replacing(path) as draft:
+        save_file(tensors, draft, {"training": note})
 
 
 def load(

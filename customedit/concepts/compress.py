@@ -15,7 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from customedit.concepts.concept import Concept, base_weight, check_finite, restore, write
+from customedit.concepts.checks import check_finite
+from customedit.concepts.concept import Concept
+from customedit.concepts.concept_file import write
+from customedit.concepts.low_rank import base_weight, restore
 from customedit.errors import InputError
 
 

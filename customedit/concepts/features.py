@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from customedit.concepts.concept import Concept
-from customedit.concepts.prompts import article
 from customedit.diffusion.base import Base
 from customedit.errors import InputError
+from customedit.words import article
 
 COUNT: Final = 200
 """Captions that stand for everything a merged concept shall leave alone, as the paper takes."""

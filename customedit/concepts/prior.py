@@ -12,6 +12,7 @@ from torch import Tensor
 
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
+from customedit.files import replacing
 
 GUIDANCE: Final = 6.0
 ROWS: Final = 8
@@ -53,8 +54,6 @@ def class_images(
         done.append(x)
     latents = torch.cat(done)
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        save_file({"latents": latents.cpu().contiguous()}, part)
-        part.replace(file)
+        with replacing(file) as draft:
+            save_file({"latents": latents.cpu().contiguous()}, draft)
     return latents

@@ -11,13 +11,9 @@ from dataclasses import dataclass
 
 from customedit.diffusion.text import CONCEPT
 from customedit.errors import InputError
+from customedit.words import article
 
 _WORDS = re.compile(r"[^\W_][\w' -]*")
-
-
-def article(phrase: str) -> str:
-    """``phrase`` with "a" or "an" before it."""
-    return f"{'an' if phrase[:1].lower() in 'aeiou' else 'a'} {phrase}"
 
 
 @dataclass(frozen=True)

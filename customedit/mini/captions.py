@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from customedit.mini.scenes import Scene
+from customedit.words import article
 
 _PREFIXES = ("a photo of ", "a photo of ", "photo of ", "a picture of ", "an image of ", "")
 _WALL = ("by", "by", "against", "in front of")
@@ -17,11 +18,6 @@ _NOUNED = {
     "striped": "stripes", "banded": "bands", "dotted": "dots", "checkered": "checks",
     "zigzag": "zigzags",
 }  # fmt: skip
-
-
-def article(phrase: str) -> str:
-    """``phrase`` with "a" or "an" before it."""
-    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def thing(scene: Scene, form: int, *, colour: bool = True, material: bool = True) -> str:

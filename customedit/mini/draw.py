@@ -16,7 +16,7 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from customedit import mini
+from customedit import grids, mini
 from customedit.mini.vocabulary import unknown_words
 
 if TYPE_CHECKING:  # they take seconds to import: not before there is something to draw
@@ -102,12 +102,8 @@ def draw(
 
 def grid(images: Images) -> Images:
     """Images [n, h, w, 3] in rows of about sqrt(n), on white: [rows h, columns w, 3]."""
-    n, h, w, _ = images.shape
-    columns = math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    sheet = np.full((rows * columns, h, w, 3), 255, np.uint8)
-    sheet[:n] = images
-    return sheet.reshape(rows, columns, h, w, 3).swapaxes(1, 2).reshape(rows * h, columns * w, 3)
+    columns = math.ceil(math.sqrt(len(images)))
+    return np.asarray(grids.tiled([Image.fromarray(image) for image in images], columns))
 
 
 def trouble_with(out: Path, steps: int, guidance: float, count: int, seed: int) -> str | None:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from customedit import grids
+
 Pixels = NDArray[np.uint8]
 
 LINE: Final = 11
@@ -31,13 +33,7 @@ def labelled(image: Pixels, lines: Sequence[str], wrong: Sequence[bool] = ()) ->
 
 def tiled(tiles: Sequence[Pixels], columns: int) -> Image.Image:
     """Tiles of one size in rows of ``columns``, on white."""
-    h, w, _ = tiles[0].shape
-    rows = -(-len(tiles) // columns)
-    sheet = np.full((rows * h, columns * w, 3), 255, np.uint8)
-    for k, tile in enumerate(tiles):
-        top, left = k // columns * h, k % columns * w
-        sheet[top : top + h, left : left + w] = tile
-    return Image.fromarray(sheet)
+    return grids.tiled([Image.fromarray(tile) for tile in tiles], columns)
 
 
 def heated(image: Pixels, heat: NDArray[np.float32], mask: NDArray[np.bool_]) -> Pixels:

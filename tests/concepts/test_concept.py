@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from customedit.concepts.checks import MAX_TOKENS
 from customedit.concepts.compress import compress
-from customedit.concepts.concept import FORMAT, MAX_TOKENS, Concept
+from customedit.concepts.concept import Concept
+from customedit.concepts.concept_file import FORMAT
 from customedit.errors import InputError
 
 LAYERS = {

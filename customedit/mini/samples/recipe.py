@@ -6,9 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
-from customedit.mini.captions import article, thing
+from customedit.mini.captions import thing
 from customedit.mini.scenes import Scene, sample_scene
 from customedit.mini.vocabulary import LOOKS
+from customedit.words import article
 
 FIRST_SEED: Final = 2_000_000
 """Seeds of the sources count from here, those of the looks from 100,000 on; training's stay below
