@@ -160,7 +160,7 @@ def stored_inversion(work: Work, key: str) -> Inversion | None:
         return None
     finally:
         path.unlink(missing_ok=True)
-    return dataclasses.replace(kept, trajectory=kept.trajectory.to(work.runtime.base.device))
+    return kept.to(work.runtime.base.device)
 
 
 def drawn(

@@ -14,7 +14,7 @@ from customedit.concepts.training import Preview, Trained
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
 from customedit.editing.edit import EditResult
-from customedit.editing.portrait import portrait, still
+from customedit.editing.portrait import portrait
 from worker import outputs
 from worker.runtime import EDITS, TRAININGS
 from worker.work import Work
@@ -73,7 +73,7 @@ class Previewer:
         """What ``customize`` takes for ``preview``: has the concept drawn as it is now."""
 
         def preview(trained: Trained) -> None:
-            self.draw(portrait(base, still(trained), prompt, steps), TRAININGS)
+            self.draw(portrait(base, trained.still(), prompt, steps), TRAININGS)
 
         return preview
 

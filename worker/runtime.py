@@ -130,7 +130,7 @@ def best_numbers(device: str) -> torch.dtype:
     """
     if device == "cpu":
         return torch.float32
-    known = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    known = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if known else torch.float16
 
 

@@ -117,10 +117,10 @@ def drawn(base: Base, prompt: str, seed: int) -> Preview:
     """What a training shows of itself: a picture for ``prompt``, drawn in between."""
     from customedit.concepts.training import Trained
     from customedit.diffusion.engine import run
-    from customedit.editing.portrait import portrait, still
+    from customedit.editing.portrait import portrait
 
     def preview(trained: Trained) -> Image.Image:
-        return run(base, portrait(base, still(trained), prompt, seed=seed))
+        return run(base, portrait(base, trained.still(), prompt, seed=seed))
 
     return preview
 

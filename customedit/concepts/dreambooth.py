@@ -21,14 +21,23 @@ from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import Trained, initial_vector, optimise
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
+from customedit.diffusion.loading import fingerprint, key_value_weights
 
 
 def own_copy(base: Base) -> Base:
-    """A base with a UNet of its own; tokenizer, text encoder and autoencoder are shared."""
+    """A base with a UNet of its own, in float32; the other parts are shared.
+
+    Trained in half precision, a weight would stay as it is: one step changes less than its last
+    bit. All that is shared is in place already, so that nothing of ``base`` is moved.
+    """
     parts = dict(base.pipeline.components)
     parts["unet"] = copy.deepcopy(base.unet)
     pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    return Base.wrap(pipeline, f"{base.name}+dreambooth", device=str(base.device), dtype=base.dtype)
+    tuned = Base.wrap(
+        pipeline, f"{base.name}+dreambooth", device=str(base.device), dtype=base.dtype
+    )
+    tuned.unet.float()
+    return tuned
 
 
 def dreambooth(
@@ -61,8 +70,9 @@ def dreambooth(
     about = [dataclasses.asdict(prompts)]
     yield from optimise(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
     tuned.unet.requires_grad_(False)
-    tuned.__dict__.pop("weights", None)  # they were read before training
-    tuned.__dict__.pop("fingerprint", None)
+    tuned.weights = key_value_weights(tuned.unet, tuned.layers)
+    tuned.fingerprint = fingerprint(tuned.layers, tuned.weights)
+    tuned.unet.to(base.dtype)
     concept = Concept(
         {prompts.token: word}, noun=prompts.noun, attribute=prompts.attribute,
         base=tuned.fingerprint, prompts=(prompts.instance(),), images=len(references),

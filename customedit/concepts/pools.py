@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from customedit.concepts.prior import class_images
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
+from customedit.diffusion.devices import send
 from customedit.diffusion.engine import Method, Progress, Turn
 from customedit.errors import InputError
 
@@ -54,6 +57,11 @@ class Pool:
         latents = torch.cat(parts)
         masks = torch.from_numpy(np.stack([c.mask for c in crops])).to(latents.device)
         return cls(latents, masks, tuple(prompts.instance(c.prefix) for c in crops))
+
+    def drawn(self, numbers: NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
+        """The latents [k, C, h, w] and masks [k, h, w] of these pictures."""
+        at = send(torch.from_numpy(numbers), self.latents.device)
+        return self.latents[at], self.masks[at]
 
     @classmethod
     def join(cls, pools: Sequence[Pool]) -> Pool:

@@ -10,6 +10,7 @@ others.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,13 @@ from torch import Tensor
 
 from customedit.concepts import checkpoint
 from customedit.concepts.concept import Concept
+from customedit.concepts.descent import descend
 from customedit.concepts.pools import Pool, Subject, check_subjects, pools
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
+from customedit.concepts.steady import Steady
 from customedit.diffusion.base import Base
+from customedit.diffusion.devices import send
 from customedit.diffusion.engine import Method, Progress, Turn
 from customedit.diffusion.text import TextContext
 from customedit.errors import InputError, TrainingError
@@ -59,9 +63,17 @@ class Trained:
         if settings.way == "custom-diffusion":
             for layer in base.layers:
                 for part, name in ((keys, "to_k"), (values, "to_v")):
-                    weight = base.weights[f"{layer}.{name}.weight"].detach().float().clone()
+                    weight = base.weights[f"{layer}.{name}.weight"].clone()
                     part[layer] = weight.requires_grad_(True)
         return cls(tokens, keys, values)
+
+    def still(self) -> Trained:
+        """A copy that training does not change any more."""
+
+        def copied(part: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {k: v.detach().clone() for k, v in part.items()}
+
+        return Trained(copied(self.tokens), copied(self.keys), copied(self.values))
 
     @property
     def named(self) -> dict[str, Tensor]:
@@ -97,8 +109,8 @@ def trained_text(base: Base, trained: Trained, prompt: str) -> TextContext:
         out = []
         for layer in base.layers:
             weight = own.get(layer, base.weights[f"{layer}.{name}.weight"])
-            rows = states.float() @ weight.float().T
-            out.append(torch.cat([rows[:1].detach(), rows[1:]]).to(base.dtype))
+            rows = states.float() @ weight.T
+            out.append(torch.cat([rows[:1].detach(), rows[1:]]).to(base.unet.dtype))
         return tuple(out)
 
     return TextContext(
@@ -119,8 +131,8 @@ def step_loss(
     pool: Pool,
     prior: Pool | None,
     number: int,
-) -> tuple[Tensor, dict[str, float]]:
-    """The loss of step ``number``: what is drawn depends on the seed and the number alone.
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of step ``number`` and its parts: what is drawn depends on seed and number alone.
 
     Class rows read their words through the concept's weights: that is the drift which prior
     preservation is there to stop.
@@ -130,29 +142,29 @@ def step_loss(
     parts = [(pool, rng.integers(len(pool.texts), size=settings.batch))]
     if prior is not None:
         parts.append((prior, rng.integers(len(prior.texts), size=settings.batch)))
-    words = [part.texts[i] for part, drawn in parts for i in drawn]
+    words = [part.texts[i] for part, numbers in parts for i in numbers]
     texts = {w: trained_text(base, trained, w) for w in dict.fromkeys(words)}
     context = [texts[w] for w in words]
-    latents = torch.cat([part.latents[drawn] for part, drawn in parts])
-    masks = torch.cat([part.masks[drawn] for part, drawn in parts])
+    drawings = [part.drawn(numbers) for part, numbers in parts]
+    latents, masks = (torch.cat(found) for found in zip(*drawings, strict=True))
     rows = len(latents)
     times = torch.from_numpy(rng.integers(len(base.schedule.alphas), size=rows))
-    noise = torch.randn(latents.shape, generator=noise_of).to(latents.device)
+    noise = send(torch.randn(latents.shape, generator=noise_of), base.device)
     noisy = base.schedule.add_noise(latents, noise, times)
     target = base.schedule.target(latents, noise, times)
-    output, _ = base.output(noisy, times.to(base.device), context)
+    output, _ = base.output(noisy, times, context)
     instance = masked_loss(
         output[: settings.batch], target[: settings.batch], masks[: settings.batch]
     )
     loss = settings.instance_weight * instance
-    facts = {"instance": instance.item()}
+    facts = {"instance": instance}
     if prior is not None:
         kept = masked_loss(
             output[settings.batch :], target[settings.batch :], masks[settings.batch :]
         )
         loss = loss + settings.prior_weight * kept
-        facts["prior"] = kept.item()
-    return loss, {"loss": loss.item(), **facts}
+        facts["prior"] = kept
+    return loss, {"loss": loss, **facts}
 
 
 def customize(
@@ -244,20 +256,17 @@ def optimise(
     if resume is not None and resume.exists():
         start = checkpoint.load(resume, leaves, optimizer, about)
     facts: dict[str, float] = {}
+    steady = Steady(base.device)
     for number in range(start, settings.steps):
-        with torch.enable_grad():
-            loss, facts = step_loss(base, trained, settings, pool, prior, number)
+        loss_of = functools.partial(step_loss, base, trained, settings, pool, prior, number)
+        facts = steady(
+            functools.partial(descend, loss_of, optimizer, base.unet.dtype, settings.clip)
+        )
         if not math.isfinite(facts["loss"]):
             raise TrainingError(
                 f"the loss is {facts['loss']} at step {number + 1}; take a rate below "
                 f"{settings.rate:g} and train again"
             )
-        # a token that this step did not draw has a gradient of zero
-        found = torch.autograd.grad(loss, tensors, materialize_grads=True)
-        for leaf, gradient in zip(tensors, found, strict=True):
-            leaf.grad = gradient
-        torch.nn.utils.clip_grad_norm_(tensors, settings.clip)
-        optimizer.step()
         done = number + 1
         if resume is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
             checkpoint.save(resume, leaves, optimizer, done, about)
@@ -282,15 +291,11 @@ def finish(
     facts: dict[str, float],
 ) -> Concept:
     """What was trained, as a concept with its recipe."""
-
-    def still(part: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {k: v.detach().clone() for k, v in part.items()}
-
-    first = subjects[0].prompts
+    first, held = subjects[0].prompts, trained.still()
     return Concept(
-        tokens=still(trained.tokens),
-        keys=still(trained.keys),
-        values=still(trained.values),
+        tokens=held.tokens,
+        keys=held.keys,
+        values=held.values,
         noun=first.noun,
         attribute=first.attribute,
         base=base.fingerprint,

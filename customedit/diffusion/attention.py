@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from customedit.diffusion.devices import send
+
 SELF_POSITIONS = 32 * 32
 """Self-attention maps of at most so many positions are replaced (Prompt-to-Prompt's limit)."""
 
@@ -24,6 +26,9 @@ SELF_POSITIONS = 32 * 32
 @dataclass(frozen=True)
 class AttentionControl:
     """What attention does to the rows of one request; every field has one entry per row.
+
+    On the CPU whatever the base's device: what follows from it is worked out there (``Forward``),
+    so that nothing has to be asked of a GPU in between.
 
     self_source: the row whose self-attention map is used, its own index for no change.
     cross_source: the row whose cross maps are mixed in. mapper [rows, tokens, tokens]: source
@@ -69,16 +74,52 @@ class AttentionControl:
         names = [f.name for f in dataclasses.fields(cls)]
         return cls(**{n: torch.cat([getattr(p, n) for p in moved]) for n in names})
 
-    def to(self, device: torch.device) -> AttentionControl:
-        """The same on ``device``."""
-        return AttentionControl(
-            *(getattr(self, f.name).to(device) for f in dataclasses.fields(self))
-        )
-
     @property
     def rows(self) -> int:
         """How many rows it is for."""
         return len(self.record)
+
+
+@dataclass(frozen=True)
+class Explicit:
+    """The rows whose cross maps are made, mixed or recorded, on the device.
+
+    rows [n]: of the forward; source [n]: the place among these rows whose map is mixed in; mapper
+    [n, tokens, tokens], from_source, from_own [n, tokens]: as in ``AttentionControl``; recorded
+    [m]: places among these rows, None if no map is handed back; whole: whether these are all rows.
+    """
+
+    rows: Tensor
+    source: Tensor
+    mapper: Tensor
+    from_source: Tensor
+    from_own: Tensor
+    recorded: Tensor | None
+    whole: bool
+
+    @classmethod
+    def of(cls, control: AttentionControl, device: torch.device) -> Explicit | None:
+        """What ``control`` needs, None if nothing."""
+        c, own = control, torch.arange(control.rows)
+        mixed = (c.cross_source != own) & (c.from_source != 0).any(1)
+        mixed |= (c.from_own != 1).any(1)
+        needed = mixed | c.record
+        needed[c.cross_source[mixed]] = True  # a source's map is read
+        rows = needed.nonzero()[:, 0]
+        if not len(rows):
+            return None
+        place = torch.zeros(control.rows, dtype=torch.long)
+        place[rows] = torch.arange(len(rows))
+        recorded = c.record[rows].nonzero()[:, 0]
+        return cls(
+            send(rows, device),
+            send(place[c.cross_source[rows]], device),
+            send(c.mapper[rows], device),
+            send(c.from_source[rows], device),
+            send(c.from_own[rows], device),
+            send(recorded, device) if len(recorded) else None,
+            len(rows) == control.rows,
+        )
 
 
 @dataclass
@@ -86,32 +127,34 @@ class Forward:
     """What the processors need to know of the forward that runs, and what they record.
 
     keys, values: per cross-attention layer, [rows, tokens, inner]; layers in the base's order.
-    recorded: positions of a layer whose maps are recorded. maps: [recording rows, positions,
-    tokens], mean over heads, summed over ``layers`` layers.
+    recorded: positions of a layer whose maps are recorded. self_source: on the device, None if
+    every row has its own self-attention. maps: [recording rows, positions, tokens], mean over
+    heads, summed over ``layers`` layers.
     """
 
     keys: Sequence[Tensor]
     values: Sequence[Tensor]
-    control: AttentionControl | None = None
     recorded: int = 0
-    self_moved: bool = False
-    explicit: Tensor | None = None
+    self_source: Tensor | None = None
+    explicit: Explicit | None = None
     maps: Tensor | None = None
     layers: int = 0
 
-    def __post_init__(self) -> None:
-        if self.control is None:
-            return
-        own = torch.arange(self.control.rows, device=self.control.record.device)
-        self.self_moved = bool((self.control.self_source != own).any())
-        c = self.control
-        mixed = (c.cross_source != own) & (c.from_source != 0).any(1)
-        mixed |= (c.from_own != 1).any(1)
-        needed = mixed | c.record
-        needed = needed.clone()
-        needed[c.cross_source[mixed]] = True  # a source's map is read
-        if needed.any():
-            self.explicit = needed.nonzero()[:, 0]
+    @classmethod
+    def of(
+        cls,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        control: AttentionControl | None,
+        recorded: int,
+        device: torch.device,
+    ) -> Forward:
+        """A forward under ``control``, of which only what it needs goes to ``device``."""
+        if control is None:
+            return cls(keys, values, recorded)
+        moved = bool((control.self_source != torch.arange(control.rows)).any())
+        source = send(control.self_source, device) if moved else None
+        return cls(keys, values, recorded, source, Explicit.of(control, device))
 
     def record(self, maps: Tensor) -> None:
         """Add one layer's maps of the recording rows."""
@@ -159,40 +202,36 @@ class Processor:
 
     def _self(self, attn: Any, query: Tensor, states: Tensor, forward: Forward) -> Tensor:
         key, value = _heads(attn.to_k(states), attn.heads), _heads(attn.to_v(states), attn.heads)
-        if forward.self_moved and states.shape[1] <= SELF_POSITIONS:
-            assert forward.control is not None
-            query, key = query[forward.control.self_source], key[forward.control.self_source]
+        if forward.self_source is not None and states.shape[1] <= SELF_POSITIONS:
+            query, key = query[forward.self_source], key[forward.self_source]
         return F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
 
     def _cross(self, attn: Any, query: Tensor, forward: Forward, layer: int) -> Tensor:
         key = _heads(forward.keys[layer].to(query.dtype), attn.heads)
         value = _heads(forward.values[layer].to(query.dtype), attn.heads)
-        chosen = forward.explicit
-        if chosen is None:
+        explicit = forward.explicit
+        if explicit is None:
             return F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
-        mixed = _explicit(query, key, value, attn.scale, forward, chosen)
-        if len(chosen) == len(query):
+        mixed = _explicit(query, key, value, attn.scale, forward, explicit)
+        if explicit.whole:
             return mixed
         out = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
-        return out.index_copy(0, chosen, mixed)
+        return out.index_copy(0, explicit.rows, mixed)
 
 
 def _explicit(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, forward: Forward, chosen: Tensor
+    query: Tensor, key: Tensor, value: Tensor, scale: float, forward: Forward, of: Explicit
 ) -> Tensor:
-    """Cross-attention of the ``chosen`` rows through maps that are made, mixed and recorded."""
-    control = forward.control
-    assert control is not None
-    scores = (query[chosen] * scale) @ key[chosen].transpose(-1, -2)
-    maps = torch.softmax(scores.float(), -1)  # [chosen, heads, positions, tokens]
-    place = torch.zeros(control.rows, dtype=torch.long, device=chosen.device)
-    place[chosen] = torch.arange(len(chosen), device=chosen.device)
-    source = maps[place[control.cross_source[chosen]]] @ control.mapper[chosen, None].to(maps)
+    """Cross-attention of some rows through maps that are made, mixed and recorded.
+
+    Scores and maps are float32: in half precision the scores of Stable Diffusion 2 overflow.
+    """
+    scores = (query[of.rows].float() * scale) @ key[of.rows].float().transpose(-1, -2)
+    maps = torch.softmax(scores, -1)  # [chosen, heads, positions, tokens]
     maps = (
-        source * control.from_source[chosen, None, None]
-        + maps * control.from_own[chosen, None, None]
+        maps[of.source] @ of.mapper[:, None] * of.from_source[:, None, None]
+        + maps * of.from_own[:, None, None]
     )
-    recording = control.record[chosen]
-    if query.shape[2] == forward.recorded and recording.any():
-        forward.record(maps[recording].mean(1))
-    return maps.to(value.dtype) @ value[chosen]
+    if query.shape[2] == forward.recorded and of.recorded is not None:
+        forward.record(maps[of.recorded].mean(1))
+    return maps.to(value.dtype) @ value[of.rows]

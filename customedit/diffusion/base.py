@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
 from customedit import images, pixels
+from customedit.diffusion import autoencoder, loading
 from customedit.diffusion.attention import AttentionControl, Forward, Processor, Wire
+from customedit.diffusion.devices import device_of, send
 from customedit.diffusion.schedule import Schedule
 from customedit.diffusion.text import (
     TextContext,
@@ -26,7 +26,6 @@ from customedit.diffusion.text import (
     project,
     tokenize,
 )
-from customedit.errors import InputError
 
 BLEND_SIDE = 16
 """Cross maps are read where they are nearest to this many positions a side, as the paper does."""
@@ -46,13 +45,21 @@ class Prediction:
 
 @dataclass
 class Base:
-    """A Stable Diffusion 1.x or 2.x model, frozen. Make it with ``Base.load``."""
+    """A Stable Diffusion 1.x or 2.x model, frozen. Make it with ``Base.load``.
+
+    device, dtype: of UNet and text encoder; weights: ``{layer}.to_k.weight`` and
+    ``{layer}.to_v.weight`` of every cross-attention layer, float32 as they are in the file: keys
+    and values are made once a prompt, and concepts begin as their copies. fingerprint: what a
+    concept must match, the same in every dtype (``loading.fingerprint``).
+    """
 
     pipeline: Any
     name: str
     device: torch.device
     dtype: torch.dtype
     wire: Wire = field(default_factory=Wire)
+    weights: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    fingerprint: str = ""
 
     @classmethod
     def load(
@@ -69,24 +76,9 @@ class Base:
         architecture that is no Stable Diffusion, a device that is not there or has too little
         memory.
         """
-        chosen, spelled = _locate(name)
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError("device", f"{device} is not there", "take cpu, or mend the driver")
-        try:
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                chosen,
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
-                local_files_only=local or Path(chosen).exists(),
-            )
-        except torch.OutOfMemoryError as error:
-            raise InputError("base", "does not fit this machine's memory", str(error)) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(
-                "base", f"{spelled} does not load: {reason}", "see customedit models check"
-            ) from None
+        chosen, spelled = loading.locate(name)
+        device_of(device)
+        pipeline = loading.pipeline_of(chosen, spelled, local=local)
         return cls.wrap(pipeline, spelled, device=device, dtype=dtype)
 
     @classmethod
@@ -99,30 +91,20 @@ class Base:
         dtype: torch.dtype = torch.float32,
     ) -> Base:
         """Drive the parts of ``pipeline``, which becomes frozen and takes our processors."""
-        if not isinstance(pipeline.unet, UNet2DConditionModel):
-            raise InputError("base", f"{name} has no UNet2DConditionModel", "take SD 1.x or 2.x")
-        if pipeline.unet.config.addition_embed_type or pipeline.unet.config.encoder_hid_dim_type:
-            raise InputError(
-                "base", f"{name} conditions on more than text (SDXL, IP)", "take SD 1.x or 2.x"
-            )
-        try:
-            for part in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
-                part.requires_grad_(False).eval().to(device=device, dtype=dtype)
-        except torch.OutOfMemoryError:
-            raise InputError(
-                "device",
-                f"{device} has too little free memory for {name} in {dtype}",
-                "take a smaller dtype, free memory, or take cpu",
-            ) from None
-        base = cls(pipeline, name, torch.device(device), dtype)
-        base.install(pipeline.unet, base.wire)
+        loading.check(pipeline, name)
+        base = cls(pipeline, name, device_of(device), dtype)
+        whole = loading.key_value_weights(pipeline.unet, base.layers)
+        base.fingerprint = loading.fingerprint(base.layers, whole)
+        loading.place(pipeline, name, base.device, dtype)
+        base.weights = {name: weight.to(base.device) for name, weight in whole.items()}
+        base.install()
         return base
 
-    def install(self, unet: Any, wire: Wire) -> None:
-        """Give ``unet`` our processors, reading what runs from ``wire``."""
+    def install(self) -> None:
+        """Give the UNet our processors, which read from ``wire`` what runs."""
         order = {f"{layer}.processor": k for k, layer in enumerate(self.layers)}
-        unet.set_attn_processor(
-            {name: Processor(wire, order.get(name)) for name in unet.attn_processors}
+        self.unet.set_attn_processor(
+            {name: Processor(self.wire, order.get(name)) for name in self.unet.attn_processors}
         )
 
     # what the parts are
@@ -148,16 +130,6 @@ class Base:
         names = (n.removesuffix(".processor") for n in self.unet.attn_processors)
         return tuple(n for n in names if n.endswith("attn2"))
 
-    @cached_property
-    def weights(self) -> dict[str, Tensor]:
-        """``{layer}.to_k.weight`` and ``{layer}.to_v.weight`` of every cross-attention layer."""
-        state = self.unet.state_dict()
-        return {
-            f"{n}.{p}.weight": state[f"{n}.{p}.weight"]
-            for n in self.layers
-            for p in ("to_k", "to_v")
-        }
-
     @property
     def width(self) -> int:
         """Of the text states."""
@@ -173,29 +145,12 @@ class Base:
         """Tokens in a row of text, start, end and padding included."""
         return int(self.tokenizer.model_max_length)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """What a concept must match: a digest of the key and value weights' shapes and numbers."""
-        digest = hashlib.sha256(json.dumps(self.layers).encode())
-        for name, weight in self.weights.items():
-            sample = weight.flatten()[:: max(1, weight.numel() // 64)][:64].float().cpu()
-            digest.update(f"{name}{tuple(weight.shape)}".encode())
-            digest.update(sample.half().numpy().tobytes())  # the same for fp16 and fp32 loads
-        return digest.hexdigest()[:16]
-
     # pictures
 
     @property
     def factor(self) -> int:
         """Pixels a side per latent cell."""
-        config = self.pipeline.vae.config
-        return int(
-            2
-            ** (
-                len(getattr(config, "block_out_channels", config.get("encoder_block_out_channels")))
-                - 1
-            )
-        )
+        return autoencoder.factor(self.pipeline.vae)
 
     @property
     def multiple(self) -> int:
@@ -216,24 +171,18 @@ class Base:
         """(width, height) at which a picture of these sides is worked on."""
         return images.fit((width, height), self.multiple, self.side**2)
 
-    @torch.no_grad()
     def encode(self, image: Image.Image) -> Tensor:
         """``image`` at its working size as latents, float32 [1, C, h, w]."""
         return self.encode_pixels(pixels.to_tensor(image, self.size(*image.size)))
 
-    @torch.no_grad()
     def encode_pixels(self, batch: Tensor) -> Tensor:
         """[n, 3, H, W] in [-1, 1] as latents, float32 [n, C, h, w]; the mean, not a draw."""
-        out = self.pipeline.vae.encode(batch.to(self.device, self.dtype))
-        latents = out.latent_dist.mode() if hasattr(out, "latent_dist") else out.latents
-        return latents.float() * self.pipeline.vae.config.scaling_factor
+        return autoencoder.encode(self.pipeline.vae, batch, self.device)
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents [n, C, h, w] as pictures."""
-        scaled = latents.to(self.device, self.dtype) / self.pipeline.vae.config.scaling_factor
-        found = [self.pipeline.vae.decode(row[None]).sample[0].float() for row in scaled]
-        return [pixels.to_image(p.cpu()) for p in found]
+        found = autoencoder.decode(self.pipeline.vae, latents, self.device)
+        return [pixels.to_image(p) for p in found.cpu()]
 
     # words
 
@@ -265,12 +214,23 @@ class Base:
         named = set(tokens.concepts.values())
         acting = [c for c in concepts if everywhere or named & set(c.concept.tokens)]
         states = self.states(tokens, vectors)
-        keys, values = project(states, self.layers, self.weights, acting)
-        return TextContext(prompt, states, keys, values, tokens)
+        return self._read(prompt, states, acting, tokens)
 
     def context(self, states: Tensor, prompt: str = "") -> TextContext:
         """What a row reads that is given its states [length, width]; differentiable in them."""
-        return TextContext(prompt, states, *project(states, self.layers, self.weights, ()))
+        return self._read(prompt, states, (), None)
+
+    def _read(
+        self, prompt: str, states: Tensor, acting: Sequence[Weighted], tokens: Tokens | None
+    ) -> TextContext:
+        keys, values = project(states, self.layers, self.weights, acting)
+        return TextContext(
+            prompt,
+            states,
+            tuple(k.to(self.dtype) for k in keys),
+            tuple(v.to(self.dtype) for v in values),
+            tokens,
+        )
 
     # noise
 
@@ -280,16 +240,12 @@ class Base:
         time: Tensor | int,
         context: Sequence[TextContext],
         control: AttentionControl | None = None,
-        *,
-        unet: Any = None,
-        wire: Wire | None = None,
     ) -> Prediction:
         """The noise in ``latents`` [rows, C, h, w] at ``time``, int or [rows].
 
-        context: one per row. unet, wire: another UNet with its own processors (DreamBooth's).
-        Differentiable.
+        context: one per row. Differentiable.
         """
-        output, maps = self.output(latents, time, context, control, unet=unet, wire=wire)
+        output, maps = self.output(latents, time, context, control)
         return Prediction(self.schedule.noise(output, latents.to(output.device), time), maps)
 
     def output(
@@ -298,30 +254,32 @@ class Base:
         time: Tensor | int,
         context: Sequence[TextContext],
         control: AttentionControl | None = None,
-        *,
-        unet: Any = None,
-        wire: Wire | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The UNet's own output (noise or v), float32, and the recorded maps."""
         rows, _, height, width = latents.shape
         if len(context) != rows:
             raise ValueError(f"{rows} rows of latents, {len(context)} of text")
-        wire = wire or self.wire
-        grid = self.grid(height, width)
-        control = control.to(self.device) if control is not None else None
+        grid, dtype = self.grid(height, width), self.unet.dtype
         keys = [torch.stack([c.keys[k] for c in context]) for k in range(len(self.layers))]
         values = [torch.stack([c.values[k] for c in context]) for k in range(len(self.layers))]
-        wire.forward = forward = Forward(keys, values, control, grid[0] * grid[1])
-        times = torch.as_tensor(time, device=self.device).expand(rows).contiguous()
-        states = torch.stack([c.states for c in context]).to(self.dtype)
+        states = torch.stack([c.states.to(dtype) for c in context])
+        recorded = grid[0] * grid[1]
+        self.wire.forward = forward = Forward.of(keys, values, control, recorded, self.device)
         try:
-            output = (unet or self.unet)(latents.to(self.device, self.dtype), times, states).sample
+            x = latents.to(self.device, dtype)
+            output = self.unet(x, self._times(time, rows), states).sample
         finally:
-            wire.forward = None
+            self.wire.forward = None
         maps = None
         if forward.maps is not None:
             maps = (forward.maps / forward.layers).unflatten(1, grid)
         return output.float(), maps
+
+    def _times(self, time: Tensor | int, rows: int) -> Tensor:
+        """``time``, int or [rows], as [rows] on the device."""
+        if isinstance(time, int):
+            return torch.full((rows,), time, device=self.device)
+        return send(torch.as_tensor(time), self.device).expand(rows).contiguous()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the cross maps that are read, for latents of ``height`` x ``width``.
@@ -334,21 +292,3 @@ class Base:
             (height, width)
         ]
         return min(sizes, key=lambda s: abs(s[0] * s[1] - BLEND_SIDE**2))
-
-
-def _locate(name: str | Path | None) -> tuple[str, str]:
-    """(what from_pretrained is given, how the user knows it)."""
-    if name is None or str(name) == "mini":
-        from customedit import mini
-
-        return str(mini.path()), "mini"
-    path = Path(name)
-    if path.is_dir():
-        if not (path / "model_index.json").exists():
-            raise InputError(
-                "base", f"{path} has no model_index.json", "give a folder saved by diffusers"
-            )
-        return str(path), str(path)
-    if path.is_file() or str(name).startswith((".", "/", "~")):
-        raise InputError("base", f"{name} is no folder", "give a diffusers folder or a hub name")
-    return str(name), str(name)

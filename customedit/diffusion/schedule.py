@@ -5,12 +5,13 @@ All arithmetic is in float32 or wider, whatever the model computes in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from customedit.diffusion.devices import send
 from customedit.errors import InputError
 
 Prediction = Literal["epsilon", "v_prediction"]
@@ -37,6 +38,7 @@ class Schedule:
     prediction: Prediction
     final: float
     offset: int = 1
+    _tables: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Schedule:
@@ -94,11 +96,28 @@ class Schedule:
         return [(low, high) for high, low in reversed(self.downwards(steps))]
 
     def alpha(self, time: Tensor | int) -> Tensor:
-        """Cumulative alpha at ``time``, int or [rows]: float32 [1 or rows, 1, 1, 1]."""
+        """Cumulative alpha at ``time``, int or [rows]: float32 [1 or rows, 1, 1, 1].
+
+        Where ``time`` is, so that a GPU's times need not come to the CPU to be looked up.
+        """
         at = torch.as_tensor(time).reshape(-1)
-        found = torch.where(at < 0, torch.tensor(self.final, dtype=torch.float64), 0.0)
-        found = found + torch.where(at < 0, 0.0, self.alphas[at.clamp(min=0).cpu()])
-        return _column(found).float()
+        return _column(self._table(at.device)[at])
+
+    def _table(self, device: torch.device) -> Tensor:
+        """Every alpha and, last, where CLEAN finds it, the final one: float32 on ``device``."""
+        if device not in self._tables:
+            final = torch.tensor([self.final], dtype=torch.float64)
+            self._tables[device] = torch.cat([self.alphas, final]).float().to(device)
+        return self._tables[device]
+
+    def _beside(self, latents: Tensor, time: Tensor | int) -> Tensor:
+        """``alpha`` for arithmetic with ``latents``: on their device, without waiting for it.
+
+        That of a single time is a scalar on the CPU, which goes with any device.
+        """
+        if isinstance(time, int):
+            return self._table(torch.device("cpu"))[time]
+        return self.alpha(send(torch.as_tensor(time), latents.device))
 
     def noise(self, output: Tensor, latents: Tensor, time: Tensor | int) -> Tensor:
         """The noise that ``output`` for ``latents`` [rows, C, h, w] at ``time`` stands for.
@@ -109,28 +128,28 @@ class Schedule:
         """
         if self.prediction == "epsilon":
             return output.float()
-        alpha = self.alpha(time).to(latents.device)
+        alpha = self._beside(latents, time)
         return alpha.sqrt() * output.float() + (1 - alpha).sqrt() * latents.float()
 
     def target(self, latents: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """What the model should give at ``time`` [rows]: the noise, or v."""
         if self.prediction == "epsilon":
             return noise
-        alpha = self.alpha(time).to(latents.device)
-        return alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+        alpha = self._beside(latents, time)
+        return alpha.sqrt() * noise.float() - (1 - alpha).sqrt() * latents.float()
 
     def add_noise(self, latents: Tensor, noise: Tensor, time: Tensor | int) -> Tensor:
         """sqrt(alpha) latents + sqrt(1 - alpha) noise, at ``time`` int or [rows]."""
-        alpha = self.alpha(time).to(latents.device)
-        return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        alpha = self._beside(latents, time)
+        return alpha.sqrt() * latents.float() + (1 - alpha).sqrt() * noise.float()
 
     def clean(self, latents: Tensor, noise: Tensor, time: Tensor | int) -> Tensor:
         """The picture's latents that ``latents`` at ``time`` hold if their noise is ``noise``."""
-        alpha = self.alpha(time).to(latents.device)
+        alpha = self._beside(latents, time)
         return (latents.float() - (1 - alpha).sqrt() * noise) / alpha.sqrt()
 
     def step(self, latents: Tensor, noise: Tensor, time: Tensor | int, to: Tensor | int) -> Tensor:
         """From ``time`` to ``to``, up or down: DDIM eq. 12 with sigma 0."""
-        alpha = self.alpha(to).to(latents.device)
+        alpha = self._beside(latents, to)
         clean = self.clean(latents, noise, time)
         return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise.float()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from customedit.diffusion.devices import send
 from customedit.errors import InputError
 
 CONCEPT = re.compile(r"<[a-z0-9][a-z0-9_-]{0,62}>")
@@ -137,13 +138,13 @@ def encode(encoder: CLIPTextModel, tokens: Tokens, vectors: Mapping[str, Tensor]
     """
     table: Any = encoder.get_input_embeddings()
     device = table.weight.device
-    ids = torch.tensor(tokens.ids, device=device)
+    ids = send(torch.tensor(tokens.ids), device)
     plain = ids.masked_fill(ids >= table.num_embeddings, 0)
     if not tokens.concepts:
         return encoder(plain[None]).last_hidden_state[0]
     rows = table(plain)
-    columns = torch.tensor(list(tokens.concepts), device=device)
-    given = torch.stack([vectors[t].to(rows) for t in tokens.concepts.values()])
+    columns = send(torch.tensor(list(tokens.concepts)), device)
+    given = torch.stack([send(vectors[t], device).to(rows) for t in tokens.concepts.values()])
     embedded = rows.index_copy(0, columns, given)
     handle = table.register_forward_hook(lambda *_: embedded[None])
     try:  # the encoder takes no embeddings: its table gives ours for this one call
@@ -160,8 +161,8 @@ def project(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Keys and values of ``states`` [..., tokens, width] for every layer, [..., tokens, inner].
 
-    base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``. The changes
-    of several concepts add up.
+    base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``, whose dtype is reckoned in. The
+    changes of several concepts add up.
     """
     out: list[tuple[Tensor, ...]] = []
     for kind in ("keys", "values"):
@@ -173,7 +174,7 @@ def project(
             for entry in concepts:
                 own = getattr(entry.concept, kind).get(layer)
                 if own is not None and entry.weight != 0:
-                    whole = whole + entry.weight * (own.to(weight) - weight)
+                    whole = whole + entry.weight * (send(own, weight.device).to(weight) - weight)
             projected.append(states.to(weight.dtype) @ whole.T)
         out.append(tuple(projected))
     return out[0], out[1]

@@ -40,6 +40,7 @@ class Blend:
             raise InputError("blend start", f"is {start}", "give 0 to 1")
         self.cells, self.threshold, self.start = cells, threshold, start
         self.maps: Tensor | None = None
+        self._indices: dict[tuple[int, ...], Tensor] = {}
 
     def accumulate(self, maps: Tensor) -> None:
         """Add one step's maps [rows, cells, tokens], of any scale that is the same at each step.
@@ -92,12 +93,19 @@ class Blend:
         found = torch.zeros(1, 1, *size, dtype=torch.bool, device=self.maps.device)
         for row, chosen in zip(self.maps, columns, strict=False):
             if chosen:
-                heat = row[:, list(chosen)].sum(1).view(1, 1, *self.cells)
+                heat = row[:, self._index(tuple(chosen))].sum(1).view(1, 1, *self.cells)
                 if pool:
                     heat = F.max_pool2d(heat, kernel_size=3, stride=1, padding=1)
                 heat = F.interpolate(heat, size=size)
                 found |= heat > self.threshold * heat.max()
         return found
+
+    def _index(self, columns: tuple[int, ...]) -> Tensor:
+        """``columns`` beside the maps, brought there once: a list would be at each step."""
+        assert self.maps is not None
+        if columns not in self._indices:
+            self._indices[columns] = torch.tensor(columns, device=self.maps.device)
+        return self._indices[columns]
 
 
 def _check(columns: Columns, tokens: int) -> None:

@@ -20,10 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from customedit.concepts.descent import gradients
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.engine import Denoise, Method, Progress, Request, Turn, ask
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.errors import InputError
+from customedit.files import replacing
 
 Kind = Literal["direct", "null-text", "negative-prompt", "ddim"]
 KINDS: Final = get_args(Kind)
@@ -62,16 +64,19 @@ class Inversion:
         index = self.steps - step
         return self.trajectory[index : index + 1]
 
+    def to(self, device: torch.device) -> Inversion:
+        """The same on ``device``."""
+        nulls = None if self.nulls is None else self.nulls.to(device)
+        return dataclasses.replace(self, trajectory=self.trajectory.to(device), nulls=nulls)
+
     def save(self, path: Path) -> None:
         """Write it as safetensors, whole or not at all."""
         tensors = {"trajectory": self.trajectory.cpu().contiguous()}
         if self.nulls is not None:
             tensors["nulls"] = self.nulls.cpu().contiguous()
         note = {"kind": self.kind, "prompt": self.prompt, "steps": self.steps}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        save_file(tensors, part, {"inversion": json.dumps(note)})
-        part.replace(path)
+        with replacing(path) as draft:
+            save_file(tensors, draft, {"inversion": json.dumps(note)})
 
     @classmethod
     def load(cls, path: Path) -> Inversion:
@@ -131,10 +136,10 @@ def null_text(
 
     Null-text inversion (arXiv 2211.09794, algorithm 1): at each step Adam at 1e-2 (1 - i / 2 steps)
     on the states, at most ``inner`` steps, until the loss is under 1e-5 + 2e-5 i; each step starts
-    from the last one's result. Gradients and DDIM arithmetic are float32. Returns [steps, tokens,
-    width].
+    from the last one's result. States, gradients and DDIM arithmetic are float32, whatever the base
+    computes in. Returns [steps, tokens, width].
     """
-    states = base.text("").states.clone()
+    states = base.text("").states.float()
     x = path[-1:]
     found: list[Tensor] = []
     for i, (time, to) in enumerate(base.schedule.downwards(steps)):
@@ -148,7 +153,9 @@ def null_text(
                 empty = base.predict(x, time, [base.context(states)]).noise
                 noise = empty + guidance * (worded - empty)
                 loss = F.mse_loss(base.schedule.step(x, noise, time, to), wanted)
-            (states.grad,) = torch.autograd.grad(loss, [states])
+            (states.grad,) = gradients(loss, [states], base.dtype)
+            del empty, noise  # what the gradient needed is not held while others have their turn
+            loss = loss.detach()
             optimizer.step()
             yield Turn()
             if loss.item() < 1e-5 + 2e-5 * i:
@@ -183,7 +190,7 @@ def invert(
     )
     if file is not None and file.exists():
         kept = Inversion.load(file)
-        return dataclasses.replace(kept, kind=kind, trajectory=kept.trajectory.to(base.device))
+        return dataclasses.replace(kept, kind=kind).to(base.device)
     text = base.text(prompt, field="source_prompt")
     path = yield from trajectory(base, latents, text, steps)
     nulls = None
@@ -196,9 +203,9 @@ def invert(
 
 
 def unconditional(base: Base, inversion: Inversion, step: int, empty: TextContext) -> TextContext:
-    """What the unconditional rows read at downward step ``step``."""
+    """What the unconditional rows read at downward step ``step`` of an inversion on the device."""
     if inversion.nulls is not None:
-        return base.context(inversion.nulls[step].to(base.device))
+        return base.context(inversion.nulls[step])
     return empty
 
 
@@ -217,6 +224,7 @@ def reconstruct(
     base: Base, inversion: Inversion, guidance: float = 7.5
 ) -> Generator[Request, Prediction | None, Tensor]:
     """Sample the source again, guided: latents [1, C, h, w]. Direct inversion is its own answer."""
+    inversion = inversion.to(base.device)
     if inversion.kind == "direct":
         return inversion.picture
     text = base.text(inversion.prompt, field="source_prompt")

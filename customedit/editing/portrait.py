@@ -8,7 +8,6 @@ from typing import Final
 import torch
 from PIL import Image
 
-from customedit.concepts.training import Trained
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method
 from customedit.diffusion.text import Customization, Weighted
@@ -16,15 +15,6 @@ from customedit.editing.sdedit import sdedit
 
 STEPS: Final = 20
 """DDIM steps that show enough of a concept."""
-
-
-def still(trained: Trained) -> Trained:
-    """A copy that training does not change any more."""
-
-    def copied(part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {k: v.detach().clone() for k, v in part.items()}
-
-    return Trained(copied(trained.tokens), copied(trained.keys), copied(trained.values))
 
 
 def portrait(

@@ -175,18 +175,18 @@ class Region:
 
     def __init__(
         self, settings: P2PSettings, source: Tokens, target: Tokens, size: tuple[int, int],
-        mask: Tensor | None,
+        mask: Tensor | None, device: torch.device,
     ) -> None:  # fmt: skip
-        self.settings, self.size, self.current = settings, size, None if mask is None else mask
+        self.settings, self.size = settings, size
+        self.current: Tensor | None = None
         self.blend: Blend | None = None
         self.columns: list[list[int]] = []
         self.minus: list[list[int]] = []
         if settings.blend_over == "mask":
             if mask is None:
                 raise InputError("mask", "is missing", "give one, or blend over the source's words")
-            self.current = given(mask, size)
+            self.current = given(mask.cpu(), size).to(device)
             return
-        self.current = None
         if settings.blend_over == "none":
             return
         chosen = [c for w in settings.blend_words for c in _columns(source, w, "source_prompt")]
@@ -258,11 +258,12 @@ def prompt_to_prompt(
     steps = inversion.steps
     how = plan(source.tokens, target.tokens, settings, steps)
     size = (int(inversion.noise.shape[2]), int(inversion.noise.shape[3]))
-    region = Region(settings, source.tokens, target.tokens, size, mask)
+    region = Region(settings, source.tokens, target.tokens, size, mask, base.device)
+    inversion = inversion.to(base.device)
     direct = inversion.kind == "direct"
     watched = record or bool(region.columns)
     empty = empty or empty_text(base, inversion)
-    x_source, x_target = inversion.noise.to(base.device), inversion.noise.to(base.device)
+    x_source = x_target = inversion.noise
     total: Tensor | None = None
     for k, (time, to) in enumerate(base.schedule.downwards(steps)):
         none = unconditional(base, inversion, k, empty)
@@ -283,8 +284,9 @@ def prompt_to_prompt(
             x_source = base.schedule.step(x_source, guided, time, to)
         if found.maps is not None:
             region.see(found.maps)
-            total = found.maps if total is None else total + found.maps
+            if record:
+                total = found.maps if total is None else total + found.maps
         x_target = region.apply(x_source, x_target, k, steps)
         yield Progress("edit", k + 1, steps)
     shown = region.current[0, 0] if region.current is not None else None
-    return P2PResult(x_target, x_source, shown, total if record else None)
+    return P2PResult(x_target, x_source, shown, total)

@@ -145,7 +145,8 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
     latents = run(base, class_images(base, PROMPTS.class_prompt(), 2, 2))
     words = (PROMPTS.class_prompt(),) * 2
     prior = pools.Pool(latents, torch.ones_like(latents[:, 0]), words)
-    _, facts = step_loss(base, trained, settings, pool, prior, 4)
+    _, found = step_loss(base, trained, settings, pool, prior, 4)
+    facts = {name: figure.item() for name, figure in found.items()}
 
     rng = np.random.default_rng([settings.seed, 2, 4])
     noise_of = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -177,7 +178,7 @@ def test_nan_stops_with_the_step_and_the_remedy(
     def poisoned(*args: Any) -> Any:
         loss, facts = real(*args)
         return (
-            (loss * float("nan"), facts | {"loss": float("nan")})
+            (loss * float("nan"), facts | {"loss": loss * float("nan")})
             if args[-1] == 2
             else (loss, facts)
         )
