@@ -24,8 +24,9 @@ def study_command(
 ) -> None:
     """Compare the methods and their ablations; stops and resumes at any point (hours)."""
     with console.mendable():
+        from customedit.evaluation.arms import Plan
         from customedit.evaluation.measure import bundled
-        from customedit.evaluation.study import Plan, study
+        from customedit.evaluation.study import study
 
         base = console.load_base("mini", "cpu", "float32")
         plan = Plan.quick() if quick else Plan.whole()

@@ -1,4 +1,4 @@
-"""The arms of the study: what is trained, how it is edited, and what each ablation leaves out."""
+"""The arms of the study: what is trained, how it is edited, what each ablation leaves out."""
 
 from __future__ import annotations
 
@@ -100,3 +100,26 @@ ARMS: Final = (
     Arm("null-text inversion", inversion="null-text", strengths=(0.4,)),
 )
 """The comparison and the ablations; each differs from the first in one thing."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is run: looks and sources, DDIM steps, training steps (None for the defaults)."""
+
+    looks: tuple[samples.Look, ...]
+    sources: tuple[samples.Source, ...]
+    arms: tuple[Arm, ...] = ARMS
+    steps: int = 50
+    training_steps: int | None = None
+
+    @classmethod
+    def whole(cls) -> Plan:
+        """Four looks on every sixth source; 25 DDIM steps, so that two hours suffice."""
+        looks = tuple(x for x in samples.looks() if x.name in LOOKS)
+        return cls(looks, samples.sources()[::6], steps=25)
+
+    @classmethod
+    def quick(cls) -> Plan:
+        """Minutes instead of hours, for checks: its figures mean nothing."""
+        arms = tuple(a for a in ARMS if a.inversion != "null-text")
+        return cls(samples.looks()[:1], samples.sources()[:1], arms, steps=4, training_steps=3)

@@ -1,41 +1,106 @@
-"""Rows that were measured before, and whether they still say what would be measured now."""
+"""What comparisons keep between runs, under names that tell all that made it.
+
+A name ends in a fingerprint of the settings, prompts and pictures behind it: asked for under other
+settings, a thing is made anew beside the old one, and found again when the settings return.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from PIL import Image
 
 from customedit.concepts.concept import Concept
+from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
+from customedit.concepts.training import customize
 from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Progress, run
+from customedit.files import replacing
 
 Row = dict[str, Any]
+Heard = Callable[[Progress], None]
+
+TRAININGS: Final = 1
+"""To be raised when trainings change, so that what was trained before is trained again."""
+
+ROWS: Final = 1
+"""To be raised when edits, measures or rows change, so that kept rows are measured again."""
 
 
-def kept(file: Path, about: dict[str, Any]) -> list[Row] | None:
-    """The rows in ``file`` if they were measured under ``about`` (settings, base), else None."""
+def named(name: str, about: dict[str, Any]) -> str:
+    """``name`` as a file's, without suffix, with the fingerprint of ``about`` (plain data)."""
+    told = json.dumps(about, sort_keys=True)
+    return f"{name.replace(' ', '-')}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+def digest(path: Path) -> str:
+    """Of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def kept(file: Path) -> list[Row] | None:
+    """The rows that ``keep_rows`` wrote; None if there are none."""
     if not file.exists():
         return None
-    told = json.loads(file.read_text())
-    same = isinstance(told, dict) and told.get("about") == json.loads(json.dumps(about))
-    return told["rows"] if same else None
+    rows: list[Row] = json.loads(file.read_text())["rows"]
+    return rows
 
 
 def keep_rows(file: Path, about: dict[str, Any], rows: list[Row]) -> None:
     """Write ``rows`` with what they were measured under: whole, or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
-    part.replace(file)
+    with replacing(file) as draft:
+        draft.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
 
 
-def kept_concept(base: Base, file: Path, settings: TrainingSettings) -> Concept | None:
-    """The concept in ``file`` if it was trained on ``base`` with ``settings``, else None."""
-    if not file.exists():
-        return None
-    concept = Concept.load(file, base.weights)
-    asked = json.loads(json.dumps(dataclasses.asdict(settings)))
-    same = concept.base == base.fingerprint and concept.recipe.get("settings") == asked
-    return concept if same else None
+@dataclass(frozen=True)
+class Lesson:
+    """What a concept is learned from, and how. name: what it is called in its folder."""
+
+    name: str
+    images: Sequence[Path]
+    prompts: ConceptPrompts
+    settings: TrainingSettings
+
+    def about(self, base: Base) -> dict[str, Any]:
+        """All that decides what is learned, as plain data."""
+        return {
+            "version": TRAININGS,
+            "base": base.fingerprint,
+            "settings": dataclasses.asdict(self.settings),
+            "prompts": dataclasses.asdict(self.prompts),
+            "images": [digest(p) for p in self.images],
+        }
+
+    def stem(self, base: Base) -> str:
+        """The name of its file, without suffix."""
+        return named(self.name, self.about(base))
+
+    @property
+    def references(self) -> list[Image.Image]:
+        """The pictures, RGB."""
+        return [Image.open(p).convert("RGB") for p in self.images]
+
+
+def learned(
+    base: Base, lesson: Lesson, folder: Path, classes: Path, heard: Heard | None = None
+) -> tuple[Concept, bool]:
+    """The concept of ``lesson``, trained once into ``folder``; and whether it was there.
+
+    classes: where class images are kept.
+    """
+    file = folder / f"{lesson.stem(base)}.safetensors"
+    if file.exists():
+        return Concept.load(file, base.weights), True
+    method = customize(
+        base, lesson.references, lesson.prompts, lesson.settings, class_cache=classes
+    )
+    made = run(base, method, heard)
+    made.save(file)
+    return made, False

@@ -85,7 +85,7 @@ def measure(
         reference=judge.reference(edited, references, mask=seen) if references else None,
         outside_psnr=None if outside is None else psnr(edited, source, outside),
         outside_ssim=None if outside is None else ssim(edited, source, outside),
-        dino=None if dino is None or not references else dino.reference(edited, references, seen),
+        dino=dino.reference(edited, references, mask=seen) if dino and references else None,
         lpips=None if lpips is None else lpips.distance(edited, source),
     )
 

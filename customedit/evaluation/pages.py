@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from customedit.evaluation import curves
+from customedit.evaluation.curves import Line, Point
+
 Table = dict[tuple[str, str, float], dict[str, float]]
 Gaps = dict[tuple[str, str], float | None]
-
-_COLOURS: Final = (
-    "#2a6f4e", "#b5482a", "#3a5fa8", "#8a6d1c", "#7a3d8f", "#555555", "#c2185b", "#00838f",
-    "#9e9d24", "#5d4037",
-)  # fmt: skip
 
 CLAIMS: Final = {
     "DreamBooth": "trains language-relevant parameters better than the whole UNet",
@@ -40,7 +38,7 @@ def page(
 ) -> Page:
     """The page of a study; ``sheets``: picture files beside it, a look each."""
     editors = sorted({editor for _, editor, _ in table})
-    curves = {f"study-{editor}.svg": curve(table, editor) for editor in editors}
+    pictures = {f"study-{editor}.svg": curve(table, editor) for editor in editors}
     parts = [
         "# The study",
         "",
@@ -73,7 +71,7 @@ def page(
     parts += [f"The first source, p2p; down: {arms}; right: strengths rising.", ""]
     parts += [f"![{name}]({name})" for name in sheets]
     parts += ["", "## All means", "", *_rows(table)]
-    return Page("\n".join(parts) + "\n", curves)
+    return Page("\n".join(parts) + "\n", pictures)
 
 
 def _rows(table: Table) -> list[str]:
@@ -88,43 +86,13 @@ def _rows(table: Table) -> list[str]:
 
 def curve(table: Table, editor: str) -> str:
     """Source similarity to the right, reference similarity upwards, a line an arm, as SVG."""
-    arms = list(dict.fromkeys(arm for arm, e, _ in table if e == editor))
-    points = {
-        arm: [
-            (v["source"], v["reference"])
-            for (a, e, _), v in sorted(table.items(), key=lambda item: item[0][2])
-            if (a, e) == (arm, editor) and "reference" in v
-        ]
-        for arm in arms
-    }
-    flat = [p for line in points.values() for p in line]
-    (x0, x1), (y0, y1) = (_span([p[k] for p in flat]) for k in (0, 1))
-
-    def place(x: float, y: float) -> str:
-        return f"{60 + 420 * (x - x0) / (x1 - x0):.1f},{300 - 270 * (y - y0) / (y1 - y0):.1f}"
-
-    out = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 350" font-family="sans-serif" '
-        'font-size="12"><rect width="700" height="350" fill="white"/>'
-        '<path d="M60 20V300H490" fill="none" stroke="#888"/>'
-        f'<text x="270" y="336" text-anchor="middle">source similarity, {editor}</text>'
-        '<text transform="translate(16 160) rotate(-90)" text-anchor="middle">reference similarity'
-        f'</text><text x="60" y="316">{x0:.2f}</text><text x="480" y="316" text-anchor="end">'
-        f'{x1:.2f}</text><text x="54" y="300" text-anchor="end">{y0:.2f}</text>'
-        f'<text x="54" y="30" text-anchor="end">{y1:.2f}</text>'
-    ]
-    for k, (arm, line) in enumerate(points.items()):
-        colour = _COLOURS[k % len(_COLOURS)]
-        path = " ".join(place(x, y) for x, y in line)
-        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}"/>')
-        for x, y in line:
-            a, b = place(x, y).split(",")
-            out.append(f'<circle cx="{a}" cy="{b}" r="3" fill="{colour}"/>')
-        out.append(f'<text x="500" y="{30 + 18 * k}" fill="{colour}">{arm}</text>')
-    return "".join(out) + "</svg>\n"
-
-
-def _span(values: list[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    edge = max(0.01, 0.08 * (high - low))
-    return low - edge, high + edge
+    lines: dict[str, list[Point]] = {}
+    for (arm, e, _), found in sorted(table.items(), key=lambda item: item[0][2]):
+        if e == editor and "reference" in found:
+            lines.setdefault(arm, []).append(Point(found["source"], found["reference"]))
+    arms = dict.fromkeys(arm for arm, e, _ in table if e == editor)
+    return curves.drawn(
+        [Line(tuple(lines[arm]), arm) for arm in arms if arm in lines],
+        f"source similarity, {editor}",
+        "reference similarity",
+    )

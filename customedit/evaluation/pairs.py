@@ -3,7 +3,8 @@
 What a concept adds is told from the same edit without it: the target prompt with the attribute word
 alone. Counted is in how many pairs the edited region (the source's true mask) is nearer to the
 references with the concept; and how well what lies outside stays, before any pixel is put back.
-Concepts are trained once into the runs folder; finished pairs are kept there and not done again.
+Concepts are trained once into the runs folder; finished pairs are kept there and not done again
+while the settings are the same (``kept.py``).
 """
 
 from __future__ import annotations
@@ -22,30 +23,23 @@ from rich.console import Console
 from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Engine, Progress, run
+from customedit.diffusion.engine import Engine, Progress
 from customedit.diffusion.text import Weighted
 from customedit.editing.edit import EditResult, EditSettings, edit
 from customedit.editing.prompt_to_prompt import P2PSettings
 from customedit.evaluation.arms import LOOKS
-from customedit.evaluation.kept import keep_rows, kept, kept_concept
+from customedit.evaluation.kept import ROWS, Lesson, digest, keep_rows, kept, learned, named
 from customedit.evaluation.measure import Similarities, bundled, mask_tensor, measure
 from customedit.evaluation.similarity import Similarity
+from customedit.grids import tiled
 from customedit.mini import samples
 
 
-def learn(base: Base, look: samples.Look, folder: Path, steps: int | None = None) -> Concept:
-    """The concept of ``look`` with default settings, trained once into ``folder``."""
-    file = folder / f"{look.name.replace(' ', '-')}.safetensors"
-    settings = TrainingSettings.of(base, steps=steps)
-    if (before := kept_concept(base, file, settings)) is not None:
-        return before
-    references = [Image.open(p).convert("RGB") for p in look.images]
+def lesson_of(base: Base, look: samples.Look, steps: int | None = None) -> Lesson:
+    """``look`` with default settings."""
     prompts = ConceptPrompts(look.token, look.noun, look.attribute)
-    concept = run(base, customize(base, references, prompts, settings, class_cache=folder))
-    concept.save(file)
-    return concept
+    return Lesson(look.name, look.images, prompts, TrainingSettings.of(base, steps=steps))
 
 
 def without(prompt: str, look: samples.Look) -> str:
@@ -135,14 +129,24 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def sheet(results: list[EditResult], columns: int = 8) -> Image.Image:
     """Sources over their edits."""
-    width, height = results[0].working.size
-    rows = -(-len(results) // columns)
-    out = Image.new("RGB", (columns * width, rows * 2 * height))
-    for k, result in enumerate(results):
-        x, y = (k % columns) * width, (k // columns) * 2 * height
-        out.paste(result.source, (x, y))
-        out.paste(result.working, (x, y + height))
-    return out
+    return tiled([tiled([r.source, r.working], 1) for r in results], columns)
+
+
+def about_look(
+    base: Base, judge: Similarity, lesson: Lesson, sources: list[samples.Source], steps: int
+) -> dict[str, Any]:
+    """All that decides a look's rows, as plain data."""
+    return {
+        "version": ROWS,
+        "lesson": lesson.about(base),
+        "guidance": base.guidance,
+        "judge": judge.fingerprint,
+        "p2p": dataclasses.asdict(P2PSettings()),
+        "steps": steps,
+        "sources": [
+            [s.prompt, s.look_prompt, s.noun, digest(s.image), digest(s.mask)] for s in sources
+        ],
+    }
 
 
 def main(
@@ -158,28 +162,24 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     base, judge, console = Base.load(), bundled(), Console()
     chosen = [x for x in samples.looks() if x.name in looks.split(",")]
+    taken = list(samples.sources())[:sources]
     rows: list[dict[str, Any]] = []
     for look in chosen:
-        file = out / f"{look.name.replace(' ', '-')}-{steps}.json"
-        about = {
-            "base": base.fingerprint,
-            "training": dataclasses.asdict(TrainingSettings.of(base, steps=training_steps)),
-            "guidance": base.guidance,
-            "p2p": dataclasses.asdict(P2PSettings()),
-            "sources": sources,
-        }
-        if (before := kept(file, about)) is not None:
+        lesson = lesson_of(base, look, training_steps)
+        about = about_look(base, judge, lesson, taken, steps)
+        file = out / f"{named(look.name, about)}.json"
+        if (before := kept(file)) is not None:
             rows += before
+            console.print(look.name, "kept:", summary(before))
             continue
-        concept = learn(base, look, out, training_steps)
+        concept, there = learned(base, lesson, out, out)
         found, results = compare(
-            base, judge, look, concept, list(samples.sources())[:sources], steps=steps,
-            keep=out / "inversions",
-        )  # fmt: skip
-        sheet(results).save(out / f"{look.name.replace(' ', '-')}.png")
+            base, judge, look, concept, taken, steps=steps, keep=out / "inversions"
+        )
+        sheet(results).save(file.with_suffix(".png"))
         keep_rows(file, about, found)
         rows += found
-        console.print(look.name, summary(found))
+        console.print(look.name, "concept kept:" if there else "trained:", summary(found))
     told = {"summary": summary(rows), "steps": steps, "rows": rows}
     (out / "pairs.json").write_text(json.dumps(told, indent=1) + "\n")
     console.print(told["summary"])

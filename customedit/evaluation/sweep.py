@@ -7,7 +7,6 @@ and text similarity without references): it neither forgets the source nor misse
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,18 @@ from customedit.diffusion.text import Weighted
 from customedit.editing.edit import EditResult, EditSettings, edit
 from customedit.editing.inversion import invert
 from customedit.errors import InputError
+from customedit.evaluation import curves
+from customedit.evaluation.curves import Line, Point
 from customedit.evaluation.measure import Similarities, measure
 from customedit.evaluation.similarity import Similarity
+from customedit.grids import tiled
 
 STRENGTHS: Final = (0.2, 0.4, 0.5, 0.6, 0.8)
 MOST: Final = 256
 """Most edits of one sweep."""
+
+FRAME: Final = (30, 140, 60)
+"""The colour of the frame around the best edit of a contact sheet."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Swept:
 
 def score(found: Similarities) -> float:
     """The harmonic mean that the best edit has most of; 0 if either side is not positive."""
-    other = found.text if found.reference is None else found.reference
+    other = _other(found)
     if found.source <= 0 or other <= 0:
         return 0.0
     return 2 * found.source * other / (found.source + other)
@@ -133,9 +138,7 @@ def invert_once(
 def contact_sheet(edits: Sequence[Swept], columns: int = 5) -> Image.Image:
     """The source and the edits with their labels; the best has a frame."""
     chosen = best(edits)
-    width, height = edits[0].result.working.size
-    line = 44
-    cells: list[tuple[Image.Image, str, bool]] = [(edits[0].result.source, "source", False)]
+    cells = [_cell(edits[0].result.source, "source")]
     for swept in edits:
         found = swept.similarities
         reference = "" if found.reference is None else f" ref {found.reference:.2f}"
@@ -143,57 +146,32 @@ def contact_sheet(edits: Sequence[Swept], columns: int = 5) -> Image.Image:
             f"strength {swept.strength:g} seed {swept.seed}\n"
             f"src {found.source:.2f}{reference}\ntext {found.text:.2f}"
         )
-        cells.append((swept.result.working, text, swept is chosen))
-    columns = min(columns, len(cells))
-    rows = -(-len(cells) // columns)
-    sheet = Image.new("RGB", (columns * (width + 8), rows * (height + line)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for k, (picture, text, framed) in enumerate(cells):
-        x, y = (k % columns) * (width + 8) + 4, (k // columns) * (height + line) + 2
-        if framed:
-            pen.rectangle((x - 3, y - 3, x + width + 2, y + height + 2), fill=(30, 140, 60))
-        sheet.paste(picture, (x, y))
-        pen.multiline_text((x, y + height + 3), text, fill="black", font_size=10, spacing=1)
-    return sheet
+        cells.append(_cell(swept.result.working, text, FRAME if swept is chosen else None))
+    return tiled(cells, min(columns, len(cells)))
+
+
+def _cell(
+    picture: Image.Image, text: str, frame: tuple[int, int, int] | None = None
+) -> Image.Image:
+    """``picture`` over three lines of text, with a border in ``frame``'s colour."""
+    width, height = picture.size
+    cell = Image.new("RGB", (width + 8, height + 44), "white")
+    pen = ImageDraw.Draw(cell)
+    if frame is not None:
+        pen.rectangle((1, -1, width + 6, height + 4), fill=frame)
+    cell.paste(picture, (4, 2))
+    pen.multiline_text((4, height + 5), text, fill="black", font_size=10, spacing=1)
+    return cell
 
 
 def curve(edits: Sequence[Swept]) -> str:
     """The trade-off as an SVG: source similarity to the right, reference (or text) upwards."""
-    points = [(e.similarities.source, _other(e.similarities), f"{e.strength:g}") for e in edits]
-    xs, ys = [p[0] for p in points], [p[1] for p in points]
-    label = "text" if edits[0].similarities.reference is None else "reference"
-    (x0, x1), (y0, y1) = _span(xs), _span(ys)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return 60 + 380 * (x - x0) / (x1 - x0), 260 - 230 * (y - y0) / (y1 - y0)
-
-    out = io.StringIO()
-    out.write(
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 460 310" font-family="sans-serif" '
-        'font-size="12"><rect width="460" height="310" fill="white"/>'
-        '<path d="M60 20V260H450" fill="none" stroke="#888"/>'
-        f'<text x="255" y="300" text-anchor="middle">source similarity</text>'
-        f'<text transform="translate(16 140) rotate(-90)" text-anchor="middle">{label} similarity'
-        "</text>"
-        f'<text x="60" y="276">{x0:.2f}</text><text x="450" y="276" text-anchor="end">{x1:.2f}'
-        f'</text><text x="54" y="260" text-anchor="end">{y0:.2f}</text>'
-        f'<text x="54" y="30" text-anchor="end">{y1:.2f}</text>'
+    points = (
+        Point(e.similarities.source, _other(e.similarities), f"{e.strength:g}") for e in edits
     )
-    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, y) for x, y, _ in points))
-    out.write(f'<polyline points="{path}" fill="none" stroke="#2a6"/>')
-    for x, y, name in points:
-        a, b = place(x, y)
-        out.write(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="#2a6"/>')
-        out.write(f'<text x="{a + 6:.1f}" y="{b - 6:.1f}">{name}</text>')
-    out.write("</svg>\n")
-    return out.getvalue()
+    label = "text" if edits[0].similarities.reference is None else "reference"
+    return curves.drawn([Line(tuple(points))], "source similarity", f"{label} similarity")
 
 
 def _other(found: Similarities) -> float:
     return found.text if found.reference is None else found.reference
-
-
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    edge = max(0.01, 0.1 * (high - low))
-    return low - edge, high + edge
