@@ -15,6 +15,17 @@ from customedit.cli import console
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 
 
+def drawn(device: str, dtype: str) -> str:
+    """What comes of one step of the bundled base."""
+    import torch
+
+    base = console.load_base("mini", device, dtype)
+    with torch.no_grad():
+        latents = torch.zeros((1, base.channels, 16, 16))
+        noise = base.predict(latents, 501, [base.text("a photo of a cup")]).noise
+    return "draws" if bool(noise.isfinite().all()) else "gives no numbers"
+
+
 def doctor_command(as_json: console.JsonOption = False) -> None:
     """Check this machine: packages, processor, memory, GPU, and one step of the bundled base."""
     found: dict[str, Any] = {
@@ -34,21 +45,21 @@ def doctor_command(as_json: console.JsonOption = False) -> None:
         import torch
 
         found["threads"] = torch.get_num_threads()
+        tried = {"bundled base": ("cpu", "float32")}
         if torch.cuda.is_available():
             free, total = torch.cuda.mem_get_info()
             found["gpu"] = torch.cuda.get_device_name()
             found["gpu_memory"] = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+            known = torch.cuda.is_bf16_supported(including_emulation=False)
+            tried["on the gpu"] = ("cuda", "bfloat16" if known else "float16")
         else:
             found["gpu"] = "none"
-        try:
-            base = console.load_base("mini", "cpu", "float32")
-            with torch.no_grad():
-                latents = torch.zeros((1, base.channels, 16, 16))
-                noise = base.predict(latents, 501, [base.text("a photo of a cup")]).noise
-            found["bundled base"] = "draws" if bool(noise.isfinite().all()) else "gives no numbers"
-        except Exception as error:
-            found["bundled base"] = "fails"
-            problems.append(f"the bundled base fails: {error}")
+        for name, (device, dtype) in tried.items():
+            try:
+                found[name] = drawn(device, dtype)
+            except Exception as error:
+                found[name] = "fails"
+                problems.append(f"the bundled base fails on {device}: {error}")
     lines = [f"{k:<14} {v}" for k, v in found.items()] + [f"problem: {p}" for p in problems]
     console.say(found | {"problems": problems}, lines, as_json)
     if problems:
