@@ -11,6 +11,7 @@ from redis import Redis
 from customedit.errors import InputError
 from customedit.platform.api_keys import SCOPES, ApiKeys
 from customedit.platform.journal import Journal
+from customedit.platform.recover import recover
 from customedit.platform.settings import Settings
 from customedit.platform.storage import Storage
 
@@ -90,3 +91,25 @@ def test_odd_scopes_and_days_are_refused(keys: ApiKeys) -> None:
             keys.create("acme", **given)  # type: ignore[arg-type]
     assert keys.list() == []
     assert keys.create("acme", scopes=SCOPES)[0].scopes == list(SCOPES)
+
+
+def test_a_revocation_that_redis_forgot_holds_after_a_recovery(
+    keys: ApiKeys, client: Redis, settings: Settings, storage: Storage
+) -> None:
+    key, text = keys.create("acme")
+    keys.revoke(key.id)
+    client.hset(f"{settings.namespace}:key:{key.id}", "record", key.model_dump_json())
+    assert keys.verify(text) is not None  # as after the loss of a last second
+    assert recover(client, storage, settings).keys == 0
+    assert keys.verify(text) is None
+
+
+def test_a_key_that_redis_lost_while_it_was_used_is_none_and_comes_back(
+    keys: ApiKeys, client: Redis, settings: Settings, storage: Storage
+) -> None:
+    key, text = keys.create("acme")
+    client.delete(f"{settings.namespace}:key:{key.id}")
+    client.hset(f"{settings.namespace}:key:{key.id}", "last_used_at", "1.0")  # by `verify`
+    assert keys.verify(text) is None and keys.revoke(key.id) is None
+    assert recover(client, storage, settings).keys == 1
+    assert keys.verify(text) is not None

@@ -78,3 +78,21 @@ def test_files_that_were_sent_and_never_completed_go(bench: Bench, workers: Work
     until(lambda: not bench.storage.exists(keys_of.upload(bench.tenant, left)), "the file gone")
     until(lambda: bench.jobs.client.zcard(waiting) == 1, "and forgotten")
     assert bench.storage.exists(keys_of.upload(bench.tenant, kept))
+
+
+def test_what_cannot_be_swept_keeps_nothing_else_waiting(bench: Bench, workers: Workers) -> None:
+    marks = f"{bench.settings.namespace}:sweep"
+    odd, fine, ended = (bench.edit(steps=1) for _ in range(3))
+    for job_id in (odd, fine):
+        claim = bench.jobs.claim(job_id, "w")
+        assert claim is not None
+        bench.storage.put(claim.key("half.png"), b"")
+        bench.jobs.commit(claim, {"outputs": []}) if job_id == odd else bench.jobs.cancelled(claim)
+    bench.jobs.cancel(bench.tenant, ended)
+    for score, job_id in enumerate((odd, fine), 1):
+        bench.redis.zadd(marks, {f"{bench.tenant}/{job_id}": score})
+    worker = workers.start().ready()
+    until(lambda: not any("half" in name for name in bench.names(fine)), "the other one swept")
+    until(lambda: "final.json" in bench.names(ended), "and the journal written")
+    assert bench.redis.zrange(marks, 0, -1) == [f"{bench.tenant}/{odd}"]
+    assert f"{odd} cannot be swept" in worker.said()
