@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from customedit.platform import doorbell
 from customedit.platform.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,20 @@ customedit.cli.app(sys.argv[1:])
 """
 
 
+RING = """
+from api.doorbell import Doorbell
+from customedit.platform import ids, telemetry
+from customedit.platform.records import JobRecord
+from customedit.platform.settings import Settings
+
+settings = Settings.of_environment()
+telemetry.set_up_tracing(settings, "api")
+when = {"created_at": 1.0, "queued_at": 1.0}
+job = JobRecord(id=ids.new("job"), tenant="acme", kind="edit", request={}, **when)
+sys.exit(not Doorbell(settings).ring(job))
+"""
+
+
 def inside(lock: str, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", INSIDE + code, lock, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -72,6 +87,16 @@ def test_every_module_of_the_worker_imports_in_its_image() -> None:
     run = inside("worker.txt,torch.txt", IMPORTS, "worker")
     assert run.returncode == 0, run.stderr
     assert "torch" in run.stdout.split()
+
+
+def test_what_is_imported_late_is_in_the_image(
+    settings: Settings, redis_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transport of doorbells and the exporter of traces are imported when they are needed."""
+    monkeypatch.setenv("CUSTOMEDIT_OTEL_ENDPOINT", "http://127.0.0.1:9")
+    run = inside("api.txt", RING)
+    assert run.returncode == 0, run.stderr
+    assert redis_client.llen(doorbell.queue(settings, "edit")) == 1
 
 
 @pytest.mark.parametrize(
