@@ -58,7 +58,7 @@ class Desk:
 
     def __init__(self, runtime: Runtime, name: str, bell: Callable[[str, str], None]) -> None:
         self.runtime, self.name, self._bell = runtime, name, bell
-        self.under_way: dict[str, Work] = {}
+        self.under_way: dict[str, Work] = {}  # by stamp: a job may come again before it has gone
         self._lock = threading.Lock()
         self._training = 0
         self._most_trainings = max(1, runtime.settings.worker_concurrency // 2)
@@ -135,7 +135,7 @@ class Desk:
         work = Work(claim, self.runtime, folder)
         kind = work.kind
         with self._lock:
-            self.under_way[work.id] = work
+            self.under_way[work.stamp] = work
         if self._draining.is_set():  # it began between the two looks
             work.stop("drain")
         self.runtime.metrics.running.labels(kind).inc()
@@ -147,7 +147,7 @@ class Desk:
             _log.exception("the attempt was given up; its lease will run out")
         finally:
             with self._lock:
-                self.under_way.pop(work.id, None)
+                self.under_way.pop(work.stamp, None)
             self.runtime.metrics.running.labels(kind).dec()
             self.runtime.metrics.jobs.labels(kind, outcome).inc()
             shutil.rmtree(folder, ignore_errors=True)
@@ -229,11 +229,11 @@ class Desk:
         quiet = min(QUIET_S, self.runtime.settings.heartbeat_seconds)
         while not self._closed.wait(PULSE_S):
             works = self._works()
-            last = {w.id: last.get(w.id, 0.0) for w in works}
+            last = {w.stamp: last.get(w.stamp, 0.0) for w in works}
             for work in works:
                 now = time.monotonic()
-                if now - last[work.id] >= (NEWS_S if work.has_news else quiet):
-                    last[work.id] = now
+                if now - last[work.stamp] >= (NEWS_S if work.has_news else quiet):
+                    last[work.stamp] = now
                     try:
                         self._tell(work)
                     except Exception:
@@ -252,7 +252,7 @@ class Desk:
             return
         if answer == "cancel":
             work.stop("cancel")
-        elif answer == "lost" and work.id in self.under_way:
+        elif answer == "lost" and work.stamp in self.under_way:
             work.stop("lost")
 
     def _works(self) -> list[Work]:

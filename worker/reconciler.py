@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, get_args
 
-from customedit.platform import keys_of
+from customedit.platform import doorbell, keys_of
 from customedit.platform.journal import REQUEST
 from customedit.platform.orphans import Orphans
 from customedit.platform.records import JobKind
@@ -22,6 +22,9 @@ from worker.runtime import Runtime
 Ring = Callable[[str, str], None]
 
 SWEEP_AT_ONCE: Final = 50
+BELLS: Final = 100
+"""Bells more than queued jobs of a kind that may hang unheard."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -96,12 +99,26 @@ class Reconciler:
         return True
 
     def ring_stale(self) -> int:
-        """Ring again for jobs queued long ago and for leases that ran out; gives how many."""
-        found = self._jobs.stale()
+        """Ring again for jobs queued long ago and for leases that ran out; gives how many.
+
+        Not where more bells hang unheard than there are jobs: nobody takes this kind at present,
+        and its list must not grow for ever.
+        """
+        found, depths = self._jobs.stale(), self._jobs.queue_depths()
+        unheard = {kind: self._bells(kind) for kind in {kind for _, kind in found}}
+        rung = 0
         for job_id, kind in found:
-            self._ring(job_id, kind)
-            self._metrics.rung.labels(kind).inc()
-        return len(found)
+            if unheard[kind] < BELLS + depths[kind]:
+                self._ring(job_id, kind)
+                self._metrics.rung.labels(kind).inc()
+                unheard[kind] += 1
+                rung += 1
+        return rung
+
+    def _bells(self, kind: JobKind) -> int:
+        """How many bells for jobs of ``kind`` hang in Celery's list."""
+        count: Any = self._redis.llen(doorbell.queue(self._settings, kind))
+        return int(count)
 
     def sweep(self) -> int:
         """Tidy up jobs that were marked and are final by now; gives how many."""

@@ -1,18 +1,23 @@
-"""Training slots at the desk: no bell is lost between the one who leaves and the one who comes."""
+"""The desk by itself: no bell is lost there, and every attempt keeps its pulse."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from customedit.platform.journal import Journal
 from customedit.platform.settings import Settings
+from worker import desk as desks
 from worker.desk import Desk
+from worker.metrics import Metrics
+from worker.work import Work
 
-from .bench import until
+from .bench import Bench, until
 
 
 class Taking(Desk):
@@ -67,3 +72,40 @@ def test_who_waits_when_the_worker_goes_is_rung_for_elsewhere(desk: Taking) -> N
     desk.go.set()
     training.join(30)
     assert desk.taken == ["first"] and not desk.ring("third", "customize")
+
+
+def test_a_job_that_comes_again_before_it_has_gone_keeps_its_pulse(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease was lost, and the same worker claims the job while its former attempt winds down."""
+    runtime: Any = SimpleNamespace(
+        settings=bench.settings, jobs=bench.jobs, storage=bench.storage, redis=bench.redis,
+        journal=Journal(bench.storage), concept_records=bench.catalogue.concepts,
+        metrics=Metrics(), scratch=tmp_path,
+    )  # fmt: skip
+    at_work: list[Work] = []
+    go = [threading.Event(), threading.Event()]
+
+    def perform(work: Work) -> Any:
+        at_work.append(work)
+        assert go[work.attempt - 1].wait(30)
+        work.check()
+        raise AssertionError("nobody stopped it")
+
+    monkeypatch.setitem(desks.PERFORM, "edit", perform)
+    desk = Desk(runtime, "w", lambda *bell: None)
+    job_id = bench.edit()
+    attempts = [threading.Thread(target=desk.ring, args=[job_id, "edit"]) for _ in range(2)]
+    for number, attempt in enumerate(attempts):
+        bench.redis.hset(f"{bench.settings.namespace}:job:{job_id}", "lease_until", "1.0")
+        attempt.start()
+        until(lambda number=number: len(at_work) > number, "an attempt at work")
+    go[0].set()
+    attempts[0].join(30)
+    assert list(desk.under_way.values()) == at_work[1:]
+    bench.jobs.cancel(bench.tenant, job_id)
+    until(lambda: at_work[1].reason == "cancel", "the second one hears of it by its pulse")
+    go[1].set()
+    attempts[1].join(30)
+    assert bench.get(job_id).state == "cancelled" and not desk.under_way
+    desk.close()

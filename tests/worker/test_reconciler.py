@@ -6,12 +6,16 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from customedit.platform import ids, keys_of
+from customedit.platform import doorbell, ids, keys_of
 from customedit.platform.webhooks import Secrets
+from worker.metrics import Metrics
+from worker.reconciler import BELLS, Reconciler
 
 from .bench import Bench, Workers, until
 
@@ -96,3 +100,28 @@ def test_what_cannot_be_swept_keeps_nothing_else_waiting(bench: Bench, workers: 
     until(lambda: "final.json" in bench.names(ended), "and the journal written")
     assert bench.redis.zrange(marks, 0, -1) == [f"{bench.tenant}/{odd}"]
     assert f"{odd} cannot be swept" in worker.said()
+
+
+def test_bells_that_nobody_hears_do_not_pile_up(bench: Bench) -> None:
+    """Of a kind that no worker takes at present, while another's worker reconciles."""
+    runtime: Any = SimpleNamespace(
+        settings=bench.settings, redis=bench.redis, jobs=bench.jobs, storage=bench.storage,
+        metrics=Metrics(), journal=None, concept_records=None, measure_device=None,
+    )  # fmt: skip
+    reconciler = Reconciler(runtime, bench.ring, "w")
+    made = [bench.edit(steps=1) for _ in range(3)]
+    queue = doorbell.queue(bench.settings, "edit")
+    bench.redis.delete(queue)  # the first bells are lost
+
+    def rounds(count: int) -> int:
+        for _ in range(count):
+            due = dict.fromkeys(made, 1.0)
+            bench.redis.zadd(f"{bench.settings.namespace}:ring", due)  # long ago
+            rung = reconciler.ring_stale()
+        return rung
+
+    assert rounds(1) == 3
+    assert rounds(60) == 0
+    assert bench.redis.llen(queue) == BELLS + 3
+    bench.redis.delete(queue)
+    assert rounds(1) == 3  # somebody listens again
