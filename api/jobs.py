@@ -12,7 +12,7 @@ from api.auth import Here, Reader, needs, require
 from api.cancelling import cancel
 from api.openapi import refusals
 from api.services import Services, in_thread
-from api.waiting import PING, heartbeat, read, stream
+from api.waiting import PING, SEND_S, heartbeat, read, stream
 from customedit.platform import documents as d
 from customedit.platform import ids
 from customedit.platform.api_keys import ApiKey
@@ -137,5 +137,8 @@ async def watch_job(
     """All events so far, then each as it happens. Come back with `Last-Event-ID` to miss none."""
     record = await in_thread(_job, here, caller, id)
     return EventSourceResponse(
-        stream(here, record, last_event_id), ping=PING, ping_message_factory=heartbeat
+        stream(here, record, last_event_id),
+        ping=PING,
+        ping_message_factory=heartbeat,
+        send_timeout=SEND_S,
     )

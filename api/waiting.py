@@ -22,6 +22,9 @@ RETRY_S: Final = 2
 PING: Final = 5
 """Seconds of silence until a heartbeat."""
 
+SEND_S: Final = 30
+"""A watcher who takes nothing for so long is let go: it comes back and misses nothing."""
+
 _STEP_S: Final = 2.0
 
 

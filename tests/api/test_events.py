@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -131,3 +132,26 @@ def test_watchers_that_leave_are_forgotten(api: Running, anna: httpx.Client) -> 
         next(stream)
         stream.close()
     wait_for(lambda: api.services.figures.open._value.get() == 0)
+
+
+def test_a_watcher_that_reads_nothing_is_let_go(
+    start: Callable[..., Running], settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.jobs, "SEND_S", 0.2)
+    running = start(settings)
+    anna = running.client()
+    job = edit(anna)["id"]
+    claim = claimed(running.services.jobs, job)
+    for step in range(400):  # more than the connection's buffers hold
+        progress = JobProgress(phase="x" * 50_000, step=step)
+        running.services.jobs.progress(claim, progress)
+    where = httpx.URL(running.url)
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect((where.host, where.port))
+        key = anna.headers["Authorization"]
+        asked = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\n\r\n"
+        deaf.sendall(asked.encode())
+        open_ = running.services.figures.open._value
+        wait_for(lambda: open_.get() == 1)
+        wait_for(lambda: open_.get() == 0)
