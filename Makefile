@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env test test-slow lint fmt hooks lock clean demo serve mini-train mini-evaluate mini-samples
+.PHONY: help env test test-slow lint fmt hooks lock rehearse clean demo serve mini-train mini-evaluate mini-samples
 
 help: ## Say what make can do here
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ hooks: $(READY) ## Check every commit before it is made (pre-commit)
 
 lock: $(READY) ## Renew the locks in requirements/ from pyproject.toml
 	$(BIN)/python requirements/lock.py $(TORCH_SPEC) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+rehearse: $(READY) ## Follow both Dockerfiles without an engine, and run what they make (root on Linux)
+	$(BIN)/python deploy/rehearse.py
 
 demo: $(READY) ## Service, concept and edit on this machine, pictures in demo-output/ (KEEP=1 leaves it running)
 	$(BIN)/customedit demo $(if $(KEEP),--keep) $(ARGS)
