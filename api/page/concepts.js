@@ -65,7 +65,7 @@ function card(concept, wrong, gone) {
   };
   const weights = (format) => act(async () => {
     const file = await api.weights(concept.id, format);
-    el("a", { href: file.url, download: file.filename, target: "_blank", rel: "noopener" }).click();
+    el("a", { href: file.url, download: file.filename, rel: "noopener" }).click(); // sent as an attachment: the page stays
   });
   const remove = act(async () => {
     const sure = await confirmed(`Delete ${called(concept)}?`, "Its files are removed. Pictures that were made with it stay.", "Delete");
@@ -77,7 +77,7 @@ function card(concept, wrong, gone) {
   return el("li", { class: "card concept" }, picture(concept),
     el("h2", {}, called(concept)),
     el("p", { class: "row" }, badge(concept.state), el("code", {}, concept.token), concept.noun),
-    el("p", { class: "faint" }, when(concept.created_at), ready && ` · ${concept.base} · ${size(concept.bytes)}`),
+    el("p", { class: "faint" }, when(concept.created_at), ready && ` · ${size(concept.bytes)}`),
     concept.warnings.map((text) => el("p", { class: "warning" }, text)),
     el("div", { class: "row" },
       ready && can("edits:write") && el("a", { class: "button main small", href: `#/edit?concept=${concept.id}` }, "Use it in an edit"),
@@ -86,7 +86,7 @@ function card(concept, wrong, gone) {
       ready && el("div", { class: "row" },
         button("Download weights", weights("customedit"), "quiet small"),
         button("For diffusers", weights("diffusers"), "quiet small", { "aria-label": "Download weights for diffusers" })),
-      el("p", { class: "faint" }, el("code", {}, concept.id)),
+      el("p", { class: "hint" }, "Id ", el("code", {}, concept.id), ready && [", base ", el("code", {}, concept.base)]),
       can("concepts:write") && button("Delete", remove, "danger small", { "aria-label": `Delete ${called(concept)}` })));
 }
 

@@ -11,7 +11,7 @@ const STRENGTHS = {
   p2p: "0 to 1: the higher, the more of the source is kept. Up to 9, commas between; empty: the usual one.",
   sdedit: "0 to 1: the higher, the more is painted anew. Up to 9, commas between; empty: the usual one.",
 };
-const SEVERAL = [["One", "0.5"], ["Three", "0.3, 0.5, 0.7"], ["All", "0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9"]];
+const SEVERAL = [["0.5", "0.5"], ["0.3, 0.5, 0.7", "0.3, 0.5, 0.7"], ["0.1 to 0.9", "0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9"]];
 
 /** @param {HTMLElement} main @param {{signal: AbortSignal, query: URLSearchParams}} given */
 export async function editView(main, { signal, query }) {
@@ -60,9 +60,8 @@ class Edit {
           fields.add("strengths", "Strengths", this.strengths, STRENGTHS.p2p), several,
           fields.add("seeds", "Seeds", this.seeds, "Whole numbers, commas between; strengths times seeds make at most 16 pictures."),
           fields.tick("preserve", "Keep the picture's own pixels outside the region", this.preserve),
-          this.expert.node)),
-      fields.summary,
-      el("div", { class: "row send" }, this.submit));
+          this.expert.node, fields.summary,
+          el("div", { class: "row send" }, this.submit))));
   }
 
   /** Shows the chips of the chosen looks, and what the prompt says amiss. */

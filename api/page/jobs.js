@@ -9,7 +9,8 @@ import { about, badge, bar, far, finished, kind, when } from "./words.js";
 
 const PAGE = 20;
 const EVERY_MS = 3000;
-const MOST_ASKED = 5;
+const MOST = 100;
+const MOST_ALONE = 5;
 
 /** @param {HTMLElement} main @param {{signal: AbortSignal}} given */
 export async function jobsView(main, { signal }) {
@@ -33,8 +34,11 @@ export async function jobsView(main, { signal }) {
     }
   };
   const asked = (cursor) => ({ state: state.value, kind: what.value, limit: PAGE, cursor });
+  let turn = 0;
   const load = async (cursor = null) => {
+    const mine = ++turn;
     const page = await api.jobs(asked(cursor), signal);
+    if (mine !== turn) return; // asked for something else meanwhile
     if (!cursor) { rows.clear(); fill(list); }
     page.items.forEach((job) => put(job));
     const more = page.next_cursor && button("More", () => load(page.next_cursor).catch((e) => complain(wrong, e)));
@@ -49,21 +53,30 @@ export async function jobsView(main, { signal }) {
       button("Refresh", again)),
     wrong, list, below);
   await load();
-  keepFresh(rows, put, signal);
+  keepFresh(rows, put, asked, signal);
 }
 
-/** Asks for unfinished jobs now and then, while the page is looked at. */
-function keepFresh(rows, put, signal) {
-  const timer = setInterval(async () => {
-    if (document.hidden) return;
-    const open = [...rows.values()].filter(({ job }) => !finished(job)).slice(0, MOST_ASKED);
-    for (const { job } of open) {
-      const now = await api.job(job.id, signal).catch(() => null); // the next round asks again
-      if (now && rows.has(job.id) && JSON.stringify(now.progress) + now.state !== JSON.stringify(job.progress) + job.state) put(now);
+/** While the page is looked at and some job is not finished: what is listed is asked for again. */
+function keepFresh(rows, put, asked, signal) {
+  const round = async () => {
+    const open = [...rows.values()].filter(({ job }) => !finished(job));
+    if (document.hidden || !open.length) return;
+    const filter = asked(null);
+    const page = await api.jobs({ ...filter, limit: Math.min(MOST, Math.max(PAGE, rows.size)) }, signal);
+    const listed = new Set(page.items.map(({ id }) => id));
+    const away = open.filter(({ job }) => !listed.has(job.id)).slice(0, MOST_ALONE); // the filter lets them go
+    const alone = await Promise.all(away.map(({ job }) => api.job(job.id, signal)));
+    if (JSON.stringify(filter) !== JSON.stringify(asked(null))) return;
+    for (const job of [...page.items, ...alone].reverse()) {
+      if (shown(rows.get(job.id)?.job) !== shown(job)) put(job, true);
     }
-  }, EVERY_MS);
+  };
+  const timer = setInterval(() => round().catch(() => {}), EVERY_MS); // the next round asks again
   signal.addEventListener("abort", () => clearInterval(timer));
 }
+
+/** What a row shows of a job that may change. */
+const shown = (job) => job && JSON.stringify([job.state, job.progress?.step, job.progress?.phase, job.cancel_requested]);
 
 function nothing(filtered) {
   if (filtered) return empty("None like that", "No job has this state and kind.");

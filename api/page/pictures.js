@@ -77,7 +77,7 @@ export class Pictures {
       onchange: () => { this.take([...this.input.files]); this.input.value = ""; },
     });
     this.drop = el("label", { class: "drop", for: this.input.id },
-      el("strong", {}, `Choose ${what}`), el("span", {}, "or drop them here: PNG, JPEG or WebP"));
+      el("strong", {}, `Choose ${what}`), el("span", {}, `or drop ${most > 1 ? "them" : "it"} here: PNG, JPEG or WebP`));
     const allowed = can("images:write");
     add(this.node, allowed && [this.input, this.drop], this.said, this.list, this.#earlier());
     if (allowed) this.#listen();

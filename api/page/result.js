@@ -34,9 +34,10 @@ export async function editResult(job, renew) {
   const before = await source(job, renew);
   show(best);
   return el("div", { class: "result" },
-    el("div", { class: "columns wide-left" }, stage,
+    el("div", { class: "columns wide-left" },
+      el("div", {}, stage,
+        outputs.length > 1 && strip(job, best, renew, (number) => { show(number); announce(`${title(outputs[number])} is shown`); })),
       el("section", { class: "card", "aria-label": "The chosen picture" }, facts)),
-    outputs.length > 1 && strip(job, best, renew, (number) => { show(number); announce(`${title(outputs[number])} is shown`); }),
     extras(job, renew));
 }
 

@@ -78,9 +78,9 @@ export function teachView(main) {
           el("details", {}, el("summary", {}, "How it is trained"),
             el("p", { class: "hint" }, "What stays empty is chosen for the base."),
             el("div", { class: "grid" }, HOW.map(([field, label, hint]) =>
-              fields.add(`training.${field}`, label, training.get(field), hint)))))),
-      fields.summary,
-      el("div", { class: "row send" }, submit)),
+              fields.add(`training.${field}`, label, training.get(field), hint)))),
+          fields.summary,
+          el("div", { class: "row send" }, submit)))),
   );
 }
 

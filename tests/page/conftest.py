@@ -19,14 +19,14 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from customedit.mini import samples
 from customedit.platform.settings import Settings
 
-from ..api.conftest import ALL, Running, api, jobs, start
+from ..api.conftest import ALL, Running, api, concepts, jobs, start
 
-__all__ = ["api", "jobs", "start"]  # the front end's own fixtures
+__all__ = ["api", "concepts", "jobs", "start"]  # the front end's own fixtures
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-READ_ONLY = ("read",)
 
 
 def chromium() -> str:
@@ -122,8 +122,12 @@ def tab(new_tab: Callable[..., Tab], api: Running) -> Tab:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    """A picture to choose."""
-    from customedit.mini import samples
-
+def picture() -> Path:
+    """A picture to edit."""
     return samples.sources()[3].image
+
+
+@pytest.fixture
+def references() -> list[Path]:
+    """Pictures of a look."""
+    return samples.looks()[0].images

@@ -1,0 +1,200 @@
+"""Teaching and editing: what is sent, once, and what is wrong told where it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import Page, Route, expect
+
+from customedit.platform.catalogue import Concepts
+from customedit.platform.jobs import Jobs
+from customedit.platform.storage import Storage
+
+from ..api.conftest import Running, customize, finish_concept
+from .conftest import Tab
+
+EVIL = '"><img src=x onerror="window.broken=1"><script>window.broken=1</script>'
+
+
+def wrong(page: Page, label: str) -> str:
+    """What is said to be wrong with a field."""
+    field = page.get_by_label(label, exact=True)
+    assert field.get_attribute("aria-invalid") == "true"
+    ids = (field.get_attribute("aria-describedby") or "").split()
+    return " ".join(page.locator(f"#{name}.error").inner_text() for name in ids[-1:])
+
+
+def ready(api: Running, jobs: Jobs, concepts: Concepts, storage: Storage, **more: str) -> str:
+    """A concept that can be used."""
+    job = customize(api.client(), **more)
+    return finish_concept(jobs, concepts, storage, job["id"]).id
+
+
+def test_a_look_is_sent_once_though_the_first_answer_is_lost(
+    tab: Tab, api: Running, jobs: Jobs, references: list[Path]
+) -> None:
+    tab.expect("ERR_")
+    page = tab.page
+    tab.open("teach")
+    chooser = page.locator("input[type=file]")
+    chooser.set_input_files(references[:2])
+    page.get_by_text("Two pictures are few").wait_for()
+    chooser.set_input_files(references[2])
+    expect(page.get_by_text("are few")).to_have_count(0)
+    page.get_by_role("button", name=f"Remove {references[0].name}").first.click()
+    page.get_by_text("Two pictures are few").wait_for()
+    page.get_by_label("What the pictures show").fill("cup")
+    page.get_by_label("Token", exact=True).fill("<plaid>")
+    page.get_by_text("How it is trained").click()
+    page.get_by_label("Steps", exact=True).fill("30")
+    keys: list[str | None] = []
+
+    def lose(route: Route) -> None:
+        if route.request.method != "POST":
+            return route.fallback()
+        keys.append(route.request.headers.get("idempotency-key"))
+        if len(keys) > 1:
+            return route.fallback()
+        route.fetch()  # it arrives; its answer does not
+        return route.abort("connectionreset")
+
+    page.route("**/v1/concepts", lose)
+    page.get_by_role("button", name="Teach this look").click()
+    page.get_by_text("Waiting for a worker.").wait_for()
+    assert len(keys) == 2 and keys[0] == keys[1] and keys[0]
+    (made,) = jobs.list("anna").items
+    assert made.request["training"] == {"way": "custom-diffusion", "steps": 30, "seed": 0}
+    assert (made.request["noun"], made.request["token"]) == ("cup", "<plaid>")
+    assert len(made.request["references"]) == 2
+
+
+def test_what_the_service_refuses_is_told_at_its_field(tab: Tab, references: list[Path]) -> None:
+    tab.expect("422")
+    page = tab.page
+    tab.open("teach")
+    page.get_by_role("button", name="Teach this look").click()
+    assert "Say what the pictures show" in wrong(page, "What the pictures show")
+    page.locator("input[type=file]").set_input_files(references[0])
+    page.get_by_label("What the pictures show").fill("!!")
+    page.get_by_label("Token", exact=True).fill("plaid")
+    page.get_by_text("How it is trained").click()
+    page.get_by_label("Steps", exact=True).fill("many")
+    page.get_by_label("Batch").fill("99")
+    page.get_by_text("How it is trained").click()
+    page.get_by_role("button", name="Teach this look").click()
+    page.get_by_text("A field is not usable").wait_for()
+    assert "pattern" in wrong(page, "What the pictures show")
+    assert "pattern ^<" in wrong(page, "Token")
+    assert page.get_by_label("Steps", exact=True).is_visible()  # what was folded is open
+    assert "integer" in wrong(page, "Steps")
+    assert "<= 32" in wrong(page, "Batch")
+    assert page.evaluate("document.activeElement.getAttribute('aria-invalid')") == "true"
+    assert page.locator(".problem").get_by_text("Request ").is_visible()
+    page.get_by_label("What the pictures show").fill("cup")
+    page.get_by_label("Token", exact=True).fill("<plaid>")
+    page.get_by_label("Steps", exact=True).fill("")
+    page.get_by_label("Batch").fill("")
+    page.get_by_role("button", name="Teach this look").click()
+    page.get_by_text("Waiting for a worker.").wait_for()
+
+
+def test_what_is_no_picture_is_not_taken(tab: Tab, tmp_path: Path) -> None:
+    tab.open("teach")
+    text = tmp_path / "notes.txt"
+    text.write_text("none")
+    tab.page.locator("input[type=file]").set_input_files(text)
+    tab.page.get_by_text("notes.txt is no PNG, JPEG or WebP").wait_for()
+
+
+def test_an_edit_names_only_looks_that_are_chosen(
+    tab: Tab, api: Running, jobs: Jobs, concepts: Concepts, storage: Storage, picture: Path
+) -> None:
+    concept = ready(api, jobs, concepts, storage, token="<plaid>", name="Plaid")
+    page = tab.page
+    tab.open("edit")
+    page.locator("input[type=file]").first.set_input_files(picture)
+    page.get_by_label("What it shows").fill("a photo of a cup")
+    target = page.get_by_label("What it is to show")
+    target.fill("a photo of a <plaid> patterned cup")
+    page.get_by_text("no look with this token is chosen").wait_for()
+    before = len(tab.asked)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    assert "choose the look" in wrong(page, "What it is to show")
+    assert not [r for r in tab.asked[before:] if r.method == "POST"]
+    page.get_by_label("Plaid <plaid>").check()
+    expect(page.get_by_text("no look with this token is chosen")).to_have_count(0)
+    page.get_by_role("button", name="Write it from the line above").click()
+    assert target.input_value() == "a photo of a <plaid> patterned cup"
+    target.fill("a new ")
+    page.get_by_role("button", name="Insert <plaid>").click()
+    assert target.input_value() == "a new <plaid> "
+    weight = page.get_by_label("Weight")
+    weight.focus()
+    weight.press("ArrowLeft")
+    page.get_by_role("button", name="Strengths: 0.3, 0.5, 0.7").click()
+    page.get_by_text("Expert settings").click()
+    page.get_by_label("Inversion").select_option("ddim")
+    page.get_by_label("Words of the region").fill("cup, table")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Waiting for a worker.").wait_for()
+    made = jobs.list("anna", kind="edit").items[0].request
+    assert made["concepts"] == [{"id": concept, "weight": 0.95}]
+    assert made["strengths"] == [0.3, 0.5, 0.7]
+    assert (made["inversion"], made["p2p"]["blend_words"]) == ("ddim", ["cup", "table"])
+    page.get_by_role("link", name="Edit again from here").click()
+    expect(page.get_by_label("What it is to show")).to_have_value("a new <plaid>")
+    expect(page.get_by_label("Strengths", exact=True)).to_have_value("0.3, 0.5, 0.7")
+    expect(page.get_by_alt_text("The picture to edit")).to_have_js_property("complete", True)
+
+
+def test_refused_edits_are_told_at_their_fields(tab: Tab, picture: Path) -> None:
+    tab.expect("422")
+    page = tab.page
+    tab.open("edit")
+    page.locator("input[type=file]").first.set_input_files(picture)
+    page.get_by_label("What it is to show").fill("a blue cup")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("A field is not usable").wait_for()
+    assert "p2p needs the picture in words" in wrong(page, "What it shows")
+    page.get_by_label("Method").select_option("sdedit")
+    page.get_by_label("Strengths", exact=True).fill("0.5, 2, x")
+    page.get_by_text("Expert settings").click()
+    assert page.get_by_label("Words of the region").is_hidden()
+    page.get_by_label("Guidance").fill("99")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("A field is not usable").wait_for()
+    assert "<= 1" in wrong(page, "Strengths") and "number" in wrong(page, "Strengths")
+    assert "<= 50" in wrong(page, "Guidance")
+
+
+def test_what_people_write_stays_text(
+    tab: Tab, api: Running, jobs: Jobs, concepts: Concepts, storage: Storage
+) -> None:
+    concept = ready(api, jobs, concepts, storage, name=EVIL)
+    page = tab.page
+    for view in ("concepts", "jobs", f"edit?concept={concept}"):
+        tab.open(view)
+        page.get_by_text(EVIL).first.wait_for()
+    assert page.evaluate("window.broken") is None
+    assert page.locator("script:not([src]), img[src=x]").count() == 0
+
+
+def test_a_concept_is_used_downloaded_and_deleted(
+    tab: Tab, api: Running, jobs: Jobs, concepts: Concepts, storage: Storage
+) -> None:
+    concept = ready(api, jobs, concepts, storage, name="Plaid", token="<plaid>")
+    page = tab.page
+    tab.open("concepts")
+    page.get_by_text("More").click()
+    with page.expect_download() as file:
+        page.get_by_role("button", name="Download weights", exact=True).click()
+    assert file.value.suggested_filename == "plaid-customedit.safetensors"
+    assert Path(file.value.path()).read_bytes() == b"weights of a test"
+    page.get_by_role("link", name="Use it in an edit").click()
+    expect(page.get_by_label("Plaid <plaid>")).to_be_checked()
+    tab.open("concepts")
+    page.get_by_text("More").click()
+    page.get_by_role("button", name="Delete Plaid").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.get_by_role("heading", name="No concepts yet").wait_for()
+    assert concepts.get("anna", concept) is None

@@ -1,0 +1,154 @@
+"""Watching, cancelling and deleting jobs; results, deep links and addresses that run out."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Route, expect
+
+from customedit.platform.jobs import Jobs
+from customedit.platform.records import JobError, JobProgress
+from customedit.platform.storage import Storage
+
+from ..api.conftest import Running, claimed, customize, edit, finish_edit, png
+from .conftest import Tab
+
+
+def progress(step: int, preview: str | None = None) -> JobProgress:
+    return JobProgress(phase="train", step=step, steps=20, eta_s=30, preview_key=preview)
+
+
+def test_a_training_is_seen_to_its_end(
+    tab: Tab, api: Running, jobs: Jobs, storage: Storage
+) -> None:
+    job = customize(api.client())
+    tab.open(f"jobs/{job['id']}")
+    page = tab.page
+    page.get_by_text("Waiting for a worker.").wait_for()
+    claim = claimed(jobs, job["id"])
+    page.get_by_text("At work.").wait_for()
+    jobs.progress(claim, progress(5))
+    page.locator("main").get_by_text("Learning 5 of 20, 30 s left").wait_for()
+    assert page.get_by_label("Progress").locator("progress").get_attribute("value") == "0.25"
+    key = claim.key("preview.png")
+    storage.put(key, png("green"), "image/png")
+    jobs.progress(claim, progress(10, key))
+    shown = page.get_by_alt_text("Preview after 10 steps")
+    expect(shown).to_have_js_property("complete", True)
+    assert shown.evaluate("image => image.naturalWidth") == 32
+    jobs.fail(
+        claim, JobError(type="out-of-memory", title="Too large", detail="<b>ask for less</b>")
+    )
+    page.get_by_text("<b>ask for less</b>").wait_for()
+    assert page.locator(".badge").inner_text() == "✕ failed"
+
+
+def test_a_broken_stream_goes_on_after_what_was_seen(tab: Tab, api: Running, jobs: Jobs) -> None:
+    job = edit(api.client())
+    claim = claimed(jobs, job["id"])
+    told = api.services.jobs.events("anna", job["id"])
+    broken = f'retry: 10\nid: {told[0].id}\nevent: state\ndata: {{"state": "queued"}}\n\nid: 9'
+    asked: list[str | None] = []
+
+    def once(route: Route) -> None:
+        asked.append(route.request.headers.get("last-event-id"))
+        if len(asked) == 1:
+            route.fulfill(body=broken, content_type="text/event-stream")
+        else:
+            route.continue_()
+
+    tab.page.route("**/events", once)
+    tab.open(f"jobs/{job['id']}")
+    jobs.progress(claim, progress(7))
+    tab.page.locator("main").get_by_text("Learning 7 of 20").wait_for()
+    assert asked == [None, told[0].id]
+
+
+def test_a_result_is_compared_and_survives_a_reload(
+    tab: Tab, api: Running, jobs: Jobs, storage: Storage
+) -> None:
+    job = edit(api.client())
+    finish_edit(jobs, storage, job["id"])
+    tab.open(f"jobs/{job['id']}")
+    tab.page.reload()
+    slider = tab.page.get_by_label("How much of the picture before is shown")
+    slider.focus()
+    for _ in range(10):
+        slider.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext") == "60 percent before"
+    frame = tab.page.locator(".frame")
+    assert frame.evaluate("e => e.style.getPropertyValue('--at')") == "60%"
+    assert tab.page.get_by_text("0.30").first.is_visible()
+    for alt in ("Before: a cup", "After: a blue cup, strength 0.5"):
+        loaded = tab.page.get_by_alt_text(alt, exact=True)
+        expect(loaded).to_have_js_property("naturalWidth", 32)
+    tab.page.get_by_text("Show recipe").click()
+    assert '"steps": 50' in tab.page.get_by_label("Recipe as JSON").inner_text()
+    tab.page.get_by_role("button", name="Copy").click()
+    tab.page.get_by_role("button", name="Copied").wait_for()
+
+
+def test_an_address_that_ran_out_is_asked_for_again(
+    tab: Tab, api: Running, jobs: Jobs, storage: Storage
+) -> None:
+    job = edit(api.client())
+    finish_edit(jobs, storage, job["id"])
+    tab.expect("403")
+    refused: list[str] = []
+
+    def first(route: Route) -> None:
+        if route.request.url not in refused and "/jobs/" in route.request.url and not refused:
+            refused.append(route.request.url)
+            route.fulfill(status=403)
+        else:
+            route.continue_()
+
+    tab.page.route(f"{api.settings.s3_endpoint}/**", first)
+    tab.open(f"jobs/{job['id']}")
+    after = tab.page.get_by_alt_text("After: a blue cup, strength 0.5", exact=True)
+    expect(after).to_have_js_property("naturalWidth", 32)
+    assert len(refused) == 1
+
+
+def test_the_list_is_filtered_and_turned_over(tab: Tab, api: Running, jobs: Jobs) -> None:
+    client = api.client()
+    made = [edit(client, target_prompt=f"cup {number}")["id"] for number in range(22)]
+    customize(client, name="a training")
+    page = tab.page
+    tab.open("jobs")
+    page.get_by_text("a training").wait_for()
+    rows = page.locator(".item")
+    expect(rows).to_have_count(20)
+    page.get_by_role("button", name="More").click()
+    expect(rows).to_have_count(23)
+    page.get_by_label("Kind").select_option("customize")
+    expect(rows).to_have_count(1)
+    page.get_by_label("State").select_option("failed")
+    page.get_by_role("heading", name="None like that").wait_for()
+    page.get_by_label("Kind").select_option("")
+    page.get_by_label("State").select_option("")
+    expect(rows).to_have_count(20)
+    jobs.progress(claimed(jobs, made[-1]), progress(3))  # one that the list shows
+    page.locator("main").get_by_text("Learning 3 of 20").wait_for()
+    page.get_by_role("button", name="Cancel cup 20").click()
+    rows.nth(2).get_by_text("cancelled").wait_for()
+
+
+def test_an_address_that_names_nothing_says_so(tab: Tab) -> None:
+    tab.expect("404")
+    tab.open("jobs/job_00000000000000000000000000")
+    tab.page.get_by_text("There is no such thing").wait_for()
+    assert tab.page.locator(".problem").get_by_text("Request ").is_visible()
+    tab.open("nowhere")
+    tab.page.get_by_role("heading", name="No such page").wait_for()
+
+
+def test_a_job_is_cancelled(tab: Tab, api: Running, jobs: Jobs) -> None:
+    job = edit(api.client())
+    tab.open(f"jobs/{job['id']}")
+    tab.page.get_by_role("button", name="Cancel").click()
+    tab.page.get_by_text("It was cancelled").wait_for()
+    tab.page.get_by_role("button", name="Delete").click()
+    tab.page.get_by_role("dialog").get_by_role("button", name="Keep it").click()
+    tab.page.get_by_role("button", name="Delete").click()
+    tab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    tab.page.get_by_role("heading", name="No jobs yet").wait_for()
+    assert api.services.jobs.get("anna", job["id"]) is None
