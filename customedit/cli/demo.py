@@ -54,8 +54,9 @@ def demo_command(
             with Stack(out / "service", port=port, say=told) as stack:
                 key = local_key(stack, "demo")
                 with CustomEdit(stack.url, key.read_text().strip()) as client:
-                    write(client, show(client, training_steps), out)
-                finish(stack, key, out, keep)
+                    edited = show(client, training_steps)
+                    write(client, edited, out)
+                finish(stack, key, out, keep, edited.id)
         except (LocalError, JobFailed) as error:
             console.errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
             raise typer.Exit(1) from None
@@ -108,14 +109,17 @@ def write(client: CustomEdit, edited: documents.Job, out: Path) -> None:
     told(f"written: {out}/before.png, {out}/after.png, {out}/sheet.png")
 
 
-def finish(stack: Stack, key: Path, out: Path, keep: bool) -> None:
-    """How to go on; with ``keep`` the service runs until it is stopped."""
+def finish(stack: Stack, key: Path, out: Path, keep: bool, edit: str) -> None:
+    """How to go on; with ``keep`` the service runs until it is stopped. edit: the job's id."""
     if keep:
-        told(f"it runs at {stack.url} (API: /openapi.json, key in {key}); Ctrl-C stops it")
+        told(f"it runs at {stack.url} (API: /openapi.json); Ctrl-C stops it")
+        told(f"page: {stack.url}/  (sign in with the key in {key})")
+        told(f"this edit: {stack.url}/#/jobs/{edit}")
         end_on_signals(stack)
         stack.run()
     else:
         told(f"go on with: customedit serve --data {out / 'service'}  (at {stack.url})")
+        told(f"then this edit is at {stack.url}/#/jobs/{edit}, the key in {key}")
 
 
 @contextmanager

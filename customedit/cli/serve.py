@@ -44,6 +44,7 @@ def serve_command(
             with stack:
                 key = local_key(stack, tenant)
                 told(f"ready at {stack.url}  (API: {stack.url}/openapi.json)")
+                told(f"page: {stack.url}/")
                 told(f"API key of tenant {tenant}: in {key}")
                 told("Ctrl-C stops it; what was begun goes on at the next start")
                 stack.run()
