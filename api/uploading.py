@@ -13,7 +13,7 @@ import anyio
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 
-from api.problems import unusable, wrong_media_type
+from api.problems import Refused, unusable, wrong_media_type
 from api.services import Services
 from customedit import images as pictures
 from customedit.errors import InputError
@@ -22,6 +22,7 @@ from customedit.platform.journal import under
 from customedit.platform.records import ImageRecord
 from customedit.platform.storage import StorageError
 
+TRIES: Final = 5
 MEDIA_TYPES: Final = ("image/png", "image/jpeg", "image/webp")
 
 
@@ -112,33 +113,40 @@ def _image_limit(services: Services) -> str:
 def _keep(
     services: Services, tenant: str, data: bytes, width: int, height: int
 ) -> tuple[ImageRecord, bool]:
-    """File, journal, record, in a folder of this upload's own.
+    """The image's record, and whether this upload made it: again, if it is deleted meanwhile."""
+    id_ = ids.of_image(data)
+    for _ in range(TRIES):
+        if (known := services.images.get(tenant, id_)) is not None:
+            return known, False
+        record = ImageRecord(
+            id=id_,
+            tenant=tenant,
+            media_type=media_type(data),
+            bytes=len(data),
+            width=width,
+            height=height,
+            key=keys_of.image(tenant, id_, secrets.token_hex(8), keys_of.PICTURE),
+            created_at=time.time(),
+        )
+        if (kept := _put(services, record, data)) is not None:
+            return kept, kept.key == record.key
+    raise Refused("unavailable", "the picture was deleted again and again; send it once more")
+
+
+def _put(services: Services, record: ImageRecord, data: bytes) -> ImageRecord | None:
+    """File, journal, record, in a folder of this upload's own; gives the record that is kept.
 
     So a deletion at the same time removes either this upload, whole, or none of it; what is left
     of a front end that dies in between is known by its ``life`` and removed (``orphans``).
     """
-    id_ = ids.of_image(data)
-    if (known := services.images.get(tenant, id_)) is not None:
-        return known, False
-    record = ImageRecord(
-        id=id_,
-        tenant=tenant,
-        media_type=media_type(data),
-        bytes=len(data),
-        width=width,
-        height=height,
-        key=keys_of.image(tenant, id_, secrets.token_hex(8), keys_of.PICTURE),
-        created_at=time.time(),
-    )
     life = services.jobs.life()
     services.storage.put(record.key, data, record.media_type, under(life))
     services.journal.image(record, life)
-    kept = services.images.put(record) or record
-    if kept.key == record.key:
-        return record, True
-    with contextlib.suppress(StorageError):  # another upload of the same file was faster
-        services.journal.forget(record.folder)
-    return kept, False
+    kept = services.images.put(record)
+    if kept is not None and kept.key != record.key:  # another upload of the same file was faster
+        with contextlib.suppress(StorageError):
+            services.journal.forget(record.folder)
+    return kept
 
 
 def media_type(data: bytes) -> str:

@@ -163,6 +163,8 @@ class _Recovery:
 
     def _image(self, key: str) -> bool:
         record = ImageRecord.model_validate(self._journal.read(key))
+        if record.folder + IMAGE != key:  # whoever deletes it removes the whole folder
+            raise ValueError(f"{record.key} lies elsewhere")
         if self._images.get(record.tenant, record.id) is not None:
             return False
         return self._images.put(record) is not None

@@ -144,6 +144,26 @@ def test_a_put_that_is_repeated_after_a_deletion_brings_nothing_back(
     assert not whole(api, storage)
 
 
+def test_an_upload_whose_folder_was_swept_is_made_anew(
+    api: Running, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By workers whose clocks or patience found it too old."""
+    put = type(api.services.images).put
+
+    def late(*given: Any) -> Any:
+        monkeypatch.undo()
+        for stored in storage.list(keys_of.images("anna")):
+            folder = keys_of.folder_of(stored.key)
+            assert folder is not None
+            api.services.jobs.disown(folder)
+        api.services.journal.settle(api.services.jobs, api.services.concepts)
+        return put(*given)
+
+    monkeypatch.setattr(type(api.services.images), "put", late)
+    upload(api)
+    assert whole(api, storage)
+
+
 def test_many_at_once(start: Callable[..., Running], settings: Any, storage: Storage) -> None:
     api = start(settings, rate_per_minute=100_000)
     pictures = [png(colour) for colour in ("red", "lime", "blue")]

@@ -175,19 +175,25 @@ def test_what_was_deleted_stays_deleted(
 def test_what_never_was_submitted_or_cannot_be_read_stops_nothing(
     client: Redis, settings: Settings, storage: Storage, jobs: Jobs, journal: Journal,
     submit: Callable[..., JobRecord], wipe: Callable[[], None], job: Make, training: Training,
+    picture: Callable[..., ImageRecord],
 ) -> None:  # fmt: skip
     _, orphan = training()
     journal.concept(orphan)  # its front end died before the request was written
     storage.put(keys_of.attempt("acme", ids.new("job"), 1, "a.png"), b"")
     broken = keys_of.image("acme", ids.of_image(b"2"), "1", "image.json")
     storage.put(broken, b"{")
+    elsewhere = picture(b"3")
+    journal.image(elsewhere)
+    (stray,) = storage.list(elsewhere.folder)
+    far = elsewhere.model_copy(update={"key": "tenants/acme/images/all"})
+    storage.put(stray.key, far.model_dump_json().encode())
     odd = ids.new("job")
     storage.put(keys_of.job("acme", odd, "request.json"), b'{"id": 1}')
     fine = submit(job())
     wipe()
     done = recover(client, storage, settings)
     assert (done.queued, done.concepts, done.images) == (1, 0, 0)
-    assert sorted(done.unreadable) == sorted([broken, odd])
+    assert sorted(done.unreadable) == sorted([broken, odd, stray.key])
     assert jobs.peek(fine.id) is not None
 
 
