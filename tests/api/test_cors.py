@@ -20,7 +20,9 @@ def named(start: Callable[..., Running], settings: Settings) -> Running:
     return start(settings, cors_origins=f"http://localhost:5173,{OURS}", rate_per_minute=2)
 
 
-def preflight(api: Running, origin: str, method: str = "POST", headers: str = "authorization"):
+def preflight(
+    api: Running, origin: str, method: str = "POST", headers: str = "authorization"
+) -> httpx.Response:
     asked = {
         "Origin": origin,
         "Access-Control-Request-Method": method,
