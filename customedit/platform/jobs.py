@@ -92,7 +92,7 @@ class Jobs(Claims, Events, Upkeep):
     """
 
     def reserve(self, tenant: str, idempotency: Idempotency) -> JobRecord | None:
-        """Takes the key before the request goes to the journal, for two minutes.
+        """Takes the key before the request goes to the journal, for half a minute.
 
         So that of two equal requests at the same moment only one is written. Returns the job that
         an earlier request made, if there is one: to be answered instead.

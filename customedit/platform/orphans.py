@@ -4,18 +4,24 @@ A request without a record may be a job that Redis lost, so nothing is removed u
 each file of the folder says that a front end wrote it under the very life of Redis that goes on
 (``Upkeep.life``), it is old enough, and a script finds no record in the same moment in which it
 gives the folder to the sweeper. What is in doubt stays, and ``recover`` makes a job of it.
+
+What is no loss goes by its age alone: a file whose form is long expired and was never completed,
+and an inversion of a picture that has no record.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from customedit.platform import keys_of
+from customedit.platform.catalogue import Images
 from customedit.platform.journal import LIFE
 from customedit.platform.storage import StorageError
+from customedit.platform.upkeep import UPLOAD_GRACE_S
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -37,6 +43,8 @@ PAGE: Final = 1000
 FEW: Final = 5
 """Files that a front end writes into one folder, at most: where there are more, others wrote."""
 
+_UPLOAD: Final = re.compile(r"tenants/[^/]+/uploads/[^/]+")
+_INVERSION: Final = re.compile(r"tenants/(?P<tenant>[^/]+)/inversions/(?P<image>[^/]+)/[^/]+")
 _log = logging.getLogger(__name__)
 
 
@@ -55,10 +63,12 @@ class Orphans:
     ) -> None:
         self._client, self._storage, self._jobs = client, storage, jobs
         self._age_s, self._page = age_s, page
+        self._form_s = settings.presign_seconds + UPLOAD_GRACE_S
+        self._images = Images(client, settings)
         self._place = f"{settings.namespace}:orphans"
 
     def look(self) -> int:
-        """Looks at the next page; gives how many folders the sweeper is to remove.
+        """Looks at the next page; gives how many folders and files were nobody's.
 
         Raises StorageError and ``redis.exceptions.RedisError``.
         """
@@ -69,6 +79,9 @@ class Orphans:
         after = place.get("after", "")
         found = self._storage.page(keys_of.TENANTS, after, self._page)
         done = sum(self._doom(folder, now, life) for folder in self._ownerless(found, now))
+        strays = [stored.key for stored in found if self._is_stray(stored, now)]
+        for key in strays:
+            self._storage.delete(key)
         more = len(found) == self._page
         self._client.hset(
             self._place,
@@ -77,7 +90,17 @@ class Orphans:
                 "not_before": f"{0 if more else now + REST_S:.3f}",
             },
         )
-        return done
+        return done + len(strays)
+
+    def _is_stray(self, stored: Stored, now: float) -> bool:
+        if _UPLOAD.fullmatch(stored.key):
+            return stored.modified <= now - self._form_s
+        found = _INVERSION.fullmatch(stored.key)
+        return (
+            found is not None
+            and self._is_old(stored, now)
+            and self._images.get(found["tenant"], found["image"]) is None
+        )
 
     def _ownerless(self, found: Sequence[Stored], now: float) -> list[Folder]:
         """The folders of old files that Redis has no record for, as it seems."""

@@ -169,3 +169,26 @@ def test_it_goes_through_the_bucket_page_by_page(
     assert found == [3, 3, 1, 0]  # and then it rests
     client.hset(f"{settings.namespace}:orphans", "not_before", "0")
     assert Orphans(client, settings, storage, jobs, age_s=-5, page=3).look() == 3
+
+
+def test_inversions_go_with_their_picture(
+    orphans: Orphans, storage: Storage, catalogue: Catalogue, picture: Callable[..., ImageRecord]
+) -> None:
+    """Also one that was written by a worker which did not know that it had lost its job."""
+    kept, gone = picture(b"1"), picture(b"2")
+    catalogue.images.put(kept)
+    for image in (kept, gone):
+        storage.put(keys_of.inversion("acme", image.id, "1.safetensors"), b"")
+    assert orphans.look() == 1
+    assert files(storage) == [keys_of.inversion("acme", kept.id, "1.safetensors")]
+
+
+def test_uploads_that_redis_forgot_go_in_time(
+    client: Redis, settings: Settings, storage: Storage, jobs: Jobs
+) -> None:
+    storage.put(keys_of.upload("acme", ids.new("upl")), b"half")
+    for seconds, found in ((0, 0), (-3605, 1)):
+        own = settings.model_copy(update={"presign_seconds": seconds})
+        orphans = Orphans(client, own, storage, jobs)
+        assert look(orphans, client, own) == found
+    assert files(storage) == []
