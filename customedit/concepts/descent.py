@@ -48,5 +48,5 @@ def descend(
         leaf.grad = gradient
     torch.nn.utils.clip_grad_norm_(leaves, clip)
     optimizer.step()
-    read = torch.stack([f.detach().float() for f in figures.values()]).tolist()
+    read = torch.stack([f.detach().float() for f in figures.values()]).cpu().tolist()
     return dict(zip(figures, read, strict=True))

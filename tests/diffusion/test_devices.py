@@ -1,0 +1,176 @@
+"""What a GPU would refuse or wait for, found without one; devices that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from customedit.concepts.dreambooth import dreambooth
+from customedit.concepts.prompts import ConceptPrompts
+from customedit.concepts.settings import TrainingSettings
+from customedit.concepts.training import customize
+from customedit.diffusion.base import Base
+from customedit.diffusion.devices import device_of
+from customedit.diffusion.engine import Engine, run
+from customedit.diffusion.text import Weighted
+from customedit.editing.edit import EditSettings, edit
+from customedit.editing.inversion import Inversion, invert
+from customedit.editing.prompt_to_prompt import P2PSettings
+from customedit.errors import InputError
+from customedit.mini import samples
+
+from . import foreign
+
+SOURCE, TARGET = "a photo of a cup on a table", "a photo of a <plaid> patterned cup on a table"
+PROMPTS = ConceptPrompts("<plaid>", "cup", "patterned")
+UNION = P2PSettings(
+    blend_over="union", blend_words=("cup",), subtract=("table",), reweight={"cup": 1.5}
+)
+ONCE = 3
+"""Most moves and waits of one place in an edit: some at its beginning and end, none a step."""
+
+FREE = ("devices.send", "engine._forward")
+
+
+@pytest.fixture
+def device() -> Iterator[Any]:
+    with foreign.device() as mode:
+        yield mode
+
+
+@pytest.fixture
+def base(device: Any) -> Base:
+    base = Base.load(device=str(foreign.DEVICE))
+    assert isinstance(base.unet.conv_in.weight, foreign.Foreign)
+    device.arrivals.clear()
+    return base
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    return Image.open(samples.sources()[3].image).convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def references() -> list[Image.Image]:
+    return [Image.open(p).convert("RGB") for p in samples.looks()[0].images[:2]]
+
+
+class Word:
+    """A concept on the CPU, as it is loaded: an embedding, one layer's keys and values."""
+
+    def __init__(self, base: Base) -> None:
+        layer = base.layers[0]
+        self.tokens = {"<plaid>": torch.full((base.width,), 0.01)}
+        self.keys = {layer: torch.full(base.weights[f"{layer}.to_k.weight"].shape, 0.01)}
+        self.values = {layer: torch.full(base.weights[f"{layer}.to_v.weight"].shape, 0.01)}
+
+
+def test_the_pretended_device_is_as_strict_as_a_gpu(device: Any) -> None:
+    here, there = torch.ones(2, 3), torch.ones(2, 3).to(foreign.DEVICE)
+    with pytest.raises(RuntimeError, match=r"aten\.add.*foreign tensor and the CPU's \[\(2, 3\)\]"):
+        there + here
+    with pytest.raises(RuntimeError, match=r"aten\.index"):
+        there[torch.tensor([0])]
+    assert not device.waits
+    assert (there * torch.tensor(2.0)).sum().item() == 12  # single numbers go along
+    assert sum(device.waits.values()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"p2p": UNION},
+        {"inversion": "negative-prompt"},
+        {"inversion": "ddim"},
+        {"method": "sdedit"},
+    ],
+    ids=["direct", "union", "negative-prompt", "ddim", "sdedit"],
+)
+def test_no_step_of_an_edit_mixes_devices_or_waits(
+    changes: dict[str, Any], base: Base, device: Any, picture: Image.Image
+) -> None:
+    steps = 2 * ONCE
+    settings = EditSettings(SOURCE, TARGET, steps=steps, **changes)
+    method = edit(base, picture, settings, [Weighted(Word(base))])
+    result = run(base, method)
+    assert isinstance(result.latents, foreign.Foreign)
+    assert set(device.waits) == {"to the CPU"} and device.waits["to the CPU"] <= ONCE
+    # "send" does not wait; what the engine moves itself are a forward's time steps
+    moved = {k: n for k, n in device.arrivals.items() if k not in FREE}
+    assert all(n <= ONCE for n in moved.values()), moved
+
+
+def test_a_mask_and_a_kept_inversion_come_from_the_cpu(
+    base: Base, device: Any, picture: Image.Image, tmp_path: Path
+) -> None:
+    mask = torch.zeros(64, 64)
+    mask[16:48, 16:48] = 1
+    settings = EditSettings(SOURCE, TARGET, steps=2, inversion="null-text", preserve=True)
+    made = run(
+        base, invert(base, base.encode(picture), SOURCE, kind="null-text", steps=2, keep=tmp_path)
+    )
+    (file,) = tmp_path.glob("*.safetensors")
+    kept = Inversion.load(file)
+    assert kept.trajectory.device.type == "cpu"
+    assert torch.equal(kept.trajectory, made.trajectory.cpu())
+    method = edit(
+        base, picture, settings, [Weighted(Word(base))], mask=mask, inversion=kept, record=True
+    )
+    result = run(base, method)
+    assert result.maps is not None and bool(result.latents.isfinite().all())
+
+
+def test_a_training_waits_once_a_step_and_resumes(
+    base: Base, device: Any, references: list[Image.Image], tmp_path: Path
+) -> None:
+    def train(steps: int) -> int:
+        settings = TrainingSettings.of(base, steps=steps, class_images=2, class_steps=2, crops=2)
+        device.waits.clear()
+        concept = run(base, customize(base, references, PROMPTS, settings, class_cache=tmp_path))
+        assert all(isinstance(w, foreign.Foreign) for w in concept.weights.values())
+        return sum(device.waits.values())
+
+    train(1)  # draws the class images
+    assert train(4) - train(2) == 2
+
+    settings = TrainingSettings.of(base, steps=2, class_images=0, crops=2, checkpoint_every=1)
+    file = tmp_path / "checkpoint.safetensors"
+    whole = run(base, customize(base, references, PROMPTS, settings, resume=file))
+    again = run(base, customize(base, references, PROMPTS, settings, resume=file))
+    assert all(torch.equal(w.cpu(), again.weights[n].cpu()) for n, w in whole.weights.items())
+
+
+def test_dreambooth_and_many_jobs_at_once(
+    base: Base, picture: Image.Image, references: list[Image.Image]
+) -> None:
+    settings = TrainingSettings.of(base, way="dreambooth", steps=1, class_images=0, crops=2)
+    tuned, word = run(base, dreambooth(base, references, PROMPTS, settings))
+    assert isinstance(tuned.unet.conv_in.weight, foreign.Foreign)
+    run(tuned, edit(tuned, picture, EditSettings(SOURCE, TARGET, steps=1), [Weighted(word)]))
+    few = TrainingSettings.of(base, steps=2, class_images=0, crops=2)
+    engine = Engine(base)
+    tickets: list[Any] = [
+        engine.submit(edit(base, picture, EditSettings(SOURCE, SOURCE, steps=2, method=m)))  # type: ignore[arg-type]  # of the Literal
+        for m in ("p2p", "sdedit")
+    ]
+    tickets.append(engine.submit(customize(base, references, PROMPTS, few), priority=10))
+    while not engine.idle:
+        engine.tick()
+    for ticket in tickets:
+        ticket.result()
+
+
+def test_devices_that_are_none() -> None:
+    assert device_of("cpu").type == "cpu"
+    with pytest.raises(InputError, match="device: 'gpu' is none; take cpu, cuda or cuda:N"):
+        device_of("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="device: cuda:1 is not there"):
+            device_of("cuda:1")
