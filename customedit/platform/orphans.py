@@ -40,6 +40,9 @@ REST_S: Final = 3600.0
 PAGE: Final = 1000
 """Files that one look lists; S3 gives no more at once."""
 
+MOST: Final = 50
+"""Folders without a record that one look asks S3 about: many, where Redis has lost all."""
+
 FEW: Final = 5
 """Files that a front end writes into one folder, at most: where there are more, others wrote."""
 
@@ -60,9 +63,10 @@ class Orphans:
         *,
         age_s: float = AGE_S,
         page: int = PAGE,
+        most: int = MOST,
     ) -> None:
         self._client, self._storage, self._jobs = client, storage, jobs
-        self._age_s, self._page = age_s, page
+        self._age_s, self._page, self._most = age_s, page, most
         self._form_s = settings.presign_seconds + UPLOAD_GRACE_S
         self._images = Images(client, settings)
         self._place = f"{settings.namespace}:orphans"
@@ -76,20 +80,18 @@ class Orphans:
         now, life = self._jobs.now(), self._jobs.life()
         if not life or now < float(place.get("not_before", 0)):
             return 0
-        after = place.get("after", "")
-        found = self._storage.page(keys_of.TENANTS, after, self._page)
-        done = sum(self._doom(folder, now, life) for folder in self._ownerless(found, now))
+        found = self._storage.page(keys_of.TENANTS, place.get("after", ""), self._page)
+        ownerless = self._ownerless(found, now)
+        done = sum(self._doom(folder, now, life) for folder in ownerless[: self._most])
         strays = [stored.key for stored in found if self._is_stray(stored, now)]
         for key in strays:
             self._storage.delete(key)
-        more = len(found) == self._page
-        self._client.hset(
-            self._place,
-            mapping={
-                "after": found[-1].key if more else "",
-                "not_before": f"{0 if more else now + REST_S:.3f}",
-            },
-        )
+        after = found[-1].key if len(found) == self._page else ""
+        if len(ownerless) > self._most:  # the next look begins with the first that is left
+            left = ownerless[self._most].path
+            after = found[[s.key.startswith(left) for s in found].index(True) - 1].key
+        rest = f"{0 if after else now + REST_S:.3f}"
+        self._client.hset(self._place, mapping={"after": after, "not_before": rest})
         return done + len(strays)
 
     def _is_stray(self, stored: Stored, now: float) -> bool:

@@ -169,6 +169,10 @@ def test_it_goes_through_the_bucket_page_by_page(
     assert found == [3, 3, 1, 0]  # and then it rests
     client.hset(f"{settings.namespace}:orphans", "not_before", "0")
     assert Orphans(client, settings, storage, jobs, age_s=-5, page=3).look() == 3
+    client.delete(f"{settings.namespace}:orphans", f"{settings.namespace}:doomed")
+    few = Orphans(client, settings, storage, jobs, age_s=-5, most=3)
+    assert [few.look() for _ in range(4)] == [3, 3, 1, 0]
+    assert len(jobs.doomed()) == 7
 
 
 def test_inversions_go_with_their_picture(
