@@ -86,7 +86,10 @@ class Desk:
     def _train(self, job_id: str) -> None:
         more: str | None = job_id
         while more is not None:
-            self._take(more)
+            try:
+                self._take(more)
+            except Exception:  # whatever it is: it must not keep the slot
+                _log.exception("job %s could not be taken up", more)
             more = self._next_waiting()
 
     def _training_slot(self, job_id: str, kind: str) -> bool:

@@ -60,6 +60,19 @@ def test_who_comes_while_the_last_one_leaves_is_served(desk: Taking) -> None:
     assert desk.taken == ["first", "late"]
 
 
+def test_what_cannot_be_taken_up_keeps_no_slot(
+    desk: Taking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(job_id: str) -> None:
+        raise ValueError("a record that cannot be read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk, "_take", broken)
+        desk.ring("odd", "customize")
+    desk.ring("fine", "customize")
+    assert desk.taken == ["fine"]
+
+
 def test_who_waits_when_the_worker_goes_is_rung_for_elsewhere(desk: Taking) -> None:
     desk.go.clear()
     training = threading.Thread(target=desk.ring, args=["first", "customize"])
