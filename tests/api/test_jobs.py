@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from redis import Redis
+from redis.exceptions import TimeoutError
 
 from customedit.platform import doorbell
 from customedit.platform.catalogue import Concepts
-from customedit.platform.jobs import Idempotency, Jobs
-from customedit.platform.records import JobError, JobProgress
+from customedit.platform.jobs import Gone, Idempotency, Jobs
+from customedit.platform.records import JobError, JobProgress, JobRecord
 from customedit.platform.storage import Storage
 
 from .conftest import Running, claimed, customize, edit, finish_concept, finish_edit, png, upload
@@ -270,3 +271,27 @@ def test_requests_go_on_while_others_wait(anna: httpx.Client) -> None:
         assert not any(w.done() for w in waiting)
         anna.post(f"/v1/jobs/{job['id']}/cancel")
         assert {w.result(30).json()["state"] for w in waiting} == {"cancelled"}
+
+
+def test_a_submit_that_was_given_up_makes_no_job_when_it_comes_late(
+    api: Running, anna: httpx.Client, jobs: Jobs, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis stood still, the client was told 503, and then Redis goes on with what it was sent."""
+    sent: list[tuple[JobRecord, dict]] = []
+    image = upload(anna)
+
+    def lost(self: Jobs, record: JobRecord, **more: object) -> None:
+        sent.append((record, more))
+        raise TimeoutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Jobs, "submit", lost)
+        body = {"references": [image], "noun": "cup"}
+        assert anna.post("/v1/concepts", json=body).status_code == 503
+    ((record, more),) = sent
+    with pytest.raises(Gone):
+        jobs.submit(record, **more)
+    assert not anna.get("/v1/jobs").json()["items"]
+    assert not anna.get("/v1/concepts").json()["items"]
+    api.services.journal.settle(jobs, api.services.concepts)
+    assert all("/images/" in stored.key for stored in storage.list("tenants/"))
