@@ -11,9 +11,10 @@ from starlette.routing import compile_path
 
 from api.examples import FORMS
 from api.problem_types import TYPES
-from customedit.platform.documents import Problem
+from customedit.platform.documents import Problem, StateChange
 
 MEDIA_TYPE: Final = "application/problem+json"
+STREAM: Final = "text/event-stream"
 _COMMON: Final = ("unauthenticated", "forbidden", "rate-limited", "internal", "unavailable")
 
 DESCRIPTION: Final = """
@@ -77,7 +78,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, answered as Problem
         schemas.pop(unused, None)
     _, told = models_json_schema(
-        [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
+        [(Problem, "serialization"), (StateChange, "serialization")],
+        ref_template="#/components/schemas/{model}",
     )
     schemas.update(told["$defs"])
     for path in made["paths"].values():
@@ -87,11 +89,13 @@ def _document(app: FastAPI) -> dict[str, Any]:
 
 
 def _refine(operation: dict[str, Any]) -> None:
-    """Forms are shown, invalid requests told as problems, and ids of answers lead on."""
+    """Forms are shown, invalid requests told as problems, events typed, and ids lead on."""
     if (form := FORMS.get(operation["operationId"])) is not None:
         content = operation["requestBody"]["content"]["multipart/form-data"]
         content["examples"] = {"plain": {"value": form}}
     for status, answer in operation["responses"].items():
+        if STREAM in answer.get("content", {}):
+            answer["content"][STREAM] = {"itemSchema": {"oneOf": _EVENTS}}
         if "HTTPValidationError" in str(answer):
             answer["content"] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
         if status.startswith("2") and (links := _LINKS.get(operation["operationId"])):
@@ -102,6 +106,18 @@ def _refine(operation: dict[str, Any]) -> None:
             }
 
 
+def _event(names: list[str], model: str) -> dict[str, Any]:
+    """The schema of a server-sent event whose data is a JSON document."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": f"#/components/schemas/{model}"},
+    }
+    fields = {"id": {"type": "string"}, "event": {"enum": names}, "data": data}
+    return {"type": "object", "required": ["event", "data"], "properties": fields}
+
+
+_EVENTS: Final = [_event(["state"], "StateChange"), _event(["progress", "preview"], "Progress")]
 _JOB: Final = "getJob cancelJob deleteJob"
 _CONCEPT: Final = "getConcept getConceptWeights deleteConcept"
 _LINKS: Final = {

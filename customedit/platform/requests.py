@@ -24,6 +24,7 @@ Words = Annotated[str, StringConstraints(pattern=r"^[^\W_][\w' -]*$", max_length
 Token = Annotated[str, StringConstraints(pattern=TOKEN)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**53)]
+_SAID: Final[dict[str, Any]] = {"pattern": r"\S"}
 
 
 class Asked(BaseModel):
@@ -98,13 +99,38 @@ class P2POptions(Asked):
     blend_start: Share | None = None
 
 
+def _edit_rules() -> dict[str, Any]:
+    """What ``EditRequest`` checks over several fields, as far as a schema can say it."""
+    p2p = {"properties": {"method": {"const": "p2p"}}}  # also when it is left out
+    rules = [_if(p2p, _with("source_prompt", _SAID))]
+    by_mask = {"type": "object"} | _with("blend_over", {"const": "mask"})
+    rules += [_if(_with("p2p", by_mask), _with("mask", {"type": "string"}))]
+    for strengths, seeds in ((2, 8), (3, 5), (4, 4), (5, 3), (6, 2), (9, 1)):
+        many = _with("strengths", {"type": "array", "minItems": strengths})
+        rules += [_if(many, {"properties": {"seeds": {"maxItems": seeds}}})]
+    return {"allOf": rules}
+
+
+def _if(condition: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+    return {"if": condition, "then": then}
+
+
+def _with(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object whose field ``name`` is there and meets ``schema``."""
+    return {"required": [name], "properties": {name: schema}}
+
+
 class EditRequest(Asked):
     """Edit a picture by prompt, at one or several strengths and seeds."""
 
+    model_config = ConfigDict(json_schema_extra=_edit_rules())
+
     image: ImageId
     source_prompt: Prompt = ""
-    target_prompt: Annotated[Prompt, Field(min_length=1)]
-    concepts: Annotated[list[ConceptUse], Field(max_length=8)] = []
+    target_prompt: Annotated[Prompt, Field(min_length=1, json_schema_extra=_SAID)]
+    concepts: Annotated[
+        list[ConceptUse], Field(max_length=8, json_schema_extra={"uniqueItems": True})
+    ] = []
     method: Literal["p2p", "sdedit"] = "p2p"
     strengths: Annotated[list[Share], Field(min_length=1, max_length=9)] | None = None
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=9)] = [0]

@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .conftest import Running, customize, edit, upload
+from .conftest import Running, customize, edit, finish_concept, upload
 
 LEFT_OUT = (
     "getMetrics",  # its answer is no JSON and has its own test
-    "watchJob",  # a stream that does not end while its job is queued; tested in test_events.py
+    "watchJob",  # a stream that does not end while its job is queued; watched below at its end
 )
 
 
@@ -31,8 +31,13 @@ def furnish(client: httpx.Client) -> None:
 
 def run(api: Running, tmp_path: Path, *more: str) -> None:
     furnish(api.client("anna"))
+    left_out = [f"--exclude-operation-id={name}" for name in LEFT_OUT]
+    ask(api, tmp_path, CONFIG.format(key=api.key("anna")), *left_out, *more)
+
+
+def ask(api: Running, tmp_path: Path, configuration: str, *more: str, **variables: str) -> None:
     config = tmp_path / "schemathesis.toml"
-    config.write_text(CONFIG.format(key=api.key("anna")))
+    config.write_text(configuration)
     command = [
         sys.executable,
         "-c",
@@ -43,23 +48,36 @@ def run(api: Running, tmp_path: Path, *more: str) -> None:
         f"{api.url}/openapi.json",
         "--request-timeout=30",
         "--no-color",
-        *[f"--exclude-operation-id={name}" for name in LEFT_OUT],
         *more,
     ]
-    environment = {**os.environ, "NO_PROXY": "127.0.0.1", "COLUMNS": "200"}
+    environment = {**os.environ, "NO_PROXY": "127.0.0.1", "COLUMNS": "200", **variables}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-30_000:] + done.stderr[-3_000:]
 
 
 # All checks are on. Four operations refuse some requests that fit their schemas, since no schema
-# can say what a picture is, which fields go together, or that a webhook wants a secret first;
-# test_refusals.py has each of these cases.
+# can say what a picture is, which tokens a prompt may name, or that a webhook wants a secret first.
+# test_refusals.py has each of these cases; below, acceptable.py makes up for what cannot be said.
 CONFIG = """
 headers = {{ Authorization = "Bearer {key}" }}
 
 [[operations]]
 include-operation-id = ["uploadImage", "importConcept", "createEdit", "createConcept"]
 checks.positive_data_acceptance.enabled = false
+"""
+
+
+# Of these every request that fits its schema is carried out.
+ACCEPTED = ("uploadImage", "importConcept", "createConcept", "createEdit", "watchJob")
+ACCEPTING = """
+hooks = "{hooks}"
+headers = {{ Authorization = "Bearer {key}" }}
+
+[checks]
+negative_data_rejection.enabled = false
+
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx"]
 """
 
 
@@ -80,6 +98,24 @@ def test_chains_of_calls_and_chance(roomy: Running, tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_the_edges_of_what_is_sent(roomy: Running, tmp_path: Path) -> None:
     run(roomy, tmp_path, "--phases=coverage", "--include-method=POST", SURE)
+
+
+@pytest.mark.timeout(300)
+def test_what_fits_is_accepted(roomy: Running, tmp_path: Path, jobs, concepts, storage) -> None:
+    anna = roomy.client("anna")
+    assert anna.post("/v1/webhooks/secret").status_code == 201
+    made = customize(anna, token="<plaid>")
+    ready = finish_concept(jobs, concepts, storage, made["id"])
+    given = {
+        "ACCEPTABLE_IMAGE": upload(anna),
+        "ACCEPTABLE_CONCEPT": ready.id,
+        "ACCEPTABLE_TOKEN": ready.token,
+        "ACCEPTABLE_JOB": made["id"],
+    }
+    config = ACCEPTING.format(key=roomy.key("anna"), hooks=Path(__file__).parent / "acceptable.py")
+    only = [f"--include-operation-id={name}" for name in ACCEPTED]
+    how = ("--phases=examples,coverage,fuzzing", "--max-examples=20", "--mode=positive", SURE)
+    ask(roomy, tmp_path, config, *only, *how, **given)
 
 
 @pytest.mark.slow
