@@ -52,7 +52,7 @@ class Steady:
             with reproducible():
                 return step()
         except RuntimeError as error:
-            if "determinis" not in str(error):
+            if "deterministic" not in str(error).lower():
                 raise
             _log.warning("this training cannot be repeated to the bit: %s", error)
         self._guarded = False

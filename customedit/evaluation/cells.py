@@ -105,7 +105,7 @@ def run_cell(
     keep = folder / "inversions" if model is base else None
     results = drawn(model, concept, edits, keep, heard)
     rows = [
-        {"arm": arm.name, "editor": editor, "look": look.name, "source": source.name,
+        {"arm": arm.name, "editor": editor, "look": look.name, "picture": source.name,
          "strength": settings.strength, **found.as_dict()}
         for (editor, source, settings), found in zip(
             edits, measured(judge, look, edits, results), strict=True

@@ -85,6 +85,7 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
 
     rows = again(plan)
     assert len(rows) == 3 * 2 * 4 + 4
+    assert rows[0]["picture"] == plan.sources[0].name and isinstance(rows[0]["source"], float)
     assert told == [
         "Custom Diffusion, plaid: trained, edits drawn",
         "DreamBooth, plaid: trained, edits drawn",
