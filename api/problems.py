@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
 from api.openapi import MEDIA_TYPE, methods
+from api.patterns import SAID
 from api.problem_types import TYPES
 from customedit.errors import InputError
 from customedit.platform.documents import FieldProblem, Problem
@@ -185,8 +186,10 @@ def _field(error: Mapping[str, Any]) -> FieldProblem:
         if rest and name.isidentifier():
             problem, _, remedy = rest.partition("; ")
             return FieldProblem(field=name, problem=problem, limit=remedy or problem)
+    if (said := SAID.get(error.get("ctx", {}).get("pattern", ""))) is not None:
+        message = f"is not {said}"
     return FieldProblem(
-        field=_dotted(names) or "body", problem=message, limit=_limit(error) or message
+        field=_dotted(names) or "body", problem=message, limit=said or _limit(error) or message
     )
 
 

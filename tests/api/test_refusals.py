@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 from redis import Redis
 
+from api.patterns import SAID
 from customedit.platform.catalogue import Concepts
 from customedit.platform.jobs import Jobs
 from customedit.platform.storage import Storage, StorageError
@@ -29,7 +31,7 @@ def state(storage: Storage, redis_client: Redis, namespace: str) -> list[str]:
 
 
 BODIES = [
-    ("/v1/edits", {**EDIT, "image": "no"}, "image", "pattern"),
+    ("/v1/edits", {**EDIT, "image": "no"}, "image", "img_ and 64 hex digits"),
     ("/v1/edits", {**EDIT, "image": None}, "image", ""),
     ("/v1/edits", {k: v for k, v in EDIT.items() if k != "image"}, "image", "required"),
     ("/v1/edits", {**EDIT, "steps": 0}, "steps", ">= 1"),
@@ -50,7 +52,7 @@ BODIES = [
     ("/v1/edits", {**EDIT, "url": "http://127.0.0.1/"}, "url", "no fields but"),
     ("/v1/edits", {**EDIT, "p2p": {"blend_over": "mask"}}, "mask", ""),
     ("/v1/edits", {**EDIT, "p2p": {"words": {"cup": [0, 2]}}}, "p2p.words.cup[1]", "<= 1"),
-    ("/v1/edits", {**EDIT, "concepts": [{"id": "x"}]}, "concepts[0].id", "pattern"),
+    ("/v1/edits", {**EDIT, "concepts": [{"id": "x"}]}, "concepts[0].id", "con_ and 26"),
     ("/v1/edits", {**EDIT, "webhook": "ftp://example.com"}, "webhook", ""),
     ("/v1/edits", {**EDIT, "webhook": "http://169.254.169.254/x"}, "webhook", "public"),
     ("/v1/edits", {**EDIT, "webhook": "https://[::1]/x"}, "webhook", "public"),
@@ -60,10 +62,10 @@ BODIES = [
     ("/v1/edits", "text", "body", ""),
     ("/v1/concepts", {**CONCEPT, "references": []}, "references", "at least 1"),
     ("/v1/concepts", {**CONCEPT, "references": [IMAGE] * 21}, "references", "at most 20"),
-    ("/v1/concepts", {**CONCEPT, "noun": "<cup>"}, "noun", "pattern"),
-    ("/v1/concepts", {**CONCEPT, "attribute": "<>"}, "attribute", "pattern"),
+    ("/v1/concepts", {**CONCEPT, "noun": "<cup>"}, "noun", "letters, digits, spaces"),
+    ("/v1/concepts", {**CONCEPT, "attribute": "<>"}, "attribute", "letters, digits, spaces"),
     ("/v1/concepts", {**CONCEPT, "path": "/etc"}, "path", "no fields but"),
-    ("/v1/concepts", {**CONCEPT, "token": "look"}, "token", "pattern"),
+    ("/v1/concepts", {**CONCEPT, "token": "look"}, "token", "such as <look>"),
     ("/v1/concepts", {**CONCEPT, "training": {"steps": 10**6}}, "training.steps", "<= 20000"),
     ("/v1/concepts", {**CONCEPT, "training": {"rate": 0}}, "training.rate", "> 0"),
     ("/v1/uploads", {"media_type": "image/gif"}, "media_type", "one of"),
@@ -116,6 +118,20 @@ def test_bodies_that_cannot_be_read(
         answer = anna.post(path, content=content, headers=headers)
         assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+def patterns(part: Any) -> Iterator[str]:
+    """Every pattern in a part of the OpenAPI document."""
+    inside = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    if isinstance(part, dict) and isinstance(part.get("pattern"), str):
+        yield part["pattern"]
+    for entry in inside:
+        yield from patterns(entry)
+
+
+def test_patterns_are_told_in_words(anna: httpx.Client) -> None:
+    written = set(patterns(anna.get("/openapi.json").json())) - {r"\S"}  # that: "is empty"
+    assert written == set(SAID)
 
 
 def test_parameters(anna: httpx.Client) -> None:

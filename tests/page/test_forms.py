@@ -83,8 +83,8 @@ def test_what_the_service_refuses_is_told_at_its_field(tab: Tab, references: lis
     page.get_by_text("How it is trained").click()
     page.get_by_role("button", name="Teach this look").click()
     page.get_by_text("A field is not usable").wait_for()
-    assert "pattern" in wrong(page, "What the pictures show")
-    assert "pattern ^<" in wrong(page, "Token")
+    assert "is not words of letters" in wrong(page, "What the pictures show")
+    assert "is not a token such as <look>" in wrong(page, "Token")
     assert page.get_by_label("Steps", exact=True).is_visible()  # what was folded is open
     assert "integer" in wrong(page, "Steps")
     assert "<= 32" in wrong(page, "Batch")
