@@ -166,3 +166,34 @@ def test_a_concept_goes_out_and_comes_in_again(
     assert torch.equal(back.keys[layer], made.keys[layer])
     assert torch.equal(back.tokens["<new>"].flatten(), made.tokens["<old>"])
     until(lambda: not bench.storage.exists(given), "the file that was given gone")
+
+
+def test_a_file_that_came_over_rest_is_found_by_the_worker(
+    bench: Bench, workers: Workers, tmp_path: Path
+) -> None:
+    import torch
+    from starlette.testclient import TestClient
+
+    from api.app import create_app
+    from customedit.concepts.concept import Concept
+    from customedit.diffusion.base import Base
+    from customedit.platform.api_keys import ApiKeys
+
+    base = Base.load()
+    own = {name: base.weights[f"{name}.to_k.weight"] for name in base.layers[:1]}
+    path = tmp_path / "own.safetensors"
+    Concept({"<old>": torch.ones(base.width)}, own, own, base=base.fingerprint).save(path)
+    _, key = ApiKeys(bench.jobs.client, bench.settings).create(bench.tenant)
+    with TestClient(create_app(bench.settings)) as client, path.open("rb") as file:
+        answer = client.post(
+            "/v1/concepts/import",
+            headers={"Authorization": f"Bearer {key}"},
+            files={"file": file},
+            data={"token": "<new>", "noun": "cup"},
+        )
+    assert answer.status_code == 202, answer.text
+    workers.start().ready()
+    outcome = ConceptOutcome.model_validate(bench.succeeded(answer.json()["id"]))
+    assert outcome.token == "<new>" and bench.storage.exists(outcome.weights_key)
+    given = keys_of.given(bench.tenant, answer.json()["id"])
+    until(lambda: not bench.storage.exists(given), "the file that was given gone")
