@@ -57,7 +57,3 @@ class ConceptPrompts:
     def class_prompt(self) -> str:
         """The prompt of a class image, for prior preservation."""
         return f"a photo of {article(self.noun)}"
-
-    def plain(self) -> str:
-        """The instance prompt without the modifier token: what an edit is compared with."""
-        return f"a photo of {article(' '.join(w for w in (self.attribute, self.noun) if w))}"

@@ -205,11 +205,6 @@ def _check_column(column: int, length: int) -> None:
         raise InputError("column", f"is {column}", f"give 0 to {length - 1}")
 
 
-def words(prompt: str) -> list[str]:
-    """The words of ``prompt`` as written, with attached punctuation; split at any white space."""
-    return prompt.split()
-
-
 def find(prompt_words: Sequence[str], word: str, *, field: str = "prompt") -> list[int]:
     """Positions of ``word`` among ``prompt_words``, ascending; case and attached punctuation aside.
 
