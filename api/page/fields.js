@@ -113,7 +113,7 @@ export class Fields {
 /** What is wrong with a field and what it must keep to, in one line. */
 function sentence({ field, problem, limit }) {
   const said = problem.startsWith(`${field}: `) ? problem.slice(field.length + 2) : problem;
-  return limit && limit !== said ? `${said} (${limit})` : said;
+  return limit && !said.includes(limit.replace(/^pattern /, "")) ? `${said} (${limit})` : said;
 }
 
 /**

@@ -67,14 +67,17 @@ async function follow(job, body, show, fresh, signal) {
   const link = el("p", { class: "faint", role: "status" });
   const preview = el("div", { class: "previews" });
   fill(body, el("section", { class: "card", "aria-label": "Progress" }, progress.node, said, link, preview));
-  let told = -1;
+  let told = "";
+  let step = 0;
   const moved = (found) => {
+    if (found.preview_url) fill(preview, ...previewed(found, found.step || step, fresh));
+    if (!found.steps && found.preview_url) return; // a preview alone, which tells no step
+    step = found.step;
     progress.show(found);
     said.textContent = far(found);
-    const quarter = Math.floor((share(found) || 0) * 4);
+    const quarter = `${found.phase} ${Math.floor((share(found) || 0) * 4)}`;
     if (quarter !== told) announce(far(found));
     told = quarter;
-    if (found.preview_url) fill(preview, ...previewed(found, fresh));
   };
   if (job.progress) moved(job.progress);
   const connected = (on) => { link.textContent = on ? "" : "The connection broke; trying again."; };
@@ -89,12 +92,12 @@ async function follow(job, body, show, fresh, signal) {
   await show(ended);
 }
 
-function previewed(found, fresh) {
+function previewed(found, step, fresh) {
   const renew = async () => (await fresh()).progress?.preview_url;
   return [
     el("h2", {}, "Preview"),
-    stored(found.preview_url, `Preview after ${found.step} steps`, renew),
-    el("p", { class: "hint" }, `after ${found.step} steps`),
+    stored(found.preview_url, step ? `Preview after ${step} steps` : "Preview", renew),
+    step > 0 && el("p", { class: "hint" }, `after ${step} steps`),
   ];
 }
 

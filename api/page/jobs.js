@@ -49,7 +49,8 @@ export async function jobsView(main, { signal }) {
   what.addEventListener("change", again);
   add(main, el("h1", {}, "Jobs"),
     el("div", { class: "row filters" },
-      el("label", { for: state.id }, "State"), state, el("label", { for: what.id }, "Kind"), what,
+      el("span", { class: "row" }, el("label", { for: state.id }, "State"), state),
+      el("span", { class: "row" }, el("label", { for: what.id }, "Kind"), what),
       button("Refresh", again)),
     wrong, list, below);
   await load();

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from customedit.platform import documents
     from customedit.platform.stack import Stack
 
+TENANT: Final = "demo"
 LOOK: Final = "plaid"
 SOURCE: Final = "03-cup"
 STRENGTHS: Final = [0.4, 0.6]
@@ -52,7 +53,7 @@ def demo_command(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             with Stack(out / "service", port=port, say=told) as stack:
-                key = local_key(stack, "demo")
+                key = local_key(stack, TENANT)
                 with CustomEdit(stack.url, key.read_text().strip()) as client:
                     edited = show(client, training_steps)
                     write(client, edited, out)
@@ -118,7 +119,8 @@ def finish(stack: Stack, key: Path, out: Path, keep: bool, edit: str) -> None:
         end_on_signals(stack)
         stack.run()
     else:
-        told(f"go on with: customedit serve --data {out / 'service'}  (at {stack.url})")
+        again = f"--data {out / 'service'} --tenant {TENANT} --port {stack.port}"
+        told(f"go on with: customedit serve {again}  (at {stack.url})")
         told(f"then this edit is at {stack.url}/#/jobs/{edit}, the key in {key}")
 
 

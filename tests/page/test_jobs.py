@@ -12,8 +12,8 @@ from ..api.conftest import Running, claimed, customize, edit, finish_edit, png
 from .conftest import Tab
 
 
-def progress(step: int, preview: str | None = None) -> JobProgress:
-    return JobProgress(phase="train", step=step, steps=20, eta_s=30, preview_key=preview)
+def progress(step: int) -> JobProgress:
+    return JobProgress(phase="train", step=step, steps=20, eta_s=30)
 
 
 def test_a_training_is_seen_to_its_end(
@@ -30,10 +30,11 @@ def test_a_training_is_seen_to_its_end(
     assert page.get_by_label("Progress").locator("progress").get_attribute("value") == "0.25"
     key = claim.key("preview.png")
     storage.put(key, png("green"), "image/png")
-    jobs.progress(claim, progress(10, key))
-    shown = page.get_by_alt_text("Preview after 10 steps")
+    jobs.progress(claim, JobProgress(phase="train", preview_key=key))  # as workers send them
+    shown = page.get_by_alt_text("Preview after 5 steps")
     expect(shown).to_have_js_property("complete", True)
     assert shown.evaluate("image => image.naturalWidth") == 32
+    assert page.get_by_label("Progress").locator("progress").get_attribute("value") == "0.25"
     jobs.fail(
         claim, JobError(type="out-of-memory", title="Too large", detail="<b>ask for less</b>")
     )
@@ -56,7 +57,8 @@ def test_a_broken_stream_goes_on_after_what_was_seen(tab: Tab, api: Running, job
             route.continue_()
 
     tab.page.route("**/events", once)
-    tab.open(f"jobs/{job['id']}")
+    with tab.page.expect_request(lambda request: "last-event-id" in request.headers):
+        tab.open(f"jobs/{job['id']}")
     jobs.progress(claim, progress(7))
     tab.page.locator("main").get_by_text("Learning 7 of 20").wait_for()
     assert asked == [None, told[0].id]
