@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from customedit.cli import app
+from customedit.cli.edit import Asked
 from customedit.concepts.concept import Concept
 from customedit.mini import samples
 
@@ -113,6 +116,18 @@ def test_a_sweep_writes_all_there_is(run: CliRunner, concept: Path, tmp_path: Pa
     told = json.loads((out / "sweep.json").read_text())
     assert told["recipe"]["concepts"] == [{"tokens": ["<look>"], "weight": 0.5}]
     assert told["best"] in told["edits"]
+
+
+def test_edit_and_sweep_share_their_options() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]  # of a group
+    shared = {field.name: field.default for field in dataclasses.fields(Asked)}
+    for name, own in (("edit", {"out", "strength", "seed", "preserve", "dino", "lpips"}),
+                      ("sweep", {"out", "strength", "seed"})):  # fmt: skip
+        options = {p.name: p for p in commands[name].params}
+        assert options.keys() == shared.keys() | own
+        for option, default in shared.items():
+            assert options[option].required == (default is dataclasses.MISSING)
+            assert options[option].help or option == "picture"
 
 
 @pytest.mark.parametrize(
