@@ -5,16 +5,20 @@ ARG PYTHON_IMAGE=python:3.11.15-slim-bookworm@sha256:b18992999dbe963a45a8a4da40a
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-RUN python -m venv /opt/customedit
+RUN python -m venv /opt/customedit && python -m venv /opt/build
 # The packages first: they change seldom, so this layer outlives changes of the code.
 COPY requirements/api.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/customedit/bin/pip install --no-deps --require-hashes -r requirements/api.txt
+COPY requirements/build.txt requirements/
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY customedit customedit
 COPY api api
 RUN --mount=type=cache,target=/root/.cache/pip \
-    mkdir worker && /opt/customedit/bin/pip install --no-deps .
+    mkdir worker \
+    && /opt/build/bin/pip install --no-deps --require-hashes -r requirements/build.txt \
+    && /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/customedit/bin/pip install --no-deps /wheels/*.whl
 
 FROM ${PYTHON_IMAGE} AS api
 # /keys: where Compose mounts a volume that setup.sh writes to. It takes the folder's owner.

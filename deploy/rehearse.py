@@ -119,7 +119,8 @@ def nothing(image: Image, rest: str) -> None:
 
 def begin(image: Image, rest: str) -> None:
     """FROM: the base's environment. What the stage before left is gone, but for its result."""
-    shutil.rmtree(image.root / "src", ignore_errors=True)
+    for left in ("src", "wheels", "opt/build"):
+        shutil.rmtree(image.root / left, ignore_errors=True)
     image.environment = {"PATH": f"{PYTHON.parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
     image.folder = "/"
 

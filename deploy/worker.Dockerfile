@@ -10,7 +10,7 @@ FROM ${PYTHON_IMAGE} AS build
 ARG TORCH_INDEX=https://pypi.org/simple
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-RUN python -m venv /opt/customedit
+RUN python -m venv /opt/customedit && python -m venv /opt/build
 COPY requirements/worker.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/customedit/bin/pip install --no-deps --require-hashes -r requirements/worker.txt
@@ -19,11 +19,15 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 COPY requirements/torch.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/customedit/bin/pip install --index-url "${TORCH_INDEX}" -r requirements/torch.txt
+COPY requirements/build.txt requirements/
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY customedit customedit
 COPY worker worker
 RUN --mount=type=cache,target=/root/.cache/pip \
-    mkdir api && /opt/customedit/bin/pip install --no-deps .
+    mkdir api \
+    && /opt/build/bin/pip install --no-deps --require-hashes -r requirements/build.txt \
+    && /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/customedit/bin/pip install --no-deps /wheels/*.whl
 
 FROM ${PYTHON_IMAGE} AS worker
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin customedit \

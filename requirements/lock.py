@@ -3,6 +3,7 @@
 ``ci.txt``      the development environment, ``.[dev,service,local]``
 ``worker.txt``  the worker's image, ``.[service]``
 ``api.txt``     the front end's image: ``.[service]`` without torch and what goes with it
+``build.txt``   what makes a wheel of the project, in both images' first stage
 ``torch.txt``   torch alone, without hashes
 
 Run by `make lock`, from the repository root, as `python requirements/lock.py TORCH_SPEC
@@ -40,6 +41,7 @@ HEADERS = {
     "ci.txt": "Every package of the development environment",
     "worker.txt": "Every package of a worker",
     "api.txt": "Every package of the front end",
+    "build.txt": "What makes a wheel of the project",
     "torch.txt": "Torch",
 }
 HEADER = """\
@@ -50,6 +52,7 @@ HOW = {
     "ci.txt": "`make env` installs these, then torch.txt.",
     "worker.txt": "deploy/worker.Dockerfile installs these, then torch.txt.",
     "api.txt": "deploy/api.Dockerfile installs these, then the project alone.",
+    "build.txt": "Both Dockerfiles install these apart; nothing of them is in an image.",
     "torch.txt": "No hashes: its CPU and CUDA builds differ.",
 }
 FOLDER = Path(__file__).parent
@@ -133,9 +136,10 @@ def main() -> None:
         constraints.flush()
         as_tested = [*pip_options, "--constraint", constraints.name]
         worker = resolve([torch_spec, "--editable", ".[service]"], as_tested)
-        project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]
-        api = resolve(api_requirements(project), as_tested)
-    write_locks({"ci.txt": tested, "worker.txt": worker, "api.txt": api})
+        told = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())
+        api = resolve(api_requirements(told["project"]), as_tested)
+        build = resolve(told["build-system"]["requires"], as_tested)
+    write_locks({"ci.txt": tested, "worker.txt": worker, "api.txt": api, "build.txt": build})
 
 
 if __name__ == "__main__":

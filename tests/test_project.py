@@ -80,7 +80,7 @@ def test_make_and_lock_agree_on_torch() -> None:
     assert spec[1] in (ROOT / "requirements" / "torch.txt").read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", ["api.txt", "ci.txt", "worker.txt"])
+@pytest.mark.parametrize("name", ["api.txt", "build.txt", "ci.txt", "worker.txt"])
 def test_every_pin_has_hashes_and_torch_is_none(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text().replace("\\\n", "")
     lines = [line for line in text.splitlines() if not line.startswith("#")]

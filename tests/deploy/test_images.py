@@ -101,6 +101,8 @@ def test_front_end_has_no_torch_and_takes_its_versions_from_what_is_tested() -> 
     assert {"diffusers", "transformers", "accelerate"} <= worker.keys()
     assert api.items() <= tested.items()
     assert worker.items() <= tested.items()
+    assert pins("build.txt").items() <= tested.items()
+    assert "hatchling" in pins("build.txt")
 
 
 def test_locks_meet_what_pyproject_asks_for() -> None:
