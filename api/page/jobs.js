@@ -121,10 +121,14 @@ function at(job) {
   return [progress.node, el("p", { class: "hint" }, far(job.progress))];
 }
 
-/** What it made, small. */
+/** What it made, or is making, small. */
 function picture(job) {
-  const shown = (now) => now.result?.preview_url || (now.result?.outputs?.find((o) => o.best) || now.result?.outputs?.[0])?.url || now.progress?.preview_url;
-  const url = shown(job);
+  const url = made(job);
   if (!url) return el("span", { class: "thumb", "aria-hidden": "true" });
-  return stored(url, "", async () => shown(await api.job(job.id)), { class: "thumb" });
+  return stored(url, "", async () => made(await api.job(job.id)), { class: "thumb" });
+}
+
+function made({ state, result, progress }) {
+  if (state === "running") return progress?.preview_url;
+  return result?.preview_url || (result?.outputs?.find((o) => o.best) || result?.outputs?.[0])?.url;
 }
