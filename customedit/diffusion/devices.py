@@ -31,8 +31,9 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     """``tensor`` on ``device``; to a GPU without waiting for what the GPU still has to do.
 
     A plain ``to`` from the CPU waits for all that was launched before it, which at every step would
-    leave the GPU idle. From pinned memory the copy takes its place in the queue.
+    leave the GPU idle. From pinned memory the copy takes its place in the queue. What is trained is
+    moved the plain way, which gradients go through.
     """
-    if tensor.device.type == "cpu" and device.type == "cuda":
+    if tensor.device.type == "cpu" and device.type == "cuda" and not tensor.requires_grad:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
