@@ -124,7 +124,6 @@ class Edit {
 
   async #values() {
     const uses = this.chosen.uses();
-    uses.forEach((_, number) => this.fields.known.set(`concepts[${number}]`, this.fields.known.get("concepts")));
     return given({
       source_prompt: this.source.value.trim(),
       target_prompt: this.target.value.trim(),

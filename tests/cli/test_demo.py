@@ -26,6 +26,7 @@ def test_the_demo_writes_its_pictures_and_leaves_nothing_running(tmp_path: Path)
     assert Image.open(out / "sheet.png").width > 128
     key = (out / "service" / "api-key").read_text().strip()
     assert key not in done.stderr and "reference" in done.stderr
+    assert "/#/jobs/job_" in done.stderr  # where the page shows the edit
     mine = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(out).encode() in _read(p)]
     assert mine == []
 

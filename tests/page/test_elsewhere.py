@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
@@ -11,7 +15,6 @@ from customedit.platform.settings import Settings
 
 from ..api.conftest import Running
 
-NAMED, OTHER = "http://localhost:5173", "http://localhost:5174"
 ASK = """async ([url, key]) => {
   const headers = { Authorization: `Bearer ${key}`, "Idempotency-Key": "once" };
   try {
@@ -25,21 +28,27 @@ ASK = """async ([url, key]) => {
 }"""
 
 
-@pytest.mark.parametrize(
-    ("origin", "found"),
-    [(NAMED, ["anna", 415, True]), (OTHER, ["TypeError: Failed to fetch"])],
-    ids=["named", "other"],
-)
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    """A web server of somebody else's page; by its two names it is two origins."""
+    (tmp_path / "index.html").write_text("a page elsewhere")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
 def test_only_named_origins_can_use_the_api(
-    browser: Browser,
-    start: Callable[..., Running],
-    settings: Settings,
-    origin: str,
-    found: list[object],
+    browser: Browser, start: Callable[..., Running], settings: Settings, port: int
 ) -> None:
-    api = start(settings, cors_origins=NAMED)
+    named, other = f"http://127.0.0.1:{port}", f"http://localhost:{port}"
+    api = start(settings, cors_origins=named)
     with browser.new_context() as context:
-        context.route(f"{origin}/", lambda route: route.fulfill(body="a page elsewhere"))
         page = context.new_page()
-        page.goto(f"{origin}/")
-        assert page.evaluate(ASK, [api.url, api.key()]) == found
+        page.goto(named)
+        assert page.evaluate(ASK, [api.url, api.key()]) == ["anna", 415, True]
+        page.goto(other)
+        assert page.evaluate(ASK, [api.url, api.key()]) == ["TypeError: Failed to fetch"]
