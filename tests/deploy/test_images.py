@@ -48,6 +48,17 @@ def test_bases_are_pinned_by_tag_and_digest(dockerfile: Path) -> None:
     assert {rest.split(" ")[0] for word, rest in said if word == "FROM"} == {"${PYTHON_IMAGE}"}
 
 
+def test_operations_tell_how_to_check_each_digest() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    files = [*DOCKERFILES, ROOT / "docker-compose.yml", *(ROOT / "deploy").rglob("*.yaml")]
+    pinned = {i for f in files for i in re.findall(r"([\w./-]+:[\w.-]+)@sha256:", f.read_text())}
+    assert len(pinned) == 3  # one digest for each of them, wherever it is used
+    for image in pinned:
+        assert f"docker buildx imagetools inspect {image}\n" in page
+    digests = {d for f in files for d in re.findall(r"@sha256:([0-9a-f]{64})", f.read_text())}
+    assert len(digests) == len(pinned)
+
+
 def test_images_have_the_python_that_the_locks_were_resolved_with() -> None:
     for dockerfile in DOCKERFILES:
         (python,) = set(re.findall(r"python:(3\.\d+)\.", dockerfile.read_text()))
