@@ -274,7 +274,7 @@ class Engine:
             )
         context = [c for r in requests for c in r.context]
         latents = torch.cat([r.latents.to(self.base.device) for r in requests])
-        found = self.base.predict(latents, times.to(self.base.device), context, control)
+        found = self.base.predict(latents, times, context, control)
         self.calls += 1
         self.rows += len(latents)
         out: list[Prediction] = []

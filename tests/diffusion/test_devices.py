@@ -34,7 +34,7 @@ UNION = P2PSettings(
 ONCE = 3
 """Most moves and waits of one place in an edit: some at its beginning and end, none a step."""
 
-FREE = ("devices.send", "engine._forward")
+FREE = ("devices.send",)
 
 
 @pytest.fixture
