@@ -170,6 +170,9 @@ class Desk:
         except Cancelled:
             return self._stopped(work, work.reason or "lost")
         except Exception as error:
+            if problems.device_lost(error):  # not the job's fault, and neighbours meet it as well
+                self.runtime.engine.give_up(error)
+                raise
             problem = problems.of_error(work.kind, error)
             if problem.type == "out-of-memory":
                 self.runtime.make_room()

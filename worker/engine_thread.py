@@ -73,6 +73,11 @@ class EngineThread:
         self._fresh.set()
         return ticket
 
+    def give_up(self, error: Exception) -> None:
+        """The device failed for good: this process can serve nobody any more."""
+        _log.critical("the device is lost: %s", error)
+        self._on_stuck()
+
     @property
     def alive(self) -> bool:
         """Whether the engine ticks, or would."""

@@ -51,6 +51,17 @@ def field_of(kind: str, name: str) -> str:
     return name
 
 
+def device_lost(error: BaseException) -> bool:
+    """Whether this process cannot use its device any more: a failed kernel fails all later ones."""
+    return isinstance(error, torch.AcceleratorError) and not out_of_memory(error)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the device had no room, as torch's allocator or the driver says it."""
+    driver = isinstance(error, torch.AcceleratorError) and "out of memory" in str(error)
+    return driver or isinstance(error, torch.OutOfMemoryError)
+
+
 def of_error(kind: str, error: BaseException) -> JobError:
     """The problem that a job of ``kind`` fails with for ``error``.
 
@@ -78,7 +89,7 @@ def of_error(kind: str, error: BaseException) -> JobError:
             title="The job took too long",
             detail="it was stopped at the longest time that a job may take",
         )
-    if isinstance(error, torch.OutOfMemoryError):
+    if out_of_memory(error):
         return JobError(
             type="out-of-memory",
             title="The device has too little memory",

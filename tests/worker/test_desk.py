@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from customedit.platform.journal import Journal
 from customedit.platform.settings import Settings
@@ -121,4 +122,33 @@ def test_a_job_that_comes_again_before_it_has_gone_keeps_its_pulse(
     go[1].set()
     attempts[1].join(30)
     assert bench.get(job_id).state == "cancelled" and not desk.under_way
+    desk.close()
+
+
+def test_a_device_that_failed_ends_the_worker_and_fails_no_job(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up: list[Exception] = []
+    runtime: Any = SimpleNamespace(
+        settings=bench.settings, jobs=bench.jobs, storage=bench.storage, redis=bench.redis,
+        journal=Journal(bench.storage), concept_records=bench.catalogue.concepts,
+        metrics=Metrics(), scratch=tmp_path, engine=SimpleNamespace(give_up=given_up.append),
+        make_room=lambda: None,
+    )  # fmt: skip
+    lost = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    full = torch.AcceleratorError("CUDA error: out of memory")
+
+    def perform(work: Work) -> Any:
+        raise lost if work.id == first else full
+
+    monkeypatch.setitem(desks.PERFORM, "edit", perform)
+    desk = Desk(runtime, "w", lambda *bell: None)
+    first, second = bench.edit(), bench.edit()
+    desk.ring(first, "edit")
+    assert given_up == [lost]
+    assert bench.get(first).state == "running"  # until its lease is over: another worker's then
+    desk.ring(second, "edit")
+    assert given_up == [lost]
+    failed = bench.get(second)
+    assert failed.error is not None and failed.error.type == "out-of-memory"
     desk.close()
