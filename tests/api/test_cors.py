@@ -7,6 +7,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from customedit.errors import InputError
 from customedit.platform.settings import Settings
 
 from .conftest import Running
@@ -97,3 +98,34 @@ def test_by_default_no_origin_is_let_in(api: Running) -> None:
     assert told(api.client().get("/v1/limits", headers={"Origin": OURS})) == {}
     asked = preflight(api, OURS)
     assert asked.status_code == 401 and told(asked) == {}
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "*",
+        f"{OURS},*",
+        f"{OURS}/",
+        f"{OURS}:443",
+        "http://a:80",
+        "null",
+        "https://A.b",
+        f"{OURS}, x",
+    ],
+)
+def test_what_is_no_origin_is_refused_at_the_start(
+    origins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUSTOMEDIT_CORS_ORIGINS", origins)
+    with pytest.raises(InputError) as caught:
+        Settings.of_environment()
+    assert caught.value.field == "CUSTOMEDIT_CORS_ORIGINS"
+    assert ("is refused" if "*" in origins else "https://host:port") in str(caught.value)
+
+
+@pytest.mark.parametrize("origins", ["", OURS, f"{OURS},http://[::1]:8000", "https://a:80"])
+def test_origins_as_browsers_send_them_are_taken(
+    origins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUSTOMEDIT_CORS_ORIGINS", origins)
+    assert Settings.of_environment().cors_origins == origins
