@@ -89,6 +89,20 @@ def test_services_and_profiles(compose: dict[str, Any]) -> None:
     assert "deploy" not in compose["services"]["worker-cpu"]
 
 
+@pytest.mark.parametrize(("profile", "worker"), [("cpu", "worker-cpu"), ("gpu", "worker")])
+def test_each_profile_starts_its_worker_alone(
+    profile: str, worker: str, tmp_path: Path, find_program: Any
+) -> None:
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    (tmp_path / ".env").write_text(
+        "VALKEY_PASSWORD=a\nCUSTOMEDIT_S3_ACCESS_KEY=b\nCUSTOMEDIT_S3_SECRET_KEY=c\n"
+    )
+    command = [find_program("docker-compose"), "--profile", profile, "config", "--services"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert sorted(run.stdout.split()) == sorted(["api", "s3", "setup", "valkey", worker])
+
+
 def test_every_service_is_locked_down(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         assert service["read_only"] is True, name
