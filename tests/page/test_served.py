@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
 import api as package
-from api.pages import policy
+from api.pages import picture_origin, policy
+from customedit.platform.settings import Settings
+from customedit.platform.storage import Storage
 
 from ..api.conftest import Running
 
@@ -88,3 +91,14 @@ def test_nothing_is_loaded_from_elsewhere_nor_written_as_markup() -> None:
 
 def test_the_policy_without_a_store_is_still_one() -> None:
     assert "img-src 'self' blob: data:; " in policy("")
+
+
+def test_pictures_come_from_where_presigned_addresses_lead() -> None:
+    keys = {"s3_access_key": "a", "s3_secret_key": "b", "s3_bucket": "pictures"}
+    amazon = Storage(Settings(**keys, s3_endpoint=None, s3_public_endpoint=None))
+    assert urlsplit(amazon.presign_get("x.png")).netloc in picture_origin(amazon)
+    assert picture_origin(amazon).startswith("https://pictures.s3.")
+    own = Settings(
+        **keys, s3_endpoint="http://seaweed:8333", s3_public_endpoint="https://s3.example"
+    )
+    assert picture_origin(Storage(own)) == "https://s3.example"
