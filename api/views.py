@@ -12,6 +12,7 @@ from customedit.platform.records import (
     ConceptOutcome,
     ConceptRecord,
     EditOutcome,
+    EditOutput,
     ImageRecord,
     JobError,
     JobKind,
@@ -97,12 +98,12 @@ class Views:
             made = ConceptOutcome.model_validate(record.result)
             facts = made.model_dump(exclude={"weights_key", "diffusers_key", "preview_key"})
             return d.ConceptResult(**facts, preview_url=self.url(made.preview_key))
-        return self._edit(EditOutcome.model_validate(record.result))
+        return self._edit(record.id, EditOutcome.model_validate(record.result))
 
-    def _edit(self, made: EditOutcome) -> d.EditResult:
+    def _edit(self, job: str, made: EditOutcome) -> d.EditResult:
         outputs = [
             d.EditedImage(
-                url=self.storage.presign_get(output.image_key),
+                url=self.storage.presign_get(output.image_key, _file_name(job, output)),
                 **output.model_dump(exclude={"image_key"}),
             )
             for output in made.outputs
@@ -114,6 +115,12 @@ class Views:
             maps_url=self.url(made.maps_key),
             sheet_url=self.url(made.sheet_key),
         )
+
+
+def _file_name(job: str, output: EditOutput) -> str:
+    """What a picture is called when it is downloaded; shown in a page it is none the worse."""
+    strength = "" if output.strength is None else f"-strength-{output.strength:g}"
+    return f"{job}{strength}-seed-{output.seed}.png"
 
 
 def _failure(error: JobError | None) -> d.JobFailure | None:

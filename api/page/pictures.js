@@ -40,10 +40,14 @@ export function stale(url) {
   return Date.now() > made + (Number(asked.get("X-Amz-Expires")) - 30) * 1000;
 }
 
-/** A link to a file of the store, in a tab of its own; `renew` gives a fresh address of it. */
+/**
+ * A link to a file of the store; `renew` gives a fresh address of it. What the store sends as an
+ * attachment is downloaded, the rest opens in a tab of its own.
+ */
 export function download(words, url, name, renew) {
+  const attached = new URL(url, document.baseURI).searchParams.has("response-content-disposition");
   return el("a", {
-    class: "button quiet", href: url, download: name, target: "_blank", rel: "noopener",
+    class: "button quiet", href: url, download: name, rel: "noopener", target: attached ? "_self" : "_blank",
     onclick: async (event) => {
       const link = event.currentTarget;
       if (!stale(link.href)) return;

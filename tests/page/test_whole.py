@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,6 +92,10 @@ def test_a_look_is_taught_and_painted(tab: Tab, references: list[Path], picture:
     expect(facts.get_by_role("heading")).to_contain_text(other)
     for extra in ("Sheet of all strengths", "Attention maps"):
         expect(page.get_by_alt_text(extra)).to_have_js_property("complete", True)
+    with page.expect_download() as taken:
+        facts.get_by_role("link", name="Download").click()
+    assert re.fullmatch(r"job_\w+-strength-0\.\d-seed-0\.png", taken.value.suggested_filename)
+    assert Path(taken.value.path()).read_bytes().startswith(b"\x89PNG")
     tab.open("jobs")
     expect(page.locator(".item")).to_have_count(2)
     expect(page.locator(".item .badge")).to_have_text(["✓ succeeded", "✓ succeeded"])
