@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -175,7 +174,7 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
     from customedit.concepts.settings import TrainingSettings
     from customedit.concepts.training import customize
     from customedit.diffusion.base import Base
-    from customedit.diffusion.engine import Method, Progress
+    from customedit.diffusion.engine import Method, Progress, Turn
     from customedit.editing.inversion import invert
     from customedit.mini.draw import hush
     from worker.engine_thread import EngineThread
@@ -207,9 +206,23 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
 
     steps: list[float] = []
 
-    def heard(progress: Progress) -> None:
-        if progress.phase == "train":
-            steps.append(time.perf_counter())
+    def timed(method: Method[Any]) -> Method[Any]:
+        """``method``, noting the seconds of each training step: its work between Turns."""
+        answer, spent, trains = None, 0.0, False
+        while True:
+            at = time.perf_counter()
+            try:
+                request = method.send(answer)
+            except StopIteration as end:
+                return end.value
+            spent += time.perf_counter() - at
+            if isinstance(request, Progress):
+                trains |= request.phase == "train"
+            if isinstance(request, Turn):
+                if trains:
+                    steps.append(spent)
+                spent = 0.0
+            answer = yield request
 
     measured(5)
     idle = measured(edits)
@@ -219,17 +232,19 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
         ConceptPrompts(LOOK.token, LOOK.noun, LOOK.attribute),
         TrainingSettings.of(base, steps=20_000, class_images=0),
     )
-    training = engine.submit(alone, priority=10, on_progress=heard)
+    training = engine.submit(timed(alone), priority=10)
     until(lambda: len(steps) > 20)
-    lone = [after - before for before, after in pairwise(steps)]
+    before = len(steps)
     beside = measured(edits)
+    shared = steps[before:]
     training.cancel()
     engine.stop()
     say(
         {
             "idle": idle,
             "beside a training": beside,
-            "a step of the training": told(lone),
+            "a step of the training, alone": told(steps[:before]),
+            "a step of the training, between those edits": told(shared),
         }
     )
 
