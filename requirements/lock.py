@@ -37,6 +37,10 @@ from packaging.version import Version
 # What the front end imports of our own dependencies; tests/deploy/test_rooms.py holds it to it.
 API_NEEDS = frozenset({"numpy", "pillow", "pydantic", "rich", "typer"})
 
+# What redis needs on Python before 3.11.3. pip resolves for the Python that runs it; the locks are
+# for every 3.11.
+EARLIER = ["async-timeout>=4.0.3,<6"]
+
 HEADERS = {
     "ci.txt": "Every package of the development environment",
     "worker.txt": "Every package of a worker",
@@ -130,14 +134,14 @@ def _hashed(pin: str, found: list[str]) -> str:
 def main() -> None:
     """Resolve, then write the locks."""
     torch_spec, *pip_options = sys.argv[1:]
-    tested = resolve([torch_spec, "--editable", ".[dev,service,local]"], pip_options)
+    tested = resolve([torch_spec, *EARLIER, "--editable", ".[dev,service,local]"], pip_options)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.writelines(f"{package}=={version}\n" for package, version in tested.items())
         constraints.flush()
         as_tested = [*pip_options, "--constraint", constraints.name]
-        worker = resolve([torch_spec, "--editable", ".[service]"], as_tested)
+        worker = resolve([torch_spec, *EARLIER, "--editable", ".[service]"], as_tested)
         told = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())
-        api = resolve(api_requirements(told["project"]), as_tested)
+        api = resolve([*api_requirements(told["project"]), *EARLIER], as_tested)
         build = resolve(told["build-system"]["requires"], as_tested)
     write_locks({"ci.txt": tested, "worker.txt": worker, "api.txt": api, "build.txt": build})
 
