@@ -40,7 +40,7 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its loop runs in this thread until it ends: no other asyncio does
 def browser() -> Iterator[Browser]:
     program = chromium()
     with sync_playwright() as playwright:
