@@ -145,6 +145,15 @@ export function complain(place, error) {
   place.hidden = false;
 }
 
+/** What a button does: `work`, whose problem is told in `place`. */
+export const complaining = (place, work) => async () => {
+  try {
+    await work();
+  } catch (error) {
+    complain(place, error);
+  }
+};
+
 export const text = (more = {}) => el("input", { type: "text", autocomplete: "off", spellcheck: "false", ...more });
 export const number = (more = {}) => text({ inputmode: "decimal", ...more });
 export const area = (more = {}) => el("textarea", { rows: 2, spellcheck: "false", ...more });

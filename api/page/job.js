@@ -3,7 +3,7 @@
 import { api } from "./client.js";
 import { add, announce, button, confirmed, el, fill } from "./dom.js";
 import { watch } from "./events.js";
-import { complain, notice } from "./fields.js";
+import { complaining, notice } from "./fields.js";
 import { stored } from "./pictures.js";
 import { editResult } from "./result.js";
 import { can } from "./session.js";
@@ -30,13 +30,7 @@ export async function jobView(main, { id, signal }) {
 
 /** What it is, since when, and what can be done with it. */
 function top(job, wrong, show) {
-  const act = (work) => async () => {
-    try {
-      await work();
-    } catch (error) {
-      complain(wrong, error);
-    }
-  };
+  const act = (work) => complaining(wrong, work);
   const cancel = act(async () => {
     await show(await api.cancel(job.id));
     announce("Cancelling");

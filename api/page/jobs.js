@@ -2,7 +2,7 @@
 
 import { api } from "./client.js";
 import { add, announce, button, confirmed, el, empty, fill } from "./dom.js";
-import { complain, select } from "./fields.js";
+import { complain, complaining, select } from "./fields.js";
 import { stored } from "./pictures.js";
 import { can } from "./session.js";
 import { about, badge, bar, far, finished, kind, when } from "./words.js";
@@ -89,13 +89,7 @@ function nothing(filtered) {
 /** A job in the list. put: shows a newer version; gone: takes it away. */
 function row(job, wrong, put, gone) {
   const may = can(job.kind === "edit" ? "edits:write" : "concepts:write");
-  const act = (work) => async () => {
-    try {
-      await work();
-    } catch (error) {
-      complain(wrong, error);
-    }
-  };
+  const act = (work) => complaining(wrong, work);
   const remove = act(async () => {
     if (!(await confirmed("Delete this job?", "Its pictures go as well. A concept that it made stays.", "Delete"))) return;
     await api.removeJob(job.id);
