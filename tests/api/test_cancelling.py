@@ -9,12 +9,12 @@ import httpx
 import pytest
 from redis import Redis
 
-from customedit.platform import keys_of
-from customedit.platform.jobs import Jobs
-from customedit.platform.journal import Journal
-from customedit.platform.records import JobRecord
-from customedit.platform.recover import recover
-from customedit.platform.storage import Storage, StorageError
+from customedit.jobs.journal import Journal
+from customedit.jobs.records import JobRecord
+from customedit.jobs.recovery import recover
+from customedit.jobs.store import Jobs
+from customedit.storage import object_keys
+from customedit.storage.store import Storage, StorageError
 
 from .conftest import Running, claimed, customize, edit, finish_edit
 
@@ -33,7 +33,7 @@ def again(api: Running, storage: Storage, redis_client: Redis) -> Again:
 
 
 def names(storage: Storage, job: str) -> set[str]:
-    folder = keys_of.job("anna", job)
+    folder = object_keys.job("anna", job)
     return {stored.key.removeprefix(folder) for stored in storage.list(folder)}
 
 
@@ -54,10 +54,10 @@ def test_cancelled_stays_so_when_redis_loses_everything(
     again()
     for job in (queued, running, training["id"]):
         assert (state(jobs, job).state, state(jobs, job).cancel_requested) == ("cancelled", True)
-    concept = api.services.concepts.get("anna", training["concept"])
+    concept = api.container.concepts.get("anna", training["concept"])
     assert concept is not None and concept.state == "failed"
     assert jobs.open_jobs("anna") == 0
-    while api.services.journal.settle(jobs, api.services.concepts):
+    while api.container.journal.settle(jobs, api.container.concepts):
         pass
     assert names(storage, running) == {"request.json", "final.json"}
     again()
@@ -102,7 +102,7 @@ def test_of_a_job_that_is_deleted_meanwhile_nothing_is_left(
 
     def written(*given: Any) -> None:
         finish_edit(jobs, storage, job)
-        api.services.deleting.job("anna", job)
+        api.container.deleting.job("anna", job)
         cancel(*given)
 
     monkeypatch.setattr(Journal, "cancel", written)
@@ -162,10 +162,10 @@ def test_a_job_is_cancelled_while_s3_is_away(
 
     with monkeypatch.context() as patch:
         for call in ("put", "delete"):
-            patch.setattr(api.services.storage, call, away)
+            patch.setattr(api.container.storage, call, away)
         assert anna.post(f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
     assert names(storage, job) == {"request.json"}
-    while api.services.journal.settle(jobs, api.services.concepts):
+    while api.container.journal.settle(jobs, api.container.concepts):
         pass  # as the reconciler does it
     again()
     assert state(jobs, job).state == "cancelled"

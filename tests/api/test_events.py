@@ -11,10 +11,10 @@ import httpx
 import pytest
 from redis import Redis
 
-import api.jobs
-from customedit.platform.jobs import Jobs
-from customedit.platform.records import JobProgress
-from customedit.platform.storage import Storage
+import api.routes.jobs
+from customedit.jobs.records import JobProgress
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage
 
 from .conftest import Running, claimed, edit, finish_edit, png, wait_for
 
@@ -89,7 +89,7 @@ def test_a_job_whose_stream_is_gone_tells_its_state(
 
 
 def test_silence_has_heartbeats(anna: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.jobs, "PING", 0.05)
+    monkeypatch.setattr(api.routes.jobs, "PING", 0.05)
     job = edit(anna)["id"]
     with anna.stream("GET", f"/v1/jobs/{job}/events") as response:
         beats = 0
@@ -117,7 +117,7 @@ def test_streams_and_waits_end_when_the_service_stops(
         told: list[Told] = []
         stream = pool.submit(lambda: told.extend(events(anna, job)))
         wait = pool.submit(anna.get, f"/v1/jobs/{job}", headers={"Prefer": "wait=50"})
-        wait_for(lambda: told and api.services.figures.open._value.get() == 2)
+        wait_for(lambda: told and api.container.figures.open._value.get() == 2)
         api.server.stop_streams()
         api.server.should_exit = True
         stream.result(20)
@@ -131,13 +131,13 @@ def test_watchers_that_leave_are_forgotten(api: Running, anna: httpx.Client) -> 
         stream = events(anna, job)
         next(stream)
         stream.close()
-    wait_for(lambda: api.services.figures.open._value.get() == 0)
+    wait_for(lambda: api.container.figures.open._value.get() == 0)
 
 
 def test_a_watcher_that_reads_nothing_is_let_go(
     start: Callable[..., Running], settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.jobs, "SEND_S", 0.2)
+    monkeypatch.setattr(api.routes.jobs, "SEND_S", 0.2)
     running = start(settings)
     anna = running.client()
     job = edit(anna)["id"]

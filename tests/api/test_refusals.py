@@ -10,9 +10,9 @@ import pytest
 from redis import Redis
 
 from api.patterns import SAID
-from customedit.platform.catalogue import Concepts
-from customedit.platform.jobs import Jobs
-from customedit.platform.storage import Storage, StorageError
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage, StorageError
+from customedit.tenants.catalogue import Concepts
 
 from .conftest import Running, upload
 
@@ -211,7 +211,7 @@ def test_a_store_that_is_away_is_told_and_leaves_nothing(
         raise StorageError("http://secret-host:1/: away", transient=True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(api.services.storage, "put", away)
+        patch.setattr(api.container.storage, "put", away)
         body = {"references": [image], "noun": "cup"}
         key = {"Idempotency-Key": "one"}
         answer = anna.post("/v1/concepts", json=body, headers=key)
