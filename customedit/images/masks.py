@@ -20,7 +20,7 @@ from customedit.images.container import Limits
 from customedit.images.reading import Stored, read_stored, refusing
 
 Values = NDArray[np.float32]
-Levels = NDArray[np.uint8] | NDArray[np.uint16]
+Levels = NDArray[np.uint8 | np.uint16]
 
 MIN_SHARE: Final = 1 / 4096
 """Of a picture's area that a mask must cover: one cell of a latent of 64 x 64."""
@@ -148,7 +148,7 @@ def _interpret(stored: Stored, field: str, warnings: list[str]) -> Values:
         image = image.convert("RGB")
     alpha = None
     if image.mode in ("LA", "RGBA"):
-        alpha = np.asarray(image.getchannel("A"), np.float32) / 255
+        alpha = np.asarray(image.getchannel("A"), np.float32) / np.float32(255)
         image = image.convert("L" if image.mode == "LA" else "RGB")
         if alpha.min() == 1:
             alpha = None
@@ -170,14 +170,12 @@ def _of_grey(
 
     unit: the level of label 1; alpha: [height, width] in [0, 1], None for opaque.
     """
-    visible = levels if alpha is None else np.where(alpha > 0, levels, 0).astype(levels.dtype)
+    visible = levels if alpha is None else levels * (alpha > 0)
     found = _distinct(visible, full)
     if alpha is not None:
         shown = _distinct(levels[None, alpha > 0], full)
         if shown == [0]:
-            raise InputError(
-                field, "is black on transparent, which may mean either side", _REMEDY
-            )
+            raise InputError(field, "is black on transparent, which may mean either side", _REMEDY)
         if len(shown) == 1:  # one brush on a transparent layer: alpha says all
             if shown[0] != full:
                 warnings.append(f"holds the one level {shown[0]}, which is read as inside")
