@@ -59,7 +59,9 @@ def test_the_odds_choose_between_the_two_ranges(
     assert rng.ranges == [drawn_from]
 
 
-@pytest.mark.parametrize(("share", "said"), [(0.59, True), (0.6, False), (0.61, False), (1.0, False)])
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.59, True), (0.6, False), (0.61, False), (1.0, False)]
+)
 def test_a_framing_is_called_small_below_six_tenths(share: float, said: bool) -> None:
     crop = augmentation.crop(gradient(), SIDE, FACTOR, Draws([0.0, KEEP], share))
     assert (crop.prefix in ("far away", "very small")) is said
