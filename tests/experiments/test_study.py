@@ -138,7 +138,7 @@ def test_curves_place_points_and_name_lines() -> None:
     ]
     picture = plot(lines, "across", "up")
     assert ElementTree.fromstring(picture).tag.endswith("svg")
-    for text in ("low &amp; first", "a &lt;b&gt;", ">c<", ">across<", ">up<", ">0.5<"):
+    for text in ("low &amp; first", "a &lt;b&gt;", ">c<", ">across<", ">up<", ">0.6<"):
         assert text in picture
     marks = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="fill', picture)
     (x0, y0), (x1, y1), (x2, y2) = [(float(x), float(y)) for x, y in marks[:3]]  # then the legend's
