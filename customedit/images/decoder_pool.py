@@ -47,6 +47,7 @@ class DecoderPool:
         self._turns = Turns(decoders, max(1, decoders - 1), MOST_WAITING)
         self._memory = Budget(memory)
         self._idle: list[_Decoder] = []
+        self._killed: list[_Decoder] = []
 
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[Turn]:
@@ -70,10 +71,12 @@ class DecoderPool:
         idle, self._idle = self._idle, []
         for decoder in idle:
             decoder.kill()
+        for decoder in (*idle, *self._killed):
             await decoder.wait()
 
     async def _decoder(self) -> _Decoder:
         """A process that is not at work."""
+        self._killed = [decoder for decoder in self._killed if not decoder.ended]
         while self._idle:
             if (decoder := self._idle.pop()).alive:
                 return decoder
@@ -103,8 +106,7 @@ class Turn:
             decoder.kill()
             raise
         finally:
-            if decoder.alive:
-                self._pool._idle.append(decoder)
+            (self._pool._idle if decoder.alive else self._pool._killed).append(decoder)
 
     async def _check(self, decoder: _Decoder, data: bytes, field: str, limits: Limits) -> Checked:
         pool = self._pool
@@ -155,7 +157,12 @@ class _Decoder:
     @property
     def alive(self) -> bool:
         """Whether the process still runs."""
-        return not self._killed and self._process.returncode is None
+        return not self._killed and not self.ended
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended and was waited for."""
+        return self._process.returncode is not None
 
     async def send(self, *parts: bytes) -> None:
         """Write ``parts``, in slices, so that no second copy of a file waits to be written."""
@@ -223,6 +230,9 @@ def available_processors() -> float:
 
 def _quotas(root: Path = Path("/sys/fs/cgroup")) -> list[tuple[float, float]]:
     """(quota, period) of the control group, version 2 or 1; none where there is no limit."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (root / "cpu.max").read_text().split()
+        return [] if quota == "max" else [(float(quota), float(period))]
     with contextlib.suppress(OSError, ValueError):
         names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
         quota, period = ((root / "cpu" / name).read_text() for name in names)

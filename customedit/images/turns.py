@@ -104,6 +104,8 @@ class Budget:
     @asynccontextmanager
     async def hold(self, amount: int) -> AsyncIterator[None]:
         """Wait until ``amount``, at most the total, is free, and hold it for the block."""
+        if amount > self.total:
+            raise ValueError(f"{amount} is more than the budget of {self.total}")
         async with self._first:
             while self.used + amount > self.total:
                 self._freed.clear()
