@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=64,
-        description="Processes of an API that check uploads; 0: one per processor, 2 to 4.",
+        description="Processes of an API that check uploads; 0: one per processor, 2 or 3.",
     )
     decode_memory_bytes: int = Field(
         default=384 * MIB,

@@ -26,7 +26,7 @@ from customedit.images.reading import Checked
 from customedit.images.turns import Budget, Turns
 
 MIB: Final = 2**20
-SMALL_BYTES: Final = 32 * MIB
+SMALL_BYTES: Final = 16 * MIB
 """Pictures that take no more wait for no memory: beside a large one, a usual one is checked."""
 MOST_WAITING: Final = 16
 """Files of one tenant that may wait for a decoder."""
@@ -212,8 +212,8 @@ class _Decoder:
 
 
 def default_decoders() -> int:
-    """Decoders for this machine's share of processors: 2 to 4."""
-    return min(4, max(2, math.ceil(available_processors())))
+    """Decoders for this machine's share of processors: 2 or 3, which fit the manifests' memory."""
+    return min(3, max(2, math.ceil(available_processors())))
 
 
 def available_processors() -> float:

@@ -228,4 +228,4 @@ def test_processors_are_those_of_the_control_group(tmp_path: Path) -> None:
         (tmp_path / "cpu" / f"cpu.cfs_{name}_us").write_text(value)
     assert decoder_pool._quotas(tmp_path) == [(-1.0, 100000.0)]
     assert 0 < decoder_pool.available_processors() <= (os.cpu_count() or 1)
-    assert 2 <= decoder_pool.default_decoders() <= 4
+    assert 2 <= decoder_pool.default_decoders() <= 3
