@@ -16,7 +16,6 @@ from customedit.platform import keys_of
 from customedit.platform.records import ConceptOutcome
 from customedit.platform.requests import ImportRequest
 from worker.customizing import put_beside, uploaded
-from worker.inputs import check_base
 from worker.outputs import jpeg
 from worker.runtime import TRAININGS, Runtime
 from worker.work import Work
@@ -50,8 +49,7 @@ def perform(work: Work) -> ConceptOutcome:
         key = keys_of.given(work.tenant, work.id)
         work.patiently(lambda: work.storage.download(key, path))
     with work.phase("read"):
-        concept = read(path, request, work.runtime)
-        check_base(work.runtime, concept)
+        concept = read(path, request, work.runtime).for_base(base)
     warnings = [] if concept.base else ["the file does not say which base it was made for"]
     with work.phase("preview"):
         named = " ".join(w for w in (*concept.tokens, concept.attribute, concept.noun) if w)
@@ -59,7 +57,7 @@ def perform(work: Work) -> ConceptOutcome:
         (picture,) = work.wait([work.submit(drawing, TRAININGS)])
     with work.phase("upload"):
         preview = put_beside(work, "preview.jpg", jpeg(picture), "image/jpeg")
-        concept = dataclasses.replace(concept, base=work.runtime.fingerprint)
+        concept = dataclasses.replace(concept, base=base.concept_fingerprint)
         return uploaded(work, concept, preview, warnings)
 
 

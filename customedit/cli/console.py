@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from customedit.errors import InputError, TrainingError
+from customedit.errors import InputError, NumericalError, TrainingError
 
 if TYPE_CHECKING:  # seconds to import
     from PIL import Image
@@ -44,7 +44,7 @@ def mendable() -> Iterator[None]:
     """Errors that the user can mend as one line and status 2; a stop by Ctrl-C as status 130."""
     try:
         yield
-    except (InputError, TrainingError) as error:
+    except (InputError, NumericalError, TrainingError) as error:
         errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
@@ -104,7 +104,7 @@ def load_base(name: str, device: str, dtype: str) -> Base:
     hush()
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in dtypes:
-        raise InputError("dtype", f"{dtype!r} is none", f"take one of {', '.join(dtypes)}")
+        raise InputError("dtype", f"{dtype!r} is not known", f"use one of {', '.join(dtypes)}")
     return Base.load(name, device=device, dtype=dtypes[dtype])
 
 
@@ -121,21 +121,8 @@ def load_concepts(base: Base, given: list[str]) -> list[Weighted]:
             with suppress(ValueError):  # else the colon is the path's own
                 weight, text = float(tail), name
         concept = Concept.load(existing(Path(text), "concept"), base_weights=base.weights)
-        check(base, concept)
-        found.append(Weighted(concept, weight))
+        found.append(Weighted(concept.for_base(base), weight))
     return found
-
-
-def check(base: Base, concept: Any) -> None:
-    """Raises InputError for a concept that was made for another base."""
-    if concept.base and concept.base != base.fingerprint:
-        raise InputError(
-            "concept",
-            f"was made for the base {concept.base}, this is {base.fingerprint} ({base.name})",
-            "give --base the one that it was made for",
-        )
-    shapes = {n: tuple(base.weights[f"{n}.to_k.weight"].shape) for n in base.layers}
-    concept.check(shapes, base.width)
 
 
 def existing(path: Path, field: str) -> Path:

@@ -209,4 +209,4 @@ def test_models_and_doctor(run: CliRunner) -> None:
     assert checked["prediction"] == "v_prediction" and checked["side"] == 128
     healthy = run.invoke(app, ["doctor", "--json"])
     assert healthy.exit_code == 0
-    assert json.loads(healthy.stdout)["bundled base"] == "draws"
+    assert json.loads(healthy.stdout)["bundled base"] == "works"

@@ -3,7 +3,7 @@
 Where no GPU is, this finds what a GPU would refuse: every operation on a foreign tensor is done on
 the CPU, after a look whether all tensors that it takes are foreign (single numbers may be the
 CPU's, as for a GPU). It also counts what would make the CPU wait for the device (``waits``), and
-who moves tensors there (``arrivals``: all but ``devices.send`` wait).
+who moves tensors there (``arrivals``: all but ``devices.to_device`` wait).
 """
 
 from __future__ import annotations
