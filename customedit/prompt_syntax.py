@@ -18,12 +18,12 @@ CONCEPT: Final = re.compile(r"<[a-z0-9][a-z0-9_-]{0,62}>")
 """How a concept's token is spelt in a prompt."""
 
 _NAME: Final = r"\w[\w. -]{0,62}?"
-_OPEN: Final = "(?:[\uff1c\ufe64\u3008\u2039]|&(?:lt|#0*60|#x0*3c);)"
-_CLOSE: Final = "(?:[\uff1e\ufe65\u3009\u203a]|&(?:gt|#0*62|#x0*3e);)"
+_OPEN: Final = "(?:[\uff1c\ufe64]|&(?:lt|#0*60|#x0*3c);)"
+_CLOSE: Final = "(?:[\uff1e\ufe65]|&(?:gt|#0*62|#x0*3e);)"
 _LOOKALIKE: Final = re.compile(
     rf"{_OPEN}\s*({_NAME})\s*(?:{_CLOSE}|>)|<\s*({_NAME})\s*{_CLOSE}", re.IGNORECASE
 )
-"""A name between brackets that are full-width, typographic or HTML-escaped."""
+"""A name between brackets that are full-width or HTML-escaped."""
 
 _BRACKETED: Final = re.compile(r"<([^<>]{0,200})>")
 _ADAPTER: Final = re.compile(
@@ -31,8 +31,9 @@ _ADAPTER: Final = re.compile(
 )
 _CONTROL: Final = re.compile(r"<\|[^<>|\s]{1,40}\|>")
 _OTHER_BRACKETS: Final = re.compile(
-    "[\u00ab\u27e8\u300a\\[{]\\s*([\\w-]{1,63})\\s*[\u00bb\u27e9\u300b\\]}]"
+    "[\u00ab\u2039\u27e8\u3008\u300a\\[{]\\s*([\\w-]{1,63})\\s*[\u00bb\u203a\u27e9\u3009\u300b\\]}]"
 )
+"""A name between quotation marks or other brackets: a token only if a concept has that name."""
 
 _NUMBER = r"[+-]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})"
 _WEIGHTED: Final = re.compile(
@@ -40,7 +41,7 @@ _WEIGHTED: Final = re.compile(
     r"|\([^()]{0,500}[^()\d\s]\s?:\s?[+-]?\d{0,9}\.\d{1,9}\s*\)"  # (cup: 1.3)
     r"|\)(?:\+{1,9}|-{2,9}|\d{1,3}\.\d{1,9})(?=[\s,.;)]|$)"  # (red cup)++, (red cup)1.3
     r"|\(\((?=[^()\s])[^()]{0,500}\)\)"  # ((cup))
-    rf"|\[[^\[\]]{{0,500}}:{_NUMBER}\s*\]"  # [red:blue:0.5], [cup:0.8]
+    rf"|\[[^\[\]]{{0,500}}[^\[\]\d\s]:{_NUMBER}\s*\]"  # [red:blue:0.5], [cup:0.8]
 )
 _SIGNED: Final = re.compile(r"(?<![\w+-])([^\W\d_]{2,63})(?:\+{2,9}|-{2,9})(?=[\s,.;)]|$)")
 """``cup++`` and ``cup--``; one letter before them (c++, g++) is a name."""
