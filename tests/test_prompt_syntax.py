@@ -1,5 +1,7 @@
 """What a prompt may say, and the syntax of other programs that is refused."""
 
+# ruff: noqa: RUF001  # prompts with brackets that only look like < and >
+
 from __future__ import annotations
 
 import subprocess
@@ -100,7 +102,7 @@ def test_innocent_prompts_pass(prompt: str) -> None:
 
 @pytest.mark.parametrize(("prompt", "says"), REFUSED)
 def test_what_would_do_nothing_is_refused_with_what_to_write(prompt: str, says: str) -> None:
-    with pytest.raises(InputError, match=f"^target_prompt: .*(?:{says})") as refused:
+    with pytest.raises(InputError, match=rf"^target_prompt: .*(?:{says})") as refused:
         check_prompt(prompt, ["<plaid>"], "target_prompt")
     assert refused.value.remedy and "\n" not in str(refused.value)
 

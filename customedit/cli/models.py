@@ -36,8 +36,6 @@ def fetch_command(
 ) -> None:
     """Download the files of a base that loading reads, from the hub onto this machine."""
     with console.mendable():
-        if name == "mini":
-            raise InputError("name", "mini is bundled", "there is nothing to fetch")
         from customedit.diffusion.folder import fetch
 
         path = fetch(name, to=to)

@@ -83,6 +83,8 @@ def fetch(name: str, *, to: Path | None = None, local: bool = False) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
+    if name == "mini":
+        raise InputError("base", "mini is bundled", "there is nothing to fetch")
     if not _HUB_NAME.fullmatch(name):
         raise InputError("base", f"{name} is not a name of the hub", _advice(name))
     if local:

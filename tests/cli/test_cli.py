@@ -138,7 +138,7 @@ def test_edit_and_sweep_share_their_options() -> None:
         (["concept", "show", "missing"], "file: missing is no file"),
         (["models", "check", "./missing"], "base: ./missing is no folder"),
         (["models", "check", "--dtype", "int8"], "dtype: 'int8'"),
-        (["models", "fetch", "mini"], "name: mini is bundled"),
+        (["models", "fetch", "mini"], "base: mini is bundled"),
     ],
 )
 def test_errors_are_one_line_and_name_the_field(

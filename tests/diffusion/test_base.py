@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,7 +148,7 @@ def test_latents_that_are_not_finite_are_no_picture(base: Base, latents: Tensor)
     for value in (float("nan"), float("inf"), -float("inf")):
         broken = latents[:2].clone()
         broken[1, 3, 2, 1] = value
-        with pytest.raises(NumericalError, match="the result's latents are not finite.*mini"):
+        with pytest.raises(NumericalError, match=r"the result's latents are not finite.*mini"):
             base.decode(broken)
     assert len(base.decode(latents[:2])) == 2
 
@@ -167,10 +166,10 @@ def test_a_concept_whose_keys_overflow_is_named(size: float, dtype: torch.dtype)
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), -0.1, 2.1, 1e9])
 def test_weights_of_a_concept_out_of_range_are_refused(base: Base, weight: float) -> None:
-    with pytest.raises(InputError, match="weight: .* is not from 0 to 2"):
+    with pytest.raises(InputError, match=r"weight: .* is not from 0 to 2"):
         Weighted(change(base, "<a>", 1), weight)
 
 
 def test_what_looks_like_a_token_is_refused_when_it_is_read(base: Base) -> None:
-    with pytest.raises(InputError, match="target_prompt: contains <A>.*write <a>"):
+    with pytest.raises(InputError, match=r"target_prompt: contains <A>.*write <a>"):
         base.text("a <A> cup", [Weighted(change(base, "<a>", 1))], "target_prompt")

@@ -134,7 +134,7 @@ def test_configurations_are_refused_before_weights_are_read(
     change(folder)
     for part in (folders.UNET, folders.TEXT, folders.VAE):  # nothing here reads them
         folders.replace(folder / part, b"")
-    with pytest.raises(InputError, match=f"^base: .*{says}") as refused:
+    with pytest.raises(InputError, match=rf"^base: .*{says}") as refused:
         Base.load(folder)
     assert refused.value.remedy and "\n" not in str(refused.value)
     assert "models check" not in refused.value.remedy

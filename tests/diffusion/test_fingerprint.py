@@ -90,7 +90,7 @@ def test_a_concept_is_taken_by_copies_of_its_base_and_by_no_other(
     base: Base, concept: Concept, tmp_path: Path
 ) -> None:
     folder = folders.copied(tmp_path)
-    autoencoder = [n for n in _weights(folders.VAE) if n.endswith("weight")][0]
+    autoencoder = next(n for n in _weights(folders.VAE) if n.endswith("weight"))
     folders.reweigh(folder / folders.VAE, folders.nudged(autoencoder, 0.01))
     other = Base.load(folder)  # another autoencoder: other inversions, the same concepts
     assert other.fingerprint != base.fingerprint
@@ -101,12 +101,12 @@ def test_a_concept_is_taken_by_copies_of_its_base_and_by_no_other(
     ):
         again = folders.copied(tmp_path / part.replace("/", "-"))
         folders.reweigh(again / part, folders.nudged(name, 0.01))
-        with pytest.raises(InputError, match="concept: was made for the base .*, this is .*"):
+        with pytest.raises(InputError, match=r"concept: was made for the base .*, this is .*"):
             concept.for_base(Base.load(again))
 
 
 def _named_by_earlier_versions(base: Base) -> str:
-    """What concept files of version 0.1 name: a digest of 64 numbers of each key and value weight."""
+    """What concept files of version 0.1 name: a digest of some key and value weights."""
     digest = hashlib.sha256(json.dumps(list(base.layers)).encode())
     for layer in base.layers:
         for part in ("to_k", "to_v"):

@@ -103,7 +103,7 @@ def test_profiles_that_are_not_valid_are_refused_by_setting(
     text: str, says: str, tmp_path: Path
 ) -> None:
     folders.replace(tmp_path / FILE, text)
-    with pytest.raises(InputError, match=f"base: .*{FILE} is not a valid profile: (?:{says})"):
+    with pytest.raises(InputError, match=rf"base: .*{FILE} is not a valid profile: (?:{says})"):
         Profile.read(tmp_path)
 
 

@@ -123,7 +123,7 @@ def test_times_of_every_count_of_steps(spacing: str, steps: int, offset: int) ->
     if spacing != "leading" or wanted[0] < 1000:  # else diffusers leaves its own table
         assert times == wanted[:steps]
     assert len(set(times)) == steps and times == sorted(times, reverse=True)
-    assert 0 <= times[-1] and times[0] < 1000
+    assert times[-1] >= 0 and times[0] < 1000
 
 
 def test_times_and_alphas_of_the_bundled_base_keep_their_bits() -> None:
@@ -262,7 +262,7 @@ def test_noise_and_target_are_each_others_inverse(prediction: str) -> None:
 def test_settings_that_ddim_cannot_follow_are_refused_by_name(
     changes: dict[str, Any], says: str
 ) -> None:
-    with pytest.raises(InputError, match=f"base: its scheduler.*{says}"):
+    with pytest.raises(InputError, match=rf"base: its scheduler.*{says}"):
         Schedule.from_config({**CONFIG, **changes})
 
 
