@@ -11,22 +11,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import customedit
-from api import (
-    account,
-    concepts,
-    edits,
-    images,
-    importing,
-    jobs,
-    openapi,
-    pages,
-    problems,
-    service,
-)
-from api.edge import Edge, Figures
-from api.gate import Gate
-from api.services import opened
-from customedit.platform.settings import Settings
+from api import openapi, page_files, problems
+from api.container import opened
+from api.middleware.authentication import Gate
+from api.middleware.observability import Edge, Figures
+from api.routes import account, concepts, edits, health, images, imports, jobs
+from customedit.config.settings import Settings
 
 __all__ = ["create_app"]
 
@@ -100,9 +90,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.edge = Edge(cross_origin(app.inside, chosen.cors_origins), figures)
     problems.install(app)
     openapi.install(app)
-    for part in (images, importing, concepts, edits, jobs, account, service):
+    for part in (images, imports, concepts, edits, jobs, account, health):
         app.include_router(part.router)
-    pages.install(app)
+    page_files.install(app)
     return app
 
 

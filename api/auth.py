@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from api.container import Services
 from api.problems import Refused
-from api.services import Services
-from customedit.platform.api_keys import ApiKey
+from customedit.tenants.api_keys import ApiKey
 
 _bearer = HTTPBearer(
     scheme_name="bearer", description="`Authorization: Bearer ce_...`", auto_error=False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from api.app import create_app
-from customedit.platform.settings import Settings
+from customedit.config.settings import Settings
 
 
 def text() -> str:

@@ -12,9 +12,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from customedit.config import telemetry
+from customedit.config.settings import Settings
 from customedit.errors import InputError
-from customedit.platform import telemetry
-from customedit.platform.settings import Settings
 
 _GRACE_S = 20
 _log = logging.getLogger(__name__)

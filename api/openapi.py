@@ -11,7 +11,7 @@ from starlette.routing import compile_path
 
 from api.examples import FORMS
 from api.problem_types import TYPES
-from customedit.platform.documents import Problem, StateChange
+from customedit.schemas.answers import Problem, StateChange
 
 MEDIA_TYPE: Final = "application/problem+json"
 STREAM: Final = "text/event-stream"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from customedit.platform import ids
+from customedit.schemas import ids
 
 SAID: Final[Mapping[str, str]] = {
     ids.IMAGE: "the id of an image: img_ and 64 hex digits",

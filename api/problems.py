@@ -16,8 +16,8 @@ from api.openapi import MEDIA_TYPE, methods
 from api.patterns import SAID
 from api.problem_types import TYPES
 from customedit.errors import InputError
-from customedit.platform.documents import FieldProblem, Problem
-from customedit.platform.storage import StorageError
+from customedit.schemas.answers import FieldProblem, Problem
+from customedit.storage.store import StorageError
 
 RETRY_SECONDS: Final = 5
 

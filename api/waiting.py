@@ -11,12 +11,12 @@ import anyio
 from fastapi import Response
 from sse_starlette import ServerSentEvent
 
-from api.services import Services
-from api.views import state_change
-from customedit.platform import documents as d
-from customedit.platform.events import Event
-from customedit.platform.jobs import Submitted
-from customedit.platform.records import JobProgress, JobRecord
+from api.container import Services
+from api.serializers import state_change
+from customedit.jobs.events import Event
+from customedit.jobs.records import JobProgress, JobRecord
+from customedit.jobs.store import Submitted
+from customedit.schemas import answers as d
 
 RETRY_S: Final = 2
 PING: Final = 5

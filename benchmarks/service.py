@@ -28,11 +28,11 @@ from urllib.parse import urlsplit
 import typer
 
 from customedit.client import CustomEdit
+from customedit.devserver.stack import Stack
+from customedit.jobs.redis import connect
 from customedit.mini import samples
 from customedit.mini.evaluate import machine
-from customedit.platform.api_keys import ApiKeys
-from customedit.platform.redis import connect
-from customedit.platform.stack import Stack
+from customedit.tenants.api_keys import ApiKeys
 
 SOURCE, LOOK = samples.sources()[3], samples.looks()[0]
 UNLIMITED = {

@@ -34,8 +34,8 @@ from urllib.request import urlopen
 
 from customedit import mini
 from customedit.client import CustomEdit
-from customedit.platform.documents import Job
-from customedit.platform.local import LocalServers
+from customedit.devserver.local_servers import LocalServers
+from customedit.schemas.answers import Job
 
 ROOT = Path(__file__).resolve().parents[1]
 NEW_MOUNTS, NEW_NETWORK = 0x00020000, 0x40000000  # CLONE_NEWNS, CLONE_NEWNET

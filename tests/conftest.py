@@ -1,21 +1,32 @@
-"""For all tests: how hypothesis looks for examples, torch's threads, and the real servers."""
+"""For all tests: how hypothesis looks for examples, torch's threads, the real servers, and
+records of jobs."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from redis import Redis
+
+from customedit.config.settings import Settings
+from customedit.jobs.journal import Journal
+from customedit.jobs.records import ConceptRecord, ImageRecord, JobRecord
+from customedit.jobs.redis import connect
+from customedit.jobs.store import Jobs
+from customedit.schemas import ids
+from customedit.storage import object_keys
+from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Catalogue
 
 if TYPE_CHECKING:
-    from redis import Redis
+    from customedit.devserver.local_servers import LocalServers
 
-    from customedit.platform.local import LocalServers
-    from customedit.platform.settings import Settings
-    from customedit.platform.storage import Storage
+Make = Callable[..., JobRecord]
 
 # No deadline: the first call of a model is slow and says nothing about the code under test.
 hypothesis_settings.register_profile("dev", deadline=None)
@@ -35,7 +46,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _wo
 
 @pytest.fixture(scope="session")
 def local_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
-    from customedit.platform.local import LocalServers
+    from customedit.devserver.local_servers import LocalServers
 
     with LocalServers(tmp_path_factory.mktemp("servers"), usual_ports=False) as servers:
         yield servers
@@ -44,8 +55,6 @@ def local_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSer
 @pytest.fixture
 def settings(local_servers: LocalServers, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings with keys of its own in both servers, given to child processes as well."""
-    from customedit.platform.settings import Settings
-
     own = secrets.token_hex(6)
     for name, value in local_servers.environment().items():
         monkeypatch.setenv(name, value)
@@ -56,16 +65,88 @@ def settings(local_servers: LocalServers, monkeypatch: pytest.MonkeyPatch) -> Se
 
 @pytest.fixture
 def redis_client(settings: Settings) -> Iterator[Redis]:
-    from redis import Redis
-
     with Redis.from_url(settings.redis_url, decode_responses=True) as client:
         yield client
 
 
 @pytest.fixture
 def storage(settings: Settings) -> Storage:
-    from customedit.platform.storage import Storage
-
     storage = Storage(settings)
     storage.bucket()
     return storage
+
+
+# Jobs of a tenant, and a way to let a lease run out without waiting for it.
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Redis]:
+    with connect(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def jobs(client: Redis, settings: Settings) -> Jobs:
+    return Jobs(client, settings)
+
+
+@pytest.fixture
+def catalogue(client: Redis, settings: Settings) -> Catalogue:
+    return Catalogue(client, settings)
+
+
+@pytest.fixture
+def journal(storage: Storage) -> Journal:
+    return Journal(storage)
+
+
+@pytest.fixture
+def job() -> Make:
+    """Makes a record of an edit that needs no image; fields may be given."""
+
+    def make(**fields: Any) -> JobRecord:
+        now = time.time()
+        given = {"tenant": "acme", "kind": "edit", "request": {"target_prompt": "a cup"}} | fields
+        return JobRecord(**{"id": ids.new("job"), "created_at": now, "queued_at": now} | given)
+
+    return make
+
+
+@pytest.fixture
+def training(job: Make) -> Callable[..., tuple[JobRecord, ConceptRecord]]:
+    """Makes a customization and its concept."""
+
+    def make(tenant: str = "acme", **fields: Any) -> tuple[JobRecord, ConceptRecord]:
+        name = ids.new("con")
+        record = job(tenant=tenant, kind="customize", concept=name, **{"request": {}} | fields)
+        concept = ConceptRecord(
+            id=name, tenant=tenant, job=record.id, token="<look>", created_at=record.created_at
+        )
+        return record, concept
+
+    return make
+
+
+@pytest.fixture
+def picture() -> Callable[..., ImageRecord]:
+    """Makes a record of an image of ``data``."""
+
+    def make(data: bytes, tenant: str = "acme", at: float = 1.0, stamp: str = "1") -> ImageRecord:
+        name = ids.of_image(data)
+        return ImageRecord(
+            id=name, tenant=tenant, media_type="image/png", bytes=len(data), width=8, height=8,
+            key=object_keys.image(tenant, name, stamp, object_keys.PICTURE), created_at=at,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def lapse(client: Redis, settings: Settings) -> Callable[[str], None]:
+    """Lets the lease of a job be over, and its bell be due."""
+
+    def make(job_id: str) -> None:
+        client.hset(f"{settings.namespace}:job:{job_id}", "lease_until", "1.000000")
+        client.zadd(f"{settings.namespace}:ring", {job_id: 1.0}, xx=True)
+
+    return make

@@ -11,7 +11,7 @@ from customedit.diffusion.text import Weighted
 from customedit.editing.edit import EditSettings, default_p2p
 from customedit.editing.prompt_to_prompt import STRENGTH, P2PSettings
 from customedit.editing.sdedit import SDEDIT_STRENGTH
-from customedit.platform.requests import EditRequest, P2POptions
+from customedit.schemas.requests import EditRequest, P2POptions
 
 
 def settings_of(request: EditRequest) -> EditSettings:

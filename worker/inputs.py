@@ -12,10 +12,10 @@ from customedit import images
 from customedit.concepts.concept import Concept
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
-from customedit.platform.records import ConceptRecord
-from customedit.platform.requests import ConceptUse
-from customedit.platform.storage import MissingObject
-from worker.work import Work
+from customedit.jobs.records import ConceptRecord
+from customedit.schemas.requests import ConceptUse
+from customedit.storage.store import MissingObject
+from worker.attempt import Work
 
 
 def picture(work: Work, image_id: str, field: str) -> Image.Image:

@@ -17,14 +17,15 @@ from typing import Any, Final
 
 from celery.worker import state as celery_state
 
+from customedit.config import telemetry
+from customedit.config.settings import Settings
 from customedit.errors import InputError
-from customedit.platform import doorbell, telemetry
-from customedit.platform.jobs import Jobs
-from customedit.platform.redis import connect
-from customedit.platform.settings import Settings
-from customedit.platform.storage import Storage
-from worker.app import make_app
-from worker.desk import Desk
+from customedit.jobs import notifications
+from customedit.jobs.redis import connect
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage
+from worker.celery_app import make_app
+from worker.executor import Desk
 from worker.health import Health
 from worker.reconciler import Reconciler
 from worker.runtime import Runtime
@@ -72,7 +73,9 @@ class Worker:
 
     def ring(self, job_id: str, kind: str) -> None:
         """Send a doorbell."""
-        self.app.send_task(doorbell.TASK, [job_id], queue=doorbell.queue(self.settings, kind))
+        self.app.send_task(
+            notifications.TASK, [job_id], queue=notifications.queue(self.settings, kind)
+        )
 
     def run(self) -> None:
         """Answer doorbells until a signal comes; then drain and clean up."""
@@ -81,7 +84,8 @@ class Worker:
             concurrency=self.settings.worker_concurrency,
             hostname=self.name,
             queues=[
-                doorbell.queue(self.settings, k) for k in self.settings.worker_queues.split(",")
+                notifications.queue(self.settings, k)
+                for k in self.settings.worker_queues.split(",")
             ],
             without_gossip=True,
             without_mingle=True,

@@ -12,8 +12,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from customedit.editing.edit import EditResult
-from customedit.evaluation.measure import Similarities, at_size, measure
-from customedit.evaluation.similarity import psnr, ssim
+from customedit.metrics.measure import Similarities, at_size, measure
+from customedit.metrics.similarity import psnr, ssim
 from worker.runtime import Runtime
 
 PNG = "image/png"

@@ -14,10 +14,10 @@ from customedit.concepts.training import Preview, Trained
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
 from customedit.editing.edit import EditResult
-from customedit.editing.portrait import portrait
+from customedit.editing.text_to_image import portrait
 from worker import outputs
+from worker.attempt import Work
 from worker.runtime import EDITS, TRAININGS
-from worker.work import Work
 
 SHARES: Final = (0.35, 0.7)
 """Of an edit's steps, where it is shown; edits of fewer than SHORTEST steps are not."""

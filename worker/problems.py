@@ -8,8 +8,8 @@ from typing import Final
 import torch
 
 from customedit.errors import DeadlineExceeded, InputError, TrainingError
-from customedit.platform.records import JobError
-from customedit.platform.storage import MissingObject
+from customedit.jobs.records import JobError
+from customedit.storage.store import MissingObject
 
 _log = logging.getLogger(__name__)
 

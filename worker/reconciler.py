@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, get_args
 
-from customedit.platform import doorbell, keys_of
-from customedit.platform.journal import REQUEST
-from customedit.platform.orphans import Orphans
-from customedit.platform.records import JobKind
-from customedit.platform.webhooks import Webhooks
-from worker import sweeping
+from customedit.jobs import notifications
+from customedit.jobs.journal import REQUEST
+from customedit.jobs.orphans import Orphans
+from customedit.jobs.records import JobKind
+from customedit.jobs.webhooks import Webhooks
+from customedit.storage import object_keys
+from worker import cleanup
 from worker.runtime import Runtime
 
 Ring = Callable[[str, str], None]
@@ -117,18 +118,18 @@ class Reconciler:
 
     def _bells(self, kind: JobKind) -> int:
         """How many bells for jobs of ``kind`` hang in Celery's list."""
-        count: Any = self._redis.llen(doorbell.queue(self._settings, kind))
+        count: Any = self._redis.llen(notifications.queue(self._settings, kind))
         return int(count)
 
     def sweep(self) -> int:
         """Tidy up jobs that were marked and are final by now; gives how many."""
-        key = sweeping.marks(self._settings)
+        key = cleanup.marks(self._settings)
         now = self._jobs.now()
         due: Any = self._redis.zrangebyscore(key, "-inf", now, start=0, num=SWEEP_AT_ONCE)
         done = 0
         for entry in due:
             # Put off before it is tried: one that cannot be tidied keeps no other waiting.
-            self._redis.zadd(key, {entry: now + sweeping.again_s(self._settings)}, xx=True)
+            self._redis.zadd(key, {entry: now + cleanup.again_s(self._settings)}, xx=True)
             try:
                 tidied = self._tidy(*entry.split("/"))
             except Exception as error:
@@ -145,15 +146,15 @@ class Reconciler:
         if record is None:
             self._sweep_deleted(tenant, job_id)
         elif record.finished:
-            sweeping.tidy(self._storage, record)
+            cleanup.tidy(self._storage, record)
         else:
             return False
         return True
 
     def _sweep_deleted(self, tenant: str, job_id: str) -> None:
         """What was written for a job after it was deleted: in the journal, it has no request."""
-        if not self._storage.exists(keys_of.job(tenant, job_id, REQUEST)):
-            self._storage.delete_prefix(keys_of.job(tenant, job_id))
+        if not self._storage.exists(object_keys.job(tenant, job_id, REQUEST)):
+            self._storage.delete_prefix(object_keys.job(tenant, job_id))
 
     def expire(self) -> int:
         """Remove jobs that finished ``keep_jobs_days`` ago; gives how many."""
@@ -163,7 +164,7 @@ class Reconciler:
         """Remove files that were sent to the store and never completed; gives how many."""
         found = self._jobs.overdue_uploads()
         for tenant, upload_id in found:
-            self._storage.delete(keys_of.upload(tenant, upload_id))
+            self._storage.delete(object_keys.upload(tenant, upload_id))
             self._jobs.upload_gone(tenant, upload_id)
         return len(found)
 

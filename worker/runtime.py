@@ -14,20 +14,20 @@ import torch
 from redis import Redis
 
 from customedit.concepts.concept import Concept
+from customedit.config.settings import Settings
 from customedit.diffusion.base import Base
 from customedit.editing.inversion import Inversion
+from customedit.jobs.journal import Journal
+from customedit.jobs.store import Jobs
 from customedit.mini.draw import hush
-from customedit.platform.catalogue import Concepts, Images
-from customedit.platform.jobs import Jobs
-from customedit.platform.journal import Journal
-from customedit.platform.settings import Settings
-from customedit.platform.storage import Storage
+from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Concepts, Images
 from worker.cache import Cache
 from worker.engine_thread import EngineThread
 from worker.metrics import Metrics
 
 if TYPE_CHECKING:
-    from customedit.evaluation.similarity import Similarity
+    from customedit.metrics.similarity import Similarity
 
 EDITS: Final = 0
 TRAININGS: Final = 10
@@ -129,7 +129,7 @@ def best_numbers(device: str) -> torch.dtype:
 
 def load_judge(settings: Settings, base: Base) -> Similarity | None:
     """What measures similarities: the settings' CLIP, else the base's own, if it has one."""
-    from customedit.evaluation.similarity import Similarity
+    from customedit.metrics.similarity import Similarity
 
     if settings.clip is not None:
         return Similarity(settings.clip, device=base.device)

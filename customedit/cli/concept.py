@@ -70,7 +70,7 @@ def import_command(
 ) -> None:
     """Read a concept of diffusers or adobe, check it against its base, and write our own file."""
     with console.mendable():
-        from customedit.concepts import formats
+        from customedit.concepts.files import formats
 
         model = console.load_base(base, "cpu", "float32")
         names = dict(_renamed(text) for text in rename or [])
@@ -95,8 +95,9 @@ def export_command(
 ) -> None:
     """Write a concept for stock diffusers or adobe's code."""
     with console.mendable():
-        from customedit.concepts import compress, formats
+        from customedit.concepts import compress
         from customedit.concepts.concept import Concept
+        from customedit.concepts.files import formats
 
         if form not in ("diffusers", "diffusers-bin", "adobe", "adobe-compressed"):
             raise InputError("format", f"{form!r} is none", "see --help")

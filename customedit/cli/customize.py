@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from customedit.concepts.pools import Subject
+    from customedit.concepts.dataset import Subject
     from customedit.concepts.training import Preview
     from customedit.diffusion.base import Base
     from customedit.diffusion.engine import Progress
@@ -63,7 +63,7 @@ def customize_command(
     """Learn a look from reference images and write it as a concept file."""
     with console.mendable():
         pictures = [console.read_image(p, "references") for p in listed(references)]
-        from customedit.concepts.pools import Subject, check_subjects
+        from customedit.concepts.dataset import Subject, check_subjects
         from customedit.concepts.prompts import ConceptPrompts
         from customedit.concepts.settings import TrainingSettings
         from customedit.concepts.training import customize_jointly
@@ -117,7 +117,7 @@ def drawn(base: Base, prompt: str, seed: int) -> Preview:
     """What a training shows of itself: a picture for ``prompt``, drawn in between."""
     from customedit.concepts.training import Trained
     from customedit.diffusion.engine import run
-    from customedit.editing.portrait import portrait
+    from customedit.editing.text_to_image import portrait
 
     def preview(trained: Trained) -> Image.Image:
         return run(base, portrait(base, trained.still(), prompt, seed=seed))
@@ -141,7 +141,7 @@ def keeping(folder: Path, heard: Callable[[Progress], None]) -> Callable[[Progre
 
 def another(given: str) -> Subject:
     """``FOLDER:NOUN:TOKEN[:ATTRIBUTE]`` as a subject. Raises InputError for anything else."""
-    from customedit.concepts.pools import Subject
+    from customedit.concepts.dataset import Subject
     from customedit.concepts.prompts import ConceptPrompts
 
     parts = given.split(":")

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from customedit.client import CustomEdit
-    from customedit.platform import documents
-    from customedit.platform.stack import Stack
+    from customedit.devserver.stack import Stack
+    from customedit.schemas import answers
 
 TENANT: Final = "demo"
 LOOK: Final = "plaid"
@@ -46,8 +46,8 @@ def demo_command(
     """Start the service, teach it a look, paint it on a cup; before, after and sheet in OUT."""
     with console.mendable():
         from customedit.client import CustomEdit, JobFailed
-        from customedit.platform.local import LocalError
-        from customedit.platform.stack import Stack
+        from customedit.devserver.local_servers import LocalError
+        from customedit.devserver.stack import Stack
 
         # As Ctrl-C does, so that what runs by then is ended in order at any moment.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -63,7 +63,7 @@ def demo_command(
             raise typer.Exit(1) from None
 
 
-def show(client: CustomEdit, training_steps: int | None) -> documents.Job:
+def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
     """Customize and edit by REST, with progress; the edit's job."""
     from customedit.mini import samples
 
@@ -94,9 +94,9 @@ def show(client: CustomEdit, training_steps: int | None) -> documents.Job:
         return client.wait(editing, heard)
 
 
-def write(client: CustomEdit, edited: documents.Job, out: Path) -> None:
+def write(client: CustomEdit, edited: answers.Job, out: Path) -> None:
     """Before, after and the sheet of all strengths, and what the edit measured of itself."""
-    from customedit.platform.documents import EditResult
+    from customedit.schemas.answers import EditResult
 
     assert isinstance(edited.result, EditResult)
     best = next(o for o in edited.result.outputs if o.best)
@@ -125,7 +125,7 @@ def finish(stack: Stack, key: Path, out: Path, keep: bool, edit: str) -> None:
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[documents.Job], None]]:
+def bars() -> Iterator[Callable[[answers.Job], None]]:
     """A bar for each phase of a job, as the client hears of it."""
     tasks: dict[str, TaskID] = {}
     with Progress(
@@ -137,7 +137,7 @@ def bars() -> Iterator[Callable[[documents.Job], None]]:
         console=console.errors,
     ) as shown:
 
-        def heard(job: documents.Job) -> None:
+        def heard(job: answers.Job) -> None:
             found = job.progress
             now = None if found is None else found.phase
             for phase, task in tasks.items():

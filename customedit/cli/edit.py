@@ -68,7 +68,7 @@ class Asked:
 
     def region(self) -> Tensor | None:
         """The mask, [h, w] in [0, 1]."""
-        from customedit.evaluation.measure import mask_tensor
+        from customedit.metrics.measure import mask_tensor
 
         return None if self.mask is None else mask_tensor(console.read_image(self.mask, "mask"))
 
@@ -124,7 +124,7 @@ def edit_command(
         from customedit import images
         from customedit.diffusion.engine import run
         from customedit.editing.edit import edit
-        from customedit.evaluation.measure import measure
+        from customedit.metrics.measure import measure
 
         model = asked.load_base()
         concepts = console.load_concepts(model, asked.concept or [])
@@ -159,7 +159,7 @@ def sweep_command(
     with console.mendable():
         image = console.read_image(asked.picture, "picture")
         from customedit import images
-        from customedit.evaluation import sweep as sweeps
+        from customedit.editing import sweep as sweeps
 
         model = asked.load_base()
         with console.bars(asked.as_json) as heard:
@@ -198,16 +198,16 @@ def sweep_command(
 
 
 def _judge(clip: str | None) -> Any:
-    from customedit.evaluation.measure import bundled
-    from customedit.evaluation.similarity import Similarity
+    from customedit.metrics.measure import bundled
+    from customedit.metrics.similarity import Similarity
 
     return Similarity(clip) if clip else bundled()
 
 
 def _finer(dino: str | None, lpips: Path | None) -> dict[str, Any]:
     """The measures whose weights were given."""
-    from customedit.evaluation.lpips import Lpips
-    from customedit.evaluation.similarity import Dino
+    from customedit.metrics.lpips import Lpips
+    from customedit.metrics.similarity import Dino
 
     return {
         "dino": Dino(dino) if dino else None,

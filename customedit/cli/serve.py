@@ -12,7 +12,7 @@ import typer
 from customedit.cli import console
 
 if TYPE_CHECKING:
-    from customedit.platform.stack import Stack
+    from customedit.devserver.stack import Stack
 
 DATA = Annotated[
     Path, typer.Option(help="Everything that is kept: jobs, pictures, concepts, logs.")
@@ -35,8 +35,8 @@ def serve_command(
     An API key is made at the first start and kept in DATA/api-key, for its owner alone to read.
     """
     with console.mendable():
-        from customedit.platform.local import LocalError
-        from customedit.platform.stack import Stack
+        from customedit.devserver.local_servers import LocalError
+        from customedit.devserver.stack import Stack
 
         stack = Stack(data, host=host, port=port, workers=workers, say=told)
         ended = end_on_signals(stack)
@@ -61,10 +61,10 @@ def told(line: str) -> None:
 
 def local_key(stack: Stack, tenant: str) -> Path:
     """The file with the API key of ``tenant``, made if there is none that is still good."""
-    from customedit.platform.api_keys import ApiKeys
-    from customedit.platform.journal import Journal
-    from customedit.platform.redis import connect
-    from customedit.platform.storage import Storage
+    from customedit.jobs.journal import Journal
+    from customedit.jobs.redis import connect
+    from customedit.storage.store import Storage
+    from customedit.tenants.api_keys import ApiKeys
 
     settings, file = stack.settings(), stack.folder / "api-key"
     with connect(settings) as client:

@@ -16,9 +16,9 @@ from customedit.errors import InputError
 if TYPE_CHECKING:
     from redis import Redis
 
-    from customedit.platform.api_keys import ApiKey, ApiKeys
-    from customedit.platform.settings import Settings
-    from customedit.platform.storage import Storage
+    from customedit.config.settings import Settings
+    from customedit.storage.store import Storage
+    from customedit.tenants.api_keys import ApiKey, ApiKeys
 
 keys = typer.Typer(name="keys", help="API keys of the service's tenants.", no_args_is_help=True)
 
@@ -39,12 +39,12 @@ def _service() -> Iterator[tuple[Settings, Redis, Storage]]:
         try:
             from redis.exceptions import RedisError
 
-            from customedit.platform.redis import connect
-            from customedit.platform.settings import Settings
-            from customedit.platform.storage import Storage, StorageError
+            from customedit.config.settings import Settings
+            from customedit.jobs.redis import connect
+            from customedit.storage.store import Storage, StorageError
         except ImportError as error:
             name = error.name or "a package"
-            raise InputError(name, "is missing", "pip install 'customedit[service]'") from None
+            raise InputError(name, "is missing", "pip install 'customedit[server]'") from None
         settings = Settings.of_environment()
         try:
             with connect(settings) as client:
@@ -58,8 +58,8 @@ def _service() -> Iterator[tuple[Settings, Redis, Storage]]:
 
 @contextmanager
 def _keys() -> Iterator[ApiKeys]:
-    from customedit.platform.api_keys import ApiKeys
-    from customedit.platform.journal import Journal
+    from customedit.jobs.journal import Journal
+    from customedit.tenants.api_keys import ApiKeys
 
     with _service() as (settings, client, storage):
         yield ApiKeys(client, settings, Journal(storage))
@@ -117,7 +117,7 @@ def recover_command(as_json: console.JsonOption = False) -> None:
     from dataclasses import asdict
 
     with _service() as (settings, client, storage):
-        from customedit.platform.recover import recover
+        from customedit.jobs.recovery import recover
 
         done = recover(client, storage, settings)
     lines = [f"{name:<10} {count}" for name, count in asdict(done).items() if name != "unreadable"]

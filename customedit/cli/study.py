@@ -24,9 +24,9 @@ def study_command(
 ) -> None:
     """Compare the methods and their ablations; stops and resumes at any point (hours)."""
     with console.mendable():
-        from customedit.evaluation.arms import Plan
-        from customedit.evaluation.measure import bundled
-        from customedit.evaluation.study import study
+        from customedit.experiments.study import study
+        from customedit.experiments.variants import Plan
+        from customedit.metrics.measure import bundled
 
         base = console.load_base("mini", "cpu", "float32")
         plan = Plan.quick() if quick else Plan.whole()

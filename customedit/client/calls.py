@@ -19,9 +19,9 @@ import httpx
 from pydantic import BaseModel
 
 from customedit.client.errors import ApiError
-from customedit.platform import documents as d
-from customedit.platform.documents import Problem
-from customedit.platform.requests import CustomizeRequest, EditRequest, ImportRequest
+from customedit.schemas import answers as d
+from customedit.schemas.answers import Problem
+from customedit.schemas.requests import CustomizeRequest, EditRequest, ImportRequest
 
 SERVER: Final = "CUSTOMEDIT_SERVER"
 API_KEY: Final = "CUSTOMEDIT_KEY"

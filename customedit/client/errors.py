@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from customedit.platform.documents import Job, Problem
+from customedit.schemas.answers import Job, Problem
 
 
 class ApiError(RuntimeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from customedit.platform.documents import Event
+from customedit.schemas.answers import Event
 
 
 class Parser:

@@ -14,8 +14,8 @@ from customedit.client import calls
 from customedit.client.calls import Answer, Call
 from customedit.client.errors import JobFailed, TimedOut
 from customedit.client.events import Parser, over
-from customedit.platform import documents as d
-from customedit.platform.requests import CustomizeRequest, EditRequest
+from customedit.schemas import answers as d
+from customedit.schemas.requests import CustomizeRequest, EditRequest
 
 
 class CustomEdit:

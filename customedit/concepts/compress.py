@@ -17,7 +17,7 @@ from torch import Tensor
 
 from customedit.concepts.checks import check_finite
 from customedit.concepts.concept import Concept
-from customedit.concepts.concept_file import write
+from customedit.concepts.files.own import write
 from customedit.concepts.low_rank import base_weight, restore
 from customedit.errors import InputError
 

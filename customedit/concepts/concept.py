@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from customedit.concepts import concept_file
 from customedit.concepts.checks import FLOATS, check_counts, check_finite, size
-from customedit.concepts.concept_file import MAX_BYTES
+from customedit.concepts.files import own
+from customedit.concepts.files.own import MAX_BYTES
 from customedit.errors import InputError
 from customedit.prompt_syntax import CONCEPT
 
@@ -121,7 +121,7 @@ class Concept:
         Raises:
             InputError: for numbers that are not finite.
         """
-        concept_file.write(path, self, self.weights)
+        own.write(path, self, self.weights)
 
     @classmethod
     def load(
@@ -141,9 +141,9 @@ class Concept:
             InputError: naming the file, for one that is missing, too large, truncated, no concept,
                 of an unknown version, holds numbers that are not finite, or needs base_weights.
         """
-        about, tensors = concept_file.read(path, max_bytes)
+        about, tensors = own.read(path, max_bytes)
         tokens = {t: tensors.pop(f"token.{t}") for t in about.tokens}
-        whole = concept_file.whole(tensors, base_weights, path)
+        whole = own.whole(tensors, base_weights, path)
         return cls(
             tokens,
             {n: whole[f"{n}.to_k.weight"] for n in about.layers},

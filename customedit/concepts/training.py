@@ -24,11 +24,11 @@ from torch import Tensor
 
 from customedit.concepts import checkpoint
 from customedit.concepts.concept import Concept
-from customedit.concepts.descent import descend
-from customedit.concepts.pools import Pool, Subject, check_subjects, pools
+from customedit.concepts.dataset import Pool, Subject, check_subjects, pools
+from customedit.concepts.determinism import Steady
+from customedit.concepts.optimizer_step import descend
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.steady import Steady
 from customedit.diffusion.base import Base
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.engine import Method, Progress, Turn

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from customedit.concepts.descent import gradients
+from customedit.concepts.optimizer_step import gradients
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.engine import Denoise, Method, Progress, Request, Turn, ask
 from customedit.diffusion.text import TextContext, Weighted

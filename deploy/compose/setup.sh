@@ -5,8 +5,8 @@ set -eu
 umask 077
 
 python -c '
-from customedit.platform.settings import Settings
-from customedit.platform.storage import Storage
+from customedit.config.settings import Settings
+from customedit.storage.store import Storage
 Storage(Settings.of_environment()).bucket()
 '
 if [ ! -s /keys/default ]; then

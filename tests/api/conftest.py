@@ -16,14 +16,14 @@ from PIL import Image
 from redis import Redis
 
 from api.app import create_app
+from api.container import Services
 from api.main import Server, server
-from api.services import Services
-from customedit.platform.api_keys import ApiKeys
-from customedit.platform.catalogue import Concepts
-from customedit.platform.jobs import Claim, Jobs
-from customedit.platform.records import ConceptOutcome, ConceptRecord, EditOutcome
-from customedit.platform.settings import Settings
-from customedit.platform.storage import Storage
+from customedit.config.settings import Settings
+from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome
+from customedit.jobs.store import Claim, Jobs
+from customedit.storage.store import Storage
+from customedit.tenants.api_keys import ApiKeys
+from customedit.tenants.catalogue import Concepts
 
 ALL = ("images:write", "edits:write", "concepts:write", "read", "admin")
 

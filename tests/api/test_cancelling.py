@@ -9,12 +9,12 @@ import httpx
 import pytest
 from redis import Redis
 
-from customedit.platform import keys_of
-from customedit.platform.jobs import Jobs
-from customedit.platform.journal import Journal
-from customedit.platform.records import JobRecord
-from customedit.platform.recover import recover
-from customedit.platform.storage import Storage, StorageError
+from customedit.jobs.journal import Journal
+from customedit.jobs.records import JobRecord
+from customedit.jobs.recovery import recover
+from customedit.jobs.store import Jobs
+from customedit.storage import object_keys
+from customedit.storage.store import Storage, StorageError
 
 from .conftest import Running, claimed, customize, edit, finish_edit
 
@@ -33,7 +33,7 @@ def again(api: Running, storage: Storage, redis_client: Redis) -> Again:
 
 
 def names(storage: Storage, job: str) -> set[str]:
-    folder = keys_of.job("anna", job)
+    folder = object_keys.job("anna", job)
     return {stored.key.removeprefix(folder) for stored in storage.list(folder)}
 
 

@@ -14,10 +14,10 @@ import pytest
 from pydantic import ValidationError
 
 from customedit.client import ApiError, AsyncCustomEdit, CustomEdit, JobFailed, TimedOut
-from customedit.platform.catalogue import Concepts
-from customedit.platform.jobs import Jobs
-from customedit.platform.records import JobError, JobProgress
-from customedit.platform.storage import Storage
+from customedit.jobs.records import JobError, JobProgress
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Concepts
 
 from .conftest import Running, claimed, finish_concept, finish_edit, png, wait_for
 

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from api import contract
-from customedit.platform.requests import EditRequest
+from customedit.schemas.requests import EditRequest
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 DOCUMENT = json.loads(contract.text())

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from customedit.config.settings import Settings
 from customedit.errors import InputError
-from customedit.platform.settings import Settings
 
 from .conftest import Running
 

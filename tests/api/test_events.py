@@ -11,10 +11,10 @@ import httpx
 import pytest
 from redis import Redis
 
-import api.jobs
-from customedit.platform.jobs import Jobs
-from customedit.platform.records import JobProgress
-from customedit.platform.storage import Storage
+import api.routes.jobs
+from customedit.jobs.records import JobProgress
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage
 
 from .conftest import Running, claimed, edit, finish_edit, png, wait_for
 
@@ -89,7 +89,7 @@ def test_a_job_whose_stream_is_gone_tells_its_state(
 
 
 def test_silence_has_heartbeats(anna: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.jobs, "PING", 0.05)
+    monkeypatch.setattr(api.routes.jobs, "PING", 0.05)
     job = edit(anna)["id"]
     with anna.stream("GET", f"/v1/jobs/{job}/events") as response:
         beats = 0
@@ -137,7 +137,7 @@ def test_watchers_that_leave_are_forgotten(api: Running, anna: httpx.Client) -> 
 def test_a_watcher_that_reads_nothing_is_let_go(
     start: Callable[..., Running], settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.jobs, "SEND_S", 0.2)
+    monkeypatch.setattr(api.routes.jobs, "SEND_S", 0.2)
     running = start(settings)
     anna = running.client()
     job = edit(anna)["id"]

@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
-from customedit.platform.catalogue import Concepts
-from customedit.platform.jobs import Jobs
-from customedit.platform.storage import Storage
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Concepts
 
 from .conftest import finish_concept, finish_edit, png
 

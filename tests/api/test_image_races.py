@@ -12,11 +12,12 @@ import pytest
 from redis import Redis
 
 from api.problems import Refused
-from api.uploading import _keep
-from customedit.platform import ids, keys_of
-from customedit.platform.recover import recover
-from customedit.platform.redis import Scripts
-from customedit.platform.storage import Storage
+from api.routes.uploads import _keep
+from customedit.jobs.recovery import recover
+from customedit.jobs.redis import Scripts
+from customedit.schemas import ids
+from customedit.storage import object_keys
+from customedit.storage.store import Storage
 
 from .conftest import Running, png
 
@@ -46,7 +47,7 @@ ACTS: dict[str, tuple[Act, ...]] = {
 
 def whole(api: Running, storage: Storage) -> bool:
     """Whether the image is there; with all that belongs to it, or nothing is."""
-    found = [s.key for s in storage.list(keys_of.images("anna"))]
+    found = [s.key for s in storage.list(object_keys.images("anna"))]
     listed = [record.id for record in api.services.images.list("anna").items]
     record = api.services.images.get("anna", IMAGE)
     if record is None:
@@ -152,8 +153,8 @@ def test_an_upload_whose_folder_was_swept_is_made_anew(
 
     def late(*given: Any) -> Any:
         monkeypatch.undo()
-        for stored in storage.list(keys_of.images("anna")):
-            folder = keys_of.folder_of(stored.key)
+        for stored in storage.list(object_keys.images("anna")):
+            folder = object_keys.folder_of(stored.key)
             assert folder is not None
             api.services.jobs.disown(folder)
         api.services.journal.settle(api.services.jobs, api.services.concepts)
@@ -192,10 +193,10 @@ def test_many_at_once(start: Callable[..., Running], settings: Any, storage: Sto
     for thread in threads:
         thread.join()
     assert problems == []
-    found = {s.key for s in storage.list(keys_of.images("anna"))}
+    found = {s.key for s in storage.list(object_keys.images("anna"))}
     records = api.services.images.list("anna").items
     assert found == {f"{r.folder}{name}" for r in records for name in ("picture", "image.json")}
     for record in records:
         assert api.services.images.get("anna", record.id) == record
         assert ids.of_image(storage.get(record.key)) == record.id
-    assert not list(storage.list(f"{keys_of.tenant('anna')}uploads/"))
+    assert not list(storage.list(f"{object_keys.tenant('anna')}uploads/"))

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from customedit.platform import ids
-from customedit.platform.jobs import Jobs
-from customedit.platform.storage import Storage
+from customedit.jobs.store import Jobs
+from customedit.schemas import ids
+from customedit.storage.store import Storage
 
 from .conftest import Running, edit, png, upload
 

@@ -10,11 +10,11 @@ import pytest
 from redis import Redis
 from redis.exceptions import TimeoutError
 
-from customedit.platform import doorbell
-from customedit.platform.catalogue import Concepts
-from customedit.platform.jobs import Gone, Idempotency, Jobs
-from customedit.platform.records import JobError, JobProgress, JobRecord
-from customedit.platform.storage import Storage
+from customedit.jobs import notifications
+from customedit.jobs.records import JobError, JobProgress, JobRecord
+from customedit.jobs.store import Gone, Idempotency, Jobs
+from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Concepts
 
 from .conftest import Running, claimed, customize, edit, finish_concept, finish_edit, png, upload
 
@@ -32,7 +32,7 @@ def test_a_job_is_journaled_recorded_and_rung(
     assert job["state"] == "queued" and job["kind"] == "edit"
     assert {k: job["request"][k] for k in asked} == asked
     assert storage.exists(f"tenants/anna/jobs/{job['id']}/request.json")
-    (bell,) = redis_client.lrange(doorbell.queue(api.settings, "edit"), 0, -1)
+    (bell,) = redis_client.lrange(notifications.queue(api.settings, "edit"), 0, -1)
     assert job["id"] in _body(bell)
     assert anna.get(answer.headers["location"]).json()["id"] == job["id"]
     assert anna.get(f"/v1/edits/{job['id']}").json()["id"] == job["id"]
@@ -140,7 +140,7 @@ def test_idempotent_requests(anna: httpx.Client, bert: httpx.Client, storage: St
 
 
 def test_a_key_that_is_in_flight(api: Running, anna: httpx.Client, jobs: Jobs) -> None:
-    from customedit.platform.requests import EditRequest
+    from customedit.schemas.requests import EditRequest
 
     body = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a red cup"}
     request = EditRequest(**body).model_dump(mode="json", exclude={"file"})

@@ -10,9 +10,9 @@ import pytest
 from redis import Redis
 
 from api.patterns import SAID
-from customedit.platform.catalogue import Concepts
-from customedit.platform.jobs import Jobs
-from customedit.platform.storage import Storage, StorageError
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage, StorageError
+from customedit.tenants.catalogue import Concepts
 
 from .conftest import Running, upload
 

@@ -8,12 +8,12 @@ import httpx
 import pytest
 
 from api.app import create_app
-from customedit.platform import ids
-from customedit.platform.api_keys import SCOPES
-from customedit.platform.catalogue import Concepts
-from customedit.platform.jobs import Jobs
-from customedit.platform.settings import Settings
-from customedit.platform.storage import Storage
+from customedit.config.settings import Settings
+from customedit.jobs.store import Jobs
+from customedit.schemas import ids
+from customedit.storage.store import Storage
+from customedit.tenants.api_keys import SCOPES
+from customedit.tenants.catalogue import Concepts
 
 from .conftest import Running, customize, edit, finish_concept, png, upload
 

@@ -13,13 +13,13 @@ from redis import Redis
 from typer.testing import CliRunner, Result
 
 from customedit.cli import app
-from customedit.platform import ids
-from customedit.platform.api_keys import ApiKeys
-from customedit.platform.jobs import Jobs
-from customedit.platform.journal import Journal
-from customedit.platform.records import JobRecord
-from customedit.platform.settings import Settings
-from customedit.platform.storage import Storage
+from customedit.config.settings import Settings
+from customedit.jobs.journal import Journal
+from customedit.jobs.records import JobRecord
+from customedit.jobs.store import Jobs
+from customedit.schemas import ids
+from customedit.storage.store import Storage
+from customedit.tenants.api_keys import ApiKeys
 
 
 def run(*args: str) -> Result:
@@ -88,7 +88,7 @@ def test_recover_puts_a_wiped_redis_back(
 def test_servers_that_do_not_answer_are_named(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("customedit.platform.redis.RETRIES", 0)
+    monkeypatch.setattr("customedit.jobs.redis.RETRIES", 0)
     monkeypatch.setenv("CUSTOMEDIT_REDIS_URL", "redis://user:hidden@127.0.0.1:1/0")
     result = run("keys", "list")
     assert result.exit_code == 2 and "CUSTOMEDIT_REDIS_URL" in result.output

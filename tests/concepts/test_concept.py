@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from customedit.concepts.checks import MAX_TOKENS
 from customedit.concepts.compress import compress
 from customedit.concepts.concept import Concept
-from customedit.concepts.concept_file import FORMAT
+from customedit.concepts.files.own import FORMAT
 from customedit.errors import InputError
 
 LAYERS = {

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from customedit.concepts.descent import descend, gradients
-from customedit.concepts.steady import Steady, reproducible
+from customedit.concepts.determinism import Steady, reproducible
+from customedit.concepts.optimizer_step import descend, gradients
 
 
 def _through_half(leaf: Tensor, *factors: float) -> Tensor:

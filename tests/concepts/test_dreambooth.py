@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from PIL import Image
 
-from customedit.concepts.dreambooth import dreambooth
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
 from customedit.diffusion.text import Weighted
 from customedit.editing.edit import EditSettings, edit
+from customedit.experiments.dreambooth import dreambooth
 from customedit.mini import samples
 
 

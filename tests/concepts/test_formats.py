@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from customedit import mini
-from customedit.concepts import formats
 from customedit.concepts.compress import compress
 from customedit.concepts.concept import Concept
+from customedit.concepts.files import formats
 from customedit.errors import InputError
 
 LAYERS = {

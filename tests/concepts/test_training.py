@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from customedit.concepts import pools, training
+from customedit.concepts import dataset, training
 from customedit.concepts.augmentation import crop, whole
 from customedit.concepts.concept import Concept
-from customedit.concepts.pools import Subject
+from customedit.concepts.dataset import Subject
 from customedit.concepts.prior import class_images
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
@@ -142,11 +142,11 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
     """Instance and prior losses against a plain rewrite of the step on the stock UNet."""
     settings = TrainingSettings.of(base, **QUICK)
     trained = Trained.start(base, [PROMPTS], settings)
-    pool = run(base, pools.reference_pool(base, Subject(references, PROMPTS), settings))
+    pool = run(base, dataset.reference_pool(base, Subject(references, PROMPTS), settings))
     prompt = base.profile.class_prompt(PROMPTS.noun)
     latents = run(base, class_images(base, prompt, 2, 2))
     words = (prompt,) * 2
-    prior = pools.Pool(latents, torch.ones_like(latents[:, 0]), words)
+    prior = dataset.Pool(latents, torch.ones_like(latents[:, 0]), words)
     _, found = step_loss(base, trained, settings, pool, prior, 4)
     facts = {name: figure.item() for name, figure in found.items()}
 
@@ -234,8 +234,8 @@ def test_prompts_say_what_to_learn() -> None:
         (lambda: TrainingSettings(steps=0), "steps: 0"),
         (lambda: TrainingSettings(rate=0.0), "rate"),
         (lambda: TrainingSettings(way="magic"), "way: 'magic'"),  # type: ignore[arg-type]  # what is tested
-        (lambda: pools.check_references([]), "references: 0 images"),
-        (lambda: pools.check_references([Image.new("RGB", (1, 1))] * 21), "references: 21"),
+        (lambda: dataset.check_references([]), "references: 0 images"),
+        (lambda: dataset.check_references([Image.new("RGB", (1, 1))] * 21), "references: 21"),
     ],
 )
 def test_bad_input(make: Any, says: str) -> None:

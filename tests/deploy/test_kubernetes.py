@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customedit.platform import addresses, doorbell
-from customedit.platform.settings import Settings
+from customedit.config.settings import Settings
+from customedit.jobs import notifications, webhook_addresses
 from worker.main import GRACE_S
 
 VERSIONS = ("1.30", "1.37")
@@ -234,10 +234,10 @@ def let_out(policy: Any, address: str) -> bool:
 def test_webhooks_reach_public_addresses_alone(overlay: list[Any]) -> None:
     policy = of_kind(overlay, "NetworkPolicy")["worker-webhooks"]
     for address in PRIVATE:
-        assert not addresses.public(ipaddress.ip_address(address)), address
+        assert not webhook_addresses.public(ipaddress.ip_address(address)), address
         assert not let_out(policy, address), address
     for address in ("8.8.8.8", "172.32.0.1", "192.0.1.1", "2606:4700::1111"):
-        assert addresses.public(ipaddress.ip_address(address)), address
+        assert webhook_addresses.public(ipaddress.ip_address(address)), address
         assert let_out(policy, address), address
 
 
@@ -246,7 +246,7 @@ def test_the_network_is_no_wider_than_the_workers_own_check(production: list[Any
 
     @given(st.ip_addresses(v=4) | st.ip_addresses(v=6, network="2000::/3"))
     def check(address: Any) -> None:
-        assert addresses.public(address) or not let_out(policy, str(address))
+        assert webhook_addresses.public(address) or not let_out(policy, str(address))
 
     check()
 
@@ -316,7 +316,7 @@ def test_groups_scale_by_the_lists_of_their_own_queues(production: list[Any]) ->
         kinds = env["CUSTOMEDIT_WORKER_QUEUES"].split(",")
         triggers = item["spec"]["triggers"]
         lists = [t["metadata"]["listName"] for t in triggers if t["type"] == "redis"]
-        assert lists == [doorbell.queue(Settings(), kind) for kind in kinds]
+        assert lists == [notifications.queue(Settings(), kind) for kind in kinds]
         (query,) = [t["metadata"]["query"] for t in triggers if t["type"] == "prometheus"]
         assert f'kind=~"{"|".join(kinds)}"' in query
         assert "replicas" not in target["spec"]  # or each apply would undo the scaling

@@ -13,7 +13,7 @@ import yaml
 from prometheus_client import generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from api.edge import Figures
+from api.middleware.observability import Figures
 from worker.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]

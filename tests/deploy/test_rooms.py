@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from customedit.platform import doorbell
-from customedit.platform.settings import Settings
+from customedit.config.settings import Settings
+from customedit.jobs import notifications
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,10 +58,11 @@ customedit.cli.app(sys.argv[1:])
 
 
 RING = """
-from api.doorbell import Doorbell
-from customedit.platform import ids, telemetry
-from customedit.platform.records import JobRecord
-from customedit.platform.settings import Settings
+from api.notifications import Doorbell
+from customedit.config import telemetry
+from customedit.schemas import ids
+from customedit.jobs.records import JobRecord
+from customedit.config.settings import Settings
 
 settings = Settings.of_environment()
 telemetry.set_up_tracing(settings, "api")
@@ -76,7 +77,18 @@ def inside(lock: str, code: str, *arguments: str) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("room", ["api", "customedit.platform"])
+@pytest.mark.parametrize(
+    "room",
+    [
+        "api",
+        "customedit.schemas",
+        "customedit.jobs",
+        "customedit.storage",
+        "customedit.tenants",
+        "customedit.config",
+        "customedit.devserver",
+    ],
+)
 def test_every_module_imports_in_the_image(room: str) -> None:
     run = inside("api.txt", IMPORTS, room)
     assert run.returncode == 0, run.stderr
@@ -96,7 +108,7 @@ def test_what_is_imported_late_is_in_the_image(
     monkeypatch.setenv("CUSTOMEDIT_OTEL_ENDPOINT", "http://127.0.0.1:9")
     run = inside("api.txt", RING)
     assert run.returncode == 0, run.stderr
-    assert redis_client.llen(doorbell.queue(settings, "edit")) == 1
+    assert redis_client.llen(notifications.queue(settings, "edit")) == 1
 
 
 @pytest.mark.parametrize(
@@ -144,10 +156,10 @@ def test_ingress_lets_through_what_the_api_serves(production: list[Any]) -> None
 def test_setup_makes_bucket_and_key_once(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from customedit.platform.api_keys import ApiKeys
-    from customedit.platform.journal import Journal
-    from customedit.platform.redis import connect
-    from customedit.platform.storage import Storage
+    from customedit.jobs.journal import Journal
+    from customedit.jobs.redis import connect
+    from customedit.storage.store import Storage
+    from customedit.tenants.api_keys import ApiKeys
 
     bucket = f"setup-{secrets.token_hex(6)}"
     monkeypatch.setenv("CUSTOMEDIT_S3_BUCKET", bucket)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from customedit.concepts.dreambooth import dreambooth
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import customize
@@ -22,6 +21,7 @@ from customedit.editing.edit import EditSettings, edit
 from customedit.editing.inversion import Inversion, invert
 from customedit.editing.prompt_to_prompt import P2PSettings
 from customedit.errors import InputError
+from customedit.experiments.dreambooth import dreambooth
 from customedit.mini import samples
 
 from . import foreign

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from customedit.concepts.concept import Concept
-from customedit.concepts.dreambooth import dreambooth
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import customize, initial_vector
@@ -28,6 +27,7 @@ from customedit.diffusion.text import Weighted
 from customedit.editing.edit import EditSettings, edit
 from customedit.editing.inversion import invert
 from customedit.editing.prompt_to_prompt import P2PSettings
+from customedit.experiments.dreambooth import dreambooth
 from customedit.mini import samples
 
 LATENTS, MAPS, COSINE = 0.04, 0.003, 0.98

@@ -19,8 +19,8 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from customedit.config.settings import Settings
 from customedit.mini import samples
-from customedit.platform.settings import Settings
 
 from ..api.conftest import ALL, Running, api, concepts, jobs, start
 

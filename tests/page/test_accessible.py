@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from customedit.platform.catalogue import Concepts
-from customedit.platform.jobs import Jobs
-from customedit.platform.storage import Storage
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept, finish_edit
 from .conftest import Tab

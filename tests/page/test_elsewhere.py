@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from customedit.platform.settings import Settings
+from customedit.config.settings import Settings
 
 from ..api.conftest import Running
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, Route, expect
 
-from customedit.platform.catalogue import Concepts
-from customedit.platform.jobs import Jobs
-from customedit.platform.storage import Storage
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, finish_concept
 from .conftest import Tab

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from playwright.sync_api import Route, expect
 
-from customedit.platform.jobs import Jobs
-from customedit.platform.records import JobError, JobProgress
-from customedit.platform.storage import Storage
+from customedit.jobs.records import JobError, JobProgress
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage
 
 from ..api.conftest import Running, claimed, customize, edit, finish_edit, png
 from .conftest import Tab

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import httpx
 
 import api as package
-from api.pages import picture_origin, policy
-from customedit.platform.settings import Settings
-from customedit.platform.storage import Storage
+from api.page_files import picture_origin, policy
+from customedit.config.settings import Settings
+from customedit.storage.store import Storage
 
 from ..api.conftest import Running
 

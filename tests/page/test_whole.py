@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from customedit.platform.settings import Settings
+from customedit.config.settings import Settings
 
 from .conftest import Tab
 

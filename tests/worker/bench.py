@@ -18,14 +18,15 @@ from typing import Any
 
 from redis import Redis
 
+from customedit.config.settings import Settings
+from customedit.jobs.journal import Journal
+from customedit.jobs.records import ConceptRecord, ImageRecord, JobRecord
+from customedit.jobs.store import Jobs
 from customedit.mini import samples
-from customedit.platform import ids, keys_of
-from customedit.platform.catalogue import Catalogue
-from customedit.platform.jobs import Jobs
-from customedit.platform.journal import Journal
-from customedit.platform.records import ConceptRecord, ImageRecord, JobRecord
-from customedit.platform.settings import Settings
-from customedit.platform.storage import Storage
+from customedit.schemas import ids
+from customedit.storage import object_keys
+from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Catalogue
 
 SOURCE = samples.sources()[3]
 LOOK = samples.looks()[0]
@@ -60,7 +61,7 @@ class Bench:
         """Upload a picture; gives its id."""
         data = path.read_bytes()
         image_id = ids.of_image(data)
-        key = keys_of.image(self.tenant, image_id, "1", keys_of.PICTURE)
+        key = object_keys.image(self.tenant, image_id, "1", object_keys.PICTURE)
         self.storage.put(key, data, "image/png")
         record = ImageRecord(
             id=image_id, tenant=self.tenant, media_type="image/png", bytes=len(data),
@@ -141,7 +142,7 @@ class Bench:
 
     def names(self, job_id: str) -> list[str]:
         """What lies in the job's folder of the bucket."""
-        folder = keys_of.job(self.tenant, job_id)
+        folder = object_keys.job(self.tenant, job_id)
         return [s.key.removeprefix(folder) for s in self.storage.list(folder)]
 
     def states(self, job_id: str) -> list[str]:

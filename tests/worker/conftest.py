@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from customedit.platform.catalogue import Catalogue
-from customedit.platform.jobs import Jobs
-from customedit.platform.settings import Settings
-from customedit.platform.storage import Storage
+from customedit.config.settings import Settings
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Catalogue
 
 from .bench import ROOT, Bench, Workers
 
@@ -57,16 +57,18 @@ def workers(
 def bench(settings: Settings, redis_client: Redis, storage: Storage) -> Bench:
     from celery import Celery
 
-    from customedit.platform import doorbell
-    from customedit.platform.redis import connect
+    from customedit.jobs import notifications
+    from customedit.jobs.redis import connect
 
     settings = settings.model_copy(update=QUICK)
     redis = connect(settings)
     app = Celery("test")
-    app.conf.update(doorbell.celery_settings(settings))
+    app.conf.update(notifications.celery_settings(settings))
 
     def ring(job_id: str, kind: str) -> None:
-        app.send_task(doorbell.TASK, [job_id], queue=doorbell.queue(settings, kind), retry=False)
+        app.send_task(
+            notifications.TASK, [job_id], queue=notifications.queue(settings, kind), retry=False
+        )
 
     return Bench(
         settings, Jobs(redis, settings), Catalogue(redis, settings), storage, redis_client, ring

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 from safetensors.torch import load
 
-from customedit.platform import ids, keys_of
-from customedit.platform.records import ConceptOutcome, EditOutcome
-from customedit.platform.settings import Settings
+from customedit.config.settings import Settings
+from customedit.jobs.records import ConceptOutcome, EditOutcome
+from customedit.schemas import ids
+from customedit.storage import object_keys
 
 from .bench import LOOK, ROOT, SOURCE, Bench, Process, Workers, free_port, until
 
@@ -99,7 +100,7 @@ def test_a_look_is_learned_and_painted(bench: Bench, process: Process) -> None:
 def test_what_cannot_be_used_fails_in_words(bench: Bench, workers: Workers) -> None:
     lost = bench.image(LOOK.images[4])  # which the training does not need
     gone = bench.edit(image=lost)
-    bench.storage.delete(keys_of.image(bench.tenant, lost, "1", keys_of.PICTURE))
+    bench.storage.delete(object_keys.image(bench.tenant, lost, "1", object_keys.PICTURE))
     workers.start(job_timeout_seconds=8).ready()
     diverging = bench.customize(steps=3, rate=1.0, class_images=0, crops=1, batch=1, prior_weight=0)
     asked = {
@@ -131,9 +132,9 @@ def test_a_concept_goes_out_and_comes_in_again(
     import torch
 
     from customedit.concepts.concept import Concept
-    from customedit.concepts.formats import save_diffusers
+    from customedit.concepts.files.formats import save_diffusers
     from customedit.diffusion.base import Base
-    from customedit.platform.records import ConceptRecord
+    from customedit.jobs.records import ConceptRecord
 
     base = Base.load()
     layer = base.layers[0]
@@ -154,7 +155,7 @@ def test_a_concept_goes_out_and_comes_in_again(
     concept = ConceptRecord(
         id=ids.new("con"), tenant=bench.tenant, job=ids.new("job"), token="<new>", created_at=0
     )
-    given = keys_of.given(bench.tenant, concept.job)
+    given = object_keys.given(bench.tenant, concept.job)
     bench.storage.put(given, data)
     request = {"file": given, "bytes": len(data), "token": "<new>", "noun": "cup"}
     job_id = bench.submit("import", request, concept)
@@ -177,7 +178,7 @@ def test_a_file_that_came_over_rest_is_found_by_the_worker(
     from api.app import create_app
     from customedit.concepts.concept import Concept
     from customedit.diffusion.base import Base
-    from customedit.platform.api_keys import ApiKeys
+    from customedit.tenants.api_keys import ApiKeys
 
     base = Base.load()
     own = {name: base.weights[f"{name}.to_k.weight"] for name in base.layers[:1]}
@@ -195,5 +196,5 @@ def test_a_file_that_came_over_rest_is_found_by_the_worker(
     workers.start().ready()
     outcome = ConceptOutcome.model_validate(bench.succeeded(answer.json()["id"]))
     assert outcome.token == "<new>" and bench.storage.exists(outcome.weights_key)
-    given = keys_of.given(bench.tenant, answer.json()["id"])
+    given = object_keys.given(bench.tenant, answer.json()["id"])
     until(lambda: not bench.storage.exists(given), "the file that was given gone")

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 from safetensors.torch import load
 
-from customedit.platform import keys_of
-from customedit.platform.records import ConceptOutcome
-from customedit.platform.recover import recover
+from customedit.jobs.records import ConceptOutcome
+from customedit.jobs.recovery import recover
+from customedit.storage import object_keys
 
 from .bench import Bench, Workers, until
 from .proxy import Proxy
@@ -29,7 +29,7 @@ def weights(bench: Bench, job_id: str) -> dict[str, bytes]:
 
 
 def checkpoint_there(bench: Bench, job_id: str) -> None:
-    key = keys_of.checkpoint(bench.tenant, job_id, "training.safetensors")
+    key = object_keys.checkpoint(bench.tenant, job_id, "training.safetensors")
     until(lambda: bench.storage.exists(key), "a checkpoint in S3")
 
 
@@ -136,7 +136,7 @@ def test_a_redis_that_lost_everything_is_rebuilt_under_a_running_worker(
     worker = workers.start(worker_concurrency=2).ready()
     done = bench.edit(steps=1)
     result = bench.succeeded(done)
-    final = keys_of.job(bench.tenant, done, "final.json")
+    final = object_keys.job(bench.tenant, done, "final.json")
     until(lambda: bench.storage.exists(final), "journaled")
     training = bench.customize(**LONG)
     bench.running(training, "train", 6)

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
 from customedit.errors import DeadlineExceeded, InputError, TrainingError
-from customedit.platform.storage import MissingObject
+from customedit.storage.store import MissingObject
 from worker import problems
 from worker.cache import Cache
 from worker.engine_thread import EngineThread

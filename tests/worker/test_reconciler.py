@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from customedit.platform import doorbell, ids, keys_of
-from customedit.platform.webhooks import Secrets
+from customedit.jobs import notifications
+from customedit.jobs.webhooks import Secrets
+from customedit.schemas import ids
+from customedit.storage import object_keys
 from worker.metrics import Metrics
 from worker.reconciler import BELLS, Reconciler
 
@@ -59,14 +61,14 @@ def test_old_jobs_go_with_their_files(bench: Bench, workers: Workers) -> None:
     job_id = bench.edit(steps=1)
     until(lambda: bench.jobs.get(bench.tenant, job_id) is None, "the job gone")
     until(lambda: not bench.names(job_id), "its files gone")
-    assert list(bench.storage.list(keys_of.images(bench.tenant)))  # the source is its owner's
+    assert list(bench.storage.list(object_keys.images(bench.tenant)))  # the source is its owner's
 
 
 def test_what_the_front_end_ended_is_journaled_too(bench: Bench, workers: Workers) -> None:
     job_id = bench.edit(steps=1)
     bench.jobs.cancel(bench.tenant, job_id)
     workers.start().ready()
-    final = keys_of.job(bench.tenant, job_id, "final.json")
+    final = object_keys.job(bench.tenant, job_id, "final.json")
     until(lambda: bench.storage.exists(final), "final.json there")
     assert json.loads(bench.storage.get(final))["state"] == "cancelled"
 
@@ -74,14 +76,14 @@ def test_what_the_front_end_ended_is_journaled_too(bench: Bench, workers: Worker
 def test_files_that_were_sent_and_never_completed_go(bench: Bench, workers: Workers) -> None:
     kept, left = ids.new("upl"), ids.new("upl")
     for upload_id in (kept, left):
-        bench.storage.put(keys_of.upload(bench.tenant, upload_id), b"half", "image/png")
+        bench.storage.put(object_keys.upload(bench.tenant, upload_id), b"half", "image/png")
         bench.jobs.expect_upload(bench.tenant, upload_id)
     waiting = f"{bench.settings.namespace}:uploads"
     bench.jobs.client.zadd(waiting, {f"{bench.tenant}/{left}": 1.0})  # long ago
     workers.start().ready()
-    until(lambda: not bench.storage.exists(keys_of.upload(bench.tenant, left)), "the file gone")
+    until(lambda: not bench.storage.exists(object_keys.upload(bench.tenant, left)), "the file gone")
     until(lambda: bench.jobs.client.zcard(waiting) == 1, "and forgotten")
-    assert bench.storage.exists(keys_of.upload(bench.tenant, kept))
+    assert bench.storage.exists(object_keys.upload(bench.tenant, kept))
 
 
 def test_what_cannot_be_swept_keeps_nothing_else_waiting(bench: Bench, workers: Workers) -> None:
@@ -110,7 +112,7 @@ def test_bells_that_nobody_hears_do_not_pile_up(bench: Bench) -> None:
     )  # fmt: skip
     reconciler = Reconciler(runtime, bench.ring, "w")
     made = [bench.edit(steps=1) for _ in range(3)]
-    queue = doorbell.queue(bench.settings, "edit")
+    queue = notifications.queue(bench.settings, "edit")
     bench.redis.delete(queue)  # the first bells are lost
 
     def rounds(count: int) -> int:

@@ -15,13 +15,13 @@ from customedit.diffusion.base import Base
 from customedit.editing.edit import EditSettings, default_p2p
 from customedit.editing.prompt_to_prompt import P2PSettings
 from customedit.errors import InputError
-from customedit.platform.requests import (
+from customedit.schemas.requests import (
     CustomizeRequest,
     EditRequest,
     P2POptions,
     TrainingOptions,
 )
-from worker.customizing import settings_of as training_of
+from worker.customize_job import settings_of as training_of
 from worker.edit_settings import p2p_of, pairs, settings_of
 
 IMAGE = f"img_{'0' * 64}"

@@ -14,8 +14,8 @@ from customedit.concepts.training import customize
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Progress
 from customedit.editing.inversion import invert
+from customedit.jobs.records import EditOutcome
 from customedit.mini import samples
-from customedit.platform.records import EditOutcome
 from worker.engine_thread import EngineThread
 from worker.metrics import Metrics
 from worker.runtime import EDITS, TRAININGS

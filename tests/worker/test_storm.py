@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 import pytest
 from redis.exceptions import RedisError
 
-from customedit.platform.api_keys import ApiKeys
-from customedit.platform.local import LocalServers
-from customedit.platform.records import EditOutcome
-from customedit.platform.settings import Settings
+from customedit.config.settings import Settings
+from customedit.devserver.local_servers import LocalServers
+from customedit.jobs.records import EditOutcome
+from customedit.tenants.api_keys import ApiKeys
 
 from .bench import ROOT, SOURCE, Bench, Workers, free_port, until
 from .proxy import Proxy

@@ -1,0 +1,43 @@
+"""Tells the workers that a job may be ready, through Celery; never the reason a request fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from celery import Celery
+
+from customedit.config.settings import Settings
+from customedit.jobs import notifications
+from customedit.jobs.records import JobRecord
+
+_log = logging.getLogger(__name__)
+
+
+class Doorbell:
+    """A producer of doorbell messages, for many threads. failed: called when one does not ring."""
+
+    def __init__(self, settings: Settings, failed: Callable[[], None] = lambda: None) -> None:
+        self._settings, self._failed = settings, failed
+        self._celery = Celery("customedit-api", set_as_current=False)
+        self._celery.conf.update(notifications.celery_settings(settings))
+
+    def ring(self, job: JobRecord) -> bool:
+        """Ring for ``job`` once; False if that failed, which the reconciler makes up for."""
+        try:
+            self._celery.send_task(
+                notifications.TASK,
+                args=[job.id],
+                queue=notifications.queue(self._settings, job.kind),
+                retry=False,
+                headers={"traceparent": job.traceparent} if job.traceparent else None,
+            )
+        except Exception as error:  # whatever the broker's client raises: the record is safe
+            _log.warning("no bell for %s: %s", job.id, type(error).__name__)
+            self._failed()
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go of the broker's connections."""
+        self._celery.close()

@@ -1,0 +1,132 @@
+"""The web page: files of the package ``api.page``, read once, sent with a policy of their own.
+
+They stand before nothing and need no key: the page signs in as every other client does, and uses
+the REST API alone. They are no part of the API, so OpenAPI does not know them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from api.container import Services, in_thread
+from api.problems import Refused
+from customedit.storage.store import Storage, StorageError
+
+INDEX: Final = "index.html"
+_MEDIA_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the page. etag: quoted, of its contents."""
+
+    body: bytes
+    media_type: str
+    etag: str
+
+
+def files() -> dict[str, File]:
+    """All files of the page by name."""
+    found = {}
+    for entry in resources.files("api").joinpath("page").iterdir():
+        suffix = "." + entry.name.rpartition(".")[2]
+        if suffix in _MEDIA_TYPES:
+            body = entry.read_bytes()
+            etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+            found[entry.name] = File(body, _MEDIA_TYPES[suffix], etag)
+    return found
+
+
+def install(app: FastAPI) -> None:
+    """Let ``app`` serve the page at ``/``, its other files below ``/page/``."""
+    pages = Pages(files())
+    app.router.routes += [Route("/", pages), Route("/page/{name}", pages)]
+
+
+class Pages:
+    """ASGI app that sends the page's files; it answers GET and HEAD."""
+
+    def __init__(self, found: dict[str, File]) -> None:
+        self.files = found
+        self._pictures: str | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send a file, or nothing if the browser has it: ASGI.
+
+        Raises:
+            Refused: another method, or no such file.
+        """
+        scope["route"] = self  # what the figures call it
+        if scope["method"] not in ("GET", "HEAD"):
+            raise Refused("method-not-allowed", headers={"Allow": "GET, HEAD"})
+        file = self.files.get(scope["path_params"].get("name", INDEX))
+        if file is None:
+            raise Refused("not-found", "the page has no such file", field="name")
+        headers = {
+            "ETag": file.etag,
+            "Cache-Control": "no-cache",  # kept, but asked for again: a new release shows at once
+            "Content-Security-Policy": policy(await self._picture_origin(scope)),
+        }
+        if _has(Headers(scope=scope).get("if-none-match", ""), file.etag):
+            await Response(status_code=304, headers=headers)(scope, receive, send)
+        else:
+            await Response(file.body, 200, headers, file.media_type)(scope, receive, send)
+
+    @property
+    def path(self) -> str:
+        """The route's name in the figures."""
+        return "/page"
+
+    async def _picture_origin(self, scope: Scope) -> str:
+        """Where pictures come from; asked once, since signing may have to fetch credentials."""
+        if self._pictures is None:
+            services: Services = scope["app"].state.services
+            try:
+                self._pictures = await in_thread(picture_origin, services.storage)
+            except StorageError as error:
+                _log.error("the page cannot show pictures yet: %s", error)
+                return ""
+        return self._pictures
+
+
+def picture_origin(storage: Storage) -> str:
+    """The origin of presigned addresses: with Amazon's S3 it holds the bucket's name.
+
+    Raises:
+        StorageError: there are no credentials to sign with.
+    """
+    parts = urlsplit(storage.presign_get("origin"))
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def policy(pictures: str) -> str:
+    """The page's Content-Security-Policy; ``pictures``: the origin that pictures come from."""
+    images = f"'self' blob: data: {pictures}".strip()
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        f"img-src {images}; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _has(given: str, etag: str) -> bool:
+    """Whether ``If-None-Match`` names ``etag``; weak ones count, as RFC 9110 has it for GET."""
+    names = {part.strip().removeprefix("W/") for part in given.split(",")}
+    return etag in names or "*" in names

@@ -1,0 +1,71 @@
+"""What a tenant may do, and with what its webhooks are signed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+
+from api.auth import Here, Reader, needs
+from api.openapi import refusals
+from api.problems import Refused
+from api.serializers import at
+from customedit.schemas import answers as d
+from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.rate_limits import Allowed
+
+router = APIRouter(tags=["account"])
+Admin = Annotated[ApiKey, needs("admin")]
+
+
+@router.get(
+    "/v1/limits",
+    operation_id="getLimits",
+    summary="Read your limits",
+    response_model=d.Limits,
+    responses=refusals(),
+)
+def get_limits(request: Request, here: Here, caller: Reader) -> d.Limits:
+    """How much you may send and ask for, and what is left of it now."""
+    settings = here.settings
+    allowed: Allowed = request.state.allowed
+    return d.Limits(
+        tenant=caller.tenant,
+        scopes=sorted(caller.scopes),
+        requests_per_minute=allowed.limit,
+        requests_left=allowed.remaining,
+        jobs_at_once=settings.queue_limit_per_tenant,
+        jobs_now=here.jobs.open_jobs(caller.tenant),
+        max_upload_bytes=settings.max_upload_bytes,
+        max_upload_pixels=settings.max_upload_pixels,
+        max_import_bytes=settings.max_import_bytes,
+    )
+
+
+@router.get(
+    "/v1/webhooks/secret",
+    operation_id="getWebhookSecret",
+    summary="See whether webhooks can be signed",
+    response_model=d.WebhookSecret,
+    responses=refusals("not-found"),
+)
+def get_secret(here: Here, caller: Admin) -> d.WebhookSecret:
+    """When the secret was made. The secret itself is shown only once, when it is made."""
+    found = here.secrets.get(caller.tenant)
+    if found is None:
+        raise Refused("not-found", "no secret has been made", limit="make one first")
+    return d.WebhookSecret(created_at=at(found.made_at))
+
+
+@router.post(
+    "/v1/webhooks/secret",
+    operation_id="makeWebhookSecret",
+    summary="Make a new secret for webhooks",
+    response_model=d.WebhookSecret,
+    status_code=201,
+    responses=refusals(),
+)
+def make_secret(here: Here, caller: Admin) -> d.WebhookSecret:
+    """The secret before it signs as well for a day, so that receivers can change over."""
+    made = here.secrets.make(caller.tenant)
+    return d.WebhookSecret(created_at=at(made.made_at), secret=made.text)

@@ -1,0 +1,1 @@
+"""Files of concepts: our own, and those of other programs."""

@@ -1,0 +1,1 @@
+"""The whole service on one machine, for development and the demo. Never imports torch."""

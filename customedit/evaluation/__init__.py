@@ -1,1 +1,0 @@
-"""Evaluation: how near an edit is to its source, its references and its text."""

@@ -1,0 +1,1 @@
+"""Experiments: the study and what else proves claims. The service does not need them."""

@@ -1,0 +1,165 @@
+"""The cells of the study, an arm with a look each: trained, edited, measured, kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from PIL import Image
+
+from customedit.concepts.concept import Concept
+from customedit.concepts.settings import TrainingSettings
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Engine, run
+from customedit.diffusion.text import Weighted
+from customedit.editing.edit import EditResult, EditSettings, MethodName, edit
+from customedit.experiments.dreambooth import dreambooth
+from customedit.experiments.result_cache import (
+    ROWS,
+    Heard,
+    Lesson,
+    Row,
+    digest,
+    keep_rows,
+    kept,
+    learned,
+    named,
+)
+from customedit.experiments.variants import Arm, Plan
+from customedit.grids import tiled
+from customedit.metrics.measure import Similarities, mask_tensor, measure
+from customedit.metrics.similarity import Similarity
+from customedit.mini import samples
+
+Edits: TypeAlias = list[tuple[MethodName, samples.Source, EditSettings]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm with one look: its rows, its grid of pictures, and what of it was there already."""
+
+    rows: list[Row]
+    grid: Path
+    told: str
+
+
+def settings_of(base: Base, arm: Arm, plan: Plan) -> TrainingSettings:
+    """The training of ``arm``."""
+    few = {} if plan.training_steps is None else {"class_images": 2, "class_steps": 2, "crops": 2}
+    none = {} if arm.prior else {"class_images": 0}
+    return TrainingSettings.of(base, way=arm.way, steps=plan.training_steps, **few | none)
+
+
+def lesson_of(base: Base, arm: Arm, look: samples.Look, plan: Plan) -> Lesson:
+    """What ``arm`` trains for ``look``."""
+    settings = settings_of(base, arm, plan)
+    return Lesson(f"{arm.trained}-{look.name}", look.images, arm.prompts(look), settings)
+
+
+def model_of(
+    base: Base, lesson: Lesson, folder: Path, heard: Heard | None
+) -> tuple[Base, Concept, bool]:
+    """What is edited with: the base or DreamBooth's own, the concept, whether it was there."""
+    classes = folder / "classes"
+    if lesson.settings.way != "dreambooth":
+        return base, *learned(base, lesson, folder, classes, heard)
+    # a whole model: its training's checkpoint is what is kept
+    file = folder / f"{lesson.stem(base)}.checkpoint.safetensors"
+    there = file.exists()
+    method = dreambooth(
+        base, lesson.references, lesson.prompts, lesson.settings, resume=file, class_cache=classes
+    )
+    return *run(base, method, heard), there
+
+
+def edits_of(arm: Arm, look: samples.Look, plan: Plan) -> Edits:
+    """Every edit of a cell: by editor, source and rising strength."""
+    return [
+        (editor, source, arm.settings(source, look, editor, strength, plan.steps))
+        for editor in arm.editors
+        for source in plan.sources
+        for strength in arm.strengths
+    ]
+
+
+def run_cell(
+    base: Base,
+    judge: Similarity,
+    arm: Arm,
+    look: samples.Look,
+    plan: Plan,
+    folder: Path,
+    heard: Heard | None = None,
+) -> Cell:
+    """All edits of one arm with one look, or what is kept of them."""
+    lesson, edits = lesson_of(base, arm, look, plan), edits_of(arm, look, plan)
+    about = about_cell(base, judge, lesson, arm, look, edits)
+    name = named(f"{arm.name} {look.name}", about)
+    file, picture = folder / "cells" / f"{name}.json", folder / "grids" / f"{name}.png"
+    if (before := kept(file)) is not None and picture.exists():
+        return Cell(before, picture, "kept")
+    model, concept, there = model_of(base, lesson, folder / "concepts", heard)
+    keep = folder / "inversions" if model is base else None
+    results = drawn(model, concept, edits, keep, heard)
+    rows = [
+        {"arm": arm.name, "editor": editor, "look": look.name, "picture": source.name,
+         "strength": settings.strength, **found.as_dict()}
+        for (editor, source, settings), found in zip(
+            edits, measured(judge, look, edits, results), strict=True
+        )
+    ]  # fmt: skip
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    tiled([r.working for r in results], len(arm.strengths)).save(picture)
+    keep_rows(file, about, rows)
+    return Cell(rows, picture, f"{'concept kept' if there else 'trained'}, edits drawn")
+
+
+def drawn(
+    model: Base, concept: Concept, edits: Edits, keep: Path | None, heard: Heard | None
+) -> list[EditResult]:
+    """The results of ``edits``, which share forwards; keep: where inversions are kept."""
+    engine = Engine(model, max_rows=24)
+    tickets = []
+    for _, source, settings in edits:
+        picture = Image.open(source.image).convert("RGB")
+        method = edit(model, picture, settings, [Weighted(concept)], keep=keep)
+        tickets.append(engine.submit(method, on_progress=heard))
+    while not engine.idle:
+        engine.tick()
+    return [ticket.result() for ticket in tickets]
+
+
+def measured(
+    judge: Similarity, look: samples.Look, edits: Edits, results: Sequence[EditResult]
+) -> list[Similarities]:
+    """Of each result, in its source's true mask."""
+    references = [Image.open(p).convert("RGB") for p in look.images]
+    return [
+        measure(
+            judge, result, settings.target_prompt, references, mask_tensor(Image.open(source.mask))
+        )
+        for (_, source, settings), result in zip(edits, results, strict=True)
+    ]
+
+
+def about_cell(
+    base: Base, judge: Similarity, lesson: Lesson, arm: Arm, look: samples.Look, edits: Edits
+) -> Row:
+    """All that decides the rows of a cell, as plain data."""
+    pictures = {p for _, source, _ in edits for p in (source.image, source.mask)}
+    return {
+        "version": ROWS,
+        "arm": arm.name,
+        "look": look.name,
+        "lesson": lesson.about(base),
+        "guidance": base.guidance,
+        "judge": judge.fingerprint,
+        "edits": [
+            {"editor": editor, "source": source.name, **dataclasses.asdict(settings)}
+            for editor, source, settings in edits
+        ],
+        "pictures": {p.name: digest(p) for p in sorted(pictures)},
+    }

@@ -1,0 +1,197 @@
+"""Sources x looks, with the concept and without: ``python -m customedit.experiments.pairs``.
+
+What a concept adds is told from the same edit without it: the target prompt with the attribute word
+alone. Counted is in how many pairs the edited region (the source's true mask) is nearer to the
+references with the concept; and how well what lies outside stays, before any pixel is put back.
+Concepts are trained once into the runs folder; finished pairs are kept there and not done again
+while the settings are the same (``kept.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from PIL import Image
+from rich.console import Console
+
+from customedit.concepts.concept import Concept
+from customedit.concepts.prompts import ConceptPrompts
+from customedit.concepts.settings import TrainingSettings
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Engine, Progress
+from customedit.diffusion.text import Weighted
+from customedit.editing.edit import EditResult, EditSettings, edit
+from customedit.editing.prompt_to_prompt import P2PSettings
+from customedit.experiments.result_cache import (
+    ROWS,
+    Lesson,
+    digest,
+    keep_rows,
+    kept,
+    learned,
+    named,
+)
+from customedit.experiments.variants import LOOKS
+from customedit.grids import tiled
+from customedit.metrics.measure import Similarities, bundled, mask_tensor, measure
+from customedit.metrics.similarity import Similarity
+from customedit.mini import samples
+
+
+def lesson_of(base: Base, look: samples.Look, steps: int | None = None) -> Lesson:
+    """``look`` with default settings."""
+    prompts = ConceptPrompts(look.token, look.noun, look.attribute)
+    return Lesson(look.name, look.images, prompts, TrainingSettings.of(base, steps=steps))
+
+
+def without(prompt: str, look: samples.Look) -> str:
+    """``prompt`` with the attribute word alone."""
+    return prompt.replace(look.phrase, look.attribute)
+
+
+def compare(
+    base: Base,
+    judge: Similarity,
+    look: samples.Look,
+    concept: Concept,
+    sources: list[samples.Source],
+    *,
+    steps: int,
+    keep: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> tuple[list[dict[str, Any]], list[EditResult]]:
+    """One row per source: similarities with and without the concept. All edits share forwards."""
+    references = [Image.open(p).convert("RGB") for p in look.images]
+    engine = Engine(base, max_rows=24)
+    jobs = []
+    for source in sources:
+        picture = Image.open(source.image).convert("RGB")
+        target = source.target_prompt(look)
+        for prompt, concepts in (
+            (target, [Weighted(concept)]),
+            (without(target, look), []),
+        ):
+            settings = EditSettings(source.prompt, prompt, steps=steps, p2p=None)
+            method = edit(base, picture, _same_blend(settings, source), concepts, keep=keep)
+            jobs.append((source, prompt, engine.submit(method, on_progress=on_progress)))
+    while not engine.idle:
+        engine.tick()
+    rows, pictures = [], []
+    for (source, target, with_it), (_, plain_target, without_it) in zip(
+        jobs[::2], jobs[1::2], strict=True
+    ):
+        mask = mask_tensor(Image.open(source.mask))
+        found, plain = (
+            measure(judge, ticket.result(), prompt, references, mask)
+            for prompt, ticket in ((target, with_it), (plain_target, without_it))
+        )
+        pictures.append(with_it.result())
+        rows.append(_row(look, source, found, plain))
+    return rows, pictures
+
+
+def _same_blend(settings: EditSettings, source: samples.Source) -> EditSettings:
+    """Both edits of a pair keep to the same words, which the one without concept cannot derive."""
+    p2p = P2PSettings(blend_over="source", blend_words=(source.noun,))
+    return dataclasses.replace(settings, p2p=p2p)
+
+
+def _row(
+    look: samples.Look, source: samples.Source, found: Similarities, plain: Similarities
+) -> dict[str, Any]:
+    return {
+        "look": look.name,
+        "source": source.name,
+        "with": found.as_dict(),
+        "without": plain.as_dict(),
+        "nearer": (found.reference or 0) > (plain.reference or 0),
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The two figures that count, and the means."""
+
+    def mean(part: str, name: str) -> float:
+        values = [r[part][name] for r in rows if r[part][name] is not None]
+        return round(statistics.fmean(values), 4) if values else float("nan")
+
+    outside = [v for r in rows if (v := r["with"]["outside_psnr"]) is not None]
+    return {
+        "pairs": len(rows),
+        "nearer_with_concept": round(sum(r["nearer"] for r in rows) / len(rows), 4),
+        "outside_psnr_mean": mean("with", "outside_psnr"),
+        "outside_psnr_least": min(outside, default=None),
+        "outside_25_db_or_more": sum(v >= 25 for v in outside),
+        "reference_with": mean("with", "reference"),
+        "reference_without": mean("without", "reference"),
+        "source_with": mean("with", "source"),
+        "text_with": mean("with", "text"),
+    }
+
+
+def sheet(results: list[EditResult], columns: int = 8) -> Image.Image:
+    """Sources over their edits."""
+    return tiled([tiled([r.source, r.working], 1) for r in results], columns)
+
+
+def about_look(
+    base: Base, judge: Similarity, lesson: Lesson, sources: list[samples.Source], steps: int
+) -> dict[str, Any]:
+    """All that decides a look's rows, as plain data."""
+    return {
+        "version": ROWS,
+        "lesson": lesson.about(base),
+        "guidance": base.guidance,
+        "judge": judge.fingerprint,
+        "p2p": dataclasses.asdict(P2PSettings()),
+        "steps": steps,
+        "sources": [
+            [s.prompt, s.look_prompt, s.noun, digest(s.image), digest(s.mask)] for s in sources
+        ],
+    }
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Where concepts, rows and sheets go.")] = Path(
+        "runs/pairs"
+    ),
+    looks: Annotated[str, typer.Option(help="Names, by commas.")] = ",".join(LOOKS),
+    sources: Annotated[int, typer.Option(min=1, max=24, help="The first so many.")] = 24,
+    steps: Annotated[int, typer.Option(min=1, help="DDIM steps.")] = 50,
+    training_steps: Annotated[int | None, typer.Option(help="Instead of the default.")] = None,
+) -> None:
+    """Measure edits of the sample sources with looks, against the same edits without."""
+    out.mkdir(parents=True, exist_ok=True)
+    base, judge, console = Base.load(), bundled(), Console()
+    chosen = [x for x in samples.looks() if x.name in looks.split(",")]
+    taken = list(samples.sources())[:sources]
+    rows: list[dict[str, Any]] = []
+    for look in chosen:
+        lesson = lesson_of(base, look, training_steps)
+        about = about_look(base, judge, lesson, taken, steps)
+        file = out / f"{named(look.name, about)}.json"
+        if (before := kept(file)) is not None:
+            rows += before
+            console.print(look.name, "kept:", summary(before))
+            continue
+        concept, there = learned(base, lesson, out, out)
+        found, results = compare(
+            base, judge, look, concept, taken, steps=steps, keep=out / "inversions"
+        )
+        sheet(results).save(file.with_suffix(".png"))
+        keep_rows(file, about, found)
+        rows += found
+        console.print(look.name, "concept kept:" if there else "trained:", summary(found))
+    told = {"summary": summary(rows), "steps": steps, "rows": rows}
+    (out / "pairs.json").write_text(json.dumps(told, indent=1) + "\n")
+    console.print(told["summary"])
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""Jobs: records in Redis, claims, the journal, recovery. Never imports torch."""

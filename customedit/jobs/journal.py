@@ -1,0 +1,140 @@
+"""What must outlive a Redis that lost everything, as JSON in the bucket.
+
+``request.json`` of a job is written before the job is made and removed first when it is deleted, so
+a folder without it is nobody's. ``cancel.json`` is there from before a cancellation is told until
+``final.json``, which follows a job's end; ``settle`` makes up for what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from customedit.storage import object_keys
+
+if TYPE_CHECKING:
+    from customedit.jobs.records import ConceptRecord, ImageRecord, JobRecord, Record
+    from customedit.jobs.store import Jobs
+    from customedit.storage.store import Storage
+    from customedit.tenants.api_keys import ApiKey
+    from customedit.tenants.catalogue import Concepts
+
+REQUEST: Final = "request.json"
+FINAL: Final = "final.json"
+RESULT: Final = "result.json"
+CANCEL: Final = "cancel.json"
+CONCEPT: Final = "concept.json"
+IMAGE: Final = "image.json"
+LIFE: Final = "life"
+_JSON: Final = "application/json"
+
+
+class Journal:
+    """Writes and removes the records. All calls raise StorageError, and may be repeated.
+
+    life: which life of Redis a record is written under before Redis has it (``Upkeep.life``); what
+    never gets there is known by it.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def _put(self, key: str, record: Record, life: str = "") -> None:
+        text = record.model_dump_json(exclude_none=True)
+        self.storage.put(key, text.encode(), _JSON, under(life))
+
+    def request(
+        self, record: JobRecord, concept: ConceptRecord | None = None, life: str = ""
+    ) -> None:
+        """A job that is about to be submitted, and the concept that it will make."""
+        if concept is not None:  # first: without its job it counts for nothing
+            self.concept(concept, life)
+        self._put(object_keys.job(record.tenant, record.id, REQUEST), record, life)
+
+    def cancel(self, tenant: str, job_id: str, life: str = "") -> None:
+        """A job that is about to be cancelled."""
+        text = json.dumps({"asked_at": time.time()})
+        key = object_keys.job(tenant, job_id, CANCEL)
+        self.storage.put(key, text.encode(), _JSON, under(life))
+
+    def forget_cancel(self, tenant: str, job_id: str) -> None:
+        """Removes what ``cancel`` wrote: it came to nothing, or ``final.json`` says more."""
+        self.storage.delete(object_keys.job(tenant, job_id, CANCEL))
+
+    def final(self, record: JobRecord) -> None:
+        """A job that is finished."""
+        self._put(object_keys.job(record.tenant, record.id, FINAL), record)
+
+    def concept(self, record: ConceptRecord, life: str = "") -> None:
+        """A concept, in training or ready."""
+        self._put(object_keys.concept(record.tenant, record.id, CONCEPT), record, life)
+
+    def image(self, record: ImageRecord, life: str = "") -> None:
+        """An image whose file is written: the record lies beside it."""
+        self._put(record.folder + IMAGE, record, life)
+
+    def api_key(self, key: ApiKey) -> None:
+        """A key, made or revoked; of its secret only the hash."""
+        self._put(object_keys.api_key(key.id), key)
+
+    def webhook_secret(self, tenant: str, secret: str, made_at: float) -> None:
+        """What the tenant's webhooks are signed with."""
+        text = json.dumps({"secret": secret, "made_at": made_at})
+        self.storage.put(secret_key(tenant), text.encode(), _JSON)
+
+    def forget(self, folder: str) -> None:
+        """Removes a folder whose job, concept or image is deleted, the record first."""
+        for record in (REQUEST, CONCEPT, IMAGE):
+            self.storage.delete(folder + record)
+        self.storage.delete_prefix(folder)
+
+    def settle(self, jobs: Jobs, concepts: Concepts, limit: int = 100) -> int:
+        """Writes ``final.json`` of finished jobs, and removes the folders of what was deleted.
+
+        For the reconciler, and for whoever just finished or deleted something. Returns how many
+        were done, at most ``limit`` of each. Raises also ``redis.exceptions.RedisError``.
+        """
+        names, folders = jobs.unjournaled(limit), jobs.doomed(limit)
+        for name in names:
+            self.settle_job(jobs, concepts, name)
+        for folder in folders:
+            self.forget(folder)
+            jobs.swept(folder)
+        return len(names) + len(folders)
+
+    def settle_job(self, jobs: Jobs, concepts: Concepts, job_id: str) -> None:
+        """Writes ``final.json`` of one finished job, and what else its end leaves to be written."""
+        record = jobs.peek(job_id)
+        if record is not None:
+            self._settle_concept(concepts, record)
+            self.final(record)
+            if record.cancel_requested:
+                self.forget_cancel(record.tenant, job_id)
+            if jobs.peek(job_id) is None:  # deleted meanwhile: nobody else removes it
+                self.forget(object_keys.job(record.tenant, job_id))
+        jobs.journaled(job_id)
+
+    def _settle_concept(self, concepts: Concepts, record: JobRecord) -> None:
+        if record.concept is None:
+            return
+        concept = concepts.get(record.tenant, record.concept)
+        if concept is None:
+            return
+        self.concept(concept)
+        if concepts.get(record.tenant, record.concept) is None:
+            self.forget(object_keys.concept(record.tenant, record.concept))
+
+    def read(self, key: str) -> Any:
+        """The JSON under ``key``. Raises MissingObject, or ValueError for what is no JSON."""
+        return json.loads(self.storage.get(key))
+
+
+def under(life: str) -> dict[str, str]:
+    """An object's metadata that says under which life of Redis it was written."""
+    return {LIFE: life} if life else {}
+
+
+def secret_key(tenant: str) -> str:
+    """Where the journal has a tenant's webhook secret."""
+    return f"{object_keys.tenant(tenant)}webhook-secret.json"

@@ -1,0 +1,154 @@
+"""What the reconciler asks about jobs: whose bell to ring, what to write, what to sweep."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any, Final, cast
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from customedit.config.settings import Settings
+    from customedit.jobs.records import JobKind
+    from customedit.jobs.redis import Scripts
+    from customedit.storage.object_keys import Folder
+
+
+GONE_S: Final = 86_400
+"""How long a folder that is gone is remembered, in seconds."""
+
+UPLOAD_GRACE_S: Final = 3600
+"""After its form expired, how long a file may wait to be completed."""
+
+
+class Upkeep:
+    """The reconciler's part of Jobs."""
+
+    client: Redis
+    settings: Settings
+    _run: Scripts
+
+    def _key(self, *parts: str) -> str:
+        raise NotImplementedError
+
+    def stale(self, limit: int = 1000) -> list[tuple[str, JobKind]]:
+        """Jobs to ring for, and their kinds; each is not told again for a while.
+
+        They have been queued for ``queued_ring_after_seconds`` (doubled at each ring, up to 16
+        times), or run under a lease that is over.
+        """
+        flat = self._run("stale", limit=limit, ring_after=self.settings.queued_ring_after_seconds)
+        return cast("list[tuple[str, JobKind]]", list(zip(flat[::2], flat[1::2], strict=True)))
+
+    def queue_depths(self) -> dict[str, int]:
+        """Queued jobs of each kind."""
+        return {
+            kind: self.client.zcard(self._key("queued", kind))
+            for kind in ("edit", "customize", "import")
+        }
+
+    def running(self) -> int:
+        """How many jobs run, those under a lease that is over included."""
+        return self.client.scard(self._key("running"))
+
+    def leases_lost(self) -> int:
+        """How often a job was claimed from a worker whose lease was over, since the beginning."""
+        value: Any = self.client.get(self._key("leases-lost"))
+        return int(value or 0)
+
+    def oldest_queued_age(self, kind: JobKind) -> float:
+        """How long the first job of ``kind`` has been queued, in seconds; 0 for an empty queue."""
+        first: Any = self.client.zrange(self._key("queued", kind), 0, 0, withscores=True)
+        return max(0.0, self.now() - first[0][1]) if first else 0.0
+
+    def open_jobs(self, tenant: str) -> int:
+        """How many of the tenant's jobs are queued or running."""
+        return self.client.scard(self._key("open", tenant))
+
+    def now(self) -> float:
+        """Redis' time, in seconds since 1970, UTC."""
+        whole, micro = self.client.time()
+        return int(whole) + int(micro) / 1e6
+
+    def unjournaled(self, limit: int = 100) -> list[str]:
+        """Finished jobs whose ``final.json`` is not known to be written."""
+        found: Any = self.client.srandmember(self._key("unjournaled"), limit)
+        return list(found)
+
+    def journaled(self, job_id: str) -> None:
+        """Says that the job's ``final.json`` is written."""
+        self.client.srem(self._key("unjournaled"), job_id)
+
+    def expired(self, limit: int = 100) -> list[tuple[str, str]]:
+        """(tenant, id) of jobs that finished more than ``keep_jobs_days`` ago, oldest first."""
+        until = self.now() - self.settings.keep_jobs_days * 86400
+        found: Any = self.client.zrange(
+            self._key("finished"), "-inf", until, byscore=True, offset=0, num=limit
+        )
+        owners = [self.client.hget(self._key("job", name), "tenant") for name in found]
+        return [(str(o), str(n)) for o, n in zip(owners, found, strict=True) if o]
+
+    def doomed(self, limit: int = 100) -> list[str]:
+        """Folders of the bucket whose owner is deleted."""
+        found: Any = self.client.srandmember(self._key("doomed"), limit)
+        return list(found)
+
+    def swept(self, folder: str) -> None:
+        """Says that a doomed folder is gone.
+
+        It is remembered for a day, so that a recovery which read the folder before does not put its
+        record back.
+        """
+        now = self.now()
+        with self.client.pipeline() as together:
+            together.zadd(self._key("gone"), {folder: now})
+            together.zremrangebyscore(self._key("gone"), "-inf", now - GONE_S)
+            together.srem(self._key("doomed"), folder)
+            together.execute()
+
+    def life(self) -> str:
+        """The name of this life of Redis; empty if Redis does not say.
+
+        Another one begins whenever it may have forgotten something: it was started anew, a replica
+        took over, keys were evicted, the namespace was emptied. What was written to the bucket
+        under this life and has no record now never had one.
+        """
+        return str(self._run("life", fresh=secrets.token_hex(8)))
+
+    def owned(self, folder: Folder) -> bool:
+        """Whether a record of a job, a concept or an image says that the folder is its own."""
+        owner, field, says = _owner(folder)
+        return bool(self.client.hget(self._key(*owner), field) == says)
+
+    def disown(self, folder: Folder, life: str | None = None) -> bool:
+        """Marks a folder for the sweeper unless a record owns it; says whether it did.
+
+        Nothing can be submitted into it from then on. life: only if Redis lives this life still.
+        """
+        owner, field, says = _owner(folder)
+        return bool(
+            self._run("disown", owner=owner, field=field, says=says, prefix=folder.path, life=life)
+        )
+
+    def expect_upload(self, tenant: str, upload_id: str) -> None:
+        """A form was given out: what is sent with it and never completed is to be removed."""
+        until = self.now() + self.settings.presign_seconds + UPLOAD_GRACE_S
+        self.client.zadd(self._key("uploads"), {f"{tenant}/{upload_id}": until})
+
+    def upload_gone(self, tenant: str, upload_id: str) -> None:
+        """The file of an upload is removed."""
+        self.client.zrem(self._key("uploads"), f"{tenant}/{upload_id}")
+
+    def overdue_uploads(self, limit: int = 100) -> list[tuple[str, str]]:
+        """(tenant, id) of uploads whose files, if there are any, are to be removed."""
+        found: Any = self.client.zrange(
+            self._key("uploads"), "-inf", self.now(), byscore=True, offset=0, num=limit
+        )
+        return [tuple(name.split("/", 1)) for name in found]
+
+
+def _owner(folder: Folder) -> tuple[list[str], str, str]:
+    """The parts of the key of its record, and what that record says under which field."""
+    if folder.kind == "image":  # an image owns one of its folders: that of the upload it is of
+        return ["image", folder.tenant, folder.id], "prefix", folder.path
+    return [folder.kind, folder.id], "tenant", folder.tenant

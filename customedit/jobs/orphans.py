@@ -1,0 +1,128 @@
+"""What a front end left in the bucket that died before Redis heard of it: found, and removed.
+
+A request without a record may be a job that Redis lost, so nothing is removed unless it is certain:
+each file of the folder says that a front end wrote it under the very life of Redis that goes on
+(``Upkeep.life``), it is old enough, and a script finds no record in the same moment in which it
+gives the folder to the sweeper. What is in doubt stays, and ``recover`` makes a job of it.
+
+What is no loss goes by its age alone: a file whose form is long expired and was never completed,
+and an inversion of a picture that has no record.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from customedit.jobs.journal import LIFE
+from customedit.jobs.maintenance import UPLOAD_GRACE_S
+from customedit.storage import object_keys
+from customedit.storage.store import StorageError
+from customedit.tenants.catalogue import Images
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from customedit.config.settings import Settings
+    from customedit.jobs.store import Jobs
+    from customedit.storage.object_keys import Folder
+    from customedit.storage.store import Storage, Stored
+
+AGE_S: Final = 3600.0
+"""How old the files of a folder must be: no front end is at it any more."""
+
+REST_S: Final = 3600.0
+"""From the end of the bucket until the next look at its beginning."""
+
+PAGE: Final = 1000
+"""Files that one look lists; S3 gives no more at once."""
+
+MOST: Final = 50
+"""Folders without a record that one look asks S3 about: many, where Redis has lost all."""
+
+FEW: Final = 5
+"""Files that a front end writes into one folder, at most: where there are more, others wrote."""
+
+_UPLOAD: Final = re.compile(r"tenants/[^/]+/uploads/[^/]+")
+_INVERSION: Final = re.compile(r"tenants/(?P<tenant>[^/]+)/inversions/(?P<image>[^/]+)/[^/]+")
+_log = logging.getLogger(__name__)
+
+
+class Orphans:
+    """Looks through the bucket page by page; where it is stands in Redis, as ``<ns>:orphans``."""
+
+    def __init__(
+        self,
+        client: Redis,
+        settings: Settings,
+        storage: Storage,
+        jobs: Jobs,
+        *,
+        age_s: float = AGE_S,
+        page: int = PAGE,
+        most: int = MOST,
+    ) -> None:
+        self._client, self._storage, self._jobs = client, storage, jobs
+        self._age_s, self._page, self._most = age_s, page, most
+        self._form_s = settings.presign_seconds + UPLOAD_GRACE_S
+        self._images = Images(client, settings)
+        self._place = f"{settings.namespace}:orphans"
+
+    def look(self) -> int:
+        """Looks at the next page; gives how many folders and files were nobody's.
+
+        Raises StorageError and ``redis.exceptions.RedisError``.
+        """
+        place: Any = self._client.hgetall(self._place)
+        now, life = self._jobs.now(), self._jobs.life()
+        if not life or now < float(place.get("not_before", 0)):
+            return 0
+        found = self._storage.page(object_keys.TENANTS, place.get("after", ""), self._page)
+        ownerless = self._ownerless(found, now)
+        done = sum(self._doom(folder, now, life) for folder in ownerless[: self._most])
+        strays = [stored.key for stored in found if self._is_stray(stored, now)]
+        for key in strays:
+            self._storage.delete(key)
+        after = found[-1].key if len(found) == self._page else ""
+        if len(ownerless) > self._most:  # the next look begins with the first that is left
+            left = ownerless[self._most].path
+            after = found[[s.key.startswith(left) for s in found].index(True) - 1].key
+        rest = f"{0 if after else now + REST_S:.3f}"
+        self._client.hset(self._place, mapping={"after": after, "not_before": rest})
+        return done + len(strays)
+
+    def _is_stray(self, stored: Stored, now: float) -> bool:
+        if _UPLOAD.fullmatch(stored.key):
+            return stored.modified <= now - self._form_s
+        found = _INVERSION.fullmatch(stored.key)
+        return (
+            found is not None
+            and self._is_old(stored, now)
+            and self._images.get(found["tenant"], found["image"]) is None
+        )
+
+    def _ownerless(self, found: Sequence[Stored], now: float) -> list[Folder]:
+        """The folders of old files that Redis has no record for, as it seems."""
+        old = [stored.key for stored in found if self._is_old(stored, now)]
+        folders = dict.fromkeys(f for key in old if (f := object_keys.folder_of(key)) is not None)
+        return [folder for folder in folders if not self._jobs.owned(folder)]
+
+    def _is_old(self, stored: Stored, now: float) -> bool:
+        return stored.modified <= now - self._age_s
+
+    def _doom(self, folder: Folder, now: float, life: str) -> bool:
+        try:
+            return self._is_certain(folder, now, life) and self._jobs.disown(folder, life)
+        except StorageError as error:  # such as a file that went meanwhile: it is in doubt
+            _log.warning("%s is left where it is: %s", folder.path, error)
+            return False
+
+    def _is_certain(self, folder: Folder, now: float, life: str) -> bool:
+        files = list(islice(self._storage.list(folder.path), FEW + 1))
+        return len(files) <= FEW and all(
+            self._is_old(stored, now) and self._storage.head(stored.key).metadata.get(LIFE) == life
+            for stored in files
+        )

@@ -1,0 +1,81 @@
+"""Connections to Redis that outlive its restarts, and the Lua scripts."""
+
+from __future__ import annotations
+
+import functools
+import json
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError
+from redis.retry import Retry
+
+if TYPE_CHECKING:
+    from customedit.config.settings import Settings
+
+# About 4 s in all where nobody listens: longer than a local restart, shorter than a client's
+# patience. The scripts bear being run twice, so a lost answer is asked for again.
+RETRIES: Final = 8
+_BACKOFF: Final = ExponentialWithJitterBackoff(cap=1.0, base=0.05)
+_AGAIN: Final = (ConnectionError, TimeoutError, ReadOnlyError)  # read-only: in a failover
+
+_COMMON: Final[dict[str, Any]] = {
+    "decode_responses": True,
+    "protocol": 2,  # one shape of answers over all versions of the client
+    "socket_connect_timeout": 2.0,
+    "socket_timeout": 5.0,  # above the longest wait for events
+    "health_check_interval": 30,
+    "retry_on_error": list(_AGAIN),
+}
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """A client for many threads; it connects on first use and again whenever it must.
+
+    Calls raise ``redis.exceptions.RedisError`` when Redis was away for about 4 seconds, or up to 45
+    if it takes connections and says nothing.
+    """
+    return redis.Redis.from_url(
+        settings.redis_url, retry=Retry(_BACKOFF, RETRIES, supported_errors=_AGAIN), **_COMMON
+    )
+
+
+def connect_async(settings: Settings) -> redis.asyncio.Redis:
+    """As ``connect``, for asyncio."""
+    return redis.asyncio.Redis.from_url(
+        settings.redis_url, retry=AsyncRetry(_BACKOFF, RETRIES, supported_errors=_AGAIN), **_COMMON
+    )
+
+
+@functools.cache
+def source(name: str, *, common: bool = True) -> str:
+    """The Lua text of script ``name``; common: with what the job scripts share before it."""
+    folder = resources.files("customedit.jobs") / "lua"
+    text = (folder / f"{name}.lua").read_text("utf-8")
+    return (folder / "common.lua").read_text("utf-8") + "\n" + text if common else text
+
+
+class Scripts:
+    """The job scripts on one client, run by hash; sent again when Redis has forgotten them."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._client, self._namespace = client, settings.namespace
+        self._always = {"events_max": settings.events_max}
+        self._scripts: dict[str, Any] = {}
+
+    def __call__(self, name: str, **given: Any) -> Any:
+        """Runs script ``name``; arguments that are None are left out."""
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self._client.register_script(source(name))
+        named = {k: v for k, v in given.items() if v is not None} | self._always
+        return script(args=[self._namespace, json.dumps(named)])
+
+
+def pairs(flat: list[str]) -> dict[str, str]:
+    """A hash as Lua returns it, names and values by turns."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))

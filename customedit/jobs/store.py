@@ -1,0 +1,262 @@
+"""Jobs: the record in Redis is the truth, changed by scripts that are each all or nothing.
+
+States: queued -> running -> succeeded | failed | cancelled. A worker's lease that runs out makes a
+running job free for the next claim. All calls bear being repeated, which the client does by itself
+when Redis restarts; times are Redis' own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from customedit.jobs.claims import Claim, Claims, Standing
+from customedit.jobs.codec import body_of, fields_of, job_of, uses_of
+from customedit.jobs.events import Events
+from customedit.jobs.maintenance import Upkeep
+from customedit.jobs.pages import Page
+from customedit.jobs.records import ConceptRecord, JobKind, JobRecord, JobState
+from customedit.jobs.redis import pairs
+from customedit.storage import object_keys
+
+__all__ = ["Claim", "Idempotency", "Jobs", "Page", "Standing", "Submitted"]
+
+# How long a reserved idempotency key waits for its submit; so long a client is kept out whose
+# front end died in between. A submit that comes later still finds out if another was made.
+_HOLD_S: Final = 30
+_SCAN: Final = 1000  # records that one run of the list script looks at
+
+
+class QueueFull(RuntimeError):
+    """The tenant has ``limit`` unfinished jobs."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} jobs are queued or running; wait for one to finish")
+        self.limit = limit
+
+
+class IdempotencyConflict(RuntimeError):
+    """The idempotency key was used with another body."""
+
+
+class IdempotencyInFlight(RuntimeError):
+    """A request with the same idempotency key is being written at this moment."""
+
+
+class Missing(RuntimeError):
+    """``id``, an image or concept that the job needs, is not there (any more)."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"{id} is not there")
+        self.id = id
+
+
+class Gone(RuntimeError):
+    """The job was deleted, or taken back, before this call of ``submit`` arrived."""
+
+
+class NotFinished(RuntimeError):
+    """The job is queued or running: cancel it before it is deleted."""
+
+
+@dataclass(frozen=True)
+class Idempotency:
+    """A client's key for a request. fingerprint: of the body; token: of this very call."""
+
+    key: str
+    fingerprint: str
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @classmethod
+    def of(cls, key: str, body: object) -> Idempotency:
+        """``key`` with the fingerprint of ``body``, anything JSON can hold."""
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        return cls(key, hashlib.sha256(text.encode()).hexdigest())
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job, and whether an earlier request with the same idempotency key made it."""
+
+    record: JobRecord
+    replayed: bool
+
+
+class Jobs(Claims, Events, Upkeep):
+    """All that is done to jobs. Safe to use from many threads.
+
+    Calls raise ``redis.exceptions.RedisError`` when Redis stays away.
+    """
+
+    def reserve(self, tenant: str, idempotency: Idempotency) -> JobRecord | None:
+        """Takes the key before the request goes to the journal, for half a minute.
+
+        So that of two equal requests at the same moment only one is written. Returns the job that
+        an earlier request made, if there is one: to be answered instead.
+
+        Raises:
+            IdempotencyConflict: the key came with another body before.
+            IdempotencyInFlight: another call holds the key and has not submitted yet.
+        """
+        answer = self._run("reserve", tenant=tenant, idem=self._entry(idempotency), hold=_HOLD_S)
+        _raise(answer)
+        return job_of(pairs(answer[1])) if answer[0] == "replayed" else None
+
+    def release(self, tenant: str, idempotency: Idempotency) -> None:
+        """Gives a reserved key back when the request is refused after all."""
+        self._run("release", tenant=tenant, idem=self._entry(idempotency))
+
+    def submit(
+        self,
+        record: JobRecord,
+        *,
+        concept: ConceptRecord | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> Submitted:
+        """Makes the job, its concept's record and its idempotency entry, or nothing.
+
+        The same ``record.id`` again changes nothing and answers the same. ``queued_at`` and
+        ``max_attempts`` are set here.
+
+        Raises:
+            QueueFull: the tenant has ``queue_limit_per_tenant`` unfinished jobs.
+            Missing: an image or concept that the request names is not the tenant's.
+            IdempotencyConflict: the key came with another body before.
+            IdempotencyInFlight: another call holds the key and has not submitted yet.
+            Gone: its folder is deleted; this call came too late.
+        """
+        if concept is not None and (concept.id != record.concept or concept.job != record.id):
+            raise ValueError(f"{concept.id} is not the concept of {record.id}")
+        answer = self._run(
+            "submit",
+            id=record.id,
+            tenant=record.tenant,
+            prefix=object_keys.job(record.tenant, record.id),
+            kind=record.kind,
+            body=body_of(record),
+            uses=uses_of(record),
+            webhook=record.webhook,
+            concept=record.concept,
+            concept_record=None if concept is None else concept.model_dump_json(),
+            max_attempts=self.settings.max_attempts,
+            queue_limit=self.settings.queue_limit_per_tenant,
+            ring_after=self.settings.queued_ring_after_seconds,
+            idem=None if idempotency is None else self._entry(idempotency),
+        )
+        _raise(answer, self.settings.queue_limit_per_tenant)
+        return Submitted(job_of(pairs(answer[1])), answer[0] == "replayed")
+
+    def _entry(self, idempotency: Idempotency) -> dict[str, Any]:
+        return {
+            # hashed: a client may put anything into its key
+            "key": hashlib.sha256(idempotency.key.encode()).hexdigest()[:32],
+            "fingerprint": idempotency.fingerprint,
+            "token": idempotency.token,
+            "ttl": self.settings.idempotency_hours * 3600,
+        }
+
+    def get(self, tenant: str, job_id: str) -> JobRecord | None:
+        """The tenant's job; None: there is none, or it is another's."""
+        record = self.peek(job_id)
+        return record if record is not None and record.tenant == tenant else None
+
+    def peek(self, job_id: str) -> JobRecord | None:
+        """The job, whoever's it is: for workers alone."""
+        fields: Any = self.client.hgetall(self._key("job", job_id))
+        return job_of(fields) if fields else None
+
+    def list(
+        self,
+        tenant: str,
+        *,
+        kind: JobKind | None = None,
+        state: JobState | None = None,
+        concept: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[JobRecord]:
+        """The tenant's jobs, newest first, at most ``limit``; concept: those that make or use it.
+
+        cursor: ``next_cursor`` of the page before. Jobs made meanwhile do not shift the pages.
+        """
+        items: list[JobRecord] = []
+        while True:
+            go_on, *found = self._run(
+                "list",
+                tenant=tenant,
+                kind=kind,
+                state=state,
+                concept=concept,
+                before=cursor,
+                limit=limit - len(items),
+                scan=_SCAN,
+            )
+            items += [job_of(pairs(flat)) for flat in found]
+            cursor = go_on or None
+            if cursor is None or len(items) >= limit:
+                return Page(items, cursor)
+
+    def cancel(self, tenant: str, job_id: str) -> JobRecord | None:
+        """Cancels a queued job at once and asks a running one to stop; a finished one stays.
+
+        None: the tenant has no such job.
+        """
+        found = self._run("cancel", tenant=tenant, id=job_id)
+        return job_of(pairs(found)) if found else None
+
+    def delete(self, tenant: str, job_id: str) -> bool:
+        """Removes a finished job; its folder in the bucket is marked for the sweeper.
+
+        False: the tenant has no such job.
+
+        Raises:
+            NotFinished: it is queued or running.
+        """
+        folder = object_keys.job(tenant, job_id)
+        answer = self._run("delete", tenant=tenant, id=job_id, prefix=folder)
+        if answer == -1:
+            raise NotFinished(f"{job_id} is not finished; cancel it first")
+        return bool(answer)
+
+    def restore(self, record: JobRecord, *, journaled: bool) -> bool:
+        """Puts a job of the journal back; False: it was there. Unfinished ones are queued.
+
+        journaled: ``record`` is what ``final.json`` says.
+        """
+        if not record.finished:
+            unfinished = {"started_at", "lease_until", "worker"}
+            record = record.model_copy(
+                update=dict.fromkeys(unfinished) | {"state": "queued", "cancel_requested": False}
+            )
+        return bool(
+            self._run(
+                "restore",
+                id=record.id,
+                tenant=record.tenant,
+                prefix=object_keys.job(record.tenant, record.id),
+                kind=record.kind,
+                body=body_of(record),
+                uses=uses_of(record),
+                fields=fields_of(record)
+                | {k: v for k in ("webhook", "concept") if (v := getattr(record, k)) is not None},
+                finished_at=record.finished_at if record.finished else None,
+                journaled=journaled,
+            )
+        )
+
+
+def _raise(answer: list[Any], limit: int = 0) -> None:
+    match answer[0]:
+        case "conflict":
+            raise IdempotencyConflict("the key was used with another body")
+        case "in-flight":
+            raise IdempotencyInFlight("a request with this key is being handled")
+        case "full":
+            raise QueueFull(limit)
+        case "missing":
+            raise Missing(answer[1])
+        case "gone":
+            raise Gone("the job is deleted")

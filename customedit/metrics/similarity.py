@@ -1,0 +1,197 @@
+"""The measures of an edit: near its source, its references, its text (Custom-Edit's three axes).
+
+Cosines of CLIP features, and of DINO's where a model is given; PSNR and SSIM are in ``pixelwise``.
+What is compared is always pairs of the same kind: cosines of one model are not those of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+)
+
+from customedit.errors import InputError
+from customedit.metrics.masks import Mask, cut_out
+from customedit.metrics.pixels import psnr, ssim
+
+__all__ = ["Dino", "Similarity", "cut_out", "psnr", "ssim"]
+
+BATCH = 32
+"""Pictures or texts that go through a model at once."""
+
+
+class Eye:
+    """Cosines of pictures by the vectors that a model has of them, in float32 without gradients."""
+
+    def __init__(self, processor: Any, width: int, device: str | torch.device) -> None:
+        self._eye, self._width, self.device = processor, width, torch.device(device)
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        """The model's vectors [n, width] of ``pixels`` as its processor gives them."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Unit vectors of pictures of any sizes, [n, d] float32 on the CPU."""
+        parts = []
+        for start in range(0, len(images), BATCH):
+            batch = [x.convert("RGB") for x in images[start : start + BATCH]]
+            pixels = self._eye(batch, return_tensors="pt").pixel_values.to(self.device)
+            parts.append(_unit(self._seen(pixels)))
+        return _joined(parts, self._width)
+
+    def source(self, edit: Image.Image, source: Image.Image) -> float:
+        """Source similarity: the cosine of two pictures, in [-1, 1]."""
+        return _cosine(*self.images([edit, source]))
+
+    def reference(
+        self, edit: Image.Image, references: Sequence[Image.Image], *, mask: Mask | None = None
+    ) -> float:
+        """Reference similarity: the mean of the cosines with the references, in [-1, 1].
+
+        mask: where the edit's object is, as for ``cut_out``; the references are taken whole.
+
+        Raises:
+            InputError: if there are no references, or for a mask that cannot be used.
+        """
+        if not references:
+            raise InputError("references", "are none", "give one or more pictures")
+        seen = edit if mask is None else cut_out(edit, mask)
+        own, *others = self.images([seen, *references])
+        return sum(_cosine(own, x) for x in others) / len(others)
+
+
+class Similarity(Eye):
+    """Cosines between pictures, and between pictures and texts, of one CLIP.
+
+    model: a folder with a CLIPModel, its tokenizer and its image processor, or a name on the hub;
+    the bundled one is ``customedit.mini.path() / "clip"``.
+
+    Raises:
+        InputError: if there is no such folder, or no CLIP in it.
+    """
+
+    def __init__(self, model: str | Path, *, device: str | torch.device = "cpu") -> None:
+        _check_kind(model, "clip")
+        try:
+            self._model = CLIPModel.from_pretrained(model, dtype=torch.float32).eval().to(device)
+            self._tokenizer = CLIPTokenizer.from_pretrained(model)
+            processor = CLIPImageProcessor.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            raise _unusable(model, error) from error
+        super().__init__(processor, self._model.config.projection_dim, device)
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        pooled = self._model.vision_model(pixel_values=pixels).pooler_output
+        return self._model.visual_projection(pooled)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors of texts, [n, d] float32 on the CPU; too long ones lose their end."""
+        parts = []
+        limit = self._model.config.text_config.max_position_embeddings
+        for start in range(0, len(texts), BATCH):
+            tokens = self._tokenizer(
+                list(texts[start : start + BATCH]),
+                padding=True,
+                truncation=True,
+                max_length=limit,
+                return_tensors="pt",
+            ).to(self.device)
+            pooled = self._model.text_model(
+                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+            ).pooler_output
+            parts.append(_unit(self._model.text_projection(pooled)))
+        return _joined(parts, self._width)
+
+    def text(self, edit: Image.Image, prompt: str) -> float:
+        """Text similarity: the cosine of a picture and a prompt without V*, in [-1, 1]."""
+        return _cosine(self.images([edit])[0], self.texts([prompt])[0])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells this CLIP from others: a digest of its weights."""
+        digest = hashlib.sha256()
+        for name, weight in self._model.state_dict().items():
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            digest.update(weight.float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+class Dino(Eye):
+    """Cosines of the CLS token of a self-supervised ViT (DINO, DINOv2), finer on looks than CLIP.
+
+    model: a folder or a name on the hub that transformers' AutoModel and AutoImageProcessor load.
+
+    Raises:
+        InputError: if there is no such folder, or no such model in it.
+    """
+
+    def __init__(self, model: str | Path, *, device: str | torch.device = "cpu") -> None:
+        _check_kind(model, "vit", "dinov2", "dinov2_with_registers")
+        try:
+            self._model = AutoModel.from_pretrained(model, dtype=torch.float32).eval().to(device)
+            processor = AutoImageProcessor.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            raise _unusable(model, error) from error
+        super().__init__(processor, self._model.config.hidden_size, device)
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        return self._model(pixel_values=pixels).last_hidden_state[:, 0]
+
+    def similarity(self, a: Image.Image, b: Image.Image) -> float:
+        """The cosine of two pictures, in [-1, 1]."""
+        return self.source(a, b)
+
+
+def _check_kind(model: str | Path, *kinds: str) -> None:
+    """Refuse a folder that is not there or that holds another kind of model than ``kinds``.
+
+    transformers would load it all the same, and leave what it misses at random.
+    """
+    if isinstance(model, Path) and not model.is_dir():
+        raise InputError("model", f"{model} is no folder", "give a folder with the model's files")
+    try:
+        found = AutoConfig.from_pretrained(model).model_type
+    except (OSError, ValueError) as error:
+        raise _unusable(model, error) from error
+    if found not in kinds:
+        raise InputError(
+            "model", f"{model} is of type {found!r}", f"give one of type {' or '.join(kinds)}"
+        )
+
+
+def _unusable(model: str | Path, error: Exception) -> InputError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return InputError(
+        "model",
+        f"{model} cannot be loaded ({lines[0]})",
+        "give a folder with the model, its preprocessor and, for CLIP, its tokenizer",
+    )
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return F.normalize(vectors.float(), dim=-1).cpu()
+
+
+def _joined(parts: Sequence[Tensor], width: int) -> Tensor:
+    return torch.cat(list(parts)) if parts else torch.zeros(0, width)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return min(1.0, max(-1.0, float(a @ b)))  # rounding may step over the edge

@@ -1,1 +1,0 @@
-"""What the front end and the workers share. Never imports torch."""

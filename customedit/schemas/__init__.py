@@ -1,0 +1,1 @@
+"""Requests and answers, each once. Never imports torch."""

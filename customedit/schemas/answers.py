@@ -1,0 +1,240 @@
+"""What the API answers: the front end writes these, the Python client reads them.
+
+Times are RFC 3339 in UTC. ``url`` fields are presigned: whoever has one can read that one file
+until it expires, about fifteen minutes by default; ask again for a fresh one.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from customedit.jobs.records import ConceptState, JobKind, JobState, Similarities
+
+Item = TypeVar("Item")
+
+
+class Document(BaseModel):
+    """Base of all answers: fields of a newer service are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class FieldProblem(Document):
+    """One thing that is wrong with a request. field: its name, with dots and indices."""
+
+    field: str
+    problem: str
+    limit: str
+
+
+class Problem(Document):
+    """What went wrong (RFC 9457). type: stable, a page of this service that says what to do."""
+
+    type: Annotated[str, Field(examples=["/problems/validation"])]
+    title: str
+    status: int
+    detail: str = ""
+    instance: Annotated[str | None, Field(description="The path that was asked for.")] = None
+    field: Annotated[str | None, Field(description="The first field that is wrong.")] = None
+    limit: Annotated[str | None, Field(description="What that field must keep to.")] = None
+    errors: list[FieldProblem] = Field(default_factory=list)
+    request_id: str | None = None
+
+
+class Page(Document, Generic[Item]):
+    """Some of a list, newest first. next_cursor: for the next page; null on the last."""
+
+    items: list[Item]
+    next_cursor: str | None = None
+
+
+class Image(Document):
+    """An uploaded picture. id: by the file's contents, so the same file is one image."""
+
+    id: str
+    media_type: str
+    bytes: int
+    width: int
+    height: int
+    created_at: datetime
+    url: str
+
+
+class Upload(Document):
+    """A form to send a file straight to the store: POST ``fields`` and then ``file`` to ``url``."""
+
+    id: str
+    url: str
+    fields: dict[str, str]
+    max_bytes: int
+    expires_at: datetime
+
+
+class Concept(Document):
+    """A concept: a look that the service has learnt, or is learning."""
+
+    id: str
+    name: str
+    token: Annotated[str, Field(description="What prompts call it.", examples=["<look>"])]
+    noun: str
+    attribute: str
+    state: ConceptState
+    job: Annotated[str, Field(description="The job that makes it.")]
+    references: list[str]
+    base: str
+    bytes: int
+    created_at: datetime
+    ready_at: datetime | None = None
+    preview_url: str | None = None
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+
+
+class Weights(Document):
+    """Where the file of a concept can be had."""
+
+    format: Literal["customedit", "diffusers"]
+    filename: str
+    url: str
+    expires_at: datetime
+
+
+class Progress(Document):
+    """How far a job is."""
+
+    phase: str
+    step: int = 0
+    steps: int = 0
+    facts: dict[str, float] = Field(default_factory=dict)
+    eta_s: float | None = None
+    preview_url: str | None = None
+
+
+class JobFailure(Document):
+    """Why a job failed: a problem as of RFC 9457."""
+
+    type: str
+    title: str
+    detail: str = ""
+    field: str | None = None
+
+
+class EditedImage(Document):
+    """One picture of an edit. best: of all strengths, the best of both similarities."""
+
+    url: str
+    strength: float | None = None
+    seed: int
+    best: bool = False
+    similarities: Similarities
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+
+class EditResult(Document):
+    """What an edit made. source_url: the source through the autoencoder, the best one can get."""
+
+    kind: Literal["edit"] = "edit"
+    outputs: list[EditedImage]
+    source_url: str | None = None
+    mask_url: str | None = None
+    maps_url: str | None = None
+    sheet_url: str | None = None
+
+
+class ConceptResult(Document):
+    """What a customization or an import made: read ``/v1/concepts/{concept}``."""
+
+    kind: Literal["concept"] = "concept"
+    concept: str
+    preview_url: str | None = None
+    bytes: int
+    token: str
+    noun: str
+    attribute: str
+    base: str
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+
+
+class JobLinks(Document):
+    """Where to go on."""
+
+    self: str
+    events: str
+    cancel: str
+    concept: str | None = None
+
+
+class Job(Document):
+    """A job: queued, running, or at its end with a result or an error."""
+
+    id: str
+    kind: JobKind
+    state: JobState
+    request: dict[str, Any]
+    concept: str | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    attempt: Annotated[int, Field(description="How often a worker has begun it.")] = 0
+    cancel_requested: bool = False
+    progress: Progress | None = None
+    result: Annotated[EditResult | ConceptResult, Field(discriminator="kind")] | None = None
+    error: JobFailure | None = None
+    warnings: list[str] = Field(default_factory=list)
+    links: JobLinks
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will happen to it any more."""
+        return self.state in ("succeeded", "failed", "cancelled")
+
+
+class StateChange(Document):
+    """The data of a ``state`` event."""
+
+    state: JobState
+    attempt: int = 0
+    error: JobFailure | None = None
+
+
+class Event(Document):
+    """One event of a job. id: give the last one seen as ``Last-Event-ID`` to go on after it."""
+
+    id: str
+    event: str
+    data: dict[str, Any]
+
+
+class WebhookSecret(Document):
+    """With what webhooks are signed (Standard Webhooks). secret: only shown when it is made."""
+
+    created_at: datetime | None = None
+    secret: str | None = None
+
+
+class Limits(Document):
+    """What a tenant may do, and how much of it is left."""
+
+    tenant: str
+    scopes: list[str]
+    requests_per_minute: int
+    requests_left: int
+    jobs_at_once: int
+    jobs_now: int
+    max_upload_bytes: int
+    max_upload_pixels: int
+    max_import_bytes: int
+    max_references: int = 20
+    max_edits_per_job: int = 16
+
+
+class Health(Document):
+    """Whether the service works; checks: of each part, ``ok`` or what is wrong."""
+
+    status: Literal["ok", "unavailable"]
+    version: str
+    checks: dict[str, str] = Field(default_factory=dict)

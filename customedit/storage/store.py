@@ -1,0 +1,256 @@
+"""Files in S3: one bucket, plain calls, errors that say whether trying again helps."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+from botocore.exceptions import ClientError
+
+from customedit.config.settings import Settings
+from customedit.storage.s3 import MISSING, MissingObject, StorageError, client, code, saying
+
+__all__ = ["MissingObject", "PresignedPost", "Storage", "StorageError", "Stored"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object. bytes: its size; modified: seconds since 1970, UTC; etag: without quotes.
+
+    media_type and metadata are known from ``head`` alone; a listing leaves them empty.
+    """
+
+    key: str
+    bytes: int
+    modified: float
+    etag: str
+    media_type: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class PresignedPost(TypedDict):
+    """A form that uploads one file: POST ``fields``, then the file as ``file``, to ``url``."""
+
+    url: str
+    fields: dict[str, str]
+
+
+class Storage:
+    """The bucket of ``settings``; safe to use from many threads.
+
+    Keys are relative to ``settings.s3_prefix``. Every method raises StorageError; those that read
+    raise MissingObject when the object is not there.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.bucket_name, self._prefix = settings.s3_bucket, settings.s3_prefix
+        self._client = client(settings, settings.s3_endpoint)
+        public = settings.s3_public_endpoint
+        self._public = client(settings, public) if public else self._client
+
+    def bucket(self) -> None:
+        """Make the bucket if it is not there."""
+        with saying(self.bucket_name):
+            try:
+                self._client.head_bucket(Bucket=self.bucket_name)
+            except ClientError as error:
+                if code(error) not in MISSING | {"NoSuchBucket"}:
+                    raise
+                self._create()
+
+    def _create(self) -> None:
+        region = self.settings.s3_region
+        where = {} if region == "us-east-1" else {"LocationConstraint": region}
+        asked = {"CreateBucketConfiguration": where} if where else {}
+        try:
+            self._client.create_bucket(Bucket=self.bucket_name, **asked)
+        except ClientError as error:  # another process was faster
+            if code(error) != "BucketAlreadyOwnedByYou":
+                raise
+
+    def reachable(self) -> bool:
+        """Whether the bucket answers now."""
+        try:
+            with saying(self.bucket_name):
+                self._client.head_bucket(Bucket=self.bucket_name)
+        except StorageError:
+            return False
+        return True
+
+    def put(
+        self,
+        key: str,
+        body: bytes | Path,
+        media_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write an object, whole or not at all. body: the bytes, or the file that has them.
+
+        metadata: ASCII only, 2 KiB in all.
+        """
+        extra = {"ContentType": media_type, "Metadata": dict(metadata or {})}
+        with saying(key):
+            if isinstance(body, Path):  # in parts, if it is large
+                self._client.upload_file(str(body), self.bucket_name, self._at(key), extra)
+            else:
+                self._client.put_object(
+                    Bucket=self.bucket_name, Key=self._at(key), Body=body, **extra
+                )
+
+    def get(self, key: str, max_bytes: int | None = None) -> bytes:
+        """The bytes of an object.
+
+        max_bytes: a larger object is not read: StorageError, not transient.
+        """
+        with saying(key):
+            answer = self._client.get_object(Bucket=self.bucket_name, Key=self._at(key))
+            with contextlib.closing(answer["Body"]) as body:
+                if max_bytes is not None and answer["ContentLength"] > max_bytes:
+                    size = answer["ContentLength"]
+                    raise StorageError(f"{key}: {size} bytes; at most {max_bytes}", transient=False)
+                data: bytes = body.read()
+                return data
+
+    def download(self, key: str, path: Path) -> Path:
+        """Write an object to the file ``path``, whole or not at all; gives ``path``."""
+        with saying(key):
+            self._client.download_file(self.bucket_name, self._at(key), str(path))
+        return path
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.head(key)
+        except MissingObject:
+            return False
+        return True
+
+    def head(self, key: str) -> Stored:
+        """What is known of an object."""
+        with saying(key):
+            found = self._client.head_object(Bucket=self.bucket_name, Key=self._at(key))
+        return Stored(
+            key,
+            found["ContentLength"],
+            found["LastModified"].timestamp(),
+            found["ETag"].strip('"'),
+            found.get("ContentType", ""),
+            found.get("Metadata", {}),
+        )
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object inside the bucket, with media type and metadata (up to 5 GiB)."""
+        with saying(source):
+            self._client.copy_object(
+                Bucket=self.bucket_name,
+                Key=self._at(target),
+                CopySource={"Bucket": self.bucket_name, "Key": self._at(source)},
+            )
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens if it is not there."""
+        with saying(key):
+            self._client.delete_object(Bucket=self.bucket_name, Key=self._at(key))
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Remove every object whose key begins with ``prefix``; gives how many.
+
+        Raises:
+            ValueError: the prefix does not end with a slash (``jobs/1`` would take ``jobs/10``).
+        """
+        if not prefix.endswith("/"):
+            raise ValueError(f"prefix: {prefix!r} does not end with a slash")
+        keys = [stored.key for stored in self.list(prefix)]
+        for first in range(0, len(keys), 1000):  # S3 takes 1000 at once
+            some = [{"Key": self._at(key)} for key in keys[first : first + 1000]]
+            with saying(prefix):
+                answer = self._client.delete_objects(
+                    Bucket=self.bucket_name, Delete={"Objects": some, "Quiet": True}
+                )
+            if errors := answer.get("Errors"):
+                raise StorageError(
+                    f"{prefix}: {len(errors)} objects were not removed ({errors[0].get('Code')})",
+                    transient=True,
+                )
+        return len(keys)
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        """Every object whose key begins with ``prefix``, by key."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket_name, Prefix=self._at(prefix)
+        )
+        with saying(prefix):
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    yield self._stored(entry)
+
+    def _stored(self, entry: Mapping[str, Any]) -> Stored:
+        """An entry of a listing."""
+        return Stored(
+            entry["Key"].removeprefix(self._prefix),
+            entry["Size"],
+            entry["LastModified"].timestamp(),
+            entry["ETag"].strip('"'),
+        )
+
+    def page(self, prefix: str, after: str, limit: int) -> Sequence[Stored]:
+        """The first objects whose key begins with ``prefix`` and comes after ``after``, by key.
+
+        after: a key, or empty; limit: how many, at most 1000. As many as that if there are.
+        """
+        with saying(prefix):
+            found = self._client.list_objects_v2(
+                Bucket=self.bucket_name,
+                Prefix=self._at(prefix),
+                StartAfter=self._at(after) if after else "",
+                MaxKeys=limit,
+            )
+        return [self._stored(entry) for entry in found.get("Contents", ())]
+
+    def presign_get(
+        self, key: str, filename: str | None = None, media_type: str | None = None
+    ) -> str:
+        """An address that reads one object for ``presign_seconds``, with no other credentials.
+
+        filename: offers it as a download of that name; media_type: says so instead of what is
+        stored. The object need not exist.
+        """
+        asked = {"Bucket": self.bucket_name, "Key": self._at(key)}
+        if filename is not None:
+            safe = "".join(
+                c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in filename
+            )
+            asked["ResponseContentDisposition"] = f'attachment; filename="{safe}"'
+        if media_type is not None:
+            asked["ResponseContentType"] = media_type
+        with saying(key):
+            return self._public.generate_presigned_url(
+                "get_object", Params=asked, ExpiresIn=self.settings.presign_seconds
+            )
+
+    def presign_post(self, key: str, media_type: str, max_bytes: int) -> PresignedPost:
+        """A form that writes one object: this key, this media type, from 1 to ``max_bytes`` bytes.
+
+        Holds for ``presign_seconds``. Some services, SeaweedFS among them, let pass fields that the
+        policy does not name (``acl``, ``success_action_redirect``; no object becomes public by
+        them). So write what was uploaded anew once it is checked, rather than copying it.
+        """
+        with saying(key):
+            form = self._public.generate_presigned_post(
+                self.bucket_name,
+                self._at(key),
+                Fields={"Content-Type": media_type},
+                Conditions=[
+                    {"Content-Type": media_type},
+                    ["content-length-range", 1, max_bytes],
+                ],
+                ExpiresIn=self.settings.presign_seconds,
+            )
+        return PresignedPost(url=form["url"], fields=form["fields"])
+
+    def _at(self, key: str) -> str:
+        return self._prefix + key

@@ -1,0 +1,1 @@
+"""Tenants: API keys, rate limits, catalogues of images and concepts. Never imports torch."""

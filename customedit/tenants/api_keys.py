@@ -1,0 +1,164 @@
+"""API keys: ``ce_<key id>_<secret>``. The secret is shown once; only its hash is kept.
+
+The secret has 256 random bits, so a plain SHA-256 cannot be searched through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from pydantic import Field
+
+from customedit.errors import InputError
+from customedit.jobs.records import Record
+from customedit.schemas import ids
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from customedit.config.settings import Settings
+    from customedit.jobs.journal import Journal
+
+Scope = Literal["images:write", "edits:write", "concepts:write", "read", "admin"]
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+
+_TEXT: Final = re.compile(r"ce_([0-9a-hjkmnp-tv-z]{26})_([0-9a-f]{64})")
+_USED_EVERY_S: Final = 60  # last_used is this coarse, so that not each request writes
+
+
+class ApiKey(Record):
+    """A key without its secret. hash: SHA-256 of the secret, in hex; times: seconds since 1970."""
+
+    id: str
+    tenant: str
+    name: str = ""
+    scopes: list[Scope]
+    hash: str = Field(repr=False)
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+    def valid(self, now: float) -> bool:
+        """Whether it opens anything at ``now``."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+class ApiKeys:
+    """The keys of all tenants. journal: where new and revoked keys are written as well."""
+
+    def __init__(self, client: Redis, settings: Settings, journal: Journal | None = None) -> None:
+        self.client, self._namespace, self._journal = client, settings.namespace, journal
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._namespace, *parts))
+
+    def create(
+        self,
+        tenant: str,
+        *,
+        scopes: Iterable[str] = ("images:write", "edits:write", "concepts:write", "read"),
+        name: str = "",
+        days: float | None = None,
+    ) -> tuple[ApiKey, str]:
+        """A new key, and its text: the only time that it is seen. days: how long it is valid.
+
+        Raises:
+            InputError: the tenant, a scope or the days are not usable.
+        """
+        if not re.fullmatch(ids.TENANT, tenant):
+            raise InputError(
+                "tenant", f"{tenant!r} is no name of a tenant", "a-z, 0-9 and -, to 63"
+            )
+        found = list(dict.fromkeys(scopes))
+        if not found or any(s not in SCOPES for s in found):
+            raise InputError("scopes", f"{' '.join(found)!r} is none", f"of {' '.join(SCOPES)}")
+        if days is not None and not 0 < days <= 36_500:
+            raise InputError("days", f"{days:g} is not above 0 and up to 36500")
+        secret, now = secrets.token_hex(32), time.time()
+        key = ApiKey(
+            id=ids.new("key"),
+            tenant=tenant,
+            name=name,
+            scopes=[s for s in SCOPES if s in found],
+            hash=hashlib.sha256(secret.encode()).hexdigest(),
+            created_at=now,
+            expires_at=None if days is None else now + days * 86400,
+        )
+        if self._journal is not None:  # first, so that no key works that a loss of Redis undoes
+            self._journal.api_key(key)
+        self.put(key)
+        return key, f"ce_{key.id.removeprefix('key_')}_{secret}"
+
+    def put(self, key: ApiKey) -> bool:
+        """Keeps a key as the journal has it; False: it is there already.
+
+        One that is revoked is so from now on, even if Redis forgot that it was.
+        """
+        name = self._key("key", key.id)
+        fresh = self.client.hsetnx(name, "record", key.model_dump_json())
+        if not fresh and key.revoked_at is not None:
+            self.client.hset(name, "record", key.model_dump_json())
+        self.client.zadd(self._key("keys", key.tenant), {key.id: 0})
+        self.client.sadd(self._key("key-tenants"), key.tenant)
+        return bool(fresh)
+
+    def get(self, key_id: str) -> ApiKey | None:
+        """The key of this id, valid or not."""
+        fields: Any = self.client.hgetall(self._key("key", key_id))
+        if "record" not in fields:  # none, or what `verify` wrote of one that Redis lost meanwhile
+            return None
+        key = ApiKey.model_validate_json(fields["record"])
+        used = float(fields["last_used_at"]) if "last_used_at" in fields else None
+        return key.model_copy(update={"last_used_at": used})
+
+    def list(self, tenant: str | None = None) -> list[ApiKey]:
+        """The keys of ``tenant``, or of all, oldest first; revoked ones too."""
+        owners: Any = [tenant] if tenant else sorted(self._members("key-tenants"))
+        names: list[str] = []
+        for owner in owners:
+            found: Any = self.client.zrange(self._key("keys", owner), 0, -1)
+            names += found
+        return [key for name in names if (key := self.get(name)) is not None]
+
+    def _members(self, name: str) -> set[str]:
+        found: Any = self.client.smembers(self._key(name))
+        return set(found)
+
+    def revoke(self, key_id: str) -> ApiKey | None:
+        """Ends a key at once. None: there is none. Again, it changes nothing.
+
+        Raises:
+            StorageError: it is ended, but the journal does not say so: call again.
+        """
+        key = self.get(key_id)
+        if key is None:
+            return None
+        if key.revoked_at is None:
+            key = key.model_copy(update={"revoked_at": time.time()})
+            self.client.hset(self._key("key", key_id), "record", key.model_dump_json())
+        if self._journal is not None:
+            self._journal.api_key(key)
+        return key
+
+    def verify(self, text: str) -> ApiKey | None:
+        """The valid key whose text this is; None for anything else."""
+        found = _TEXT.fullmatch(text)
+        if found is None:
+            return None
+        key = self.get(f"key_{found[1]}")
+        digest = hashlib.sha256(found[2].encode()).hexdigest()
+        if not hmac.compare_digest(digest, key.hash if key else "0" * 64) or key is None:
+            return None
+        now = time.time()
+        if not key.valid(now):
+            return None
+        if key.last_used_at is None or now - key.last_used_at >= _USED_EVERY_S:
+            self.client.hset(self._key("key", key.id), "last_used_at", f"{now:.3f}")
+        return key

@@ -1,0 +1,154 @@
+"""Images and concepts of tenants: their records. The files are in the bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from customedit.jobs.codec import concept_of
+from customedit.jobs.pages import Item, Page
+from customedit.jobs.records import ConceptRecord, ImageRecord
+from customedit.jobs.redis import Scripts
+from customedit.storage import object_keys
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from customedit.config.settings import Settings
+
+
+class InUse(RuntimeError):
+    """``id`` is needed by unfinished ``jobs``: it can go once they are finished or cancelled."""
+
+    def __init__(self, id: str, jobs: list[str]) -> None:
+        super().__init__(f"{id} is needed by {', '.join(sorted(jobs)[:3])}, not finished yet")
+        self.id, self.jobs = id, sorted(jobs)
+
+
+class _Shelf:
+    """What the two have in common. Calls raise ``redis.exceptions.RedisError``."""
+
+    def __init__(self, client: Redis, settings: Settings) -> None:
+        self.client, self._namespace = client, settings.namespace
+        self._run = Scripts(client, settings)
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._namespace, *parts))
+
+    def _page(
+        self, index: str, cursor: str | None, limit: int, read: Callable[[str], Item | None]
+    ) -> Page[Item]:
+        """A page of ``index``, whose members sort by age; ``read`` gives what a member names."""
+        start = f"({cursor}" if cursor else "+"
+        found: Any = self.client.zrange(
+            index, start, "-", desc=True, bylex=True, offset=0, num=limit + 1
+        )
+        items = [item for name in found[:limit] if (item := read(name)) is not None]
+        return Page(items, found[limit - 1] if len(found) > limit else None)
+
+
+class Images(_Shelf):
+    """Records of uploaded pictures."""
+
+    def put(self, record: ImageRecord) -> ImageRecord | None:
+        """Keeps the record, unless the tenant has the image already; gives the one kept.
+
+        None: this upload was kept before and is deleted by now.
+        """
+        kept = self._run(
+            "put_image",
+            id=record.id,
+            tenant=record.tenant,
+            record=record.model_dump_json(),
+            prefix=record.folder,
+            place=f"{int(record.created_at * 1000):013d}:{record.id}",
+        )
+        return ImageRecord.model_validate_json(kept) if kept else None
+
+    def get(self, tenant: str, image_id: str) -> ImageRecord | None:
+        """The tenant's image; None: there is none."""
+        kept: Any = self.client.hget(self._key("image", tenant, image_id), "record")
+        return ImageRecord.model_validate_json(kept) if kept else None
+
+    def list(self, tenant: str, *, cursor: str | None = None, limit: int = 50) -> Page[ImageRecord]:
+        """The tenant's images, newest first, at most ``limit``."""
+
+        def read(place: str) -> ImageRecord | None:
+            return self.get(tenant, place.partition(":")[2])
+
+        return self._page(self._key("images", tenant), cursor, limit, read)
+
+    def delete(self, tenant: str, image_id: str) -> Sequence[str]:
+        """Removes the record; gives its folders in the bucket, which are marked for the sweeper.
+
+        None of them: the tenant has no such image.
+
+        Raises:
+            InUse: unfinished jobs need it.
+        """
+        inversions = object_keys.inversion(tenant, image_id)
+        answer = self._run("delete_image", tenant=tenant, id=image_id, inversions=inversions)
+        if answer[0] == "in-use":
+            raise InUse(image_id, answer[1])
+        return tuple(answer[1:])
+
+
+class Concepts(_Shelf):
+    """Records of concepts. ``Jobs.submit`` makes them, ``Jobs.commit`` makes them ready."""
+
+    def put(self, record: ConceptRecord) -> bool:
+        """Keeps a record that has no job to keep it: from the journal. False: there is one."""
+        return bool(
+            self._run(
+                "put_concept",
+                id=record.id,
+                tenant=record.tenant,
+                state=record.state,
+                record=record.model_dump_json(),
+                prefix=object_keys.concept(record.tenant, record.id),
+            )
+        )
+
+    def get(self, tenant: str, concept_id: str) -> ConceptRecord | None:
+        """The tenant's concept; None: there is none, or it is another's."""
+        fields: Any = self.client.hgetall(self._key("concept", concept_id))
+        return concept_of(fields) if fields and fields["tenant"] == tenant else None
+
+    def list(
+        self, tenant: str, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[ConceptRecord]:
+        """The tenant's concepts, newest first, at most ``limit``."""
+
+        def read(name: str) -> ConceptRecord | None:
+            return self.get(tenant, name)
+
+        return self._page(self._key("concepts", tenant), cursor, limit, read)
+
+    def delete(self, tenant: str, concept_id: str) -> bool:
+        """Removes the record; its folder in the bucket is marked for the sweeper.
+
+        False: the tenant has no such concept.
+
+        Raises:
+            InUse: unfinished jobs make it or use it.
+        """
+        folder = object_keys.concept(tenant, concept_id)
+        answer = self._run("delete_concept", tenant=tenant, id=concept_id, prefix=folder)
+        if isinstance(answer, list):
+            raise InUse(concept_id, answer)
+        return bool(answer)
+
+
+class Catalogue:
+    """Both, and the two calls that workers and their tests make."""
+
+    def __init__(self, client: Redis, settings: Settings) -> None:
+        self.images, self.concepts = Images(client, settings), Concepts(client, settings)
+
+    def concept(self, tenant: str, concept_id: str) -> ConceptRecord | None:
+        """``Concepts.get``."""
+        return self.concepts.get(tenant, concept_id)
+
+    def put_image(self, record: ImageRecord) -> ImageRecord | None:
+        """``Images.put``."""
+        return self.images.put(record)

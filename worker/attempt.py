@@ -1,0 +1,248 @@
+"""One attempt at one job: what it was asked, where its files go, how it is stopped, what it says.
+
+Two threads look at it: the job's own, which fetches, waits for the engine and uploads; and the
+pulse (``desk.py``), which tells Redis of progress and hears what Redis answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from customedit.diffusion.engine import Method, Progress, Ticket
+from customedit.errors import Cancelled, DeadlineExceeded
+from customedit.jobs.records import JobProgress, JobRecord
+from customedit.jobs.store import Claim
+from customedit.storage.store import StorageError
+from worker.problems import TransientError
+from worker.runtime import Runtime
+
+T = TypeVar("T")
+Reason = Literal["cancel", "lost", "drain"]
+
+PATIENCE: Final = 300.0
+"""Seconds that an attempt waits for S3 or Redis to come back before it is given up."""
+
+_log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The attempt must end: its owner cancelled it, its lease is lost, or the worker goes."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Work:
+    """An attempt. folder: an empty folder of its own, gone at the end."""
+
+    def __init__(self, claim: Claim, runtime: Runtime, folder: Path) -> None:
+        self.claim, self.runtime, self.folder = claim, runtime, folder
+        self.record: JobRecord = claim.record
+        self.tenant, self.id, self.kind = self.record.tenant, self.record.id, self.record.kind
+        self.attempt: int = claim.attempt
+        self.storage, self.metrics = runtime.storage, runtime.metrics
+        self.deadline = time.monotonic() + runtime.settings.job_timeout_seconds
+        self._stopped = threading.Event()
+        self._reason: Reason | None = None
+        self._lock = threading.Lock()
+        self._tickets: list[Ticket[Any]] = []
+        self._news: JobProgress | None = None
+        self._preview: str | None = None
+        self._phase, self._phase_began = "", time.monotonic()
+
+    # being stopped
+
+    def stop(self, reason: Reason) -> None:
+        """Ask it to end, from any thread; methods stop at their next yield.
+
+        The first reason counts, but that a lost lease overrides the rest: there is nothing to hand
+        back any more.
+        """
+        with self._lock:
+            if self._reason is None or reason == "lost":
+                self._reason = reason
+            self._stopped.set()
+            for ticket in self._tickets:
+                ticket.cancel()
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it must end, if it must."""
+        return self._reason
+
+    def check(self) -> None:
+        """Raises Stopped or DeadlineExceeded if it must not go on."""
+        if self._reason is not None:
+            raise Stopped(self._reason)
+        if time.monotonic() > self.deadline:
+            raise DeadlineExceeded("its time was over")
+
+    # the engine
+
+    def submit(self, method: Method[T], priority: int, *, heard: bool = True) -> Ticket[T]:
+        """Hand ``method`` to the engine. heard: whether its progress is the job's."""
+        ticket = self.runtime.engine.submit(
+            method,
+            priority=priority,
+            timeout=max(0.0, self.deadline - time.monotonic()),
+            on_progress=self.hear if heard else None,
+        )
+        with self._lock:
+            self._tickets.append(ticket)
+            if self._reason is not None:  # stopped a moment ago
+                ticket.cancel()
+        return ticket
+
+    def wait(
+        self, tickets: Sequence[Ticket[T]], meanwhile: Callable[[], None] | None = None
+    ) -> list[T]:
+        """The results, in order. meanwhile: called about ten times a second while it waits.
+
+        If one fails, the others are stopped, and its error raised.
+        """
+        pending = list(tickets)
+        try:
+            while pending:
+                pending[0].wait(0.1)
+                for ticket in pending:
+                    if ticket.done:
+                        ticket.result()  # raises what went wrong
+                pending = [t for t in pending if not t.done]
+                if meanwhile is not None:
+                    meanwhile()
+            return [ticket.result() for ticket in tickets]
+        except Cancelled:
+            self.check()
+            raise
+        finally:
+            for ticket in tickets:
+                ticket.cancel()
+            for ticket in tickets:  # what they still write at their end is wanted, or in the way
+                ticket.wait(self.runtime.settings.watchdog_seconds)
+
+    # what it tells
+
+    def hear(self, progress: Progress) -> None:
+        """Take note of a method's progress; called by the engine, so it only remembers."""
+        self.say(progress.phase, progress.step, progress.steps, progress.facts)
+
+    def say(
+        self, phase: str, step: int = 0, steps: int = 0, facts: dict[str, float] | None = None
+    ) -> None:
+        """Say how far it is; the pulse passes the latest on."""
+        now = time.monotonic()
+        with self._lock:
+            if phase != self._phase:
+                self._phase, self._phase_began = phase, now
+            left = None
+            if 0 < step <= steps:
+                left = round((now - self._phase_began) / step * (steps - step), 2)
+            self._news = JobProgress(
+                phase=phase, step=step, steps=steps, facts=facts or {}, eta_s=left
+            )
+
+    def show(self, key: str) -> None:
+        """Say that there is a preview at ``key``; it stands in the news until the next one."""
+        with self._lock:
+            self._preview = key
+            if self._news is None:
+                self._news = JobProgress(phase=self._phase)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything was said since ``news`` was last called."""
+        return self._news is not None
+
+    def news(self) -> JobProgress | None:
+        """What was said since the last call."""
+        with self._lock:
+            found, self._news = self._news, None
+            if found is None:
+                return None
+            shown, self._preview = self._preview, None
+            return found.model_copy(update={"preview_key": shown}) if shown else found
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """A phase of the job, said and timed."""
+        self.check()
+        self.say(name)
+        with self.metrics.phase(self.kind, name):
+            yield
+
+    # its files
+
+    def key(self, name: str) -> str:
+        """Where the output ``name`` of this attempt lies."""
+        return self.claim.key(name)
+
+    @property
+    def stamp(self) -> str:
+        """What the names of this attempt's files begin with: no other attempt has it."""
+        return self.claim.key().rstrip("/").rpartition("/")[2]
+
+    def keep(self, name: str, body: bytes | Path, media_type: str) -> str:
+        """Upload an output of this attempt; gives its key."""
+        return self.put(self.key(name), body, media_type)
+
+    def put(self, key: str, body: bytes | Path, media_type: str) -> str:
+        """Upload ``body`` to ``key``, which it gives back; waits for an S3 that is away."""
+        self.check()
+        self.patiently(lambda: self.storage.put(key, body, media_type))
+        return key
+
+    def get(self, key: str) -> bytes:
+        """The bytes at ``key``; waits for an S3 that is away. Raises MissingObject."""
+        self.check()
+        return self.patiently(lambda: self.storage.get(key))
+
+    def try_put(self, key: str, body: bytes | Path, media_type: str) -> bool:
+        """Upload what can wait or be left out; False if S3 is away."""
+        try:
+            self.storage.put(key, body, media_type)
+        except StorageError as error:
+            if not error.transient:
+                raise
+            _log.warning("left for later: %s", error)
+            return False
+        return True
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """What ``call`` gives, tried again while S3 or Redis is away.
+
+        Raises TransientError after PATIENCE, Stopped and DeadlineExceeded as ``check`` does.
+        """
+        over, wait = time.monotonic() + PATIENCE, 0.1
+        while True:
+            try:
+                return call()
+            except (StorageError, RedisError, OSError) as error:
+                if not transient(error):
+                    raise
+                if time.monotonic() > over:
+                    raise TransientError(str(error)) from error
+                _log.warning("tried again in %.1f s: %s", wait, error)
+            if not self._stopped.wait(wait):
+                self.check()
+            elif self._reason == "lost":
+                raise Stopped("lost")
+            else:  # what is left to do is little and must be done
+                time.sleep(wait)
+            wait = min(wait * 2, 2.0)
+
+
+def transient(error: Exception) -> bool:
+    """Whether the same call may work later."""
+    if isinstance(error, StorageError):
+        return error.transient
+    return isinstance(error, RedisConnectionError | RedisError | ConnectionError | TimeoutError)

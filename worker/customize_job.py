@@ -1,0 +1,223 @@
+"""A customization: fetch the references, train with checkpoints in S3, upload the concept."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from customedit.concepts.concept import Concept
+from customedit.concepts.files import formats
+from customedit.concepts.prior import kept_as
+from customedit.concepts.prompts import ConceptPrompts
+from customedit.concepts.settings import TrainingSettings
+from customedit.concepts.training import customize
+from customedit.diffusion.base import Base
+from customedit.editing.text_to_image import STEPS, portrait
+from customedit.jobs.records import ConceptOutcome
+from customedit.schemas.requests import CustomizeRequest
+from customedit.storage import object_keys
+from customedit.storage.store import MissingObject
+from worker import inputs, outputs
+from worker.attempt import Stopped, Work
+from worker.previews import Previewer
+from worker.runtime import TRAININGS
+
+BINARY = "application/octet-stream"
+CHECKPOINT = "training.safetensors"
+AGAIN_S = 5.0
+"""Until S3 is tried again that was away."""
+
+FEW = 3
+"""References below which a concept may learn what they show by chance."""
+
+
+def settings_of(base: Base, request: CustomizeRequest) -> TrainingSettings:
+    """The request's training as the library's settings; None takes the default for the base."""
+    return TrainingSettings.of(base, **request.training.model_dump())
+
+
+def perform(work: Work) -> ConceptOutcome:
+    """Run a customization and upload the concept.
+
+    Raises InputError for what cannot be used, TrainingError for a loss that is no number, and what
+    ``Work`` raises.
+    """
+    request = CustomizeRequest.model_validate(work.record.request)
+    base = work.runtime.base
+    prompts = ConceptPrompts(request.token, request.noun, request.attribute)
+    settings = settings_of(base, request)
+    keeper = Keeper(work, prompts, settings)
+    with work.phase("fetch"):
+        references = inputs.pictures(work, request.references, "references")
+        keeper.fetch()
+    previewer, steps = Previewer(work), min(STEPS, settings.class_steps)
+    shown = previewer.training(base, prompts.instance(), steps)
+    method = customize(
+        base,
+        references,
+        prompts,
+        settings,
+        resume=keeper.checkpoint,
+        class_cache=keeper.folder,
+        preview=shown,
+    )
+
+    def meanwhile() -> None:
+        keeper.upload()
+        previewer.upload()
+
+    with work.phase("train"):
+        try:
+            (concept,) = work.wait([work.submit(method, TRAININGS)], meanwhile)
+        except Stopped as stopped:
+            if stopped.reason == "drain":
+                keeper.upload()  # what a stopped training wrote last
+            raise
+    with work.phase("preview"):
+        drawing = portrait(base, concept, prompts.instance(), steps, settings.seed)
+        (picture,) = work.wait([work.submit(drawing, TRAININGS)])
+    warnings = []
+    if len(references) < FEW:
+        warnings.append(
+            f"fewer than {FEW} references: the concept may hold what they show by chance"
+        )
+    with work.phase("upload"):
+        preview = put_beside(work, "preview.jpg", outputs.jpeg(picture), "image/jpeg")
+        return uploaded(work, concept, preview, warnings)
+
+
+@dataclass
+class Keeper:
+    """Carries a training's checkpoint and class images between its folder and S3.
+
+    The class images go with the checkpoint: drawn again beside other jobs they would differ in
+    their last bits, and so would the training.
+    """
+
+    work: Work
+    prompts: ConceptPrompts
+    settings: TrainingSettings
+    _sent: int = 0
+    _sent_classes: bool = False
+    _not_before: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        """Where the training keeps its class images."""
+        return self.work.folder / "classes"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that the training resumes from."""
+        return self.work.folder / CHECKPOINT
+
+    @property
+    def _classes(self) -> str:
+        s = self.settings
+        base = self.work.runtime.base
+        words = base.profile.class_prompt(self.prompts.noun)
+        return kept_as(base, words, s.class_images, s.class_steps)
+
+    def _shared(self) -> Path:
+        """Where this worker keeps class images for the tenant's next training."""
+        return self.work.runtime.scratch / "classes" / self.work.tenant / self._classes
+
+    def fetch(self) -> None:
+        """Get what an earlier attempt left, and class images of earlier trainings."""
+        self.folder.mkdir()
+        drawn = self.folder / self._classes
+        if self._download(self._classes, drawn):
+            self._sent_classes = True
+        elif self._shared().exists():
+            shutil.copyfile(self._shared(), drawn)
+        if self._download(CHECKPOINT, self.checkpoint):
+            self._sent = self.checkpoint.stat().st_mtime_ns
+
+    def _download(self, name: str, path: Path) -> bool:
+        key = object_keys.checkpoint(self.work.tenant, self.work.id, name)
+        with contextlib.suppress(MissingObject):
+            self.work.patiently(lambda: self.work.storage.download(key, path))
+            return True
+        return False
+
+    def upload(self) -> None:
+        """Send what is new; if S3 is away, later: a training need not wait for that.
+
+        The class images first: a checkpoint is of no use without them.
+        """
+        if time.monotonic() < self._not_before:
+            return
+        drawn = self.folder / self._classes
+        if not self._sent_classes and drawn.exists():
+            if not self._send(self._classes, drawn):
+                return
+            self._sent_classes = True
+            self._share(drawn)
+        if self.checkpoint.exists():
+            when = self.checkpoint.stat().st_mtime_ns
+            if when != self._sent and self._send(CHECKPOINT, self.checkpoint):
+                self._sent = when
+
+    def _share(self, drawn: Path) -> None:
+        shared = self._shared()
+        shared.parent.mkdir(parents=True, exist_ok=True)
+        part = shared.with_suffix(f".{self.work.id}")
+        shutil.copyfile(drawn, part)
+        part.replace(shared)
+
+    def _send(self, name: str, path: Path) -> bool:
+        key = object_keys.checkpoint(self.work.tenant, self.work.id, name)
+        sent = self.work.try_put(key, path, BINARY)
+        if not sent:
+            self._not_before = time.monotonic() + AGAIN_S
+        return sent
+
+
+def put_beside(work: Work, name: str, body: bytes | Path, media_type: str) -> str:
+    """Upload a file of the concept that this job makes; the key carries the attempt's stamp.
+
+    A concept outlives the job that made it, so its files do not lie in the job's folder.
+    """
+    assert work.record.concept is not None
+    name = f"{work.stamp}-{name}"
+    return work.put(object_keys.concept(work.tenant, work.record.concept, name), body, media_type)
+
+
+def uploaded(
+    work: Work, concept: Concept, preview: str | None, warnings: list[str]
+) -> ConceptOutcome:
+    """Upload a concept in our format and in diffusers'."""
+    assert work.record.concept is not None
+    base = work.runtime.base
+    path = work.folder / "weights.safetensors"
+    concept.save(path)
+    return ConceptOutcome(
+        concept=work.record.concept,
+        weights_key=put_beside(work, "weights.safetensors", path, BINARY),
+        diffusers_key=put_beside(
+            work, "diffusers.zip", zipped(concept, base, work.folder), "application/zip"
+        ),
+        preview_key=preview,
+        bytes=path.stat().st_size,
+        token=next(iter(concept.tokens)),
+        noun=concept.noun,
+        attribute=concept.attribute,
+        base=concept.base,
+        recipe=concept.recipe,
+        warnings=warnings,
+    )
+
+
+def zipped(concept: Concept, base: Base, folder: Path) -> bytes:
+    """The files that stock diffusers loads, as a zip; stored, since weights do not shrink."""
+    written = formats.save_diffusers(concept, folder / "diffusers", layers=base.layers)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for path in written:
+            archive.write(path, path.name)
+    return stream.getvalue()
