@@ -88,8 +88,8 @@ class Base:
         damaged, a model that is not Stable Diffusion 1.x or 2.x, and a device that is not available
         or has too little memory.
         """
-        folder, known_as = locate(name, local=local)
         device_of(device)
+        folder, known_as = locate(name, local=local)
         profile = Profile.read(folder)
         pipeline = loading.load_pipeline(folder, known_as)
         base = cls.wrap(pipeline, known_as, device=device, dtype=dtype, profile=profile)
@@ -333,7 +333,7 @@ class Base:
         context: Sequence[TextContext],
         control: AttentionControl | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """The UNet's own output (noise or v), float32, and the recorded maps."""
+        """The UNet's own output (noise, v or picture), float32, and the recorded maps."""
         rows, _, height, width = latents.shape
         if len(context) != rows:
             raise ValueError(f"{rows} rows of latents, {len(context)} of text")

@@ -161,17 +161,20 @@ class Sizes(_Data):
             if isinstance(cells, list | tuple) and len(set(cells)) == 1:
                 cells = cells[0]
             side = profile.side or int(cells) * factor  # type: ignore[arg-type]  # a TypeError is caught
-            return cls(
-                side=side,
-                multiple=factor * 2 ** (len(unet["block_out_channels"]) - 1),
-                factor=factor,
-            )
+            multiple = factor * 2 ** (len(unet["block_out_channels"]) - 1)
         except (KeyError, TypeError, ValueError):
             raise InputError(
                 "base",
                 "its configurations do not say which sizes it was made for",
                 f'write {{"side": 512}} into {FILE} in its folder, in pixels',
             ) from None
+        if side < multiple or side % multiple:
+            raise InputError(
+                "base",
+                f"the side of its pictures, {side}, is not a multiple of {multiple} pixels",
+                f"correct side in {FILE}, or sample_size in unet/config.json",
+            )
+        return cls(side=side, multiple=multiple, factor=factor)
 
 
 _TABLE: Final[Mapping[int, Profile]] = {

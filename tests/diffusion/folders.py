@@ -55,11 +55,8 @@ def reweigh(path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 def shard(path: Path, count: int = 2, variant: str = "") -> None:
     """Split a safetensors file into shards with an index, as diffusers and transformers do."""
     tensors = load_file(path)
-    stem, places, middle = (
-        path.name.removesuffix(".safetensors"),
-        {},
-        f".{variant}" if variant else "",
-    )
+    stem, middle = path.name.removesuffix(".safetensors"), f".{variant}" if variant else ""
+    places: dict[str, str] = {}
     names = sorted(tensors)
     for k in range(count):
         own = names[k::count]

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from typer.testing import CliRunner
 
 from customedit.cli import app
 from customedit.diffusion.base import Base
 from customedit.diffusion.compatibility import check_channels, check_folder, check_unet
+from customedit.diffusion.engine import run
+from customedit.editing.edit import EditSettings, edit
 from customedit.errors import InputError
 
 from . import folders
@@ -223,19 +226,34 @@ def test_weights_beyond_a_dtype_are_told_from_damaged_ones(tmp_path: Path) -> No
     Base.load(folder)
 
 
-def test_schedulers_of_other_samplers_and_zero_terminal_snr_load(tmp_path: Path) -> None:
+def test_a_base_with_zero_terminal_snr_draws_as_diffusers_and_edits(
+    base: Base, tmp_path: Path
+) -> None:
     folder = folders.copied(tmp_path)
-    folders.configure(
-        folder / SCHEDULER,
-        {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing",
-         "rescale_betas_zero_snr": True},
-    )  # fmt: skip
-    base = Base.load(folder)
-    assert base.schedule.spacing == "trailing" and base.schedule.times(10)[0] == 999
-    x = torch.randn(1, base.channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    changes = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+    sampler = {"_class_name": "EulerDiscreteScheduler", **changes}  # settings of another sampler
+    folders.configure(folder / SCHEDULER, sampler)
+    other = Base.load(folder)
+    assert other.fingerprint == base.fingerprint and other.schedule.key != base.schedule.key
+    config = {**base.pipeline.scheduler.config, **changes}
+    theirs = DDIMScheduler.from_config(config, set_alpha_to_one=other.schedule.final == 1)
+    theirs.set_timesteps(5)
+    start = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    texts = [other.text(""), other.text("a photo of a cup")]
+    ours = stock = start
     with torch.no_grad():
-        noise = base.predict(x, 999, [base.text("a cup")]).noise
-    assert base.schedule.step(x, noise, 999, 899).isfinite().all()
+        for (time, to), t in zip(other.schedule.downwards(5), theirs.timesteps, strict=True):
+            empty, worded = other.predict(ours.expand(2, -1, -1, -1), time, texts).noise.chunk(2)
+            ours = other.schedule.step(ours, empty + 4 * (worded - empty), time, to)
+            empty, worded = other.output(stock.expand(2, -1, -1, -1), int(t), texts)[0].chunk(2)
+            stock = theirs.step(empty + 4 * (worded - empty), t, stock).prev_sample
+    assert torch.allclose(ours, stock, atol=2e-3), float((ours - stock).abs().max())
+    picture = other.decode(ours)[0]
+    for changed in (
+        {"inversion": "direct"}, {"inversion": "null-text"}, {"method": "sdedit", "strength": 1.0}
+    ):  # fmt: skip
+        settings = EditSettings("a photo of a cup", "a photo of a red cup", steps=2, **changed)
+        assert run(other, edit(other, picture, settings)).latents.isfinite().all()
 
 
 def test_the_bundled_base_passes_the_command() -> None:

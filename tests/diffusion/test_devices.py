@@ -157,7 +157,7 @@ def test_dreambooth_and_many_jobs_at_once(
     few = TrainingSettings.of(base, steps=2, class_images=0, crops=2)
     engine = Engine(base)
     tickets: list[Any] = [
-        engine.submit(edit(base, picture, EditSettings(SOURCE, SOURCE, steps=2, method=m)))  # type: ignore[arg-type]  # of the Literal
+        engine.submit(edit(base, picture, EditSettings(SOURCE, SOURCE, steps=2, method=m)))
         for m in ("p2p", "sdedit")
     ]
     tickets.append(engine.submit(customize(base, references, PROMPTS, few), priority=10))

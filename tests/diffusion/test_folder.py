@@ -98,7 +98,7 @@ class Hub:
     """A hub of one repository: a folder, listed and copied as ``snapshot_download`` does."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root, self.copied, self.error = root, set[str](), None
+        self.root, self.copied = root, set[str]()
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda: self)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot)
         self.error: Exception | None = None
@@ -152,10 +152,6 @@ def test_a_model_of_another_family_is_refused_before_its_weights_are_fetched(
     with pytest.raises(InputError, match="someone/base is a Stable Diffusion XL model"):
         fetch("someone/base", to=tmp_path / "here")
     assert not {f for f in hub.copied if f.endswith(".safetensors")}
-
-
-class _Answer:
-    status_code, headers, request = 404, {}, None
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,9 @@ def test_sizes_that_nothing_says_are_asked_for() -> None:
     for unet in ({**SD1, "sample_size": None}, {**SD1, "sample_size": [64, 32]}, {}):
         with pytest.raises(InputError, match="which sizes it was made for"):
             Sizes.of(unet, VAE, profile=Profile())
+    for profile in (Profile(side=500), Profile(side=32)):
+        with pytest.raises(InputError, match=r"side of its pictures, .* not a multiple of 64"):
+            Sizes.of(SD1, VAE, profile=profile)
     square = {**SD1, "sample_size": [64, 64]}
     assert Sizes.of(square, VAE, profile=Profile()).side == 512
 
