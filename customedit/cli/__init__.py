@@ -1,8 +1,8 @@
-"""The command line: ``customedit customize | edit | sweep | study | concept | models | doctor``.
+"""The command line: ``customedit customize | edit | sweep | concept | models | doctor``.
 
-The service has ``serve``, ``demo``, ``keys`` and ``recover``. Whatever takes seconds to import is
-imported by the command that needs it. Errors that the user can mend are one line on stderr and exit
-status 2.
+``study`` and ``lookbench`` measure the method. The service has ``serve``, ``demo``, ``keys`` and
+``recover``. Whatever takes seconds to import is imported by the command that needs it. Errors that
+the user can mend are one line on stderr and exit status 2.
 """
 
 from __future__ import annotations
@@ -11,7 +11,18 @@ import os
 
 import typer
 
-from customedit.cli import concept, customize, demo, doctor, edit, models, serve, service, study
+from customedit.cli import (
+    concept,
+    customize,
+    demo,
+    doctor,
+    edit,
+    lookbench,
+    models,
+    serve,
+    service,
+    study,
+)
 
 app = typer.Typer(
     name="customedit",
@@ -24,6 +35,7 @@ app.command("customize")(customize.customize_command)
 app.command("edit")(edit.edit_command)
 app.command("sweep")(edit.sweep_command)
 app.command("study")(study.study_command)
+app.add_typer(lookbench.app, name="lookbench")
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(concept.app, name="concept")
 app.add_typer(models.app, name="models")
