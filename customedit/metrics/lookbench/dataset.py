@@ -197,12 +197,12 @@ def bundled(size: Size = "public", looks: Sequence[PaintedLook] | None = None) -
     if size not in SIZES:
         raise InputError("size", f"{size!r} is unknown", f"take one of {', '.join(SIZES)}")
     all_looks, all_sources = look_list.bundled(), source_list.bundled()
+    own: tuple[PaintedLook, ...] = all_looks
+    taken: tuple[PaintedSource, ...] = all_sources
     if size == "small":
         own, taken = (all_looks[0], all_looks[7]), all_sources[:24:6]
     elif size == "public":
         own, taken = all_looks[:8], all_sources[:24]
-    else:
-        own, taken = all_looks, all_sources
     if looks is not None:
         return RenderedBench(looks, taken, source_list.tuning())
     return BundledBench(own, taken, source_list.tuning())

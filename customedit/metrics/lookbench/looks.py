@@ -161,8 +161,8 @@ def read(path: Path) -> tuple[PaintedLook, ...]:
     names = [entry.name for entry in file.looks]
     if len(set(names)) < len(names):
         raise InputError("bench", f"{path} names a look twice", "give each its own name")
-    first = len(bundled())
-    return tuple(_of(entry, path.parent, first + k) for k, entry in enumerate(file.looks))
+    taken = len(bundled())  # numbers of the bundled looks
+    return tuple(_of(entry, path.parent, taken + k) for k, entry in enumerate(file.looks))
 
 
 def _of(entry: LookEntry, folder: Path, number: int) -> PaintedLook:

@@ -51,10 +51,8 @@ def halved(values: Array, mask: Mask, times: int) -> tuple[Array, Mask]:
     """
     h, w = (n // times for n in mask.shape)
     values, mask = values[: h * times, : w * times], mask[: h * times, : w * times]
-    return (
-        values.reshape(h, times, w, times, 3).mean(axis=(1, 3)),
-        mask.reshape(h, times, w, times).all(axis=(1, 3)),
-    )
+    whole: Mask = mask.reshape(h, times, w, times).all(axis=(1, 3)).reshape(h, w)
+    return values.reshape(h, times, w, times, 3).mean(axis=(1, 3)), whole
 
 
 @lru_cache(maxsize=8)
