@@ -14,6 +14,8 @@ from customedit.cli.options import taking
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
+    from customedit.diffusion.engine import Progress
+    from customedit.experiments.lookbench.editor import LibraryEditor
     from customedit.metrics.lookbench.dataset import Bench
     from customedit.metrics.lookbench.scores import Scores
 
@@ -112,15 +114,17 @@ def score_command(
     1 is the autoencoder's copy of the right answer, 0 is doing nothing. Prints a table; scores.json
     has every picture's measures, and worst.png shows the worst edits.
     """
+    report = out or folder / "report"
     with console.mendable():
         from customedit.metrics.lookbench import results
+        from customedit.metrics.lookbench.report import score
 
         bench = selection.open()
         results.read(folder, bench)  # what is missing is told before a base is loaded
         editor = _editor(base, "cpu", "float32", {}, folder)
-        with _counter("measured", as_json) as told:
-            scores = _report(bench, folder, editor.copy, out or folder / "report", None, told)
-    _say(scores, out or folder / "report", as_json)
+        with console.bars(as_json) as heard:
+            scores = score(bench, folder, editor.copy, report, on_pair=_told(heard, "measuring"))
+    _say(scores, report, as_json)
 
 
 @app.command("run")
@@ -149,6 +153,10 @@ def run_command(
     preserve: Annotated[
         bool, typer.Option("--preserve", help="Keep the source's own pixels outside the edit.")
     ] = False,
+    true_mask: Annotated[
+        bool,
+        typer.Option("--true-mask", help="Give the edits the true mask, as a user would draw it."),
+    ] = False,
     training_steps: Annotated[
         int | None, typer.Option(help="Of each look; the base's default if left out.")
     ] = None,
@@ -172,6 +180,7 @@ def run_command(
     """
     with console.mendable():
         from customedit.experiments.lookbench.run import run
+        from customedit.metrics.lookbench.report import score
 
         bench = selection.open()
         training = {
@@ -179,48 +188,46 @@ def run_command(
         }  # fmt: skip
         settings: dict[str, Any] = {
             "method": method, "inversion": inversion, "strength": strength, "steps": steps,
-            "guidance": guidance, "preserve": preserve, "training": training,
+            "guidance": guidance, "preserve": preserve, "true_mask": true_mask,
+            "training": training,
         }  # fmt: skip
         editor = _editor(base, device, dtype, settings, out)
-        with _counter("pictures", as_json) as told:
-            done = run(bench, editor, out, seeds=range(seeds), words=not no_words, told=told)
-        with _counter("measured", as_json) as told:
+        with console.bars(as_json) as heard:
+            editor.heard = heard
+            done = run(
+                bench,
+                editor,
+                out,
+                seeds=range(seeds),
+                words=not no_words,
+                told=_told(heard, "pictures"),
+            )
             report = done.folder / "report"
-            scores = _report(bench, done.folder, editor.copy, report, done.about, told)
+            scores = score(
+                bench,
+                done.folder,
+                editor.copy,
+                report,
+                about={**done.about, "words": done.words},
+                on_pair=_told(heard, "measuring"),
+            )
     _say(scores, report, as_json)
 
 
-def _editor(base: str, device: str, dtype: str, settings: dict[str, Any], folder: Path) -> Any:
+def _editor(
+    base: str, device: str, dtype: str, settings: dict[str, Any], folder: Path
+) -> LibraryEditor:
     from customedit.experiments.lookbench.editor import LibraryEditor, Recipe
 
-    return LibraryEditor(console.load_base(base, device, dtype), Recipe(**settings), folder)
+    recipe = Recipe(**settings)  # refuses unusable settings before a base is loaded
+    return LibraryEditor(console.load_base(base, device, dtype), recipe, folder)
 
 
-def _report(
-    bench: Bench,
-    folder: Path,
-    copier: Callable[[Any], Any],
-    out: Path,
-    about: dict[str, Any] | None,
-    told: Callable[..., None],
-) -> Scores:
-    from customedit.metrics.lookbench.report import score
-
-    return score(bench, folder, copier, out, about=about, on_pair=told)
-
-
-def _counter(phase: str, quiet: bool) -> Any:
-    """A bar of ``phase``, told (done, of, what)."""
-    from contextlib import contextmanager
-
+def _told(heard: Callable[[Progress], None], phase: str) -> Callable[..., None]:
+    """Shows counts (done, of, what) as the progress of ``phase``."""
     from customedit.diffusion.engine import Progress
 
-    @contextmanager
-    def counting() -> Any:
-        with console.bars(quiet) as heard:
-            yield lambda done, of, what="": heard(Progress(phase, done, of))
-
-    return counting()
+    return lambda done, of, *_: heard(Progress(phase, done, of))
 
 
 def _say(scores: Scores, report: Path, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from customedit.experiments.lookbench.words import choose
 from customedit.metrics.lookbench import dataset, results
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.dataset import Bench
+from customedit.metrics.lookbench.regions import Regions
 
 QUICK = Recipe(steps=2, training={"steps": 1, "class_images": 0, "crops": 2})
 
@@ -61,6 +62,7 @@ def test_a_run_draws_all_resumes_and_draws_nothing_again(
     told: list[tuple[int, int, str]] = []
     done = run(few, editor, tmp_path, seeds=(0, 1), told=lambda *x: told.append(x))
     waves = few.looks[0]
+    assert done.words.keys() == {"waves"} and done.words["waves"] in waves.words
     assert editor.edits == 2 + len(waves.words) * len(few.tuning) + 2
     assert told[-1][:2] == (8, 8) and [x[0] for x in told] == sorted(x[0] for x in told)
     found = results.read(done.folder, few)
@@ -116,10 +118,12 @@ def test_unusable_settings_are_refused_before_any_work(base: Base, tmp_path: Pat
 
 def test_an_edit_that_keeps_the_picture_gives_back_its_size(base: Base, tmp_path: Path) -> None:
     source = dataset.bundled("small").sources[0]
-    picture = dataset.bundled("small").picture(source).image
-    task = Task(picture, source.noun, source.prompt, source.target_prompt("red dotted"))
-    editor = LibraryEditor(base, Recipe(steps=2, preserve=True), tmp_path)
+    picture, coverage = dataset.bundled("small").picture(source)
+    words = source.target_prompt("red dotted")
+    task = Task(picture, coverage, source.noun, source.prompt, words)
+    editor = LibraryEditor(base, Recipe(steps=2, preserve=True, true_mask=True), tmp_path)
     (edited,) = editor.edit([task])
     assert edited.shape == picture.shape
-    assert (edited == picture).all(axis=2).mean() > 0.1
+    far = Regions.of(coverage).beyond
+    assert (edited == picture)[far].all() and (edited != picture)[coverage == 1].mean() > 0.5
     assert np.abs(editor.copy(picture).astype(int) - picture).mean() < 20

@@ -19,7 +19,7 @@ from customedit.mini import samples
 from customedit.mini.vocabulary import LOOKS, unknown_words
 
 SMALL = "e93fbe0c1c5b3cc1bc653e1dd35c59aa9f31c5c30ee4d91e9254ce8ee7dd3b7f"
-PUBLIC = ""
+PUBLIC = "1bd801cb0aaf5b0e9e71e82062a169cc2cd91d5c16255bdcf838287c907d37e3"
 FULL = ""
 
 
@@ -145,6 +145,12 @@ def test_looks_of_another_s_making_are_painted(tmp_path: Path) -> None:
     orange = (inside[:, 0] > inside[:, 2] + 40).mean()
     assert blue > 0.1 and orange > 0.3  # a quarter and a half of the tile, the rest is black
     assert np.array_equal(answer[picture.coverage == 0], picture.image[picture.coverage == 0])
+
+
+def test_names_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    entries = [{"name": n, "pattern": "plaid", "colour": "red"} for n in ("a b", "a-b")]
+    with pytest.raises(InputError, match="names a look twice"):
+        dataset.opened("small", looks_file(tmp_path / "looks.json", *entries))
 
 
 @pytest.mark.parametrize(

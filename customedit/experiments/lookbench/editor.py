@@ -7,10 +7,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from customedit import images
 from customedit.concepts.concept import Concept
@@ -22,6 +25,7 @@ from customedit.diffusion.text import Weighted
 from customedit.editing.edit import EditSettings, MethodName, edit
 from customedit.editing.inversion import Kind
 from customedit.editing.prompt_to_prompt import STRENGTH, P2PSettings
+from customedit.errors import InputError
 from customedit.experiments.result_cache import Heard, Lesson, learned
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.looks import Look
@@ -46,12 +50,14 @@ class Taught:
 class Task:
     """One edit.
 
-    picture: uint8 [h, w, 3]; noun: what the thing in it is; source_prompt: the picture in words;
-    target_prompt: what it is to become; taught: the look that the target prompt names, None for
-    plain words.
+    picture: uint8 [h, w, 3]; coverage: how much of each pixel the thing covers, [h, w] in [0, 1],
+    for editors that are scored with the true mask; noun: what the thing is; source_prompt: the
+    picture in words; target_prompt: what it is to become; taught: the look that the target prompt
+    names, None for plain words.
     """
 
     picture: Pixels = field(compare=False, repr=False)
+    coverage: NDArray[np.floating[Any]] = field(compare=False, repr=False)
     noun: str
     source_prompt: str
     target_prompt: str
@@ -75,7 +81,8 @@ class Editor(Protocol):
 class Recipe:
     """How our editor learns and edits; None for the library's defaults.
 
-    method, inversion, strength, steps, guidance, preserve: as in ``EditSettings``; training: what
+    method, inversion, strength, steps, guidance, preserve: as in ``EditSettings``; true_mask:
+    whether edits are kept to the thing's true mask, which a user would have to draw; training: what
     differs from ``TrainingSettings.of`` the base.
     """
 
@@ -85,28 +92,58 @@ class Recipe:
     steps: int = 50
     guidance: float | None = None
     preserve: bool = False
+    true_mask: bool = False
     training: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.inversion not in get_args(Kind):
+            raise InputError(
+                "inversion",
+                f"{self.inversion!r} is unknown",
+                f"take one of {', '.join(get_args(Kind))}",
+            )
+        if self.method == "sdedit" and self.preserve != self.true_mask:
+            raise InputError(
+                "method",
+                "sdedit derives no region: it keeps the source outside the true mask or not at all",
+                "give preserve and true_mask together, or neither",
+            )
+        self._settings("a cup", "a red cup", "cup", 0)  # refuses what no edit takes
+
     def settings(self, task: Task) -> EditSettings:
-        """The edit of ``task``.
+        """The edit of ``task``; chance, if any, follows the seed of the look's training.
 
         The region is the source's noun, for plain words, too, which derive none themselves.
         """
+        seed = 0 if task.taught is None else task.taught.seed
+        return self._settings(task.source_prompt, task.target_prompt, task.noun, seed)
+
+    def _settings(self, source: str, target: str, noun: str, seed: int) -> EditSettings:
         p2p = None
         if self.method == "p2p":
             share = STRENGTH if self.strength is None else self.strength
-            p2p = P2PSettings(strength=share, blend_over="source", blend_words=(task.noun,))
+            if self.true_mask:
+                p2p = P2PSettings(strength=share, blend_over="mask")
+            else:
+                p2p = P2PSettings(strength=share, blend_over="source", blend_words=(noun,))
         return EditSettings(
-            task.source_prompt,
-            task.target_prompt,
+            source,
+            target,
             method=self.method,
             strength=self.strength,
             steps=self.steps,
             guidance=self.guidance,
+            seed=seed,
             inversion=self.inversion,
             p2p=p2p,
             preserve=self.preserve,
         )
+
+    def mask(self, task: Task) -> Tensor | None:
+        """The mask that the edit of ``task`` is given, [h, w] in [0, 1]."""
+        if not self.true_mask:
+            return None
+        return torch.from_numpy(np.asarray(task.coverage, np.float32))
 
 
 class LibraryEditor:
@@ -152,6 +189,7 @@ class LibraryEditor:
                 Image.fromarray(task.picture),
                 self.recipe.settings(task),
                 concepts,
+                mask=self.recipe.mask(task),
                 keep=self.folder / "inversions",
             )
             tickets.append(engine.submit(method))

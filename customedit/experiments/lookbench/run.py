@@ -35,10 +35,11 @@ Told = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run's pictures are, and what made them."""
+    """Where a run's pictures are, what made them, and the plain words chosen for each look."""
 
     folder: Path
     about: dict[str, Any]
+    words: dict[str, str]
 
 
 def about_run(bench: Bench, editor: Editor) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def run(
     place = folder / named("run", about)
     with replacing(place / "about.json") as draft:
         draft.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    parts = len(seeds) + 1 + words
+    parts, best = len(seeds) + 1 + words, {}
     done, of = 0, parts * len(bench)
 
     def tell(count: int, what: str) -> None:
@@ -85,9 +86,10 @@ def run(
                 tell(count, f"{look.name}: edits, training seed {seed}")
         if words:
             chosen = choose(bench, editor, look, place / "tuning" / f"{look.slug}.json")
+            best[look.name] = chosen.words
             for count in _edit(bench, editor, place / WORDS, look, chosen.words, None):
                 tell(count, f"{look.name}: edits by {chosen.words!r}")
-    return Run(place, about)
+    return Run(place, about, best)
 
 
 def _edit(
@@ -100,8 +102,7 @@ def _edit(
     for start in range(0, len(missing), TOGETHER):
         part = missing[start : start + TOGETHER]
         tasks = [
-            Task(bench.picture(s).image, s.noun, s.prompt, s.target_prompt(phrase), taught)
-            for s in part
+            Task(*bench.picture(s), s.noun, s.prompt, s.target_prompt(phrase), taught) for s in part
         ]
         for source, picture in zip(part, editor.edit(tasks), strict=True):
             _save(picture, _path(folder, look, source))

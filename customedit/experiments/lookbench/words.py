@@ -56,7 +56,7 @@ def distance(bench: Bench, editor: Editor, look: Look, words: str) -> float:
     """Mean distance to the right answers of the tuning sources that are edited by ``words``."""
     pictures = [bench.picture(source) for source in bench.tuning]
     tasks = [
-        Task(picture.image, source.noun, source.prompt, source.target_prompt(words))
+        Task(*picture, source.noun, source.prompt, source.target_prompt(words))
         for source, picture in zip(bench.tuning, pictures, strict=True)
     ]
     found = []

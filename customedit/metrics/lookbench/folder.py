@@ -25,6 +25,7 @@ from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.dataset import VERSION, Bench, SourcePicture, levels
 from customedit.metrics.lookbench.looks import Look
 from customedit.metrics.lookbench.sources import Source
+from customedit.mini.samples.recipe import slug
 
 INDEX: Final = "lookbench.json"
 
@@ -137,7 +138,7 @@ def read(folder: Path) -> FolderBench:
             "bench", f"{path} is of version {index.version}, this is {VERSION}", "export it again"
         )
     for kind, entries in (("look", index.looks), ("source", (*index.sources, *index.tuning))):
-        names = [entry.name for entry in entries]
+        names = [slug(entry.name) for entry in entries]
         if len(set(names)) < len(names):
             raise InputError("bench", f"{path} names a {kind} twice", "give each its own name")
     bench = FolderBench(

@@ -158,7 +158,7 @@ def read(path: Path) -> tuple[PaintedLook, ...]:
         raise InputError(
             "bench", f"{path} is not JSON ({error})", "see docs/lookbench.md"
         ) from error
-    names = [entry.name for entry in file.looks]
+    names = [slug(entry.name) for entry in file.looks]
     if len(set(names)) < len(names):
         raise InputError("bench", f"{path} names a look twice", "give each its own name")
     taken = len(bundled())  # numbers of the bundled looks

@@ -30,16 +30,17 @@ def write(bench: Bench, found: Results, copier: Copier, rows: Sequence[Row], fol
     by_pair: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         by_pair.setdefault((row.look, row.source), []).append(row)
-    lines: dict[tuple[str, str], list[Pixels]] = {}
+    furthest: dict[tuple[str, str], list[Pixels]] = {pair: [] for pair in worst(rows)}
     for look in bench.looks:
+        lines = []
         for source in bench.sources:
+            pair = look.name, source.name
             shown = pictures_of(bench, found, copier, look, source)
-            lines[look.name, source.name] = list(
-                _line(look, source, shown, by_pair[look.name, source.name])
-            )
-        own = [lines[look.name, source.name] for source in bench.sources]
-        _save([*_headed(bench, look, len(own[0])), *own], folder / f"{look.slug}.png")
-    _save([lines[pair] for pair in worst(rows)], folder / "worst.png")
+            lines.append(list(_line(look, source, shown, by_pair[pair])))
+            if pair in furthest:
+                furthest[pair] = lines[-1]
+        _save([*_headed(bench, look, len(lines[0])), *lines], folder / f"{look.slug}.png")
+    _save(list(furthest.values()), folder / "worst.png")
 
 
 def worst(rows: Sequence[Row], count: int = WORST) -> list[tuple[str, str]]:
