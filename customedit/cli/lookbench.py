@@ -74,13 +74,12 @@ def export_command(
     The editor learns looks/LOOK/*.png, edits sources/SOURCE.png as prompts.json says, and writes
     LOOK/SOURCE.png into a folder of its own, which ``lookbench score`` measures.
     """
-    with console.mendable():
-        from customedit.metrics.lookbench.folder import export
+    from customedit.metrics.lookbench.folder import export
 
-        bench = selection.open()
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError("folder", f"{folder} is not an empty folder", "give another")
-        files = export(bench, folder)
+    bench = selection.open()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError("folder", f"{folder} is not an empty folder", "give another")
+    files = export(bench, folder)
     console.say(
         {"folder": str(folder), "pairs": len(bench), "files": files},
         [f"{folder}: {len(bench)} pairs in {files} files"],
@@ -115,15 +114,14 @@ def score_command(
     has every picture's measures, and worst.png shows the worst edits.
     """
     report = out or folder / "report"
-    with console.mendable():
-        from customedit.metrics.lookbench import results
-        from customedit.metrics.lookbench.report import score
+    from customedit.metrics.lookbench import results
+    from customedit.metrics.lookbench.report import score
 
-        bench = selection.open()
-        results.read(folder, bench)  # what is missing is told before a base is loaded
-        editor = _editor(base, "cpu", "float32", {}, folder)
-        with console.bars(as_json) as heard:
-            scores = score(bench, folder, editor.copy, report, on_pair=_told(heard, "measuring"))
+    bench = selection.open()
+    results.read(folder, bench)  # what is missing is told before a base is loaded
+    editor = _editor(base, "cpu", "float32", {}, folder)
+    with console.bars(as_json) as heard:
+        scores = score(bench, folder, editor.copy, report, on_pair=_told(heard, "measuring"))
     _say(scores, report, as_json)
 
 
@@ -178,39 +176,38 @@ def run_command(
 
     Stops and resumes at any point. Settings have folders of their own inside OUT.
     """
-    with console.mendable():
-        from customedit.experiments.lookbench.run import run
-        from customedit.metrics.lookbench.report import score
+    from customedit.experiments.lookbench.run import run
+    from customedit.metrics.lookbench.report import score
 
-        bench = selection.open()
-        training = {
-            "way": way, "steps": training_steps, "rate": rate, "class_images": class_images,
-        }  # fmt: skip
-        settings: dict[str, Any] = {
-            "method": method, "inversion": inversion, "strength": strength, "steps": steps,
-            "guidance": guidance, "preserve": preserve, "true_mask": true_mask,
-            "training": training,
-        }  # fmt: skip
-        editor = _editor(base, device, dtype, settings, out)
-        with console.bars(as_json) as heard:
-            editor.heard = heard
-            done = run(
-                bench,
-                editor,
-                out,
-                seeds=range(seeds),
-                words=not no_words,
-                told=_told(heard, "pictures"),
-            )
-            report = done.folder / "report"
-            scores = score(
-                bench,
-                done.folder,
-                editor.copy,
-                report,
-                about={**done.about, "words": done.words},
-                on_pair=_told(heard, "measuring"),
-            )
+    bench = selection.open()
+    training = {
+        "way": way, "steps": training_steps, "rate": rate, "class_images": class_images,
+    }  # fmt: skip
+    settings: dict[str, Any] = {
+        "method": method, "inversion": inversion, "strength": strength, "steps": steps,
+        "guidance": guidance, "preserve": preserve, "true_mask": true_mask,
+        "training": training,
+    }  # fmt: skip
+    editor = _editor(base, device, dtype, settings, out)
+    with console.bars(as_json) as heard:
+        editor.heard = heard
+        done = run(
+            bench,
+            editor,
+            out,
+            seeds=range(seeds),
+            words=not no_words,
+            told=_told(heard, "pictures"),
+        )
+        report = done.folder / "report"
+        scores = score(
+            bench,
+            done.folder,
+            editor.copy,
+            report,
+            about={**done.about, "words": done.words},
+            on_pair=_told(heard, "measuring"),
+        )
     _say(scores, report, as_json)
 
 
