@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPModel
 
-from customedit.mini import clip, judge, unet, vae
+from customedit.mini import clip, judge, profile, unet, vae
 from customedit.mini.loop import save_atomically
 from customedit.mini.text import load_tokenizer
 
@@ -82,6 +82,7 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
         for k, v in eye.state_dict().items()
     }
     save_file(halves, out / "judge.safetensors")
+    profile.write(out)
     (out / "training.json").write_text(json.dumps({"steps": steps}, indent=2) + "\n")
     size = sum(p.stat().st_size for p in out.rglob("*.safetensors"))
     if size > LIMIT:
