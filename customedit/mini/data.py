@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from customedit.mini.scenes import SIZE, Scene, render, sample_scene
+from customedit.mini.scenes import SIZE, Scene, render, training_scene
 
 SHARD = 1000
 """Scenes in a shard."""
@@ -36,7 +36,7 @@ def render_shard(folder: Path, number: int) -> None:
         return
     images = np.empty((SHARD, SIZE, SIZE, 3), np.uint8)
     masks = np.empty((SHARD, CELLS, CELLS), np.float32)
-    scenes = [sample_scene(number * SHARD + k) for k in range(SHARD)]
+    scenes = [training_scene(number * SHARD + k) for k in range(SHARD)]
     for k, scene in enumerate(scenes):
         picture = render(scene)
         images[k], masks[k] = picture.image, coarse(picture.alpha)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from customedit.mini import patterns, shapes
-from customedit.mini.vocabulary import CLASSES, COLOURS, MATERIALS, PATTERNS
+from customedit.mini import patterns, random_patterns, shapes
+from customedit.mini.vocabulary import ANY_PATTERN, CLASSES, COLOURS, MATERIALS, PATTERNS
 
 Array = NDArray[np.float32]
 
@@ -28,6 +29,17 @@ SIZE = 128
 
 HELD_OUT_SHARE = 10
 """One combination of (class, colour, pattern) in this many is kept out of training."""
+
+PATTERNED_SHARE: Final = 1 / 3
+"""Share of the training scenes that wear a random pattern."""
+
+COLOUR_COUNTS: Final = (0.5, 0.33, 0.17)
+"""How many random patterns have two, three and four colours."""
+
+FRAMED_SHARE: Final = 0.08
+"""Share of the training scenes that are shown far away or close up, half and half."""
+
+FRAMINGS: Final = ("far", "close")
 
 _OVER = 2  # supersampling per axis
 _SHADOW = 72  # cells per side of the shadow map
@@ -40,7 +52,9 @@ class Scene:
     x, foot: the thing's axis and foot line in [0, 1] of the picture's width and height (from the
     left, from the top); scale: pixels per unit length as a share of the side; elevation, yaw, sun
     in radians; horizon in [0, 1] from the top, where the table ends; ``second`` is the pattern's
-    other colour, None for a plain thing; ``seed`` decides proportions, grain and jitter.
+    other colour, None for a plain thing; ``third`` and ``fourth`` are further colours of a random
+    pattern (``vocabulary.ANY_PATTERN``), the first covering most; ``framing`` is one of FRAMINGS or
+    empty (see :func:`frame`); ``seed`` decides proportions, grain, jitter and the random pattern.
     """
 
     noun: str
@@ -58,6 +72,14 @@ class Scene:
     sun: float
     horizon: float
     seed: int
+    third: str | None = None
+    fourth: str | None = None
+    framing: str = ""
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """The thing's colours, the one that covers most first."""
+        return tuple(c for c in (self.colour, self.second, self.third, self.fourth) if c)
 
     def as_dict(self) -> dict[str, Any]:
         """The scene as plain data; ``Scene(**data)`` is the scene again."""
@@ -135,6 +157,20 @@ def sample_scene(seed: int, *, held_out: bool = False, **fixed: Any) -> Scene:
         seed=int(rng.integers(2**31)),
     )
     return dataclasses.replace(scene, **fixed)
+
+
+def training_scene(seed: int) -> Scene:
+    """Draw a scene to train on: :func:`sample_scene`'s, a third of them in a random pattern."""
+    rng = np.random.default_rng([seed, 0x7EA1])
+    patterned = rng.random() < PATTERNED_SHARE
+    scene = sample_scene(seed, pattern=ANY_PATTERN) if patterned else sample_scene(seed)
+    framing = str(rng.choice(FRAMINGS)) if rng.random() < FRAMED_SHARE else ""
+    if not patterned:
+        return dataclasses.replace(scene, framing=framing)
+    count = int(rng.choice((2, 3, 4), p=COLOUR_COUNTS))
+    others = rng.permutation([c for c in COLOURS if c not in scene.colours])
+    third, fourth = (str(others[k]) if count > 2 + k else None for k in range(2))
+    return dataclasses.replace(scene, third=third, fourth=fourth, framing=framing)
 
 
 def _colour(name: str, rng: np.random.Generator, jitter: float = 0.025) -> Array:
@@ -236,6 +272,9 @@ def _paint(
     if part.kind == shapes.BODY or (part.kind == shapes.INNER and inside_too):
         s = part.angle[chosen] / np.float32(2 * np.pi)
         t = part.height[chosen] / np.float32(around)
+        if scene.pattern == ANY_PATTERN:
+            more = [_colour(name, rng) for name in scene.colours[2:]]
+            return random_patterns.paint(s, t, rng, np.stack([first, second, *more]))
         return patterns.PAINTS[scene.pattern](s, t, rng, first, second)
     return np.broadcast_to(first, (len(chosen), 3))
 
@@ -308,4 +347,32 @@ def render(scene: Scene) -> Picture:
 
     image = np.clip(_shrink(canvas) * 255 + 0.5, 0, 255).astype(np.uint8)
     alpha = _shrink((nearest >= 0).astype(np.float32))[..., 0]
-    return Picture(image, alpha >= 0.5, alpha)
+    picture = Picture(image, alpha >= 0.5, alpha)
+    return frame(picture, scene) if scene.framing else picture
+
+
+def frame(picture: Picture, scene: Scene) -> Picture:
+    """``picture`` as crop augmentation shows it (:mod:`customedit.concepts.augmentation`).
+
+    "far": made smaller by a factor of 1/3 to 0.6 and put anywhere on mid-grey; "close": a random
+    part, 1.2 to 1.4 times as large.
+    """
+    rng = np.random.default_rng([scene.seed, 3])
+    far = scene.framing == "far"
+    side = round(SIZE * float(rng.uniform(1 / 3, 0.6) if far else rng.uniform(1.2, 1.4)))
+    top, left = rng.integers(0, abs(SIZE - side) + 1, 2)
+    scaled = np.asarray(
+        Image.fromarray(picture.image).resize((side, side), Image.Resampling.LANCZOS)
+    )
+    alpha = np.asarray(
+        Image.fromarray(picture.alpha).resize((side, side), Image.Resampling.BOX), np.float32
+    )
+    if far:
+        image = np.full((SIZE, SIZE, 3), 128, np.uint8)
+        cover = np.zeros((SIZE, SIZE), np.float32)
+        image[top : top + side, left : left + side] = scaled
+        cover[top : top + side, left : left + side] = alpha
+    else:
+        image = scaled[top : top + SIZE, left : left + SIZE].copy()
+        cover = alpha[top : top + SIZE, left : left + SIZE].copy()
+    return Picture(image, cover >= 0.5, cover)
