@@ -17,24 +17,32 @@ from customedit.mini.scenes import SIZE
 CROP = 64
 """Side of a training crop in pixels: the network is convolutional, crops teach whole pictures."""
 
-CHANNELS = 8
-"""Latent channels. Eight measured a little better than Stable Diffusion's four; docs/mini.md."""
+CHANNELS = 16
+"""Latent channels."""
 
 NOISE = 0.08
 """Standard deviation of noise put on unit-variance latents, so that near latents decode alike."""
 
+SMALLER = 0.25
+"""Share of the steps in which latents brought to half their size must decode to smaller pictures."""
 
-def build(width: int = 64, channels: int = CHANNELS) -> AutoencoderTiny:
+
+def build(
+    width: int = 96,
+    channels: int = CHANNELS,
+    blocks: tuple[int, int, int, int] = (0, 0, 2, 6),
+) -> AutoencoderTiny:
     """An autoencoder of random weights: 3 x 8h x 8w images in [-1, 1] to ``channels`` x h x w.
 
+    ``blocks``: residual blocks of the encoder from full size down, and of the decoder in reverse.
     AutoencoderTiny without blocks at full size: on a CPU nearly all the time of an AutoencoderKL
     goes to normalising full-size maps.
     """
     return AutoencoderTiny(
         encoder_block_out_channels=(width,) * 4,
         decoder_block_out_channels=(width,) * 4,
-        num_encoder_blocks=(0, 1, 3, 4),
-        num_decoder_blocks=(4, 3, 1, 0),
+        num_encoder_blocks=blocks,
+        num_decoder_blocks=blocks[::-1],
         latent_channels=channels,
         scaling_factor=1.0,
     )
@@ -81,7 +89,10 @@ def _distance(got: Tensor, wanted: Tensor) -> tuple[Tensor, dict[str, float]]:
 def train(run: Run, vae: AutoencoderTiny) -> Average:
     """Train ``vae`` on crops of the run's scenes.
 
-    The latents are drawn to mean 0 and variance 1 per channel, so that they need little scaling.
+    The latents are drawn to mean 0 and variance 1 per channel, so that they need little scaling. In
+    a share of the steps latents of half the size are decoded, too, and compared with the picture of
+    half the size (EQ-VAE, arXiv 2502.09509): latents that scale as pictures do are smooth, and a
+    small UNet learns them sooner.
     """
     shards = Shards(run.folder / "scenes", run.shards)
     vae = vae.to(memory_format=torch.channels_last)
@@ -94,6 +105,10 @@ def train(run: Run, vae: AutoencoderTiny) -> Average:
             z = z + NOISE * torch.randn(z.shape, generator=step.torch).to(run.device)
             y = vae.decode(z).sample.float()
         value, parts = _distance(y, x)
+        if step.numpy.random() < SMALLER:
+            with run.half():
+                small = vae.decode(F.avg_pool2d(z, 2)).sample.float()
+            value = value + SMALLER * F.mse_loss(small, F.avg_pool2d(x, 2))
         return value + 0.01 * (mean**2 + (var - 1) ** 2).mean(), parts
 
     return loop.train("vae", vae, loss, run)
