@@ -28,10 +28,11 @@ _SKIP = frozenset(
 def regions(caption: str) -> list[tuple[int, str]]:
     """(token position, region) of each word of ``caption`` that names or describes a region.
 
-    Positions count the start token; every known word is one token. Regions: thing, table, wall.
+    Positions count the start token; every known word is one token, and so is a comma. Regions:
+    thing, table, wall.
     """
     found: list[tuple[int, str]] = []
-    words = re.findall(r"\S+", caption)
+    words = re.findall(r"[a-z]+|[^\sa-z]", caption)
     place = "thing"
     for k, word in enumerate(words):
         ahead = words[k + 1 : k + 4]
@@ -39,7 +40,7 @@ def regions(caption: str) -> list[tuple[int, str]]:
             place = "table"
         elif word in ("by", "against", "front") and "wall" in words[k + 1 : k + 5]:
             place = "wall"
-        if word not in _SKIP:
+        if word.isalpha() and word not in _SKIP:
             found.append((k + 1, place))
     return found
 
