@@ -46,7 +46,7 @@ def _triangle(x: Array) -> Array:
     return 1 - np.abs(2 * _saw(x) - 1)
 
 
-def _of_table(table: Array, row: Array, column: Array) -> Array:
+def _of_table(table: NDArray[Any], row: Array, column: Array) -> NDArray[Any]:
     """``table`` [rows, columns] at whole-numbered places, repeated both ways."""
     return table[row.astype(np.int64) % table.shape[0], column.astype(np.int64) % table.shape[1]]
 
@@ -202,15 +202,17 @@ def bricks(rng: np.random.Generator, count: int) -> Levels:
 def basket(rng: np.random.Generator, count: int) -> Levels:
     """Blocks of upright and of lying bars by turns."""
     n, bars, phase = 2 * _whole(rng, 2, 6), int(rng.integers(2, 4)), rng.uniform(0, 1)
+    table = rng.integers(0, max(count - 1, 1), (_ROWS, n))
     wide = rng.uniform(0.5, 0.75)
-    two = rng.permutation(np.arange(1, count)) if count > 2 else np.array([1])
+    own = count > 2 and rng.random() < 0.5  # each block of a colour of its own
 
     def level(s: Array, t: Array) -> Array:
         x, y = s * n, t * n + phase
-        lying = (np.floor(x) + np.floor(y)) % 2 == 0
+        i, j = np.floor(x), np.floor(y)
+        lying = (i + j) % 2 == 0
         place = _saw(np.where(lying, y, x) * bars)
-        kind = two[(lying.astype(np.int64) + (count == 4) * np.floor(x).astype(np.int64)) % len(two)]
-        return np.where(place < wide, kind, 0).astype(np.float32)
+        kind = _of_table(table, j, i) if own or count == 4 else lying * (count - 2)
+        return np.where(place < wide, 1 + kind, 0).astype(np.float32)
 
     return level
 
@@ -219,15 +221,15 @@ def blocks(rng: np.random.Generator, count: int) -> Levels:
     """A grid of squares or oblongs in random colours: mosaic, or large fields."""
     n, tall = _whole(rng, 4, 16), np.exp(rng.uniform(-0.7, 0.7))
     table, phase = rng.integers(0, count, (_ROWS, n)), rng.uniform(0, 1)
-    return lambda s, t: _of_table(
-        table, np.floor(t * n / tall + phase), np.floor(s * n)
-    ).astype(np.float32)
+    return lambda s, t: _of_table(table, np.floor(t * n / tall + phase), np.floor(s * n)).astype(
+        np.float32
+    )
 
 
 def honeycomb(rng: np.random.Generator, count: int) -> Levels:
     """Six-sided cells in random colours, with a joint in the last colour or without."""
     n, joint = _whole(rng, 5, 12), rng.uniform(0.12, 0.3)
-    with_joint = count == 2 and rng.random() < 0.6 or count > 2 and rng.random() < 0.4
+    with_joint = (count == 2 and rng.random() < 0.6) or (count > 2 and rng.random() < 0.4)
     cells = count - 1 if with_joint else count
     table = rng.integers(0, cells, (2 * _ROWS, n))
     phase = rng.uniform(0, 1)
@@ -333,6 +335,7 @@ def trellis(rng: np.random.Generator, count: int) -> Levels:
     """Thin slanting lines that cross, with a mark in each mesh if there are colours for it."""
     n, tall, wide = _whole(rng, 4, 11), rng.uniform(0.7, 1.6), rng.uniform(0.16, 0.32)
     mark, phase = rng.uniform(0.2, 0.36), rng.uniform(0, 1)
+    table = rng.integers(0, 2, (_ROWS, 1))  # which rows of meshes are filled
 
     def level(s: Array, t: Array) -> Array:
         x, y = s * n, t * n / tall + phase
@@ -342,7 +345,8 @@ def trellis(rng: np.random.Generator, count: int) -> Levels:
             inside = np.minimum(a, b) > 1 - mark
             out = np.where(inside, 2, out)
         if count > 3:
-            out = np.where((out == 0) & ((np.floor(x + y) + np.floor(x - y)) % 4 < 2), 3, out)
+            other = _of_table(table, (np.floor(x + y) - np.floor(x - y)), x * 0)
+            out = np.where((out == 0) & (other == 1), 3, out)
         return out.astype(np.float32)
 
     return level

@@ -24,7 +24,7 @@ NOISE = 0.08
 """Standard deviation of noise put on unit-variance latents, so that near latents decode alike."""
 
 SMALLER = 0.25
-"""Share of the steps in which latents brought to half their size must decode to smaller pictures."""
+"""Share of the steps in which latents of half the size must decode to pictures of half the size."""
 
 
 def build(
