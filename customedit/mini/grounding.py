@@ -45,16 +45,18 @@ def regions(caption: str) -> list[tuple[int, str]]:
     return found
 
 
-def region_masks(mask: Tensor, horizon: Tensor) -> Tensor:
+def region_masks(mask: Tensor, horizon: Tensor, whole: Tensor) -> Tensor:
     """Shares of each cell taken by thing, table and wall, [n, 3, h, w].
 
     mask: the thing's coverage, [n, h, w]; horizon: where the table ends, [n], in [0, 1] from the
-    top.
+    top; whole: bool [n], false for framed pictures, of which only the thing's place is known (table
+    and wall take no cell).
     """
     h = mask.shape[1]
     rows = torch.arange(h, dtype=torch.float32)[None, :] + 1
     table = (rows - horizon[:, None] * h).clamp(0, 1)[:, :, None].expand_as(mask)
-    return torch.stack([mask, (1 - mask) * table, (1 - mask) * (1 - table)], 1)
+    rest = (1 - mask) * whole[:, None, None]
+    return torch.stack([mask, rest * table, rest * (1 - table)], 1)
 
 
 class Attention:

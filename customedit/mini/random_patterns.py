@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating[Any]]
 
 Levels = Callable[[Array, Array], Array]
-"""(s [n], t [n]) -> level [n] in [0, count - 1]: a whole number is a colour, else a blend of two."""
+"""(s [n], t [n]) -> level [n] in [0, count - 1]: a whole number is a colour, else it is a blend."""
 
 Family = Callable[[np.random.Generator, int], Levels]
 """(rng, count of colours, 2 to 4) -> a pattern."""

@@ -25,7 +25,7 @@ from customedit.mini.vocabulary import ANY_PATTERN, CLASSES, COLOURS, MATERIALS,
 Array = NDArray[np.float32]
 
 SIZE = 128
-"""Side of a rendered picture in pixels."""
+"""Side of a rendered picture in pixels, unless another is asked for."""
 
 HELD_OUT_SHARE = 10
 """One combination of (class, colour, pattern) in this many is kept out of training."""
@@ -88,7 +88,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Picture:
-    """A rendered scene. image: uint8 [SIZE, SIZE, 3]; mask: bool [SIZE, SIZE], the thing's pixels.
+    """A rendered scene. image: uint8 [side, side, 3]; mask: bool [side, side], the thing's pixels.
 
     ``alpha`` is the share of each pixel that the thing covers, float32 in [0, 1].
     """
@@ -181,8 +181,8 @@ def _colour(name: str, rng: np.random.Generator, jitter: float = 0.025) -> Array
 class _View:
     """Where the world's points fall in the (supersampled) picture."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.side = SIZE * _OVER
+    def __init__(self, scene: Scene, side: int) -> None:
+        self.side = side * _OVER
         self.scale = scene.scale * self.side
         self.cos = np.float32(np.cos(scene.elevation))
         self.sin = np.float32(np.sin(scene.elevation))
@@ -231,7 +231,7 @@ def _background(scene: Scene, view: _View, rng: np.random.Generator) -> tuple[Ar
         table = np.broadcast_to(0.95 * _colour(scene.table, rng) + 0.02, (n - cut, n, 3))
     fade = 0.90 + 0.12 * (rows[cut:] - cut) / max(n - cut, 1)
     out[cut:] = table * fade[..., None] * side_light[None, :, None]
-    out[cut : cut + 2] *= 0.80  # the gap between table and wall
+    out[cut : cut + round(n / SIZE)] *= 0.80  # the gap between table and wall
     return out, z
 
 
@@ -303,14 +303,15 @@ def _shade(scene: Scene, view: _View, albedo: Array, normal: Array, free: Array)
 
 
 def _shrink(big: Array) -> Array:
-    """Average [SIZE * _OVER, SIZE * _OVER, ...] down to [SIZE, SIZE, channels]."""
-    return big.reshape(SIZE, _OVER, SIZE, _OVER, -1).mean((1, 3))
+    """Average [side * _OVER, side * _OVER, ...] down to [side, side, channels]."""
+    side = len(big) // _OVER
+    return big.reshape(side, _OVER, side, _OVER, -1).mean((1, 3))
 
 
-def render(scene: Scene) -> Picture:
-    """Paint ``scene``. Deterministic: equal scenes give equal bytes."""
+def render(scene: Scene, side: int = SIZE) -> Picture:
+    """Paint ``scene``, ``side`` pixels wide and high. Equal scenes give equal bytes."""
     rng = np.random.default_rng([scene.seed, 1])
-    view = _View(scene)
+    view = _View(scene, side)
     n = view.side
     shape = shapes.build(scene.noun, rng)
     parts = shapes.surfaces(shape, scene.yaw, step=0.8 / view.scale)
@@ -346,7 +347,7 @@ def render(scene: Scene) -> Picture:
         offset += part.position.shape[1]
 
     image = np.clip(_shrink(canvas) * 255 + 0.5, 0, 255).astype(np.uint8)
-    alpha = _shrink((nearest >= 0).astype(np.float32))[..., 0]
+    alpha = _shrink((nearest >= 0).astype(np.float32).reshape(n, n))[..., 0]
     picture = Picture(image, alpha >= 0.5, alpha)
     return frame(picture, scene) if scene.framing else picture
 
@@ -358,9 +359,9 @@ def frame(picture: Picture, scene: Scene) -> Picture:
     part, 1.2 to 1.4 times as large.
     """
     rng = np.random.default_rng([scene.seed, 3])
-    far = scene.framing == "far"
-    side = round(SIZE * float(rng.uniform(1 / 3, 0.6) if far else rng.uniform(1.2, 1.4)))
-    top, left = rng.integers(0, abs(SIZE - side) + 1, 2)
+    far, whole = scene.framing == "far", len(picture.image)
+    side = round(whole * float(rng.uniform(1 / 3, 0.6) if far else rng.uniform(1.2, 1.4)))
+    top, left = rng.integers(0, abs(whole - side) + 1, 2)
     scaled = np.asarray(
         Image.fromarray(picture.image).resize((side, side), Image.Resampling.LANCZOS)
     )
@@ -368,11 +369,11 @@ def frame(picture: Picture, scene: Scene) -> Picture:
         Image.fromarray(picture.alpha).resize((side, side), Image.Resampling.BOX), np.float32
     )
     if far:
-        image = np.full((SIZE, SIZE, 3), 128, np.uint8)
-        cover = np.zeros((SIZE, SIZE), np.float32)
+        image = np.full((whole, whole, 3), 128, np.uint8)
+        cover = np.zeros((whole, whole), np.float32)
         image[top : top + side, left : left + side] = scaled
         cover[top : top + side, left : left + side] = alpha
     else:
-        image = scaled[top : top + SIZE, left : left + SIZE].copy()
-        cover = alpha[top : top + SIZE, left : left + SIZE].copy()
+        image = scaled[top : top + whole, left : left + whole].copy()
+        cover = alpha[top : top + whole, left : left + whole].copy()
     return Picture(image, cover >= 0.5, cover)

@@ -12,10 +12,7 @@ from torch.nn import functional as F
 from customedit.mini import loop
 from customedit.mini.data import Shards
 from customedit.mini.loop import Average, Loss, Run, Step
-from customedit.mini.scenes import SIZE
-
-CROP = 64
-"""Side of a training crop in pixels: the network is convolutional, crops teach whole pictures."""
+from customedit.mini.sizes import SMALL
 
 CHANNELS = 16
 """Latent channels."""
@@ -28,13 +25,11 @@ SMALLER = 0.25
 
 
 def build(
-    width: int = 96,
-    channels: int = CHANNELS,
-    blocks: tuple[int, int, int, int] = (0, 0, 2, 6),
+    width: int = SMALL.vae_width, blocks: tuple[int, int, int, int] = SMALL.vae_blocks
 ) -> AutoencoderTiny:
-    """An autoencoder of random weights: 3 x 8h x 8w images in [-1, 1] to ``channels`` x h x w.
+    """An autoencoder of random weights: 3 x 8h x 8w images in [-1, 1] to CHANNELS x h x w.
 
-    ``blocks``: residual blocks of the encoder from full size down, and of the decoder in reverse.
+    width, blocks: see :class:`customedit.mini.sizes.Size`.
     AutoencoderTiny without blocks at full size: on a CPU nearly all the time of an AutoencoderKL
     goes to normalising full-size maps.
     """
@@ -43,7 +38,7 @@ def build(
         decoder_block_out_channels=(width,) * 4,
         num_encoder_blocks=blocks,
         num_decoder_blocks=blocks[::-1],
-        latent_channels=channels,
+        latent_channels=CHANNELS,
         scaling_factor=1.0,
     )
 
@@ -54,28 +49,29 @@ def to_tensor(images: NDArray[np.uint8]) -> Tensor:
 
 
 def crops(shards: Shards, step: Step, count: int) -> NDArray[np.uint8]:
-    """``count`` random CROP x CROP pieces, three in four of them around the thing.
+    """``count`` random pieces of half a picture's side, three in four of them around the thing.
 
-    Half are flipped, a quarter have their colour channels exchanged: more colours than the scenes
-    have, for pictures from elsewhere.
+    The network is convolutional: pieces teach whole pictures. Half are flipped, a quarter have
+    their colour channels exchanged: more colours than the scenes have, for pictures from elsewhere.
     """
-    out = np.empty((count, CROP, CROP, 3), np.uint8)
-    rng = step.numpy
+    rng, side = step.numpy, shards.side
+    crop = side // 2
+    out = np.empty((count, crop, crop, 3), np.uint8)
     for k, index in enumerate(rng.integers(len(shards), size=count)):
-        top, left = rng.integers(0, SIZE - CROP + 1, 2)
+        top, left = rng.integers(0, side - crop + 1, 2)
         if rng.random() < 0.75:
             scene = shards.scenes[index]
-            centre = np.array([scene.foot - 0.45 * scene.scale, scene.x]) * SIZE
-            corner = (centre + rng.uniform(-20, 20, 2) - CROP / 2).astype(int)
-            top, left = np.clip(corner, 0, SIZE - CROP)
-        piece = shards.image(int(index))[top : top + CROP, left : left + CROP]
+            centre = np.array([scene.foot - 0.45 * scene.scale, scene.x]) * side
+            corner = (centre + side * rng.uniform(-0.16, 0.16, 2) - crop / 2).astype(int)
+            top, left = np.clip(corner, 0, side - crop)
+        piece = shards.image(int(index))[top : top + crop, left : left + crop]
         piece = piece[:, ::-1] if rng.random() < 0.5 else piece
         out[k] = piece[..., rng.permutation(3)] if rng.random() < 0.25 else piece
     return out
 
 
 def _batch(shards: Shards, step: Step, run: Run) -> Tensor:
-    """The step's crops on the run's device, [batch, 3, CROP, CROP]."""
+    """The step's crops on the run's device, [batch, 3, side / 2, side / 2]."""
     x = to_tensor(crops(shards, step, run.batch)).to(run.device)
     return x.contiguous(memory_format=torch.channels_last)
 
