@@ -82,8 +82,9 @@ class Scene:
         return tuple(c for c in (self.colour, self.second, self.third, self.fourth) if c)
 
     def as_dict(self) -> dict[str, Any]:
-        """The scene as plain data; ``Scene(**data)`` is the scene again."""
-        return dataclasses.asdict(self)
+        """The scene as plain data, without what it has not; ``Scene(**data)`` is it again."""
+        optional = ("third", "fourth", "framing")
+        return {k: v for k, v in dataclasses.asdict(self).items() if v or k not in optional}
 
 
 @dataclass(frozen=True)
@@ -159,18 +160,23 @@ def sample_scene(seed: int, *, held_out: bool = False, **fixed: Any) -> Scene:
     return dataclasses.replace(scene, **fixed)
 
 
-def training_scene(seed: int) -> Scene:
-    """Draw a scene to train on: :func:`sample_scene`'s, a third of them in a random pattern."""
-    rng = np.random.default_rng([seed, 0x7EA1])
-    patterned = rng.random() < PATTERNED_SHARE
-    scene = sample_scene(seed, pattern=ANY_PATTERN) if patterned else sample_scene(seed)
-    framing = str(rng.choice(FRAMINGS)) if rng.random() < FRAMED_SHARE else ""
-    if not patterned:
-        return dataclasses.replace(scene, framing=framing)
+def patterned_scene(seed: int) -> Scene:
+    """Draw a scene whose thing wears a random pattern of two to four colours."""
+    rng = np.random.default_rng([seed, 0xC0105])
+    scene = sample_scene(seed, pattern=ANY_PATTERN)
     count = int(rng.choice((2, 3, 4), p=COLOUR_COUNTS))
     others = rng.permutation([c for c in COLOURS if c not in scene.colours])
     third, fourth = (str(others[k]) if count > 2 + k else None for k in range(2))
-    return dataclasses.replace(scene, third=third, fourth=fourth, framing=framing)
+    return dataclasses.replace(scene, third=third, fourth=fourth)
+
+
+def training_scene(seed: int) -> Scene:
+    """Draw a scene to train on: a third wear a random pattern, some are far away or close up."""
+    rng = np.random.default_rng([seed, 0x7EA1])
+    scene = patterned_scene(seed) if rng.random() < PATTERNED_SHARE else sample_scene(seed)
+    if rng.random() < FRAMED_SHARE:
+        scene = dataclasses.replace(scene, framing=str(rng.choice(FRAMINGS)))
+    return scene
 
 
 def _colour(name: str, rng: np.random.Generator, jitter: float = 0.025) -> Array:
