@@ -87,7 +87,10 @@ class Views:
             progress=self.progress(record.progress) if record.progress else None,
             result=self._result(record),
             error=_failure(record.error),
-            warnings=warnings(record.kind, record.request.get("references", ())),
+            warnings=[
+                *warnings(record.kind, record.request.get("references", ())),
+                *(_of_inputs(record.result) if record.kind == "edit" else ()),
+            ],
             links=links,
         )
 
@@ -115,6 +118,11 @@ class Views:
             maps_url=self.url(made.maps_key),
             sheet_url=self.url(made.sheet_key),
         )
+
+
+def _of_inputs(result: Mapping[str, Any] | None) -> list[str]:
+    """What the worker of an edit found out about its inputs."""
+    return list((result or {}).get("warnings", ()))
 
 
 def _file_name(job: str, output: EditOutput) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -34,13 +35,14 @@ MOST_REFERENCES: Final = 20
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an edit reads."""
+    """What an edit reads; warnings: sentences about it for the caller."""
 
     image: Image.Image
     mask: Tensor | None
     concepts: list[Weighted]
     records: list[ConceptRecord]
     references: list[Image.Image]
+    warnings: list[str]
 
 
 def perform(work: Work) -> EditOutcome:
@@ -70,14 +72,16 @@ def perform(work: Work) -> EditOutcome:
 def fetch(work: Work, request: EditRequest) -> Inputs:
     """Pictures and concepts; without references of its own an edit is held against a concept's."""
     image = inputs.picture(work, request.image, "image")
-    mask = None
+    mask, warnings = None, list[str]()
     if request.mask is not None:
-        mask = inputs.mask(work, request.mask, image.size)
+        given = inputs.mask(work, request.mask, image.size)
+        mask = torch.from_numpy(given.values)
+        warnings = [f"The mask {warning}." for warning in given.warnings]
     concepts, records = inputs.concepts(work, request.concepts)
     references = inputs.pictures(work, request.references, "references")
     if not references:
         references = concept_references(work, records)
-    return Inputs(image, mask, concepts, records, references)
+    return Inputs(image, mask, concepts, records, references, warnings)
 
 
 def concept_references(work: Work, records: Sequence[ConceptRecord]) -> list[Image.Image]:
@@ -244,7 +248,9 @@ def uploaded(
         )
     top = results[chosen]
     outcome = EditOutcome(
-        outputs=held, source_key=work.keep("source.png", outputs.png(top.source), outputs.PNG)
+        outputs=held,
+        source_key=work.keep("source.png", outputs.png(top.source), outputs.PNG),
+        warnings=found.warnings,
     )
     if sheet is not None:
         outcome.sheet_key = work.keep("sheet.png", outputs.png(sheet), outputs.PNG)

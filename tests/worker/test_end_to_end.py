@@ -125,6 +125,31 @@ def test_what_cannot_be_used_fails_in_words(bench: Bench, workers: Workers) -> N
     assert bench.finished(diverging).state in ("succeeded", "failed")
 
 
+def test_masks_are_read_by_the_one_rule(bench: Bench, workers: Workers, tmp_path: Path) -> None:
+    def mask(name: str, size: tuple[int, int], inside: int) -> str:
+        image = Image.new("L", size)
+        image.paste(inside, (0, 0, size[0] // 2, size[1]))
+        image.save(tmp_path / name)
+        return bench.image(tmp_path / name)
+
+    workers.start().ready()
+    labels = bench.edit(mask=mask("labels.png", (64, 64), 1))
+    asked = {
+        "aspect": bench.edit(mask=mask("aspect.png", (96, 64), 255)),
+        "empty": bench.edit(mask=mask("empty.png", (64, 64), 0)),
+    }
+    outcome = EditOutcome.model_validate(bench.succeeded(labels))
+    assert outcome.warnings == [
+        "The mask holds labels 0 and 1, which are read as outside and inside."
+    ]
+    shown = picture(bench, outcome.mask_key).convert("L")
+    assert shown.getpixel((8, 64)) == 255 and shown.getpixel((120, 64)) == 0
+    for job_id in asked.values():
+        record = bench.finished(job_id)
+        assert record.error is not None
+        assert (record.error.type, record.error.field) == ("input-error", "mask")
+
+
 @pytest.mark.parametrize("form", ["own", "diffusers"])
 def test_a_concept_goes_out_and_comes_in_again(
     form: str, bench: Bench, workers: Workers, tmp_path: Path
