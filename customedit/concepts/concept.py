@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from customedit.concepts.checks import FLOATS, check_counts, check_finite, size
+from customedit.concepts.checks import FLOATS, check_counts, check_finite, check_range, size
 from customedit.concepts.files import own
 from customedit.concepts.files.own import MAX_BYTES
 from customedit.errors import InputError
@@ -70,10 +70,11 @@ class Concept:
 
         Raises:
             InputError: if it was made for another base, does not fit, or has numbers that are not
-                finite.
+                finite or that the base's dtype does not hold.
         """
         base.check_concept_base(self.base)
         self.check(base.shapes, base.width)
+        check_range({**self.tokens, **self.weights}, base.dtype)
         return dataclasses.replace(self, base=self.base and base.concept_fingerprint)
 
     def check(self, base_shapes: Mapping[str, tuple[int, int]], width: int) -> None:
