@@ -23,9 +23,10 @@ from customedit.concepts.optimizer_step import gradients
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.engine import Denoise, Method, Progress, Request, Turn, ask
 from customedit.diffusion.text import TextContext, Weighted
-from customedit.editing.settings import INVERSIONS, InversionKind
+from customedit.editing.settings import INVERSIONS
 from customedit.errors import InputError
 from customedit.files import replacing
+from customedit.schemas.requests import InversionKind
 
 INNER_STEPS: Final = 10
 """Most Adam steps on the null-text of one time step (arXiv 2211.09794)."""

@@ -12,9 +12,10 @@
 from __future__ import annotations
 
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
+from customedit import pixels
 from customedit.diffusion.text import Tokens
 from customedit.editing.alignment import step_of
 from customedit.editing.blend import Blend, blend, given
@@ -108,17 +109,19 @@ def target_words(settings: P2PSettings, words: list[str]) -> tuple[str, ...]:
     return shared
 
 
-def pixel_region(region: Tensor | None, mask: Tensor | None) -> Tensor | None:
-    """The region for pixels, [H, W] float32 in [0, 1] on the CPU; None: everywhere.
+def pixel_region(
+    source: Image.Image, region: Tensor | None, mask: Tensor | None, *, words: bool
+) -> Tensor | None:
+    """The region for pixels, [H, W] float32 in [0, 1] at the source's size; None: everywhere.
 
-    region: of the latents, [h, w], None where no words were read; mask: the user's, [H, W]. A mask
-    keeps its own size, so that its edge in the picture is the user's, not that of latent cells.
+    region: of the latents, [h, w], None without any; mask: the user's, [h, w] in [0, 1], taken as
+    it is, so that its edge in the picture is the user's and not that of latent cells; words:
+    whether the region was read from words, whose edges are moved to those of the source's colours.
+
+    Raises InputError for a mask that cannot be used.
     """
-    if mask is None:
-        return None if region is None else region.detach().float().cpu()
-    mask = mask.detach().float().cpu()
-    if region is None:
-        return mask
-    words = region.detach().float().cpu()[None, None]
-    grown = F.interpolate(words, size=tuple(mask.shape), mode="bilinear")[0, 0]
-    return grown.clamp(0, 1) * mask
+    bounds = None if mask is None else pixels.source_region(source, mask=mask)
+    if region is None or not words:
+        return bounds
+    refined = pixels.source_region(source, coarse=region)
+    return refined if bounds is None else refined * bounds

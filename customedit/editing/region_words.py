@@ -21,16 +21,13 @@ Imports no torch.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from customedit.editing.prompt_words import align, bare
 from customedit.errors import InputError
-from customedit.schemas.requests import TOKEN
-
-CONCEPT: Final = re.compile(TOKEN.removeprefix("^").removesuffix("$"))
+from customedit.schemas.patterns import TOKEN_IN_TEXT
 
 DETERMINERS: Final = frozenset(
     "a an the this that these those his her its their my our your some any each every no another "
@@ -134,10 +131,10 @@ class _Reader:
     def places(self) -> Iterator[int | None]:
         """The source position that each change is of; None for the whole picture."""
         for at, word in enumerate(self.target):
-            for found in CONCEPT.finditer(word):
+            for found in TOKEN_IN_TEXT.finditer(word):
                 yield self._of_concept(at, found.group())
         for gap in self.gaps:
-            if not any(CONCEPT.search(w) for w in self.target[gap.c : gap.d]):
+            if not any(TOKEN_IN_TEXT.search(w) for w in self.target[gap.c : gap.d]):
                 yield from self._of_change(gap)
 
     # a concept
@@ -174,7 +171,7 @@ class _Reader:
         closed = _closes(self.target[at])
         for k in range(at + 1, len(self.target)):
             word = self.target[k]
-            if closed or CONCEPT.search(word) or _ends_phrase(self.target, k):
+            if closed or TOKEN_IN_TEXT.search(word) or _ends_phrase(self.target, k):
                 break
             phrase.append(k)
             closed = _closes(word) and not _is_adjective(word, concept)

@@ -8,18 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 from customedit.errors import InputError
+from customedit.schemas.requests import BlendOver, EditMethod, InversionKind, P2PWay
 
-MethodName = Literal["p2p", "sdedit"]
-METHODS: Final = get_args(MethodName)
-
-InversionKind = Literal["direct", "null-text", "negative-prompt", "ddim"]
 INVERSIONS: Final = get_args(InversionKind)
-
-Way = Literal["refine", "replace"]
-BlendOver = Literal["source", "union", "mask", "none"]
 
 P2P_STRENGTH: Final = 0.5
 """The middle of the range 0.4 to 0.6 that Custom-Edit recommends."""
@@ -47,7 +41,7 @@ class P2PSettings:
     Raises InputError for settings out of range.
     """
 
-    way: Way = "refine"
+    way: P2PWay = "refine"
     strength: float = P2P_STRENGTH
     cross_steps: float | None = None
     self_steps: float | None = None
@@ -62,7 +56,7 @@ class P2PSettings:
     blend_start: float = 0.2
 
     def __post_init__(self) -> None:
-        for name, values in (("way", get_args(Way)), ("blend_over", get_args(BlendOver))):
+        for name, values in (("way", get_args(P2PWay)), ("blend_over", get_args(BlendOver))):
             if getattr(self, name) not in values:
                 raise InputError(name, f"is {getattr(self, name)!r}", f"use {', '.join(values)}")
         for name in ("strength", "cross_steps", "self_steps", "start"):
@@ -93,7 +87,7 @@ class Strength:
     start: float = 0.0
 
 
-def strength_of_change(method: MethodName, change: float) -> Strength:
+def strength_of_change(method: EditMethod, change: float) -> Strength:
     """The method's own knobs for ``change``, which runs the same way for every method.
 
     change: in [0, 1]; 0 is the source (``edit`` then returns it without drawing), 1 changes most.

@@ -1,0 +1,411 @@
+"""The plan of an edit: a request with every default resolved, checked before anything is drawn.
+
+``check_request`` takes what needs words alone and no base, so that it can run where there is no
+torch; ``plan_edits`` adds what the base decides. An ``EditPlan`` holds everything that decides one
+picture, by digests where it is large: it is the picture's recipe, and the same plan gives the same
+picture again (``Editor.replay``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import customedit
+from customedit.editing.prompt_words import find
+from customedit.editing.region_words import ConceptWords, region_words
+from customedit.editing.settings import (
+    P2P_STRENGTH,
+    SDEDIT_STRENGTH,
+    P2PSettings,
+    Strength,
+    strength_of_change,
+)
+from customedit.errors import InputError
+from customedit.schemas.patterns import TOKEN_IN_TEXT
+from customedit.schemas.requests import (
+    BlendOver,
+    EditMethod,
+    EditOptions,
+    InversionKind,
+    P2POptions,
+)
+from customedit.schemas.validation import input_error
+
+if TYPE_CHECKING:  # torch
+    from PIL import Image
+    from torch import Tensor
+
+    from customedit.diffusion.base import Base
+    from customedit.diffusion.text import Weighted
+
+PRESERVE: Final = False
+"""Whether the source's own pixels are pasted outside the region where nobody says."""
+
+INVERSION_VERSION: Final = 1
+"""To be raised when inversions change, so that stored ones are made again."""
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BasePlan(_Part):
+    """The base. fingerprint: of its weights; schedule: ``Schedule.key``; device: cpu or cuda."""
+
+    name: str
+    fingerprint: str
+    dtype: str
+    device: str
+    schedule: str
+
+
+class ConceptPlan(_Part):
+    """A concept by its contents (``Concept.digest``), and how strongly it acts."""
+
+    tokens: tuple[str, ...]
+    digest: _Digest
+    weight: float
+
+
+class PicturePlan(_Part):
+    """A picture by its pixels (``picture_digest``); width and height as it was given."""
+
+    digest: _Digest
+    width: int
+    height: int
+
+
+class EditPlan(_Part):
+    """Everything that decides one edited picture.
+
+    strength: of the method, also where ``change`` was asked for; inversion, p2p: None for SDEdit;
+    p2p.blend_words: the words that the region is read from, given or derived; working: (width,
+    height) that the model draws at; preserve: whether the source's own pixels are pasted outside
+    the region, with an edge of ``feather`` source pixels; maps: whether attention maps are kept.
+    """
+
+    format: Literal["customedit.edit"] = "customedit.edit"
+    version: Literal[1] = 1
+    source_prompt: str
+    target_prompt: str
+    method: EditMethod
+    strength: _Share
+    change: _Share | None
+    seed: Annotated[int, Field(ge=0)]
+    steps: Annotated[int, Field(ge=1)]
+    guidance: float
+    inversion: InversionKind | None
+    p2p: P2PSettings | None
+    everywhere: bool
+    preserve: bool
+    feather: float
+    base: BasePlan
+    concepts: tuple[ConceptPlan, ...]
+    source: PicturePlan
+    working: tuple[int, int]
+    mask: _Digest | None
+    versions: dict[str, str]
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """The plan in ``document``, or under its key ``recipe`` as commands print it.
+
+        Raises InputError naming the field for anything else.
+        """
+        inner = document.get("recipe", document)
+        try:
+            return cls.model_validate(inner)
+        except ValidationError as error:
+            raise input_error(error, "recipe.") from None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data that ``read`` takes."""
+        return self.model_dump(mode="json")
+
+    @property
+    def region_words(self) -> tuple[str, ...]:
+        """The source's words that the region is read from; none: a mask, or everywhere."""
+        return () if self.p2p is None else self.p2p.blend_words
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the source itself is the result: ``change`` 0."""
+        return self.change == 0
+
+    @property
+    def inversion_key(self) -> str:
+        """Names the inversion that this edit starts from: a digest of all that decides it."""
+        assert self.inversion is not None, "SDEdit inverts nothing"
+        null_text = self.inversion == "null-text"  # the others end on the same trajectory
+        parts = [
+            INVERSION_VERSION,
+            *(self.base.fingerprint, self.base.dtype, self.base.device, self.base.schedule),
+            *(self.source.digest, self.working, self.source_prompt, self.steps),
+            *("null-text" if null_text else "ddim", self.guidance if null_text else None),
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedRequest:
+    """A request whose words fit. p2p: all but the strength, None for SDEdit."""
+
+    strengths: tuple[Strength, ...]
+    seeds: tuple[int, ...]
+    p2p: P2PSettings | None
+    preserve: bool
+
+
+def check_request(
+    options: EditOptions, concepts: Sequence[ConceptWords] = (), *, mask: bool = False
+) -> CheckedRequest:
+    """Resolve and check all of a request that needs no base. Imports no torch.
+
+    concepts: what is known of those given; mask: whether one is given.
+
+    Raises InputError naming the field of the request.
+    """
+    _check_tokens(options, concepts)
+    p2p = None
+    if options.method == "p2p":
+        p2p = _p2p_settings(options, concepts, mask)
+    else:
+        _check_sdedit(options)
+    region = mask or (p2p is not None and p2p.blend_over != "none")
+    if options.preserve and not region:
+        raise InputError("preserve", "needs a region", "give a mask or, for p2p, blend words")
+    preserve = PRESERVE and region if options.preserve is None else options.preserve
+    if options.change is not None:
+        strengths = (strength_of_change(options.method, options.change),)
+    else:
+        usual = P2P_STRENGTH if p2p is not None else SDEDIT_STRENGTH
+        strengths = tuple(Strength(s) for s in options.strengths or [usual])
+    if p2p is None and options.change != 0 and any(s.strength == 0 for s in strengths):
+        raise InputError("strengths", "hold 0, with which sdedit draws nothing", "use above 0")
+    # Prompt-to-Prompt draws nothing by chance: several seeds would give the same picture
+    seeds = tuple(options.seeds) if p2p is None else tuple(options.seeds[:1])
+    return CheckedRequest(strengths, seeds, p2p, preserve)
+
+
+def _check_tokens(options: EditOptions, concepts: Sequence[ConceptWords]) -> None:
+    known = [token for concept in concepts for token in concept.tokens]
+    for k, token in enumerate(known):
+        if token in known[:k]:
+            raise InputError("concepts", f"have {token} twice", "give one of the two")
+    named = set[str]()
+    for field in ("source_prompt", "target_prompt"):
+        tokens = TOKEN_IN_TEXT.findall(getattr(options, field))
+        named |= set(tokens)
+        for token in tokens:
+            if token not in known:
+                raise InputError(
+                    field,
+                    f"names {token}, which is no concept of this request "
+                    f"(given: {', '.join(known) or 'none'})",
+                    "give the concept, or correct the token",
+                )
+    if options.everywhere:
+        if not known:
+            raise InputError("everywhere", "has no concept to act", "give one, or leave it out")
+        return
+    for concept in concepts:
+        if not named & set(concept.tokens):
+            raise InputError(
+                "target_prompt",
+                f"names no token of the concept {', '.join(concept.tokens)}",
+                "name it in the prompt, or leave the concept out",
+            )
+
+
+def _check_sdedit(options: EditOptions) -> None:
+    given = options.model_fields_set
+    if options.p2p is not None:
+        raise InputError("p2p", "has no effect on sdedit", "leave it out, or use p2p")
+    if "inversion" in given and options.inversion != "direct":
+        raise InputError("inversion", "has no effect on sdedit", "leave it out, or use p2p")
+
+
+def _p2p_settings(
+    options: EditOptions, concepts: Sequence[ConceptWords], mask: bool
+) -> P2PSettings:
+    """The expert settings with the region resolved; every word is looked up in its prompt."""
+    expert = options.p2p or P2POptions()
+    over, words = _region(options, expert, concepts, mask)
+    source, target = options.source_prompt.split(), options.target_prompt.split()
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in dict(expert).items()
+        if value is not None
+    }
+    settings = P2PSettings(**values | {"blend_over": over, "blend_words": words})
+    for word in (*settings.blend_words, *settings.subtract):
+        find(source, word, field="source_prompt")
+    for word in (*settings.words, *settings.reweight, *(settings.blend_target_words or ())):
+        find(target, word, field="target_prompt")
+    if settings.way == "replace" and len(source) != len(target):
+        raise InputError(
+            "target_prompt",
+            f"has {len(target)} words and the source prompt has {len(source)}; a word swap needs "
+            "as many",
+            "use way refine for prompts of different length",
+        )
+    return settings
+
+
+def _region(
+    options: EditOptions, expert: P2POptions, concepts: Sequence[ConceptWords], mask: bool
+) -> tuple[BlendOver, tuple[str, ...]]:
+    """What the region is read from, and its words; see ``region`` for what each means."""
+    over, words = expert.blend_over, tuple(expert.blend_words)
+    if over == "none" and mask:
+        raise InputError("mask", "contradicts p2p.blend_over none", "leave out one of the two")
+    if over == "mask" and not mask:
+        raise InputError("mask", "is missing", "give one, or leave out p2p.blend_over")
+    if over in ("none", "mask") and words:
+        raise InputError(
+            "p2p.blend_words", f"have no effect with blend_over {over}", "leave out one of the two"
+        )
+    if over is None:
+        over = "source" if words or not mask else "mask"
+    if over in ("source", "union") and not words:
+        words = region_words(options.source_prompt, options.target_prompt, concepts)
+        if not words:  # a change of the whole picture
+            if over == expert.blend_over:
+                raise InputError("p2p.blend_words", "are missing", "name the source's words")
+            over = "none"
+    idle = {
+        "subtract": over in ("none", "mask") and bool(expert.subtract),
+        "threshold": over in ("none", "mask") and expert.threshold is not None,
+        "blend_start": over == "none" and expert.blend_start is not None,
+        "blend_target_words": over != "union" and expert.blend_target_words is not None,
+    }
+    for name, has_no_effect in idle.items():
+        if has_no_effect:
+            raise InputError(
+                f"p2p.{name}", f"has no effect with blend_over {over}", "leave it out"
+            )
+    return over, words
+
+
+def plan_edits(
+    base: Base,
+    options: EditOptions,
+    picture: Image.Image,
+    *,
+    picture_id: str | None = None,
+    concepts: Sequence[Weighted] = (),
+    mask: Tensor | None = None,
+) -> list[EditPlan]:
+    """A plan for each strength with each seed, the seeds of one strength together.
+
+    picture: RGB, upright; picture_id: its ``picture_digest``, if it is known; mask: the user's,
+    [h, w] in [0, 1]. Reads the tokenizer, so in a service it runs in the engine's thread.
+
+    Raises InputError naming the field, for all that cannot work.
+    """
+    checked = check_request(options, [concept_words(c) for c in concepts], mask=mask is not None)
+    known = [token for entry in concepts for token in entry.concept.tokens]
+    for field in ("source_prompt", "target_prompt"):
+        base.tokens(getattr(options, field), known, field)
+    base.schedule.times(options.steps)
+    if mask is not None:
+        check_mask(mask, picture)
+    shared: dict[str, Any] = {
+        "source_prompt": options.source_prompt,
+        "target_prompt": options.target_prompt,
+        "method": options.method,
+        "change": options.change,
+        "steps": options.steps,
+        "guidance": base.guidance if options.guidance is None else options.guidance,
+        "inversion": None if checked.p2p is None else options.inversion,
+        "everywhere": options.everywhere,
+        "preserve": checked.preserve,
+        "feather": options.feather,
+        "base": base_plan(base),
+        "concepts": tuple(map(concept_plan, concepts)),
+        "source": PicturePlan(
+            digest=picture_id or picture_digest(picture),
+            width=picture.width,
+            height=picture.height,
+        ),
+        "working": base.size(*picture.size),
+        "mask": None if mask is None else mask_digest(mask),
+        "versions": versions(),
+    }
+    plans = []
+    for value, start in ((s.strength, s.start) for s in checked.strengths):
+        p2p = checked.p2p and dataclasses.replace(checked.p2p, strength=value, start=start)
+        plans += [EditPlan(strength=value, seed=k, p2p=p2p, **shared) for k in checked.seeds]
+    return plans
+
+
+def base_plan(base: Base) -> BasePlan:
+    """What of ``base`` decides a picture."""
+    return BasePlan(
+        name=base.name,
+        fingerprint=base.fingerprint,
+        dtype=str(base.dtype).removeprefix("torch."),
+        device=base.device.type,
+        schedule=base.schedule.key,
+    )
+
+
+def concept_plan(entry: Weighted) -> ConceptPlan:
+    """A concept as a plan names it."""
+    from customedit.concepts.digest import content_digest
+
+    digest = content_digest(entry.concept)
+    return ConceptPlan(tokens=tuple(entry.concept.tokens), digest=digest, weight=entry.weight)
+
+
+def concept_words(entry: Weighted) -> ConceptWords:
+    """The words of a loaded concept."""
+    noun, attribute = (str(getattr(entry.concept, n, "")) for n in ("noun", "attribute"))
+    return ConceptWords(tuple(entry.concept.tokens), noun, attribute)
+
+
+def check_mask(mask: Tensor, picture: Image.Image) -> None:
+    """Raises InputError for a mask [h, w] without effect or of another aspect than ``picture``."""
+    from customedit.images.masks import fit_mask
+
+    fit_mask(mask.detach().float().cpu().numpy(), picture.size)
+
+
+def picture_digest(picture: Image.Image) -> str:
+    """The sha256 of a picture's size and RGB pixels, in hex: the same for equal pixels."""
+    rgb = picture.convert("RGB")
+    digest = hashlib.sha256(f"{rgb.width} x {rgb.height} RGB ".encode())
+    digest.update(rgb.tobytes())
+    return digest.hexdigest()
+
+
+def mask_digest(mask: Tensor) -> str:
+    """The sha256 of a mask's shape and numbers (float32), in hex."""
+    values = mask.detach().float().cpu().contiguous().numpy()
+    digest = hashlib.sha256(str(values.shape).encode())
+    digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of the programs that a picture's bits depend on."""
+    found = {"customedit": customedit.__version__, "python": platform.python_version()}
+    for name in ("torch", "diffusers", "transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # where requests are only checked
+            continue
+    return found
