@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from customedit import images
 from customedit.concepts.concept import Concept
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
-from customedit.jobs.records import ConceptRecord
+from customedit.images.masks import read_mask
+from customedit.jobs.records import ConceptRecord, ImageRecord
 from customedit.schemas.requests import ConceptUse
 from customedit.storage.store import MissingObject
 from worker.attempt import Work
@@ -21,16 +23,31 @@ from worker.runtime import Runtime
 
 def picture(work: Work, image_id: str, field: str) -> Image.Image:
     """An uploaded picture, RGB. Raises InputError that names ``field``, MissingObject."""
-    settings = work.runtime.settings
+    record = image_record(work, image_id)
+    return images.read(work.get(record.key), field=field, limits=_limits(work)).image
+
+
+def mask(work: Work, image_id: str, size: tuple[int, int]) -> Tensor:
+    """An uploaded mask for a picture of ``size`` (width, height): [height, width] in [0, 1].
+
+    Raises InputError for one that cannot be used, MissingObject.
+    """
+    data = work.get(image_record(work, image_id).key)
+    return torch.from_numpy(read_mask(data, size, limits=_limits(work)).values)
+
+
+def image_record(work: Work, image_id: str) -> ImageRecord:
+    """The record of an uploaded picture. Raises MissingObject."""
     record = work.patiently(lambda: work.runtime.image_records.get(work.tenant, image_id))
     if record is None:
         raise MissingObject(image_id)
-    return images.read(
-        work.get(record.key),
-        field=field,
-        max_bytes=settings.max_upload_bytes,
-        max_pixels=settings.max_upload_pixels,
-    ).image
+    return record
+
+
+def _limits(work: Work) -> images.Limits:
+    """Of pictures, by the service's settings."""
+    settings = work.runtime.settings
+    return images.Limits(settings.max_upload_bytes, settings.max_upload_pixels)
 
 
 def pictures(work: Work, image_ids: Sequence[str], field: str) -> list[Image.Image]:

@@ -24,24 +24,39 @@ from customedit.editing.sdedit import sdedit
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """What a model drew.
+
+    working: the picture at the working size, RGB; latents: [1, C, h, w] float32; mask: [h, w] in
+    [0, 1], where the latents may have changed, None for everywhere; maps: [2, rows, columns,
+    tokens] attention maps, None unless they were asked for.
+    """
+
+    working: Image.Image
+    latents: Tensor
+    mask: Tensor | None = None
+    maps: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class EditResult:
     """An edited picture and how it was made.
 
     image: the edit, RGB, at the size of the source; source: the picture that was given, RGB;
-    working: the edit as the model drew it, at the working size; latents: [1, C, h, w] float32;
-    mask: [h, w] in [0, 1], where the latents may have changed, None for everywhere; region:
-    [height, width] in [0, 1] on the CPU, the same for the pixels of the source; maps: [2, rows,
-    columns, tokens] attention maps on request; plan: the recipe.
+    region: [height, width] in [0, 1] on the CPU, where pixels of the source may have changed, None
+    for everywhere; drawing: what the model drew; plan: the recipe.
     """
 
     image: Image.Image
     source: Image.Image
-    working: Image.Image
-    latents: Tensor
-    mask: Tensor | None
     region: Tensor | None
-    maps: Tensor | None
+    drawing: Drawing
     plan: EditPlan
+
+    @property
+    def region_words(self) -> tuple[str, ...]:
+        """The source's words that the region was read from; none: a mask, or everywhere."""
+        return self.plan.region_words
 
 
 def encode_and_invert(base: Base, plan: EditPlan, picture: Image.Image) -> Method[Inversion]:
@@ -59,7 +74,7 @@ def encode_and_invert(base: Base, plan: EditPlan, picture: Image.Image) -> Metho
     )
 
 
-def edit(
+def draw(
     base: Base,
     plan: EditPlan,
     picture: Image.Image,
@@ -68,19 +83,18 @@ def edit(
     mask: Tensor | None = None,
     inversion: Inversion | None = None,
     record: bool = False,
-) -> Method[EditResult]:
-    """Edit ``picture`` by ``plan``, which was made for it, ``concepts`` and ``mask``.
+) -> Method[Drawing]:
+    """What the model makes of ``picture`` by ``plan``, which was made for it and what it takes.
 
     picture: RGB, upright; mask: [h, w] in [0, 1], 1 where the edit may change; inversion: that of
     ``plan.inversion_key``, made here if it is not given; record: hand the attention maps back.
     """
-    picture = picture.convert("RGB")
     if plan.unchanged:
-        return _unchanged(base, plan, picture, mask)
+        size = base.size(*picture.size)
+        return Drawing(picture.resize(size, Image.Resampling.LANCZOS), base.encode(picture))
     everywhere = plan.everywhere
     target = base.text(plan.target_prompt, concepts, "target_prompt", everywhere=everywhere)
     reading = concepts if everywhere else ()
-    maps = None
     if plan.p2p is None:
         latents = yield from sdedit(
             base,
@@ -93,28 +107,50 @@ def edit(
             mask=mask,
             empty=base.text("", reading, everywhere=everywhere),
         )
-        where, words = mask, False
-    else:
-        source = base.text(plan.source_prompt, concepts, "source_prompt", everywhere=everywhere)
-        if inversion is None:
-            inversion = yield from encode_and_invert(base, plan, picture)
-        result = yield from prompt_to_prompt(
-            base,
-            inversion,
-            source,
-            target,
-            settings=plan.p2p,
-            guidance=plan.guidance,
-            mask=mask,
-            record=record,
-            empty=empty_text(base, inversion, reading),
-        )
-        latents, where, maps = result.latents, result.mask, result.maps
-        words = plan.p2p.blend_over in ("source", "union")
-    working = base.decode(latents)[0]
-    region = pixel_region(picture, where, mask, words=words)
-    image = _at_source_size(plan, picture, working, region)
-    return EditResult(image, picture, working, latents, where, region, maps, plan)
+        return Drawing(base.decode(latents)[0], latents, mask)
+    source = base.text(plan.source_prompt, concepts, "source_prompt", everywhere=everywhere)
+    if inversion is None:
+        inversion = yield from encode_and_invert(base, plan, picture)
+    result = yield from prompt_to_prompt(
+        base,
+        inversion,
+        source,
+        target,
+        settings=plan.p2p,
+        guidance=plan.guidance,
+        mask=mask,
+        record=record,
+        empty=empty_text(base, inversion, reading),
+    )
+    return Drawing(base.decode(result.latents)[0], result.latents, result.mask, result.maps)
+
+
+def finish(
+    plan: EditPlan, picture: Image.Image, drawing: Drawing, mask: Tensor | None = None
+) -> EditResult:
+    """The edit at the source's size. Needs no engine, and for large pictures takes seconds."""
+    picture = picture.convert("RGB")
+    words = plan.p2p is not None and plan.p2p.blend_over in ("source", "union")
+    region = pixel_region(picture, drawing.mask, mask, words=words)
+    image = picture if plan.unchanged else _at_source_size(plan, picture, drawing.working, region)
+    return EditResult(image, picture, region, drawing, plan)
+
+
+def edit(
+    base: Base,
+    plan: EditPlan,
+    picture: Image.Image,
+    *,
+    concepts: Sequence[Weighted] = (),
+    mask: Tensor | None = None,
+    inversion: Inversion | None = None,
+    record: bool = False,
+) -> Method[EditResult]:
+    """``draw`` and ``finish`` in one."""
+    drawing = yield from draw(
+        base, plan, picture, concepts=concepts, mask=mask, inversion=inversion, record=record
+    )
+    return finish(plan, picture, drawing, mask)
 
 
 def _at_source_size(
@@ -127,13 +163,3 @@ def _at_source_size(
     if working.size == picture.size:
         return working
     return working.resize(picture.size, Image.Resampling.LANCZOS)
-
-
-def _unchanged(
-    base: Base, plan: EditPlan, picture: Image.Image, mask: Tensor | None
-) -> EditResult:
-    """The source as its own edit."""
-    size = base.size(*picture.size)
-    working = picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
-    region = None if mask is None else pixel_region(picture, None, mask, words=False)
-    return EditResult(picture, picture, working, base.encode(picture), mask, region, None, plan)

@@ -113,40 +113,47 @@ class Editor:
         self, orders: Sequence[Order], on_progress: OnProgress | None = None
     ) -> list[EditResult]:
         """Draw all ``orders`` in shared UNet calls; each missing inversion is made once, first."""
-        missing: dict[str, Order] = {}
-        for order in orders:
-            if order.plan.p2p is not None and not order.plan.unchanged:
-                if order.session.inversion(order.plan) is None:
-                    missing.setdefault(order.plan.inversion_key, order)
-        made = self._run(
-            [
-                encode_and_invert(self.base, order.plan, order.session.picture)
-                for order in missing.values()
-            ],
-            on_progress,
-        )
-        found = dict(zip(missing, made, strict=True))
-        for key, inversion in found.items():
-            missing[key].session.keep_inversion(key, inversion)
-        methods = []
-        for order in orders:
-            inversion = None
-            if order.plan.p2p is not None and not order.plan.unchanged:
-                kept = order.session.inversion(order.plan) or found[order.plan.inversion_key]
-                assert order.plan.inversion is not None
-                inversion = dataclasses.replace(kept, kind=order.plan.inversion)
-            methods.append(
-                edit(
-                    self.base,
-                    order.plan,
-                    order.session.picture,
-                    concepts=order.concepts,
-                    mask=order.mask,
-                    inversion=inversion,
-                    record=order.record,
-                )
+        inversions = self._inversions(orders, on_progress)
+        methods = [
+            edit(
+                self.base,
+                order.plan,
+                order.session.picture,
+                concepts=order.concepts,
+                mask=order.mask,
+                inversion=inversion,
+                record=order.record,
             )
+            for order, inversion in zip(orders, inversions, strict=True)
+        ]
         return self._run(methods, on_progress)
+
+    def _inversions(
+        self, orders: Sequence[Order], on_progress: OnProgress | None
+    ) -> list[Inversion | None]:
+        """The inversion of each order, None where it needs none; missing ones are made."""
+        known: dict[str, Inversion] = {}
+        missing: dict[str, Order] = {}
+        inverting = [o for o in orders if o.plan.inverts]
+        for order in inverting:
+            key = order.plan.inversion_key
+            if (kept := order.session.inversion(key)) is not None:
+                known[key] = kept
+            elif key not in known:
+                missing.setdefault(key, order)
+        methods = [
+            encode_and_invert(self.base, order.plan, order.session.picture)
+            for order in missing.values()
+        ]
+        known |= zip(missing, self._run(methods, on_progress), strict=True)
+        for order in inverting:
+            order.session.keep_inversion(order.plan.inversion_key, known[order.plan.inversion_key])
+        return [
+            dataclasses.replace(known[o.plan.inversion_key], kind=o.plan.inversion)
+            if o.plan.inverts and o.plan.inversion is not None
+            else None
+            for o in orders
+        ]
 
     def _run(self, methods: Sequence[Any], on_progress: OnProgress | None) -> list[Any]:
         """The results of ``methods``, whose UNet calls are merged; progress is of all together."""
@@ -325,7 +332,9 @@ class Session:
         """
         if not 1 <= len(strengths) * len(seeds) <= MAX_SWEEP:
             count = len(strengths) * len(seeds)
-            raise InputError("strengths", f"with seeds make {count} edits", f"give 1 to {MAX_SWEEP}")
+            raise InputError(
+                "strengths", f"with seeds make {count} edits", f"give 1 to {MAX_SWEEP}"
+            )
         plans = [
             plan
             for strength in strengths
@@ -351,9 +360,8 @@ class Session:
         orders = [Order(self, plan, entries, mask, record) for plan in plans]
         return self.editor.edit_all(orders, on_progress)
 
-    def inversion(self, plan: EditPlan) -> Inversion | None:
-        """The inversion of ``plan``, if the session or the editor's store has it."""
-        key = plan.inversion_key
+    def inversion(self, key: str) -> Inversion | None:
+        """The inversion of a plan's ``inversion_key``, if session or store have it."""
         if key not in self._inversions and self.editor.inversions is not None:
             kept = self.editor.inversions.get(key)
             if kept is not None:
@@ -361,7 +369,9 @@ class Session:
         return self._inversions.get(key)
 
     def keep_inversion(self, key: str, inversion: Inversion) -> None:
-        """Keep an inversion that was made."""
+        """Keep an inversion in the session, and in the store if it was not there."""
+        if key in self._inversions:
+            return
         self._inversions[key] = inversion
         if self.editor.inversions is not None:
             self.editor.inversions.put(key, inversion)

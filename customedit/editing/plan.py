@@ -145,6 +145,11 @@ class EditPlan(_Part):
         return self.change == 0
 
     @property
+    def inverts(self) -> bool:
+        """Whether the edit starts from an inversion of the source."""
+        return self.inversion is not None and not self.unchanged
+
+    @property
     def inversion_key(self) -> str:
         """Names the inversion that this edit starts from: a digest of all that decides it."""
         assert self.inversion is not None, "SDEdit inverts nothing"
@@ -187,6 +192,7 @@ def check_request(
     if options.preserve and not region:
         raise InputError("preserve", "needs a region", "give a mask or, for p2p, blend words")
     preserve = PRESERVE and region if options.preserve is None else options.preserve
+    strengths: tuple[Strength, ...]
     if options.change is not None:
         strengths = (strength_of_change(options.method, options.change),)
     else:
@@ -293,9 +299,7 @@ def _region(
     }
     for name, has_no_effect in idle.items():
         if has_no_effect:
-            raise InputError(
-                f"p2p.{name}", f"has no effect with blend_over {over}", "leave it out"
-            )
+            raise InputError(f"p2p.{name}", f"has no effect with blend_over {over}", "leave it out")
     return over, words
 
 

@@ -114,8 +114,8 @@ def pixel_region(
 ) -> Tensor | None:
     """The region for pixels, [H, W] float32 in [0, 1] at the source's size; None: everywhere.
 
-    region: of the latents, [h, w], None without any; mask: the user's, [h, w] in [0, 1], taken as
-    it is, so that its edge in the picture is the user's and not that of latent cells; words:
+    region: of the latents, [h, w], None for everywhere; mask: the user's, [h, w] in [0, 1], taken
+    as it is, so that its edge in the picture is the user's and not that of latent cells; words:
     whether the region was read from words, whose edges are moved to those of the source's colours.
 
     Raises InputError for a mask that cannot be used.

@@ -19,6 +19,7 @@ from customedit.editing.blend import blend, given
 from customedit.editing.settings import SDEDIT_STRENGTH
 from customedit.errors import InputError
 
+
 def first_step(strength: float, steps: int) -> int:
     """The downward step that SDEdit starts with; 0 draws from noise alone.
 
@@ -65,6 +66,8 @@ def sdedit(
         x = base.schedule.step(x, none + guidance * (worded - none), time, to)
         if bound is not None:
             source = latents.to(base.device)
-            x = blend(source if to == CLEAN else base.schedule.add_noise(source, noise, to), x, bound)
+            x = blend(
+                source if to == CLEAN else base.schedule.add_noise(source, noise, to), x, bound
+            )
         yield Progress("edit", k + 1, len(pairs))
     return x

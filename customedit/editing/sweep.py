@@ -71,10 +71,10 @@ def contact_sheet(edits: Sequence[MeasuredEdit], columns: int = 5) -> Image.Imag
     """The source and the edits with their labels, at the working size; the best has a frame."""
     chosen = best(edits)
     first = edits[0].result
-    source = first.source.resize(first.working.size, Image.Resampling.LANCZOS)
+    source = first.source.resize(first.drawing.working.size, Image.Resampling.LANCZOS)
     cells = [_cell(source, "source")]
     for edit in edits:
-        size = edit.result.working.size
+        size = edit.result.drawing.working.size
         image = edit.result.image.resize(size, Image.Resampling.LANCZOS)
         cells.append(_cell(image, _label(edit), FRAME if edit is chosen else None))
     return tiled(cells, min(columns, len(cells)))
@@ -106,9 +106,7 @@ def _cell(
 def curve(edits: Sequence[MeasuredEdit]) -> str:
     """The trade-off as an SVG: source similarity to the right, reference (or text) upwards."""
     points = (
-        Point(
-            edit.similarities.source, _other(edit.similarities), f"{edit.result.plan.strength:g}"
-        )
+        Point(edit.similarities.source, _other(edit.similarities), f"{edit.result.plan.strength:g}")
         for edit in edits
     )
     label = "text" if edits[0].similarities.reference is None else "reference"
