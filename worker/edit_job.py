@@ -10,8 +10,7 @@ from typing import Any, Final, TypeVar
 from PIL import Image
 from torch import Tensor
 
-from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Method, Progress, Turn
+from customedit.diffusion.engine import Method, Progress
 from customedit.diffusion.text import Weighted
 from customedit.editing.edit import EditResult, draw, encode_and_invert, finish
 from customedit.editing.inversion import Inversion
@@ -52,7 +51,10 @@ def perform(work: Work) -> EditOutcome:
     request = EditRequest.model_validate(work.record.request)
     with work.phase("fetch"):
         given = fetch(work, request)
-        plans = planned(work, request, given)
+        plans = plan_edits(
+            work.runtime.base, request, given.image,
+            picture_id=given.digest, concepts=given.concepts, mask=given.mask,
+        )  # fmt: skip
     inversion = None
     if plans[0].inverts:
         with work.phase("invert"):
@@ -86,20 +88,6 @@ def concept_references(work: Work, records: Sequence[ConceptRecord]) -> list[Ima
         except MissingObject:  # deleted since: its owner's right
             continue
     return references
-
-
-def planned(work: Work, request: EditRequest, given: Inputs) -> list[EditPlan]:
-    """The plan of each picture; made in the engine's thread, which alone uses the tokenizer."""
-
-    def planning(base: Base) -> Method[list[EditPlan]]:
-        yield Turn()
-        return plan_edits(
-            base, request, given.image,
-            picture_id=given.digest, concepts=given.concepts, mask=given.mask,
-        )  # fmt: skip
-
-    ticket = work.submit(planning(work.runtime.base), EDITS, heard=False)
-    return work.wait([ticket])[0]
 
 
 def find_inversion(

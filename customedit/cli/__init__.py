@@ -1,5 +1,6 @@
-"""The command line: ``customedit customize | edit | sweep | study | concept | models | doctor``.
+"""The command line: ``customedit customize | edit | sweep | replay | study | ...``.
 
+``concept``, ``models`` and ``doctor`` look after files and machine.
 The service has ``serve``, ``demo``, ``keys`` and ``recover``. Whatever takes seconds to import is
 imported by the command that needs it. Errors that the user can mend are one line on stderr and exit
 status 2.
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command("customize")(customize.customize_command)
 app.command("edit")(edit.edit_command)
 app.command("sweep")(edit.sweep_command)
+app.command("replay")(edit.replay_command)
 app.command("study")(study.study_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(concept.app, name="concept")

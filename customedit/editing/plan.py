@@ -1,9 +1,8 @@
 """The plan of an edit: a request with every default resolved, checked before anything is drawn.
 
-``check_request`` takes what needs words alone and no base, so that it can run where there is no
-torch; ``plan_edits`` adds what the base decides. An ``EditPlan`` holds everything that decides one
-picture, by digests where it is large: it is the picture's recipe, and the same plan gives the same
-picture again (``Editor.replay``).
+``request_check`` takes what needs words alone; ``plan_edits`` adds what the base decides. An
+``EditPlan`` holds everything that decides one picture, by digests where it is large: it is the
+picture's recipe, and the same plan gives the same picture again (``Editor.replay``).
 """
 
 from __future__ import annotations
@@ -20,23 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import customedit
-from customedit.editing.prompt_words import find
-from customedit.editing.region_words import ConceptWords, region_words
-from customedit.editing.settings import (
-    P2P_STRENGTH,
-    SDEDIT_STRENGTH,
-    P2PSettings,
-    Strength,
-    strength_of_change,
-)
-from customedit.errors import InputError
-from customedit.schemas.patterns import TOKEN_IN_TEXT
+from customedit.editing.region_words import ConceptWords
+from customedit.editing.request_check import check_request
+from customedit.editing.settings import P2PSettings
 from customedit.schemas.requests import (
-    BlendOver,
     EditMethod,
     EditOptions,
     InversionKind,
-    P2POptions,
 )
 from customedit.schemas.validation import input_error
 
@@ -46,9 +35,6 @@ if TYPE_CHECKING:  # torch
 
     from customedit.diffusion.base import Base
     from customedit.diffusion.text import Weighted
-
-PRESERVE: Final = False
-"""Whether the source's own pixels are pasted outside the region where nobody says."""
 
 INVERSION_VERSION: Final = 1
 """To be raised when inversions change, so that stored ones are made again."""
@@ -163,146 +149,6 @@ class EditPlan(_Part):
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-@dataclasses.dataclass(frozen=True)
-class CheckedRequest:
-    """A request whose words fit. p2p: all but the strength, None for SDEdit."""
-
-    strengths: tuple[Strength, ...]
-    seeds: tuple[int, ...]
-    p2p: P2PSettings | None
-    preserve: bool
-
-
-def check_request(
-    options: EditOptions, concepts: Sequence[ConceptWords] = (), *, mask: bool = False
-) -> CheckedRequest:
-    """Resolve and check all of a request that needs no base. Imports no torch.
-
-    concepts: what is known of those given; mask: whether one is given.
-
-    Raises InputError naming the field of the request.
-    """
-    _check_tokens(options, concepts)
-    p2p = None
-    if options.method == "p2p":
-        p2p = _p2p_settings(options, concepts, mask)
-    else:
-        _check_sdedit(options)
-    region = mask or (p2p is not None and p2p.blend_over != "none")
-    if options.preserve and not region:
-        raise InputError("preserve", "needs a region", "give a mask or, for p2p, blend words")
-    preserve = PRESERVE and region if options.preserve is None else options.preserve
-    strengths: tuple[Strength, ...]
-    if options.change is not None:
-        strengths = (strength_of_change(options.method, options.change),)
-    else:
-        usual = P2P_STRENGTH if p2p is not None else SDEDIT_STRENGTH
-        strengths = tuple(Strength(s) for s in options.strengths or [usual])
-    if p2p is None and options.change != 0 and any(s.strength == 0 for s in strengths):
-        raise InputError("strengths", "hold 0, with which sdedit draws nothing", "use above 0")
-    # Prompt-to-Prompt draws nothing by chance: several seeds would give the same picture
-    seeds = tuple(options.seeds) if p2p is None else tuple(options.seeds[:1])
-    return CheckedRequest(strengths, seeds, p2p, preserve)
-
-
-def _check_tokens(options: EditOptions, concepts: Sequence[ConceptWords]) -> None:
-    known = [token for concept in concepts for token in concept.tokens]
-    for k, token in enumerate(known):
-        if token in known[:k]:
-            raise InputError("concepts", f"have {token} twice", "give one of the two")
-    named = set[str]()
-    for field in ("source_prompt", "target_prompt"):
-        tokens = TOKEN_IN_TEXT.findall(getattr(options, field))
-        named |= set(tokens)
-        for token in tokens:
-            if token not in known:
-                raise InputError(
-                    field,
-                    f"names {token}, which is no concept of this request "
-                    f"(given: {', '.join(known) or 'none'})",
-                    "give the concept, or correct the token",
-                )
-    if options.everywhere:
-        if not known:
-            raise InputError("everywhere", "has no concept to act", "give one, or leave it out")
-        return
-    for concept in concepts:
-        if not named & set(concept.tokens):
-            raise InputError(
-                "target_prompt",
-                f"names no token of the concept {', '.join(concept.tokens)}",
-                "name it in the prompt, or leave the concept out",
-            )
-
-
-def _check_sdedit(options: EditOptions) -> None:
-    given = options.model_fields_set
-    if options.p2p is not None:
-        raise InputError("p2p", "has no effect on sdedit", "leave it out, or use p2p")
-    if "inversion" in given and options.inversion != "direct":
-        raise InputError("inversion", "has no effect on sdedit", "leave it out, or use p2p")
-
-
-def _p2p_settings(
-    options: EditOptions, concepts: Sequence[ConceptWords], mask: bool
-) -> P2PSettings:
-    """The expert settings with the region resolved; every word is looked up in its prompt."""
-    expert = options.p2p or P2POptions()
-    over, words = _region(options, expert, concepts, mask)
-    source, target = options.source_prompt.split(), options.target_prompt.split()
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in dict(expert).items()
-        if value is not None
-    }
-    settings = P2PSettings(**values | {"blend_over": over, "blend_words": words})
-    for word in (*settings.blend_words, *settings.subtract):
-        find(source, word, field="source_prompt")
-    for word in (*settings.words, *settings.reweight, *(settings.blend_target_words or ())):
-        find(target, word, field="target_prompt")
-    if settings.way == "replace" and len(source) != len(target):
-        raise InputError(
-            "target_prompt",
-            f"has {len(target)} words and the source prompt has {len(source)}; a word swap needs "
-            "as many",
-            "use way refine for prompts of different length",
-        )
-    return settings
-
-
-def _region(
-    options: EditOptions, expert: P2POptions, concepts: Sequence[ConceptWords], mask: bool
-) -> tuple[BlendOver, tuple[str, ...]]:
-    """What the region is read from, and its words; see ``region`` for what each means."""
-    over, words = expert.blend_over, tuple(expert.blend_words)
-    if over == "none" and mask:
-        raise InputError("mask", "contradicts p2p.blend_over none", "leave out one of the two")
-    if over == "mask" and not mask:
-        raise InputError("mask", "is missing", "give one, or leave out p2p.blend_over")
-    if over in ("none", "mask") and words:
-        raise InputError(
-            "p2p.blend_words", f"have no effect with blend_over {over}", "leave out one of the two"
-        )
-    if over is None:
-        over = "source" if words or not mask else "mask"
-    if over in ("source", "union") and not words:
-        words = region_words(options.source_prompt, options.target_prompt, concepts)
-        if not words:  # a change of the whole picture
-            if over == expert.blend_over:
-                raise InputError("p2p.blend_words", "are missing", "name the source's words")
-            over = "none"
-    idle = {
-        "subtract": over in ("none", "mask") and bool(expert.subtract),
-        "threshold": over in ("none", "mask") and expert.threshold is not None,
-        "blend_start": over == "none" and expert.blend_start is not None,
-        "blend_target_words": over != "union" and expert.blend_target_words is not None,
-    }
-    for name, has_no_effect in idle.items():
-        if has_no_effect:
-            raise InputError(f"p2p.{name}", f"has no effect with blend_over {over}", "leave it out")
-    return over, words
-
-
 def plan_edits(
     base: Base,
     options: EditOptions,
@@ -315,7 +161,7 @@ def plan_edits(
     """A plan for each strength with each seed, the seeds of one strength together.
 
     picture: RGB, upright; picture_id: its ``picture_digest``, if it is known; mask: the user's,
-    [h, w] in [0, 1]. Reads the tokenizer, so in a service it runs in the engine's thread.
+    [h, w] in [0, 1]. Reads the base and changes nothing in it: any thread may call this.
 
     Raises InputError naming the field, for all that cannot work.
     """

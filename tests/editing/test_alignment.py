@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from customedit.editing import alignment
+from customedit.editing.prompt_words import find
 from customedit.errors import InputError
 
 START, END, LENGTH = 98, 99, 12
@@ -205,17 +206,17 @@ def test_cross_replace_refuses_columns_and_steps_that_are_not_there() -> None:
 )
 def test_find_reads_past_case_and_punctuation(word: str, places: list[int]) -> None:
     prompt = "A cat,  on\t- a “Cat” étoile! <Cat>."
-    assert alignment.find(prompt.split(), word) == places
+    assert find(prompt.split(), word) == places
 
 
 @given(st.lists(st.text("abc", min_size=1), min_size=1), st.data())
 def test_every_word_of_a_prompt_is_found(prompt: list[str], data: st.DataObject) -> None:
     k = data.draw(st.integers(0, len(prompt) - 1))
-    assert k in alignment.find(prompt, prompt[k])
+    assert k in find(prompt, prompt[k])
 
 
 def test_find_lists_the_words_there_are() -> None:
     with pytest.raises(InputError, match=r"source_prompt: has no word 'dog'.*a, cat"):
-        alignment.find(["a", "cat"], "dog", field="source_prompt")
+        find(["a", "cat"], "dog", field="source_prompt")
     with pytest.raises(InputError, match="none"):
-        alignment.find([], "dog")
+        find([], "dog")
