@@ -116,8 +116,8 @@ def cross_replace(
 ) -> Tensor:
     """At which steps each token takes the replaced map: alpha [steps, length] float32 in {0, 1}.
 
-    Alpha is 1 for steps in [floor(start steps), floor(end steps)), as in
-    ``get_time_words_attention_alpha``; the map is replaced x alpha + own x (1 - alpha).
+    Alpha is 1 for steps in [int(start (steps + 1)), int(end (steps + 1))), as
+    ``get_time_words_attention_alpha`` counts them; the map is replaced x alpha + own x (1 - alpha).
 
     default: (start, end) as shares of the steps, or the end alone, starting at 0; per_column: the
     same for single columns, instead of the default.
@@ -143,12 +143,16 @@ def _switched(bounds: tuple[float, float], steps: int) -> Tensor:
             "cross_replace", f"is ({start}, {end})", "give shares with 0 <= start <= end <= 1"
         )
     out = torch.zeros(steps)
-    out[step_of(start, steps) : step_of(end, steps)] = 1
+    out[int(start * (steps + 1)) : int(end * (steps + 1))] = 1
     return out
 
 
 def step_of(share: float, steps: int) -> int:
-    """The step that a share of ``steps`` falls on: floor(share steps), in [0, steps] for [0, 1]."""
+    """The step that a share of ``steps`` falls on: floor(share steps), in [0, steps] for [0, 1].
+
+    Of self-replacement and blends. Cross-replacement counts in steps + 1 (``cross_replace``), as
+    the paper's code does.
+    """
     # 0.29 * 100 is 28.999999999999996, and means 29.
     return math.floor(share * steps + 1e-9)
 

@@ -168,14 +168,19 @@ def test_cross_replace_switches_on_and_off(
     def share(pair: list[int]) -> tuple[float, float]:
         return pair[0] / 100, pair[1] / 100
 
+    def of_the_papers_code(pair: list[int]) -> list[float]:
+        """google/prompt-to-prompt's count: a table of steps + 1 rows, of which steps are read."""
+        table = [0.0] * (steps + 1)
+        first, last = (int(bound * len(table)) for bound in share(pair))
+        table[first:last] = [1.0] * (last - first)
+        return table[:steps]
+
     alpha = alignment.cross_replace(
         6, steps, share(default), {k: share(v) for k, v in per_column.items()}
     )
     assert alpha.shape == (steps, 6) and alpha.dtype == torch.float32
     for column in range(6):
-        start, end = per_column.get(column, default)
-        on = [float(start * steps // 100 <= k < end * steps // 100) for k in range(steps)]
-        assert alpha[:, column].tolist() == on
+        assert alpha[:, column].tolist() == of_the_papers_code(per_column.get(column, default))
 
 
 def test_cross_replace_with_one_number_starts_at_once() -> None:
@@ -185,6 +190,8 @@ def test_cross_replace_with_one_number_starts_at_once() -> None:
     assert on(alignment.cross_replace(2, 50, 0.4)) == [20, 20]
     assert on(alignment.cross_replace(2, 50, 0.0)) == [0, 0]
     assert on(alignment.cross_replace(2, 50, 1.0, {1: (0.0, 0.58)})) == [50, 29]
+    assert on(alignment.cross_replace(2, 50, 0.99)) == [50, 50]  # not floor(0.99 x 50)
+    assert on(alignment.cross_replace(2, 6, 0.8)) == [5, 5]
 
 
 @pytest.mark.parametrize("default", [1.2, -0.1, (0.5, 0.4), (0.0, 2.0), float("nan")])

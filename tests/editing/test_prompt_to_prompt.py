@@ -43,7 +43,7 @@ def _cases(length: int) -> dict[str, tuple[str, P2PSettings, PlainEdit]]:
         "refine": (
             _INSERTED,
             P2PSettings(cross_steps=0.8, self_steps=0.5),
-            PlainEdit(_refined(length), cross=4, own=3),
+            PlainEdit(_refined(length), cross=5, own=3),  # int(0.8 x 7)
         ),
         "replace": (
             _SWAPPED,
