@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from customedit import images
 from customedit.concepts.concept import Concept
@@ -23,17 +22,16 @@ from worker.runtime import Runtime
 
 def picture(work: Work, image_id: str, field: str) -> Image.Image:
     """An uploaded picture, RGB. Raises InputError that names ``field``, MissingObject."""
-    record = image_record(work, image_id)
-    return images.read(work.get(record.key), field=field, limits=_limits(work)).image
+    return images.read(_file(work, image_id), field=field, limits=_limits(work)).image
 
 
-def mask(work: Work, image_id: str, size: tuple[int, int]) -> Tensor:
+def mask(work: Work, image_id: str, size: tuple[int, int], field: str = "mask") -> torch.Tensor:
     """An uploaded mask for a picture of ``size`` (width, height): [height, width] in [0, 1].
 
-    Raises InputError for one that cannot be used, MissingObject.
+    Raises InputError that names ``field``, MissingObject.
     """
-    data = work.get(image_record(work, image_id).key)
-    return torch.from_numpy(read_mask(data, size, limits=_limits(work)).values)
+    found = read_mask(_file(work, image_id), size, field=field, limits=_limits(work))
+    return torch.from_numpy(found.values)
 
 
 def image_record(work: Work, image_id: str) -> ImageRecord:
@@ -44,10 +42,13 @@ def image_record(work: Work, image_id: str) -> ImageRecord:
     return record
 
 
+def _file(work: Work, image_id: str) -> bytes:
+    return work.get(image_record(work, image_id).key)
+
+
 def _limits(work: Work) -> images.Limits:
-    """Of pictures, by the service's settings."""
     settings = work.runtime.settings
-    return images.Limits(settings.max_upload_bytes, settings.max_upload_pixels)
+    return images.Limits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels)
 
 
 def pictures(work: Work, image_ids: Sequence[str], field: str) -> list[Image.Image]:

@@ -86,7 +86,7 @@ def _read(
 ) -> Inputs:  # fmt: skip
     """Everything that is given: first what is read in a moment, the base last."""
     image = console.read_image(picture, "picture")
-    region = None if mask is None else read_mask(mask, image.size)
+    region = None if mask is None else console.read_mask(mask, image.size)
     references = _references(reference)
     judge = _judge(clip)
     model = console.load_base(base, device, dtype)
@@ -238,7 +238,7 @@ def replay_command(
             raise InputError("recipe", f"{recipe} is no JSON object", "give a recipe")
         plan = EditPlan.read(document)
         image = console.read_image(picture, "picture")
-        region = None if mask is None else read_mask(mask, image.size)
+        region = None if mask is None else console.read_mask(mask, image.size)
         model = console.load_base(base or plan.base.name, device, plan.base.dtype)
         concepts = [
             entry.concept
@@ -262,18 +262,6 @@ def replay_command(
         console.errors.print(f"made with other versions, pixels may differ: {listed}")
     said = {"image": str(out), "versions_changed": changed, "recipe": plan.as_json()}
     console.say(said, [str(out)], as_json)
-
-
-def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
-    """A mask file for a picture of ``size``, [height, width] in [0, 1]; warnings go to stderr."""
-    import torch
-
-    from customedit.images.masks import read_mask as read
-
-    mask = read(console.existing(path, "mask"), size)
-    for warning in mask.warnings:
-        console.errors.print(f"mask: {path} {warning}", highlight=False)
-    return torch.from_numpy(mask.values)
 
 
 def _with(

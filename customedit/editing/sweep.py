@@ -110,7 +110,7 @@ def curve(edits: Sequence[MeasuredEdit]) -> str:
         for edit in edits
     )
     label = "text" if edits[0].similarities.reference is None else "reference"
-    return curves.drawn([Line(tuple(points))], "source similarity", f"{label} similarity")
+    return curves.plot([Line(tuple(points))], "source similarity", f"{label} similarity")
 
 
 def _other(similarities: Similarities) -> float:

@@ -28,9 +28,9 @@ from customedit.experiments.result_cache import (
     learned,
     named,
 )
-from customedit.experiments.variants import Arm, Plan
+from customedit.experiments.variants import Arm, Plan, true_mask
 from customedit.grids import tiled
-from customedit.metrics.measure import Similarities, mask_tensor
+from customedit.metrics.measure import Similarities
 from customedit.metrics.similarity import Similarity
 from customedit.mini import samples
 from customedit.schemas.requests import EditMethod, EditOptions
@@ -136,7 +136,7 @@ def measured(
     """Of each result, in its source's true mask."""
     references = [Image.open(p).convert("RGB") for p in look.images]
     return [
-        measure_edit(judge, result, references, mask_tensor(Image.open(source.mask))).similarities
+        measure_edit(judge, result, references, true_mask(source)).similarities
         for (_, source, _), result in zip(edits, results, strict=True)
     ]
 

@@ -38,9 +38,9 @@ from customedit.experiments.result_cache import (
     learned,
     named,
 )
-from customedit.experiments.variants import LOOKS
+from customedit.experiments.variants import LOOKS, true_mask
 from customedit.grids import tiled
-from customedit.metrics.measure import Similarities, bundled, mask_tensor
+from customedit.metrics.measure import Similarities, bundled
 from customedit.metrics.similarity import Similarity
 from customedit.mini import samples
 from customedit.schemas.requests import P2POptions
@@ -83,7 +83,7 @@ def compare(
     results = editor.edit_all(orders, on_progress)
     rows, pictures = [], []
     for source, result, plain in zip(sources, results[::2], results[1::2], strict=True):
-        mask = mask_tensor(Image.open(source.mask))
+        mask = true_mask(source)
         with_it, without_it = (
             measure_edit(judge, r, references, mask).similarities for r in (result, plain)
         )

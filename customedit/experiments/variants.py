@@ -6,8 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import torch
+from torch import Tensor
+
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import Way
+from customedit.images.masks import read_mask
 from customedit.mini import samples
 from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
 
@@ -83,6 +87,11 @@ class Arm:
             p2p=p2p,
             preserve=False,
         )
+
+
+def true_mask(source: samples.Source) -> Tensor:
+    """Where the thing of ``source`` is, [h, w] in [0, 1]."""
+    return torch.from_numpy(read_mask(source.mask).values)
 
 
 BOTH: Final[tuple[EditMethod, ...]] = ("p2p", "sdedit")

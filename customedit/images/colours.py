@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings as python_warnings
 from typing import Final
 
 import numpy as np
@@ -33,9 +34,12 @@ _UPRIGHT: Final = {
 }
 _BAND_ROWS: Final = 256
 
+# Pillow reads on, and so do we: standard error is no place for what a file's tags lack.
+python_warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
+
 
 def upright(image: Image.Image, warnings: list[str]) -> Image.Image:
-    """``image`` turned as its EXIF orientation says; as it is, with a warning, if that is broken."""
+    """``image`` turned as its EXIF orientation says; with a warning as it is if that is broken."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         method = _UPRIGHT.get(orientation)
@@ -48,8 +52,8 @@ def upright(image: Image.Image, warnings: list[str]) -> Image.Image:
 def to_8_bits(image: Image.Image, depth: int) -> Image.Image:
     """L, LA, RGB, RGBA or CMYK of 8 bits a channel: palettes, bits and 16-bit grey resolved.
 
-    A transparent colour that the file names becomes an alpha channel. depth: bits of a sample in the
-    file.
+    A transparent colour that the file names becomes an alpha channel. depth: bits of a sample in
+    the file.
     """
     clear = image.info.get("transparency")
     profile = image.info.get("icc_profile")

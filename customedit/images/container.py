@@ -37,10 +37,10 @@ class Container:
     """What a file says of its picture, read without decoding.
 
     media_type: of the contents; size: (width, height) as stored; data: what the decoder is to read:
-    the file without the parts that it does not need, with an end mark where that was missing; cut:
-    whether the file ended before its end mark; depth: bits of a sample; memory: bytes that a
-    decoder takes to check it, about; unit_height: rows of pixels that are coded together; warnings: what was passed over, each a sentence's end that
-    follows the file's name.
+    the file without the parts that it does not need, with an end mark where that was missing;
+    depth: bits of a sample; memory: bytes that a decoder takes to check it, about; cut: whether the
+    file ended before its end mark; unit: (width, height) in pixels of what is coded together;
+    warnings: what was passed over, each a sentence without its subject.
     """
 
     media_type: MediaType
@@ -49,7 +49,7 @@ class Container:
     depth: int = 8
     memory: int = 0
     cut: bool = False
-    unit_height: int = 1
+    unit: tuple[int, int] = (1, 1)
     warnings: tuple[str, ...] = ()
 
 

@@ -4,10 +4,11 @@ It reads requests from standard input and answers on standard output, one at a t
 
 1. The request: a line of JSON (``field``, ``limits``, ``bytes``), then the file.
 2. The answer: ``{"memory": n}``, the bytes that decoding takes, or ``{"refused": [...]}``.
-3. To go on, one line; the answer to it: ``{"checked": {...}}`` or ``{"refused": [...]}``.
+3. ``go`` on a line of its own; the answer: ``{"checked": {...}}`` or ``{"refused": [...]}``. Any
+   other line ends the request without one.
 
-The process ends when its input does. Its memory is limited by the system (RLIMIT_AS), so that a file
-whose memory was misjudged ends in an error here and not in a machine without memory.
+The process ends when its input does. Its memory is limited by the system (RLIMIT_AS), so that a
+file whose memory was misjudged ends in an error here and not in a machine without memory.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             container = scan(data, field=field, limits=Limits(**request["limits"]))
             del data
             answer(memory=container.memory + 2 * len(container.data))
-            if not requests.readline():
-                return
+            if requests.readline() != b"go\n":
+                continue
             answer(checked=dataclasses.asdict(check(container, field=field)))
         except InputError as error:
             answer(refused=[error.field, error.problem, error.remedy])

@@ -94,7 +94,7 @@ def scan(data: bytes) -> Container:
     """The segments and scans of a JPEG file.
 
     A file without its end mark is closed. Whether enough of its picture is there only shows in the
-    pixels (``missing_rows``); of a progressive one here, too: each coefficient must have come, but
+    pixels (``check_rows``); of a progressive one here, too: each coefficient must have come, but
     for its last bit.
 
     Raises:
@@ -144,7 +144,7 @@ def scan(data: bytes) -> Container:
         depth=frame.depth,
         memory=2 * frame.samples if frame.progressive or scans > 1 else frame.size[0] * 128,
         cut=cut,
-        unit_height=frame.unit[1],
+        unit=frame.unit,
         warnings=tuple(warnings),
     )
 
@@ -168,9 +168,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 def _frame(marker: int, body: bytes) -> Frame:
     if len(body) < 6 or len(body) < 6 + 3 * body[5] or not body[5]:
         raise Damaged("has a damaged frame header")
-    factors = {
-        body[k]: (body[k + 1] >> 4, body[k + 1] & 15) for k in range(6, 6 + 3 * body[5], 3)
-    }
+    factors = {body[k]: (body[k + 1] >> 4, body[k + 1] & 15) for k in range(6, 6 + 3 * body[5], 3)}
     if any(not 1 <= f <= 4 for pair in factors.values() for f in pair):
         raise Damaged("has sampling factors outside 1 to 4")
     size = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
@@ -205,27 +203,27 @@ def _decides_pixels(marker: int, body: bytes) -> bool:
 
 MAX_MISSING_ROWS: Final = 2
 """Of coded units: as many may be missing at the bottom, and an eighth of the height at most."""
+_MIDDLE: Final = range(126, 131)
 
 
 def check_rows(image: Image.Image, container: Container) -> None:
     """Refuse a decoded file whose bottom rows of coded units did not arrive.
 
-    libjpeg fills what is missing with zero coefficients, which is the middle level of all channels;
-    a picture that is just that at the bottom is refused as well. image: as decoded, at the full
-    size or a whole part of it.
+    libjpeg fills what is missing with the middle level, after one unit of chance; so a row whose
+    right half has that brightness throughout counts as missing. A picture that is just so is
+    refused as well. image: as decoded, at the full size or a whole part of it.
 
     Raises:
         Damaged: more than ``MAX_MISSING_ROWS`` rows or an eighth of the height is missing.
     """
-    height, unit = container.size[1], container.unit_height
-    rows = -(-height // unit)
-    allowed = min(MAX_MISSING_ROWS, height // (8 * unit))
+    (width, height), (unit_width, unit_height) = container.size, container.unit
+    rows, columns = -(-height // unit_height), -(-width // unit_width)
+    allowed = min(MAX_MISSING_ROWS, height // (8 * unit_height))
     scale = -(-height // image.height)
-    top = (rows - allowed - 1) * unit // scale
-    if unit > 8:  # colours of fewer samples are mixed with those of the row above
-        top += 1
-    bottom = image.crop((0, min(top, image.height - 1), image.width, image.height))
-    extrema = bottom.getextrema()
-    levels = [v for pair in extrema for v in (pair if isinstance(pair, tuple) else (pair,))]
-    if all(127 <= level <= 128 for level in levels):
-        raise Damaged(f"is cut off: more than {allowed} rows of {unit} pixels are missing")
+    left, top = columns // 2 * unit_width // scale, (rows - allowed - 1) * unit_height // scale
+    corner = image.crop((left, top, image.width, image.height))
+    # Colours of fewer samples are mixed with those beside them: brightness is not.
+    inks = ("C", "K")  # either may have all samples
+    found = map(corner.getchannel, inks) if corner.mode == "CMYK" else (corner.convert("L"),)
+    if any(all(level in _MIDDLE for level in plane.getextrema()) for plane in found):
+        raise Damaged(f"is cut off: more than {allowed} rows of {unit_height} pixels are missing")

@@ -20,12 +20,12 @@ from customedit.images.container import Limits
 from customedit.images.reading import Stored, read_stored, refusing
 
 Values = NDArray[np.float32]
-Levels = NDArray[np.uint8] | NDArray[np.uint16]
+Levels = NDArray[np.uint8 | np.uint16]
 
 MIN_SHARE: Final = 1 / 4096
 """Of a picture's area that a mask must cover: one cell of a latent of 64 x 64."""
 ASPECT_TOLERANCE: Final = 0.01
-"""Of the ratio of the sides; a pixel of the mask is allowed in any case."""
+"""Of the ratio of the sides; a pixel of either size is allowed in any case."""
 
 _REMEDY: Final = "paint white where the edit may reach and black elsewhere"
 _NOISE: Final = 8 / 255  # of lossy files around black and white
@@ -91,7 +91,7 @@ def fit_mask(
     Raises:
         InputError: unless it has two axes and lies in [0, 1]; for a mask that is nowhere above a
             half or nowhere below, covers less than ``min_share``, or whose aspect differs by more
-            than 1 % and more than a pixel from the picture's.
+            than 1 % and more than a pixel of either from the picture's.
     """
     if values.ndim != 2 or not values.size:
         raise InputError(field, f"has shape {values.shape}", "give height x width numbers")
@@ -124,8 +124,13 @@ def fit_mask(
 
 def _check_aspect(mask: tuple[int, int], picture: tuple[int, int], field: str) -> None:
     (w, h), (width, height) = mask, picture
-    near = abs(w * height / (h * width) - 1) <= ASPECT_TOLERANCE
-    if near or abs(w - h * width / height) <= 1 or abs(h - w * height / width) <= 1:
+    rounded = min(  # pixels by which a side is off what the other size would give
+        abs(w - h * width / height),
+        abs(h - w * height / width),
+        abs(width - height * w / h),
+        abs(height - width * h / w),
+    )
+    if abs(w * height / (h * width) - 1) <= ASPECT_TOLERANCE or rounded <= 1:
         return
     turned = " (is it turned?)" if (w > h) != (width > height) else ""
     raise InputError(
@@ -148,7 +153,7 @@ def _interpret(stored: Stored, field: str, warnings: list[str]) -> Values:
         image = image.convert("RGB")
     alpha = None
     if image.mode in ("LA", "RGBA"):
-        alpha = np.asarray(image.getchannel("A"), np.float32) / 255
+        alpha = np.asarray(image.getchannel("A"), np.float32) / np.float32(255)
         image = image.convert("L" if image.mode == "LA" else "RGB")
         if alpha.min() == 1:
             alpha = None
@@ -170,14 +175,12 @@ def _of_grey(
 
     unit: the level of label 1; alpha: [height, width] in [0, 1], None for opaque.
     """
-    visible = levels if alpha is None else np.where(alpha > 0, levels, 0).astype(levels.dtype)
+    visible = levels if alpha is None else levels * (alpha > 0)
     found = _distinct(visible, full)
     if alpha is not None:
         shown = _distinct(levels[None, alpha > 0], full)
         if shown == [0]:
-            raise InputError(
-                field, "is black on transparent, which may mean either side", _REMEDY
-            )
+            raise InputError(field, "is black on transparent, which may mean either side", _REMEDY)
         if len(shown) == 1:  # one brush on a transparent layer: alpha says all
             if shown[0] != full:
                 warnings.append(f"holds the one level {shown[0]}, which is read as inside")

@@ -32,12 +32,12 @@ def scan(data: bytes) -> Container:
     Raises:
         Damaged: for a file without a header, or of more than ``MAX_CHUNKS`` chunks.
     """
-    kept = [SIGNATURE]
+    kept: list[bytes | memoryview] = [SIGNATURE]
     warnings: list[str] = []
     header, ended = b"", False
     for name, body, whole, raw in _chunks(data):
         if name == b"IHDR" and not header:
-            header = body
+            header = bytes(body)
         if name == b"acTL":
             warnings.append("is an animation, of which only the first picture is taken")
         if name in (b"IHDR", b"PLTE", b"IDAT"):
@@ -72,31 +72,31 @@ def scan(data: bytes) -> Container:
     )
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool, bytes]]:
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, bool, memoryview]]:
     """(name, body, whether all of it is there, the chunk as it stands) of each chunk."""
-    at = len(SIGNATURE)
+    at, view = len(SIGNATURE), memoryview(data)
     for _ in range(MAX_CHUNKS):
         if len(data) < at + 8:
             return
         length = int.from_bytes(data[at : at + 4], "big")
         name = data[at + 4 : at + 8]
         end = at + 12 + length
-        yield name, data[at + 8 : end - 4], end <= len(data), data[at:end]
+        yield name, view[at + 8 : end - 4], end <= len(data), view[at:end]
         at = end
     raise Damaged(f"has more than {MAX_CHUNKS} chunks")
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
-    checksum = zlib.crc32(name + body).to_bytes(4, "big")
-    return len(body).to_bytes(4, "big") + name + body + checksum
+def _chunk(name: bytes, body: memoryview) -> bytes:
+    checksum = zlib.crc32(body, zlib.crc32(name)).to_bytes(4, "big")
+    return b"".join([len(body).to_bytes(4, "big"), name, body, checksum])
 
 
-def _problem(name: bytes, body: bytes, whole: bool, raw: bytes) -> str | None:
+def _problem(name: bytes, body: memoryview, whole: bool, raw: memoryview) -> str | None:
     """Why an optional chunk is left out; None: it is kept; empty: nobody misses it."""
-    keyword, _, rest = body.partition(b"\0")
+    keyword, _, rest = bytes(body).partition(b"\0")
     if name in (b"tEXt", b"zTXt", b"iTXt") and keyword not in _KEPT_TEXT:
         return ""
-    if not whole or zlib.crc32(name + body) != int.from_bytes(raw[-4:], "big"):
+    if not whole or zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(raw[-4:], "big"):
         return f"has a damaged {name.decode()} chunk, which is passed over"
     if name == b"iCCP" and inflate(rest[1:], MAX_PROFILE_BYTES) is None:
         return "has a colour profile that cannot be unpacked, which is passed over"

@@ -107,6 +107,7 @@ def read(data: bytes | Path, *, field: str = "image", limits: Limits | None = No
     warnings = list(stored.warnings)
     image = colours.in_srgb(colours.to_8_bits(stored.image, stored.depth), warnings)
     image, alpha = colours.on_white(image)
+    image.info.clear()  # orientation and profile are applied, and no place is passed on
     return Decoded(image, alpha, stored.size, tuple(warnings))
 
 
@@ -133,9 +134,7 @@ def read_stored(
         container = _scan(data, field, limits or Limits())
         warnings = list(container.warnings)
         image = colours.upright(_load(container, reduced=False), warnings)
-        return Stored(
-            image, container.media_type, container.depth, container.size, tuple(warnings)
-        )
+        return Stored(image, container.media_type, container.depth, container.size, tuple(warnings))
 
 
 def check(container: Container, *, field: str = "image") -> Checked:

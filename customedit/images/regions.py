@@ -23,7 +23,7 @@ Values = NDArray[np.float32]
 GUIDE_SIDE: Final = 1024
 """Pixels of the longer side of the picture that the coefficients are found on, at most."""
 EPSILON: Final = 1e-3
-"""Of the guided filter, for colours in [0, 1]: edges of less contrast than its root are smoothed."""
+"""Of the guided filter, for colours in [0, 1]: edges fainter than its root are smoothed."""
 _CONTRAST: Final = 2.0
 _BAND_ROWS: Final = 256
 
@@ -45,7 +45,7 @@ def refine_region(coarse: Values, source: Image.Image, *, epsilon: float = EPSIL
     shrink = min(1.0, GUIDE_SIDE / max(source.size))
     guide_size = max(1, round(source.width * shrink)), max(1, round(source.height * shrink))
     small = source.resize(guide_size, Image.Resampling.BOX)
-    guide = np.asarray(small, np.float32) / 255  # [h, w, 3]
+    guide = np.asarray(small, np.float32) / np.float32(255)  # [h, w, 3]
     cell = max(small.height / coarse.shape[0], small.width / coarse.shape[1])
     slope, offset = _coefficients(guide, _resized(coarse, guide_size), math.ceil(cell), epsilon)
     lower = _resized(ndimage.minimum_filter(coarse, 3), guide_size, Image.Resampling.NEAREST)
