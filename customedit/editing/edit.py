@@ -23,7 +23,7 @@ from customedit.editing.region import pixel_region
 from customedit.editing.sdedit import sdedit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Drawing:
     """What a model drew.
 
@@ -38,7 +38,7 @@ class Drawing:
     maps: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EditResult:
     """An edited picture and how it was made.
 

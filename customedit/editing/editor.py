@@ -76,7 +76,7 @@ class InversionFolder:
         inversion.save(self.folder / f"{key}.safetensors")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Order:
     """One edit to draw: a plan, and what it was made for."""
 

@@ -27,16 +27,17 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from customedit.editing.english import (
+from customedit.editing.prompt_words import (
     COPULAS,
     DETERMINERS,
     MEDIA,
+    align,
     alike,
+    bare,
     closes,
     is_adjective,
     is_function,
 )
-from customedit.editing.prompt_words import align, bare
 from customedit.errors import InputError
 from customedit.schemas.patterns import TOKEN_IN_TEXT
 

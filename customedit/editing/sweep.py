@@ -28,7 +28,7 @@ FRAME: Final = (30, 140, 60)
 """The colour of the frame around the best edit of a contact sheet."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MeasuredEdit:
     """An edit and its similarities."""
 

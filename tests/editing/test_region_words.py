@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customedit.editing.english import ADJECTIVES, FUNCTION_WORDS, MEDIA, alike
-from customedit.editing.prompt_words import bare, find
+from customedit.editing.prompt_words import (
+    ADJECTIVES,
+    FUNCTION_WORDS,
+    MEDIA,
+    alike,
+    bare,
+    find,
+)
 from customedit.editing.region_words import ConceptWords, region_words
 from customedit.errors import InputError
 from customedit.mini import samples
