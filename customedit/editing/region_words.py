@@ -59,7 +59,7 @@ def region_words(
     Empty: the whole picture may (a change of the medium), or the prompts are alike.
 
     Raises:
-        InputError: (blend_words) if the rule finds no noun for a change.
+        InputError: (p2p.blend_words) if the rule finds no noun for a change.
     """
     reader = _Reader(source_prompt, target_prompt, concepts)
     of_concepts = set(reader.concept_places())
@@ -246,7 +246,7 @@ def _ends_phrase(words: Sequence[str], at: int) -> bool:
 
 def _in_doubt(problem: str) -> InputError:
     return InputError(
-        "blend_words",
+        "p2p.blend_words",
         f"cannot be told from the prompts: {problem}",
         "name the source words that may change (--blend-word), give a mask, or let the edit reach "
         "everywhere (--no-blend, blend_over none)",

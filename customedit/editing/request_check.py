@@ -118,7 +118,10 @@ def _p2p_settings(
         for name, value in dict(expert).items()
         if value is not None
     }
-    settings = P2PSettings(**values | {"blend_over": over, "blend_words": words})
+    try:
+        settings = P2PSettings(**values | {"blend_over": over, "blend_words": words})
+    except InputError as error:
+        raise InputError(f"p2p.{error.field}", error.problem, error.remedy) from None
     for word in (*settings.blend_words, *settings.subtract):
         find(source, word, field="source_prompt")
     for word in (*settings.words, *settings.reweight, *(settings.blend_target_words or ())):

@@ -6,6 +6,7 @@ in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, get_args
@@ -63,6 +64,18 @@ class P2PSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise InputError(name, f"{value} is not from 0 to 1", "0.4 to 0.6 is usual")
+        if not 0 <= self.threshold < 1:
+            raise InputError("threshold", f"is {self.threshold}", "give 0 or more, below 1")
+        if not 0 <= self.blend_start <= 1:
+            raise InputError("blend_start", f"is {self.blend_start}", "give 0 to 1")
+        for word, (start, end) in self.words.items():
+            if not 0 <= start <= end <= 1:
+                raise InputError(
+                    "words", f"{word!r} has ({start}, {end})", "give 0 <= start <= end <= 1"
+                )
+        for word, factor in self.reweight.items():
+            if not math.isfinite(factor):
+                raise InputError("reweight", f"{word!r} has {factor}", "give a finite number")
         if self.blend_over in ("source", "union") and not self.blend_words:
             raise InputError(
                 "blend_words", "are missing", "name the words that the edit may change"

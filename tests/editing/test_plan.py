@@ -118,6 +118,8 @@ def test_the_region_follows_from_what_is_given(
         ({"p2p": {"reweight": {"jug": 2.0}}}, False, "target_prompt", "no word 'jug'"),
         ({"p2p": {"words": {"jug": (0, 1)}}}, False, "target_prompt", "no word 'jug'"),
         ({"p2p": {"way": "replace"}}, False, "target_prompt", "has 9 words and.*8"),
+        ({"p2p": {"threshold": 1.0}}, False, "p2p.threshold", "is 1.0"),
+        ({"p2p": {"words": {"red": (0.5, 0.4)}}}, False, "p2p.words", "start <= end"),
         ({"method": "sdedit", "p2p": {}}, False, "p2p", "no effect on sdedit"),
         ({"method": "sdedit", "inversion": "ddim"}, False, "inversion", "no effect on sdedit"),
         ({"method": "sdedit", "preserve": True}, False, "preserve", "needs a region"),
@@ -125,7 +127,12 @@ def test_the_region_follows_from_what_is_given(
         ({"method": "sdedit", "strengths": [0.0]}, False, "strengths", "hold 0"),
         ({"everywhere": True}, False, "everywhere", "no concept"),
         ({"target_prompt": "a <b> cup"}, False, "target_prompt", "names <b>.*given: none"),
-        ({"target_prompt": "a photo of a cup by a table"}, False, "blend_words", "cannot be told"),
+        (
+            {"target_prompt": "a photo of a cup by a table"},
+            False,
+            "p2p.blend_words",
+            "cannot be told",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(

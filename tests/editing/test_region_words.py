@@ -116,7 +116,7 @@ def test_words_alone_tell_their_region(source: str, target: str, words: list[str
 
 @pytest.mark.parametrize(("source", "target"), DOUBTS)
 def test_in_doubt_the_ways_to_say_it_are_told(source: str, target: str) -> None:
-    with pytest.raises(InputError, match=r"blend_words: cannot be told.*--blend-word.*mask"):
+    with pytest.raises(InputError, match=r"p2p\.blend_words: cannot be told.*--blend-word.*mask"):
         region_words(source, target)
 
 
@@ -176,7 +176,7 @@ def test_whatever_the_prompts_no_function_word_is_taken(source: str, target: str
     try:
         words = region_words(source, target, [PLAID])
     except InputError as error:
-        assert error.field == "blend_words"
+        assert error.field == "p2p.blend_words"
         return
     for word in words:
         assert find(source.split(), word)  # it is in the source, as the blend looks it up
