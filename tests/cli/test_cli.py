@@ -211,7 +211,10 @@ def test_an_edit_is_refused_before_any_work(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["edit", "missing.png", "--target-prompt", "a cup"], "picture: missing.png is no file"),
+        (
+            ["edit", "missing.png", "--source-prompt", "a cup", "--target-prompt", "a red cup"],
+            "picture: missing.png is no file",
+        ),
         (["customize", "--noun", "cup", "."], "references: . holds no picture"),
         (["concept", "show", "missing"], "file: missing is no file"),
         (["models", "check", "./missing"], "base: ./missing is no folder"),

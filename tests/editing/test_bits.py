@@ -80,7 +80,7 @@ def trained(concept: Concept) -> Tensor:
 
 def edited(session: Session, source: samples.Source, **options: Any) -> Tensor:
     common = {"steps": 5, "strength": 0.4, "preserve": False} | options
-    return session.edit(source.target_prompt(LOOK), **common).drawing.latents  # type: ignore[arg-type]  # of many types
+    return session.edit(source.target_prompt(LOOK), **common).drawing.latents
 
 
 @pytest.fixture(scope="module")

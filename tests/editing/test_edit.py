@@ -47,7 +47,7 @@ def test_every_result_has_the_size_of_the_source(
     source = picture.resize(size)
     session = Editor(base).open(source, SOURCE)
     for options in ({}, {"preserve": True}, {"method": "sdedit"}, {"change": 0.0}):
-        result = session.edit(TARGET, steps=2, **options)  # type: ignore[arg-type]  # of many types
+        result = session.edit(TARGET, steps=2, **options)
         assert result.image.size == size
         assert result.drawing.working.size == base.size(*size)
         assert result.source.tobytes() == source.tobytes()

@@ -24,7 +24,7 @@ def test_null_text_comes_back_nearer_than_ddim(
     latents = base.encode(picture)
     errors = {}
     for kind in ("ddim", "null-text", "negative-prompt", "direct"):
-        made = run(base, invert(base, latents, source.prompt, kind=kind, steps=STEPS, guidance=5.0))  # type: ignore[arg-type]  # a str of the Literal
+        made = run(base, invert(base, latents, source.prompt, kind=kind, steps=STEPS, guidance=5.0))
         back = run(base, reconstruct(base, made, guidance=5.0))
         errors[kind] = float((back - latents).square().mean())
     assert errors["null-text"] < 0.5 * errors["ddim"]

@@ -76,7 +76,7 @@ def test_every_expert_option_reaches_the_method() -> None:
     }  # fmt: skip
     assert set(changed) == set(P2POptions.model_fields)
     request = asked(target_prompt=SOURCE.replace("cup", "tea"), p2p=P2POptions(**changed))
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()}
+    tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()}
     assert check_request(request).p2p == P2PSettings(**tuples)
 
 
@@ -178,7 +178,7 @@ def test_refusals_come_before_anything_is_drawn(base: Base, picture: Image.Image
         ({"bogus": 1}, "bogus"),
     ):
         with pytest.raises(InputError, match=says):
-            session.plan(TARGET, **options)  # type: ignore[arg-type]  # what is tested
+            session.plan(TARGET, **options)
     with pytest.raises(InputError, match=r"target_prompt: takes .* tokens"):
         session.plan("a red " * 80 + "cup")
 
