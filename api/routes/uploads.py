@@ -134,6 +134,7 @@ def _keep(
             height=checked.size[1],
             key=object_keys.image(tenant, id_, secrets.token_hex(8), object_keys.PICTURE),
             created_at=time.time(),
+            warnings=[f"The file {warning}." for warning in checked.warnings],
         )
         if (kept := _put(services, record, data)) is not None:
             return kept, kept.key == record.key

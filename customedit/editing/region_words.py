@@ -39,7 +39,7 @@ from customedit.editing.prompt_words import (
     is_function,
 )
 from customedit.errors import InputError
-from customedit.schemas.patterns import TOKEN_IN_TEXT
+from customedit.prompt_syntax import CONCEPT
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,13 @@ class _Reader:
     def concept_places(self) -> Iterator[int | None]:
         """The source position that each concept is said of; None for the whole picture."""
         for at, word in enumerate(self.target):
-            for match in TOKEN_IN_TEXT.finditer(word):
+            for match in CONCEPT.finditer(word):
                 yield self._of_concept(at, match.group())
 
     def changed_places(self) -> Iterator[int | None]:
         """The source positions that each change without a concept is of; None as above."""
         for gap in self.gaps:
-            if not any(TOKEN_IN_TEXT.search(w) for w in self.target[gap.c : gap.d]):
+            if not any(CONCEPT.search(w) for w in self.target[gap.c : gap.d]):
                 yield from self._of_change(gap)
 
     # a concept
@@ -144,7 +144,7 @@ class _Reader:
         closed = closes(self.target[at])
         for k in range(at + 1, len(self.target)):
             word = self.target[k]
-            if closed or TOKEN_IN_TEXT.search(word) or _ends_phrase(self.target, k):
+            if closed or CONCEPT.search(word) or _ends_phrase(self.target, k):
                 break
             phrase.append(k)
             closed = closes(word) and not is_adjective(word, concept.attribute)

@@ -19,7 +19,7 @@ from customedit.editing.settings import (
     strength_of_change,
 )
 from customedit.errors import InputError
-from customedit.schemas.patterns import TOKEN_IN_TEXT
+from customedit.prompt_syntax import check_prompt, tokens_in
 from customedit.schemas.requests import BlendOver, EditOptions, P2POptions
 
 PRESERVE: Final = False
@@ -75,16 +75,9 @@ def _check_tokens(options: EditOptions, concepts: Sequence[ConceptWords]) -> Non
             raise InputError("concepts", f"have {token} twice", "give one of the two")
     named = set[str]()
     for field in ("source_prompt", "target_prompt"):
-        tokens = TOKEN_IN_TEXT.findall(getattr(options, field))
-        named |= set(tokens)
-        for token in tokens:
-            if token not in known:
-                raise InputError(
-                    field,
-                    f"names {token}, which is no concept of this request "
-                    f"(given: {', '.join(known) or 'none'})",
-                    "give the concept, or correct the token",
-                )
+        prompt = getattr(options, field)
+        check_prompt(prompt, known, field)
+        named |= set(tokens_in(prompt))
     if options.everywhere:
         if not known:
             raise InputError("everywhere", "has no concept to act", "give one, or leave it out")

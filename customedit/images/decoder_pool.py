@@ -148,7 +148,8 @@ class _Decoder:
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         kept = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH") if k in os.environ}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "customedit.images.decoder_process", str(memory + _SLACK_BYTES),
+            sys.executable, "-P", "-m", "customedit.images.decoder_process",
+            str(memory + _SLACK_BYTES),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
             env=kept | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
         )  # fmt: skip

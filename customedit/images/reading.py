@@ -7,6 +7,7 @@ picture. Both take and refuse the same files.
 from __future__ import annotations
 
 import io
+import re
 import stat
 import struct
 import zlib
@@ -26,6 +27,19 @@ from customedit.images import colours, jpeg, png, webp
 from customedit.images.container import Container, Damaged, Limits, MediaType
 
 _REMEDY: Final = "save it again as PNG, JPEG or WebP"
+_OTHERS: Final = {
+    "it is a HEIC, as phones take them": re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL),
+    "it is an AVIF": re.compile(rb"....ftypavi", re.DOTALL),
+    "it is a GIF": re.compile(rb"GIF8"),
+    "it is a TIFF, or a camera's raw file": re.compile(rb"II\*\0|MM\0\*"),
+    "it is a BMP": re.compile(rb"BM.{4}\0\0\0\0", re.DOTALL),
+    "it is a JPEG XL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
+    "it is a JPEG 2000": re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+    "it is a Photoshop file": re.compile(rb"8BPS"),
+    "it is a PDF": re.compile(rb"%PDF"),
+    "it is an SVG or a web page": re.compile(rb"\s*<"),
+}
+"""Files that people take for pictures we read, by how they begin."""
 _BROKEN: Final = (
     OSError,
     ValueError,
@@ -68,7 +82,10 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Checked:
-    """A file that can be decoded: its media type, (width, height) as stored, and warnings."""
+    """A file that can be decoded: its media type, (width, height) as stored, and warnings.
+
+    Those of ``read``, but for what only shows when colours are converted.
+    """
 
     media_type: MediaType
     size: tuple[int, int]
@@ -147,8 +164,9 @@ def check(container: Container, *, field: str = "image") -> Checked:
         InputError: as ``read``.
     """
     with refusing(b"", field):
-        _load(container, reduced=True)
-        return Checked(container.media_type, container.size, container.warnings)
+        warnings = list(container.warnings)
+        colours.orientation(_load(container, reduced=True), warnings)
+        return Checked(container.media_type, container.size, tuple(warnings))
 
 
 def scan(data: bytes | Path, *, field: str = "image", limits: Limits | None = None) -> Container:
@@ -170,8 +188,9 @@ def _scan(data: bytes | Path, field: str, limits: Limits) -> Container:
     elif webp.is_webp(content):
         container = webp.scan(content)
     else:
-        problem = f"is no PNG, JPEG or WebP (it begins with {content[:8]!r})"
-        raise InputError(field, problem, _REMEDY)
+        begins = f"it begins with {content[:8]!r}"
+        known = next((name for name, begin in _OTHERS.items() if begin.match(content)), begins)
+        raise InputError(field, f"is no PNG, JPEG or WebP ({known})", _REMEDY)
     _check_size(container.size, field, limits)
     return container
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from customedit.metrics.lpips import Lpips
 from customedit.metrics.similarity import Dino, Similarity, psnr, ssim
-from customedit.schemas.patterns import TOKEN_IN_TEXT
+from customedit.prompt_syntax import CONCEPT
 
 MOST_PIXELS: Final = 2_000_000
 """Larger pictures are compared at this size: a PSNR of 40 megapixels takes gigabytes."""
@@ -51,7 +51,7 @@ class Similarities:
 
 def plain(prompt: str) -> str:
     """``prompt`` without concept tokens, which a CLIP cannot read."""
-    return " ".join(TOKEN_IN_TEXT.sub(" ", prompt).split())
+    return " ".join(CONCEPT.sub(" ", prompt).split())
 
 
 def at_size(mask: Tensor, image: Image.Image) -> NDArray[np.float64]:

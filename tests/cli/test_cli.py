@@ -219,7 +219,7 @@ def test_an_edit_is_refused_before_any_work(
         (["concept", "show", "missing"], "file: missing is no file"),
         (["models", "check", "./missing"], "base: ./missing is no folder"),
         (["models", "check", "--dtype", "int8"], "dtype: 'int8'"),
-        (["models", "fetch", "mini"], "name: mini is bundled"),
+        (["models", "fetch", "mini"], "base: mini is bundled"),
     ],
 )
 def test_errors_are_one_line_and_name_the_field(
@@ -290,4 +290,4 @@ def test_models_and_doctor(run: CliRunner) -> None:
     assert checked["prediction"] == "v_prediction" and checked["side"] == 128
     healthy = run.invoke(app, ["doctor", "--json"])
     assert healthy.exit_code == 0
-    assert json.loads(healthy.stdout)["bundled base"] == "draws"
+    assert json.loads(healthy.stdout)["bundled base"] == "works"

@@ -35,7 +35,7 @@ UNION = P2POptions(
 ONCE = 3
 """Most moves and waits of one place in an edit: some at its beginning and end, none a step."""
 
-FREE = ("devices.send",)
+FREE = ("devices.to_device",)
 
 
 def editing(base: Base, picture: Image.Image, concepts: Any, **options: Any) -> Method[EditResult]:
@@ -108,7 +108,7 @@ def test_no_step_of_an_edit_mixes_devices_or_waits(
     result = run(base, editing(base, picture, [Word(base)], steps=steps, **changes))
     assert isinstance(result.drawing.latents, foreign.Foreign)
     assert set(device.waits) == {"to the CPU"} and device.waits["to the CPU"] <= ONCE
-    # "send" does not wait; what the engine moves itself are a forward's time steps
+    # "to_device" does not wait; what the engine moves itself are a forward's time steps
     moved = {k: n for k, n in device.arrivals.items() if k not in FREE}
     assert all(n <= ONCE for n in moved.values()), moved
 
@@ -176,8 +176,11 @@ def test_dreambooth_and_many_jobs_at_once(
 
 def test_devices_that_are_none() -> None:
     assert device_of("cpu").type == "cpu"
-    with pytest.raises(InputError, match="device: 'gpu' is none; take cpu, cuda or cuda:N"):
+    with pytest.raises(InputError, match="device: 'gpu' is not a device; use cpu, cuda or cuda:N"):
         device_of("gpu")
+    for name in ("xla", "meta", "fpga:1"):
+        with pytest.raises(InputError, match=f"device: {name} is not available"):
+            device_of(name)
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="device: cuda:1 is not there"):
+        with pytest.raises(InputError, match="device: cuda:1 is not available"):
             device_of("cuda:1")

@@ -102,15 +102,27 @@ def test_of_an_animation_the_first_frame_is_taken(name: str) -> None:
     assert images.read(data).image.getpixel((8, 8)) == (255, 0, 0)
 
 
-def test_a_gif_is_not_taken() -> None:
-    with pytest.raises(InputError, match=r"photo: is no PNG, JPEG or WebP.*save it again"):
-        images.read(saved(picture(), "GIF"), field="photo")
-
-
-@pytest.mark.parametrize("data", [b"hello, I am a text", b"<svg></svg>", b"\x00" * 64, b"II*\x00"])
-def test_other_files_are_not_taken(data: bytes) -> None:
-    with pytest.raises(InputError, match="is no PNG, JPEG or WebP"):
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"hello, I am a text", "it begins with b'hello, I'"),
+        (b"\x00" * 64, "it begins with"),
+        (b"\n<svg></svg>", "an SVG or a web page"),
+        (b"II*\x00" + bytes(9), "a TIFF"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "an AVIF"),
+        (saved(picture(), "GIF"), "a GIF"),
+        (saved(picture(), "BMP"), "a BMP"),
+        (saved(picture(), "JPEG2000"), "a JPEG 2000"),
+        (b"\xff\x0a\xfa\x1f", "a JPEG XL"),
+    ],
+)
+def test_other_files_are_not_taken(data: bytes, named: str) -> None:
+    with pytest.raises(
+        InputError, match=r"image: is no PNG, JPEG or WebP \(.*; save it again"
+    ) as e:
         images.read(data)
+    assert named in str(e.value)
 
 
 def test_empty_missing_and_large_files(tmp_path: Path) -> None:
