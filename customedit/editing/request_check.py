@@ -22,8 +22,9 @@ from customedit.errors import InputError
 from customedit.prompt_syntax import check_prompt, tokens_in
 from customedit.schemas.requests import BlendOver, EditOptions, P2POptions
 
-PRESERVE: Final = False
-"""Whether the source's own pixels are pasted outside the region where nobody says."""
+PRESERVE: Final = True
+"""Whether the source's own pixels are pasted outside the region, where an edit has one and the
+request does not say."""
 
 
 @dataclass(frozen=True)

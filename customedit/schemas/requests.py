@@ -313,8 +313,8 @@ class EditOptions(RequestModel):
     preserve: Annotated[
         StrictBool | None,
         Field(
-            description="Paste the source's own pixels outside the edited region; left out, the "
-            "service's default, where the edit has a region."
+            description="Paste the source's own pixels outside the edited region; left out, "
+            "wherever the edit has a region."
         ),
     ] = None
     feather: Annotated[

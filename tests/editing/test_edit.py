@@ -55,7 +55,7 @@ def test_every_result_has_the_size_of_the_source(
 
 def test_preserved_pixels_are_the_sources_own(base: Base, picture: Image.Image) -> None:
     large = picture.resize((500, 400))
-    result = Editor(base).open(large, SOURCE).edit(TARGET, steps=5, preserve=True, feather=4.0)
+    result = Editor(base).open(large, SOURCE).edit(TARGET, steps=5, feather=4.0)
     assert result.region_words == ("cup",) and result.region is not None
     changed = (np.asarray(result.image) != np.asarray(large)).any(2)
     assert 0 < changed.mean() < 0.9

@@ -143,6 +143,14 @@ def test_what_cannot_work_is_refused(
     assert caught.value.field == field and caught.value.remedy
 
 
+def test_the_sources_pixels_are_preserved_where_there_is_a_region() -> None:
+    assert check_request(asked()).preserve
+    assert check_request(asked(method="sdedit"), mask=True).preserve
+    assert not check_request(asked(method="sdedit")).preserve
+    assert not check_request(asked(p2p={"blend_over": "none"})).preserve
+    assert not check_request(asked(preserve=False)).preserve
+
+
 def test_concepts_must_have_an_effect() -> None:
     named = asked(target_prompt="a photo of a <look> cup on a table")
     assert check_request(named, [LOOK]).p2p is not None
