@@ -125,25 +125,27 @@ def edit_command(
         strengths = None if strength is None else [strength]
         options = _with(options, blend_word, no_blend, strengths=strengths, seeds=[seed])
         finer = _finer(dino, lpips)
-        given = _read(picture, options, mask, reference, clip, concept, base, device, dtype)
+        inputs = _read(picture, options, mask, reference, clip, concept, base, device, dtype)
         from customedit import images
         from customedit.editing.sweep import measure_edit
 
-        session = given.editor.open(given.picture, options.source_prompt)
-        plans = session.plan_options(options, concepts=given.concepts, mask=given.mask)
-        with console.bars(as_json) as heard:
-            (result,) = session.run(plans, given.concepts, given.mask, on_progress=heard)
+        session = inputs.editor.open(inputs.picture, options.source_prompt)
+        plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
+        with console.bars(as_json) as listen:
+            (result,) = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
         images.write(result.image, out)
-        measured = measure_edit(given.judge, result, given.references, **finer)
-    found = measured.similarities.as_dict()
-    figures = "  ".join(f"{name} {value:g}" for name, value in found.items() if value is not None)
-    said = {
+        measured = measure_edit(inputs.judge, result, inputs.references, **finer)
+    similarities = measured.similarities.as_dict()
+    figures = "  ".join(
+        f"{name} {value:g}" for name, value in similarities.items() if value is not None
+    )
+    document = {
         "image": str(out),
         "region_words": list(result.region_words),
-        "similarities": found,
+        "similarities": similarities,
         "recipe": result.plan.as_json(),
     }
-    console.say(said, [f"{out}  {_region_in_words(result)}  {figures}"], as_json)
+    console.say(document, [f"{out}  {_region_in_words(result)}  {figures}"], as_json)
 
 
 @model_options(options=_MANY)
@@ -172,14 +174,14 @@ def sweep_command(
         options = _with(
             options, blend_word, no_blend, strengths=options.strengths or list(sweeps.STRENGTHS)
         )
-        given = _read(picture, options, mask, reference, clip, concept, base, device, dtype)
+        inputs = _read(picture, options, mask, reference, clip, concept, base, device, dtype)
         from customedit import images
 
-        session = given.editor.open(given.picture, options.source_prompt)
-        plans = session.plan_options(options, concepts=given.concepts, mask=given.mask)
-        with console.bars(as_json) as heard:
-            results = session.run(plans, given.concepts, given.mask, on_progress=heard)
-        edits = [sweeps.measure_edit(given.judge, r, given.references) for r in results]
+        session = inputs.editor.open(inputs.picture, options.source_prompt)
+        plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
+        with console.bars(as_json) as listen:
+            results = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
+        edits = [sweeps.measure_edit(inputs.judge, r, inputs.references) for r in results]
         out.mkdir(parents=True, exist_ok=True)
         rows = []
         for edit in edits:
@@ -193,15 +195,15 @@ def sweep_command(
         chosen = sweeps.best(edits)
         images.write(sweeps.contact_sheet(edits), out / "sheet.png")
         (out / "curve.svg").write_text(sweeps.curve(edits))
-        said = {
+        document = {
             "edits": rows,
             "best": rows[edits.index(chosen)],
             "region_words": list(chosen.result.region_words),
             "recipe": chosen.result.plan.as_json(),
         }
-        (out / "sweep.json").write_text(json.dumps(said, indent=1) + "\n")
+        (out / "sweep.json").write_text(json.dumps(document, indent=1) + "\n")
     line = f"best: strength {chosen.result.plan.strength:g}  {_region_in_words(chosen.result)}"
-    console.say(said, [f"{out / 'sheet.png'}  {line}"], as_json)
+    console.say(document, [f"{out / 'sheet.png'}  {line}"], as_json)
 
 
 def replay_command(
@@ -249,8 +251,8 @@ def replay_command(
         from customedit.editing.editor import Editor
 
         editor = Editor(model, inversions=console.keeping() / "inversions")
-        with console.bars(as_json) as heard:
-            result = editor.replay(plan, image, concepts=concepts, mask=region, on_progress=heard)
+        with console.bars(as_json) as listen:
+            result = editor.replay(plan, image, concepts=concepts, mask=region, on_progress=listen)
         images.write(result.image, out)
     changed = {
         name: f"{plan.versions.get(name, 'none')} -> {now}"
@@ -260,8 +262,8 @@ def replay_command(
     if changed:
         listed = ", ".join(f"{name} {change}" for name, change in changed.items())
         console.errors.print(f"made with other versions, pixels may differ: {listed}")
-    said = {"image": str(out), "versions_changed": changed, "recipe": plan.as_json()}
-    console.say(said, [str(out)], as_json)
+    document = {"image": str(out), "versions_changed": changed, "recipe": plan.as_json()}
+    console.say(document, [str(out)], as_json)
 
 
 def _with(
@@ -337,7 +339,7 @@ def _judge(clip: str | None) -> Similarity:
 
 
 def _finer(dino: str | None, lpips: Path | None) -> dict[str, Any]:
-    """The measures whose weights were given."""
+    """The measures whose weights are there."""
     from customedit.metrics.lpips import Lpips
     from customedit.metrics.similarity import Dino
 

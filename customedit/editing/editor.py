@@ -137,8 +137,8 @@ class Editor:
         inverting = [o for o in orders if o.plan.inverts]
         for order in inverting:
             key = order.plan.inversion_key
-            if (kept := order.session.inversion(key)) is not None:
-                known[key] = kept
+            if (stored := order.session.inversion(key)) is not None:
+                known[key] = stored
             elif key not in known:
                 missing.setdefault(key, order)
         methods = [
@@ -161,13 +161,13 @@ class Editor:
         steps = [0] * len(methods)
 
         def listener(number: int) -> OnProgress:
-            def heard(progress: Progress) -> None:
+            def listen(progress: Progress) -> None:
                 steps[number] = progress.step
                 if on_progress is not None:
                     total = len(methods) * progress.steps
                     on_progress(dataclasses.replace(progress, step=sum(steps), steps=total))
 
-            return heard
+            return listen
 
         tickets: list[Ticket[Any]] = [
             engine.submit(method, on_progress=listener(k)) for k, method in enumerate(methods)
@@ -192,13 +192,13 @@ class Editor:
 
         Raises InputError for a base, picture, mask or concept that is another or missing.
         """
-        own = base_plan(self.base)
+        ours = base_plan(self.base)
         for name in ("fingerprint", "dtype", "schedule"):
-            wanted, is_ = getattr(plan.base, name), getattr(own, name)
-            if wanted != is_:
+            recorded, present = getattr(plan.base, name), getattr(ours, name)
+            if recorded != present:
                 raise InputError(
                     "base",
-                    f"has {name} {is_}, the recipe was made with {wanted} ({plan.base.name})",
+                    f"has {name} {present}, the recipe was made with {recorded} ({plan.base.name})",
                     "load the base of the recipe, in its dtype",
                 )
         picture = picture.convert("RGB")
@@ -363,9 +363,9 @@ class Session:
     def inversion(self, key: str) -> Inversion | None:
         """The inversion of a plan's ``inversion_key``, if session or store have it."""
         if key not in self._inversions and self.editor.inversions is not None:
-            kept = self.editor.inversions.get(key)
-            if kept is not None:
-                self._inversions[key] = kept.to(self.editor.base.device)
+            stored = self.editor.inversions.get(key)
+            if stored is not None:
+                self._inversions[key] = stored.to(self.editor.base.device)
         return self._inversions.get(key)
 
     def keep_inversion(self, key: str, inversion: Inversion) -> None:

@@ -104,8 +104,8 @@ def trajectory(base: Base, latents: Tensor, text: TextContext, steps: int) -> Me
     x = latents.float().to(base.device)
     path = [x]
     for k, (low, high) in enumerate(base.schedule.upwards(steps)):
-        found = yield from ask(Denoise(x, high, [text]))
-        x = base.schedule.step(x, found.noise, low, high)
+        prediction = yield from ask(Denoise(x, high, [text]))
+        x = base.schedule.step(x, prediction.noise, low, high)
         path.append(x)
         yield Progress("invert", k + 1, steps)
     return torch.cat(path)
@@ -128,7 +128,7 @@ def null_text(
     """
     states = base.text("").states.float()
     x = path[-1:]
-    found: list[Tensor] = []
+    optimised: list[Tensor] = []
     for i, (time, to) in enumerate(base.schedule.downwards(steps)):
         wanted = path[steps - i - 1 : steps - i]
         worded = (yield from ask(Denoise(x, time, [text]))).noise
@@ -148,11 +148,11 @@ def null_text(
             if loss.item() < 1e-5 + 2e-5 * i:
                 break
         states = states.detach()
-        found.append(states)
+        optimised.append(states)
         empty = (yield from ask(Denoise(x, time, [base.context(states)]))).noise
         x = base.schedule.step(x, empty + guidance * (worded - empty), time, to)
         yield Progress("null-text", i + 1, steps, {"loss": loss.item()})
-    return torch.stack(found)
+    return torch.stack(optimised)
 
 
 def invert(

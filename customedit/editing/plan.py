@@ -79,7 +79,7 @@ class EditPlan(_Part):
     strength: of the method, also where ``change`` was asked for; inversion, p2p: None for SDEdit;
     p2p.blend_words: the words that the region is read from, given or derived; working: (width,
     height) that the model draws at; preserve: whether the source's own pixels are pasted outside
-    the region, with an edge of ``feather`` source pixels; maps: whether attention maps are kept.
+    the region, with an edge of ``feather`` source pixels.
     """
 
     format: Literal["customedit.edit"] = "customedit.edit"
@@ -252,10 +252,10 @@ def mask_digest(mask: Tensor) -> str:
 @functools.cache
 def versions() -> dict[str, str]:
     """Of the programs that a picture's bits depend on."""
-    found = {"customedit": customedit.__version__, "python": platform.python_version()}
+    programs = {"customedit": customedit.__version__, "python": platform.python_version()}
     for name in ("torch", "diffusers", "transformers"):
         try:
-            found[name] = version(name)
+            programs[name] = version(name)
         except PackageNotFoundError:  # where requests are only checked
             continue
-    return found
+    return programs

@@ -148,8 +148,8 @@ def prompt_to_prompt(
             [x_source, x_target, x_target] if direct else [x_source, x_target, x_target, x_source]
         )
         control = maps.control(k, len(rows), 0, 2, watched)
-        found = yield from ask(Denoise(torch.cat(parts), time, rows, control))
-        noise = found.noise
+        prediction = yield from ask(Denoise(torch.cat(parts), time, rows, control))
+        noise = prediction.noise
         x_target = base.schedule.step(
             x_target, noise[1:2] + guidance * (noise[2:3] - noise[1:2]), time, to
         )
@@ -158,10 +158,10 @@ def prompt_to_prompt(
         else:
             guided = noise[3:4] + guidance * (noise[0:1] - noise[3:4])
             x_source = base.schedule.step(x_source, guided, time, to)
-        if found.maps is not None:
-            region.see(found.maps)
+        if prediction.maps is not None:
+            region.see(prediction.maps)
             if record:
-                total = found.maps if total is None else total + found.maps
+                total = prediction.maps if total is None else total + prediction.maps
         x_target = region.apply(x_source, x_target, k, steps)
         yield Progress("edit", k + 1, steps)
     shown = region.current[0, 0] if region.current is not None else None

@@ -18,7 +18,7 @@ from torch import Tensor
 from customedit import pixels
 from customedit.diffusion.text import Tokens
 from customedit.editing.alignment import step_of
-from customedit.editing.blend import Blend, blend, given
+from customedit.editing.blend import Blend, blend, latent_mask
 from customedit.editing.prompt_words import bare, find
 from customedit.editing.settings import P2PSettings
 from customedit.errors import InputError
@@ -45,7 +45,7 @@ class Region:
         mask: Tensor | None, device: torch.device,
     ) -> None:  # fmt: skip
         self.settings, self.size = settings, size
-        self.bound = None if mask is None else given(mask.cpu(), size).to(device)
+        self.bound = None if mask is None else latent_mask(mask.cpu(), size).to(device)
         self.current: Tensor | None = None
         self.blend: Blend | None = None
         self.columns: list[list[int]] = []
@@ -80,8 +80,8 @@ class Region:
                 start=self.settings.blend_start,
             )
         self.blend.accumulate(maps.flatten(1, 2))
-        found = self.blend.mask(self.columns, self.size, self.minus)
-        self.current = found if self.bound is None else found * self.bound
+        region = self.blend.mask(self.columns, self.size, self.minus)
+        self.current = region if self.bound is None else region * self.bound
 
     def apply(self, source: Tensor, target: Tensor, step: int, steps: int) -> Tensor:
         """The target's latents kept to the region, from the step on that the settings say."""

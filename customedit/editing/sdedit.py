@@ -15,7 +15,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.schedule import CLEAN
 from customedit.diffusion.text import TextContext
-from customedit.editing.blend import blend, given
+from customedit.editing.blend import blend, latent_mask
 from customedit.editing.settings import SDEDIT_STRENGTH
 from customedit.errors import InputError
 
@@ -59,7 +59,7 @@ def sdedit(
     x = base.schedule.add_noise(latents.to(base.device), noise, pairs[0][0])
     empty = empty or base.text("")
     size = (int(latents.shape[2]), int(latents.shape[3]))
-    bound = None if mask is None else given(mask.cpu(), size).to(base.device)
+    bound = None if mask is None else latent_mask(mask.cpu(), size).to(base.device)
     for k, (time, to) in enumerate(pairs):
         rows = x.expand(2, -1, -1, -1)
         none, worded = (yield from ask(Denoise(rows, time, [empty, target]))).noise.chunk(2)
