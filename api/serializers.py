@@ -117,6 +117,7 @@ class Views:
             mask_url=self.url(made.mask_key),
             maps_url=self.url(made.maps_key),
             sheet_url=self.url(made.sheet_key),
+            region_words=made.region_words,
         )
 
 

@@ -19,7 +19,7 @@ from customedit.concepts.training import customize
 from customedit.diffusion.base import Base
 from customedit.editing.text_to_image import STEPS, portrait
 from customedit.jobs.records import ConceptOutcome
-from customedit.schemas.requests import CustomizeRequest
+from customedit.schemas.requests import CustomizeRequest, reference_warnings
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import inputs, outputs
@@ -31,9 +31,6 @@ BINARY = "application/octet-stream"
 CHECKPOINT = "training.safetensors"
 AGAIN_S = 5.0
 """Until S3 is tried again that was away."""
-
-FEW = 3
-"""References below which a concept may learn what they show by chance."""
 
 
 def settings_of(base: Base, request: CustomizeRequest) -> TrainingSettings:
@@ -81,14 +78,9 @@ def perform(work: Work) -> ConceptOutcome:
     with work.phase("preview"):
         drawing = portrait(base, concept, prompts.instance(), steps, settings.seed)
         (picture,) = work.wait([work.submit(drawing, TRAININGS)])
-    warnings = []
-    if len(references) < FEW:
-        warnings.append(
-            f"fewer than {FEW} references: the concept may hold what they show by chance"
-        )
     with work.phase("upload"):
         preview = put_beside(work, "preview.jpg", outputs.jpeg(picture), "image/jpeg")
-        return uploaded(work, concept, preview, warnings)
+        return uploaded(work, concept, preview, reference_warnings(len(references)))
 
 
 @dataclass
