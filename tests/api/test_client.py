@@ -85,7 +85,7 @@ def test_what_fails_is_raised(client: CustomEdit, jobs: Jobs) -> None:
 def test_events_go_on_after_a_restart(start, settings) -> None:
     """The stream breaks off; the client comes back and misses nothing."""
     first: Running = start(settings)
-    jobs = first.services.jobs
+    jobs = first.container.jobs
     with CustomEdit(first.url, first.key("anna")) as client:
         job = client.edit(image=client.upload(png()).id, **PLAIN)
         claim = claimed(jobs, job.id)
@@ -94,8 +94,8 @@ def test_events_go_on_after_a_restart(start, settings) -> None:
         stream = client.events(job.id)
         told_by_one = [next(stream), next(stream)]
         assert [e.data["state"] for e in told_by_one] == ["queued", "running"]
-        first.services.stop()  # as a restart does: streams end, and later ones are taken again
-        first.services._stop.clear()
+        first.container.stop()  # as a restart does: streams end, and later ones are taken again
+        first.container._stop.clear()
         jobs.progress(claim, JobProgress(phase="edit", step=1, steps=2))
         assert next(stream).data["step"] == 1
         jobs.cancel("anna", job.id)

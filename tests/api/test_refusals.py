@@ -9,8 +9,8 @@ import httpx
 import pytest
 from redis import Redis
 
-from api.patterns import SAID
 from customedit.jobs.store import Jobs
+from customedit.schemas.patterns import IN_WORDS
 from customedit.storage.store import Storage, StorageError
 from customedit.tenants.catalogue import Concepts
 
@@ -131,7 +131,7 @@ def patterns(part: Any) -> Iterator[str]:
 
 def test_patterns_are_told_in_words(anna: httpx.Client) -> None:
     written = set(patterns(anna.get("/openapi.json").json())) - {r"\S"}  # that: "is empty"
-    assert written == set(SAID)
+    assert written == set(IN_WORDS)
 
 
 def test_parameters(anna: httpx.Client) -> None:
@@ -211,7 +211,7 @@ def test_a_store_that_is_away_is_told_and_leaves_nothing(
         raise StorageError("http://secret-host:1/: away", transient=True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(api.services.storage, "put", away)
+        patch.setattr(api.container.storage, "put", away)
         body = {"references": [image], "noun": "cup"}
         key = {"Idempotency-Key": "one"}
         answer = anna.post("/v1/concepts", json=body, headers=key)

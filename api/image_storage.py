@@ -1,0 +1,107 @@
+"""Images on their way in: checked under limits, stored by their contents, deleted as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from typing import Final
+
+import anyio
+
+from api.container import Container
+from api.problems import ProblemError, input_problem
+from customedit import images as pictures
+from customedit.errors import InputError
+from customedit.jobs.journal import under
+from customedit.jobs.records import ImageRecord
+from customedit.schemas import ids
+from customedit.storage import object_keys
+from customedit.storage.store import StorageError
+
+TRIES: Final = 5
+
+
+async def store_image(container: Container, tenant: str, data: bytes) -> tuple[ImageRecord, bool]:
+    """Check ``data`` and store it; gives its record, and whether it is new.
+
+    Few are decoded at once, because a picture of 40 million pixels takes 300 MB while it is read.
+
+    Raises:
+        ProblemError: it is not usable; nothing is stored.
+    """
+    size = await anyio.to_thread.run_sync(_check, container, data, limiter=container.decoding)
+    return await anyio.to_thread.run_sync(put_image, container, tenant, data, *size)
+
+
+def _check(container: Container, data: bytes) -> tuple[int, int]:
+    """Width and height of a picture that can be decoded."""
+    limits = container.settings
+    try:
+        picture = pictures.read(
+            data,
+            field="file",
+            max_bytes=limits.max_upload_bytes,
+            max_pixels=limits.max_upload_pixels,
+        )
+    except InputError as error:
+        raise input_problem(error, "unusable-image", _image_limit(container)) from None
+    return picture.original_size
+
+
+def _image_limit(container: Container) -> str:
+    limits = container.settings
+    return (
+        f"PNG, JPEG or WebP; at most {limits.max_upload_bytes} bytes and "
+        f"{limits.max_upload_pixels} pixels; each side at least {pictures.MIN_SIDE} pixels"
+    )
+
+
+def put_image(
+    container: Container, tenant: str, data: bytes, width: int, height: int
+) -> tuple[ImageRecord, bool]:
+    """The image's record, and whether this upload made it: again, if it is deleted meanwhile.
+
+    Raises:
+        ProblemError: it was deleted each time.
+    """
+    id_ = ids.of_image(data)
+    for _ in range(TRIES):
+        if (known := container.images.get(tenant, id_)) is not None:
+            return known, False
+        record = ImageRecord(
+            id=id_,
+            tenant=tenant,
+            media_type=media_type(data),
+            bytes=len(data),
+            width=width,
+            height=height,
+            key=object_keys.image(tenant, id_, secrets.token_hex(8), object_keys.PICTURE),
+            created_at=time.time(),
+        )
+        if (stored := _put(container, record, data)) is not None:
+            return stored, stored.key == record.key
+    raise ProblemError("unavailable", "the picture was deleted again and again; send it once more")
+
+
+def _put(container: Container, record: ImageRecord, data: bytes) -> ImageRecord | None:
+    """File, journal, record, in a folder of this upload's own; gives the record that is stored.
+
+    So a deletion at the same time removes either this upload, whole, or none of it; what is left
+    of a front end that dies in between is known by its ``life`` and removed (``orphans``).
+    """
+    life = container.jobs.life()
+    container.storage.put(record.key, data, record.media_type, under(life))
+    container.journal.image(record, life)
+    stored = container.images.put(record)
+    if stored is not None and stored.key != record.key:  # another upload of the file was faster
+        with contextlib.suppress(StorageError):
+            container.journal.forget(record.folder)
+    return stored
+
+
+def media_type(data: bytes) -> str:
+    """The media type of a picture that was read, by its first bytes."""
+    if data.startswith(b"\x89PNG"):
+        return "image/png"
+    return "image/jpeg" if data.startswith(b"\xff\xd8") else "image/webp"
