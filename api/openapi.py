@@ -19,7 +19,14 @@ from customedit.schemas.answers import Problem, StateChange
 
 MEDIA_TYPE: Final = "application/problem+json"
 STREAM: Final = "text/event-stream"
-_COMMON: Final = ("unauthenticated", "forbidden", "rate-limited", "internal", "unavailable")
+_COMMON: Final = (
+    "unauthenticated",
+    "forbidden",
+    "rate-limited",
+    "too-many-failed-keys",
+    "internal",
+    "unavailable",
+)
 
 IMAGE: Final = "img_" + "0f" * 32
 OTHER_IMAGE: Final = "img_" + "a7" * 32

@@ -66,6 +66,8 @@ class _LimitedProtocol(H11Protocol):
         super().on_response_complete()
         if self.conn.their_state is not h11.IDLE:  # the next request was in the buffer, whole
             self._head_timer = _cancelled(self._head_timer)
+        elif self.conn.trailing_data[0]:  # a part of it
+            self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_timer = _cancelled(self._head_timer)

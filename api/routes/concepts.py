@@ -63,6 +63,7 @@ EXAMPLES = example_bodies(
         **refusals(
             "malformed",
             "idempotency-in-flight",
+            "request-timeout",
             "too-large",
             "unsupported-media-type",
             "validation",

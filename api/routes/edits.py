@@ -55,6 +55,7 @@ EXAMPLES = example_bodies(
             "malformed",
             "idempotency-in-flight",
             "not-ready",
+            "request-timeout",
             "too-large",
             "unsupported-media-type",
             "validation",

@@ -37,7 +37,12 @@ Writer = Annotated[ApiKey, needs("images:write")]
     responses={
         200: {"model": d.Image, "description": "You had uploaded the same file before."},
         **refusals(
-            "malformed", "too-large", "unsupported-media-type", "validation", "unusable-image"
+            "malformed",
+            "request-timeout",
+            "too-large",
+            "unsupported-media-type",
+            "validation",
+            "unusable-image",
         ),
     },
     openapi_extra=form_schema(NoFields, {"file": "the picture's bytes"}),
@@ -64,7 +69,9 @@ async def _store(container: Container, tenant: str, data: bytes, response: Respo
     summary="Ask for a form to upload a picture straight to the store",
     response_model=d.Upload,
     status_code=201,
-    responses=refusals("malformed", "too-large", "unsupported-media-type", "validation"),
+    responses=refusals(
+        "malformed", "request-timeout", "too-large", "unsupported-media-type", "validation"
+    ),
 )
 def create_upload(request: UploadRequest, container: AppContainer, caller: Writer) -> d.Upload:
     """POST the ``fields`` and then the ``file`` to ``url``; then complete the upload."""

@@ -50,6 +50,7 @@ _EXAMPLE: Final = {
         **refusals(
             "malformed",
             "idempotency-in-flight",
+            "request-timeout",
             "too-large",
             "unsupported-media-type",
             "validation",
