@@ -63,19 +63,20 @@ def _check_tokens(request: EditRequest, records: list[ConceptRecord]) -> None:
                 "one concept of each token; import one of them under another token",
             )
         known.add(record.token)
-        if record.token not in request.tokens and (record.references or not request.tokens):
-            words = " ".join(part for part in (record.token, record.attribute, record.noun) if part)
-            raise _refused(
-                field,
-                f"the target prompt does not name {record.token}, so the concept has no effect",
-                f'write "{words}" in target_prompt, or leave the concept out',
-            )
     for token in request.tokens:
         if all_known and token not in known:
             raise _refused(
                 "target_prompt",
                 f"{token} is the token of no concept in this request",
                 f"tokens of its concepts: {', '.join(sorted(known)) or 'none are given'}",
+            )
+    for k, record in enumerate(records):
+        if record.token not in request.tokens and (record.references or not request.tokens):
+            words = " ".join(part for part in (record.token, record.attribute, record.noun) if part)
+            raise _refused(
+                f"concepts[{k}].id",
+                f"the target prompt does not name {record.token}, so the concept has no effect",
+                f'write "{words}" in target_prompt, or leave the concept out',
             )
 
 

@@ -32,7 +32,6 @@ IN_WORDS: Final[Mapping[str, str]] = {
     CONCEPT: "the id of a concept: con_ and 26 letters and digits",
     JOB: "the id of a job: job_ and 26 letters and digits",
     UPLOAD: "the id of an upload: upl_ and 26 letters and digits",
-    TENANT: "the name of a tenant: small letters, digits and -, at most 63",
     CURSOR: "the next_cursor of the page before",
     IDEMPOTENCY_KEY: "1 to 255 visible ASCII characters",
     EVENT: "the id of an event, such as 1700000000000-0",

@@ -140,6 +140,30 @@ def test_figures_count_by_route_and_not_by_id(api: Running, anna, start, setting
     assert httpx.get(f"{quiet.url}/metrics").status_code == 404
 
 
+def test_callers_invent_no_metric(api: Running, anna: httpx.Client) -> None:
+    """Without a key or with one: methods, paths, versions and headers make no new labels."""
+    upload(anna)
+
+    def labels() -> set[str]:
+        text = httpx.get(f"{api.url}/metrics").text
+        return {line.rpartition(" ")[0] for line in text.splitlines() if "_created" not in line}
+
+    def invent(word: str) -> None:
+        for client in (anna, httpx.Client(base_url=api.url)):
+            for path in ("/healthz", "/v1/images", f"/v1/{word}", f"/{word}", f"/page/{word}"):
+                client.request(word, path, headers={word: word})
+                client.get(f"{path}?{word}={word}", headers={"X-Request-Id": word})
+            client.get(f"/problems/{word}")
+            client.get(f"/v1/jobs/{word}", params={"kind": word})
+
+    invent("FIRST")
+    known = labels()
+    assert 'method="other"' in str(known)
+    for word in ("SECOND", "THIRD", "x" * 2000):
+        invent(word)
+    assert labels() == known
+
+
 def test_the_access_log_names_tenant_and_request_and_no_secret(
     api: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
