@@ -86,7 +86,10 @@ async def job_events(
         while not container.stopping() and await container.key_checks.valid(caller):
             events = await watch.wait(_STEP_S)
             for event in events:
-                yield await anyio.to_thread.run_sync(_serialize, container, event)
+                if event.kind == "preview":  # signing may have to fetch credentials
+                    yield await anyio.to_thread.run_sync(_serialize, container, event)
+                else:
+                    yield _serialize(container, event)
                 if event.final:
                     return
             now = time.monotonic()

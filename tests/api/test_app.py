@@ -156,8 +156,9 @@ def test_callers_invent_no_metric(api: Running, anna: httpx.Client) -> None:
             client.get(f"/problems/{word}")
             client.get(f"/v1/jobs/{word}", params={"kind": word})
 
-    invent("FIRST")
-    known = labels()
+    for word in ("FIRST", "y" * 2000):
+        invent(word)
+    assert labels() and (known := labels())
     assert 'method="other"' in str(known)
     for word in ("SECOND", "THIRD", "x" * 2000):
         invent(word)
