@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from customedit.errors import InputError, TrainingError
+from customedit.errors import InputError
 
 if TYPE_CHECKING:  # seconds to import
     from PIL import Image
@@ -41,15 +41,8 @@ errors = Console(stderr=True)
 
 @contextmanager
 def mendable() -> Iterator[None]:
-    """Errors that the user can mend as one line and status 2; a stop by Ctrl-C as status 130."""
-    try:
-        yield
-    except (InputError, TrainingError) as error:
-        errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        errors.print("stopped")
-        raise typer.Exit(130) from None
+    """Nothing any more: ``command_errors`` handles what a command raises."""
+    yield
 
 
 @contextmanager
