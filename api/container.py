@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from api.notifications import Notifier
 from api.quotas import FailedKeys, ImportSlots, KeyChecks, StreamSlots
 from api.serializers import Serializers
 from customedit.config.settings import Settings
+from customedit.images.decoder_pool import DecoderPool, default_decoders
 from customedit.jobs.events import AsyncEvents
 from customedit.jobs.journal import Journal
 from customedit.jobs.redis import connect, connect_async
@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Container:
-    """All that a request may need. decoding: bounds how many pictures are decoded at once."""
+    """All that a request may need. decoders: the processes that check uploaded pictures."""
 
     settings: Settings
     metrics: Metrics
@@ -55,7 +55,7 @@ class Container:
     secrets: Secrets
     notifier: Notifier
     serializers: Serializers
-    decoding: anyio.CapacityLimiter
+    decoders: DecoderPool
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stopping(self) -> bool:
@@ -76,6 +76,11 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
     keys = ApiKeys(client, settings, journal)
     events = EventReader(AsyncEvents(async_client, settings))
     notifier = Notifier(settings, metrics.notifications_failed.inc)
+    decoders = DecoderPool(
+        decoders=settings.decoders or default_decoders(),
+        memory=settings.decode_memory_bytes,
+        seconds=settings.decode_seconds,
+    )
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.api_threads
     try:
         async with running(events):
@@ -98,10 +103,11 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 secrets=Secrets(client, settings, journal),
                 notifier=notifier,
                 serializers=Serializers(storage),
-                decoding=anyio.CapacityLimiter(max(2, os.cpu_count() or 1)),
+                decoders=decoders,
             )
     finally:
         notifier.close()
+        await decoders.close()
         await async_client.aclose()
         client.close()
 

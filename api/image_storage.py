@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
 
 from api.container import Container
-from api.problems import ProblemError, input_problem
+from api.problems import RETRY_SECONDS, ProblemError, input_problem
 from customedit import images as pictures
 from customedit.errors import InputError
+from customedit.images.turns import Busy
 from customedit.jobs.journal import under
 from customedit.jobs.records import ImageRecord
 from customedit.schemas import ids
@@ -22,43 +24,48 @@ from customedit.storage.store import StorageError
 TRIES: Final = 5
 
 
-async def store_image(container: Container, tenant: str, data: bytes) -> tuple[ImageRecord, bool]:
-    """Check ``data`` and store it; gives its record, and whether it is new.
+async def store_image(
+    container: Container, tenant: str, load: Callable[[], Awaitable[bytes]]
+) -> tuple[ImageRecord, bool]:
+    """Check a file and store it; gives its record, and whether it is new.
 
-    Few are decoded at once, because a picture of 40 million pixels takes 300 MB while it is read.
+    load: reads the file into memory, which happens when a decoder is free for it.
 
     Raises:
-        ProblemError: it is not usable; nothing is stored.
+        ProblemError: it is not usable, or the tenant has too many files waiting; nothing is stored.
     """
-    size = await anyio.to_thread.run_sync(_check, container, data, limiter=container.decoding)
-    return await anyio.to_thread.run_sync(put_image, container, tenant, data, *size)
-
-
-def _check(container: Container, data: bytes) -> tuple[int, int]:
-    """Width and height of a picture that can be decoded."""
-    limits = container.settings
+    settings = container.settings
+    limits = pictures.Limits(
+        max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels
+    )
     try:
-        picture = pictures.read(
-            data,
+        async with container.decoders.turn(tenant) as turn:
+            data = await load()
+            checked = await turn.check(data, field="file", limits=limits)
+    except Busy as busy:
+        raise ProblemError(
+            "rate-limited",
+            f"{busy.waiting} of your files wait to be checked; send this one again later",
             field="file",
-            max_bytes=limits.max_upload_bytes,
-            max_pixels=limits.max_upload_pixels,
-        )
+            limit=f"{busy.waiting} files that wait",
+            headers={"Retry-After": str(RETRY_SECONDS)},
+        ) from None
     except InputError as error:
         raise input_problem(error, "unusable-image", _image_limit(container)) from None
-    return picture.original_size
+    return await anyio.to_thread.run_sync(put_image, container, tenant, data, checked)
 
 
 def _image_limit(container: Container) -> str:
     limits = container.settings
     return (
         f"PNG, JPEG or WebP; at most {limits.max_upload_bytes} bytes and "
-        f"{limits.max_upload_pixels} pixels; each side at least {pictures.MIN_SIDE} pixels"
+        f"{limits.max_upload_pixels} pixels, {limits.decode_memory_bytes} bytes to decode; "
+        f"each side at least {pictures.MIN_SIDE} pixels"
     )
 
 
 def put_image(
-    container: Container, tenant: str, data: bytes, width: int, height: int
+    container: Container, tenant: str, data: bytes, checked: pictures.Checked
 ) -> tuple[ImageRecord, bool]:
     """The image's record, and whether this upload made it: again, if it is deleted meanwhile.
 
@@ -72,10 +79,10 @@ def put_image(
         record = ImageRecord(
             id=id_,
             tenant=tenant,
-            media_type=media_type(data),
+            media_type=checked.media_type,
             bytes=len(data),
-            width=width,
-            height=height,
+            width=checked.size[0],
+            height=checked.size[1],
             key=object_keys.image(tenant, id_, secrets.token_hex(8), object_keys.PICTURE),
             created_at=time.time(),
         )
@@ -98,10 +105,3 @@ def _put(container: Container, record: ImageRecord, data: bytes) -> ImageRecord 
         with contextlib.suppress(StorageError):
             container.journal.forget(record.folder)
     return stored
-
-
-def media_type(data: bytes) -> str:
-    """The media type of a picture that was read, by its first bytes."""
-    if data.startswith(b"\x89PNG"):
-        return "image/png"
-    return "image/jpeg" if data.startswith(b"\xff\xd8") else "image/webp"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-import anyio
 from fastapi import APIRouter, Request, Response
 
-from api.container import Container
+from api.container import Container, in_thread
 from api.deletion import delete_image
 from api.dependencies import AppContainer, Cursor, ImageId, Limit, Reader, UploadId, needs
 from api.forms import NoFields, form_schema, read_form
@@ -52,12 +52,13 @@ async def upload_image(
 ) -> d.Image:
     """PNG, JPEG or WebP as ``file`` of a form. The same file twice is one image."""
     async with read_form(request, NoFields) as form:
-        data = await form.file.read()
-    return await _store(container, caller.tenant, data, response)
+        return await _store(container, caller.tenant, form.file.read, response)
 
 
-async def _store(container: Container, tenant: str, data: bytes, response: Response) -> d.Image:
-    record, fresh = await store_image(container, tenant, data)
+async def _store(
+    container: Container, tenant: str, load: Callable[[], Awaitable[bytes]], response: Response
+) -> d.Image:
+    record, fresh = await store_image(container, tenant, load)
     response.status_code = 201 if fresh else 200
     response.headers["Location"] = f"/v1/images/{record.id}"
     return container.serializers.image(record)
@@ -105,19 +106,20 @@ async def complete_upload(
 ) -> d.Image:
     """What is not usable is removed; what is usable becomes an image like any other."""
     key = object_keys.upload(caller.tenant, id)
+
+    async def load() -> bytes:
+        return await in_thread(container.storage.get, key, container.settings.max_upload_bytes)
+
     try:
-        data = await anyio.to_thread.run_sync(
-            container.storage.get, key, container.settings.max_upload_bytes
-        )
+        image = await _store(container, caller.tenant, load, response)
     except MissingObject:
         raise not_found("upload", id) from None
-    try:
-        image = await _store(container, caller.tenant, data, response)
-    except ProblemError:
-        await anyio.to_thread.run_sync(container.storage.delete, key)
+    except ProblemError as problem:
+        if problem.kind.slug == "unusable-image":  # one that only came too early stays
+            await in_thread(container.storage.delete, key)
         raise
-    with contextlib.suppress(StorageError):  # the image is there: the rest may be swept later
-        await anyio.to_thread.run_sync(container.storage.delete, key)
+    with contextlib.suppress(StorageError):  # the image is stored: the rest may be swept later
+        await in_thread(container.storage.delete, key)
     return image
 
 

@@ -206,7 +206,9 @@ def edit(
     if settings.preserve:
         if where is None:
             raise InputError("preserve", "needs a mask", "give blend words or a mask of your own")
-        final = pixels.paste_preserved(image, working, where.float(), feather=settings.feather)
+        coarse = where if mask is None else None
+        region = pixels.source_region(image, mask=mask, coarse=coarse)
+        final = pixels.paste_preserved(image, working, region, feather=settings.feather)
     return EditResult(final, working, back, edited, where, maps, recipe(base, settings, concepts))
 
 

@@ -14,6 +14,7 @@ from redis import Redis
 from api.deletion import delete_image
 from api.image_storage import put_image
 from api.problems import ProblemError
+from customedit.images.reading import Checked
 from customedit.jobs.recovery import recover
 from customedit.jobs.redis import Scripts
 from customedit.schemas import ids
@@ -28,7 +29,7 @@ Act = Callable[[Running], None]
 
 
 def upload(api: Running) -> None:
-    put_image(api.container, "anna", DATA, 32, 24)
+    put_image(api.container, "anna", DATA, Checked("image/png", (32, 24)))
 
 
 def delete(api: Running) -> None:
