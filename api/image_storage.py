@@ -85,6 +85,7 @@ def put_image(
             height=checked.size[1],
             key=object_keys.image(tenant, id_, secrets.token_hex(8), object_keys.PICTURE),
             created_at=time.time(),
+            warnings=[f"The file {warning}." for warning in checked.warnings],
         )
         if (stored := _put(container, record, data)) is not None:
             return stored, stored.key == record.key

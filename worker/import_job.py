@@ -17,7 +17,6 @@ from customedit.schemas.requests import ImportRequest
 from customedit.storage import object_keys
 from worker.attempt import Work
 from worker.customize_job import put_beside, uploaded
-from worker.inputs import check_base
 from worker.outputs import jpeg
 from worker.runtime import TRAININGS, Runtime
 
@@ -50,8 +49,7 @@ def perform(work: Work) -> ConceptOutcome:
         key = object_keys.given(work.tenant, work.id)
         work.patiently(lambda: work.storage.download(key, path))
     with work.phase("read"):
-        concept = read(path, request, work.runtime)
-        check_base(work.runtime, concept)
+        concept = read(path, request, work.runtime).for_base(base)
     warnings = [] if concept.base else ["the file does not say which base it was made for"]
     with work.phase("preview"):
         named = " ".join(w for w in (*concept.tokens, concept.attribute, concept.noun) if w)
@@ -59,7 +57,7 @@ def perform(work: Work) -> ConceptOutcome:
         (picture,) = work.wait([work.submit(drawing, TRAININGS)])
     with work.phase("upload"):
         preview = put_beside(work, "preview.jpg", jpeg(picture), "image/jpeg")
-        concept = dataclasses.replace(concept, base=work.runtime.fingerprint)
+        concept = dataclasses.replace(concept, base=base.concept_fingerprint)
         return uploaded(work, concept, preview, warnings)
 
 

@@ -17,7 +17,6 @@ from customedit.jobs.records import ConceptRecord
 from customedit.schemas.requests import ConceptUse
 from customedit.storage.store import MissingObject
 from worker.attempt import Work
-from worker.runtime import Runtime
 
 
 def picture(work: Work, image_id: str, field: str) -> Image.Image:
@@ -95,24 +94,12 @@ def loaded(work: Work, record: ConceptRecord) -> Concept:
         path = work.folder / f"{record.id}.safetensors"
         key = record.weights_key
         work.patiently(lambda: work.storage.download(key, path))
-        concept = Concept.load(path, runtime.base.weights)
-        check_base(runtime, concept)
+        concept = Concept.load(path, runtime.base.weights).for_base(runtime.base)
         concept = on_device(concept, runtime.base.device, runtime.base.dtype)
         runtime.concepts.put(held, concept)
         work.metrics.cache_bytes.set(runtime.concepts.bytes + runtime.inversions.bytes)
         path.unlink()
     return concept
-
-
-def check_base(runtime: Runtime, concept: Concept) -> None:
-    """Raises InputError for a concept that was made for another base."""
-    if concept.base and concept.base != runtime.fingerprint:
-        raise InputError(
-            "concept",
-            f"was made for the base {concept.base}, this is {runtime.fingerprint}",
-            "train it again on this base",
-        )
-    concept.check(runtime.shapes, runtime.base.width)
 
 
 def on_device(concept: Concept, device: torch.device, dtype: torch.dtype) -> Concept:

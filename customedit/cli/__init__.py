@@ -1,7 +1,8 @@
-"""The command line: ``customedit customize | edit | sweep | study | concept | models | doctor``.
+"""The command line: ``customedit customize | edit | sweep | concept | models | doctor``.
 
-The service has ``serve``, ``demo``, ``keys`` and ``recover``. Whatever takes seconds to import is
-imported by the command that needs it. How commands fail is in ``command_errors``.
+``study`` and ``lookbench`` measure the method. The service has ``serve``, ``demo``, ``keys`` and
+``recover``. Whatever takes seconds to import is imported by the command that needs it. How commands
+fail is in ``command_errors``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,18 @@ from typing import Annotated
 import typer
 
 import customedit
-from customedit.cli import concept, customize, demo, doctor, edit, models, serve, service, study
+from customedit.cli import (
+    concept,
+    customize,
+    demo,
+    doctor,
+    edit,
+    lookbench,
+    models,
+    serve,
+    service,
+    study,
+)
 from customedit.cli.command_errors import Commands
 
 app = typer.Typer(
@@ -48,6 +60,7 @@ app.command("customize")(customize.customize_command)
 app.command("edit")(edit.edit_command)
 app.command("sweep")(edit.sweep_command)
 app.command("study")(study.study_command)
+app.add_typer(lookbench.app, name="lookbench")
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(concept.app, name="concept")
 app.add_typer(models.app, name="models")

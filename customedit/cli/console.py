@@ -103,7 +103,7 @@ def load_base(name: str, device: str, dtype: str) -> Base:
     hush()
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in dtypes:
-        raise InputError("dtype", f"{dtype!r} is none", f"take one of {', '.join(dtypes)}")
+        raise InputError("dtype", f"{dtype!r} is not known", f"use one of {', '.join(dtypes)}")
     return Base.load(name, device=device, dtype=dtypes[dtype])
 
 
@@ -120,21 +120,8 @@ def load_concepts(base: Base, given: list[str]) -> list[Weighted]:
             with suppress(ValueError):  # else the colon is the path's own
                 weight, text = float(tail), name
         concept = Concept.load(existing(Path(text), "concept"), base_weights=base.weights)
-        check(base, concept)
-        found.append(Weighted(concept, weight))
+        found.append(Weighted(concept.for_base(base), weight))
     return found
-
-
-def check(base: Base, concept: Any) -> None:
-    """Raises InputError for a concept that was made for another base."""
-    if concept.base and concept.base != base.fingerprint:
-        raise InputError(
-            "concept",
-            f"was made for the base {concept.base}, this is {base.fingerprint} ({base.name})",
-            "give --base the one that it was made for",
-        )
-    shapes = {n: tuple(base.weights[f"{n}.to_k.weight"].shape) for n in base.layers}
-    concept.check(shapes, base.width)
 
 
 def existing(path: Path, field: str) -> Path:

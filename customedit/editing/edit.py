@@ -21,12 +21,13 @@ import customedit
 from customedit import pixels
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method
-from customedit.diffusion.text import CONCEPT, TextContext, Tokens, Weighted
+from customedit.diffusion.text import TextContext, Tokens, Weighted
 from customedit.editing.alignment import bare
 from customedit.editing.inversion import Inversion, Kind, empty_text, invert
 from customedit.editing.prompt_to_prompt import STRENGTH, P2PSettings, prompt_to_prompt
 from customedit.editing.sdedit import SDEDIT_STRENGTH, sdedit
 from customedit.errors import InputError
+from customedit.prompt_syntax import CONCEPT
 
 MethodName = Literal["p2p", "sdedit"]
 METHODS: Final = get_args(MethodName)

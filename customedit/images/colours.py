@@ -40,13 +40,17 @@ python_warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
 
 def upright(image: Image.Image, warnings: list[str]) -> Image.Image:
     """``image`` turned as its EXIF orientation says; with a warning as it is if that is broken."""
+    method = orientation(image, warnings)
+    return image if method is None else image.transpose(method)
+
+
+def orientation(image: Image.Image, warnings: list[str]) -> Image.Transpose | None:
+    """How ``image`` is to be turned; None: not at all, or with a warning if its EXIF is broken."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        method = _UPRIGHT.get(orientation)
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except BROKEN_METADATA:
         warnings.append("has a damaged EXIF block, which is passed over")
-        return image
-    return image if method is None else image.transpose(method)
+        return None
 
 
 def to_8_bits(image: Image.Image, depth: int) -> Image.Image:

@@ -82,7 +82,10 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Checked:
-    """A file that can be decoded: its media type, (width, height) as stored, and warnings."""
+    """A file that can be decoded: its media type, (width, height) as stored, and warnings.
+
+    Those of ``read``, but for what only shows when colours are converted.
+    """
 
     media_type: MediaType
     size: tuple[int, int]
@@ -161,8 +164,9 @@ def check(container: Container, *, field: str = "image") -> Checked:
         InputError: as ``read``.
     """
     with refusing(b"", field):
-        _load(container, reduced=True)
-        return Checked(container.media_type, container.size, container.warnings)
+        warnings = list(container.warnings)
+        colours.orientation(_load(container, reduced=True), warnings)
+        return Checked(container.media_type, container.size, tuple(warnings))
 
 
 def scan(data: bytes | Path, *, field: str = "image", limits: Limits | None = None) -> Container:

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from customedit.diffusion.text import CONCEPT
 from customedit.editing.edit import EditResult
 from customedit.metrics.lpips import Lpips
 from customedit.metrics.similarity import Dino, Similarity, psnr, ssim
+from customedit.prompt_syntax import CONCEPT
 
 
 @dataclass(frozen=True)

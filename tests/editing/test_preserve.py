@@ -42,7 +42,8 @@ def changed_beyond(size: tuple[int, int], method: MethodName, base: Base, folder
     counts = []
     for suffix in (".png", ".webp") if width * height < 2**20 else (".png",):
         images.write(result.image, folder / f"out{suffix}")
-        found = np.asarray(images.read(folder / f"out{suffix}").image)
+        limits = images.Limits(max_bytes=2**30)
+        found = np.asarray(images.read(folder / f"out{suffix}", limits=limits).image)
         assert (found[mask > 0] != levels[mask > 0]).mean() > 0.9
         counts.append(int((found != levels).any(-1)[box].sum()))
     return max(counts)
