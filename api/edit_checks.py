@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from api.container import Container
-from api.problems import ProblemError, unknown_reference
+from api.problems import ProblemError, input_problem, unknown_reference
+from customedit.errors import InputError
 from customedit.jobs.records import ConceptRecord
+from customedit.prompt_syntax import check_prompt
 from customedit.schemas.requests import EditRequest
 
 
@@ -47,29 +49,26 @@ def _ready_concept(container: Container, tenant: str, id_: str, field: str) -> C
 
 
 def _check_tokens(request: EditRequest, records: list[ConceptRecord]) -> None:
-    """Each concept is named by the target prompt, which names no token but theirs.
+    """Each concept is named by the target prompt, and the prompts name no token but theirs.
 
     A file from elsewhere may hold further tokens than the one of its record: of such a concept the
     worker checks the rest.
     """
-    known: set[str] = set()
-    all_known = all(record.references for record in records)
+    known: list[str] = []
     for k, record in enumerate(records):
-        field = f"concepts[{k}].id"
         if record.token in known:
             raise _refused(
-                field,
+                f"concepts[{k}].id",
                 f"two concepts have the token {record.token}",
                 "one concept of each token; import one of them under another token",
             )
-        known.add(record.token)
-    for token in request.tokens:
-        if all_known and token not in known:
-            raise _refused(
-                "target_prompt",
-                f"{token} is the token of no concept in this request",
-                f"tokens of its concepts: {', '.join(sorted(known)) or 'none are given'}",
-            )
+        known.append(record.token)
+    others = [] if all(record.references for record in records) else request.tokens
+    for field in ("source_prompt", "target_prompt"):
+        try:
+            check_prompt(getattr(request, field), [*known, *others], field)
+        except InputError as error:
+            raise input_problem(error) from None
     for k, record in enumerate(records):
         if record.token not in request.tokens and (record.references or not request.tokens):
             words = " ".join(part for part in (record.token, record.attribute, record.noun) if part)

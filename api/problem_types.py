@@ -230,6 +230,13 @@ _ALL: Final = (
         "Ask for a lower `training.rate`.",
     ),
     ProblemType(
+        "numerical-error",
+        0,
+        "The computation left the range of numbers",
+        "Numbers of the picture became NaN or infinite; `detail` says where.",
+        "Use smaller weights and factors, or float32 where the service runs in half precision.",
+    ),
+    ProblemType(
         "out-of-memory",
         0,
         "The device has too little memory",

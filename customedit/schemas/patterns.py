@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
+from customedit.prompt_syntax import CONCEPT as TOKEN_IN_TEXT
+
 _ID: Final = "[0-9a-hjkmnp-tv-z]{26}"
-_TOKEN: Final = r"<[a-z0-9][a-z0-9_-]{0,62}>"
 
 JOB: Final = f"^job_{_ID}$"
 CONCEPT: Final = f"^con_{_ID}$"
 UPLOAD: Final = f"^upl_{_ID}$"
 IMAGE: Final = r"^img_[0-9a-f]{64}$"
 TENANT: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
-TOKEN: Final = f"^{_TOKEN}$"
+TOKEN: Final = f"^{TOKEN_IN_TEXT.pattern}$"
 """A concept's token, such as ``<plaid>``."""
-
-TOKEN_IN_TEXT: Final = re.compile(_TOKEN)
-"""The tokens inside a prompt."""
 
 PHRASE: Final = r"^[^\W_][\w' -]*$"
 """A noun or an attribute: words without punctuation."""

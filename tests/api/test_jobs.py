@@ -102,9 +102,12 @@ def test_a_concept_to_its_end_and_an_edit_with_it(
 @pytest.mark.parametrize(
     ("prompt", "uses", "field", "limit"),
     [
-        ("a <other> cup", 1, "target_prompt", "tokens of its concepts: <look>"),
+        ("a <other> cup", 1, "target_prompt", "correct the token"),
         ("a <look> cup", 2, "concepts[1].id", "one concept of each token"),
-        ("a <look> cup", 0, "target_prompt", "none are given"),
+        ("a <look> cup", 0, "target_prompt", "correct the token"),
+        ("a <Look> cup", 1, "target_prompt", "<look>"),
+        ("a <look> (cup:1.3)", 1, "target_prompt", ""),
+        ("a <lora:x:1> cup", 0, "target_prompt", "token"),
         ("a red cup", 1, "concepts[0].id", 'write "<look> patterned cup" in target_prompt'),
     ],
 )
