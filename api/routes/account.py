@@ -11,6 +11,7 @@ from api.openapi import refusals
 from api.problems import ProblemError
 from api.serializers import at
 from customedit.schemas import answers as d
+from customedit.schemas.requests import MAX_OUTPUTS, MAX_REFERENCES
 from customedit.tenants.api_keys import ApiKey
 from customedit.tenants.rate_limits import Allowed
 
@@ -39,6 +40,8 @@ def get_limits(request: Request, container: AppContainer, caller: Reader) -> d.L
         max_upload_bytes=settings.max_upload_bytes,
         max_upload_pixels=settings.max_upload_pixels,
         max_import_bytes=settings.max_import_bytes,
+        max_references=MAX_REFERENCES,
+        max_edits_per_job=MAX_OUTPUTS,
     )
 
 

@@ -231,8 +231,8 @@ class Limits(Document):
     max_upload_bytes: int
     max_upload_pixels: int
     max_import_bytes: int
-    max_references: int = 20
-    max_edits_per_job: int = 16
+    max_references: int
+    max_edits_per_job: int
 
 
 class Health(Document):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from customedit.prompt_syntax import CONCEPT as TOKEN_IN_TEXT
+from customedit.prompt_syntax import CONCEPT as _TOKEN
 
 _ID: Final = "[0-9a-hjkmnp-tv-z]{26}"
 
@@ -14,7 +14,10 @@ CONCEPT: Final = f"^con_{_ID}$"
 UPLOAD: Final = f"^upl_{_ID}$"
 IMAGE: Final = r"^img_[0-9a-f]{64}$"
 TENANT: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
-TOKEN: Final = f"^{TOKEN_IN_TEXT.pattern}$"
+TOKEN_IN_TEXT: Final = _TOKEN
+"""The tokens inside a prompt."""
+
+TOKEN: Final = f"^{_TOKEN.pattern}$"
 """A concept's token, such as ``<plaid>``."""
 
 PHRASE: Final = r"^[^\W_][\w' -]*$"
