@@ -27,7 +27,7 @@ async def submitted_response(
 ) -> d.Job:
     """The job as an answer to a POST: 202 while it is not finished, else 200.
 
-    The job exists: whatever fails from here on, the caller is told of it. With 503 it would send
+    The job exists: whatever fails from here on, the caller gets its id. With 503 it would send
     the request again, and without an idempotency key that would make a second job.
     """
     if submitted.replayed:

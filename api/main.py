@@ -30,7 +30,7 @@ def app() -> FastAPI:
 
 
 class Server(uvicorn.Server):
-    """A server that lets streams and long waits end at once when it is told to stop."""
+    """A server that ends streams and long waits at once when it has to stop."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop taking connections, finish the requests that are being served."""

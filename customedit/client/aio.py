@@ -172,12 +172,12 @@ class AsyncCustomEdit(AsyncRequests):
             if left < 1:
                 raise TimedOut(current)
 
-    async def download(self, url: str, path: Path | None = None) -> bytes:
+    async def download(self, url: str, path: Path | str | None = None) -> bytes:
         """The file at a ``url`` of a document; path: where to write it as well."""
         response = await self._files.get(url)
         calls.raise_for_problem(response)
         if path is not None:
-            path.write_bytes(response.content)
+            Path(path).write_bytes(response.content)
         return response.content
 
     async def _do(self, call: Call[Answer]) -> Answer:

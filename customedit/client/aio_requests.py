@@ -13,7 +13,7 @@ from customedit.schemas.requests import ConceptUse, P2POptions, TrainingOptions
 
 
 class AsyncRequests:
-    """What can be asked of the service, with the fields of the requests as parameters."""
+    """The requests of the service as methods, with their fields as parameters."""
 
     async def _do(self, call: Call[Answer]) -> Answer:
         raise NotImplementedError
@@ -39,7 +39,7 @@ class AsyncRequests:
             token: How prompts name the concept.
             name: A title for people.
             training: Expert settings.
-            webhook: An https address that is told of the job's end, signed with your secret.
+            webhook: An https address that is called at the job's end, signed with your secret.
             idempotency_key: A request that is sent again with it is not done again; left out, a
                 fresh one.
 
@@ -104,7 +104,7 @@ class AsyncRequests:
             maps: Keep the attention maps as a file.
             references: Images that the result is compared with; left out, the references of the
                 concepts.
-            webhook: An https address that is told of the job's end, signed with your secret.
+            webhook: An https address that is called at the job's end, signed with your secret.
             idempotency_key: A request that is sent again with it is not done again; left out, a
                 fresh one.
 
@@ -153,7 +153,7 @@ class AsyncRequests:
             attribute: What of them was learned, if it is known.
             token: A new token; left out, the one in the file is kept.
             name: A title for people.
-            webhook: An https address that is told of the job's end, signed with your secret.
+            webhook: An https address that is called at the job's end, signed with your secret.
             idempotency_key: A request that is sent again with it is not done again; left out, a
                 fresh one.
 

@@ -42,7 +42,7 @@ from customedit.schemas.requests import ConceptUse, P2POptions, TrainingOptions
 
 
 class AsyncRequests:
-    """What can be asked of the service, with the fields of the requests as parameters."""
+    """The requests of the service as methods, with their fields as parameters."""
 
     async def _do(self, call: Call[Answer]) -> Answer:
         raise NotImplementedError

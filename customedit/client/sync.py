@@ -171,12 +171,12 @@ class CustomEdit(Requests):
             if left < 1:
                 raise TimedOut(current)
 
-    def download(self, url: str, path: Path | None = None) -> bytes:
+    def download(self, url: str, path: Path | str | None = None) -> bytes:
         """The file at a ``url`` of a document; path: where to write it as well."""
         response = self._files.get(url)
         calls.raise_for_problem(response)
         if path is not None:
-            path.write_bytes(response.content)
+            Path(path).write_bytes(response.content)
         return response.content
 
     def _do(self, call: Call[Answer]) -> Answer:
