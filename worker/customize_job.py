@@ -18,6 +18,7 @@ from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import customize
 from customedit.diffusion.base import Base
 from customedit.editing.text_to_image import STEPS, portrait
+from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.requests import CustomizeRequest, reference_warnings
 from customedit.storage import object_keys
@@ -34,8 +35,14 @@ AGAIN_S = 5.0
 
 
 def settings_of(base: Base, request: CustomizeRequest) -> TrainingSettings:
-    """The request's training as the library's settings; None takes the default for the base."""
-    return TrainingSettings.of(base, **request.training.model_dump())
+    """The request's training as the library's settings; None takes the default for the base.
+
+    Raises InputError naming a field below ``training``.
+    """
+    try:
+        return TrainingSettings.of(base, **request.training.model_dump())
+    except InputError as error:
+        raise InputError(f"training.{error.field}", error.problem, error.remedy) from None
 
 
 def perform(work: Work) -> ConceptOutcome:

@@ -63,7 +63,7 @@ def concepts(work: Work, uses: Sequence[ConceptUse]) -> tuple[list[Weighted], li
     records: list[ConceptRecord] = []
     tokens: set[str] = set()
     for k, use in enumerate(uses):
-        field = f"concepts.{k}"
+        field = f"concepts[{k}].id"
         record = concept_record(work, use.id)
         if record is None or record.weights_key is None or record.state != "ready":
             state = "is gone" if record is None else f"is {record.state}"
