@@ -51,7 +51,11 @@ def picture(bench: Bench, key: str | None) -> Image.Image:
     return Image.open(io.BytesIO(bench.storage.get(key)))
 
 
-def test_a_look_is_learned_and_painted(bench: Bench, process: Process) -> None:
+def test_a_look_is_learned_and_painted(bench: Bench, process: Process, tmp_path: Path) -> None:
+    from customedit.concepts.concept import Concept
+    from customedit.concepts.digest import content_digest
+    from customedit.diffusion.base import Base
+
     learning = bench.customize(**LEARN)
     process.ready()
     learned = ConceptOutcome.model_validate(bench.succeeded(learning))
@@ -82,8 +86,12 @@ def test_a_look_is_learned_and_painted(bench: Bench, process: Process) -> None:
     shown, plain = with_.outputs[0], without.outputs[0]
     assert shown.similarities.reference is not None and plain.similarities.reference is not None
     assert shown.similarities.reference > plain.similarities.reference + 0.1
-    assert shown.best and shown.recipe["settings"]["steps"] == 10
-    assert shown.recipe["uses"] == [{"id": learned.concept, "token": LOOK.token, "weight": 1.0}]
+    assert shown.best and shown.recipe["steps"] == 10 and with_.region_words == [LOOK.noun]
+    (used,) = shown.recipe["concepts"]
+    assert (used["tokens"], used["weight"]) == ([LOOK.token], 1.0)
+    weights = tmp_path / "weights.safetensors"
+    bench.storage.download(learned.weights_key, weights)
+    assert used["digest"] == content_digest(Concept.load(weights, Base.load().weights))
     assert picture(bench, shown.image_key).size == picture(bench, with_.source_key).size
     assert picture(bench, with_.mask_key).mode == "L"
     assert picture(bench, with_.sheet_key).width > 128
