@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from customedit.concepts.concept import Concept
-from customedit.concepts.files import formats
+from customedit.concepts.files import save_concept
 from customedit.concepts.prior import kept_as
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
@@ -214,7 +214,7 @@ def uploaded(
 
 def zipped(concept: Concept, base: Base, folder: Path) -> bytes:
     """The files that stock diffusers loads, as a zip; stored, since weights do not shrink."""
-    written = formats.save_diffusers(concept, folder / "diffusers", layers=base.layers)
+    written = save_concept(concept, folder / "diffusers", base, "diffusers").files
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for path in written:

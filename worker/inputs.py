@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
-import torch
 from PIL import Image
 
 from customedit import images
+from customedit.concepts.checks import check_concept
 from customedit.concepts.concept import Concept
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
@@ -16,7 +15,6 @@ from customedit.jobs.records import ConceptRecord
 from customedit.schemas.requests import ConceptUse
 from customedit.storage.store import MissingObject
 from worker.attempt import Work
-from worker.runtime import Runtime
 
 
 def picture(work: Work, image_id: str, field: str) -> Image.Image:
@@ -83,30 +81,9 @@ def loaded(work: Work, record: ConceptRecord) -> Concept:
         key = record.weights_key
         work.patiently(lambda: work.storage.download(key, path))
         concept = Concept.load(path, runtime.base.weights)
-        check_base(runtime, concept)
-        concept = on_device(concept, runtime.base.device, runtime.base.dtype)
+        check_concept(concept, runtime.base)
+        concept = concept.to(runtime.base.device, runtime.base.dtype)
         runtime.concepts.put(held, concept)
         work.metrics.cache_bytes.set(runtime.concepts.bytes + runtime.inversions.bytes)
         path.unlink()
     return concept
-
-
-def check_base(runtime: Runtime, concept: Concept) -> None:
-    """Raises InputError for a concept that was made for another base."""
-    if concept.base and concept.base != runtime.fingerprint:
-        raise InputError(
-            "concept",
-            f"was made for the base {concept.base}, this is {runtime.fingerprint}",
-            "train it again on this base",
-        )
-    concept.check(runtime.shapes, runtime.base.width)
-
-
-def on_device(concept: Concept, device: torch.device, dtype: torch.dtype) -> Concept:
-    """``concept`` where the base is and in its numbers, so that no edit has to move it."""
-    return dataclasses.replace(
-        concept,
-        tokens={k: v.to(device) for k, v in concept.tokens.items()},
-        keys={k: v.to(device, dtype) for k, v in concept.keys.items()},
-        values={k: v.to(device, dtype) for k, v in concept.values.items()},
-    )

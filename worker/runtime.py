@@ -59,7 +59,6 @@ class Runtime:
         self.metrics = metrics or Metrics()
         # read once here: they are computed when first asked for, which no two threads should do
         self.fingerprint, self.schedule_key = base.fingerprint, base.schedule.key
-        self.shapes = shapes(base)
         self.concepts: Cache[Concept] = Cache(settings.cache_bytes // 2, concept_bytes)
         self.inversions: Cache[Inversion] = Cache(settings.cache_bytes // 2, inversion_bytes)
         self.engine = EngineThread(
@@ -105,12 +104,6 @@ class Runtime:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def shapes(base: Base) -> dict[str, tuple[int, int]]:
-    """Of the key and value weights of each cross-attention layer, (inner, width)."""
-    found = {n: base.weights[f"{n}.to_k.weight"].shape for n in base.layers}
-    return {name: (int(size[0]), int(size[1])) for name, size in found.items()}
-
-
 def placed(settings: Settings) -> tuple[str, torch.dtype]:
     """The device and the numbers that the settings choose; on a processor, its threads as well."""
     device = settings.device
@@ -146,8 +139,7 @@ def load_judge(settings: Settings, base: Base) -> Similarity | None:
 
 def concept_bytes(concept: Concept) -> int:
     """What a concept takes on the device."""
-    tensors = [*concept.tokens.values(), *concept.keys.values(), *concept.values.values()]
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return sum(t.numel() * t.element_size() for t in concept.tensors.values())
 
 
 def inversion_bytes(inversion: Inversion) -> int:

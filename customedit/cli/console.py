@@ -110,6 +110,7 @@ def load_base(name: str, device: str, dtype: str) -> Base:
 
 def load_concepts(base: Base, given: list[str]) -> list[Weighted]:
     """Concepts as ``FILE`` or ``FILE:WEIGHT``, checked against ``base``."""
+    from customedit.concepts.checks import check_concept
     from customedit.concepts.concept import Concept
     from customedit.diffusion.text import Weighted
 
@@ -120,22 +121,10 @@ def load_concepts(base: Base, given: list[str]) -> list[Weighted]:
         if name:
             with suppress(ValueError):  # else the colon is the path's own
                 weight, text = float(tail), name
-        concept = Concept.load(existing(Path(text), "concept"), base_weights=base.weights)
-        check(base, concept)
+        concept = Concept.load(Path(text), base_weights=base.weights)
+        check_concept(concept, base)
         found.append(Weighted(concept, weight))
     return found
-
-
-def check(base: Base, concept: Any) -> None:
-    """Raises InputError for a concept that was made for another base."""
-    if concept.base and concept.base != base.fingerprint:
-        raise InputError(
-            "concept",
-            f"was made for the base {concept.base}, this is {base.fingerprint} ({base.name})",
-            "give --base the one that it was made for",
-        )
-    shapes = {n: tuple(base.weights[f"{n}.to_k.weight"].shape) for n in base.layers}
-    concept.check(shapes, base.width)
 
 
 def existing(path: Path, field: str) -> Path:

@@ -53,7 +53,7 @@ def sdedit(
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latents.shape, generator=generator).to(base.device)
     x = base.schedule.add_noise(latents.to(base.device), noise, pairs[0][0])
-    empty = empty or base.text("")
+    empty = base.unconditional(empty or base.text(""), target)
     for k, (time, to) in enumerate(pairs):
         rows = x.expand(2, -1, -1, -1)
         none, worded = (yield from ask(Denoise(rows, time, [empty, target]))).noise.chunk(2)

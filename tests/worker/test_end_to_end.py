@@ -132,7 +132,7 @@ def test_a_concept_goes_out_and_comes_in_again(
     import torch
 
     from customedit.concepts.concept import Concept
-    from customedit.concepts.files.formats import save_diffusers
+    from customedit.concepts.files.diffusers import save_diffusers
     from customedit.diffusion.base import Base
     from customedit.jobs.records import ConceptRecord
 
