@@ -141,7 +141,7 @@ class Kronecker(Adapter):
     def delta(self) -> Tensor:
         """Scale left (x) right."""
         left = _wide(self.left)[(...,) + (None,) * (self.right.ndim - 2)]
-        return self.scale * torch.kron(left, _wide(self.right))
+        return self.scale * torch.kron(left, _wide(self.right).contiguous())
 
     @property
     def shape(self) -> tuple[int, ...]:

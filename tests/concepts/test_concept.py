@@ -173,11 +173,15 @@ def test_it_fits_its_own_base_and_no_other() -> None:
     made.check(LAYERS, 8)
     made.check({**LAYERS, "up_blocks.0.attn2": (3, 8)}, 8)  # some layers only
     first, second = LAYERS
-    with pytest.raises(InputError, match=r"another base: 1 of its 2 layers.* the 1 of this .*mid_block"):
+    with pytest.raises(
+        InputError, match=r"another base: 1 of its 2 layers.* the 1 of this .*mid_block"
+    ):
         made.check({first: LAYERS[first]}, 8)
     with pytest.raises(InputError, match=r"another base: its mid_block.* is 10 x 8, .* is 10 x 9"):
         made.check({**LAYERS, second: (10, 9)}, 8)
-    with pytest.raises(InputError, match=r"another base: <plaid> has 8 numbers.* have 768 \(SD 1\.x\)"):
+    with pytest.raises(
+        InputError, match=r"another base: <plaid> has 8 numbers.* have 768 \(SD 1\.x\)"
+    ):
         made.check(LAYERS, 768)
     made.tokens["<plaid>"][3] = torch.inf
     with pytest.raises(InputError, match="not finite"):
@@ -197,7 +201,9 @@ def saved(tmp_path: Path) -> Path:
 def test_a_truncated_file_is_named(saved: Path, share: float) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(InputError, match=r"c\.safetensors is (truncated|empty).*; download or copy"):
+    with pytest.raises(
+        InputError, match=r"c\.safetensors is (truncated|empty).*; download or copy"
+    ):
         Concept.load(saved)
 
 

@@ -373,9 +373,7 @@ def noise(pipe: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("suffix", "some"), [(".safetensors", False), (".bin", True)])
-def test_stock_diffusers_really_loads_it(
-    tmp_path: Path, suffix: Suffix, some: bool
-) -> None:
+def test_stock_diffusers_really_loads_it(tmp_path: Path, suffix: Suffix, some: bool) -> None:
     pipe = pipeline()
     made, layers = for_mini(pipe, some)
     save_diffusers(made, tmp_path, suffix=suffix, layers=layers)

@@ -165,7 +165,14 @@ def base() -> Base:
     return Base.load()
 
 
-def on_layers(base: Base, make: Callable[[tuple[int, ...], Random], Adapter], seed: int, *, linear: bool, text: bool) -> dict[str, Adapter]:  # fmt: skip
+def on_layers(
+    base: Base,
+    make: Callable[[tuple[int, ...], Random], Adapter],
+    seed: int,
+    *,
+    linear: bool,
+    text: bool,
+) -> dict[str, Adapter]:
     """Adapters of half of the linear layers, or half of the convolutions, and of the text."""
     randn = random_of(seed)
     layers = layers_of(base.unet, UNET)

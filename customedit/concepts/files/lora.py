@@ -305,33 +305,52 @@ def _called(adapter: Adapter) -> str:
 
 
 def lora_entries(adapters: Mapping[str, Adapter]) -> dict[str, Tensor]:
-    """``adapters`` under kohya's names, which diffusers, A1111, ComfyUI and InvokeAI read."""
+    """``adapters`` under kohya's names, which diffusers, A1111, ComfyUI and InvokeAI read.
+
+    All layers have one alpha: diffusers (0.42) ignores those that differ, says nothing of it but a
+    warning, and draws with other scales.
+    """
+    alphas = {a.scale * _rank(a) for a in adapters.values() if _rank(a)}
+    alpha = alphas.pop() if len(alphas) == 1 else float(max(map(_rank, adapters.values())) or 1)
     entries: dict[str, Tensor] = {}
     for path, adapter in adapters.items():
         if path.startswith(UNET):
             name = "lora_unet_" + path.removeprefix(UNET).replace(".", "_")
         else:
             name = "lora_te_text_model_" + path.removeprefix(TEXT_ENCODER).replace(".", "_")
-        entries |= {f"{name}.{k}": v for k, v in _kohya_factors(adapter).items()}
+        entries |= {f"{name}.{k}": v for k, v in _kohya_factors(adapter, alpha).items()}
     return entries
 
 
-def _kohya_factors(adapter: Adapter) -> dict[str, Tensor]:
-    """The entries of one layer, with the alpha that stands for the adapter's scale."""
+def _rank(adapter: Adapter) -> int:
+    """What alpha is divided by; 0 for adapters that have none."""
+    if isinstance(adapter, LowRank | Hadamard):
+        return int((adapter.up if isinstance(adapter, LowRank) else adapter.up1).shape[1])
+    return 0
+
+
+def _kohya_factors(adapter: Adapter, alpha: float) -> dict[str, Tensor]:
+    """The entries of one layer; what ``alpha`` does not say of the scale is in the factors."""
+    rest = adapter.scale * _rank(adapter) / alpha
+
+    def scaled(factor: Tensor, by: float) -> Tensor:
+        return factor if by == 1 else factor * by
+
     if isinstance(adapter, LowRank):
-        up = adapter.up[:, :, None, None] if adapter.down.ndim == 4 else adapter.up
-        rank = adapter.up.shape[1]
-        factors = {"lora_down.weight": adapter.down, "lora_up.weight": up}
-    elif isinstance(adapter, Hadamard):
-        rank = len(adapter.down1)
+        up = scaled(adapter.up, rest)
         factors = {
-            "hada_w1_a": adapter.up1,
+            "lora_down.weight": adapter.down,
+            "lora_up.weight": up[:, :, None, None] if adapter.down.ndim == 4 else up,
+        }
+    elif isinstance(adapter, Hadamard):
+        factors = {
+            "hada_w1_a": scaled(adapter.up1, rest),
             "hada_w1_b": adapter.down1.flatten(1),
             "hada_w2_a": adapter.up2,
             "hada_w2_b": adapter.down2.flatten(1),
         }
-    elif isinstance(adapter, Kronecker):  # alpha has no meaning for whole factors
-        return {"lokr_w1": adapter.left * adapter.scale, "lokr_w2": adapter.right}
+    elif isinstance(adapter, Kronecker):
+        return {"lokr_w1": scaled(adapter.left, adapter.scale), "lokr_w2": adapter.right}
     else:
         return {"diff": adapter.delta()}
-    return factors | {"alpha": torch.tensor(float(adapter.scale * rank))}
+    return factors | {"alpha": torch.tensor(alpha)}
