@@ -12,10 +12,10 @@ from pathlib import Path
 
 from customedit.concepts.concept import Concept
 from customedit.concepts.files import save_concept
-from customedit.concepts.prior import kept_as
+from customedit.concepts.prior import class_images_file
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize
+from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.editing.text_to_image import STEPS, portrait
 from customedit.jobs.records import ConceptOutcome
@@ -57,7 +57,7 @@ def perform(work: Work) -> ConceptOutcome:
         keeper.fetch()
     previewer, steps = Previewer(work), min(STEPS, settings.class_steps)
     shown = previewer.training(base, prompts.instance(), steps)
-    method = customize(
+    method = train_concept(
         base,
         references,
         prompts,
@@ -120,7 +120,7 @@ class Keeper:
     def _classes(self) -> str:
         s = self.settings
         base, words = self.work.runtime.base, self.prompts.class_prompt()
-        return kept_as(base, words, s.class_images, s.class_steps)
+        return class_images_file(base, words, s.class_images, s.class_steps)
 
     def _shared(self) -> Path:
         """Where this worker keeps class images for the tenant's next training."""

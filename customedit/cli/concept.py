@@ -182,8 +182,8 @@ def merge_command(
         concepts = [Concept.load(f, model.weights) for f in files]
         for concept in concepts:
             check_concept(concept, model)
-        regular = features.caption_features(model, features.captions(model))
-        own = [features.concept_features(model, c) for c in concepts]
+        regular = features.encode_captions(model, features.captions(model))
+        own = [features.encode_concept_prompts(model, c) for c in concepts]
         merged = merge.merge(concepts, model.weights, regular, own)
         merged.save(out)
     told = {"concept": str(out), "tokens": sorted(merged.tokens)}

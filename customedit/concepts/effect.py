@@ -65,14 +65,15 @@ def prove_effect(base: Base, concept: Concept, *, allow_none: bool = False) -> M
         InputError: for one that changes nothing, or makes numbers that are not finite.
     """
     effect = yield from measure_effect(base, concept)
-    if effect < NO_EFFECT and (concept.keys or concept.adapters) and not allow_none:
+    embeddings_alone = not concept.keys and not concept.adapters
+    if effect < NO_EFFECT and not embeddings_alone and not allow_none:
         raise InputError(
             "concept",
             f"has no effect: its weights change the base's prediction by {effect:g} of it",
             "import another file; --allow-unused takes it as it is",
         )
     imported = concept.recipe.get("imported")
-    if not isinstance(imported, dict):
+    if not isinstance(imported, dict) or embeddings_alone:
         return dataclasses.replace(concept, base=base.fingerprint)
     recipe = {**concept.recipe, "imported": {**imported, "effect": round(effect, 6)}}
     return dataclasses.replace(concept, base=base.fingerprint, recipe=recipe)

@@ -288,7 +288,7 @@ def test_what_is_not_used_is_refused_unless_it_is_allowed(
     more = {f"{other}.lora_down.weight": randn(4, 8), f"{other}.lora_up.weight": randn(8, 4)}
     file = tmp_path / "x.safetensors"
     save_file(entries | more, file)
-    with pytest.raises(InputError, match=rf"can use 3 of 4 layers; it has no {other}; .*--allow"):
+    with pytest.raises(InputError, match=rf"can use 3 of 4 layers: it has no {other}; .*--allow"):
         load_concept(file, base)
     told = load_concept(file, base, allow_unused=True).recipe["imported"]
     assert (told["layers_used"], told["layers"]) == (3, 4)
@@ -306,7 +306,7 @@ def test_what_is_not_used_is_refused_unless_it_is_allowed(
         (lambda n, t: ("lora_te2_" + n[10:], t), "LoRA for SDXL; this base is Stable"),
         (lambda n, t: (n.replace("down_blocks_0", "double_blocks_0"), t), "a LoRA for FLUX"),
         (lambda n, t: (n, t.new_ones(4, 999)) if "attn1_to_q.lora_down" in n else (n, t),
-         "made for another base: it changes unet.down_blocks.0.* by 96 x 999"),
+         r"is a LoRA .* 2 of 3 layers: unet\.down_blocks\.0.* is 96 x 96 and not 96 x 999"),
         (lambda n, t: (n, t[:, :3]) if "lora_up" in n else (n, t), "make no change"),
         (lambda n, t: (n.replace("lora_up.weight", "dora_scale"), t), "is a DoRA"),
         (lambda n, t: (n, t * torch.nan), "not finite"),

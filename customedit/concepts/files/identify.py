@@ -187,7 +187,7 @@ _MODELS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         r"^clip_[lg]$",
         "a textual-inversion embedding for SDXL or Stable Diffusion 3 (clip_l, clip_g)",
-        "take one that was trained for this base, which has one text encoder",
+        "use one that was trained for this base, which has one text encoder",
     ),
 )
 

@@ -102,7 +102,7 @@ def read_lora(held: StateDict, base: Base, *, allow_unused: bool = False) -> Lor
     find = _finder(layers)
     alpha_of = _peft_alphas(held)
     adapters: dict[str, Adapter] = {}
-    unused = list(unknown)
+    unused, misfits = list(unknown), list[str]()
     for name, group in groups.items():
         layer = find(name)
         if layer is None or not group.factors:
@@ -112,19 +112,25 @@ def read_lora(held: StateDict, base: Base, *, allow_unused: bool = False) -> Lor
             group.alpha = alpha_of(layer)
         if layer in adapters:
             raise InputError("concept", f"{path} changes {layer} twice", TRUSTED)
-        adapters[layer] = _adapter(group, layers[layer], layer, path)
+        adapter, shape = _adapter(group, layers[layer], layer, path), layers[layer].weight.shape
+        if adapter.shape == tuple(shape):
+            adapters[layer] = adapter
+        else:
+            unused.append(name)
+            misfits.append(f"{layer} is {shape_text(shape)} and not {shape_text(adapter.shape)}")
     if family is not None and (unused or not adapters):
         raise InputError(
             "concept",
             f"{path} is a LoRA for {family}; this base is Stable Diffusion 1 or 2",
-            "take one that was trained for this base",
+            "use one that was trained for this base",
         )
     if not adapters or (unused and not allow_unused):
+        why = misfits[0] if misfits else f"it has no {min(unused, default='layer')}"
         raise InputError(
             "concept",
             f"{path} is a LoRA of which this base can use {len(adapters)} of "
-            f"{len(groups) + len(unknown)} layers; it has no {min(unused, default='layer')}",
-            "take one that was trained for this base"
+            f"{len(groups) + len(unknown)} layers: {why}",
+            "use one that was trained for this base"
             + ("; --allow-unused takes what fits" if adapters else ""),
         )
     return Lora(adapters, _style(held.entries), len(groups) + len(unknown), tuple(sorted(unused)))
@@ -150,7 +156,7 @@ def _grouped(held: StateDict) -> tuple[dict[str, _Group], list[str]]:
             raise InputError(
                 "concept",
                 f"{held.path} is a DoRA (it has {name}): its weights are decomposed",
-                "take a LoRA without weight decomposition",
+                "use a LoRA without weight decomposition",
             )
         else:
             group.factors[_LOW.get(match["low"] or "", match["kin"] or "diff")] = tensor
@@ -222,20 +228,14 @@ def _peft_alphas(held: StateDict) -> Callable[[str], float | None]:
 
 def _adapter(group: _Group, layer: nn.Linear | nn.Conv2d, name: str, path: Path) -> Adapter:
     """The adapter of ``layer`` that the entries of one group make."""
-    shape = tuple(layer.weight.shape)
     try:
-        adapter = _made(group, shape)
+        adapter = _made(group, tuple(layer.weight.shape))
     except (KeyError, ValueError, RuntimeError, IndexError) as error:
         raise InputError(
             "concept", f"{path} has factors for {name} that make no change ({error})", TRUSTED
         ) from None
-    if adapter.shape != shape or not math.isfinite(adapter.scale):
-        raise InputError(
-            "concept",
-            f"{path} was made for another base: it changes {name} by {shape_text(adapter.shape)}, "
-            f"this base's weight is {shape_text(shape)}",
-            "take one that was trained for this base",
-        )
+    if not math.isfinite(adapter.scale):
+        raise InputError("concept", f"{path} has an alpha of {name} that is not finite", TRUSTED)
     return adapter
 
 
