@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load
 
 from customedit.config.settings import Settings
-from customedit.jobs.records import ConceptOutcome, EditOutcome
+from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome
 from customedit.schemas import ids
 from customedit.storage import object_keys
 
@@ -134,7 +134,6 @@ def test_a_concept_goes_out_and_comes_in_again(
     from customedit.concepts.concept import Concept
     from customedit.concepts.files.diffusers import save_diffusers
     from customedit.diffusion.base import Base
-    from customedit.jobs.records import ConceptRecord
 
     base = Base.load()
     layer = base.layers[0]
@@ -167,6 +166,65 @@ def test_a_concept_goes_out_and_comes_in_again(
     assert torch.equal(back.keys[layer], made.keys[layer])
     assert torch.equal(back.tokens["<new>"].flatten(), made.tokens["<old>"])
     until(lambda: not bench.storage.exists(given), "the file that was given gone")
+
+
+def test_a_lora_is_imported_and_edited_with(bench: Bench, workers: Workers, tmp_path: Path) -> None:
+    """Adapters alone: its token takes no column, and the exported files are a LoRA again."""
+    import zipfile
+
+    import torch
+    from safetensors.torch import save_file
+
+    from customedit.concepts.concept import Concept
+
+    name = "lora_unet_mid_block_resnets_0_conv1"
+    save_file(
+        {
+            f"{name}.lora_down.weight": torch.randn(4, 192, 3, 3) * 0.1,
+            f"{name}.lora_up.weight": torch.randn(192, 4, 1, 1) * 0.1,
+        },
+        tmp_path / "lora",
+    )
+    data = (tmp_path / "lora").read_bytes()
+    concept = ConceptRecord(
+        id=ids.new("con"), tenant=bench.tenant, job=ids.new("job"), token="<soft>", created_at=0
+    )
+    given = object_keys.given(bench.tenant, concept.job)
+    bench.storage.put(given, data)
+    request = {"file": given, "bytes": len(data), "token": "<soft>"}
+    job_id = bench.submit("import", request, concept)
+    workers.start().ready()
+    outcome = ConceptOutcome.model_validate(bench.succeeded(job_id))
+    told = outcome.recipe["imported"]
+    assert (told["kind"], told["layers_used"], told["layers"]) == ("LoCon (kohya)", 1, 1)
+    assert told["effect"] > 1e-4
+    (tmp_path / "back").write_bytes(bench.storage.get(outcome.weights_key))
+    back = Concept.load(tmp_path / "back")
+    assert list(back.adapters) == ["unet.mid_block.resnets.0.conv1"] and list(back.tokens) == [
+        "<soft>"
+    ]
+    assert outcome.diffusers_key is not None
+    with zipfile.ZipFile(io.BytesIO(bench.storage.get(outcome.diffusers_key))) as archive:
+        assert archive.namelist() == ["pytorch_lora_weights.safetensors"]
+    prompts = {"source_prompt": "a cup", "target_prompt": "a <soft> cup"}
+    use = {"concepts": [{"id": concept.id, "weight": 1.0}]}
+    edited = EditOutcome.model_validate(bench.succeeded(bench.edit(**prompts, **use)))
+    assert edited.outputs
+
+
+def test_a_file_that_is_no_concept_fails_in_words(bench: Bench, workers: Workers) -> None:
+    """Without telling where the worker keeps it."""
+    concept = ConceptRecord(
+        id=ids.new("con"), tenant=bench.tenant, job=ids.new("job"), token="<x>", created_at=0
+    )
+    given = object_keys.given(bench.tenant, concept.job)
+    bench.storage.put(given, b"<!DOCTYPE html><html>please sign in</html>")
+    job_id = bench.submit("import", {"file": given, "bytes": 9, "name": "Tea pot"}, concept)
+    workers.start().ready()
+    job = bench.finished(job_id)
+    assert job.state == "failed" and job.error is not None
+    assert job.error.detail.startswith("tea-pot is an HTML page, which a site gave")
+    assert "/" not in job.error.detail.split(";")[0]
 
 
 def test_a_file_that_came_over_rest_is_found_by_the_worker(

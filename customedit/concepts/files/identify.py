@@ -237,7 +237,9 @@ def _pickled(path: Path) -> tuple[str, str]:
             return kind, _IMPORT
     if b"diffusion_model" in words:
         return "a whole Stable Diffusion checkpoint", _BASE_REMEDY
-    return "a PyTorch pickle", _IMPORT
+    if words[:1] == b"\x80" or zipfile.is_zipfile(path):
+        return "a PyTorch pickle", _IMPORT
+    return "truncated, or not a file of weights", AGAIN
 
 
 def _head(path: Path) -> bytes:
