@@ -119,7 +119,8 @@ class Keeper:
     @property
     def _classes(self) -> str:
         s = self.settings
-        base, words = self.work.runtime.base, self.prompts.class_prompt()
+        base = self.work.runtime.base
+        words = base.profile.class_prompt(self.prompts.noun)
         return class_images_file(base, words, s.class_images, s.class_steps)
 
     def _shared(self) -> Path:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from PIL import Image
 
 from customedit import images
-from customedit.concepts.checks import check_concept
 from customedit.concepts.concept import Concept
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
+from customedit.images.masks import read_mask
 from customedit.jobs.records import ConceptRecord
 from customedit.schemas.requests import ConceptUse
 from customedit.storage.store import MissingObject
@@ -19,16 +20,28 @@ from worker.attempt import Work
 
 def picture(work: Work, image_id: str, field: str) -> Image.Image:
     """An uploaded picture, RGB. Raises InputError that names ``field``, MissingObject."""
-    settings = work.runtime.settings
+    return images.read(_file(work, image_id), field=field, limits=_limits(work)).image
+
+
+def mask(work: Work, image_id: str, size: tuple[int, int], field: str = "mask") -> torch.Tensor:
+    """An uploaded mask for a picture of ``size`` (width, height): [height, width] in [0, 1].
+
+    Raises InputError that names ``field``, MissingObject.
+    """
+    found = read_mask(_file(work, image_id), size, field=field, limits=_limits(work))
+    return torch.from_numpy(found.values)
+
+
+def _file(work: Work, image_id: str) -> bytes:
     record = work.patiently(lambda: work.runtime.image_records.get(work.tenant, image_id))
     if record is None:
         raise MissingObject(image_id)
-    return images.read(
-        work.get(record.key),
-        field=field,
-        max_bytes=settings.max_upload_bytes,
-        max_pixels=settings.max_upload_pixels,
-    ).image
+    return work.get(record.key)
+
+
+def _limits(work: Work) -> images.Limits:
+    settings = work.runtime.settings
+    return images.Limits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels)
 
 
 def pictures(work: Work, image_ids: Sequence[str], field: str) -> list[Image.Image]:
@@ -80,8 +93,7 @@ def loaded(work: Work, record: ConceptRecord) -> Concept:
         path = work.folder / f"{record.id}.safetensors"
         key = record.weights_key
         work.patiently(lambda: work.storage.download(key, path))
-        concept = Concept.load(path, runtime.base.weights)
-        check_concept(concept, runtime.base)
+        concept = Concept.load(path, runtime.base.weights).for_base(runtime.base)
         concept = concept.to(runtime.base.device, runtime.base.dtype)
         runtime.concepts.put(held, concept)
         work.metrics.cache_bytes.set(runtime.concepts.bytes + runtime.inversions.bytes)

@@ -128,13 +128,12 @@ def best_numbers(device: str) -> torch.dtype:
 
 
 def load_judge(settings: Settings, base: Base) -> Similarity | None:
-    """What measures similarities: the settings' CLIP, for the bundled base its own, or nothing."""
-    from customedit.metrics.measure import bundled
+    """What measures similarities: the settings' CLIP, else the base's own, if it has one."""
     from customedit.metrics.similarity import Similarity
 
     if settings.clip is not None:
         return Similarity(settings.clip, device=base.device)
-    return bundled() if base.name == "mini" else None
+    return Similarity(base.clip) if base.clip is not None else None
 
 
 def concept_bytes(concept: Concept) -> int:

@@ -83,10 +83,10 @@ def import_command(
         from customedit.diffusion.engine import run
 
         names = dict(_renamed(text) for text in rename or [])
+        model = console.load_base(base, "cpu", "float32")
         description = Description(
             noun, attribute, prompts=tuple(prompt or ()), token=token, rename=names
         )
-        model = console.load_base(base, "cpu", "float32")
         read = load_concept(sources, model, description, allow_unused=allow_unused)
         concept = run(model, prove_effect(model, read, allow_none=allow_unused))
         concept.save(out)
@@ -124,13 +124,11 @@ def export_command(
 ) -> None:
     """Write a concept for stock diffusers, adobe's code, or (kohya) A1111, ComfyUI and InvokeAI."""
     with console.mendable():
-        from customedit.concepts.checks import check_concept
         from customedit.concepts.concept import Concept
         from customedit.concepts.files import save_concept
 
         model = console.load_base(base, "cpu", "float32")
-        concept = Concept.load(file, model.weights)
-        check_concept(concept, model)
+        concept = Concept.load(file, model.weights).for_base(model)
         saved = save_concept(concept, out, model, form, rank=rank)
     files = [str(p) for p in saved.files]
     lines = list(files)
@@ -151,12 +149,10 @@ def compress_command(
     """Keep a concept's changes at low rank, and say by how much they are off."""
     with console.mendable():
         from customedit.concepts import compress
-        from customedit.concepts.checks import check_concept
         from customedit.concepts.concept import Concept
 
         model = console.load_base(base, "cpu", "float32")
-        concept = Concept.load(file, model.weights)
-        check_concept(concept, model)
+        concept = Concept.load(file, model.weights).for_base(model)
         small = compress.compress(concept, model.weights, keep=keep, rank=rank)
         small.save(out)
     before, after = file.stat().st_size, out.stat().st_size
@@ -175,14 +171,11 @@ def merge_command(
     """Merge concepts in closed form (Custom Diffusion, section 3.2)."""
     with console.mendable():
         from customedit.concepts import features, merge
-        from customedit.concepts.checks import check_concept
         from customedit.concepts.concept import Concept
 
         model = console.load_base(base, "cpu", "float32")
-        concepts = [Concept.load(f, model.weights) for f in files]
-        for concept in concepts:
-            check_concept(concept, model)
-        regular = features.encode_captions(model, features.captions(model))
+        concepts = [Concept.load(p, model.weights).for_base(model) for p in files]
+        regular = features.encode_captions(model, model.profile.captions)
         own = [features.encode_concept_prompts(model, c) for c in concepts]
         merged = merge.merge(concepts, model.weights, regular, own)
         merged.save(out)

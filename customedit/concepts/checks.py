@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from customedit.diffusion.adapters import TEXT_ENCODER, UNET, layers_of
-from customedit.diffusion.text import MAX_WEIGHT
+from customedit.diffusion.text import WEIGHTS
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,20 +56,10 @@ def check_concept(concept: Concept, base: Base) -> None:
     Raises:
         InputError: naming what does not fit, with the numbers.
     """
-    if concept.base and concept.base != base.fingerprint:
-        raise InputError(
-            "concept",
-            f"was made for the base {concept.base}, this is {base.fingerprint} ({base.name})",
-            "use the base that it was made for, or train it again on this one",
-        )
-    shapes = {n: _matrix_shape(base.weights[f"{n}.to_k.weight"]) for n in base.layers}
-    concept.check(shapes, base.width)
+    base.check_concept_base(concept.base)
+    concept.check(base.shapes, base.width)
     _check_adapted_layers(concept, base)
     _check_range(concept, base.dtype)
-
-
-def _matrix_shape(weight: Tensor) -> tuple[int, int]:
-    return weight.shape[0], weight.shape[1]
 
 
 def _check_adapted_layers(concept: Concept, base: Base) -> None:
@@ -92,10 +82,11 @@ def _check_adapted_layers(concept: Concept, base: Base) -> None:
 def _check_range(concept: Concept, dtype: torch.dtype) -> None:
     """Finite numbers can still overflow: in ``dtype``, or in the keys and values made of them."""
     largest = torch.finfo(dtype).max
-    limit = largest / (MAX_WEIGHT * LARGEST_STATE)
+    limit = largest / (WEIGHTS[1] * LARGEST_STATE)
+    weights = concept.weights.keys()
     for name, tensor in concept.tensors.items():
         wide = tensor.detach().double().abs()
-        is_weight = name in concept.weights
+        is_weight = name in weights
         top = float(wide.sum(1).max() if is_weight else wide.max()) if wide.numel() else 0.0
         if top > (limit if is_weight else largest) or not math.isfinite(top):
             raise InputError(

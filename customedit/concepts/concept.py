@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
@@ -20,13 +20,18 @@ from torch import Tensor
 from customedit.concepts.checks import (
     FLOATS,
     MAX_BYTES,
+    check_concept,
     check_counts,
     check_finite,
     shape_text,
 )
 from customedit.diffusion.adapters import TEXT_ENCODER, UNET, Adapter
-from customedit.diffusion.text import CONCEPT, columns_of
+from customedit.diffusion.text import columns_of
 from customedit.errors import InputError
+from customedit.prompt_syntax import CONCEPT
+
+if TYPE_CHECKING:  # seconds to import, and files can be read without
+    from customedit.diffusion.base import Base
 
 MAX_COLUMNS: Final = 64
 """Vectors of a token: CLIP reads 75 between start and end, and a prompt has other words."""
@@ -41,9 +46,9 @@ class Concept:
     module in the UNet ("mid_block.attentions.0.transformer_blocks.0.attn2") to its whole to_k or
     to_v weight [inner, cross_attention_dim], both for the same layers, both empty for Textual
     Inversion; noun, attribute: "teapot", "patterned"; base: fingerprint of the base it was made
-    for, "" if not known; prompts: what it was trained on; recipe: how, JSON-able; images: how many
-    references; adapters: path of a layer, with "unet." or "text_encoder." before it, to its change
-    (LoRA and its kin).
+    for (``Base.concept_fingerprint``), "" if not known; prompts: what it was trained on; recipe:
+    how, JSON-able; images: how many references; adapters: path of a layer, with "unet." or
+    "text_encoder." before it, to its change (LoRA and its kin).
 
     Raises:
         InputError: for tokens that are ill spelt, none, too many or of several widths, weights
@@ -111,6 +116,18 @@ class Concept:
         )
         moved.__dict__["digest"] = self.digest
         return moved
+
+    def for_base(self, base: Base) -> Concept:
+        """The same, checked against ``base``, naming its fingerprint as it is written today.
+
+        Raises:
+            InputError: if it was made for another base, does not fit, or has numbers that are not
+                finite or overflow in the base's dtype.
+        """
+        check_concept(self, base)
+        if self.base in ("", base.concept_fingerprint):
+            return self
+        return dataclasses.replace(self, base=base.concept_fingerprint)
 
     def check(self, base_shapes: Mapping[str, tuple[int, int]], width: int) -> None:
         """Whether it fits a base, by names and shapes (``checks.check_concept`` looks at all).

@@ -74,6 +74,6 @@ def prove_effect(base: Base, concept: Concept, *, allow_none: bool = False) -> M
         )
     imported = concept.recipe.get("imported")
     if not isinstance(imported, dict) or embeddings_alone:
-        return dataclasses.replace(concept, base=base.fingerprint)
+        return dataclasses.replace(concept, base=base.concept_fingerprint)
     recipe = {**concept.recipe, "imported": {**imported, "effect": round(effect, 6)}}
-    return dataclasses.replace(concept, base=base.fingerprint, recipe=recipe)
+    return dataclasses.replace(concept, base=base.concept_fingerprint, recipe=recipe)

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from customedit.diffusion.devices import send
+from customedit.diffusion.devices import to_device
 
 UNET: Final = "unet."
 TEXT_ENCODER: Final = "text_encoder."
@@ -58,7 +58,7 @@ class Adapter(abc.ABC):
         factors = self.factors
         if all(t.device == device and t.dtype == dtype for t in factors.values()):
             return self
-        moved: dict[str, Any] = {n: send(t, device).to(dtype) for n, t in factors.items()}
+        moved: dict[str, Any] = {n: to_device(t, device).to(dtype) for n, t in factors.items()}
         return dataclasses.replace(self, **moved)
 
 

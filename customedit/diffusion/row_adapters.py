@@ -35,7 +35,7 @@ from customedit.diffusion.adapters import (
     adapters_of,
     layers_of,
 )
-from customedit.diffusion.devices import send
+from customedit.diffusion.devices import to_device
 
 Layer: TypeAlias = nn.Linear | nn.Conv2d
 
@@ -105,7 +105,7 @@ class _Hook:
             if rows == list(range(len(output))):
                 output = output + _product(layer, args[0], group)
             else:
-                index = send(torch.tensor(rows), output.device)
+                index = to_device(torch.tensor(rows), output.device)
                 part = _product(layer, args[0][index], group)
                 output = output.index_add(0, index, part)
         return output
@@ -170,7 +170,7 @@ def _stacked(
     numbers = [u.weight * u.adapter.scale if scaled else 1.0 for u in group]
     if all(u.adapter is group[0].adapter for u in group) and len(set(numbers)) == 1:
         factors, numbers = factors[:1], numbers[:1]
-    moved = [send(f, x.device).to(x.dtype) for f in factors]
+    moved = [to_device(f, x.device).to(x.dtype) for f in factors]
     return torch.stack([f if n == 1 else f * n for f, n in zip(moved, numbers, strict=True)])
 
 

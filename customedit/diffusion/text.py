@@ -9,25 +9,22 @@ K_base). The UNet sees per-row keys and values and knows of no concept.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from customedit.diffusion.adapters import TEXT_ENCODER, UNET, adapters_of
-from customedit.diffusion.devices import send
+from customedit.diffusion.devices import to_device
 from customedit.diffusion.row_adapters import RowAdapters
-from customedit.errors import InputError
+from customedit.errors import InputError, NumericalError
+from customedit.prompt_syntax import CONCEPT, check_prompt
 
-CONCEPT = re.compile(r"<[a-z0-9][a-z0-9_-]{0,62}>")
-"""How a concept's token is spelt in a prompt."""
-
-MAX_WEIGHT: Final = 2.0
-"""Of a concept: beyond twice its change, pictures fall apart."""
+WEIGHTS = (0.0, 2.0)
+"""Least and greatest weight of a concept in a prompt."""
 
 
 class Customization(Protocol):
@@ -51,18 +48,21 @@ class Customization(Protocol):
 
 @dataclass(frozen=True)
 class Weighted:
-    """A concept given with a request, and how much of its change of weights to use (1: all).
+    """A concept given with a request, and how much of its change of weights to use.
 
-    Raises InputError for a weight that is not from 0 to ``MAX_WEIGHT``.
+    weight: 0 for none, 1 for all, at most 2. Raises InputError for any other number.
     """
 
     concept: Customization
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and 0 <= self.weight <= MAX_WEIGHT):
+        low, high = WEIGHTS
+        if not (math.isfinite(self.weight) and low <= self.weight <= high):
             raise InputError(
-                "concept weight", f"is {self.weight}", f"give a number from 0 to {MAX_WEIGHT:g}"
+                "weight",
+                f"{self.weight} is not from {low:g} to {high:g}",
+                "1 uses the concept as it was trained",
             )
 
 
@@ -116,9 +116,10 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], fiel
     vocabulary's size upwards, one per vector in order of ``known``: equal tokens have equal ids,
     which is what alignment compares.
 
-    Raises InputError for an empty prompt only where the words matter (never here), for a concept
-    token that is not known, and for more tokens than the model reads.
+    Raises InputError for what ``check_prompt`` refuses (unknown tokens, the syntax of other
+    programs) and for more tokens than the model reads. An empty prompt is fine.
     """
+    check_prompt(prompt, known, field)
     words = prompt.split()
     own: dict[str, range] = {}  # the ids of each concept token
     first = len(tokenizer)
@@ -135,13 +136,6 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], fiel
         for found in CONCEPT.finditer(word):
             ids += _plain(tokenizer, word[at : found.start()])
             token = found.group()
-            if token not in own:
-                given = ", ".join(own) or "none"
-                raise InputError(
-                    field,
-                    f"names {token}, which is no concept of this request (given: {given})",
-                    "give the concept along or correct the token",
-                )
             named.append(token)
             for number in own[token]:
                 concepts[len(ids)] = token
@@ -154,7 +148,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], fiel
         raise InputError(
             field,
             f"takes {len(ids) + 1} tokens with start and end, the model reads {limit}",
-            f"leave out {len(ids) + 1 - limit} or more",
+            f"shorten it by {len(ids) + 1 - limit} tokens or more",
         )
     end = int(tokenizer.eos_token_id)
     pad = tokenizer.pad_token_id
@@ -185,13 +179,13 @@ def encode(
 def _states(encoder: CLIPTextModel, tokens: Tokens, vectors: Mapping[str, Tensor]) -> Tensor:
     table: Any = encoder.get_input_embeddings()
     device = table.weight.device
-    ids = send(torch.tensor(tokens.ids), device)
+    ids = to_device(torch.tensor(tokens.ids), device)
     plain = ids.masked_fill(ids >= table.num_embeddings, 0)
     if not tokens.concepts:
         return encoder(plain[None]).last_hidden_state[0]
     rows = table(plain)
-    columns = send(torch.tensor(list(tokens.concepts)), device)
-    given = torch.stack([send(v, device).to(rows) for v in _column_vectors(tokens, vectors)])
+    columns = to_device(torch.tensor(list(tokens.concepts)), device)
+    given = torch.stack([to_device(v, device).to(rows) for v in _column_vectors(tokens, vectors)])
     embedded = rows.index_copy(0, columns, given)
     handle = table.register_forward_hook(lambda *_: embedded[None])
     try:  # the encoder takes no embeddings: its table gives ours for this one call
@@ -219,8 +213,8 @@ def project(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Keys and values of ``states`` [..., tokens, width] for every layer, [..., tokens, inner].
 
-    base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``, whose dtype is computed in. The
-    changes of several concepts, and of their adapters of these layers, add up.
+    base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``; the product is computed in their
+    dtype. The changes of several concepts, and of their adapters of these layers, add up.
     """
     out: list[tuple[Tensor, ...]] = []
     for kind in ("keys", "values"):
@@ -232,10 +226,33 @@ def project(
             for entry in concepts:
                 own = getattr(entry.concept, kind).get(layer)
                 if own is not None and entry.weight != 0:
-                    whole = whole + entry.weight * (send(own, weight.device).to(weight) - weight)
+                    whole = whole + entry.weight * (
+                        to_device(own, weight.device).to(weight) - weight
+                    )
                 adapter = adapters_of(entry.concept).get(f"{UNET}{layer}.{name}")
                 if adapter is not None and entry.weight != 0:
-                    whole = whole + entry.weight * send(adapter.delta(), weight.device).to(weight)
+                    delta = to_device(adapter.delta(), weight.device).to(weight)
+                    whole = whole + entry.weight * delta
             projected.append(states.to(weight.dtype) @ whole.T)
         out.append(tuple(projected))
     return out[0], out[1]
+
+
+def check_text_finite(
+    context: TextContext, concepts: Sequence[Weighted], dtype: torch.dtype
+) -> None:
+    """Check the numbers that a prompt with concepts gave, with one answer from the device.
+
+    Raises:
+        NumericalError: naming the concepts, for states, keys or values that are not finite in
+            ``dtype``.
+    """
+    parts = (context.states, *context.keys, *context.values)
+    finite = torch.stack([part.isfinite().all() for part in parts]).all().cpu()
+    if not finite:
+        names = ", ".join(t for entry in concepts for t in entry.concept.tokens)
+        raise NumericalError(
+            f"the concept {names} gives keys or values that are not finite in {dtype}; "
+            "use a smaller weight or a wider dtype (float32, bfloat16), or train the concept again "
+            "at a lower rate"
+        )

@@ -27,7 +27,7 @@ def changed(base: Base, factor: float) -> Concept:
     layer = base.layers[0]
     keys = {layer: base.weights[f"{layer}.to_k.weight"] * factor}
     values = {layer: base.weights[f"{layer}.to_v.weight"] * factor}
-    return Concept({"<a>": torch.ones(base.width)}, keys, values, base=base.fingerprint)
+    return Concept({"<a>": torch.ones(base.width)}, keys, values, base=base.concept_fingerprint)
 
 
 def test_a_concept_of_the_base_fits(base: Base) -> None:

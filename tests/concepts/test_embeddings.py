@@ -217,8 +217,8 @@ def test_guidance_compares_two_rows_with_the_adapters(base: Base, picture: Image
 
 
 def test_an_embedding_goes_out_and_comes_back(base: Base, tmp_path: Path) -> None:
-    made = Concept({"<a>": vectors(base, 3)}, base=base.fingerprint)
+    made = Concept({"<a>": vectors(base, 3)}, base=base.concept_fingerprint)
     for form in ("kohya", "diffusers", "diffusers-bin"):
         saved = save_concept(made, tmp_path / form, base, form)
-        back = load_concept(list(saved.files), base, Description(base=base.fingerprint))
+        back = load_concept(list(saved.files), base, Description(base=base.concept_fingerprint))
         assert back.digest == made.digest

@@ -277,7 +277,7 @@ def test_a_lora_without_effect_is_refused(
     read = load_concept(tmp_path / "x.safetensors", base)
     with pytest.raises(InputError, match=r"has no effect: its weights change .* by 0 of it"):
         run(base, prove_effect(base, read))
-    assert run(base, prove_effect(base, read, allow_none=True)).base == base.fingerprint
+    assert run(base, prove_effect(base, read, allow_none=True)).base == base.concept_fingerprint
 
 
 def test_what_is_not_used_is_refused_unless_it_is_allowed(

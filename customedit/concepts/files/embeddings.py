@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from customedit.concepts.files.entries import TRUSTED, StateDict, plain_tensor, portable
-from customedit.diffusion.text import CONCEPT
 from customedit.errors import InputError
 from customedit.files import replacing
+from customedit.prompt_syntax import CONCEPT
 
 UNNAMED: Final = ""
 """A token that the file does not name."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
-from customedit.concepts.checks import MAX_BYTES, check_concept
+from customedit.concepts.checks import MAX_BYTES
 from customedit.concepts.concept import Concept
 from customedit.concepts.files import adobe, diffusers, embeddings, lora
 from customedit.concepts.files.embeddings import UNNAMED, spelled
@@ -112,9 +112,7 @@ def load_concept(
             concept = _described(concept, description)
         else:
             concept = _foreign(paths, base, description, max_bytes, allow_unused)
-    if base is not None:
-        check_concept(concept, base)
-    return concept
+    return concept if base is None else concept.for_base(base)
 
 
 def _described(concept: Concept, description: Description) -> Concept:
