@@ -12,7 +12,7 @@ from customedit.diffusion.text import Customization
 
 
 def concept_digest(concept: Customization) -> str:
-    """``Concept.digest``; of what is no ``Concept``, the sha256 of its tokens and weights, in hex."""
+    """``Concept.digest``; of what is no ``Concept``, the sha256 of its tokens and weights."""
     known: str = getattr(concept, "digest", "")
     if known:
         return known
