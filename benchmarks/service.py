@@ -184,7 +184,7 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
 
     from customedit.concepts.prompts import ConceptPrompts
     from customedit.concepts.settings import TrainingSettings
-    from customedit.concepts.training import customize
+    from customedit.concepts.training import train_concept
     from customedit.diffusion.base import Base
     from customedit.diffusion.engine import Method, Progress, Turn
     from customedit.editing.inversion import invert
@@ -238,7 +238,7 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
 
     measured(5)
     idle = measured(edits)
-    alone = customize(
+    alone = train_concept(
         base,
         [Image.open(path).convert("RGB") for path in LOOK.images[:3]],
         ConceptPrompts(LOOK.token, LOOK.noun, LOOK.attribute),

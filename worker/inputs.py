@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
-import torch
 from PIL import Image
 
 from customedit import images
@@ -99,18 +97,8 @@ def loaded(work: Work, record: ConceptRecord) -> Concept:
         key = record.weights_key
         work.patiently(lambda: work.storage.download(key, path))
         concept = Concept.load(path, runtime.base.weights).for_base(runtime.base)
-        concept = on_device(concept, runtime.base.device, runtime.base.dtype)
+        concept = concept.to(runtime.base.device, runtime.base.dtype)
         runtime.concepts.put(held, concept)
         work.metrics.cache_bytes.set(runtime.concepts.bytes + runtime.inversions.bytes)
         path.unlink()
     return concept
-
-
-def on_device(concept: Concept, device: torch.device, dtype: torch.dtype) -> Concept:
-    """``concept`` where the base is and in its numbers, so that no edit has to move it."""
-    return dataclasses.replace(
-        concept,
-        tokens={k: v.to(device) for k, v in concept.tokens.items()},
-        keys={k: v.to(device, dtype) for k, v in concept.keys.items()},
-        values={k: v.to(device, dtype) for k, v in concept.values.items()},
-    )
