@@ -239,7 +239,7 @@ def figures(rng: np.random.Generator, count: int) -> Levels:
         c, d = np.cos(of_table(angle, j, i)), np.sin(of_table(angle, j, i))
         r = of_table(size, j, i)
         u, v = (c * u - d * v) / r, (d * u + c * v) / r
-        odd = (i + j) % 2 == 1
+        odd = (i % n + j) % 2 == 1
         inside = np.where(odd, _figure(kinds[-1], u, v), _figure(kinds[0], u, v)) > 0
         return np.where(inside, of_table(tint, j, i), 0).astype(np.float32)
 
