@@ -124,8 +124,9 @@ class Scores:
 
     figures: measure to kind to estimate; beside MEASURES there are "gap" (share of the gap closed,
     1 is the autoencoder's copy), "exact" (the same where 1 is the right answer itself) and
-    "detail_gap" (as exact, by ``detail``: a copy may have hardly any). looks: by look. advantage: gap closed by edits less that
-    by plain words, None without words. counts: of looks, sources and training seeds.
+    "detail_gap" (as exact, by ``detail``: of that a copy may have hardly any). looks: by look.
+    advantage: gap closed by edits less that by plain words, None without words. counts: of looks,
+    sources and training seeds.
     """
 
     figures: Mapping[str, Mapping[Kind, Estimate]]
