@@ -70,7 +70,7 @@ def read(path: Path, request: ImportRequest, runtime: Runtime) -> Concept:
             if len(concept.tokens) > 1:
                 raise InputError("token", "renames one, the file has several", "leave it out")
             concept = dataclasses.replace(
-                concept, tokens={request.token: next(iter(concept.tokens.values()))}
+                concept, tokens={request.token: next(iter(concept.tokens.values()))}, digest=""
             )
     else:
         rename = {} if request.token is None else Renamed(request.token)
