@@ -28,7 +28,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from customedit import mini
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize
+from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Engine, Method, Progress, ask, run
 from customedit.diffusion.text import TextContext, Weighted
@@ -227,7 +227,7 @@ def training(base: Base, steps: int) -> dict[str, float]:
         if progress.phase == "train":
             marks.append(clock(base))
 
-    run(base, customize(base, references, prompts, settings), heard)
+    run(base, train_concept(base, references, prompts, settings), heard)
     return {"steps": steps, "steps_per_s": steps / (marks[-1] - marks[0])}
 
 
@@ -237,7 +237,7 @@ def whole(base: Base) -> dict[str, float]:
     references = [Image.open(p).convert("RGB") for p in look.images]
     prompts = ConceptPrompts("<a>", look.noun, look.attribute)
     start = clock(base)
-    concept = run(base, customize(base, references, prompts, TrainingSettings.of(base)))
+    concept = run(base, train_concept(base, references, prompts, TrainingSettings.of(base)))
     learned = clock(base)
     picture = Image.open(samples.sources()[3].image).convert("RGB")
     Editor(base).open(picture, SOURCE).edit(TARGET, concepts=[concept])

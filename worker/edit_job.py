@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -33,7 +34,11 @@ _SAFETENSORS: Final = "application/octet-stream"
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an edit reads. digest: ``picture_digest`` of the image; key: where the image lies."""
+    """What an edit reads.
+
+    digest: ``picture_digest`` of the image; key: where the image lies; warnings: sentences about it
+    for the caller.
+    """
 
     image: Image.Image
     digest: str
@@ -41,6 +46,7 @@ class Inputs:
     mask: Tensor | None
     concepts: list[Weighted]
     references: list[Image.Image]
+    warnings: list[str]
 
 
 def perform(work: Work) -> EditOutcome:
@@ -71,12 +77,17 @@ def fetch(work: Work, request: EditRequest) -> Inputs:
     """Pictures and concepts; without references of its own an edit is held against a concept's."""
     record = inputs.image_record(work, request.image)
     image = inputs.picture(work, request.image, "image")
-    mask = None if request.mask is None else inputs.mask(work, request.mask, image.size)
+    mask, warnings = None, list[str]()
+    if request.mask is not None:
+        given = inputs.mask(work, request.mask, image.size)
+        mask = torch.from_numpy(given.values)
+        warnings = [f"The mask {warning}." for warning in given.warnings]
     concepts, records = inputs.concepts(work, request.concepts)
     references = inputs.pictures(work, request.references, "references")
     if not references:
         references = concept_references(work, records)
-    return Inputs(image, picture_digest(image), record.key, mask, concepts, references)
+    digest = picture_digest(image)
+    return Inputs(image, digest, record.key, mask, concepts, references, warnings)
 
 
 def concept_references(work: Work, records: Sequence[ConceptRecord]) -> list[Image.Image]:
@@ -194,7 +205,10 @@ def upload(
         )
     top = results[chosen]
     outcome = EditOutcome(
-        outputs=pictures, source_key=given.key, region_words=list(top.region_words)
+        outputs=pictures,
+        source_key=given.key,
+        region_words=list(top.region_words),
+        warnings=given.warnings,
     )
     if sheet is not None:
         outcome.sheet_key = work.keep("sheet.png", outputs.png(sheet), outputs.PNG)

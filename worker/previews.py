@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import torch
 from PIL import Image
 
-from customedit.concepts.training import Preview, Trained
+from customedit.concepts.training import Preview, TrainableConcept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
 from customedit.editing.text_to_image import portrait
@@ -73,8 +73,8 @@ class Previewer:
     def training(self, base: Base, prompt: str, steps: int) -> Preview:
         """What ``customize`` takes for ``preview``: has the concept drawn as it is now."""
 
-        def preview(trained: Trained) -> None:
-            self.draw(portrait(base, trained.still(), prompt, steps), TRAININGS)
+        def preview(trained: TrainableConcept) -> None:
+            self.draw(portrait(base, trained.snapshot(), prompt, steps), TRAININGS)
 
         return preview
 

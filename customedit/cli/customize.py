@@ -60,7 +60,7 @@ def customize_command(
         from customedit.concepts.dataset import Subject, check_subjects
         from customedit.concepts.prompts import ConceptPrompts
         from customedit.concepts.settings import TrainingSettings
-        from customedit.concepts.training import customize_jointly
+        from customedit.concepts.training import train_concepts
         from customedit.diffusion.engine import run
 
         if not out.parent.is_dir():
@@ -73,7 +73,7 @@ def customize_command(
         settings = TrainingSettings.of(model, **chosen)
         with console.bars(as_json) as shown:
             heard = shown if previews is None else keeping(previews, shown)
-            method = customize_jointly(
+            method = train_concepts(
                 model,
                 subjects,
                 settings,
@@ -103,12 +103,12 @@ def customize_command(
 
 def drawn(base: Base, prompt: str, seed: int) -> Preview:
     """What a training shows of itself: a picture for ``prompt``, drawn in between."""
-    from customedit.concepts.training import Trained
+    from customedit.concepts.training import TrainableConcept
     from customedit.diffusion.engine import run
     from customedit.editing.text_to_image import portrait
 
-    def preview(trained: Trained) -> Image.Image:
-        return run(base, portrait(base, trained.still(), prompt, seed=seed))
+    def preview(trained: TrainableConcept) -> Image.Image:
+        return run(base, portrait(base, trained.snapshot(), prompt, seed=seed))
 
     return preview
 

@@ -87,7 +87,8 @@ def replace(source_spans: Sequence[Span], target_spans: Sequence[Span], length: 
     for j in range(ends[1] + 1, length):
         mapper[j, j] = 1
     for (a, b), (c, d) in zip(source_spans, target_spans, strict=True):
-        mapper[a:b, c:d] = torch.eye(d - c) if b - a == d - c else 1 / (d - c)
+        if c < d:  # a word of a concept without an embedding has no columns
+            mapper[a:b, c:d] = torch.eye(d - c) if b - a == d - c else 1 / (d - c)
     return mapper
 
 

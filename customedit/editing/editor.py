@@ -22,7 +22,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from customedit.concepts.digest import content_digest
+from customedit.concepts.digest import concept_digest
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Progress, Ticket
 from customedit.diffusion.text import Customization, Weighted
@@ -395,7 +395,7 @@ def _check_mask(plan: EditPlan, picture: Image.Image, mask: Tensor | None) -> No
 
 def _concepts_of(plan: EditPlan, concepts: Sequence[Customization]) -> list[Weighted]:
     """The concepts of ``plan``, in its order, found among ``concepts`` by their contents."""
-    there = {content_digest(concept): concept for concept in concepts}
+    there = {concept_digest(concept): concept for concept in concepts}
     entries = []
     for wanted in plan.concepts:
         if wanted.digest not in there:

@@ -134,6 +134,7 @@ def prompt_to_prompt(
     direct = inversion.kind == "direct"
     watched = record or bool(region.columns)
     empty = empty or empty_text(base, inversion)
+    beside = base.unconditional(empty, target)
     x_source = x_target = inversion.noise
     total: Tensor | None = None
     first = alignment.step_of(settings.start, steps)
@@ -143,7 +144,8 @@ def prompt_to_prompt(
             yield Progress("edit", k + 1, steps)
             continue
         none = unconditional(base, inversion, k, empty)
-        rows = [source, none, target] if direct else [source, none, target, none]
+        own = beside if none is empty else base.unconditional(none, target)
+        rows = [source, own, target] if direct else [source, own, target, none]
         parts = (
             [x_source, x_target, x_target] if direct else [x_source, x_target, x_target, x_source]
         )

@@ -57,7 +57,7 @@ def sdedit(
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latents.shape, generator=generator).to(base.device)
     x = base.schedule.add_noise(latents.to(base.device), noise, pairs[0][0])
-    empty = empty or base.text("")
+    empty = base.unconditional(empty or base.text(""), target)
     size = (int(latents.shape[2]), int(latents.shape[3]))
     bound = None if mask is None else latent_mask(mask.cpu(), size).to(base.device)
     for k, (time, to) in enumerate(pairs):

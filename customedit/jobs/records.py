@@ -157,6 +157,7 @@ class EditOutcome(Record):
     mask_key: str | None = None
     maps_key: str | None = None
     sheet_key: str | None = None
+    warnings: list[str] = Field(default_factory=list)
     region_words: list[str] = Field(default_factory=list)
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
+from customedit.prompt_syntax import CONCEPT as _TOKEN
+
 _ID: Final = "[0-9a-hjkmnp-tv-z]{26}"
-_TOKEN: Final = r"<[a-z0-9][a-z0-9_-]{0,62}>"
 
 JOB: Final = f"^job_{_ID}$"
 CONCEPT: Final = f"^con_{_ID}$"
 UPLOAD: Final = f"^upl_{_ID}$"
 IMAGE: Final = r"^img_[0-9a-f]{64}$"
 TENANT: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
-TOKEN: Final = f"^{_TOKEN}$"
-"""A concept's token, such as ``<plaid>``."""
-
-TOKEN_IN_TEXT: Final = re.compile(_TOKEN)
+TOKEN_IN_TEXT: Final = _TOKEN
 """The tokens inside a prompt."""
+
+TOKEN: Final = f"^{_TOKEN.pattern}$"
+"""A concept's token, such as ``<plaid>``."""
 
 PHRASE: Final = r"^[^\W_][\w' -]*$"
 """A noun or an attribute: words without punctuation."""
@@ -32,7 +32,6 @@ IN_WORDS: Final[Mapping[str, str]] = {
     CONCEPT: "the id of a concept: con_ and 26 letters and digits",
     JOB: "the id of a job: job_ and 26 letters and digits",
     UPLOAD: "the id of an upload: upl_ and 26 letters and digits",
-    TENANT: "the name of a tenant: small letters, digits and -, at most 63",
     CURSOR: "the next_cursor of the page before",
     IDEMPOTENCY_KEY: "1 to 255 visible ASCII characters",
     EVENT: "the id of an event, such as 1700000000000-0",

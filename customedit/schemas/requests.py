@@ -67,7 +67,7 @@ P2PWay = Literal["refine", "replace"]
 BlendOver = Literal["source", "union", "mask", "none"]
 
 _NOT_BLANK: Final[dict[str, Any]] = {"pattern": r"\S"}
-_WEBHOOK: Final = "An https address that is told of the job's end, signed with your secret."
+_WEBHOOK: Final = "An https address that is called at the job's end, signed with your secret."
 
 
 class RequestModel(BaseModel):

@@ -1,4 +1,4 @@
-"""What is wrong with a request, field by field, in the same words over HTTP and on the CLI."""
+"""Problems of a request, field by field, in the same words over HTTP and on the CLI."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_NAME: Final = 200
 
 
 def field_rule(field: str, problem: str, remedy: str) -> PydanticCustomError:
-    """The error of a rule over several fields, told at the one of them that is to be changed.
+    """The error of a rule over several fields, named after the one that is to be changed.
 
     field: dotted, as a caller spells it; problem and remedy: as of InputError.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -216,7 +217,7 @@ def test_an_edit_is_refused_before_any_work(
             "picture: missing.png is no file",
         ),
         (["customize", "--noun", "cup", "."], "references: . holds no picture"),
-        (["concept", "show", "missing"], "file: missing is no file"),
+        (["concept", "show", "missing"], "concept: missing is not a file"),
         (["models", "check", "./missing"], "base: there is no folder ./missing"),
         (["models", "check", "--dtype", "int8"], "dtype: 'int8'"),
         (["models", "fetch", "mini"], "base: mini is bundled"),
@@ -252,6 +253,63 @@ def test_out_and_in_again(form: str, run: CliRunner, concept: Path, tmp_path: Pa
     first, again = Concept.load(concept), Concept.load(back)
     assert first.tokens.keys() == again.tokens.keys() and again.noun == "cup"
     assert all(torch.equal(w, again.weights[n]) for n, w in first.weights.items())
+
+
+def test_a_lora_is_imported_shown_and_edited_with(run: CliRunner, tmp_path: Path) -> None:
+    """As kohya's file, whose name is how prompts name it."""
+    name = "lora_unet_mid_block_resnets_0_conv1"
+    file, out = tmp_path / "Soft Light.safetensors", tmp_path / "soft.safetensors"
+    save_file(
+        {
+            f"{name}.lora_down.weight": torch.randn(4, 192, 3, 3) * 0.1,
+            f"{name}.lora_up.weight": torch.randn(192, 4, 1, 1) * 0.1,
+            f"{name}.alpha": torch.tensor(2.0),
+        },
+        file,
+    )
+    done = run.invoke(app, ["edit", str(samples.sources()[3].image), "--source-prompt", "a cup",
+                            "--target-prompt", "a cup", "--concept", str(file)])  # fmt: skip
+    assert done.exit_code == 2
+    assert "is a LoRA; convert it: customedit concept import" in done.stderr.replace("\n", " ")
+    done = run.invoke(app, ["concept", "import", str(file), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "<soft-light>, LoCon (kohya)" in done.stdout
+    assert "1 of 1 layers of the LoRA are used" in done.stdout
+    assert "its weights change the base's prediction by" in done.stdout
+    told = json.loads(run.invoke(app, ["concept", "show", str(out), "--json"]).stdout)
+    assert (told["adapters"], told["columns"]) == (1, {"<soft-light>": 0})
+    assert told["digest"] == Concept.load(out).digest
+    done = run.invoke(
+        app,
+        ["edit", str(samples.sources()[3].image), "--source-prompt", "a cup", "--target-prompt",
+         "a <soft-light> cup", "--concept", str(out), "--steps", "2", "-o",
+         str(tmp_path / "o.png")],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+
+
+def test_a_concept_as_kohyas_lora_says_its_error(
+    run: CliRunner, concept: Path, tmp_path: Path
+) -> None:
+    arguments = ["concept", "export", str(concept), "--format", "kohya", "-o", str(tmp_path / "k")]
+    done = run.invoke(app, [*arguments, "--rank", "4", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert [Path(f).name for f in told["files"]] == ["look-lora.safetensors", "look.safetensors"]
+    assert 0 < told["error"] < 1
+    done = run.invoke(app, arguments)
+    assert "changes of keys and values off by" in done.stdout
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "1e9", "-1"])
+def test_a_concepts_weight_is_bounded(weight: str, run: CliRunner, concept: Path) -> None:
+    picture = str(samples.sources()[3].image)
+    done = run.invoke(
+        app,
+        ["edit", picture, "--source-prompt", "a cup", "--target-prompt", "a <look> cup",
+         "--concept", f"{concept}:{weight}"],
+    )  # fmt: skip
+    assert done.exit_code == 2 and "weight" in done.stderr and "0 to 2" in done.stderr
 
 
 def test_compressed_concepts_say_their_error_and_still_edit(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize
+from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.devices import device_of
 from customedit.diffusion.engine import Engine, Method, run
@@ -141,7 +141,9 @@ def test_a_training_waits_once_a_step_and_resumes(
     def train(steps: int) -> int:
         settings = TrainingSettings.of(base, steps=steps, class_images=2, class_steps=2, crops=2)
         device.waits.clear()
-        concept = run(base, customize(base, references, PROMPTS, settings, class_cache=tmp_path))
+        concept = run(
+            base, train_concept(base, references, PROMPTS, settings, class_cache=tmp_path)
+        )
         assert all(isinstance(w, foreign.Foreign) for w in concept.weights.values())
         return sum(device.waits.values())
 
@@ -150,8 +152,8 @@ def test_a_training_waits_once_a_step_and_resumes(
 
     settings = TrainingSettings.of(base, steps=2, class_images=0, crops=2, checkpoint_every=1)
     file = tmp_path / "checkpoint.safetensors"
-    whole = run(base, customize(base, references, PROMPTS, settings, resume=file))
-    again = run(base, customize(base, references, PROMPTS, settings, resume=file))
+    whole = run(base, train_concept(base, references, PROMPTS, settings, resume=file))
+    again = run(base, train_concept(base, references, PROMPTS, settings, resume=file))
     assert all(torch.equal(w.cpu(), again.weights[n].cpu()) for n, w in whole.weights.items())
 
 
@@ -167,7 +169,7 @@ def test_dreambooth_and_many_jobs_at_once(
     tickets: list[Any] = [
         engine.submit(editing(base, picture, [word], steps=2, method=m)) for m in ("p2p", "sdedit")
     ]
-    tickets.append(engine.submit(customize(base, references, PROMPTS, few), priority=10))
+    tickets.append(engine.submit(train_concept(base, references, PROMPTS, few), priority=10))
     while not engine.idle:
         engine.tick()
     for ticket in tickets:

@@ -20,7 +20,7 @@ from torch import Tensor
 from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize, initial_vector
+from customedit.concepts.training import initial_vector, train_concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Method, Progress, run
 from customedit.editing.edit import EditResult, edit
@@ -103,11 +103,11 @@ def test_a_training_keeps_float32_and_resumes_to_the_same_bits(
     settings = TrainingSettings.of(
         base, steps=3, class_images=2, class_steps=2, crops=2, checkpoint_every=2
     )
-    run(base, customize(base, references, PROMPTS, settings, class_cache=tmp_path))
+    run(base, train_concept(base, references, PROMPTS, settings, class_cache=tmp_path))
 
     def train(on: Base, **more: Any) -> Concept:
         heard = more.pop("heard", None)
-        method = customize(on, references, PROMPTS, settings, class_cache=tmp_path, **more)
+        method = train_concept(on, references, PROMPTS, settings, class_cache=tmp_path, **more)
         return run(on, method, heard)
 
     def stop(progress: Progress) -> None:
@@ -142,7 +142,7 @@ def test_a_step_in_float16_loses_no_small_gradient(
         base, steps=1, class_images=0, crops=1, batch=1, weight_decay=0.0
     )
     bases = Base.load(dtype=torch.float16), base
-    got, wanted = (run(b, customize(b, references[:1], PROMPTS, settings)) for b in bases)
+    got, wanted = (run(b, train_concept(b, references[:1], PROMPTS, settings)) for b in bases)
     compared = 0
     for name, weight in got.weights.items():
         ours, theirs = weight - base.weights[name], wanted.weights[name] - base.weights[name]
@@ -177,7 +177,7 @@ def test_jobs_that_share_forwards_are_near_those_alone(
     half: Base, picture: Image.Image, references: list[Image.Image]
 ) -> None:
     training = TrainingSettings.of(half, steps=2, class_images=0, crops=2)
-    concept = run(half, customize(half, references, PROMPTS, training))
+    concept = run(half, train_concept(half, references, PROMPTS, training))
 
     def editing(prompt: str, concepts: Any = (), **options: Any) -> Method[EditResult]:
         session = Editor(half).open(picture, SOURCE)
@@ -195,7 +195,7 @@ def test_jobs_that_share_forwards_are_near_those_alone(
     alone = [run(half, method) for method in methods()]
     engine = Engine(half)
     tickets = [engine.submit(method) for method in methods()]
-    learned = engine.submit(customize(half, references, PROMPTS, training), priority=10)
+    learned = engine.submit(train_concept(half, references, PROMPTS, training), priority=10)
     while not engine.idle:
         engine.tick()
     for ticket, wanted in zip(tickets, alone, strict=True):
