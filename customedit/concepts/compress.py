@@ -78,7 +78,6 @@ class LowRankConcept:
             self.plain,
             keys={n.removesuffix(".to_k"): w for n, w in whole.items() if n.endswith(".to_k")},
             values={n.removesuffix(".to_v"): w for n, w in whole.items() if n.endswith(".to_v")},
-            digest="",
         )
 
     def save(self, path: Path) -> None:
@@ -124,7 +123,7 @@ def compress(
         )
         for name, weight in concept.weights.items()
     }
-    return LowRankConcept(dataclasses.replace(concept, keys={}, values={}, digest=""), factors)
+    return LowRankConcept(dataclasses.replace(concept, keys={}, values={}), factors)
 
 
 def _factorize(weight: Tensor, base: Tensor, name: str, keep: float, rank: int | None) -> Factors:
