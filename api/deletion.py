@@ -3,8 +3,8 @@
 Deleted is the record first, so that nobody finds half of it, then the files; files that cannot be
 removed now are left to the workers' sweeper, which knows of them. A cancellation goes to the
 journal before Redis hears of it, so that a recovery at any moment either finds it or is found by
-it. While S3 is away the cancellation goes to Redis alone: whoever cancels wants the work to stop, and
-``final.json`` follows once S3 is back.
+it. While S3 is away the cancellation goes to Redis alone: whoever cancels wants the work to stop,
+and ``final.json`` follows once S3 is back.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class EditedImage(Document):
 
 
 class EditResult(Document):
-    """The result of an edit. source_url: the source through the autoencoder, the best one can get."""
+    """The result of an edit. source_url: the source through the autoencoder, the best possible."""
 
     kind: Literal["edit"] = "edit"
     outputs: list[EditedImage]

@@ -31,7 +31,7 @@ def ready(api: Running, jobs: Jobs, concepts: Concepts, storage: Storage, **more
 
 
 def test_a_look_is_sent_once_though_the_first_answer_is_lost(
-    tab: Tab, api: Running, jobs: Jobs, references: list[Path]
+    tab: Tab, api: Running, jobs: Jobs, references: tuple[Path, ...]
 ) -> None:
     tab.expect("ERR_")
     page = tab.page
@@ -68,7 +68,9 @@ def test_a_look_is_sent_once_though_the_first_answer_is_lost(
     assert len(made.request["references"]) == 2
 
 
-def test_what_the_service_refuses_is_told_at_its_field(tab: Tab, references: list[Path]) -> None:
+def test_what_the_service_refuses_is_told_at_its_field(
+    tab: Tab, references: tuple[Path, ...]
+) -> None:
     tab.expect("422")
     page = tab.page
     tab.open("teach")
