@@ -86,7 +86,10 @@ class Serializers:
             progress=self.progress(record.progress) if record.progress else None,
             result=self._result(record),
             error=_failure(record.error),
-            warnings=warnings(record.kind, record.request.get("references", ())),
+            warnings=[
+                *warnings(record.kind, record.request.get("references", ())),
+                *(_of_inputs(record.result) if record.kind == "edit" else ()),
+            ],
             links=links,
         )
 
@@ -113,7 +116,13 @@ class Serializers:
             mask_url=self.url(outcome.mask_key),
             maps_url=self.url(outcome.maps_key),
             sheet_url=self.url(outcome.sheet_key),
+            region_words=outcome.region_words,
         )
+
+
+def _of_inputs(result: Mapping[str, Any] | None) -> list[str]:
+    """What the worker of an edit found out about its inputs."""
+    return list((result or {}).get("warnings", ()))
 
 
 def _file_name(job: str, output: EditOutput) -> str:

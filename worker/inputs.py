@@ -12,8 +12,8 @@ from customedit import images
 from customedit.concepts.concept import Concept
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
-from customedit.images.masks import read_mask
-from customedit.jobs.records import ConceptRecord
+from customedit.images.masks import Mask, read_mask
+from customedit.jobs.records import ConceptRecord, ImageRecord
 from customedit.schemas.requests import ConceptUse
 from customedit.storage.store import MissingObject
 from worker.attempt import Work
@@ -24,20 +24,24 @@ def picture(work: Work, image_id: str, field: str) -> Image.Image:
     return images.read(_file(work, image_id), field=field, limits=_limits(work)).image
 
 
-def mask(work: Work, image_id: str, size: tuple[int, int], field: str = "mask") -> torch.Tensor:
-    """An uploaded mask for a picture of ``size`` (width, height): [height, width] in [0, 1].
+def mask(work: Work, image_id: str, size: tuple[int, int], field: str = "mask") -> Mask:
+    """An uploaded mask for a picture of ``size`` (width, height).
 
     Raises InputError that names ``field``, MissingObject.
     """
-    found = read_mask(_file(work, image_id), size, field=field, limits=_limits(work))
-    return torch.from_numpy(found.values)
+    return read_mask(_file(work, image_id), size, field=field, limits=_limits(work))
 
 
-def _file(work: Work, image_id: str) -> bytes:
+def image_record(work: Work, image_id: str) -> ImageRecord:
+    """The record of an uploaded picture. Raises MissingObject."""
     record = work.patiently(lambda: work.runtime.image_records.get(work.tenant, image_id))
     if record is None:
         raise MissingObject(image_id)
-    return work.get(record.key)
+    return record
+
+
+def _file(work: Work, image_id: str) -> bytes:
+    return work.get(image_record(work, image_id).key)
 
 
 def _limits(work: Work) -> images.Limits:

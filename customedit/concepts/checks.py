@@ -29,6 +29,19 @@ def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
             )
 
 
+def check_range(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Raise InputError, naming the tensor, for a number that is too large for ``dtype``."""
+    limit = torch.finfo(dtype).max
+    for name, tensor in tensors.items():
+        most = float(tensor.detach().abs().max())
+        if most > limit:
+            raise InputError(
+                "concept",
+                f"its {name} has {most:g}, more than {dtype} holds",
+                "use the base in float32 or bfloat16, or train it again at a lower rate",
+            )
+
+
 def check_counts(tokens: int, layers: int) -> None:
     """Raise InputError for no tokens or too many, and for too many layers."""
     if not 1 <= tokens <= MAX_TOKENS:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from customedit.concepts.checks import FLOATS, check_counts, check_finite, size
+from customedit.concepts.checks import FLOATS, check_counts, check_finite, check_range, size
+from customedit.concepts.digest import tensors_digest
 from customedit.concepts.files import own
 from customedit.concepts.files.own import MAX_BYTES
 from customedit.errors import InputError
@@ -33,7 +34,8 @@ class Concept:
     [inner, cross_attention_dim], both for the same layers, both empty for Textual Inversion;
     noun, attribute: "teapot", "patterned"; base: fingerprint of the base it was made for, "" if
     not known (``Base.concept_fingerprint``); prompts: what it was trained on; recipe: how,
-    JSON-able; images: how many references.
+    JSON-able; images: how many references; digest: of the file that it was read from
+    (``digest.tensors_digest``), "" for none.
 
     Raises:
         InputError: for tokens that are ill spelt, none, too many or of several widths, weights
@@ -50,6 +52,7 @@ class Concept:
     prompts: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
     images: int = 0
+    digest: str = ""
 
     def __post_init__(self) -> None:
         _check_tokens(self.tokens)
@@ -70,10 +73,11 @@ class Concept:
 
         Raises:
             InputError: if it was made for another base, does not fit, or has numbers that are not
-                finite.
+                finite or that the base's dtype does not hold.
         """
         base.check_concept_base(self.base)
         self.check(base.shapes, base.width)
+        check_range({**self.tokens, **self.weights}, base.dtype)
         return dataclasses.replace(self, base=self.base and base.concept_fingerprint)
 
     def check(self, base_shapes: Mapping[str, tuple[int, int]], width: int) -> None:
@@ -142,6 +146,7 @@ class Concept:
                 of an unknown version, holds numbers that are not finite, or needs base_weights.
         """
         about, tensors = own.read(path, max_bytes)
+        digest = tensors_digest(tensors)
         tokens = {t: tensors.pop(f"token.{t}") for t in about.tokens}
         whole = own.whole(tensors, base_weights, path)
         return cls(
@@ -154,6 +159,7 @@ class Concept:
             about.prompts,
             about.recipe,
             about.images,
+            digest,
         )
 
 

@@ -137,7 +137,7 @@ class EditedImage(Document):
 
 
 class EditResult(Document):
-    """The result of an edit. source_url: the source through the autoencoder, the best possible."""
+    """The result of an edit. source_url: the picture that was uploaded."""
 
     kind: Literal["edit"] = "edit"
     outputs: list[EditedImage]
@@ -145,6 +145,13 @@ class EditResult(Document):
     mask_url: str | None = None
     maps_url: str | None = None
     sheet_url: str | None = None
+    region_words: Annotated[
+        list[str],
+        Field(
+            description="The words of the source prompt whose region could change, given or "
+            "derived; empty with a mask alone, and where the edit reached everywhere."
+        ),
+    ] = Field(default_factory=list)
 
 
 class ConceptResult(Document):

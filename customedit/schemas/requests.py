@@ -280,6 +280,13 @@ class EditOptions(RequestModel):
             "of the noise that is added. Left out, the method's default.",
         ),
     ] = None
+    change: Annotated[
+        Share | None,
+        Field(
+            description="How much changes, in every method: 0 gives the source back, 1 changes "
+            "most. Instead of strengths."
+        ),
+    ] = None
     seeds: Annotated[
         list[Seed],
         Field(
@@ -304,8 +311,12 @@ class EditOptions(RequestModel):
         None
     )
     preserve: Annotated[
-        StrictBool, Field(description="Paste the source's own pixels outside the edited region.")
-    ] = False
+        StrictBool | None,
+        Field(
+            description="Paste the source's own pixels outside the edited region; left out, "
+            "wherever the edit has a region."
+        ),
+    ] = None
     feather: Annotated[
         float,
         Field(ge=0, le=256, description="Width of the soft edge of that paste, in source pixels."),
@@ -320,6 +331,8 @@ class EditOptions(RequestModel):
     def _fields_agree(self) -> Self:
         if self.method == "p2p" and not self.source_prompt:
             raise field_rule("source_prompt", "is empty", "p2p needs the picture in words")
+        if self.change is not None and self.strengths is not None:
+            raise field_rule("change", "is given with strengths", "give one of the two")
         if len(self.strengths or [0]) * len(self.seeds) > MAX_OUTPUTS:
             raise field_rule(
                 "strengths",
@@ -340,6 +353,8 @@ def _edit_rules() -> dict[str, Any]:
     rules = [_if(p2p, _with("source_prompt", _NOT_BLANK))]
     by_mask = {"type": "object"} | _with("blend_over", {"const": "mask"})
     rules += [_if(_with("p2p", by_mask), _with("mask", {"type": "string"}))]
+    by_change = _with("change", {"type": "number"})
+    rules += [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
     most = MAX_SEEDS
     for strengths in range(2, MAX_STRENGTHS + 1):
         if MAX_OUTPUTS // strengths < most:

@@ -89,6 +89,16 @@ def test_what_is_no_usable_picture_leaves_nothing(
     assert files(storage) == [] and anna.get("/v1/images").json()["items"] == []
 
 
+def test_what_of_a_file_is_missing_is_told(anna: httpx.Client) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(stream, "JPEG")
+    answer = anna.post("/v1/images", files={"file": ("a.jpg", stream.getvalue()[:-2])})
+    assert answer.status_code == 201
+    assert answer.json()["warnings"] == ["The file ends without its end mark."]
+    assert anna.get(answer.headers["location"]).json()["warnings"] == answer.json()["warnings"]
+    assert anna.get(f"/v1/images/{upload(anna)}").json()["warnings"] == []
+
+
 def scan_bomb(scans: int) -> bytes:
     """A progressive JPEG whose last scan comes again and again."""
     stream = io.BytesIO()
