@@ -1,4 +1,4 @@
-"""Whether an edit can be done: its images and concepts are there, its tokens mean something."""
+"""Whether an edit can be done: its images and concepts are there, its words have an effect."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from api.container import Container
 from api.problems import ProblemError, input_problem, unknown_reference
+from customedit.editing.region_words import ConceptWords
+from customedit.editing.request_check import check_request
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptRecord
-from customedit.prompt_syntax import check_prompt
 from customedit.schemas.requests import EditRequest
 
 
@@ -25,7 +26,7 @@ def check_edit(container: Container, tenant: str, request: EditRequest) -> None:
         _ready_concept(container, tenant, use.id, f"concepts[{k}].id")
         for k, use in enumerate(request.concepts)
     ]
-    _check_tokens(request, records)
+    _check_words(request, records)
 
 
 def _named_images(request: EditRequest) -> Iterator[tuple[str, str]]:
@@ -48,35 +49,48 @@ def _ready_concept(container: Container, tenant: str, id_: str, field: str) -> C
     return record
 
 
-def _check_tokens(request: EditRequest, records: list[ConceptRecord]) -> None:
-    """Each concept is named by the target prompt, and the prompts name no token but theirs.
+def _check_words(request: EditRequest, records: list[ConceptRecord]) -> None:
+    """Each concept is named by the prompt, and what the request says of words can be carried out.
 
-    A file from elsewhere may hold further tokens than the one of its record: of such a concept the
+    A file from elsewhere may hold further tokens than the one of its record: of such concepts the
     worker checks the rest.
     """
-    known: list[str] = []
+    named = request.tokens
+    concepts: list[ConceptWords] = []
+    known = [record.token for record in records]
+    others = [token for token in named if token not in known]
     for k, record in enumerate(records):
-        if record.token in known:
+        if record.token in known[:k]:
             raise _refused(
                 f"concepts[{k}].id",
                 f"two concepts have the token {record.token}",
                 "one concept of each token; import one of them under another token",
             )
-        known.append(record.token)
-    others = [] if all(record.references for record in records) else request.tokens
-    for field in ("source_prompt", "target_prompt"):
-        try:
-            check_prompt(getattr(request, field), [*known, *others], field)
-        except InputError as error:
-            raise input_problem(error) from None
-    for k, record in enumerate(records):
-        if record.token not in request.tokens and (record.references or not request.tokens):
-            words = " ".join(part for part in (record.token, record.attribute, record.noun) if part)
-            raise _refused(
-                f"concepts[{k}].id",
-                f"the target prompt does not name {record.token}, so the concept has no effect",
-                f'write "{words}" in target_prompt, or leave the concept out',
-            )
+        if not (record.token in named or request.everywhere):
+            if record.references or not others:
+                raise _without_effect(f"concepts[{k}].id", record)
+            continue
+        concepts.append(_words(record, () if record.references else tuple(others)))
+        others = others if record.references else []
+    if others and not all(record.references for record in records):
+        concepts.append(ConceptWords(tuple(others)))
+    try:
+        check_request(request, concepts, mask=request.mask is not None)
+    except InputError as error:
+        raise input_problem(error) from None
+
+
+def _words(record: ConceptRecord, others: tuple[str, ...]) -> ConceptWords:
+    return ConceptWords((record.token, *others), record.noun, record.attribute)
+
+
+def _without_effect(field: str, record: ConceptRecord) -> ProblemError:
+    words = " ".join(part for part in (record.token, record.attribute, record.noun) if part)
+    return _refused(
+        field,
+        f"the target prompt does not name {record.token}, so the concept has no effect",
+        f'write "{words}" in target_prompt, or leave the concept out',
+    )
 
 
 def _refused(field: str, problem: str, limit: str) -> ProblemError:

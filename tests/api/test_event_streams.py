@@ -244,7 +244,11 @@ def test_the_streams_of_a_revoked_key_end(
 def test_an_error_while_waiting_is_no_503_once_the_job_exists(
     api: Running, anna: httpx.Client, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    body = {"image": edit(anna)["request"]["image"], "source_prompt": "a", "target_prompt": "b"}
+    body = {
+        "image": edit(anna)["request"]["image"],
+        "source_prompt": "a cup",
+        "target_prompt": "a red cup",
+    }
 
     def away(*_: Any, **__: Any) -> Any:
         raise RedisConnectionError("away")
@@ -265,7 +269,11 @@ def test_a_result_that_cannot_be_signed_is_no_503_either(
 
     from .conftest import finish_edit
 
-    body = {"image": edit(anna)["request"]["image"], "source_prompt": "a", "target_prompt": "b"}
+    body = {
+        "image": edit(anna)["request"]["image"],
+        "source_prompt": "a cup",
+        "target_prompt": "a red cup",
+    }
     headers = {"Idempotency-Key": "one"}
     job = anna.post("/v1/edits", json=body, headers=headers).json()["id"]
     finish_edit(jobs, storage, job)
