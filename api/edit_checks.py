@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from api.container import Container
@@ -10,6 +11,7 @@ from customedit.editing.region_words import ConceptWords
 from customedit.editing.request_check import check_request
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptRecord
+from customedit.prompt_syntax import check_prompt
 from customedit.schemas.requests import EditRequest
 
 
@@ -56,32 +58,35 @@ def _check_words(request: EditRequest, records: list[ConceptRecord]) -> None:
     worker checks the rest.
     """
     named = request.tokens
-    concepts: list[ConceptWords] = []
     known = [record.token for record in records]
-    others = [token for token in named if token not in known]
-    for k, record in enumerate(records):
-        if record.token in known[:k]:
+    foreign = [record for record in records if not record.references]
+    others = [token for token in named if token not in known] if foreign else []
+    for k, token in enumerate(known):
+        if token in known[:k]:
             raise _refused(
                 f"concepts[{k}].id",
-                f"two concepts have the token {record.token}",
+                f"two concepts have the token {token}",
                 "one concept of each token; import one of them under another token",
             )
-        if not (record.token in named or request.everywhere):
-            if record.references or not others:
-                raise _without_effect(f"concepts[{k}].id", record)
-            continue
-        concepts.append(_words(record, () if record.references else tuple(others)))
-        others = others if record.references else []
-    if others and not all(record.references for record in records):
-        concepts.append(ConceptWords(tuple(others)))
-    try:
+    with _as_problem():
+        for field in ("source_prompt", "target_prompt"):
+            check_prompt(getattr(request, field), [*known, *others], field)
+    concepts = [ConceptWords((token,)) for token in others]
+    for k, record in enumerate(records):
+        if record.token in named or request.everywhere:
+            concepts.append(ConceptWords((record.token,), record.noun, record.attribute))
+        elif record.references or not others:
+            raise _without_effect(f"concepts[{k}].id", record)
+    with _as_problem():
         check_request(request, concepts, mask=request.mask is not None)
+
+
+@contextlib.contextmanager
+def _as_problem() -> Iterator[None]:
+    try:
+        yield
     except InputError as error:
         raise input_problem(error) from None
-
-
-def _words(record: ConceptRecord, others: tuple[str, ...]) -> ConceptWords:
-    return ConceptWords((record.token, *others), record.noun, record.attribute)
 
 
 def _without_effect(field: str, record: ConceptRecord) -> ProblemError:
