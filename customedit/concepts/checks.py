@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from customedit.diffusion.adapters import TEXT_ENCODER, UNET, layers_of
-from customedit.diffusion.text import WEIGHTS
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,6 +80,8 @@ def _check_adapted_layers(concept: Concept, base: Base) -> None:
 
 def _check_range(concept: Concept, dtype: torch.dtype) -> None:
     """Finite numbers can still overflow: in ``dtype``, or in the keys and values made of them."""
+    from customedit.diffusion.text import WEIGHTS  # seconds to import, and a base has done so
+
     largest = torch.finfo(dtype).max
     limit = largest / (WEIGHTS[1] * LARGEST_STATE)
     weights = concept.weights.keys()
