@@ -18,8 +18,9 @@ from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.editing.text_to_image import STEPS, portrait
+from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
-from customedit.schemas.requests import CustomizeRequest
+from customedit.schemas.requests import CustomizeRequest, reference_warnings
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import inputs, outputs
@@ -32,13 +33,16 @@ CHECKPOINT = "training.safetensors"
 AGAIN_S = 5.0
 """Until S3 is tried again that was away."""
 
-FEW = 3
-"""References below which a concept may learn what they show by chance."""
-
 
 def settings_of(base: Base, request: CustomizeRequest) -> TrainingSettings:
-    """The request's training as the library's settings; None takes the default for the base."""
-    return TrainingSettings.of(base, **request.training.model_dump())
+    """The request's training as the library's settings; None takes the default for the base.
+
+    Raises InputError naming a field below ``training``.
+    """
+    try:
+        return TrainingSettings.of(base, **request.training.model_dump())
+    except InputError as error:
+        raise InputError(f"training.{error.field}", error.problem, error.remedy) from None
 
 
 def perform(work: Work) -> ConceptOutcome:
@@ -81,14 +85,9 @@ def perform(work: Work) -> ConceptOutcome:
     with work.phase("preview"):
         drawing = portrait(base, concept, prompts.instance(), steps, settings.seed)
         (picture,) = work.wait([work.submit(drawing, TRAININGS)])
-    warnings = []
-    if len(references) < FEW:
-        warnings.append(
-            f"fewer than {FEW} references: the concept may hold what they show by chance"
-        )
     with work.phase("upload"):
         preview = put_beside(work, "preview.jpg", outputs.jpeg(picture), "image/jpeg")
-        return uploaded(work, concept, preview, warnings)
+        return uploaded(work, concept, preview, reference_warnings(len(references)))
 
 
 @dataclass

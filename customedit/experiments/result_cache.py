@@ -30,7 +30,7 @@ Heard = Callable[[Progress], None]
 TRAININGS: Final = 1
 """To be raised when trainings change, so that what was trained before is trained again."""
 
-ROWS: Final = 1
+ROWS: Final = 2
 """To be raised when edits, measures or rows change, so that kept rows are measured again."""
 
 

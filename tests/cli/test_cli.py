@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from customedit.cli import app
-from customedit.cli.edit import Asked
 from customedit.concepts.concept import Concept
 from customedit.mini import samples
+from customedit.schemas.requests import EditOptions
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +93,7 @@ def test_the_edit_of_the_readme(run: CliRunner, concept: Path, tmp_path: Path) -
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert Image.open(out).size == (128, 128)
-    assert told["recipe"]["settings"]["p2p"]["blend_words"] == ["cup"]
+    assert told["region_words"] == told["recipe"]["p2p"]["blend_words"] == ["cup"]
     found = told["similarities"]
     assert all(-1 <= found[k] <= 1 for k in ("source", "reference", "text"))
 
@@ -115,26 +114,108 @@ def test_a_sweep_writes_all_there_is(run: CliRunner, concept: Path, tmp_path: Pa
         "strength-0.2-seed-0.png", "strength-0.8-seed-0.png",
     }  # fmt: skip
     told = json.loads((out / "sweep.json").read_text())
-    assert told["recipe"]["concepts"] == [{"tokens": ["<look>"], "weight": 0.5}]
+    (used,) = told["recipe"]["concepts"]
+    assert used["tokens"] == ["<look>"] and used["weight"] == 0.5
     assert told["best"] in told["edits"]
 
 
-def test_edit_and_sweep_share_their_options() -> None:
+def test_a_recipe_is_replayed_to_the_same_pixels(
+    run: CliRunner, concept: Path, tmp_path: Path
+) -> None:
+    source, first, again = samples.sources()[3], tmp_path / "first.png", tmp_path / "again.png"
+    done = run.invoke(
+        app,
+        ["edit", str(source.image), "--source-prompt", "a photo of a cup on a table",
+         "--target-prompt", "a photo of a <look> patterned cup on a table", "--concept",
+         str(concept), "--steps", "2", "--mask", str(source.mask), "--preserve", "-o", str(first),
+         "--json"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(done.stdout)
+    replay = ["replay", str(recipe), "--picture", str(source.image), "-o", str(again)]
+    done = run.invoke(
+        app, [*replay, "--concept", str(concept.parent), "--mask", str(source.mask), "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    assert Image.open(again).tobytes() == Image.open(first).tobytes()
+    assert json.loads(done.stdout)["versions_changed"] == {}
+    for given, says in (
+        (["--mask", str(source.mask)], "concept: <look> of the recipe"),
+        (["--concept", str(concept)], "mask: is missing"),
+        (["--concept", str(tmp_path)], "holds no .safetensors file"),
+    ):
+        refused = run.invoke(app, replay + given)
+        assert refused.exit_code == 2 and says in refused.stderr
+    recipe.write_text("[1]")
+    refused = run.invoke(app, replay)
+    assert refused.exit_code == 2 and "recipe" in refused.stderr
+
+
+def test_edit_and_sweep_take_the_options_of_the_request() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]  # of a group
-    shared = {field.name: field.default for field in dataclasses.fields(Asked)}
-    for name, own in (("edit", {"out", "strength", "seed", "preserve", "dino", "lpips"}),
-                      ("sweep", {"out", "strength", "seed"})):  # fmt: skip
+    inputs = {"picture", "out", "concept", "blend_word", "no_blend", "mask", "reference", "clip",
+              "base", "device", "dtype", "as_json"}  # fmt: skip
+    own = {
+        "edit": inputs | {"strength", "seed", "dino", "lpips"},
+        "sweep": inputs,
+    }
+    left_out = {"edit": {"strengths", "seeds"}, "sweep": {"change"}}
+    for name, extra in own.items():
         options = {p.name: p for p in commands[name].params}
-        assert options.keys() == shared.keys() | own
-        for option, default in shared.items():
-            assert options[option].required == (default is dataclasses.MISSING)
-            assert options[option].help or option == "picture"
+        fields = set(EditOptions.model_fields) - {"p2p"} - left_out[name]
+        assert options.keys() == fields | extra
+        assert all(option.help for option in options.values())
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["edit", "missing.png", "--target-prompt", "a cup"], "picture: missing.png is no file"),
+        (["-o", "nowhere/out.png"], "out: nowhere is no folder"),
+        (["-o", "."], "out: . is a folder"),
+        (["-o", "out.gif"], "out: out.gif has no suffix of a picture"),
+        (["--reference", "none"], "none is no file"),
+        (["--clip", "/nowhere"], "model: /nowhere"),
+        (["--lpips", "none"], "none"),
+        (["--mask", "none.png"], "mask: none.png is no file"),
+        (["--concept", "none"], "concept: none is no file"),
+        (["--steps", "0"], "steps: is 0"),
+        (["--change", "0.5", "--strength", "0.5"], "change: is given with strengths"),
+        (["--no-blend", "--preserve"], "preserve: needs a region"),
+        (["--no-blend", "--blend-word", "cup"], "blend-word: contradicts --no-blend"),
+        (["--no-blend", "--mask", str(samples.sources()[3].mask)], "mask: contradicts"),
+        (["--blend-word", "jug"], "source_prompt: has no word 'jug'"),
+        (["--method", "sdedit", "--blend-word", "cup"], "p2p: has no effect on sdedit"),
+        (["--method", "sdedit", "--inversion", "ddim"], "inversion: has no effect on sdedit"),
+    ],
+)
+def test_an_edit_is_refused_before_any_work(
+    arguments: list[str], says: str, run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from customedit.diffusion.base import Base
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("the UNet was called")
+
+    monkeypatch.setattr(Base, "output", forbidden)
+    monkeypatch.chdir(tmp_path)
+    source = samples.sources()[3]
+    done = run.invoke(
+        app,
+        ["edit", str(source.image), "--source-prompt", "a photo of a cup on a table",
+         "--target-prompt", "a photo of a red cup on a table", *arguments],
+    )  # fmt: skip
+    assert done.exit_code == 2, done.output
+    assert says in done.stderr and done.stderr.rstrip().count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["edit", "missing.png", "--source-prompt", "a cup", "--target-prompt", "a red cup"],
+            "picture: missing.png is no file",
+        ),
         (["customize", "--noun", "cup", "."], "references: . holds no picture"),
         (["concept", "show", "missing"], "concept: missing is not a file"),
         (["models", "check", "./missing"], "base: ./missing is no folder"),

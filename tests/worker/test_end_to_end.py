@@ -51,7 +51,11 @@ def picture(bench: Bench, key: str | None) -> Image.Image:
     return Image.open(io.BytesIO(bench.storage.get(key)))
 
 
-def test_a_look_is_learned_and_painted(bench: Bench, process: Process) -> None:
+def test_a_look_is_learned_and_painted(bench: Bench, process: Process, tmp_path: Path) -> None:
+    from customedit.concepts.concept import Concept
+    from customedit.concepts.digest import concept_digest
+    from customedit.diffusion.base import Base
+
     learning = bench.customize(**LEARN)
     process.ready()
     learned = ConceptOutcome.model_validate(bench.succeeded(learning))
@@ -82,8 +86,12 @@ def test_a_look_is_learned_and_painted(bench: Bench, process: Process) -> None:
     shown, plain = with_.outputs[0], without.outputs[0]
     assert shown.similarities.reference is not None and plain.similarities.reference is not None
     assert shown.similarities.reference > plain.similarities.reference + 0.1
-    assert shown.best and shown.recipe["settings"]["steps"] == 10
-    assert shown.recipe["uses"] == [{"id": learned.concept, "token": LOOK.token, "weight": 1.0}]
+    assert shown.best and shown.recipe["steps"] == 10 and with_.region_words == [LOOK.noun]
+    (used,) = shown.recipe["concepts"]
+    assert (used["tokens"], used["weight"]) == ([LOOK.token], 1.0)
+    weights = tmp_path / "weights.safetensors"
+    bench.storage.download(learned.weights_key, weights)
+    assert used["digest"] == concept_digest(Concept.load(weights, Base.load().weights))
     assert picture(bench, shown.image_key).size == picture(bench, with_.source_key).size
     assert picture(bench, with_.mask_key).mode == "L"
     assert picture(bench, with_.sheet_key).width > 128
@@ -123,6 +131,31 @@ def test_what_cannot_be_used_fails_in_words(bench: Bench, workers: Workers) -> N
         "late": ("deadline-exceeded", None),
     }
     assert bench.finished(diverging).state in ("succeeded", "failed")
+
+
+def test_masks_are_read_by_the_one_rule(bench: Bench, workers: Workers, tmp_path: Path) -> None:
+    def mask(name: str, size: tuple[int, int], inside: int) -> str:
+        image = Image.new("L", size)
+        image.paste(inside, (0, 0, size[0] // 2, size[1]))
+        image.save(tmp_path / name)
+        return bench.image(tmp_path / name)
+
+    workers.start().ready()
+    labels = bench.edit(mask=mask("labels.png", (64, 64), 1))
+    asked = {
+        "aspect": bench.edit(mask=mask("aspect.png", (96, 64), 255)),
+        "empty": bench.edit(mask=mask("empty.png", (64, 64), 0)),
+    }
+    outcome = EditOutcome.model_validate(bench.succeeded(labels))
+    assert outcome.warnings == [
+        "The mask holds labels 0 and 1, which are read as outside and inside."
+    ]
+    shown = picture(bench, outcome.mask_key).convert("L")
+    assert shown.getpixel((8, 64)) == 255 and shown.getpixel((120, 64)) == 0
+    for job_id in asked.values():
+        record = bench.finished(job_id)
+        assert record.error is not None
+        assert (record.error.type, record.error.field) == ("input-error", "mask")
 
 
 @pytest.mark.parametrize("form", ["own", "diffusers"])
