@@ -92,9 +92,8 @@ def _check_range(concept: Concept, dtype: torch.dtype) -> None:
         if top > (limit if is_weight else largest) or not math.isfinite(top):
             raise InputError(
                 "concept",
-                f"has {name} with numbers up to {float(wide.max()):.3g}, which overflow in "
-                f"{str(dtype).removeprefix('torch.')}",
-                "train or export it again, or use the base in float32",
+                f"its {name} has {float(wide.max()):g}, more than {dtype} computes with",
+                "train or export it again, or use the base in bfloat16 or float32",
             )
 
 

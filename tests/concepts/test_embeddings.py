@@ -19,8 +19,9 @@ from customedit.diffusion.engine import run
 from customedit.diffusion.text import Weighted
 from customedit.editing import alignment
 from customedit.editing.inversion import invert
-from customedit.editing.prompt_to_prompt import P2PResult, P2PSettings, plan, prompt_to_prompt
+from customedit.editing.prompt_to_prompt import P2PResult, map_control, prompt_to_prompt
 from customedit.editing.sdedit import sdedit
+from customedit.editing.settings import P2PSettings
 from customedit.errors import InputError
 from customedit.mini import samples
 
@@ -126,7 +127,7 @@ def test_alignment_takes_it_as_one_word(base: Base) -> None:
     columns = swapped.columns(swapped.words.index("<a>"))
     cup = source.columns(source.words.index("cup"))[0]
     torch.testing.assert_close(mapper[cup, list(columns)], torch.full((3,), 1 / 3))
-    how = plan(source, target, P2PSettings(reweight={"<a>": 2.0}), STEPS)
+    how = map_control(source, target, P2PSettings(reweight={"<a>": 2.0}), STEPS)
     assert (how.from_own[0, list(word)] == 2).all()
 
 
