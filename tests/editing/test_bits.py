@@ -24,7 +24,7 @@ from torch import Tensor
 from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize
+from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
 from customedit.diffusion.text import Weighted
@@ -67,7 +67,7 @@ def learn(base: Base) -> Callable[[Any], Concept]:
             settings = TrainingSettings.of(
                 base, way=way, steps=4, class_images=images, class_steps=2, crops=2
             )
-            concepts[way] = run(base, customize(base, references, prompts, settings))
+            concepts[way] = run(base, train_concept(base, references, prompts, settings))
         return concepts[way]
 
     return train
