@@ -218,7 +218,7 @@ def test_an_edit_is_refused_before_any_work(
         ),
         (["customize", "--noun", "cup", "."], "references: . holds no picture"),
         (["concept", "show", "missing"], "concept: missing is not a file"),
-        (["models", "check", "./missing"], "base: ./missing is no folder"),
+        (["models", "check", "./missing"], "base: there is no folder ./missing"),
         (["models", "check", "--dtype", "int8"], "dtype: 'int8'"),
         (["models", "fetch", "mini"], "base: mini is bundled"),
     ],
