@@ -178,7 +178,7 @@ def test_edit_and_sweep_take_the_options_of_the_request() -> None:
         (["--clip", "/nowhere"], "model: /nowhere"),
         (["--lpips", "none"], "none"),
         (["--mask", "none.png"], "mask: none.png is no file"),
-        (["--concept", "none"], "concept: none is no file"),
+        (["--concept", "none"], "concept: none is not a file"),
         (["--steps", "0"], "steps: is 0"),
         (["--change", "0.5", "--strength", "0.5"], "change: is given with strengths"),
         (["--no-blend", "--preserve"], "preserve: needs a region"),
