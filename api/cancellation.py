@@ -24,7 +24,7 @@ def cancel(services: Services, record: JobRecord) -> JobRecord | None:
     if record.finished:
         return record
     try:
-        services.journal.cancel(record.tenant, record.id, services.jobs.life())
+        services.journal.cancel(record.tenant, record.id, services.jobs.epoch())
     except StorageError as error:
         _log.warning("%s: only Redis knows that it is to be cancelled: %s", record.id, error)
     found = services.jobs.cancel(record.tenant, record.id)

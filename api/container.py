@@ -71,7 +71,7 @@ async def opened(settings: Settings, figures: Figures) -> AsyncIterator[Services
     journal = Journal(storage)
     jobs = Jobs(client, settings)
     images, concepts = Images(client, settings), Concepts(client, settings)
-    doorbell = Doorbell(settings, figures.rings_failed.inc)
+    doorbell = Doorbell(settings, figures.notifications_failed.inc)
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.api_threads
     try:
         yield Services(

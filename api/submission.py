@@ -15,7 +15,7 @@ from api.problems import Refused, unusable
 from customedit.config import telemetry
 from customedit.errors import InputError
 from customedit.jobs import webhook_addresses
-from customedit.jobs.journal import under
+from customedit.jobs.journal import epoch_metadata
 from customedit.jobs.records import ConceptRecord, JobKind, JobRecord
 from customedit.jobs.store import (
     Gone,
@@ -108,12 +108,12 @@ def _idempotency(asked: Submission) -> Idempotency | None:
 
 def _write(services: Services, asked: Submission, key: Idempotency | None) -> Submitted:
     """Journal, then record. What was written is taken back if the record cannot be made."""
-    record, life = _record(asked), services.jobs.life()
+    record, epoch = _record(asked), services.jobs.epoch()
     try:
         if asked.given is not None:
             given = object_keys.given(asked.tenant, asked.id)
-            services.storage.put(given, asked.given, metadata=under(life))
-        services.journal.request(record, asked.concept, life)
+            services.storage.put(given, asked.given, metadata=epoch_metadata(epoch))
+        services.journal.request(record, asked.concept, epoch)
         return services.jobs.submit(record, concept=asked.concept, idempotency=key)
     except (QueueFull, Missing, IdempotencyConflict, IdempotencyInFlight):
         _take_back(services, asked)  # the record is not there for certain

@@ -1,7 +1,7 @@
 """One attempt at one job: what it was asked, where its files go, how it is stopped, what it says.
 
 Two threads look at it: the job's own, which fetches, waits for the engine and uploads; and the
-pulse (``desk.py``), which tells Redis of progress and hears what Redis answers.
+pulse (``executor.py``), which tells Redis of progress and hears what Redis answers.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Stopped(Exception):
         self.reason = reason
 
 
-class Work:
+class Attempt:
     """An attempt. folder: an empty folder of its own, gone at the end."""
 
     def __init__(self, claim: Claim, runtime: Runtime, folder: Path) -> None:
         self.claim, self.runtime, self.folder = claim, runtime, folder
         self.record: JobRecord = claim.record
         self.tenant, self.id, self.kind = self.record.tenant, self.record.id, self.record.kind
-        self.attempt: int = claim.attempt
+        self.number: int = claim.attempt
         self.storage, self.metrics = runtime.storage, runtime.metrics
         self.deadline = time.monotonic() + runtime.settings.job_timeout_seconds
         self._stopped = threading.Event()

@@ -25,7 +25,7 @@ from customedit.schemas.requests import EditRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import inputs, outputs
-from worker.attempt import Work
+from worker.attempt import Attempt
 from worker.edit_settings import p2p_of, pairs, settings_of
 from worker.previews import Previewer
 from worker.runtime import EDITS, Runtime
@@ -44,10 +44,10 @@ class Inputs:
     references: list[Image.Image]
 
 
-def perform(work: Work) -> EditOutcome:
+def perform(work: Attempt) -> EditOutcome:
     """Run an edit job and upload what came out.
 
-    Raises InputError for what cannot be used, and what ``Work`` raises.
+    Raises InputError for what cannot be used, and what ``Attempt`` raises.
     """
     request = EditRequest.model_validate(work.record.request)
     with work.phase("fetch"):
@@ -68,7 +68,7 @@ def perform(work: Work) -> EditOutcome:
         return uploaded(work, request, found, results, measures)
 
 
-def fetch(work: Work, request: EditRequest) -> Inputs:
+def fetch(work: Attempt, request: EditRequest) -> Inputs:
     """Pictures and concepts; without references of its own an edit is held against a concept's."""
     image = inputs.picture(work, request.image, "image")
     mask = None
@@ -83,7 +83,7 @@ def fetch(work: Work, request: EditRequest) -> Inputs:
     return Inputs(image, mask, concepts, records, references)
 
 
-def concept_references(work: Work, records: Sequence[ConceptRecord]) -> list[Image.Image]:
+def concept_references(work: Attempt, records: Sequence[ConceptRecord]) -> list[Image.Image]:
     """The references that the concepts were trained on, as far as they are still there."""
     held: list[Image.Image] = []
     for image_id in [i for record in records for i in record.references][:MOST_REFERENCES]:
@@ -111,7 +111,7 @@ def inversion_name(runtime: Runtime, request: EditRequest, guidance: float) -> s
 
 
 def inverted(
-    work: Work, request: EditRequest, settings: EditSettings, image: Image.Image
+    work: Attempt, request: EditRequest, settings: EditSettings, image: Image.Image
 ) -> Inversion:
     """The picture's inversion: from the device, from S3, or made now and kept in both."""
     runtime = work.runtime
@@ -150,7 +150,7 @@ def _inverting(
     )
 
 
-def stored_inversion(work: Work, key: str) -> Inversion | None:
+def stored_inversion(work: Attempt, key: str) -> Inversion | None:
     """The inversion that an earlier edit left in S3; None if there is none that can be read."""
     path = work.folder / "kept.safetensors"
     try:
@@ -164,7 +164,7 @@ def stored_inversion(work: Work, key: str) -> Inversion | None:
 
 
 def drawn(
-    work: Work,
+    work: Attempt,
     request: EditRequest,
     settings: EditSettings,
     found: Inputs,
@@ -199,7 +199,7 @@ def drawn(
 
 
 def _counted(
-    work: Work, editing: Method[EditResult], done: list[int], number: int
+    work: Attempt, editing: Method[EditResult], done: list[int], number: int
 ) -> Method[EditResult]:
     """``editing``, whose steps count towards those of the job."""
     answer: Any = None
@@ -217,7 +217,7 @@ def _counted(
 
 
 def uploaded(
-    work: Work,
+    work: Attempt,
     request: EditRequest,
     found: Inputs,
     results: Sequence[EditResult],

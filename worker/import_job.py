@@ -15,7 +15,7 @@ from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.requests import ImportRequest
 from customedit.storage import object_keys
-from worker.attempt import Work
+from worker.attempt import Attempt
 from worker.customize_job import put_beside, uploaded
 from worker.inputs import check_base
 from worker.outputs import jpeg
@@ -41,26 +41,26 @@ class Renamed(Mapping[str, str]):
         return 0
 
 
-def perform(work: Work) -> ConceptOutcome:
-    """Run an import. Raises InputError for a file that is no concept, and what ``Work`` raises."""
-    request = ImportRequest.model_validate(work.record.request)
-    base = work.runtime.base
-    with work.phase("fetch"):
-        path = work.folder / "given"
-        key = object_keys.given(work.tenant, work.id)
-        work.patiently(lambda: work.storage.download(key, path))
-    with work.phase("read"):
-        concept = read(path, request, work.runtime)
-        check_base(work.runtime, concept)
+def perform(attempt: Attempt) -> ConceptOutcome:
+    """Run an import. Raises InputError for a file that is no concept, and what ``Attempt`` raises."""
+    request = ImportRequest.model_validate(attempt.record.request)
+    base = attempt.runtime.base
+    with attempt.phase("fetch"):
+        path = attempt.folder / "given"
+        key = object_keys.given(attempt.tenant, attempt.id)
+        attempt.patiently(lambda: attempt.storage.download(key, path))
+    with attempt.phase("read"):
+        concept = read(path, request, attempt.runtime)
+        check_base(attempt.runtime, concept)
     warnings = [] if concept.base else ["the file does not say which base it was made for"]
-    with work.phase("preview"):
+    with attempt.phase("preview"):
         named = " ".join(w for w in (*concept.tokens, concept.attribute, concept.noun) if w)
         drawing = portrait(base, concept, f"a photo of a {named}")
-        (picture,) = work.wait([work.submit(drawing, TRAININGS)])
-    with work.phase("upload"):
-        preview = put_beside(work, "preview.jpg", jpeg(picture), "image/jpeg")
-        concept = dataclasses.replace(concept, base=work.runtime.fingerprint)
-        return uploaded(work, concept, preview, warnings)
+        (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS)])
+    with attempt.phase("upload"):
+        preview = put_beside(attempt, "preview.jpg", jpeg(picture), "image/jpeg")
+        concept = dataclasses.replace(concept, base=attempt.runtime.fingerprint)
+        return uploaded(attempt, concept, preview, warnings)
 
 
 def read(path: Path, request: ImportRequest, runtime: Runtime) -> Concept:

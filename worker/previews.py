@@ -16,7 +16,7 @@ from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
 from customedit.editing.edit import EditResult
 from customedit.editing.text_to_image import portrait
 from worker import outputs
-from worker.attempt import Work
+from worker.attempt import Attempt
 from worker.runtime import EDITS, TRAININGS
 
 SHARES: Final = (0.35, 0.7)
@@ -28,8 +28,8 @@ SHORTEST: Final = 10
 class Previewer:
     """Shows the pictures that ``tickets`` draw; ``upload`` is for the job's own thread."""
 
-    def __init__(self, work: Work, steps: int = 0) -> None:
-        self._work, self._steps = work, steps
+    def __init__(self, attempt: Attempt, steps: int = 0) -> None:
+        self._work, self._steps = attempt, steps
         self._tickets: list[Ticket[Image.Image]] = []
         self._count = 0
 

@@ -62,7 +62,7 @@ def out_of_memory(error: BaseException) -> bool:
     return driver or isinstance(error, torch.OutOfMemoryError)
 
 
-def of_error(kind: str, error: BaseException) -> JobError:
+def job_error(kind: str, error: BaseException) -> JobError:
     """The problem that a job of ``kind`` fails with for ``error``.
 
     Types: input-error (with field), out-of-memory, training-diverged, deadline-exceeded,

@@ -52,7 +52,7 @@ class Figures:
         self.open = Gauge(
             "customedit_http_open", "Requests that are being served.", registry=self.registry
         )
-        self.rings_failed = Counter(
+        self.notifications_failed = Counter(
             "customedit_rings_failed",
             "Doorbells that did not ring; the reconciler rings again.",
             registry=self.registry,

@@ -17,7 +17,7 @@ from api.container import Services
 from api.problems import Refused, unusable, wrong_media_type
 from customedit import images as pictures
 from customedit.errors import InputError
-from customedit.jobs.journal import under
+from customedit.jobs.journal import epoch_metadata
 from customedit.jobs.records import ImageRecord
 from customedit.schemas import ids
 from customedit.storage import object_keys
@@ -138,11 +138,11 @@ def _put(services: Services, record: ImageRecord, data: bytes) -> ImageRecord | 
     """File, journal, record, in a folder of this upload's own; gives the record that is kept.
 
     So a deletion at the same time removes either this upload, whole, or none of it; what is left
-    of a front end that dies in between is known by its ``life`` and removed (``orphans``).
+    of a front end that dies in between is known by its ``epoch`` and removed (``orphans``).
     """
-    life = services.jobs.life()
-    services.storage.put(record.key, data, record.media_type, under(life))
-    services.journal.image(record, life)
+    epoch = services.jobs.epoch()
+    services.storage.put(record.key, data, record.media_type, epoch_metadata(epoch))
+    services.journal.image(record, epoch)
     kept = services.images.put(record)
     if kept is not None and kept.key != record.key:  # another upload of the same file was faster
         with contextlib.suppress(StorageError):

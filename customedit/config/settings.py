@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(
         default=5, gt=0, le=3600, description="How often lost doorbells and leases are looked for."
     )
-    queued_ring_after_seconds: float = Field(
+    queued_notify_after_seconds: float = Field(
         default=15,
         gt=0,
         le=3600,

@@ -2,7 +2,7 @@
 
 A request without a record may be a job that Redis lost, so nothing is removed unless it is certain:
 each file of the folder says that a front end wrote it under the very life of Redis that goes on
-(``Upkeep.life``), it is old enough, and a script finds no record in the same moment in which it
+(``Maintenance.epoch``), it is old enough, and a script finds no record in the same moment in which it
 gives the folder to the sweeper. What is in doubt stays, and ``recover`` makes a job of it.
 
 What is no loss goes by its age alone: a file whose form is long expired and was never completed,
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from customedit.jobs.journal import LIFE
+from customedit.jobs.journal import EPOCH
 from customedit.jobs.maintenance import UPLOAD_GRACE_S
 from customedit.storage import object_keys
 from customedit.storage.store import StorageError
@@ -77,12 +77,12 @@ class Orphans:
         Raises StorageError and ``redis.exceptions.RedisError``.
         """
         place: Any = self._client.hgetall(self._place)
-        now, life = self._jobs.now(), self._jobs.life()
-        if not life or now < float(place.get("not_before", 0)):
+        now, epoch = self._jobs.now(), self._jobs.epoch()
+        if not epoch or now < float(place.get("not_before", 0)):
             return 0
         found = self._storage.page(object_keys.TENANTS, place.get("after", ""), self._page)
         ownerless = self._ownerless(found, now)
-        done = sum(self._doom(folder, now, life) for folder in ownerless[: self._most])
+        done = sum(self._delete(folder, now, epoch) for folder in ownerless[: self._most])
         strays = [stored.key for stored in found if self._is_stray(stored, now)]
         for key in strays:
             self._storage.delete(key)
@@ -113,16 +113,17 @@ class Orphans:
     def _is_old(self, stored: Stored, now: float) -> bool:
         return stored.modified <= now - self._age_s
 
-    def _doom(self, folder: Folder, now: float, life: str) -> bool:
+    def _delete(self, folder: Folder, now: float, epoch: str) -> bool:
         try:
-            return self._is_certain(folder, now, life) and self._jobs.disown(folder, life)
+            return self._is_certain(folder, now, epoch) and self._jobs.disown(folder, epoch)
         except StorageError as error:  # such as a file that went meanwhile: it is in doubt
             _log.warning("%s is left where it is: %s", folder.path, error)
             return False
 
-    def _is_certain(self, folder: Folder, now: float, life: str) -> bool:
+    def _is_certain(self, folder: Folder, now: float, epoch: str) -> bool:
         files = list(islice(self._storage.list(folder.path), FEW + 1))
         return len(files) <= FEW and all(
-            self._is_old(stored, now) and self._storage.head(stored.key).metadata.get(LIFE) == life
+            self._is_old(stored, now)
+            and self._storage.head(stored.key).metadata.get(EPOCH) == epoch
             for stored in files
         )

@@ -192,7 +192,7 @@ class Machine(RuleBasedStateMachine):
         waiting = {j for j, s in self.state.items() if s == "queued" or j in self.over}
         for job in waiting:
             self.client.zadd(f"{self.space}:ring", {job: 1.0}, xx=True)
-        assert waiting == {name for name, _ in self.jobs.stale()}
+        assert waiting == {name for name, _ in self.jobs.overdue()}
 
     def _holds(self, claim: Claim) -> bool:
         return self.state[claim.id] == "running" and self.holder[claim.id] == claim

@@ -65,11 +65,11 @@ def bench(settings: Settings, redis_client: Redis, storage: Storage) -> Bench:
     app = Celery("test")
     app.conf.update(notifications.celery_settings(settings))
 
-    def ring(job_id: str, kind: str) -> None:
+    def notify(job_id: str, kind: str) -> None:
         app.send_task(
             notifications.TASK, [job_id], queue=notifications.queue(settings, kind), retry=False
         )
 
     return Bench(
-        settings, Jobs(redis, settings), Catalogue(redis, settings), storage, redis_client, ring
+        settings, Jobs(redis, settings), Catalogue(redis, settings), storage, redis_client, notify
     )

@@ -13,24 +13,24 @@ import torch
 
 from customedit.config.settings import Settings
 from customedit.jobs.journal import Journal
-from worker import executor as desks
-from worker.attempt import Work
-from worker.executor import Desk
+from worker import executor as executors
+from worker.attempt import Attempt
+from worker.executor import Executor
 from worker.metrics import Metrics
 
 from .bench import Bench, until
 
 
-class Taking(Desk):
+class Taking(Executor):
     """A desk whose jobs do nothing, or wait for ``go``."""
 
     def __init__(self, concurrency: int) -> None:
         self.taken: list[str] = []
-        self.rung: list[tuple[str, str]] = []
+        self.notified: list[tuple[str, str]] = []
         self.go = threading.Event()
         self.go.set()
         runtime: Any = SimpleNamespace(settings=Settings(worker_concurrency=concurrency))
-        super().__init__(runtime, "w", lambda *bell: self.rung.append(bell))
+        super().__init__(runtime, "w", lambda *notification: self.notified.append(notification))
 
     def _take(self, job_id: str) -> None:
         self.taken.append(job_id)
@@ -38,54 +38,54 @@ class Taking(Desk):
 
 
 @pytest.fixture
-def desk() -> Iterator[Taking]:
+def executor() -> Iterator[Taking]:
     made = Taking(2)
     yield made
     made.go.set()
     made.close()
 
 
-def test_who_comes_while_the_last_one_leaves_is_served(desk: Taking) -> None:
-    leave, come = desk._next_waiting, []
+def test_who_comes_while_the_last_one_leaves_is_served(executor: Taking) -> None:
+    leave, come = executor._next_waiting, []
 
     def leaving() -> str | None:
         found = leave()
         if found is None and not come:
-            come.append(threading.Thread(target=desk.ring, args=["late", "customize"]))
+            come.append(threading.Thread(target=executor.notify, args=["late", "customize"]))
             come[0].start()
             come[0].join()
         return found
 
-    desk._next_waiting = leaving  # type: ignore[method-assign]
-    desk.ring("first", "customize")
-    assert desk.taken == ["first", "late"]
+    executor._next_waiting = leaving  # type: ignore[method-assign]
+    executor.notify("first", "customize")
+    assert executor.taken == ["first", "late"]
 
 
 def test_what_cannot_be_taken_up_keeps_no_slot(
-    desk: Taking, monkeypatch: pytest.MonkeyPatch
+    executor: Taking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(job_id: str) -> None:
         raise ValueError("a record that cannot be read")
 
     with monkeypatch.context() as patch:
-        patch.setattr(desk, "_take", broken)
-        desk.ring("odd", "customize")
-    desk.ring("fine", "customize")
-    assert desk.taken == ["fine"]
+        patch.setattr(executor, "_take", broken)
+        executor.notify("odd", "customize")
+    executor.notify("fine", "customize")
+    assert executor.taken == ["fine"]
 
 
-def test_who_waits_when_the_worker_goes_is_rung_for_elsewhere(desk: Taking) -> None:
-    desk.go.clear()
-    training = threading.Thread(target=desk.ring, args=["first", "customize"])
+def test_who_waits_when_the_worker_goes_is_rung_for_elsewhere(executor: Taking) -> None:
+    executor.go.clear()
+    training = threading.Thread(target=executor.notify, args=["first", "customize"])
     training.start()
-    until(lambda: desk.taken, "a training at work")
-    desk.ring("second", "import")
-    desk.ring("second", "import")
-    desk.drain(0)
-    assert desk.rung == [("second", "import")]
-    desk.go.set()
+    until(lambda: executor.taken, "a training at work")
+    executor.notify("second", "import")
+    executor.notify("second", "import")
+    executor.drain(0)
+    assert executor.notified == [("second", "import")]
+    executor.go.set()
     training.join(30)
-    assert desk.taken == ["first"] and not desk.ring("third", "customize")
+    assert executor.taken == ["first"] and not executor.notify("third", "customize")
 
 
 def test_a_job_that_comes_again_before_it_has_gone_keeps_its_pulse(
@@ -97,32 +97,32 @@ def test_a_job_that_comes_again_before_it_has_gone_keeps_its_pulse(
         journal=Journal(bench.storage), concept_records=bench.catalogue.concepts,
         metrics=Metrics(), scratch=tmp_path,
     )  # fmt: skip
-    at_work: list[Work] = []
+    at_work: list[Attempt] = []
     go = [threading.Event(), threading.Event()]
 
-    def perform(work: Work) -> Any:
+    def perform(work: Attempt) -> Any:
         at_work.append(work)
-        assert go[work.attempt - 1].wait(30)
+        assert go[work.number - 1].wait(30)
         work.check()
         raise AssertionError("nobody stopped it")
 
-    monkeypatch.setitem(desks.PERFORM, "edit", perform)
-    desk = Desk(runtime, "w", lambda *bell: None)
+    monkeypatch.setitem(executors.PERFORM, "edit", perform)
+    executor = Executor(runtime, "w", lambda *notification: None)
     job_id = bench.edit()
-    attempts = [threading.Thread(target=desk.ring, args=[job_id, "edit"]) for _ in range(2)]
+    attempts = [threading.Thread(target=executor.notify, args=[job_id, "edit"]) for _ in range(2)]
     for number, attempt in enumerate(attempts):
         bench.redis.hset(f"{bench.settings.namespace}:job:{job_id}", "lease_until", "1.0")
         attempt.start()
         until(lambda number=number: len(at_work) > number, "an attempt at work")
     go[0].set()
     attempts[0].join(30)
-    assert list(desk.under_way.values()) == at_work[1:]
+    assert list(executor.under_way.values()) == at_work[1:]
     bench.jobs.cancel(bench.tenant, job_id)
     until(lambda: at_work[1].reason == "cancel", "the second one hears of it by its pulse")
     go[1].set()
     attempts[1].join(30)
-    assert bench.get(job_id).state == "cancelled" and not desk.under_way
-    desk.close()
+    assert bench.get(job_id).state == "cancelled" and not executor.under_way
+    executor.close()
 
 
 def test_a_device_that_failed_ends_the_worker_and_fails_no_job(
@@ -138,17 +138,17 @@ def test_a_device_that_failed_ends_the_worker_and_fails_no_job(
     lost = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
     full = torch.AcceleratorError("CUDA error: out of memory")
 
-    def perform(work: Work) -> Any:
+    def perform(work: Attempt) -> Any:
         raise lost if work.id == first else full
 
-    monkeypatch.setitem(desks.PERFORM, "edit", perform)
-    desk = Desk(runtime, "w", lambda *bell: None)
+    monkeypatch.setitem(executors.PERFORM, "edit", perform)
+    executor = Executor(runtime, "w", lambda *notification: None)
     first, second = bench.edit(), bench.edit()
-    desk.ring(first, "edit")
+    executor.notify(first, "edit")
     assert given_up == [lost]
     assert bench.get(first).state == "running"  # until its lease is over: another worker's then
-    desk.ring(second, "edit")
+    executor.notify(second, "edit")
     assert given_up == [lost]
     failed = bench.get(second)
     assert failed.error is not None and failed.error.type == "out-of-memory"
-    desk.close()
+    executor.close()

@@ -141,7 +141,7 @@ def test_the_health_port_tells_alive_from_ready() -> None:
 def test_errors_become_problems_of_stable_types(
     kind: str, error: Exception, type_: str, field: str | None
 ) -> None:
-    problem = problems.of_error(kind, error)
+    problem = problems.job_error(kind, error)
     assert (problem.type, problem.field) == (type_, field)
     assert "secret" not in problem.detail and "tenants/" not in problem.detail
 

@@ -17,7 +17,7 @@ from customedit.jobs.webhooks import Secrets
 from customedit.schemas import ids
 from customedit.storage import object_keys
 from worker.metrics import Metrics
-from worker.reconciler import BELLS, Reconciler
+from worker.reconciler import EXCESS_NOTIFICATIONS, Reconciler
 
 from .bench import Bench, Workers, until
 
@@ -110,7 +110,7 @@ def test_bells_that_nobody_hears_do_not_pile_up(bench: Bench) -> None:
         settings=bench.settings, redis=bench.redis, jobs=bench.jobs, storage=bench.storage,
         metrics=Metrics(), journal=None, concept_records=None, measure_device=None,
     )  # fmt: skip
-    reconciler = Reconciler(runtime, bench.ring, "w")
+    reconciler = Reconciler(runtime, bench.notify, "w")
     made = [bench.edit(steps=1) for _ in range(3)]
     queue = notifications.queue(bench.settings, "edit")
     bench.redis.delete(queue)  # the first bells are lost
@@ -119,11 +119,11 @@ def test_bells_that_nobody_hears_do_not_pile_up(bench: Bench) -> None:
         for _ in range(count):
             due = dict.fromkeys(made, 1.0)
             bench.redis.zadd(f"{bench.settings.namespace}:ring", due)  # long ago
-            rung = reconciler.ring_stale()
-        return rung
+            notified = reconciler.notify_overdue()
+        return notified
 
     assert rounds(1) == 3
     assert rounds(60) == 0
-    assert bench.redis.llen(queue) == BELLS + 3
+    assert bench.redis.llen(queue) == EXCESS_NOTIFICATIONS + 3
     bench.redis.delete(queue)
     assert rounds(1) == 3  # somebody listens again
