@@ -1,9 +1,9 @@
 """Claims jobs, has each run as an attempt, and ends it in Redis, whatever happens.
 
 Which job comes next is Redis' choice (``Jobs.claim_next``): a fair share between tenants. A Celery
-message only says that a job may be ready; a worker with free slots also looks by itself every
-``POLL_S`` seconds, so a message that is lost, or that reached a worker without a slot for it, delays
-a job by that much and no more.
+message only says that a job may be ready. A worker with free slots also looks by itself every
+``POLL_S`` seconds: that is how long a job waits at most whose message was lost, or was received by
+a worker that has no slot for it while another has.
 
 The heartbeat thread renews the leases of all jobs under way, passes their progress on, and learns
 from Redis when one was cancelled or its lease was lost.
@@ -66,8 +66,9 @@ _log = logging.getLogger(__name__)
 
 
 class Executor:
-    """Runs the jobs of one worker. name: of the worker, as records show it; notify: sends a
-    notification (job id, kind) to the workers.
+    """Runs the jobs of one worker.
+
+    name: of the worker, as records show it; notify: sends a notification (job id, kind).
 
     Of the slots (``worker_concurrency``) trainings and imports take at most half, so that an edit
     always finds one (``Settings`` has at least two where a worker takes both). The last free slot,
@@ -158,8 +159,9 @@ class Executor:
         return None
 
     def _open_kinds(self) -> list[tuple[list[JobKind], bool]]:
-        """The kinds that have a free slot, those with fewest jobs here first, and whether only
-        tenants without a job here may take it.
+        """Kinds that have a free slot, and whether it is for tenants without a job here alone.
+
+        Those of which fewest run here come first.
         """
         with self._lock:
             free = self._free()

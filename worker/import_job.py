@@ -42,7 +42,10 @@ class Renamed(Mapping[str, str]):
 
 
 def perform(attempt: Attempt) -> ConceptOutcome:
-    """Run an import. Raises InputError for a file that is no concept, and what ``Attempt`` raises."""
+    """Run an import.
+
+    Raises InputError for a file that is no concept, and what ``Attempt`` raises.
+    """
     request = ImportRequest.model_validate(attempt.record.request)
     base = attempt.runtime.base
     with attempt.phase("fetch"):

@@ -42,7 +42,7 @@ def fields_of(record: JobRecord) -> dict[str, str | int]:
 def cost_of(record: JobRecord) -> float:
     """How much work the job is, relative to other jobs of its kind; above 0.
 
-    An edit costs 1 for each picture of 50 steps, a training 1 for each 500 steps; an import costs 1.
+    An edit costs 1 for each picture of 50 steps, a training 1 for each 500 steps, an import 1.
     """
     request = record.request
     if record.kind == "edit":

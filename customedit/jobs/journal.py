@@ -1,8 +1,8 @@
-"""What must outlive a Redis that lost everything, as JSON in the bucket.
+"""What must survive a Redis that lost everything, as JSON in the bucket.
 
 ``request.json`` of a job is written before the job is made and removed first when it is deleted, so
-a folder without it is nobody's. ``cancel.json`` is there from before a cancellation is told until
-``final.json``, which follows a job's end; ``settle`` makes up for what is missing.
+a folder without it has no owner. ``cancel.json`` is there from before a cancellation is confirmed
+until ``final.json``, which follows a job's end; ``settle`` writes what is missing.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ RESULT: Final = "result.json"
 CANCEL: Final = "cancel.json"
 CONCEPT: Final = "concept.json"
 IMAGE: Final = "image.json"
-EPOCH: Final = "life"
+EPOCH: Final = "epoch"
 _JSON: Final = "application/json"
 
 
 class Journal:
     """Writes and removes the records. All calls raise StorageError, and may be repeated.
 
-    life: which life of Redis a record is written under before Redis has it (``Maintenance.epoch``); what
-    never gets there is known by it.
+    epoch: the epoch of Redis in which a record is written before Redis has it
+    (``Maintenance.epoch``); a record that never gets into Redis is recognized by it.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -54,7 +54,7 @@ class Journal:
 
     def cancel(self, tenant: str, job_id: str, epoch: str = "") -> None:
         """A job that is about to be cancelled."""
-        text = json.dumps({"asked_at": time.time()})
+        text = json.dumps({"requested_at": time.time()})
         key = object_keys.job(tenant, job_id, CANCEL)
         self.storage.put(key, text.encode(), _JSON, epoch_metadata(epoch))
 
@@ -131,7 +131,7 @@ class Journal:
 
 
 def epoch_metadata(epoch: str) -> dict[str, str]:
-    """An object's metadata that says under which life of Redis it was written."""
+    """An object's metadata that names the epoch of Redis in which it was written."""
     return {EPOCH: epoch} if epoch else {}
 
 

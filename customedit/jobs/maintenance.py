@@ -1,4 +1,4 @@
-"""What the reconciler does to jobs: whom to notify, what to write to the journal, what to remove."""
+"""The reconciler's calls: jobs to notify workers of, to journal, to clean up after, to remove."""
 
 from __future__ import annotations
 

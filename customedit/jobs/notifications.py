@@ -1,7 +1,7 @@
-"""Notifications: Celery messages that say "job N may be ready". Celery itself is not imported here.
+"""Notifications: Celery messages that say "job N may be ready". Celery is not imported here.
 
-Front ends send them and workers receive them; both must agree on what is written here. The id is for
-people who look at the queue: which job a worker takes is decided when it claims one.
+Front ends send them and workers receive them; both must agree on what is written here. The id is
+for people who look at the queue: which job a worker takes is decided when it claims one.
 """
 
 from __future__ import annotations

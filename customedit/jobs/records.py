@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Page(Generic[Item]):
-    """Some records of a long list, newest first. next_cursor: of the page after; None at the end."""
+    """A part of a long list, newest first. next_cursor: of the page after; None at the end."""
 
     items: list[Item]
     next_cursor: str | None

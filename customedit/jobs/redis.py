@@ -12,7 +12,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError
+from redis.exceptions import ConnectionError, NoScriptError, ReadOnlyError, TimeoutError
 from redis.retry import Retry
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # patience. The scripts bear being run twice, so a lost answer is asked for again.
 RETRIES: Final = 8
 _BACKOFF: Final = ExponentialWithJitterBackoff(cap=1.0, base=0.05)
+_SENT_AGAIN: Final = 3
 _AGAIN: Final = (ConnectionError, TimeoutError, ReadOnlyError)  # read-only: in a failover
 
 _COMMON: Final[dict[str, Any]] = {
@@ -87,7 +88,13 @@ class Scripts:
         if script is None:
             script = self._scripts[name] = self._client.register_script(source(name))
         arguments = {k: v for k, v in given.items() if v is not None} | self._always
-        return script(args=[self._namespace, json.dumps(arguments)])
+        text = [self._namespace, json.dumps(arguments)]
+        for _ in range(_SENT_AGAIN):
+            try:
+                return script(args=text)
+            except NoScriptError:  # Redis restarted between receiving the script and running it
+                continue
+        return script(args=text)
 
 
 @dataclass(frozen=True)

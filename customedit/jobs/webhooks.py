@@ -177,7 +177,7 @@ class Webhooks:
 
     async def _deliver_until(self, closed: threading.Event, every_s: float) -> None:
         tasks: set[asyncio.Task[bool]] = set()
-        # Names are looked up in threads, one each: slow name servers hold up their own tenant alone.
+        # A thread for each name that is looked up: a slow name server delays its own tenant alone.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(AT_ONCE, "names"))
         async with self._connections() as client:
             while not closed.is_set():

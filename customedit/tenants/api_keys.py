@@ -5,6 +5,7 @@ The secret has 256 random bits, so a plain SHA-256 cannot be searched through.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pydantic import Field
+from redis.exceptions import OutOfMemoryError
 
 from customedit.errors import InputError
 from customedit.jobs.records import Record
@@ -160,5 +162,6 @@ class ApiKeys:
         if not key.valid(now):
             return None
         if key.last_used_at is None or now - key.last_used_at >= _USED_EVERY_S:
-            self.client.hset(self._key("key", key.id), "last_used_at", f"{now:.3f}")
+            with contextlib.suppress(OutOfMemoryError):  # a full Redis must not lock tenants out
+                self.client.hset(self._key("key", key.id), "last_used_at", f"{now:.3f}")
         return key

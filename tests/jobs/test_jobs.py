@@ -242,7 +242,7 @@ def test_handing_back_does_not_count(jobs: Jobs, job: Make) -> None:
     record = jobs.peek(asked.id)
     assert record is not None
     assert (record.state, record.handed_back, record.worker) == ("queued", 11, None)
-    assert jobs.overdue() == [(asked.id, "edit")]  # at once: the bell of old is spent
+    assert jobs.overdue() == [(asked.id, "edit")]  # at once
 
 
 def test_cancelling(jobs: Jobs, job: Make, lapse: Callable[[str], None]) -> None:
@@ -372,21 +372,21 @@ def test_only_finished_jobs_are_deleted(jobs: Jobs, job: Make, client: Redis) ->
     assert (jobs.folders_to_delete(), jobs.unjournaled(), left) == ([], [], [])
 
 
-def test_a_queued_job_is_rung_for_again_and_then_less_often(
+def test_workers_are_notified_of_a_queued_job_again_and_then_less_often(
     jobs: Jobs, job: Make, client: Redis, settings: Settings
 ) -> None:
     asked = jobs.submit(job()).record
-    ring = f"{settings.namespace}:ring"
+    wakeups = f"{settings.namespace}:wakeups"
     assert jobs.overdue() == []
     waits = []
     for _ in range(7):
-        client.zadd(ring, {asked.id: 1.0})
+        client.zadd(wakeups, {asked.id: 1.0})
         assert jobs.overdue() == [(asked.id, "edit")] and jobs.overdue() == []
-        waits.append(round((client.zscore(ring, asked.id) or 0) - jobs.now()))
+        waits.append(round((client.zscore(wakeups, asked.id) or 0) - jobs.now()))
     assert waits == [15, 30, 60, 120, 240, 240, 240]
     claim = jobs.claim(asked.id, "w")
     assert claim is not None
-    assert round((client.zscore(ring, asked.id) or 0) - jobs.now()) == 30  # the lease
+    assert round((client.zscore(wakeups, asked.id) or 0) - jobs.now()) == 30  # the lease
 
 
 def test_depths_and_ages(jobs: Jobs, job: Make, training: Training) -> None:

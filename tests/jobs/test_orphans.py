@@ -83,13 +83,13 @@ def test_what_has_a_record_stays(
     assert files(storage) == kept and len(kept) == 5
 
 
-@pytest.mark.parametrize("why", ["young", "another life", "no life", "a worker wrote there"])
+@pytest.mark.parametrize("why", ["young", "another epoch", "no epoch", "a worker wrote there"])
 def test_what_is_in_doubt_stays(
     why: str, client: Redis, settings: Settings, storage: Storage, jobs: Jobs, journal: Journal,
     job: Make,
 ) -> None:  # fmt: skip
     record = job()
-    lives = {"another life": "0" * 16, "no life": ""}
+    lives = {"another epoch": "0" * 16, "no epoch": ""}
     journal.request(record, epoch=lives.get(why, jobs.epoch()))
     if why == "a worker wrote there":
         storage.put(object_keys.attempt("acme", record.id, 1, "0.png"), b"")
@@ -98,7 +98,7 @@ def test_what_is_in_doubt_stays(
     assert recover(client, storage, settings).queued == 1
 
 
-def test_a_redis_that_was_emptied_is_another_life(
+def test_a_redis_that_was_emptied_is_another_epoch(
     orphans: Orphans, client: Redis, settings: Settings, storage: Storage, jobs: Jobs,
     journal: Journal, job: Make,
 ) -> None:  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_redis_that_was_emptied_is_another_life(
     assert recover(client, storage, settings).queued == 1
 
 
-def test_a_redis_that_was_started_anew_is_another_life(tmp_path: Path, job: Make) -> None:
+def test_a_redis_that_was_started_anew_is_another_epoch(tmp_path: Path, job: Make) -> None:
     with LocalServers(tmp_path, usual_ports=False) as servers:
         fields = {
             n.removeprefix("CUSTOMEDIT_").lower(): v for n, v in servers.environment().items()
@@ -170,7 +170,7 @@ def test_it_goes_through_the_bucket_page_by_page(
     assert found == [3, 3, 1, 0]  # and then it rests
     client.hset(f"{settings.namespace}:orphans", "not_before", "0")
     assert Orphans(client, settings, storage, jobs, age_s=-5, page=3).look() == 3
-    client.delete(f"{settings.namespace}:orphans", f"{settings.namespace}:doomed")
+    client.delete(f"{settings.namespace}:orphans", f"{settings.namespace}:deleting")
     few = Orphans(client, settings, storage, jobs, age_s=-5, most=3)
     assert [few.look() for _ in range(4)] == [3, 3, 1, 0]
     assert len(jobs.folders_to_delete()) == 7

@@ -87,7 +87,7 @@ def test_files_that_were_sent_and_never_completed_go(bench: Bench, workers: Work
 
 
 def test_what_cannot_be_swept_keeps_nothing_else_waiting(bench: Bench, workers: Workers) -> None:
-    marks = f"{bench.settings.namespace}:sweep"
+    marks = f"{bench.settings.namespace}:cleanup"
     odd, fine, ended = (bench.edit(steps=1) for _ in range(3))
     for job_id in (odd, fine):
         claim = bench.jobs.claim(job_id, "w")
@@ -118,7 +118,7 @@ def test_bells_that_nobody_hears_do_not_pile_up(bench: Bench) -> None:
     def rounds(count: int) -> int:
         for _ in range(count):
             due = dict.fromkeys(made, 1.0)
-            bench.redis.zadd(f"{bench.settings.namespace}:ring", due)  # long ago
+            bench.redis.zadd(f"{bench.settings.namespace}:wakeups", due)  # long ago
             notified = reconciler.notify_overdue()
         return notified
 

@@ -5,8 +5,8 @@
 --   <ns>:jobs:<tenant>[:<state>]    sorted set, all scores 0: ids in the order of their making
 --   <ns>:open:<tenant>              set: queued and running
 --   <ns>:queued:<kind>              sorted set: queued_at
---   <ns>:claimable:<kind>:<tenant>  sorted set, all scores 0: queued, or running under a lease that
---                                   is over; oldest first
+--   <ns>:claimable:<kind>:<tenant>  sorted set: jobs that are queued, or that run under a lease that
+--                                   is over; by when they were queued first
 --   <ns>:turns:<kind>               sorted set: tenants with claimable jobs, by virtual start time
 --   <ns>:shares:<kind>              sorted set: tenants by the virtual finish time of their last job
 --   <ns>:virtual-time               hash: kind -> virtual start time of the job that was claimed last
@@ -37,7 +37,7 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 
 local KNOWN = {'tenant', 'kind', 'state', 'attempt', 'handed_back', 'max_attempts',
-  'cancel_requested', 'lease_until', 'token', 'webhook', 'concept', 'uses', 'notified', 'cost'}
+  'cancel_requested', 'lease_until', 'token', 'webhook', 'concept', 'uses', 'notified', 'cost', 'place'}
 
 local function load(id)
   local values = redis.call('HMGET', key('job', id), unpack(KNOWN))
@@ -102,7 +102,7 @@ local function virtual_time(kind)
 end
 
 local function offer(job)
-  redis.call('ZADD', key('claimable', job.kind, job.tenant), 0, job.id)
+  redis.call('ZADD', key('claimable', job.kind, job.tenant), job.place or 0, job.id)
   if redis.call('ZSCORE', key('turns', job.kind), job.tenant) then return end
   local finish = tonumber(redis.call('ZSCORE', key('shares', job.kind), job.tenant) or 0)
   redis.call('ZADD', key('turns', job.kind), seconds(math.max(virtual_time(job.kind), finish)),
@@ -144,6 +144,9 @@ local function enqueue(job, notify_in)
   move(job, 'queued')
   redis.call('HSET', key('job', job.id), 'queued_at', seconds(now), 'notified', 0)
   redis.call('HDEL', key('job', job.id), 'lease_until', 'worker')
+  if redis.call('HSETNX', key('job', job.id), 'place', seconds(now)) == 1 then
+    job.place = seconds(now)
+  end
   redis.call('ZADD', key('queued', job.kind), seconds(now), job.id)
   redis.call('ZADD', key('wakeups'), seconds(now + notify_in), job.id)
   offer(job)

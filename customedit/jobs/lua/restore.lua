@@ -13,6 +13,9 @@ for name, value in pairs(given.fields) do
   redis.call('HSET', key('job', given.id), name, value)
 end
 redis.call('ZADD', key('jobs', given.tenant), 0, given.id)
+if given.fields.queued_at then
+  redis.call('HSET', key('job', given.id), 'place', given.fields.queued_at)
+end
 local job = load(given.id)
 if given.finished_at then
   redis.call('ZADD', key('jobs', given.tenant, job.state), 0, given.id)
