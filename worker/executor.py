@@ -59,6 +59,9 @@ PROGRESS_S: Final = 0.25
 QUIET_S: Final = 1.0
 """Longest until a job without progress learns that it was cancelled."""
 
+SCRATCH_RESERVE: Final = 256 * 2**20
+"""A worker takes no job while its scratch disk has fewer bytes free."""
+
 RESERVE_FROM: Final = 4
 """From so many slots on the last free one is kept for tenants that have no job in this worker."""
 
@@ -87,6 +90,7 @@ class Executor:
         self._claiming = threading.Lock()  # one claim at a time, so that slots are counted right
         self._taken: Counter[tuple[JobKind, str]] = Counter()  # slots by kind and tenant
         self._slot_freed = threading.Condition(self._lock)
+        self._had_scratch = True
         self._draining = threading.Event()
         self._closed = threading.Event()
         self._threads = [
@@ -117,6 +121,10 @@ class Executor:
             self._run_from(claim)
         return True
 
+    def trouble(self) -> str:
+        """Why this worker takes no jobs for now; empty if it does."""
+        return "" if self._has_scratch() else "the scratch disk is full"
+
     def _poll(self) -> None:
         while not self._closed.wait(POLL_S):
             while (claim := self._claim()) is not None:
@@ -137,7 +145,7 @@ class Executor:
     def _claim(self) -> Claim | None:
         """The next job for which this worker has a slot, which is taken with it."""
         with self._claiming:
-            if self._draining.is_set():
+            if self._draining.is_set() or not self._has_scratch():
                 return None
             for kinds, others_only in self._open_kinds():
                 claim = self._claim_of(kinds, others_only)
@@ -147,12 +155,22 @@ class Executor:
                     return claim
         return None
 
+    def _has_scratch(self) -> bool:
+        """Whether a job would find room for its files; jobs wait for another worker otherwise."""
+        enough = free_scratch(self.runtime.scratch) >= SCRATCH_RESERVE
+        if enough != self._had_scratch:
+            self._had_scratch = enough
+            say = _log.info if enough else _log.error
+            say("the disk of %s is %s", self.runtime.scratch, "usable" if enough else "full")
+        return enough
+
     def _claim_of(self, kinds: list[JobKind], others_only: bool) -> Claim | None:
         with self._lock:
             busy = {tenant for _, tenant in self._taken} if others_only else set()
         try:
             return self.runtime.jobs.claim_next(kinds, self.name, except_tenants=sorted(busy))
         except (RedisError, OSError) as error:  # the next poll asks again
+            self.runtime.metrics.store_errors.labels("redis").inc()
             _log.warning("no job could be claimed: %s", error)
         except Exception:  # such as a record that cannot be read
             _log.exception("a claimed job could not be read")
@@ -240,6 +258,9 @@ class Executor:
             if problems.device_lost(error):  # not the job's fault, and neighbours meet it as well
                 self.runtime.engine.give_up(error)
                 raise
+            if problems.disk_full(error):  # likewise: another worker takes the job after its lease
+                _log.error("given up, the scratch disk is full: %s", error)
+                return "abandoned"
             problem = problems.job_error(attempt.kind, error)
             if problem.type == "out-of-memory":
                 self.runtime.make_room()
@@ -321,6 +342,7 @@ class Executor:
                 else self.runtime.jobs.progress(attempt.claim, progress)
             )
         except (RedisError, OSError) as error:
+            self.runtime.metrics.store_errors.labels("redis").inc()
             _log.warning("no heartbeat: %s", error)
             return
         if answer == "cancel":
@@ -360,6 +382,11 @@ class Executor:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(5)
+
+
+def free_scratch(folder: Path) -> int:
+    """Bytes free on the disk of the scratch folder."""
+    return shutil.disk_usage(folder).free
 
 
 def _group(kind: JobKind) -> str:

@@ -94,6 +94,7 @@ class Worker:
             signal.signal(number, self._stop)
         self.health.registry = self.runtime.metrics.registry
         self.health.alive = lambda: self.runtime.engine.alive
+        self.health.trouble = self.executor.trouble
         self.health.ready = True
         self.executor.start()
         self.reconciler.start()

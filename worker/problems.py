@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Final
 
 import torch
 
+from customedit import errors
 from customedit.errors import DeadlineExceeded, InputError, TrainingError
 from customedit.jobs.records import JobError
 from customedit.storage.store import MissingObject
@@ -30,7 +32,10 @@ FIELDS: Final = {
     "threshold": "p2p.threshold",
     "blend_start": "p2p.blend_start",
 }
-"""How the library's names of an edit's settings are spelt in a request, where they differ."""
+"""How a request spells the library's names of an edit's settings, where they differ."""
+
+NUMERICAL_ERROR: Final[type[Exception] | tuple[()]] = getattr(errors, "NumericalError", ())
+"""Raised when latents or outputs are not finite."""
 
 TRAINING_FIELDS: Final = frozenset(
     {"way", "steps", "rate", "batch", "class_images", "class_steps", "crops", "prior_weight"}
@@ -62,11 +67,16 @@ def out_of_memory(error: BaseException) -> bool:
     return driver or isinstance(error, torch.OutOfMemoryError)
 
 
+def disk_full(error: BaseException) -> bool:
+    """Whether the scratch disk had no room."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def job_error(kind: str, error: BaseException) -> JobError:
     """The problem that a job of ``kind`` fails with for ``error``.
 
-    Types: input-error (with field), out-of-memory, training-diverged, deadline-exceeded,
-    input-missing, internal. Of the last only the log has more.
+    Types: input-error (with field), numerical-error, out-of-memory, training-diverged,
+    deadline-exceeded, input-missing, internal. Of the last only the log has more.
     """
     if isinstance(error, InputError):
         detail = f"{error.problem}; {error.remedy}" if error.remedy else error.problem
@@ -82,6 +92,12 @@ def job_error(kind: str, error: BaseException) -> JobError:
             title="The training diverged",
             detail=str(error),
             field="training.rate",
+        )
+    if isinstance(error, NUMERICAL_ERROR):
+        return JobError(
+            type="numerical-error",
+            title="The computation left the range of numbers",
+            detail=str(error),
         )
     if isinstance(error, DeadlineExceeded):
         return JobError(

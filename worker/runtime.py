@@ -68,6 +68,7 @@ class Runtime:
             max_rows=settings.engine_rows,
             patience=settings.watchdog_seconds,
         )
+        storage.on_error = self.metrics.store_errors.labels("s3").inc
         self.scratch = own_scratch(settings.scratch_dir)
         self.engine.start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -179,9 +180,7 @@ def test_many_workers_take_each_job_once(jobs: Jobs, job: Make) -> None:
 def test_no_tenant_gets_ahead_of_another_by_more_than_two_jobs(
     client: Redis, settings: Settings, job: Make, costs: list[list[int]]
 ) -> None:
-    """While both wait, what two got differs by one job of each at most (Goyal et al., theorem 1)."""
-    import secrets
-
+    """While both wait, what two got differs by one job of each at most (Goyal et al. 1996)."""
     own = settings.model_copy(update={"namespace": f"f-{secrets.token_hex(6)}"})
     jobs = Jobs(client, own)
     for number, sizes in enumerate(costs):

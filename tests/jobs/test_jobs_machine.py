@@ -133,7 +133,9 @@ class Machine(RuleBasedStateMachine):
             return None
         job = claim.id
         assert job in good
-        assert job == next(j for j in self.tenant if j in good and self.tenant[j] == self.tenant[job])
+        assert job == next(
+            j for j in self.tenant if j in good and self.tenant[j] == self.tenant[job]
+        )
         self.state[job], self.holder[job] = "running", claim
         self.counted[job] += 1
         self.over.discard(job)

@@ -246,7 +246,6 @@ def test_a_receiver_that_never_answers_is_asked_by_one_try_alone(
 ) -> None:  # fmt: skip
     secrets.make("acme")
     patient = local.model_copy(update={"webhook_attempts": 50})
-    hooks = Webhooks(client, patient, jobs)
     receiver.hang = threading.Event()
     hooks = Webhooks(client, patient.model_copy(update={"webhook_timeout_seconds": 0.2}), jobs)
     for _ in range(20):
@@ -259,6 +258,7 @@ def test_a_receiver_that_never_answers_is_asked_by_one_try_alone(
     hooks.deliver_due()
     assert len(receiver.got) == SHARE + 1  # not before its pause is over
     receiver.hang.set()
+    hooks = Webhooks(client, patient, jobs)
     due()
     assert hooks.deliver_due() == 1  # it is back
     due()

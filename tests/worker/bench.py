@@ -74,7 +74,7 @@ class Bench:
     def submit(
         self, kind: Any, request: dict[str, Any], concept: ConceptRecord | None = None
     ) -> str:
-        """Submit a job and ring; gives its id."""
+        """Submit a job and notify workers; gives its id."""
         now = time.time()
         record = JobRecord(
             id=concept.job if concept else ids.new("job"), tenant=self.tenant, kind=kind,
@@ -83,7 +83,7 @@ class Bench:
         )  # fmt: skip
         Journal(self.storage).request(record, concept)
         self.jobs.submit(record, concept=concept)
-        with contextlib.suppress(Exception):  # the reconciler rings again
+        with contextlib.suppress(Exception):  # workers look by themselves as well
             self.notify(record.id, kind)
         return record.id
 

@@ -1,4 +1,4 @@
-"""What the reconciler does beside ringing: webhooks, the journal, old jobs."""
+"""What the reconciler does beside notifying: webhooks, the journal, old jobs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def test_files_that_were_sent_and_never_completed_go(bench: Bench, workers: Work
     assert bench.storage.exists(object_keys.upload(bench.tenant, kept))
 
 
-def test_what_cannot_be_swept_keeps_nothing_else_waiting(bench: Bench, workers: Workers) -> None:
+def test_what_cannot_be_cleaned_up_keeps_nothing_else_waiting(
+    bench: Bench, workers: Workers
+) -> None:
     marks = f"{bench.settings.namespace}:cleanup"
     odd, fine, ended = (bench.edit(steps=1) for _ in range(3))
     for job_id in (odd, fine):
@@ -98,22 +100,22 @@ def test_what_cannot_be_swept_keeps_nothing_else_waiting(bench: Bench, workers: 
     for score, job_id in enumerate((odd, fine), 1):
         bench.redis.zadd(marks, {f"{bench.tenant}/{job_id}": score})
     worker = workers.start().ready()
-    until(lambda: not any("half" in name for name in bench.names(fine)), "the other one swept")
+    until(lambda: not any("half" in name for name in bench.names(fine)), "the other one cleaned up")
     until(lambda: "final.json" in bench.names(ended), "and the journal written")
     assert bench.redis.zrange(marks, 0, -1) == [f"{bench.tenant}/{odd}"]
-    assert f"{odd} cannot be swept" in worker.said()
+    assert f"{odd} cannot be cleaned up" in worker.said()
 
 
-def test_bells_that_nobody_hears_do_not_pile_up(bench: Bench) -> None:
+def test_notifications_that_no_worker_receives_do_not_pile_up(bench: Bench) -> None:
     """Of a kind that no worker takes at present, while another's worker reconciles."""
     runtime: Any = SimpleNamespace(
         settings=bench.settings, redis=bench.redis, jobs=bench.jobs, storage=bench.storage,
-        metrics=Metrics(), journal=None, concept_records=None, measure_device=None,
+        metrics=Metrics(), journal=None, concept_records=None, measure_device=None, scratch=None,
     )  # fmt: skip
     reconciler = Reconciler(runtime, bench.notify, "w")
     made = [bench.edit(steps=1) for _ in range(3)]
     queue = notifications.queue(bench.settings, "edit")
-    bench.redis.delete(queue)  # the first bells are lost
+    bench.redis.delete(queue)  # the first ones are lost
 
     def rounds(count: int) -> int:
         for _ in range(count):
