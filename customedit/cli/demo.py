@@ -46,8 +46,8 @@ def demo_command(
     """Start the service, teach it a look, paint it on a cup; before, after and sheet in OUT."""
     with console.mendable():
         from customedit.client import CustomEdit, JobFailed
-        from customedit.devserver.local_servers import LocalError
         from customedit.devserver.stack import Stack
+        from customedit.devserver.supervisor import LocalError
 
         # As Ctrl-C does, so that what runs by then is ended in order at any moment.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -35,8 +35,8 @@ def serve_command(
     An API key is made at the first start and kept in DATA/api-key, for its owner alone to read.
     """
     with console.mendable():
-        from customedit.devserver.local_servers import LocalError
         from customedit.devserver.stack import Stack
+        from customedit.devserver.supervisor import LocalError
 
         stack = Stack(data, host=host, port=port, workers=workers, say=told)
         ended = end_on_signals(stack)

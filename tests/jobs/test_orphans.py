@@ -128,7 +128,9 @@ def test_a_redis_that_was_started_anew_is_another_epoch(tmp_path: Path, job: Mak
             before = jobs.epoch()
             Journal(storage).request(job(), epoch=before)
             os.kill(servers.pid("valkey"), signal.SIGKILL)
-            servers.servers[0].process.wait()
+            parent = servers.supervisor.process("valkey").parent
+            assert parent is not None
+            parent.wait()
             servers.restart("valkey")
             folder = object_keys.folder_of(files(storage)[0])
             assert folder is not None and not jobs.disown(folder, before)
