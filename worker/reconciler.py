@@ -21,6 +21,7 @@ from customedit.jobs.records import JobKind
 from customedit.jobs.redis import memory
 from customedit.jobs.webhooks import Webhooks
 from customedit.storage import object_keys
+from customedit.storage.store import BROKEN_UPLOAD_DAYS
 from worker import cleanup
 from worker.runtime import Runtime
 
@@ -32,6 +33,9 @@ EXCESS_NOTIFICATIONS: Final = 100
 
 PROBE_EVERY_S: Final = 30.0
 """How often it is tried whether the bucket can be written."""
+
+ABORT_EVERY_S: Final = 3600.0
+"""How often uploads that broke off are looked for."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ class Reconciler:
         self._journal, self._concepts = runtime.journal, runtime.concept_records
         self._orphans = Orphans(self._redis, self._settings, self._storage, self._jobs)
         self._webhooks = Webhooks(self._redis, self._settings, self._jobs)
-        self._probe_at = 0.0
+        self._probe_at = self._abort_at = 0.0
         self._threads = [
             threading.Thread(target=self._run, name="reconciler", daemon=True),
             threading.Thread(target=self._deliver, name="webhooks", daemon=True),
@@ -107,6 +111,7 @@ class Reconciler:
             self.remove_uploads,
             self._orphans.look,
             self._probe_storage,
+            self._abort_broken_uploads,
         ):
             self._try(step)  # each by itself: what fails must not keep the others from their turn
 
@@ -187,6 +192,12 @@ class Reconciler:
         if time.monotonic() >= self._probe_at:
             self._probe_at = time.monotonic() + PROBE_EVERY_S
             self._metrics.storage_writable.set(self._storage.writable())
+
+    def _abort_broken_uploads(self) -> None:
+        if time.monotonic() >= self._abort_at:
+            self._abort_at = time.monotonic() + ABORT_EVERY_S
+            before = self._jobs.now() - BROKEN_UPLOAD_DAYS * 86_400
+            self._storage.abort_broken_uploads(before)
 
     def _deliver(self) -> None:
         """Webhooks, in a thread of their own: receivers must not delay the rest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
@@ -158,10 +159,23 @@ def inversion_bytes(inversion: Inversion) -> int:
 
 
 def own_scratch(parent: Path) -> Path:
-    """A new folder for this process; those of processes that were killed are removed."""
+    """A new folder for this process; those of processes that were killed are removed.
+
+    A process holds a lock on its folder while it lives: process ids say nothing where workers in
+    several containers share ``parent``.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(f"{_SCRATCH}*"):
-        pid = left.name.removeprefix(_SCRATCH).split("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=parent))
+    with (parent / f"{_SCRATCH}lock").open("a") as all_folders:
+        fcntl.flock(all_folders, fcntl.LOCK_EX)
+        for folder in parent.glob(f"{_SCRATCH}*/"):
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(lock)
+        folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=parent))
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)  # open as long as this process
+    return folder

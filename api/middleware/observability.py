@@ -53,8 +53,8 @@ class Figures:
             "customedit_http_open", "Requests that are being served.", registry=self.registry
         )
         self.notifications_failed = Counter(
-            "customedit_rings_failed",
-            "Doorbells that did not ring; the reconciler rings again.",
+            "customedit_notifications_failed",
+            "Notifications of workers that could not be sent; they look by themselves.",
             registry=self.registry,
         )
 

@@ -139,6 +139,27 @@ class Storage:
             return False
         return True
 
+    def abort_broken_uploads(self, before: float) -> int:
+        """Remove the parts of uploads that began before ``before`` and never ended; gives how many.
+
+        As the lifecycle rule of ``bucket`` does, for services that keep such rules and do not act
+        on them. before: seconds since 1970, UTC.
+        """
+        place = {"Bucket": self.bucket_name}
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            **place, Prefix=self._prefix
+        )
+        done = 0
+        with self._call(self.bucket_name):
+            for page in pages:
+                for upload in page.get("Uploads", ()):
+                    if upload["Initiated"].timestamp() < before:
+                        self._client.abort_multipart_upload(
+                            **place, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+                        done += 1
+        return done
+
     def put(
         self,
         key: str,

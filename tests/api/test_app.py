@@ -115,7 +115,7 @@ def test_a_bell_that_does_not_ring_fails_no_request(api: Running, anna, monkeypa
 
     monkeypatch.setattr(api.container.doorbell._celery, "send_task", broken)
     assert edit(anna)["state"] == "queued"
-    assert "customedit_rings_failed_total 1.0" in httpx.get(f"{api.url}/metrics").text
+    assert "customedit_notifications_failed_total 1.0" in httpx.get(f"{api.url}/metrics").text
 
 
 def test_health(api: Running, start, settings: Settings) -> None:

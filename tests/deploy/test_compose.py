@@ -144,8 +144,27 @@ def test_data_is_in_named_volumes(compose: dict[str, Any]) -> None:
     assert mounts["valkey"] == {"/data": "valkey"}
     assert mounts["s3"] == {"/data": "objects"}
     assert mounts["setup"] == {"/keys": "keys"}
-    assert mounts["worker"] == mounts["worker-cpu"] == {"/models": "models"}
-    assert set(compose["volumes"]) == {"keys", "models", "objects", "valkey"}
+    worker = {"/models": "models", "/scratch": "scratch"}
+    assert mounts["worker"] == mounts["worker-cpu"] == worker
+    assert set(compose["volumes"]) == {"keys", "models", "objects", "scratch", "valkey"}
+
+
+def test_no_container_may_take_all_memory(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        limit = int(service["mem_limit"])
+        in_memory = [re.search(r"size=(\d+)([mg])", t) for t in service.get("tmpfs", [])]
+        files = sum(int(m[1]) * {"m": 2**20, "g": 2**30}[m[2]] for m in in_memory if m)
+        assert 0 < files < limit <= 12 * 2**30, name  # tmpfs counts as the container's memory
+    valkey = compose["services"]["valkey"]
+    assert valkey["environment"]["VALKEY_MAXMEMORY"] == "2gb"
+    assert int(valkey["mem_limit"]) == 2 * 2 * 2**30  # rewriting its file may take as much again
+
+
+def test_s3_comes_back_from_a_full_disk(compose: dict[str, Any]) -> None:
+    """Rewriting a volume takes room for one more, which the reserve has."""
+    options = dict(w[1:].split("=") for w in compose["services"]["s3"]["command"] if "=" in w)
+    volume = int(options["master.volumeSizeLimitMB"]) * 2**20
+    assert options["volume.minFreeSpace"] == "2GiB" and 8 * volume <= 2 * 2**30
 
 
 def test_volumes_belong_to_the_images_user(compose: dict[str, Any]) -> None:

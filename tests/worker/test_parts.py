@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -147,8 +149,19 @@ def test_errors_become_problems_of_stable_types(
 
 
 def test_scratch_of_killed_workers_is_removed(tmp_path: Path) -> None:
-    killed = tmp_path / "customedit-worker-4194305-abc"  # above the largest pid there can be
-    killed.mkdir()
-    mine, again = own_scratch(tmp_path), own_scratch(tmp_path)
-    assert not killed.exists() and mine.exists() and again.exists() and mine != again
-    until(mine.is_dir, "still there")
+    """And none of those that live, in whichever container: process ids say nothing there."""
+    program = (
+        "import pathlib, worker.runtime as r\n"
+        f"print(r.own_scratch(pathlib.Path({str(tmp_path)!r})), flush=True)\n"
+        "input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        theirs = Path(other.stdout.readline().strip())
+        mine, again = own_scratch(tmp_path), own_scratch(tmp_path)
+        assert theirs.is_dir() and mine.is_dir() and again.is_dir() and mine != again
+        other.kill()
+    own_scratch(tmp_path)
+    assert not theirs.exists() and mine.is_dir() and again.is_dir()
