@@ -82,7 +82,7 @@ class Scripts:
         self._always = {"events_max": settings.events_max}
         self._scripts: dict[str, Any] = {}
 
-    def __call__(self, name: str, **given: Any) -> Any:
+    def __call__(self, name: str, /, **given: Any) -> Any:
         """Runs script ``name``; arguments that are None are left out."""
         script = self._scripts.get(name)
         if script is None:

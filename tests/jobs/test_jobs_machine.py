@@ -295,8 +295,9 @@ def _run(client: Redis, settings: Settings, examples: int, steps: int) -> None:
     )
 
 
+@pytest.mark.timeout(300)
 def test_no_job_is_lost_or_ended_twice(client: Redis, settings: Settings) -> None:
-    _run(client, settings, 40, 40)
+    _run(client, settings, 25, 40)
 
 
 @pytest.mark.slow
