@@ -76,7 +76,7 @@ class Deleting:
         except StorageError as error:
             _log.warning("%s is left to the sweeper: %s", folder, error)
         else:
-            self.jobs.swept(folder)
+            self.jobs.folder_deleted(folder)
 
 
 def _in_use(error: InUse) -> Refused:

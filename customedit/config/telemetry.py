@@ -70,7 +70,7 @@ def set_up_logging(settings: Settings, service: str, stream: IO[str] | None = No
     """
 
     def add_service(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        return event | {"service": service}
+        return {**event, "service": service}
 
     chain: list[structlog.typing.Processor] = [
         merge_contextvars,
@@ -131,12 +131,12 @@ class _Redacting(logging.Formatter):
 
 
 def _add_level(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return event | {"level": event["_record"].levelname}
+    return {**event, "level": event["_record"].levelname}
 
 
 def _add_time(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     at = datetime.fromtimestamp(event["_record"].created, UTC)
-    return event | {"time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+    return {**event, "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
 
 
 def _one_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -146,7 +146,7 @@ def _one_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
         for name, value in event.items()
         if isinstance(value, str)
     }
-    return event | escaped
+    return {**event, **escaped}
 
 
 def _add_trace_ids(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -158,7 +158,7 @@ def _add_trace_ids(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableM
     if not context.is_valid:
         return event
     ids = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
-    return event | ids
+    return {**event, **ids}
 
 
 def set_up_tracing(settings: Settings, service: str) -> bool:

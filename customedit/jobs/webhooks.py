@@ -173,7 +173,7 @@ class Webhooks:
             failures=FAILURES,
             in_flight=dict(self._in_flight),
         )
-        return [_Hook(*row[:4], float(row[4])) for row in rows]
+        return [_Hook(*row[:3], tries=row[3], since=float(row[4])) for row in rows]
 
     async def _deliver_until(self, closed: threading.Event, every_s: float) -> None:
         tasks: set[asyncio.Task[bool]] = set()
@@ -191,12 +191,12 @@ class Webhooks:
                     task = asyncio.create_task(self._deliver(client, hook))
                     tasks.add(task)
                     task.add_done_callback(tasks.discard)
-                    task.add_done_callback(lambda _, hook=hook: self._landed(hook))
+                    task.add_done_callback(functools.partial(self._landed, hook))
                 await asyncio.sleep(0.02 if due else every_s)
             if tasks:  # the rest is due again for the next process
                 await asyncio.wait(tasks, timeout=1)
 
-    def _landed(self, hook: _Hook) -> None:
+    def _landed(self, hook: _Hook, _: object) -> None:
         self._in_flight[hook.tenant] -= 1
         self._in_flight = +self._in_flight  # drops those at 0
 
