@@ -1,6 +1,6 @@
 """Deleting that deletes: the record first, so that nobody finds half of it, then the files.
 
-Files that cannot be removed now are left to the workers' sweeper, which knows of them.
+Files that cannot be removed now are left to the workers' reconciler, which knows of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Deleting:
         if not folders:
             raise no_such("image", id_)
         for folder in folders:
-            self._sweep(folder)
+            self._remove(folder)
 
     def concept(self, tenant: str, id_: str) -> None:
         """Remove a concept.
@@ -51,7 +51,7 @@ class Deleting:
             raise _in_use(error) from None
         if not found:
             raise no_such("concept", id_)
-        self._sweep(object_keys.concept(tenant, id_))
+        self._remove(object_keys.concept(tenant, id_))
 
     def job(self, tenant: str, id_: str) -> None:
         """Remove a finished job.
@@ -67,14 +67,14 @@ class Deleting:
             ) from None
         if not found:
             raise no_such("job", id_)
-        self._sweep(object_keys.job(tenant, id_))
+        self._remove(object_keys.job(tenant, id_))
 
-    def _sweep(self, folder: str) -> None:
-        """Remove a folder that is marked as doomed; the mark stays if that fails."""
+    def _remove(self, folder: str) -> None:
+        """Remove a folder that is marked for deletion; the mark stays if that fails."""
         try:
             self.journal.forget(folder)
         except StorageError as error:
-            _log.warning("%s is left to the sweeper: %s", folder, error)
+            _log.warning("%s is left to the reconciler: %s", folder, error)
         else:
             self.jobs.folder_deleted(folder)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import shutil
 import time
 import zipfile
@@ -197,14 +196,18 @@ def uploaded(
     base = attempt.runtime.base
     path = attempt.folder / "weights.safetensors"
     concept.save(path)
+    size = path.stat().st_size
+    weights_key = put_beside(attempt, path.name, path, BINARY)
+    path.unlink()
+    path = zipped(concept, base, attempt.folder)
+    diffusers_key = put_beside(attempt, path.name, path, "application/zip")
+    path.unlink()
     return ConceptOutcome(
         concept=attempt.record.concept,
-        weights_key=put_beside(attempt, "weights.safetensors", path, BINARY),
-        diffusers_key=put_beside(
-            attempt, "diffusers.zip", zipped(concept, base, attempt.folder), "application/zip"
-        ),
+        weights_key=weights_key,
+        diffusers_key=diffusers_key,
         preview_key=preview,
-        bytes=path.stat().st_size,
+        bytes=size,
         token=next(iter(concept.tokens)),
         noun=concept.noun,
         attribute=concept.attribute,
@@ -214,11 +217,11 @@ def uploaded(
     )
 
 
-def zipped(concept: Concept, base: Base, folder: Path) -> bytes:
-    """The files that stock diffusers loads, as a zip; stored, since weights do not shrink."""
+def zipped(concept: Concept, base: Base, folder: Path) -> Path:
+    """What stock diffusers loads, as a zip in ``folder``; stored, since weights do not shrink."""
     written = formats.save_diffusers(concept, folder / "diffusers", layers=base.layers)
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
+    with zipfile.ZipFile(folder / "diffusers.zip", "w") as archive:
         for path in written:
             archive.write(path, path.name)
-    return stream.getvalue()
+            path.unlink()
+    return folder / "diffusers.zip"

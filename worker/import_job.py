@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -48,13 +50,16 @@ def perform(attempt: Attempt) -> ConceptOutcome:
     """
     request = ImportRequest.model_validate(attempt.record.request)
     base = attempt.runtime.base
-    with attempt.phase("fetch"):
-        path = attempt.folder / "given"
-        key = object_keys.given(attempt.tenant, attempt.id)
-        attempt.patiently(lambda: attempt.storage.download(key, path))
-    with attempt.phase("read"):
-        concept = read(path, request, attempt.runtime)
-        check_base(attempt.runtime, concept)
+    with turn(attempt):
+        with attempt.phase("fetch"):
+            path = attempt.folder / "given"
+            key = object_keys.given(attempt.tenant, attempt.id)
+            attempt.patiently(lambda: attempt.storage.download(key, path))
+        with attempt.phase("read"):
+            concept = read(path, request, attempt.runtime)
+            check_base(attempt.runtime, concept)
+        for left in attempt.folder.iterdir():  # whatever the file was renamed to or unpacked into
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
     warnings = [] if concept.base else ["the file does not say which base it was made for"]
     with attempt.phase("preview"):
         named = " ".join(w for w in (*concept.tokens, concept.attribute, concept.noun) if w)
@@ -64,6 +69,22 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         preview = put_beside(attempt, "preview.jpg", jpeg(picture), "image/jpeg")
         concept = dataclasses.replace(concept, base=attempt.runtime.fingerprint)
         return uploaded(attempt, concept, preview, warnings)
+
+
+@contextlib.contextmanager
+def turn(attempt: Attempt) -> Iterator[None]:
+    """One import at a time is fetched and read in a worker.
+
+    So its scratch disk holds one file, or two where it is unpacked, and its memory one, however
+    many imports have a slot. Raises Stopped and DeadlineExceeded as ``Attempt.check`` does.
+    """
+    importing = attempt.runtime.importing
+    while not importing.acquire(timeout=0.2):
+        attempt.check()
+    try:
+        yield
+    finally:
+        importing.release()
 
 
 def read(path: Path, request: ImportRequest, runtime: Runtime) -> Concept:

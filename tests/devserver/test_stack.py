@@ -1,4 +1,4 @@
-"""The whole service on one machine: up, mended when parts die, found again at a second start."""
+"""The whole service on one machine: up, restarted when parts die, found again at a second start."""
 
 from __future__ import annotations
 

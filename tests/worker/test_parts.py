@@ -27,8 +27,6 @@ from worker.health import Health
 from worker.metrics import Metrics
 from worker.runtime import own_scratch
 
-from .bench import until
-
 
 @given(
     budget=st.integers(0, 20),
