@@ -31,8 +31,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM ${PYTHON_IMAGE} AS worker
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin customedit \
-    && install -d -o customedit -g customedit /models \
-    && install -d -o customedit -g customedit /scratch
+    && install -d -o customedit -g customedit /models /scratch
 COPY --from=build /opt/customedit /opt/customedit
 # Bases given by a hub name are fetched once, into the volume /models; files of jobs are in /scratch.
 ENV PATH=/opt/customedit/bin:$PATH \

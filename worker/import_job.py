@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -17,6 +19,8 @@ from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.requests import ImportRequest
 from customedit.storage import object_keys
+from customedit.storage.store import MissingObject
+from worker import problems
 from worker.attempt import Attempt
 from worker.customize_job import put_beside, uploaded
 from worker.inputs import check_base
@@ -24,6 +28,7 @@ from worker.outputs import jpeg
 from worker.runtime import TRAININGS, Runtime
 
 MOST_FILES: Final = 40
+_log = logging.getLogger(__name__)
 _SUFFIXES: Final = (".safetensors", ".bin", ".pt")
 
 
@@ -55,7 +60,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
             path = attempt.folder / "given"
             key = object_keys.given(attempt.tenant, attempt.id)
             attempt.patiently(lambda: attempt.storage.download(key, path))
-        with attempt.phase("read"):
+        with attempt.phase("read"), unreadable():
             concept = read(path, request, attempt.runtime)
             check_base(attempt.runtime, concept)
         for left in attempt.folder.iterdir():  # whatever the file was renamed to or unpacked into
@@ -85,6 +90,27 @@ def turn(attempt: Attempt) -> Iterator[None]:
         yield
     finally:
         importing.release()
+
+
+@contextlib.contextmanager
+def unreadable() -> Iterator[None]:
+    """What a file that nobody checked makes its readers raise, as InputError of field ``file``.
+
+    Archives, pickles and tensors of unusual kinds fail in more ways than can be listed. Errors of
+    the device and of the scratch disk are not the file's and stay what they are.
+    """
+    try:
+        yield
+    except (InputError, MissingObject):
+        raise
+    except (Exception, RecursionError) as error:
+        if problems.device_lost(error) or problems.out_of_memory(error):
+            raise
+        if problems.disk_full(error):
+            raise
+        _log.warning("an imported file cannot be read", exc_info=error)
+        problem = f"is damaged or of an unknown kind ({type(error).__name__})"
+        raise InputError("file", problem, "save it again, as safetensors if you can") from error
 
 
 def read(path: Path, request: ImportRequest, runtime: Runtime) -> Concept:
@@ -131,7 +157,13 @@ def _named(path: Path, most: int) -> Path:
             with zipfile.ZipFile(path) as archive:
                 if not any(n.endswith("data.pkl") for n in archive.namelist()):  # torch.save's
                     return _unpacked(archive, path.with_suffix(".files"), most)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            NotImplementedError,
+            RuntimeError,
+            EOFError,
+        ) as error:
             raise InputError("file", f"is a damaged zip ({error})", "pack it again") from None
     return path.rename(path.with_suffix(".bin"))
 

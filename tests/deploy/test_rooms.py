@@ -104,7 +104,7 @@ def test_every_module_of_the_worker_imports_in_its_image() -> None:
 def test_what_is_imported_late_is_in_the_image(
     settings: Settings, redis_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The transport of notifications and the exporter of traces are imported when they are needed."""
+    """The transport of notifications and the exporter of traces are imported when needed."""
     monkeypatch.setenv("CUSTOMEDIT_OTEL_ENDPOINT", "http://127.0.0.1:9")
     run = inside("api.txt", NOTIFY)
     assert run.returncode == 0, run.stderr
