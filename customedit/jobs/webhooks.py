@@ -173,7 +173,9 @@ class Webhooks:
             failures=FAILURES,
             in_flight=dict(self._in_flight),
         )
-        return [_Hook(*row[:3], tries=row[3], since=float(row[4])) for row in rows]
+        return [
+            _Hook(job, url, tenant, tries, float(since)) for job, url, tenant, tries, since in rows
+        ]
 
     async def _deliver_until(self, closed: threading.Event, every_s: float) -> None:
         tasks: set[asyncio.Task[bool]] = set()

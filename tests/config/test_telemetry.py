@@ -14,6 +14,7 @@ from queue import Queue
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from customedit.config import telemetry
 from customedit.config.settings import Settings
@@ -81,7 +82,7 @@ SAID = [
 @pytest.mark.parametrize(("text", "secret"), SAID)
 def test_secrets_never_reach_a_line(log_format: Any, text: str, secret: str) -> None:
     out = io.StringIO()
-    settings = Settings(s3_access_key="AK", s3_secret_key=SECRET, log_format=log_format)
+    settings = Settings(s3_access_key="AK", s3_secret_key=SecretStr(SECRET), log_format=log_format)
     telemetry.set_up_logging(settings, "api", out)
     try:
         raise RuntimeError(text)

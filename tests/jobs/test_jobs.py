@@ -71,6 +71,7 @@ def test_what_a_job_uses_must_be_the_tenants(
     jobs: Jobs, job: Make, training: Training, catalogue: Catalogue, picture: Callable[..., object]
 ) -> None:
     image = catalogue.put_image(picture(b"1"))  # type: ignore[arg-type]
+    assert image is not None
     made, concept = training(tenant="other")
     jobs.submit(made, concept=concept)
     fine = job(request={"image": image.id, "references": [image.id]})

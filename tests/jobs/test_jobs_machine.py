@@ -155,7 +155,8 @@ class Machine(RuleBasedStateMachine):
     def take_over(self, job: str) -> Claim | None:
         """The worker is silent for too long, and another comes."""
         self.lapse(job)
-        return self.claim(job)
+        claim: Any = self.claim(job)
+        return claim
 
     @rule(claim=claims, tells=st.booleans())
     def hold(self, claim: Claim | None, tells: bool) -> None:
@@ -265,7 +266,7 @@ class Machine(RuleBasedStateMachine):
         for kind in ("edit", "customize"):
             turns = set(self.client.zrange(f"{self.space}:turns:{kind}", 0, -1))
             for tenant in TENANTS:
-                jobs = self.client.zrange(f"{self.space}:claimable:{kind}:{tenant}", 0, -1)
+                jobs: Any = self.client.zrange(f"{self.space}:claimable:{kind}:{tenant}", 0, -1)
                 assert bool(jobs) == (tenant in turns)
                 assert all(self.tenant[j] == tenant for j in jobs)
                 claimable |= set(jobs)

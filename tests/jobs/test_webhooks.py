@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -95,8 +96,8 @@ def due(client: Redis, settings: Settings) -> Callable[[], None]:
 
     def make() -> None:
         for outbox in client.scan_iter(f"{settings.namespace}:outbox:*"):
-            for name in client.zrange(outbox, 0, -1):
-                client.zadd(outbox, {name: 1.0})
+            names: Any = client.zrange(outbox, 0, -1)
+            client.zadd(outbox, dict.fromkeys(names, 1.0))
         for receiver in client.scan_iter(f"{settings.namespace}:receiver:*"):
             client.hset(receiver, "until", "1.0")
 

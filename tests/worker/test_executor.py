@@ -111,7 +111,7 @@ def test_one_tenants_jobs_leave_a_slot_to_the_others(
     until(lambda: waiting in at_work.ids, "the other one runs")
     assert at_work.ids.index(waiting) == 3 and len(at_work.attempts) == 4
     at_work.end(at_work.attempts[3])
-    until(lambda: bench.jobs.peek(waiting).finished, "it ended")  # type: ignore[union-attr]
+    until(lambda: other.get(waiting).finished, "it ended")
     assert len(at_work.attempts) == 4  # its slot waits for another tenant again
     at_work.end(at_work.attempts[0])
     until(lambda: len(at_work.attempts) == 5, "the next of the many")
@@ -227,7 +227,8 @@ def test_a_device_that_failed_ends_the_worker_and_fails_no_job(
 
     monkeypatch.setitem(module.PERFORM, "edit", perform)
     executor = make(lease_seconds=60.0)
-    executor.runtime.engine.give_up = given_up.append  # type: ignore[method-assign]
+    engine: Any = executor.runtime.engine
+    engine.give_up = given_up.append
     until(lambda: given_up == [lost], "given up")
     assert bench.get(first).state == "running"  # until its lease is over: another worker's then
     failed = bench.finished(bench.edit(image=image))

@@ -146,6 +146,14 @@ def test_errors_become_problems_of_stable_types(
     assert "secret" not in problem.detail and "tenants/" not in problem.detail
 
 
+def test_numbers_that_are_none_are_the_cause_that_is_named() -> None:
+    if problems.NUMERICAL_ERROR == ():
+        pytest.skip("the library has no such error")
+    error = problems.NUMERICAL_ERROR("the latents are not finite at step 3")  # type: ignore[operator]
+    problem = problems.job_error("edit", error)
+    assert (problem.type, problem.detail) == ("numerical-error", str(error))
+
+
 def test_scratch_of_killed_workers_is_removed(tmp_path: Path) -> None:
     """And none of those that live, in whichever container: process ids say nothing there."""
     program = (

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 from standardwebhooks.webhooks import Webhook
 
 from customedit.jobs import notifications
@@ -129,3 +130,34 @@ def test_notifications_that_no_worker_receives_do_not_pile_up(bench: Bench) -> N
     assert bench.redis.llen(queue) == EXCESS_NOTIFICATIONS + 3
     bench.redis.delete(queue)
     assert rounds(1) == 3  # somebody listens again
+
+
+def test_operators_see_the_stores_and_the_disk(
+    bench: Bench, workers: Workers, receiver: tuple[str, Heard]
+) -> None:
+    worker = workers.start(reconcile_seconds=0.2).ready()
+    until(lambda: 'redis_memory_bytes{what="used"}' in worker.get("/metrics")[1], "measured")
+    text = worker.get("/metrics")[1]
+    series = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+    assert float(series['customedit_redis_memory_bytes{what="used"}']) > 1e5
+    assert series['customedit_redis_memory_bytes{what="most"}'] == "+Inf"  # no limit is set
+    free = float(series['customedit_scratch_bytes{what="free"}'])
+    assert 0 < free <= float(series['customedit_scratch_bytes{what="total"}'])
+    assert series["customedit_storage_writable"] == "1.0"
+    assert series['customedit_store_errors_total{store="s3"}'] == "0.0"
+    # without a secret of its tenant no webhook can be sent
+    bench.jobs.cancel(bench.tenant, bench.edit(webhook=receiver[0]))
+    until(lambda: worker.metric("customedit_webhooks_waiting") == 1, "the backlog")
+    until(lambda: worker.metric("customedit_webhooks_oldest_seconds") > 0, "its age")
+
+
+def test_a_bucket_that_takes_no_writes_is_told_of(bench: Bench) -> None:
+    metrics = Metrics()
+    runtime: Any = SimpleNamespace(
+        settings=bench.settings, redis=bench.redis, jobs=bench.jobs,
+        storage=SimpleNamespace(writable=lambda: False), metrics=metrics, journal=None,
+        concept_records=None, measure_device=None, scratch=None,
+    )  # fmt: skip
+    reconciler = Reconciler(runtime, bench.notify, "w")
+    reconciler._probe_storage()
+    assert b"customedit_storage_writable 0.0" in generate_latest(metrics.registry)
