@@ -135,7 +135,7 @@ def test_secrets_do_not_show() -> None:
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(pydantic.ValidationError):
-        Settings().namespace = "other"  # type: ignore[misc]
+        Settings().namespace = "other"
 
 
 def test_a_misspelled_variable_is_told(
