@@ -50,8 +50,18 @@ fmt: $(READY) ## Format the code and fix what can be fixed
 hooks: $(READY) ## Check every commit before it is made (pre-commit)
 	$(BIN)/pre-commit install
 
-lock: $(READY) ## Renew the locks in requirements/ from pyproject.toml
-	$(BIN)/python requirements/lock.py $(TORCH_SPEC) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# For the first 3.11 on Linux; a later one needs no more. Torch stands apart, without hashes: its CPU and CUDA builds differ. UPGRADE=1 takes newer versions.
+LOCK_PYTHON := 3.11
+LOCK := $(BIN)/uv pip compile --quiet --python-version $(LOCK_PYTHON) --python-platform linux \
+	--generate-hashes --no-annotate --no-emit-package torch \
+	--custom-compile-command "make lock"
+lock: $(READY) ## Renew the locks in requirements/ from pyproject.toml (UPGRADE=1: newest versions)
+	$(LOCK) pyproject.toml --extra local --extra dev $(if $(UPGRADE),--upgrade) -o requirements/ci.txt
+	$(LOCK) pyproject.toml --extra engine --extra server -c requirements/ci.txt -o requirements/worker.txt
+	$(LOCK) pyproject.toml --extra server -c requirements/ci.txt -o requirements/api.txt
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
+		| $(LOCK) - -c requirements/ci.txt -o requirements/build.txt
+	echo "$(TORCH_SPEC)" > requirements/torch.txt
 
 rehearse: $(READY) ## Follow both Dockerfiles without an engine, and run what they make (root on Linux)
 	$(BIN)/python deploy/rehearse.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from api.middleware.observability import Figures
 from api.notifications import Doorbell
 from api.serializers import Views
 from customedit.config.settings import Settings
+from customedit.images.decoder_pool import DecoderPool, default_decoders
 from customedit.jobs.events import AsyncEvents
 from customedit.jobs.journal import Journal
 from customedit.jobs.redis import connect, connect_async
@@ -34,7 +34,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Services:
-    """All that a request may need. decoding: bounds how many pictures are decoded at once."""
+    """All that a request may need. decoders: the processes that check uploaded pictures."""
 
     settings: Settings
     figures: Figures
@@ -51,7 +51,7 @@ class Services:
     doorbell: Doorbell
     views: Views
     deleting: Deleting
-    decoding: anyio.CapacityLimiter
+    decoders: DecoderPool
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stopping(self) -> bool:
@@ -72,6 +72,11 @@ async def opened(settings: Settings, figures: Figures) -> AsyncIterator[Services
     jobs = Jobs(client, settings)
     images, concepts = Images(client, settings), Concepts(client, settings)
     doorbell = Doorbell(settings, figures.notifications_failed.inc)
+    decoders = DecoderPool(
+        decoders=settings.decoders or default_decoders(),
+        memory=settings.decode_memory_bytes,
+        seconds=settings.decode_seconds,
+    )
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.api_threads
     try:
         yield Services(
@@ -90,10 +95,11 @@ async def opened(settings: Settings, figures: Figures) -> AsyncIterator[Services
             doorbell=doorbell,
             views=Views(storage),
             deleting=Deleting(jobs, images, concepts, journal),
-            decoding=anyio.CapacityLimiter(max(2, os.cpu_count() or 1)),
+            decoders=decoders,
         )
     finally:
         doorbell.close()
+        await decoders.close()
         await waiting.aclose()
         client.close()
 

@@ -118,7 +118,8 @@ class Keeper:
     @property
     def _classes(self) -> str:
         s = self.settings
-        base, words = self.attempt.runtime.base, self.prompts.class_prompt()
+        base = self.attempt.runtime.base
+        words = base.profile.class_prompt(self.prompts.noun)
         return kept_as(base, words, s.class_images, s.class_steps)
 
     def _shared(self) -> Path:

@@ -20,7 +20,6 @@ from customedit.editing.sweep import Swept, best, contact_sheet
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput, Similarities
 from customedit.metrics.measure import Similarities as Measured
-from customedit.metrics.measure import mask_tensor
 from customedit.schemas.requests import EditRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
@@ -73,9 +72,7 @@ def fetch(work: Attempt, request: EditRequest) -> Inputs:
     image = inputs.picture(work, request.image, "image")
     mask = None
     if request.mask is not None:
-        mask = mask_tensor(inputs.picture(work, request.mask, "mask"))
-        if not bool((mask > 0.5).any()):
-            raise InputError("mask", "is nowhere white", "paint white where the edit may reach")
+        mask = inputs.mask(work, request.mask, image.size)
     concepts, records = inputs.concepts(work, request.concepts)
     references = inputs.pictures(work, request.references, "references")
     if not references:

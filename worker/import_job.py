@@ -23,7 +23,6 @@ from customedit.storage.store import MissingObject
 from worker import problems
 from worker.attempt import Attempt
 from worker.customize_job import put_beside, uploaded
-from worker.inputs import check_base
 from worker.outputs import jpeg
 from worker.runtime import TRAININGS, Runtime
 
@@ -61,8 +60,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
             key = object_keys.given(attempt.tenant, attempt.id)
             attempt.patiently(lambda: attempt.storage.download(key, path))
         with attempt.phase("read"), unreadable():
-            concept = read(path, request, attempt.runtime)
-            check_base(attempt.runtime, concept)
+            concept = read(path, request, attempt.runtime).for_base(base)
         for left in attempt.folder.iterdir():  # whatever the file was renamed to or unpacked into
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     warnings = [] if concept.base else ["the file does not say which base it was made for"]
@@ -72,7 +70,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS)])
     with attempt.phase("upload"):
         preview = put_beside(attempt, "preview.jpg", jpeg(picture), "image/jpeg")
-        concept = dataclasses.replace(concept, base=attempt.runtime.fingerprint)
+        concept = dataclasses.replace(concept, base=base.concept_fingerprint)
         return uploaded(attempt, concept, preview, warnings)
 
 

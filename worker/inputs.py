@@ -12,25 +12,39 @@ from customedit import images
 from customedit.concepts.concept import Concept
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
+from customedit.images.masks import read_mask
 from customedit.jobs.records import ConceptRecord
 from customedit.schemas.requests import ConceptUse
 from customedit.storage.store import MissingObject
 from worker.attempt import Attempt
-from worker.runtime import Runtime
 
 
 def picture(attempt: Attempt, image_id: str, field: str) -> Image.Image:
     """An uploaded picture, RGB. Raises InputError that names ``field``, MissingObject."""
-    settings = attempt.runtime.settings
+    return images.read(_file(attempt, image_id), field=field, limits=_limits(attempt)).image
+
+
+def mask(
+    attempt: Attempt, image_id: str, size: tuple[int, int], field: str = "mask"
+) -> torch.Tensor:
+    """An uploaded mask for a picture of ``size`` (width, height): [height, width] in [0, 1].
+
+    Raises InputError that names ``field``, MissingObject.
+    """
+    found = read_mask(_file(attempt, image_id), size, field=field, limits=_limits(attempt))
+    return torch.from_numpy(found.values)
+
+
+def _file(attempt: Attempt, image_id: str) -> bytes:
     record = attempt.patiently(lambda: attempt.runtime.image_records.get(attempt.tenant, image_id))
     if record is None:
         raise MissingObject(image_id)
-    return images.read(
-        attempt.get(record.key),
-        field=field,
-        max_bytes=settings.max_upload_bytes,
-        max_pixels=settings.max_upload_pixels,
-    ).image
+    return attempt.get(record.key)
+
+
+def _limits(attempt: Attempt) -> images.Limits:
+    settings = attempt.runtime.settings
+    return images.Limits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels)
 
 
 def pictures(attempt: Attempt, image_ids: Sequence[str], field: str) -> list[Image.Image]:
@@ -86,24 +100,12 @@ def loaded(attempt: Attempt, record: ConceptRecord) -> Concept:
         path = attempt.folder / f"{record.id}.safetensors"
         key = record.weights_key
         attempt.patiently(lambda: attempt.storage.download(key, path))
-        concept = Concept.load(path, runtime.base.weights)
-        check_base(runtime, concept)
+        concept = Concept.load(path, runtime.base.weights).for_base(runtime.base)
         concept = on_device(concept, runtime.base.device, runtime.base.dtype)
         runtime.concepts.put(held, concept)
         attempt.metrics.cache_bytes.set(runtime.concepts.bytes + runtime.inversions.bytes)
         path.unlink()
     return concept
-
-
-def check_base(runtime: Runtime, concept: Concept) -> None:
-    """Raises InputError for a concept that was made for another base."""
-    if concept.base and concept.base != runtime.fingerprint:
-        raise InputError(
-            "concept",
-            f"was made for the base {concept.base}, this is {runtime.fingerprint}",
-            "train it again on this base",
-        )
-    concept.check(runtime.shapes, runtime.base.width)
 
 
 def on_device(concept: Concept, device: torch.device, dtype: torch.dtype) -> Concept:

@@ -8,8 +8,7 @@ from typing import Final
 
 import torch
 
-from customedit import errors
-from customedit.errors import DeadlineExceeded, InputError, TrainingError
+from customedit.errors import DeadlineExceeded, InputError, NumericalError, TrainingError
 from customedit.jobs.records import JobError
 from customedit.storage.store import MissingObject
 
@@ -33,9 +32,6 @@ FIELDS: Final = {
     "blend_start": "p2p.blend_start",
 }
 """How a request spells the library's names of an edit's settings, where they differ."""
-
-NUMERICAL_ERROR: Final[type[Exception] | tuple[()]] = getattr(errors, "NumericalError", ())
-"""Raised when latents or outputs are not finite."""
 
 TRAINING_FIELDS: Final = frozenset(
     {"way", "steps", "rate", "batch", "class_images", "class_steps", "crops", "prior_weight"}
@@ -93,7 +89,7 @@ def job_error(kind: str, error: BaseException) -> JobError:
             detail=str(error),
             field="training.rate",
         )
-    if isinstance(error, NUMERICAL_ERROR):
+    if isinstance(error, NumericalError):
         return JobError(
             type="numerical-error",
             title="The computation left the range of numbers",

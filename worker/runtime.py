@@ -61,7 +61,6 @@ class Runtime:
         self.metrics = metrics or Metrics()
         # read once here: they are computed when first asked for, which no two threads should do
         self.fingerprint, self.schedule_key = base.fingerprint, base.schedule.key
-        self.shapes = shapes(base)
         self.concepts: Cache[Concept] = Cache(settings.cache_bytes // 2, concept_bytes)
         self.inversions: Cache[Inversion] = Cache(settings.cache_bytes // 2, inversion_bytes)
         self.engine = EngineThread(
@@ -108,12 +107,6 @@ class Runtime:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def shapes(base: Base) -> dict[str, tuple[int, int]]:
-    """Of the key and value weights of each cross-attention layer, (inner, width)."""
-    sizes = {n: base.weights[f"{n}.to_k.weight"].shape for n in base.layers}
-    return {name: (int(size[0]), int(size[1])) for name, size in sizes.items()}
-
-
 def placed(settings: Settings) -> tuple[str, torch.dtype]:
     """The device and the numbers that the settings choose; on a processor, its threads as well."""
     device = settings.device
@@ -138,13 +131,12 @@ def best_numbers(device: str) -> torch.dtype:
 
 
 def load_judge(settings: Settings, base: Base) -> Similarity | None:
-    """What measures similarities: the settings' CLIP, for the bundled base its own, or nothing."""
-    from customedit.metrics.measure import bundled
+    """What measures similarities: the settings' CLIP, else the base's own, if it has one."""
     from customedit.metrics.similarity import Similarity
 
     if settings.clip is not None:
         return Similarity(settings.clip, device=base.device)
-    return bundled() if base.name == "mini" else None
+    return Similarity(base.clip) if base.clip is not None else None
 
 
 def concept_bytes(concept: Concept) -> int:

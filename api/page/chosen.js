@@ -23,7 +23,7 @@ export class Chosen {
 
   /** Fetches the concepts. @param {AbortSignal} signal */
   async load(signal, cursor = null) {
-    const page = await api.routes.concepts({ limit: PAGE, cursor }, signal);
+    const page = await api.concepts({ limit: PAGE, cursor }, signal);
     const ready = page.items.filter((concept) => concept.state === "ready");
     ready.forEach((concept) => this.#add(concept));
     this.node.querySelector(".more")?.remove();

@@ -25,7 +25,7 @@ export async function conceptsView(main, { signal }) {
     cards.set(concept.id, { concept, card: made });
   };
   const load = async (cursor = null) => {
-    const page = await api.routes.concepts({ limit: PAGE, cursor }, signal);
+    const page = await api.concepts({ limit: PAGE, cursor }, signal);
     page.items.forEach(put);
     const more = page.next_cursor && button("More", () => load(page.next_cursor).catch((e) => complain(wrong, e)));
     fill(below, more);

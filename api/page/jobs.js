@@ -37,7 +37,7 @@ export async function jobsView(main, { signal }) {
   let turn = 0;
   const load = async (cursor = null) => {
     const mine = ++turn;
-    const page = await api.routes.jobs(asked(cursor), signal);
+    const page = await api.jobs(asked(cursor), signal);
     if (mine !== turn) return; // asked for something else meanwhile
     if (!cursor) { rows.clear(); fill(list); }
     page.items.forEach((job) => put(job));
@@ -63,7 +63,7 @@ function keepFresh(rows, put, asked, signal) {
     const open = [...rows.values()].filter(({ job }) => !finished(job));
     if (document.hidden || !open.length) return;
     const filter = asked(null);
-    const page = await api.routes.jobs({ ...filter, limit: Math.min(MOST, Math.max(PAGE, rows.size)) }, signal);
+    const page = await api.jobs({ ...filter, limit: Math.min(MOST, Math.max(PAGE, rows.size)) }, signal);
     const listed = new Set(page.items.map(({ id }) => id));
     const away = open.filter(({ job }) => !listed.has(job.id)).slice(0, MOST_ALONE); // the filter lets them go
     const alone = await Promise.all(away.map(({ job }) => api.job(job.id, signal)));

@@ -152,7 +152,7 @@ export class Pictures {
   #earlier() {
     const place = el("div", {});
     const load = async (cursor) => {
-      const page = await api.routes.images({ limit: 12, cursor });
+      const page = await api.images({ limit: 12, cursor });
       if (!page.items.length && !cursor) fill(place, el("p", { class: "hint" }, "There are none yet."));
       const names = page.items.map((image) => `${image.width} × ${image.height}, ${size(image.bytes)}`);
       add(place, el("div", { class: "thumbs" }, page.items.map((image, number) =>

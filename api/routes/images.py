@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
 
-import anyio
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Here, Reader, needs
+from api.container import in_thread
 from api.openapi import refusals
 from api.params import Cursor, ImageId, Limit, UploadId, no_such
 from api.problems import Refused
@@ -53,12 +54,13 @@ class UploadRequest(BaseModel):
 async def upload_image(request: Request, response: Response, here: Here, caller: Writer) -> d.Image:
     """PNG, JPEG or WebP as ``file`` of a form. The same file twice is one image."""
     async with form(request) as fields:
-        data = await file_of(fields).read()
-    return await _stored(here, caller.tenant, data, response)
+        return await _stored(here, caller.tenant, file_of(fields).read, response)
 
 
-async def _stored(here: Here, tenant: str, data: bytes, response: Response) -> d.Image:
-    record, fresh = await store_image(here, tenant, data)
+async def _stored(
+    here: Here, tenant: str, load: Callable[[], Awaitable[bytes]], response: Response
+) -> d.Image:
+    record, fresh = await store_image(here, tenant, load)
     response.status_code = 201 if fresh else 200
     response.headers["Location"] = f"/v1/images/{record.id}"
     return here.views.image(record)
@@ -102,17 +104,20 @@ def create_upload(asked: UploadRequest, here: Here, caller: Writer) -> d.Upload:
 async def complete_upload(id: UploadId, response: Response, here: Here, caller: Writer) -> d.Image:
     """What is not usable is removed; what is usable becomes an image like any other."""
     key = object_keys.upload(caller.tenant, id)
+
+    async def load() -> bytes:
+        return await in_thread(here.storage.get, key, here.settings.max_upload_bytes)
+
     try:
-        data = await anyio.to_thread.run_sync(here.storage.get, key, here.settings.max_upload_bytes)
+        made = await _stored(here, caller.tenant, load, response)
     except MissingObject:
         raise no_such("upload", id) from None
-    try:
-        made = await _stored(here, caller.tenant, data, response)
-    except Refused:
-        await anyio.to_thread.run_sync(here.storage.delete, key)
+    except Refused as refused:
+        if refused.kind.slug == "unusable-image":  # one that only came too early stays
+            await in_thread(here.storage.delete, key)
         raise
     with contextlib.suppress(StorageError):  # the image is there: the rest may be swept later
-        await anyio.to_thread.run_sync(here.storage.delete, key)
+        await in_thread(here.storage.delete, key)
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -14,9 +14,10 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 
 from api.container import Services
-from api.problems import Refused, unusable, wrong_media_type
+from api.problems import RETRY_SECONDS, Refused, unusable, wrong_media_type
 from customedit import images as pictures
 from customedit.errors import InputError
+from customedit.images.turns import Busy
 from customedit.jobs.journal import epoch_metadata
 from customedit.jobs.records import ImageRecord
 from customedit.schemas import ids
@@ -77,42 +78,47 @@ def form_schema(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def store_image(services: Services, tenant: str, data: bytes) -> tuple[ImageRecord, bool]:
-    """Check ``data`` and keep it; gives its record, and whether it is new.
+async def store_image(
+    services: Services, tenant: str, load: Callable[[], Awaitable[bytes]]
+) -> tuple[ImageRecord, bool]:
+    """Check a file and keep it; gives its record, and whether it is new.
 
-    Few are decoded at once, because a picture of 40 million pixels takes 300 MB while it is read.
+    load: reads the file into memory, which happens when a decoder is free for it.
 
     Raises:
-        Refused: it is not usable; nothing is kept.
+        Refused: it is not usable, or the tenant has too many files waiting; nothing is kept.
     """
-    checked = await anyio.to_thread.run_sync(_check, services, data, limiter=services.decoding)
-    return await anyio.to_thread.run_sync(_keep, services, tenant, data, *checked)
-
-
-def _check(services: Services, data: bytes) -> tuple[int, int]:
-    limits = services.settings
+    limits = pictures.Limits(
+        max_bytes=services.settings.max_upload_bytes, max_pixels=services.settings.max_upload_pixels
+    )
     try:
-        read = pictures.read(
-            data,
+        async with services.decoders.turn(tenant) as turn:
+            data = await load()
+            checked = await turn.check(data, field="file", limits=limits)
+    except Busy as busy:
+        raise Refused(
+            "rate-limited",
+            f"{busy.waiting} of your files wait to be checked; send this one again later",
             field="file",
-            max_bytes=limits.max_upload_bytes,
-            max_pixels=limits.max_upload_pixels,
-        )
+            limit=f"{busy.waiting} files that wait",
+            headers={"Retry-After": str(RETRY_SECONDS)},
+        ) from None
     except InputError as error:
         raise unusable(error, "unusable-image", _image_limit(services)) from None
-    return read.original_size
+    return await anyio.to_thread.run_sync(_keep, services, tenant, data, checked)
 
 
 def _image_limit(services: Services) -> str:
     limits = services.settings
     return (
         f"PNG, JPEG or WebP; at most {limits.max_upload_bytes} bytes and "
-        f"{limits.max_upload_pixels} pixels; each side at least {pictures.MIN_SIDE} pixels"
+        f"{limits.max_upload_pixels} pixels, {limits.decode_memory_bytes} bytes to decode; "
+        f"each side at least {pictures.MIN_SIDE} pixels"
     )
 
 
 def _keep(
-    services: Services, tenant: str, data: bytes, width: int, height: int
+    services: Services, tenant: str, data: bytes, checked: pictures.Checked
 ) -> tuple[ImageRecord, bool]:
     """The image's record, and whether this upload made it: again, if it is deleted meanwhile."""
     id_ = ids.of_image(data)
@@ -122,12 +128,13 @@ def _keep(
         record = ImageRecord(
             id=id_,
             tenant=tenant,
-            media_type=media_type(data),
+            media_type=checked.media_type,
             bytes=len(data),
-            width=width,
-            height=height,
+            width=checked.size[0],
+            height=checked.size[1],
             key=object_keys.image(tenant, id_, secrets.token_hex(8), object_keys.PICTURE),
             created_at=time.time(),
+            warnings=[f"The file {warning}." for warning in checked.warnings],
         )
         if (kept := _put(services, record, data)) is not None:
             return kept, kept.key == record.key
@@ -148,10 +155,3 @@ def _put(services: Services, record: ImageRecord, data: bytes) -> ImageRecord | 
         with contextlib.suppress(StorageError):
             services.journal.forget(record.folder)
     return kept
-
-
-def media_type(data: bytes) -> str:
-    """What a picture that was read is, by its first bytes."""
-    if data.startswith(b"\x89PNG"):
-        return "image/png"
-    return "image/jpeg" if data.startswith(b"\xff\xd8") else "image/webp"

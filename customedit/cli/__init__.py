@@ -1,29 +1,66 @@
-"""The command line: ``customedit customize | edit | sweep | study | concept | models | doctor``.
+"""The command line: ``customedit customize | edit | sweep | concept | models | doctor``.
 
-The service has ``serve``, ``demo``, ``keys`` and ``recover``. Whatever takes seconds to import is
-imported by the command that needs it. Errors that the user can mend are one line on stderr and exit
-status 2.
+``study`` and ``lookbench`` measure the method. The service has ``serve``, ``demo``, ``keys`` and
+``recover``. Whatever takes seconds to import is imported by the command that needs it. How commands
+fail is in ``command_errors``.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 import typer
 
-from customedit.cli import concept, customize, demo, doctor, edit, models, serve, service, study
+import customedit
+from customedit.cli import (
+    concept,
+    customize,
+    demo,
+    doctor,
+    edit,
+    lookbench,
+    models,
+    serve,
+    service,
+    study,
+)
+from customedit.cli.command_errors import Commands
 
 app = typer.Typer(
     name="customedit",
+    cls=Commands,
     help="Teach a text-to-image model a look from a few images, then paint it into any picture.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    # rich prints bold and dim text even where NO_COLOR asks for plain text (no-color.org)
+    rich_markup_mode=None if os.environ.get("NO_COLOR") else "rich",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"customedit {customedit.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Teach a text-to-image model a look from a few images, then paint it into any picture."""
+
+
 app.command("customize")(customize.customize_command)
 app.command("edit")(edit.edit_command)
 app.command("sweep")(edit.sweep_command)
 app.command("study")(study.study_command)
+app.add_typer(lookbench.app, name="lookbench")
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(concept.app, name="concept")
 app.add_typer(models.app, name="models")
@@ -35,5 +72,6 @@ app.command("demo")(demo.demo_command)
 
 def main() -> None:
     """The ``customedit`` command."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when it is first imported
+    for library in ("DIFFUSERS", "TRANSFORMERS"):  # read when they are first imported
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     app()

@@ -75,10 +75,9 @@ def import_command(
         model = console.load_base(base, "cpu", "float32")
         names = dict(_renamed(text) for text in rename or [])
         unsaid = formats.Unsaid(
-            noun, attribute, model.fingerprint, tuple(prompt or ()), rename=names
+            noun, attribute, model.concept_fingerprint, tuple(prompt or ()), rename=names
         )
-        concept = formats.load(sources, unsaid, base_weights=model.weights)
-        console.check(model, concept)
+        concept = formats.load(sources, unsaid, base_weights=model.weights).for_base(model)
         concept.save(out)
     told = {"concept": str(out), "tokens": sorted(concept.tokens), "layers": len(concept.keys)}
     console.say(told, [f"{out}: {', '.join(sorted(concept.tokens))}"], as_json)
@@ -103,8 +102,7 @@ def export_command(
         if form not in ("diffusers", "diffusers-bin", "adobe", "adobe-compressed"):
             raise InputError("format", f"{form!r} is none", "see --help")
         model = console.load_base(base, "cpu", "float32")
-        concept = Concept.load(console.existing(file, "file"), model.weights)
-        console.check(model, concept)
+        concept = Concept.load(console.existing(file, "file"), model.weights).for_base(model)
         written = [out]
         if form == "adobe":
             formats.save_adobe(concept, out)
@@ -132,8 +130,7 @@ def compress_command(
         from customedit.concepts.concept import Concept
 
         model = console.load_base(base, "cpu", "float32")
-        concept = Concept.load(console.existing(file, "file"), model.weights)
-        console.check(model, concept)
+        concept = Concept.load(console.existing(file, "file"), model.weights).for_base(model)
         small = compress.compress(concept, model.weights, keep=keep, rank=rank)
         small.save(out)
     before, after = file.stat().st_size, out.stat().st_size
@@ -155,10 +152,9 @@ def merge_command(
         from customedit.concepts.concept import Concept
 
         model = console.load_base(base, "cpu", "float32")
-        concepts = [Concept.load(console.existing(f, "files"), model.weights) for f in files]
-        for concept in concepts:
-            console.check(model, concept)
-        regular = features.caption_features(model, features.captions(model))
+        paths = [console.existing(f, "files") for f in files]
+        concepts = [Concept.load(p, model.weights).for_base(model) for p in paths]
+        regular = features.caption_features(model, model.profile.captions)
         own = [features.concept_features(model, c) for c in concepts]
         merged = merge.merge(concepts, model.weights, regular, own)
         merged.save(out)

@@ -153,15 +153,20 @@ def another(given: str) -> Subject:
 
 
 def listed(paths: list[Path]) -> list[Path]:
-    """Files, and the pictures in folders, in order. Raises InputError for what is neither."""
-    suffixes = {".png", ".jpg", ".jpeg", ".webp"}
+    """Files, and the pictures in folders, in order; what is left out of a folder is told.
+
+    Raises InputError for what is neither.
+    """
+    from customedit.images.folders import list_pictures, name_some
+
     out: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
-            if not inside:
-                raise InputError("references", f"{path} holds no picture", "PNG, JPEG or WebP")
-            out += inside
+            inside = list_pictures(path, field="references")
+            if inside.left_out:
+                left_out = name_some(inside.left_out)
+                console.warn(f"left out of {path}, being no PNG, JPEG or WebP: {left_out}")
+            out += inside.pictures
         else:
             out.append(console.existing(path, "references"))
     return out

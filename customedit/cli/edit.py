@@ -14,6 +14,7 @@ from customedit.cli.options import taking
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
     from customedit.diffusion.base import Base
@@ -66,11 +67,9 @@ class Asked:
         """The base that the options name."""
         return console.load_base(self.base, self.device, self.dtype)
 
-    def region(self) -> Tensor | None:
-        """The mask, [h, w] in [0, 1]."""
-        from customedit.metrics.measure import mask_tensor
-
-        return None if self.mask is None else mask_tensor(console.read_image(self.mask, "mask"))
+    def region(self, picture: Image.Image) -> Tensor | None:
+        """The mask for ``picture``, [h, w] in [0, 1]."""
+        return None if self.mask is None else console.read_mask(self.mask, picture.size)
 
     def settings(
         self, strength: float | None = None, seed: int = 0, preserve: bool = False
@@ -128,7 +127,7 @@ def edit_command(
 
         model = asked.load_base()
         concepts = console.load_concepts(model, asked.concept or [])
-        settings, region = asked.settings(strength, seed, preserve), asked.region()
+        settings, region = asked.settings(strength, seed, preserve), asked.region(image)
         with console.bars(asked.as_json) as heard:
             editing = edit(
                 model, image, settings, concepts, mask=region, keep=console.keeping() / "inversions"
@@ -172,7 +171,7 @@ def sweep_command(
                 strengths=strength or sweeps.STRENGTHS,
                 seeds=seed or (0,),
                 references=_references(asked.reference),
-                mask=asked.region(),
+                mask=asked.region(image),
                 keep=console.keeping() / "inversions",
                 on_progress=heard,
             )

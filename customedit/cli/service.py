@@ -44,7 +44,7 @@ def _service() -> Iterator[tuple[Settings, Redis, Storage]]:
             from customedit.storage.store import Storage, StorageError
         except ImportError as error:
             name = error.name or "a package"
-            raise InputError(name, "is missing", "pip install 'customedit[service]'") from None
+            raise InputError(name, "is missing", "pip install 'customedit[server]'") from None
         settings = Settings.of_environment()
         try:
             with connect(settings) as client:

@@ -5,19 +5,23 @@ Its file is told of in ``concept_file``.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from customedit.concepts.checks import FLOATS, check_counts, check_finite, size
 from customedit.concepts.files import own
 from customedit.concepts.files.own import MAX_BYTES
-from customedit.diffusion.text import CONCEPT
 from customedit.errors import InputError
+from customedit.prompt_syntax import CONCEPT
+
+if TYPE_CHECKING:  # seconds to import, and files can be read without
+    from customedit.diffusion.base import Base
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,8 @@ class Concept:
     the UNet ("mid_block.attentions.0.transformer_blocks.0.attn2") to its whole to_k or to_v weight
     [inner, cross_attention_dim], both for the same layers, both empty for Textual Inversion;
     noun, attribute: "teapot", "patterned"; base: fingerprint of the base it was made for, "" if
-    not known; prompts: what it was trained on; recipe: how, JSON-able; images: how many references.
+    not known (``Base.concept_fingerprint``); prompts: what it was trained on; recipe: how,
+    JSON-able; images: how many references.
 
     Raises:
         InputError: for tokens that are ill spelt, none, too many or of several widths, weights
@@ -59,6 +64,17 @@ class Concept:
         """``{layer}.to_k.weight`` and ``{layer}.to_v.weight`` [inner, width], as the base's."""
         named = ((self.keys, "to_k"), (self.values, "to_v"))
         return {f"{n}.{p}.weight": of[n] for n in self.keys for of, p in named}
+
+    def for_base(self, base: Base) -> Concept:
+        """The same, checked against ``base``, naming its fingerprint as it is written today.
+
+        Raises:
+            InputError: if it was made for another base, does not fit, or has numbers that are not
+                finite.
+        """
+        base.check_concept_base(self.base)
+        self.check(base.shapes, base.width)
+        return dataclasses.replace(self, base=self.base and base.concept_fingerprint)
 
     def check(self, base_shapes: Mapping[str, tuple[int, int]], width: int) -> None:
         """Whether it fits a base, by names and shapes.

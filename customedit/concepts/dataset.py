@@ -18,7 +18,7 @@ from customedit.concepts.prior import class_images
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.diffusion.devices import send
+from customedit.diffusion.devices import to_device
 from customedit.diffusion.engine import Method, Progress, Turn
 from customedit.errors import InputError
 
@@ -60,7 +60,7 @@ class Pool:
 
     def drawn(self, numbers: NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
         """The latents [k, C, h, w] and masks [k, h, w] of these pictures."""
-        at = send(torch.from_numpy(numbers), self.latents.device)
+        at = to_device(torch.from_numpy(numbers), self.latents.device)
         return self.latents[at], self.masks[at]
 
     @classmethod
@@ -129,7 +129,8 @@ def prior_pool(
         or settings.way == "textual-inversion"
     ):
         return None
+    prompt = base.profile.class_prompt(prompts.noun)
     latents = yield from class_images(
-        base, prompts.class_prompt(), settings.class_images, settings.class_steps, cache
+        base, prompt, settings.class_images, settings.class_steps, cache
     )
-    return Pool(latents, torch.ones_like(latents[:, 0]), (prompts.class_prompt(),) * len(latents))
+    return Pool(latents, torch.ones_like(latents[:, 0]), (prompt,) * len(latents))

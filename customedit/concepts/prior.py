@@ -14,14 +14,14 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.files import replacing
 
-GUIDANCE: Final = 6.0
 ROWS: Final = 8
 """Class images drawn together."""
 
 
 def kept_as(base: Base, prompt: str, count: int, steps: int, seed: int = 0) -> str:
     """The name of the file in ``cache`` that keeps such class images."""
-    name = f"{base.fingerprint}|{prompt}|{count}|{steps}|{seed}"
+    guidance = base.profile.class_guidance
+    name = f"{base.fingerprint}|{base.schedule.key}|{guidance}|{prompt}|{count}|{steps}|{seed}"
     return f"class-{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
 
 
@@ -48,7 +48,9 @@ def class_images(
             context = [empty] * rows + [text] * rows
             noise = (yield from ask(Denoise(torch.cat([x, x]), time, context))).noise
             none, worded = noise.chunk(2)
-            x = base.schedule.step(x, none + GUIDANCE * (worded - none), time, to)
+            x = base.schedule.step(
+                x, none + base.profile.class_guidance * (worded - none), time, to
+            )
             share = (first + rows * (k + 1) / len(pairs)) / count
             yield Progress("class images", round(share * count), count)
         done.append(x)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from customedit.diffusion.text import CONCEPT
 from customedit.errors import InputError
+from customedit.prompt_syntax import CONCEPT
 from customedit.words import article
 
 _WORDS = re.compile(r"[^\W_][\w' -]*")
@@ -53,7 +53,3 @@ class ConceptPrompts:
         if prefix == "very small":
             return f"a photo of a very small {self.thing()}"
         return f"{article(f'{prefix} photo' if prefix else 'photo')} of a {self.thing()}"
-
-    def class_prompt(self) -> str:
-        """The prompt of a class image, for prior preservation."""
-        return f"a photo of {article(self.noun)}"

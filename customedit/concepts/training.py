@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -30,13 +30,10 @@ from customedit.concepts.optimizer_step import descend
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.diffusion.devices import send
+from customedit.diffusion.devices import to_device
 from customedit.diffusion.engine import Method, Progress, Turn
 from customedit.diffusion.text import TextContext
 from customedit.errors import InputError, TrainingError
-
-RARE: Final = "ktn"
-"""The rare word whose embedding V* starts from, in Stable Diffusion's vocabulary."""
 
 Preview: TypeAlias = Callable[["Trained"], Image.Image | None]
 """Shows a training: a picture for its progress, or None from one that draws it elsewhere."""
@@ -88,7 +85,7 @@ class Trained:
 def initial_vector(base: Base, prompts: ConceptPrompts, word: str | None) -> Tensor:
     """The embedding [width] that V* starts from, a copy."""
     table = base.pipeline.text_encoder.get_input_embeddings().weight
-    candidates = [word] if word else [RARE, prompts.attribute or prompts.noun]
+    candidates = [word] if word else [base.profile.rare_word, prompts.attribute or prompts.noun]
     for candidate in candidates:
         ids = base.tokenizer(candidate, add_special_tokens=False).input_ids
         if len(ids) == 1 or candidate == candidates[-1]:
@@ -149,7 +146,7 @@ def step_loss(
     latents, masks = (torch.cat(found) for found in zip(*drawings, strict=True))
     rows = len(latents)
     times = torch.from_numpy(rng.integers(len(base.schedule.alphas), size=rows))
-    noise = send(torch.randn(latents.shape, generator=noise_of), base.device)
+    noise = to_device(torch.randn(latents.shape, generator=noise_of), base.device)
     noisy = base.schedule.add_noise(latents, noise, times)
     target = base.schedule.target(latents, noise, times)
     output, _ = base.output(noisy, times, context)
@@ -298,7 +295,7 @@ def finish(
         values=held.values,
         noun=first.noun,
         attribute=first.attribute,
-        base=base.fingerprint,
+        base=base.concept_fingerprint,
         prompts=tuple(s.prompts.instance() for s in subjects),
         recipe={"settings": dataclasses.asdict(settings), "final": facts},
         images=sum(len(s.references) for s in subjects),

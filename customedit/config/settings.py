@@ -17,7 +17,7 @@ from customedit.errors import InputError
 
 PREFIX: Final = "CUSTOMEDIT_"
 MIB: Final = 2**20
-_NOT_OURS: Final = {"CUSTOMEDIT_CACHE"}  # the command line's
+_NOT_OURS: Final = {"CUSTOMEDIT_CACHE", "CUSTOMEDIT_MAX_PIXELS"}  # the command line's
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +112,22 @@ class Settings(BaseSettings):
     )
     max_upload_pixels: int = Field(
         default=40_000_000, ge=4096, le=500_000_000, description="Largest picture, in pixels."
+    )
+    decoders: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Processes of an API that check uploads; 0: one per processor, 2 or 3.",
+    )
+    decode_memory_bytes: int = Field(
+        default=384 * MIB,
+        ge=64 * MIB,
+        le=64 * 1024 * MIB,
+        description="Memory for the checks of uploads at the same time; a picture that takes more "
+        "is refused.",
+    )
+    decode_seconds: float = Field(
+        default=10, gt=0, le=600, description="Longest check of an upload, in seconds."
     )
     max_import_bytes: int = Field(
         default=512 * MIB, ge=1024, le=4096 * MIB, description="Largest concept file, in bytes."

@@ -8,7 +8,7 @@ K_base). The UNet sees per-row keys and values and knows of no concept.
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from customedit.diffusion.devices import send
-from customedit.errors import InputError
+from customedit.diffusion.devices import to_device
+from customedit.errors import InputError, NumericalError
+from customedit.prompt_syntax import CONCEPT, check_prompt
 
-CONCEPT = re.compile(r"<[a-z0-9][a-z0-9_-]{0,62}>")
-"""How a concept's token is spelt in a prompt."""
+WEIGHTS = (0.0, 2.0)
+"""Least and greatest weight of a concept in a prompt."""
 
 
 class Customization(Protocol):
@@ -42,10 +43,22 @@ class Customization(Protocol):
 
 @dataclass(frozen=True)
 class Weighted:
-    """A concept given with a request, and how much of its key and value change to use (1: all)."""
+    """A concept given with a request, and how much of its key and value change to use.
+
+    weight: 0 for none, 1 for all, at most 2. Raises InputError for any other number.
+    """
 
     concept: Customization
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        low, high = WEIGHTS
+        if not (math.isfinite(self.weight) and low <= self.weight <= high):
+            raise InputError(
+                "weight",
+                f"{self.weight} is not from {low:g} to {high:g}",
+                "1 uses the concept as it was trained",
+            )
 
 
 @dataclass(frozen=True)
@@ -87,9 +100,10 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Sequence[str], field:
     Concept columns get ids from the vocabulary's size upwards, one per concept token in order of
     ``known``: equal tokens have equal ids, which is what alignment compares.
 
-    Raises InputError for an empty prompt only where the words matter (never here), for a concept
-    token that is not known, and for more tokens than the model reads.
+    Raises InputError for what ``check_prompt`` refuses (unknown tokens, the syntax of other
+    programs) and for more tokens than the model reads. An empty prompt is fine.
     """
+    check_prompt(prompt, known, field)
     words = prompt.split()
     ids = [int(tokenizer.bos_token_id)]
     spans: list[tuple[int, int]] = []
@@ -100,13 +114,6 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Sequence[str], field:
         for found in CONCEPT.finditer(word):
             ids += _plain(tokenizer, word[at : found.start()])
             token = found.group()
-            if token not in known:
-                given = ", ".join(known) or "none"
-                raise InputError(
-                    field,
-                    f"names {token}, which is no concept of this request (given: {given})",
-                    "give the concept along or mend the token",
-                )
             concepts[len(ids)] = token
             ids.append(len(tokenizer) + list(known).index(token))
             at = found.end()
@@ -117,7 +124,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Sequence[str], field:
         raise InputError(
             field,
             f"takes {len(ids) + 1} tokens with start and end, the model reads {limit}",
-            f"leave out {len(ids) + 1 - limit} or more",
+            f"shorten it by {len(ids) + 1 - limit} tokens or more",
         )
     end = int(tokenizer.eos_token_id)
     pad = tokenizer.pad_token_id
@@ -138,13 +145,13 @@ def encode(encoder: CLIPTextModel, tokens: Tokens, vectors: Mapping[str, Tensor]
     """
     table: Any = encoder.get_input_embeddings()
     device = table.weight.device
-    ids = send(torch.tensor(tokens.ids), device)
+    ids = to_device(torch.tensor(tokens.ids), device)
     plain = ids.masked_fill(ids >= table.num_embeddings, 0)
     if not tokens.concepts:
         return encoder(plain[None]).last_hidden_state[0]
     rows = table(plain)
-    columns = send(torch.tensor(list(tokens.concepts)), device)
-    given = torch.stack([send(vectors[t], device).to(rows) for t in tokens.concepts.values()])
+    columns = to_device(torch.tensor(list(tokens.concepts)), device)
+    given = torch.stack([to_device(vectors[t], device).to(rows) for t in tokens.concepts.values()])
     embedded = rows.index_copy(0, columns, given)
     handle = table.register_forward_hook(lambda *_: embedded[None])
     try:  # the encoder takes no embeddings: its table gives ours for this one call
@@ -161,8 +168,8 @@ def project(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Keys and values of ``states`` [..., tokens, width] for every layer, [..., tokens, inner].
 
-    base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``, whose dtype is reckoned in. The
-    changes of several concepts add up.
+    base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``; the product is computed in their
+    dtype. The changes of several concepts add up.
     """
     out: list[tuple[Tensor, ...]] = []
     for kind in ("keys", "values"):
@@ -174,7 +181,29 @@ def project(
             for entry in concepts:
                 own = getattr(entry.concept, kind).get(layer)
                 if own is not None and entry.weight != 0:
-                    whole = whole + entry.weight * (send(own, weight.device).to(weight) - weight)
+                    whole = whole + entry.weight * (
+                        to_device(own, weight.device).to(weight) - weight
+                    )
             projected.append(states.to(weight.dtype) @ whole.T)
         out.append(tuple(projected))
     return out[0], out[1]
+
+
+def check_text_finite(
+    context: TextContext, concepts: Sequence[Weighted], dtype: torch.dtype
+) -> None:
+    """Check the numbers that a prompt with concepts gave, with one answer from the device.
+
+    Raises:
+        NumericalError: naming the concepts, for states, keys or values that are not finite in
+            ``dtype``.
+    """
+    parts = (context.states, *context.keys, *context.values)
+    finite = torch.stack([part.isfinite().all() for part in parts]).all().cpu()
+    if not finite:
+        names = ", ".join(t for entry in concepts for t in entry.concept.tokens)
+        raise NumericalError(
+            f"the concept {names} gives keys or values that are not finite in {dtype}; "
+            "use a smaller weight or a wider dtype (float32, bfloat16), or train the concept again "
+            "at a lower rate"
+        )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from customedit.diffusion.devices import send
+from customedit.diffusion.devices import to_device
 from customedit.editing.alignment import step_of
 from customedit.errors import InputError
 
@@ -105,7 +105,7 @@ class Blend:
         """``columns`` beside the maps, brought there once: a list would be at each step."""
         assert self.maps is not None
         if columns not in self._indices:
-            self._indices[columns] = send(torch.tensor(columns), self.maps.device)
+            self._indices[columns] = to_device(torch.tensor(columns), self.maps.device)
         return self._indices[columns]
 
 

@@ -21,12 +21,13 @@ import customedit
 from customedit import pixels
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method
-from customedit.diffusion.text import CONCEPT, TextContext, Tokens, Weighted
+from customedit.diffusion.text import TextContext, Tokens, Weighted
 from customedit.editing.alignment import bare
 from customedit.editing.inversion import Inversion, Kind, empty_text, invert
 from customedit.editing.prompt_to_prompt import STRENGTH, P2PSettings, prompt_to_prompt
 from customedit.editing.sdedit import SDEDIT_STRENGTH, sdedit
 from customedit.errors import InputError
+from customedit.prompt_syntax import CONCEPT
 
 MethodName = Literal["p2p", "sdedit"]
 METHODS: Final = get_args(MethodName)
@@ -206,7 +207,9 @@ def edit(
     if settings.preserve:
         if where is None:
             raise InputError("preserve", "needs a mask", "give blend words or a mask of your own")
-        final = pixels.paste_preserved(image, working, where.float(), feather=settings.feather)
+        coarse = where if mask is None else None
+        region = pixels.source_region(image, mask=mask, coarse=coarse)
+        final = pixels.paste_preserved(image, working, region, feather=settings.feather)
     return EditResult(final, working, back, edited, where, maps, recipe(base, settings, concepts))
 
 

@@ -170,7 +170,7 @@ def curve(edits: Sequence[Swept]) -> str:
         Point(e.similarities.source, _other(e.similarities), f"{e.strength:g}") for e in edits
     )
     label = "text" if edits[0].similarities.reference is None else "reference"
-    return curves.drawn([Line(tuple(points))], "source similarity", f"{label} similarity")
+    return curves.plot([Line(tuple(points))], "source similarity", f"{label} similarity")
 
 
 def _other(found: Similarities) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
 from PIL import Image
 
 from customedit.concepts.concept import Concept
@@ -30,7 +31,8 @@ from customedit.experiments.result_cache import (
 )
 from customedit.experiments.variants import Arm, Plan
 from customedit.grids import tiled
-from customedit.metrics.measure import Similarities, mask_tensor, measure
+from customedit.images.masks import read_mask
+from customedit.metrics.measure import Similarities, measure
 from customedit.metrics.similarity import Similarity
 from customedit.mini import samples
 
@@ -139,7 +141,11 @@ def measured(
     references = [Image.open(p).convert("RGB") for p in look.images]
     return [
         measure(
-            judge, result, settings.target_prompt, references, mask_tensor(Image.open(source.mask))
+            judge,
+            result,
+            settings.target_prompt,
+            references,
+            torch.from_numpy(read_mask(source.mask).values),
         )
         for (_, source, settings), result in zip(edits, results, strict=True)
     ]

@@ -21,7 +21,6 @@ from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import Trained, initial_vector, optimise
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
-from customedit.diffusion.loading import fingerprint, key_value_weights
 
 
 def own_copy(base: Base) -> Base:
@@ -34,7 +33,11 @@ def own_copy(base: Base) -> Base:
     parts["unet"] = copy.deepcopy(base.unet)
     pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     tuned = Base.wrap(
-        pipeline, f"{base.name}+dreambooth", device=str(base.device), dtype=base.dtype
+        pipeline,
+        f"{base.name}+dreambooth",
+        device=str(base.device),
+        dtype=base.dtype,
+        profile=base.profile,
     )
     tuned.unet.float()
     return tuned
@@ -70,11 +73,10 @@ def dreambooth(
     about = [dataclasses.asdict(prompts)]
     yield from optimise(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
     tuned.unet.requires_grad_(False)
-    tuned.weights = key_value_weights(tuned.unet, tuned.layers)
-    tuned.fingerprint = fingerprint(tuned.layers, tuned.weights)
+    tuned.read_weights()
     tuned.unet.to(base.dtype)
     concept = Concept(
         {prompts.token: word}, noun=prompts.noun, attribute=prompts.attribute,
-        base=tuned.fingerprint, prompts=(prompts.instance(),), images=len(references),
+        base=tuned.concept_fingerprint, prompts=(prompts.instance(),), images=len(references),
     )  # fmt: skip
     return tuned, concept

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from PIL import Image
 from rich.console import Console
@@ -39,7 +40,8 @@ from customedit.experiments.result_cache import (
 )
 from customedit.experiments.variants import LOOKS
 from customedit.grids import tiled
-from customedit.metrics.measure import Similarities, bundled, mask_tensor, measure
+from customedit.images.masks import read_mask
+from customedit.metrics.measure import Similarities, bundled, measure
 from customedit.metrics.similarity import Similarity
 from customedit.mini import samples
 
@@ -86,7 +88,7 @@ def compare(
     for (source, target, with_it), (_, plain_target, without_it) in zip(
         jobs[::2], jobs[1::2], strict=True
     ):
-        mask = mask_tensor(Image.open(source.mask))
+        mask = torch.from_numpy(read_mask(source.mask).values)
         found, plain = (
             measure(judge, ticket.result(), prompt, references, mask)
             for prompt, ticket in ((target, with_it), (plain_target, without_it))

@@ -91,7 +91,7 @@ def curve(table: Table, editor: str) -> str:
         if e == editor and "reference" in found:
             lines.setdefault(arm, []).append(Point(found["source"], found["reference"]))
     arms = dict.fromkeys(arm for arm, e, _ in table if e == editor)
-    return curves.drawn(
+    return curves.plot(
         [Line(tuple(lines[arm]), arm) for arm in arms if arm in lines],
         f"source similarity, {editor}",
         "reference similarity",

@@ -46,6 +46,7 @@ class ImageRecord(Record):
     height: int
     key: str
     created_at: float
+    warnings: list[str] = Field(default_factory=list)
 
     @property
     def folder(self) -> str:

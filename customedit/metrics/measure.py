@@ -8,16 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from customedit.diffusion.text import CONCEPT
 from customedit.editing.edit import EditResult
 from customedit.metrics.lpips import Lpips
 from customedit.metrics.similarity import Dino, Similarity, psnr, ssim
+from customedit.prompt_syntax import CONCEPT
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,3 @@ def bundled() -> Similarity:
     from customedit import mini
 
     return Similarity(mini.path() / "clip")
-
-
-def mask_tensor(image: Image.Image) -> Tensor:
-    """A mask picture (white where the edit may reach) as [h, w] float32 in [0, 1]."""
-    return torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)

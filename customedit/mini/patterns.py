@@ -8,7 +8,8 @@ meet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -193,13 +194,46 @@ def waves(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Ar
     return _mix(_rgb(*COLOURS["white"]), _rgb(0.10, 0.24, 0.55), value)
 
 
-PAINTS: Final[Mapping[str, Paint]] = {
+PAINTS: Final[dict[str, Paint]] = {
     "plain": plain, "striped": striped, "banded": banded, "dotted": dotted,
     "checkered": checkered, "zigzag": zigzag,
     "plaid": plaid, "terrazzo": terrazzo, "spiral": spiral, "scales": scales,
     "gold cracks": gold_cracks, "painted flowers": painted_flowers, "leopard": leopard,
     "waves": waves,
 }  # fmt: skip
+
+
+def textured(tile: NDArray[np.uint8], repeat: int) -> Paint:
+    """The paint that lays a picture round the thing, ``repeat`` times side by side.
+
+    tile: [h, w, 3], its colours taken as reflectance, linear in displayed RGB; it should join to
+    itself at its edges. Where the first tile begins is drawn for each scene.
+    """
+    colours = tile.astype(np.float32) / 255
+    height, width = tile.shape[:2]
+
+    def paint(s: Array, t: Array, rng: np.random.Generator, first: Array, second: Array) -> Array:
+        column = _saw(s * repeat + rng.uniform()) * width - 0.5
+        row = _saw(t * repeat * width / height + rng.uniform()) * height - 0.5
+        x, y = np.floor(column).astype(np.intp), np.floor(row).astype(np.intp)
+        across, down = (column - x)[:, None], (row - y)[:, None]
+
+        def at(i: NDArray[np.intp], j: NDArray[np.intp]) -> Array:
+            return colours[j % height, i % width]
+
+        above = at(x, y) + (at(x + 1, y) - at(x, y)) * across
+        below = at(x, y + 1) + (at(x + 1, y + 1) - at(x, y + 1)) * across
+        return (above + (below - above) * down).astype(np.float32)
+
+    return paint
+
+
+def add_texture(tile: NDArray[np.uint8], repeat: int) -> str:
+    """Make a texture known to the renderer; returns its pattern name, which its content decides."""
+    content = f"{tile.shape} {repeat} ".encode() + np.ascontiguousarray(tile).tobytes()
+    name = f"texture {hashlib.sha256(content).hexdigest()[:16]}"
+    PAINTS.setdefault(name, textured(tile, repeat))
+    return name
 
 
 def wood(x: Array, y: Array, rng: np.random.Generator, base: Array) -> Array:

@@ -61,6 +61,9 @@ class Image(Document):
     height: int
     created_at: datetime
     url: str
+    warnings: Annotated[
+        list[str], Field(description="What of the file is passed over or missing.")
+    ] = Field(default_factory=list)
 
 
 class Upload(Document):

@@ -97,12 +97,12 @@ def bert(api: Running) -> httpx.Client:
 @pytest.fixture
 def jobs(api: Running) -> Jobs:
     """What a worker drives jobs with."""
-    return api.container.jobs
+    return api.services.jobs
 
 
 @pytest.fixture
 def concepts(api: Running) -> Concepts:
-    return api.container.concepts
+    return api.services.concepts
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:

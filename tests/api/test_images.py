@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -12,7 +15,7 @@ from customedit.jobs.store import Jobs
 from customedit.schemas import ids
 from customedit.storage.store import Storage
 
-from .conftest import Running, edit, png, upload
+from .conftest import Running, edit, png, upload, wait_for
 
 
 def files(storage: Storage) -> list[str]:
@@ -81,6 +84,58 @@ def test_what_is_no_usable_picture_leaves_nothing(
     assert problem["type"] == "/problems/unusable-image"
     assert problem["field"] == "file" and "pixels" in problem["limit"]
     assert files(storage) == [] and anna.get("/v1/images").json()["items"] == []
+
+
+def scan_bomb(scans: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(stream, "JPEG", progressive=True)
+    whole = stream.getvalue()
+    return whole[:-2] + whole[whole.rindex(b"\xff\xda") : -2] * scans + b"\xff\xd9"
+
+
+def test_scan_bombs_are_refused_with_the_limit(anna: httpx.Client, storage: Storage) -> None:
+    bombs = [scan_bomb(5000) + bytes(n) for n in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        answers = list(
+            threads.map(lambda data: anna.post("/v1/images", files={"file": ("a", data)}), bombs)
+        )
+    for answer in answers:
+        assert answer.status_code == 422
+        assert answer.json()["type"] == "/problems/unusable-image"
+        assert "more than 100 scans, the limit" in answer.json()["detail"]
+    assert files(storage) == []
+
+
+def test_a_decoder_that_hangs_is_no_ones_loss_but_the_files(start, settings) -> None:
+    api: Running = start(settings, decoders=2, decode_seconds=60)
+    anna, bert = api.client("anna"), api.client("bert")
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(upload, (anna, bert), ("red", "green")))  # starts decoders
+        pool = api.services.decoders
+        hung = pool._idle[-1]._process.pid  # the one that is taken next
+        os.kill(hung, signal.SIGSTOP)
+        calls = [
+            threads.submit(anna.post, "/v1/images", files={"file": ("a", png("blue") + bytes(n))})
+            for n in range(18)
+        ]
+        wait_for(lambda: any(call.done() for call in calls))
+        (refused,) = (call.result() for call in calls if call.done())
+        assert refused.status_code == 429 and int(refused.headers["Retry-After"]) > 0
+        assert refused.json()["type"] == "/problems/rate-limited"
+        assert refused.json()["limit"] == "16 files that wait"
+        upload(bert, "white")  # another tenant's files are checked meanwhile
+        os.kill(hung, signal.SIGCONT)
+        assert {call.result().status_code for call in calls} == {201, 429}
+        assert sum(call.result().status_code == 429 for call in calls) == 1
+
+
+def test_a_check_over_its_deadline_is_refused(start, settings, storage: Storage) -> None:
+    api: Running = start(settings, decoders=2, decode_seconds=0.001)
+    answer = api.client().post("/v1/images", files={"file": ("a", png())})
+    assert answer.status_code == 422
+    assert "takes more than 0.001 s to decode, the limit" in answer.json()["detail"]
+    assert files(storage) == []
 
 
 def test_an_upload_over_the_limit_is_refused_before_it_is_read(

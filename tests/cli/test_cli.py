@@ -138,7 +138,7 @@ def test_edit_and_sweep_share_their_options() -> None:
         (["concept", "show", "missing"], "file: missing is no file"),
         (["models", "check", "./missing"], "base: ./missing is no folder"),
         (["models", "check", "--dtype", "int8"], "dtype: 'int8'"),
-        (["models", "fetch", "mini"], "name: mini is bundled"),
+        (["models", "fetch", "mini"], "base: mini is bundled"),
     ],
 )
 def test_errors_are_one_line_and_name_the_field(
@@ -209,4 +209,4 @@ def test_models_and_doctor(run: CliRunner) -> None:
     assert checked["prediction"] == "v_prediction" and checked["side"] == 128
     healthy = run.invoke(app, ["doctor", "--json"])
     assert healthy.exit_code == 0
-    assert json.loads(healthy.stdout)["bundled base"] == "draws"
+    assert json.loads(healthy.stdout)["bundled base"] == "works"

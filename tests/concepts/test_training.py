@@ -25,6 +25,7 @@ from customedit.concepts.training import (
 )
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress, run
+from customedit.diffusion.profile import Profile
 from customedit.errors import InputError, TrainingError
 from customedit.mini import samples
 
@@ -108,7 +109,7 @@ def test_only_the_concepts_own_copies_are_trained(
         not torch.equal(w, base.weights[f"{n}.to_k.weight"]) for n, w in concept.keys.items()
     ]
     assert all(changed)
-    assert concept.base == base.fingerprint and concept.images == 2
+    assert concept.base == base.concept_fingerprint and concept.images == 2
 
 
 def test_textual_inversion_trains_the_word_alone(base: Base, references: list[Image.Image]) -> None:
@@ -142,8 +143,9 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
     settings = TrainingSettings.of(base, **QUICK)
     trained = Trained.start(base, [PROMPTS], settings)
     pool = run(base, dataset.reference_pool(base, Subject(references, PROMPTS), settings))
-    latents = run(base, class_images(base, PROMPTS.class_prompt(), 2, 2))
-    words = (PROMPTS.class_prompt(),) * 2
+    prompt = base.profile.class_prompt(PROMPTS.noun)
+    latents = run(base, class_images(base, prompt, 2, 2))
+    words = (prompt,) * 2
     prior = dataset.Pool(latents, torch.ones_like(latents[:, 0]), words)
     _, found = step_loss(base, trained, settings, pool, prior, 4)
     facts = {name: figure.item() for name, figure in found.items()}
@@ -220,8 +222,8 @@ def test_prompts_say_what_to_learn() -> None:
     assert PROMPTS.instance() == "a photo of a <plaid> patterned cup"
     assert PROMPTS.instance("far away") == "a far away photo of a <plaid> patterned cup"
     assert PROMPTS.instance("very small") == "a photo of a very small <plaid> patterned cup"
-    assert PROMPTS.class_prompt() == "a photo of a cup"
-    assert ConceptPrompts("<a>", "owl").class_prompt() == "a photo of an owl"
+    assert Profile().class_prompt("cup") == "a photo of a cup"
+    assert Profile().class_prompt("owl") == "a photo of an owl"
 
 
 @pytest.mark.parametrize(

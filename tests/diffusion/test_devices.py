@@ -34,7 +34,7 @@ UNION = P2PSettings(
 ONCE = 3
 """Most moves and waits of one place in an edit: some at its beginning and end, none a step."""
 
-FREE = ("devices.send",)
+FREE = ("devices.to_device",)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_no_step_of_an_edit_mixes_devices_or_waits(
     result = run(base, method)
     assert isinstance(result.latents, foreign.Foreign)
     assert set(device.waits) == {"to the CPU"} and device.waits["to the CPU"] <= ONCE
-    # "send" does not wait; what the engine moves itself are a forward's time steps
+    # "to_device" does not wait; what the engine moves itself are a forward's time steps
     moved = {k: n for k, n in device.arrivals.items() if k not in FREE}
     assert all(n <= ONCE for n in moved.values()), moved
 
@@ -157,7 +157,7 @@ def test_dreambooth_and_many_jobs_at_once(
     few = TrainingSettings.of(base, steps=2, class_images=0, crops=2)
     engine = Engine(base)
     tickets: list[Any] = [
-        engine.submit(edit(base, picture, EditSettings(SOURCE, SOURCE, steps=2, method=m)))  # type: ignore[arg-type]  # of the Literal
+        engine.submit(edit(base, picture, EditSettings(SOURCE, SOURCE, steps=2, method=m)))
         for m in ("p2p", "sdedit")
     ]
     tickets.append(engine.submit(customize(base, references, PROMPTS, few), priority=10))
@@ -169,8 +169,11 @@ def test_dreambooth_and_many_jobs_at_once(
 
 def test_devices_that_are_none() -> None:
     assert device_of("cpu").type == "cpu"
-    with pytest.raises(InputError, match="device: 'gpu' is none; take cpu, cuda or cuda:N"):
+    with pytest.raises(InputError, match="device: 'gpu' is not a device; use cpu, cuda or cuda:N"):
         device_of("gpu")
+    for name in ("xla", "meta", "fpga:1"):
+        with pytest.raises(InputError, match=f"device: {name} is not available"):
+            device_of(name)
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="device: cuda:1 is not there"):
+        with pytest.raises(InputError, match="device: cuda:1 is not available"):
             device_of("cuda:1")

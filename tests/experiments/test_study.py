@@ -21,7 +21,7 @@ from customedit.experiments.result_cache import Lesson, Row
 from customedit.experiments.study import study
 from customedit.experiments.variants import ARMS, Plan
 from customedit.grids import tiled
-from customedit.metrics.curves import Line, Point, drawn
+from customedit.metrics.curves import Line, Point, plot
 from customedit.metrics.measure import Similarities, bundled, plain
 from customedit.mini import samples
 
@@ -93,7 +93,7 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
         "word swap, plaid: concept kept, edits drawn",  # the first arm's
     ]
     page = (tmp_path / "study.md").read_text()
-    assert "| word swap |" in page and (tmp_path / "study-sdedit.svg").read_text().count("<circle")
+    assert "| word swap |" in page and (tmp_path / "study-sdedit.svg").read_text().count("<use")
     assert "(study-plaid.jpg)" in page
     assert Image.open(tmp_path / "study-plaid.jpg").size == (4 * 128, len(plan.arms) * 128)
     (grid,) = (tmp_path / "grids").glob("Custom-Diffusion-plaid-*.png")
@@ -136,15 +136,17 @@ def test_curves_place_points_and_name_lines() -> None:
         Line((Point(0.0, 0.0, "low & first"), Point(1.0, 1.0)), "a <b>"),
         Line((Point(0.5, 0.5),), "c"),
     ]
-    picture = drawn(lines, "across", "up")
+    picture = plot(lines, "across", "up")
     assert ElementTree.fromstring(picture).tag.endswith("svg")
-    assert [picture.count(mark) for mark in ("<circle", "<polyline")] == [3, 2]
-    found = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', picture)
-    (x0, y0), (x1, y1), (x2, y2) = [(float(x), float(y)) for x, y in found]
+    for text in ("low &amp; first", "a &lt;b&gt;", ">c<", ">across<", ">up<", ">0.6<"):
+        assert text in picture
+    marks = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="fill', picture)
+    (x0, y0), (x1, y1), (x2, y2) = [(float(x), float(y)) for x, y in marks[:3]]  # then the legend's
     assert x0 < x2 < x1 and y1 < y2 < y0  # upwards is less
     assert (x0 + x1) / 2 == pytest.approx(x2, abs=0.1)
+    assert plot(lines, "across", "up") == picture
     with pytest.raises(ValueError, match="without points"):
-        drawn([], "across", "up")
+        plot([], "across", "up")
 
 
 def test_tiles_keep_their_order_on_white() -> None:

@@ -139,7 +139,7 @@ def test_a_concept_goes_out_and_comes_in_again(
     base = Base.load()
     layer = base.layers[0]
     own = {layer: base.weights[f"{layer}.to_k.weight"] * 1.5}
-    made = Concept({"<old>": torch.ones(base.width)}, own, own, base=base.fingerprint)
+    made = Concept({"<old>": torch.ones(base.width)}, own, own, base=base.concept_fingerprint)
     if form == "own":
         path = tmp_path / "own.safetensors"
         made.save(path)
@@ -161,7 +161,7 @@ def test_a_concept_goes_out_and_comes_in_again(
     job_id = bench.submit("import", request, concept)
     workers.start().ready()
     outcome = ConceptOutcome.model_validate(bench.succeeded(job_id))
-    assert (outcome.token, outcome.noun, outcome.base) == ("<new>", "cup", base.fingerprint)
+    assert (outcome.token, outcome.noun, outcome.base) == ("<new>", "cup", base.concept_fingerprint)
     (tmp_path / "back").write_bytes(bench.storage.get(outcome.weights_key))
     back = Concept.load(tmp_path / "back")
     assert torch.equal(back.keys[layer], made.keys[layer])
@@ -183,7 +183,7 @@ def test_a_file_that_came_over_rest_is_found_by_the_worker(
     base = Base.load()
     own = {name: base.weights[f"{name}.to_k.weight"] for name in base.layers[:1]}
     path = tmp_path / "own.safetensors"
-    Concept({"<old>": torch.ones(base.width)}, own, own, base=base.fingerprint).save(path)
+    Concept({"<old>": torch.ones(base.width)}, own, own, base=base.concept_fingerprint).save(path)
     _, key = ApiKeys(bench.jobs.client, bench.settings).create(bench.tenant)
     with TestClient(create_app(bench.settings)) as client, path.open("rb") as file:
         answer = client.post(

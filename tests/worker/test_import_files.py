@@ -25,25 +25,20 @@ from customedit.errors import InputError
 from customedit.schemas.requests import ImportRequest
 from worker import import_job
 from worker.attempt import Stopped
-from worker.inputs import check_base
-from worker.runtime import shapes
 
 
 @pytest.fixture(scope="module")
 def runtime() -> Any:
     base = Base.load()
-    return SimpleNamespace(
-        settings=Settings(), base=base, fingerprint=base.fingerprint, shapes=shapes(base)
-    )
+    return SimpleNamespace(settings=Settings(), base=base)
 
 
 def imported(runtime: Any, folder: Path, data: bytes) -> Concept:
     path = folder / "given"
     path.write_bytes(data)
     with import_job.unreadable():
-        concept = import_job.read(path, ImportRequest(file="x", bytes=len(data)), runtime)
-        check_base(runtime, concept)
-    return concept
+        request = ImportRequest(file="x", bytes=len(data))
+        return import_job.read(path, request, runtime).for_base(runtime.base)
 
 
 def torch_file(value: Any) -> bytes:

@@ -58,16 +58,24 @@ def slug(name: str) -> str:
 
 
 def look_scenes(name: str) -> list[Scene]:
-    """The views of one look: the same kind of thing in other light, place and proportions."""
-    recipe, number = LOOK_RECIPES[name], LOOKS.index(name)
+    """The views of one of the looks."""
+    return views(name, LOOK_RECIPES[name], LOOKS.index(name))
+
+
+def views(pattern: str, recipe: LookRecipe, number: int) -> list[Scene]:
+    """The views of a look: the same kind of thing in other light, place and proportions.
+
+    number: of the look, 0 or more; looks of other numbers are seen in other scenes.
+    """
     own = {recipe.colour, recipe.second}
-    turned = PLACES[number:] + PLACES[:number]
+    start = number % len(PLACES)
+    turned = PLACES[start:] + PLACES[:start]
     places = [place for place in turned if own.isdisjoint(place)][:VIEWS]
     scenes = [
         sample_scene(
             FIRST_SEED + 100_000 + 100 * number + view,
             noun=recipe.noun,
-            pattern=name,
+            pattern=pattern,
             colour=recipe.colour,
             second=recipe.second,
             material=recipe.material,

@@ -1,5 +1,7 @@
-import io
-import os
+"""Files to pictures: what is read, with which values, and what is refused."""
+
+from __future__ import annotations
+
 import struct
 import warnings
 import zlib
@@ -15,27 +17,7 @@ from PIL import Image
 from customedit import images
 from customedit.errors import InputError
 
-FORMATS = ["PNG", "JPEG", "WEBP"]
-
-
-def picture(size: tuple[int, int] = (40, 24), seed: int = 0) -> Image.Image:
-    """Smooth colours, so that lossy formats keep them closely."""
-    x, y = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]))
-    return Image.fromarray((np.stack([x, y, (x + seed) / 2 % 1], -1) * 255).astype(np.uint8))
-
-
-def saved(image: Image.Image, name: str = "PNG", **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, format=name, **options)
-    return stream.getvalue()
-
-
-def far(a: Image.Image, b: Image.Image) -> float:
-    return float(np.abs(np.asarray(a, float) - np.asarray(b, float)).max())
-
-
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+from .conftest import FORMATS, far, picture, png_chunk, saved
 
 
 def png_header(width: int, height: int, body: bytes = b"") -> bytes:
@@ -120,23 +102,35 @@ def test_of_an_animation_the_first_frame_is_taken(name: str) -> None:
     assert images.read(data).image.getpixel((8, 8)) == (255, 0, 0)
 
 
-def test_a_gif_is_not_taken() -> None:
-    with pytest.raises(InputError, match=r"photo: is no PNG, JPEG or WebP.*save it again"):
-        images.read(saved(picture(), "GIF"), field="photo")
-
-
-@pytest.mark.parametrize("data", [b"hello, I am a text", b"<svg></svg>", b"\x00" * 64, b"II*\x00"])
-def test_other_files_are_not_taken(data: bytes) -> None:
-    with pytest.raises(InputError, match="is no PNG, JPEG or WebP"):
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"hello, I am a text", "it begins with b'hello, I'"),
+        (b"\x00" * 64, "it begins with"),
+        (b"\n<svg></svg>", "an SVG or a web page"),
+        (b"II*\x00" + bytes(9), "a TIFF"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "an AVIF"),
+        (saved(picture(), "GIF"), "a GIF"),
+        (saved(picture(), "BMP"), "a BMP"),
+        (saved(picture(), "JPEG2000"), "a JPEG 2000"),
+        (b"\xff\x0a\xfa\x1f", "a JPEG XL"),
+    ],
+)
+def test_other_files_are_not_taken(data: bytes, named: str) -> None:
+    with pytest.raises(
+        InputError, match=r"image: is no PNG, JPEG or WebP \(.*; save it again"
+    ) as e:
         images.read(data)
+    assert named in str(e.value)
 
 
 def test_empty_missing_and_large_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is empty"):
         images.read(b"")
-    with pytest.raises(InputError, match=r"cannot be read from .*No such file"):
+    with pytest.raises(InputError, match=r"none.png cannot be read \(No such file"):
         images.read(tmp_path / "none.png")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is no file"):
         images.read(tmp_path)
     big = tmp_path / "big.png"
     with big.open("wb") as stream:
@@ -144,7 +138,7 @@ def test_empty_missing_and_large_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"21\.0 MiB large, the limit is 20\.0 MiB"):
         images.read(big)
     with pytest.raises(InputError, match="the limit is 100 bytes"):
-        images.read(saved(picture()), max_bytes=100)
+        images.read(saved(picture()), limits=images.Limits(max_bytes=100))
 
 
 @pytest.mark.parametrize("size", [(12_000, 9_000), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
@@ -175,14 +169,12 @@ def test_a_webp_of_any_kind_is_refused_by_what_it_declares(
 
 
 def test_the_limits_are_inclusive() -> None:
-    assert images.read(saved(picture((50, 20))), max_pixels=1000, min_side=20).image.size == (
-        50,
-        20,
-    )
+    limits = images.Limits(max_pixels=1000, min_side=20)
+    assert images.read(saved(picture((50, 20))), limits=limits).image.size == (50, 20)
     with pytest.raises(InputError, match="million pixels"):
-        images.read(saved(picture((50, 20))), max_pixels=999)
+        images.read(saved(picture((50, 20))), limits=images.Limits(max_pixels=999))
     with pytest.raises(InputError, match="50 x 20 pixels, each side must have 21"):
-        images.read(saved(picture((50, 20))), min_side=21)
+        images.read(saved(picture((50, 20))), limits=images.Limits(min_side=21))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -196,14 +188,7 @@ def test_a_png_that_holds_less_than_it_declares_is_refused() -> None:
         images.read(png_header(64, 64, b"\0" * 100))
 
 
-def test_a_text_bomb_in_a_png_is_refused() -> None:
-    data = saved(picture())
-    bomb = png_chunk(b"zTXt", b"k\0\0" + zlib.compress(b"\0" * 2**27))
-    with pytest.raises(InputError, match="cannot be decoded"):
-        images.read(data[:33] + bomb + data[33:])
-
-
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["PNG", "WEBP"])
 @given(data=st.data())
 def test_truncated_files_are_refused(name: str, data: st.DataObject) -> None:
     whole = saved(picture(), name)
@@ -219,105 +204,12 @@ def test_corrupt_files_are_read_or_refused(name: str, data: st.DataObject) -> No
     whole = bytearray(saved(picture().convert("P") if name == "PNG" else picture(), name))
     for _ in range(data.draw(st.integers(1, 8))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        assert images.read(bytes(whole)).image.mode == "RGB"
-    except InputError as error:
-        assert error.field == "image"
-
-
-def _profile(gamma: float) -> bytes:
-    """An RGB profile of sRGB's primaries (v2, matrix and one curve) with another gamma."""
-
-    def tag(kind: bytes, body: bytes) -> bytes:
-        return (kind + bytes(4) + body).ljust(-(-(8 + len(body)) // 4) * 4, b"\0")
-
-    def xyz(*values: float) -> bytes:
-        return tag(b"XYZ ", b"".join(struct.pack(">i", round(v * 65536)) for v in values))
-
-    curve = tag(b"curv", struct.pack(">IH", 1, round(gamma * 256)))
-    tags = {
-        b"rXYZ": xyz(0.4361, 0.2225, 0.0139), b"gXYZ": xyz(0.3851, 0.7169, 0.0971),
-        b"bXYZ": xyz(0.1431, 0.0606, 0.7141), b"wtpt": xyz(0.9642, 1.0, 0.8249),
-        b"rTRC": curve, b"gTRC": curve, b"bTRC": curve,
-    }  # fmt: skip
-    at = 128 + 4 + 12 * len(tags)
-    table, bodies = struct.pack(">I", len(tags)), b""
-    for name, body in tags.items():
-        table += name + struct.pack(">II", at + len(bodies), len(body))
-        bodies += body
-    head = struct.pack(
-        ">I4sI4s4s4s12x4s", 0, b"test", 0x02400000, b"mntr", b"RGB ", b"XYZ ", b"acsp"
-    )
-    head = (head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)).ljust(128, b"\0")
-    whole = head + table + bodies
-    return struct.pack(">I", len(whole)) + whole[4:]
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_colours_are_brought_to_srgb_by_their_profile(name: str) -> None:
-    grey = Image.new("RGB", (32, 32), (128, 128, 128))
-    out = io.BytesIO()
-    grey.save(out, name, icc_profile=_profile(1.0))  # linear light
-    found = images.read(out.getvalue()).image.getpixel((16, 16))
-    assert all(abs(v - 188) <= 3 for v in found)  # what half the light is in sRGB
-    out = io.BytesIO()
-    grey.save(out, name, icc_profile=b"no profile at all")
-    found = images.read(out.getvalue()).image.getpixel((16, 16))
-    assert all(abs(v - 128) <= 3 for v in found)
-
-
-def test_transparent_pictures_with_a_profile_keep_their_alpha() -> None:
-    picture = Image.new("RGBA", (32, 32), (128, 128, 128, 0))
-    out = io.BytesIO()
-    picture.save(out, "PNG", icc_profile=_profile(1.0))
-    found = images.read(out.getvalue())
-    assert found.alpha and found.image.getpixel((5, 5)) == (255, 255, 255)
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".webp"])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
-def test_written_files_can_be_read(suffix: str, mode: str, tmp_path: Path) -> None:
-    path = tmp_path / f"out{suffix}"
-    path.write_bytes(b"old")
-    images.write(picture().convert(mode), path)
-    assert far(images.read(path).image, picture().convert(mode).convert("RGB")) <= 30
-    assert os.listdir(tmp_path) == [path.name]
-    assert path.stat().st_mode & 0o044 == 0o044 & ~images._umask()
-
-
-def test_writing_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("out.gif", "out"):
-        with pytest.raises(InputError, match="path: ends in"):
-            images.write(picture(), tmp_path / name)
-    path = tmp_path / "out.png"
-    path.write_bytes(b"old")
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="no space"):
-        images.write(picture(), path)
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["out.png"]
-
-
-sides = st.integers(16, 5000)
-
-
-@given(sides, sides, st.sampled_from([1, 8, 16, 64]), st.integers(64 * 64, 1024 * 1024))
-def test_fit_keeps_area_aspect_and_multiple(width: int, height: int, m: int, area: int) -> None:
-    w, h = images.fit((width, height), m, area)
-    assert w % m == 0 == h % m and min(w, h) >= m
-    scale = (area / (width * height)) ** 0.5
-    ideal = width * scale, height * scale
-    if min(ideal) >= m:
-        assert abs(w - ideal[0]) <= m / 2 and abs(h - ideal[1]) <= m / 2
-    assert w * h <= 2.25 * area  # both sides rounded up from 1.5 multiples at most
-
-
-def test_fit_by_example() -> None:
-    assert images.fit((4000, 3000), 8, 512 * 512) == (592, 440)
-    assert images.fit((128, 128), 8, 128 * 128) == (128, 128)
-    assert images.fit((100_000, 16), 8, 64 * 64) == (512, 8)
-    with pytest.raises(ValueError, match="positive"):
-        images.fit((0, 4), 8, 64)
+    verdicts = []
+    for examine in (images.read, lambda content: images.check(images.scan(content))):
+        try:
+            examine(bytes(whole))
+            verdicts.append(None)
+        except InputError as error:
+            assert error.field == "image"
+            verdicts.append(error)
+    assert (verdicts[0] is None) == (verdicts[1] is None), "an upload that no job could read"

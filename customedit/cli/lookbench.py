@@ -1,0 +1,234 @@
+"""``customedit lookbench export | run | score``: edits measured against the right answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from customedit.cli import console
+from customedit.cli.options import taking
+from customedit.errors import InputError
+
+if TYPE_CHECKING:
+    from customedit.diffusion.engine import Progress
+    from customedit.experiments.lookbench.editor import LibraryEditor
+    from customedit.metrics.lookbench.dataset import Bench
+    from customedit.metrics.lookbench.scores import Scores
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help=(
+        "Measure editors that paint a look from references into pictures, against the right "
+        "answer. To score another editor: export FOLDER, edit its pictures, score the edits."
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which pairs of looks and sources."""
+
+    size: Annotated[
+        str,
+        typer.Option(
+            help="small (2 looks x 4 sources), public (8 x 24) or full (16 x 64, 1,024 pairs)."
+        ),
+    ] = "public"
+    look: Annotated[
+        list[str] | None, typer.Option("--look", help="Only this look; repeatable.")
+    ] = None
+    sources: Annotated[
+        int | None, typer.Option(min=1, help="Only so many sources, evenly spaced.")
+    ] = None
+    bench: Annotated[
+        Path | None,
+        typer.Option(
+            help="Other looks: a JSON file that the renderer paints from, or a folder laid out as "
+            "export writes it. docs/lookbench.md has both."
+        ),
+    ] = None
+
+    def open(self) -> Bench:
+        """The pairs. Raises InputError."""
+        from customedit.metrics.lookbench.dataset import SIZES, opened
+
+        if self.size not in SIZES:
+            raise InputError("size", f"{self.size!r} is unknown", f"take {', '.join(SIZES)}")
+        chosen: Any = self.size
+        return opened(chosen, self.bench).select(self.look or (), self.sources)
+
+
+@app.command("export")
+@taking(Selection)
+def export_command(
+    selection: Selection,
+    folder: Annotated[Path, typer.Argument(help="Where the files go; made if it is missing.")],
+    as_json: console.JsonOption = False,
+) -> None:
+    """Write references, sources, masks, prompts and right answers as files, for any editor.
+
+    The editor learns looks/LOOK/*.png, edits sources/SOURCE.png as prompts.json says, and writes
+    LOOK/SOURCE.png into a folder of its own, which ``lookbench score`` measures.
+    """
+    from customedit.metrics.lookbench.folder import export
+
+    bench = selection.open()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError("folder", f"{folder} is not an empty folder", "give another")
+    files = export(bench, folder)
+    console.say(
+        {"folder": str(folder), "pairs": len(bench), "files": files},
+        [f"{folder}: {len(bench)} pairs in {files} files"],
+        as_json,
+    )
+
+
+@app.command("score")
+@taking(Selection)
+def score_command(
+    selection: Selection,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="The edits, LOOK/SOURCE.png (or seed-N/LOOK/SOURCE.png of several trainings); "
+            "beside them, if there are any, words/LOOK/SOURCE.png by the editor's best plain words "
+            "and copies/LOOK/SOURCE.png, right answers through its autoencoder."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="For report and sheets; FOLDER/report if left out."),
+    ] = None,
+    base: Annotated[
+        str, typer.Option("--base", help="Whose autoencoder copies right answers, without copies/.")
+    ] = "mini",
+    as_json: console.JsonOption = False,
+) -> None:
+    """Measure the edits in FOLDER against the right answers; write scores and picture sheets.
+
+    1 is the autoencoder's copy of the right answer, 0 is doing nothing. Prints a table; scores.json
+    has every picture's measures, and worst.png shows the worst edits.
+    """
+    report = out or folder / "report"
+    from customedit.metrics.lookbench import results
+    from customedit.metrics.lookbench.report import score
+
+    bench = selection.open()
+    results.read(folder, bench)  # what is missing is told before a base is loaded
+    editor = _editor(base, "cpu", "float32", {}, folder)
+    with console.bars(as_json) as heard:
+        scores = score(bench, folder, editor.copy, report, on_pair=_told(heard, "measuring"))
+    _say(scores, report, as_json)
+
+
+@app.command("run")
+@taking(Selection)
+def run_command(
+    selection: Selection,
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="Pictures, concepts and report; kept between runs."),
+    ] = Path("runs/lookbench"),
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each look.")] = 1,
+    no_words: Annotated[
+        bool, typer.Option("--no-words", help="Leave out the edits by plain words.")
+    ] = False,
+    method: Annotated[str, typer.Option(help="p2p or sdedit.")] = "p2p",
+    inversion: Annotated[
+        str, typer.Option(help="direct, null-text, negative-prompt or ddim (p2p).")
+    ] = "direct",
+    strength: Annotated[
+        float | None, typer.Option(help="p2p: how much of the source stays; sdedit: goes.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="DDIM steps.")] = 50,
+    guidance: Annotated[
+        float | None, typer.Option(help="Of the edits; the base's own if left out.")
+    ] = None,
+    preserve: Annotated[
+        bool, typer.Option("--preserve", help="Keep the source's own pixels outside the edit.")
+    ] = False,
+    true_mask: Annotated[
+        bool,
+        typer.Option("--true-mask", help="Give the edits the true mask, as a user would draw it."),
+    ] = False,
+    training_steps: Annotated[
+        int | None, typer.Option(help="Of each look; the base's default if left out.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Learning rate; the base's default if left out.")
+    ] = None,
+    class_images: Annotated[
+        int | None, typer.Option(help="For prior preservation; 0 for none.")
+    ] = None,
+    way: Annotated[str, typer.Option(help="custom-diffusion or textual-inversion.")] = (
+        "custom-diffusion"
+    ),
+    base: console.BaseOption = "mini",
+    device: console.DeviceOption = "cpu",
+    dtype: console.DtypeOption = "float32",
+    as_json: console.JsonOption = False,
+) -> None:
+    """Learn every look with these settings, paint it on every source, and score the edits.
+
+    Stops and resumes at any point. Settings have folders of their own inside OUT.
+    """
+    from customedit.experiments.lookbench.run import run
+    from customedit.metrics.lookbench.report import score
+
+    bench = selection.open()
+    training = {
+        "way": way, "steps": training_steps, "rate": rate, "class_images": class_images,
+    }  # fmt: skip
+    settings: dict[str, Any] = {
+        "method": method, "inversion": inversion, "strength": strength, "steps": steps,
+        "guidance": guidance, "preserve": preserve, "true_mask": true_mask,
+        "training": training,
+    }  # fmt: skip
+    editor = _editor(base, device, dtype, settings, out)
+    with console.bars(as_json) as heard:
+        editor.heard = heard
+        done = run(
+            bench,
+            editor,
+            out,
+            seeds=range(seeds),
+            words=not no_words,
+            told=_told(heard, "pictures"),
+        )
+        report = done.folder / "report"
+        scores = score(
+            bench,
+            done.folder,
+            editor.copy,
+            report,
+            about={**done.about, "words": done.words},
+            on_pair=_told(heard, "measuring"),
+        )
+    _say(scores, report, as_json)
+
+
+def _editor(
+    base: str, device: str, dtype: str, settings: dict[str, Any], folder: Path
+) -> LibraryEditor:
+    from customedit.experiments.lookbench.editor import LibraryEditor, Recipe
+
+    recipe = Recipe(**settings)  # refuses unusable settings before a base is loaded
+    return LibraryEditor(console.load_base(base, device, dtype), recipe, folder)
+
+
+def _told(heard: Callable[[Progress], None], phase: str) -> Callable[..., None]:
+    """Shows counts (done, of, what) as the progress of ``phase``."""
+    from customedit.diffusion.engine import Progress
+
+    return lambda done, of, *_: heard(Progress(phase, done, of))
+
+
+def _say(scores: Scores, report: Path, as_json: bool) -> None:
+    from customedit.metrics.lookbench.scores import table
+
+    lines = [*table(scores), "", f"{report}: scores.json, scores.md, worst.png and a sheet a look"]
+    console.say({"report": str(report), **scores.as_dict()}, lines, as_json)

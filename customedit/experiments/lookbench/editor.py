@@ -1,0 +1,245 @@
+"""What LookBench asks of an editor, and the library's own one: all that it calls of the library."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from customedit import images
+from customedit.concepts.concept import Concept
+from customedit.concepts.prompts import ConceptPrompts
+from customedit.concepts.settings import TrainingSettings
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Engine, Progress
+from customedit.diffusion.text import Weighted
+from customedit.editing.edit import EditSettings, MethodName, edit
+from customedit.editing.inversion import Kind
+from customedit.editing.prompt_to_prompt import STRENGTH, P2PSettings
+from customedit.errors import InputError
+from customedit.experiments.result_cache import Heard, Lesson, learned
+from customedit.metrics.lookbench.colour import Pixels
+from customedit.metrics.lookbench.looks import Look
+
+EDITS: Final = 1
+"""Raised when edits change under equal settings, so that kept pictures are drawn again."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A look that an editor is to learn first.
+
+    references: uint8 [h, w, 3] each; seed: of the training.
+    """
+
+    look: Look
+    references: tuple[Pixels, ...] = field(compare=False, repr=False)
+    seed: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """One edit.
+
+    picture: uint8 [h, w, 3]; coverage: how much of each pixel the thing covers, [h, w] in [0, 1],
+    for editors that are scored with the true mask; noun: what the thing is; source_prompt: the
+    picture in words; target_prompt: what it is to become; taught: the look that the target prompt
+    names, None for plain words.
+    """
+
+    picture: Pixels = field(compare=False, repr=False)
+    coverage: NDArray[np.floating[Any]] = field(compare=False, repr=False)
+    noun: str
+    source_prompt: str
+    target_prompt: str
+    taught: Taught | None = None
+
+
+class Editor(Protocol):
+    """Anything that LookBench can run."""
+
+    def about(self) -> dict[str, Any]:
+        """All that decides its pictures, as plain data: what is kept is found again by it."""
+
+    def edit(self, tasks: Sequence[Task]) -> list[Pixels]:
+        """The edited pictures, uint8 [h, w, 3] in each source's aspect."""
+
+    def copy(self, picture: Pixels) -> Pixels:
+        """``picture`` as the editor gives it back when it changes nothing: its autoencoder's."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How our editor learns and edits; None for the library's defaults.
+
+    method, inversion, strength, steps, guidance, preserve: as in ``EditSettings``; true_mask:
+    whether edits are kept to the thing's true mask, which a user would have to draw; training: what
+    differs from ``TrainingSettings.of`` the base.
+    """
+
+    method: MethodName = "p2p"
+    inversion: Kind = "direct"
+    strength: float | None = None
+    steps: int = 50
+    guidance: float | None = None
+    preserve: bool = False
+    true_mask: bool = False
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.inversion not in get_args(Kind):
+            raise InputError(
+                "inversion",
+                f"{self.inversion!r} is unknown",
+                f"take one of {', '.join(get_args(Kind))}",
+            )
+        if self.method == "sdedit" and self.preserve != self.true_mask:
+            raise InputError(
+                "method",
+                "sdedit derives no region: it keeps the source outside the true mask or not at all",
+                "give preserve and true_mask together, or neither",
+            )
+        self._settings("a cup", "a red cup", "cup", 0)  # refuses what no edit takes
+
+    def settings(self, task: Task) -> EditSettings:
+        """The edit of ``task``; chance, if any, follows the seed of the look's training.
+
+        The region is the source's noun, for plain words, too, which derive none themselves.
+        """
+        seed = 0 if task.taught is None else task.taught.seed
+        return self._settings(task.source_prompt, task.target_prompt, task.noun, seed)
+
+    def _settings(self, source: str, target: str, noun: str, seed: int) -> EditSettings:
+        p2p = None
+        if self.method == "p2p":
+            share = STRENGTH if self.strength is None else self.strength
+            if self.true_mask:
+                p2p = P2PSettings(strength=share, blend_over="mask")
+            else:
+                p2p = P2PSettings(strength=share, blend_over="source", blend_words=(noun,))
+        return EditSettings(
+            source,
+            target,
+            method=self.method,
+            strength=self.strength,
+            steps=self.steps,
+            guidance=self.guidance,
+            seed=seed,
+            inversion=self.inversion,
+            p2p=p2p,
+            preserve=self.preserve,
+        )
+
+    def mask(self, task: Task) -> Tensor | None:
+        """The mask that the edit of ``task`` is given, [h, w] in [0, 1]."""
+        if not self.true_mask:
+            return None
+        return torch.from_numpy(np.asarray(task.coverage, np.float32))
+
+
+class LibraryEditor:
+    """The library's editor on ``base``.
+
+    folder: keeps concepts, class images and inversions between runs; heard: told the progress of
+    trainings.
+    """
+
+    def __init__(
+        self, base: Base, recipe: Recipe, folder: Path, heard: Heard | None = None
+    ) -> None:
+        self.base, self.recipe, self.folder, self.heard = base, recipe, folder, heard
+        self._concepts: dict[tuple[str, int], Concept] = {}
+        self.training(0)  # refuses unusable settings before any work
+
+    def training(self, seed: int) -> TrainingSettings:
+        """The training of a look by ``seed``."""
+        return TrainingSettings.of(self.base, **self.recipe.training, seed=seed)
+
+    def about(self) -> dict[str, Any]:
+        """The base's weights and every setting."""
+        return {
+            "version": EDITS,
+            "base": {
+                "name": self.base.name,
+                "weights": weights_digest(self.base),
+                "dtype": str(self.base.dtype),
+                "guidance": self.base.guidance,
+            },
+            "recipe": dataclasses.asdict(self.recipe),
+            "training": dataclasses.asdict(self.training(0)),
+        }
+
+    def edit(self, tasks: Sequence[Task]) -> list[Pixels]:
+        """The edits, which share forwards; looks that are not learned yet are learned first."""
+        engine = Engine(self.base, max_rows=24)
+        tickets = []
+        for task in tasks:
+            concepts = [] if task.taught is None else [Weighted(self.concept(task.taught))]
+            method = edit(
+                self.base,
+                Image.fromarray(task.picture),
+                self.recipe.settings(task),
+                concepts,
+                mask=self.recipe.mask(task),
+                keep=self.folder / "inversions",
+            )
+            tickets.append(engine.submit(method))
+        while not engine.idle:
+            engine.tick()
+        return [np.asarray(ticket.result().image) for ticket in tickets]
+
+    def copy(self, picture: Pixels) -> Pixels:
+        """The picture through the base's autoencoder, at its working size."""
+        return np.asarray(self.base.decode(self.base.encode(Image.fromarray(picture)))[0])
+
+    def concept(self, taught: Taught) -> Concept:
+        """The concept of a look, learned once."""
+        key = taught.look.name, taught.seed
+        if key not in self._concepts:
+            files = self._written(taught)
+            prompts = ConceptPrompts(taught.look.token, taught.look.noun, taught.look.attribute)
+            lesson = Lesson(
+                f"{taught.look.slug}-{taught.seed}", files, prompts, self.training(taught.seed)
+            )
+            concepts, classes = self.folder / "concepts", self.folder / "classes"
+            self._concepts[key], _ = learned(self.base, lesson, concepts, classes, self._hear(key))
+        return self._concepts[key]
+
+    def _written(self, taught: Taught) -> list[Path]:
+        """The references as files."""
+        folder = self.folder / "references" / taught.look.slug
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [folder / f"{number}.png" for number in range(len(taught.references))]
+        for path, pixels in zip(files, taught.references, strict=True):
+            images.write(Image.fromarray(pixels), path)
+        return files
+
+    def _hear(self, key: tuple[str, int]) -> Heard | None:
+        heard = self.heard
+        if heard is None:
+            return None
+
+        def hear(progress: Progress) -> None:
+            named = dataclasses.replace(progress, phase=f"{progress.phase} {key[0]} {key[1]}")
+            heard(named)
+
+        return hear
+
+
+def weights_digest(base: Base) -> str:
+    """Of every weight of the base: pictures of another base are never taken for its own."""
+    found = hashlib.sha256()
+    for part in ("unet", "vae", "text_encoder"):
+        for name, weight in sorted(getattr(base.pipeline, part).state_dict().items()):
+            found.update(f"{part} {name} {tuple(weight.shape)}".encode())
+            found.update(weight.float().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]

@@ -1,0 +1,86 @@
+"""Pictures of a scoring, for a person to look at what the figures say; the worst ones included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from customedit import images
+from customedit.metrics.lookbench.colour import Pixels
+from customedit.metrics.lookbench.dataset import Bench
+from customedit.metrics.lookbench.looks import Look
+from customedit.metrics.lookbench.measures import reduced
+from customedit.metrics.lookbench.results import Results
+from customedit.metrics.lookbench.scores import HEADINGS, Copier, Kind, Row, pictures_of
+from customedit.metrics.lookbench.sources import Source
+from customedit.mini import sheets
+
+WORST: Final = 16
+"""Edits on the sheet of the worst."""
+
+ORDER: Final[tuple[Kind, ...]] = ("nothing", "edit", "answer", "copy", "words")
+"""Of a pair's pictures from left to right."""
+
+
+def write(bench: Bench, found: Results, copier: Copier, rows: Sequence[Row], folder: Path) -> None:
+    """Write ``LOOK.png`` of every look and ``worst.png`` into ``folder``, which must be there."""
+    by_pair: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        by_pair.setdefault((row.look, row.source), []).append(row)
+    furthest: dict[tuple[str, str], list[Pixels]] = {pair: [] for pair in worst(rows)}
+    for look in bench.looks:
+        lines = []
+        for source in bench.sources:
+            pair = look.name, source.name
+            shown = pictures_of(bench, found, copier, look, source)
+            lines.append(list(_line(look, source, shown, by_pair[pair])))
+            if pair in furthest:
+                furthest[pair] = lines[-1]
+        _save([*_headed(bench, look, len(lines[0])), *lines], folder / f"{look.slug}.png")
+    _save(list(furthest.values()), folder / "worst.png")
+
+
+def worst(rows: Sequence[Row], count: int = WORST) -> list[tuple[str, str]]:
+    """The pairs whose edits are furthest from the right answer beyond its copy, the worst first."""
+    excess: dict[tuple[str, str], float] = {}
+    copies = {(r.look, r.source): r.measures.distance for r in rows if r.kind == "copy"}
+    for row in rows:
+        if row.kind == "edit":
+            pair = row.look, row.source
+            beyond = row.measures.distance - copies[pair]
+            excess[pair] = max(excess.get(pair, -np.inf), beyond)
+    return sorted(excess, key=lambda pair: -excess[pair])[:count]
+
+
+def _line(
+    look: Look, source: Source, shown: Sequence[tuple[Kind, int, Pixels]], rows: Sequence[Row]
+) -> Iterator[Pixels]:
+    measured = {(row.kind, row.seed): row.measures for row in rows}
+    for wanted in ORDER:
+        for kind, seed, pixels in shown:
+            if kind != wanted:
+                continue
+            own = measured[kind, seed]
+            name = HEADINGS[kind] + (f" {seed}" if kind == "edit" else "")
+            ring = "" if own.ring is None else f" ring {own.ring:.0f} dB"
+            shape = "" if own.iou is None else f" IoU {own.iou:.2f}"
+            labels = [f"{look.name}, {source.name}", name, f"{own.distance:.1f} Lab{ring}{shape}"]
+            yield sheets.labelled(reduced(pixels), labels, (False, False, own.right is False))
+
+
+def _headed(bench: Bench, look: Look, columns: int) -> list[list[Pixels]]:
+    """The look's references as the sheet's first line, as many as there is room for."""
+    found = [reduced(picture) for picture in bench.references(look)][:columns]
+    return [
+        [sheets.labelled(picture, [look.name, "reference", ""]) for picture in found]
+        + [np.full_like(sheets.labelled(found[0], ["", "", ""]), 255)] * (columns - len(found))
+    ]
+
+
+def _save(lines: Sequence[Sequence[Pixels]], path: Path) -> None:
+    if lines:
+        tiles = [tile for line in lines for tile in line]
+        images.write(sheets.tiled(tiles, len(lines[0])), path)

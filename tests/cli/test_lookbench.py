@@ -1,0 +1,81 @@
+"""``customedit lookbench``: what a user of another editor does, and our own run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from customedit.cli import app
+
+SMALL = ["--size", "small", "--sources", "2"]
+
+
+@pytest.fixture
+def run() -> CliRunner:
+    return CliRunner()
+
+
+def test_another_editor_is_scored_from_files_alone(run: CliRunner, tmp_path: Path) -> None:
+    files, edits = tmp_path / "bench", tmp_path / "edits"
+    done = run.invoke(app, ["lookbench", "export", str(files), *SMALL, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["pairs"] == 4
+    shutil.copytree(files / "answers", edits)  # an editor that is always right
+    done = run.invoke(app, ["lookbench", "score", str(edits), "--bench", str(files), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["figures"]["exact"]["edit"]["value"] == 1
+    assert told["counts"] == {"looks": 2, "sources": 2, "seeds": 1}
+    assert (edits / "report" / "worst.png").is_file()
+    plain = run.invoke(app, ["lookbench", "score", str(edits), *SMALL])
+    assert plain.exit_code == 0, plain.output
+    assert "| gap closed inside the mask" in plain.stdout and "| plaid |" in plain.stdout
+
+
+def test_our_own_editor_runs_and_is_scored(run: CliRunner, tmp_path: Path) -> None:
+    done = run.invoke(
+        app,
+        ["lookbench", "run", "-o", str(tmp_path), "--size", "small", "--sources", "1", "--look",
+         "waves", "--steps", "2", "--training-steps", "1", "--class-images", "0", "--no-words",
+         "--json"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["figures"]["gap"]["copy"]["value"] == 1
+    report = Path(told["report"])
+    about = json.loads((report / "scores.json").read_text())["about"]
+    assert about["editor"]["recipe"]["steps"] == 2 and about["editor"]["training"]["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["export", "out", "--size", "huge"], "size: 'huge' is unknown"),
+        (["export", "out", "--look", "tartan"], "look: 'tartan' is unknown"),
+        (["export", "full"], "folder: full is not an empty folder"),
+        (["score", "none"], "folder: none is not a folder"),
+        (["score", "full"], "folder: full lacks plaid/00-vase.png and 191 more pictures of 192"),
+        (["score", "full", "--bench", "none.json"], "bench: none.json does not exist"),
+        (["run", "--method", "magic"], "method: 'magic'"),
+        (["run", "--method", "sdedit", "--preserve"], "method: sdedit derives no region"),
+        (["run", "--inversion", "magic"], "inversion: 'magic' is unknown"),
+        (["run", "--strength", "2"], "strength: 2.0 is not from 0 to 1"),
+        (["run", "--guidance", "-1"], "guidance: -1.0 is not from 0 to 50"),
+        (["run", "--training-steps", "0"], "steps: 0 is not from 1"),
+        (["run", "--base", "./none"], "base: ./none is no folder"),
+    ],
+)
+def test_errors_are_one_line_and_come_before_any_work(
+    arguments: list[str], says: str, run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    done = run.invoke(app, ["lookbench", *arguments])
+    assert done.exit_code == 2, done.output
+    assert says in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "out").exists()

@@ -1,0 +1,129 @@
+"""Running LookBench: everything is drawn once, and nothing again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from customedit.diffusion.base import Base
+from customedit.errors import InputError
+from customedit.experiments.lookbench.editor import LibraryEditor, Recipe, Task
+from customedit.experiments.lookbench.run import run
+from customedit.experiments.lookbench.words import choose
+from customedit.metrics.lookbench import dataset, results
+from customedit.metrics.lookbench.colour import Pixels
+from customedit.metrics.lookbench.dataset import Bench
+from customedit.metrics.lookbench.regions import Regions
+
+QUICK = Recipe(steps=2, training={"steps": 1, "class_images": 0, "crops": 2})
+
+
+class Counting:
+    """An editor that is watched: how many edits it was asked for."""
+
+    def __init__(self, editor: LibraryEditor) -> None:
+        self.editor, self.edits, self.most = editor, 0, 10**6
+
+    def about(self) -> dict[str, Any]:
+        return self.editor.about()
+
+    def edit(self, tasks: Sequence[Task]) -> list[Pixels]:
+        self.edits += len(tasks)
+        if self.edits > self.most:
+            raise KeyboardInterrupt
+        return self.editor.edit(tasks)
+
+    def copy(self, picture: Pixels) -> Pixels:
+        return self.editor.copy(picture)
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return Base.load()
+
+
+@pytest.fixture
+def few() -> Bench:
+    return dataset.bundled("small").select(["waves"], 2)
+
+
+def test_a_run_draws_all_resumes_and_draws_nothing_again(
+    base: Base, few: Bench, tmp_path: Path
+) -> None:
+    editor = Counting(LibraryEditor(base, QUICK, tmp_path))
+    editor.most = 3  # the edits of a seed are there, the other seed's are not
+    with pytest.raises(KeyboardInterrupt):
+        run(few, editor, tmp_path, seeds=(0, 1))
+    editor.edits, editor.most = 0, 10**6
+    told: list[tuple[int, int, str]] = []
+    done = run(few, editor, tmp_path, seeds=(0, 1), told=lambda *x: told.append(x))
+    waves = few.looks[0]
+    assert done.words.keys() == {"waves"} and done.words["waves"] in waves.words
+    assert editor.edits == 2 + len(waves.words) * len(few.tuning) + 2
+    assert told[-1][:2] == (8, 8) and [x[0] for x in told] == sorted(x[0] for x in told)
+    found = results.read(done.folder, few)
+    assert set(found.edits) == {0, 1} and found.words and found.copies
+    pictures = {s: [p.read_bytes() for p in files.values()] for s, files in found.edits.items()}
+    assert pictures[0] != pictures[1]  # each seed has a training of its own
+
+    editor.edits = 0
+    again = run(few, editor, tmp_path, seeds=(0, 1))
+    assert editor.edits == 0 and again.folder == done.folder
+    more = run(dataset.bundled("small").select(["waves"], 3), editor, tmp_path, words=False)
+    assert more.folder == done.folder and 0 < editor.edits <= 3
+
+
+def test_other_settings_have_a_folder_of_their_own(base: Base, few: Bench, tmp_path: Path) -> None:
+    def folder(recipe: Recipe) -> Path:
+        one = few.select(sources=1)
+        return run(one, LibraryEditor(base, recipe, tmp_path), tmp_path, words=False).folder
+
+    assert folder(QUICK) == folder(QUICK)
+    preserving = Recipe(steps=2, preserve=True, training=QUICK.training)
+    assert folder(QUICK) != folder(preserving)
+
+
+def test_plain_words_are_chosen_by_the_measure_on_tuning_sources(
+    base: Base, few: Bench, tmp_path: Path
+) -> None:
+    class Told(LibraryEditor):
+        """Gives the right answer for one wording and the upload for the others."""
+
+        def edit(self, tasks: Sequence[Task]) -> list[Pixels]:
+            shown = {few.picture(s).image.tobytes(): s for s in few.tuning}
+            return [
+                few.answer(few.looks[0], shown[task.picture.tobytes()])
+                if "white and blue zigzag" in task.target_prompt
+                else task.picture
+                for task in tasks
+            ]
+
+    kept = tmp_path / "kept.json"
+    found = choose(few, Told(base, QUICK, tmp_path), few.looks[0], kept)
+    assert found.words == "white and blue zigzag" and found.distances[found.words] == 0
+    assert set(found.distances) == set(few.looks[0].words)
+    few.tuning = ()
+    with pytest.raises(InputError, match="tuning sources"):
+        choose(few, Told(base, QUICK, tmp_path), few.looks[0], tmp_path / "other.json")
+
+
+def test_unusable_settings_are_refused_before_any_work(base: Base, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="steps"):
+        LibraryEditor(base, Recipe(training={"steps": -1}), tmp_path)
+
+
+def test_an_edit_that_keeps_the_picture_gives_back_its_size(base: Base, tmp_path: Path) -> None:
+    source = dataset.bundled("small").sources[0]
+    picture, coverage = dataset.bundled("small").picture(source)
+    words = source.target_prompt("red dotted")
+    task = Task(picture, coverage, source.noun, source.prompt, words)
+    editor = LibraryEditor(base, Recipe(steps=2, preserve=True, true_mask=True), tmp_path)
+    (edited,) = editor.edit([task])
+    assert edited.shape == picture.shape
+    far = Regions.of(coverage).beyond
+    assert (edited == picture)[far].all() and (edited != picture)[coverage == 1].mean() > 0.5
+    assert np.abs(editor.copy(picture).astype(int) - picture).mean() < 20

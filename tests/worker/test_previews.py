@@ -1,0 +1,31 @@
+"""Which row of an edit's requests a preview shows: the target's, as its method orders them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from PIL import Image, ImageChops
+
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Denoise, run
+from worker import previews
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[Base]:
+    yield Base.load()
+
+
+@pytest.mark.parametrize(("rows", "shown"), [(3, 2), (4, 2), (2, 1)])
+def test_a_preview_shows_the_row_of_the_target(base: Base, rows: int, shown: int) -> None:
+    """Prompt-to-Prompt asks for source, none and target; SDEdit for none and target."""
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn((rows, base.channels, 16, 16), generator=generator)
+    noise = torch.randn(latents.shape, generator=generator)
+    request = Denoise(latents, 501, [base.text("a cup")] * rows)
+    preview = run(base, previews._glimpse(base, request, noise))
+    pictures: list[Image.Image] = base.decode(base.schedule.clean(latents, noise, 501))
+    different = [ImageChops.difference(preview, p).getbbox() is not None for p in pictures]
+    assert different == [k != shown for k in range(rows)]
