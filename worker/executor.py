@@ -128,7 +128,10 @@ class Executor:
     def _poll(self) -> None:
         while not self._closed.wait(POLL_S):
             while (claim := self._claim()) is not None:
-                threading.Thread(target=self._run_from, args=[claim], name="slot").start()
+                self._start_slot(claim)
+
+    def _start_slot(self, claim: Claim) -> None:
+        threading.Thread(target=self._run_from, args=[claim], name="slot", daemon=True).start()
 
     def _run_from(self, claim: Claim | None) -> None:
         """Run a claimed job, and then others as long as there are any."""
@@ -205,7 +208,7 @@ class Executor:
         with self._slot_freed:
             self._taken[slot] -= 1
             self._taken = +self._taken  # drops those at 0
-            self._slot_freed.notify()
+            self._slot_freed.notify_all()  # one may find no job and leave the slot to another
 
     def _run_claim(self, claim: Claim) -> None:
         record = claim.record
