@@ -27,6 +27,9 @@ from customedit.cli import (
 )
 from customedit.cli.command_errors import Commands
 
+for _library in ("DIFFUSERS", "TRANSFORMERS"):  # read when they are first imported
+    os.environ.setdefault(f"{_library}_VERBOSITY", "error")
+
 app = typer.Typer(
     name="customedit",
     cls=Commands,
@@ -73,6 +76,4 @@ app.command("demo")(demo.demo_command)
 
 def main() -> None:
     """The ``customedit`` command."""
-    for library in ("DIFFUSERS", "TRANSFORMERS"):  # read when they are first imported
-        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     app()

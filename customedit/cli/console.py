@@ -93,6 +93,13 @@ def say(value: dict[str, Any], lines: list[str], as_json: bool) -> None:
             print(line)
 
 
+def quiet_libraries() -> None:
+    """Let diffusers and transformers print errors alone: no notices, no bars of their own."""
+    from customedit.mini.draw import hush
+
+    hush()
+
+
 def load_base(name: str, device: str, dtype: str) -> Base:
     """The base that the options name."""
     from customedit.mini.draw import hush

@@ -332,6 +332,7 @@ def _concept_files(paths: list[Path]) -> list[Path]:
 
 
 def _judge(clip: str | None) -> Similarity:
+    console.quiet_libraries()
     from customedit.metrics.measure import bundled
     from customedit.metrics.similarity import Similarity
 
@@ -340,6 +341,7 @@ def _judge(clip: str | None) -> Similarity:
 
 def _finer(dino: str | None, lpips: Path | None) -> dict[str, Any]:
     """The measures whose weights are there."""
+    console.quiet_libraries()
     from customedit.metrics.lpips import Lpips
     from customedit.metrics.similarity import Dino
 
