@@ -227,7 +227,7 @@ def memory(
                 name: threads.submit(upload, url, keys[n % 2], data)
                 for n, (name, data) in enumerate(files.items())
             }
-            beside = []
+            beside: list[tuple[int, float, str]] = []
             while not all(g.done() for g in given.values()):
                 data = saved(usual.rotate(len(beside)), "JPEG")
                 beside.append(upload(url, third, data))

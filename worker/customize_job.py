@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from customedit.concepts.concept import Concept
-from customedit.concepts.files import formats
-from customedit.concepts.prior import kept_as
+from customedit.concepts.files import save_concept
+from customedit.concepts.prior import class_images_file
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize
+from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.editing.text_to_image import STEPS, portrait
+from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
-from customedit.schemas.requests import CustomizeRequest
+from customedit.schemas.requests import CustomizeRequest, reference_warnings
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import inputs, outputs
@@ -31,13 +32,16 @@ CHECKPOINT = "training.safetensors"
 AGAIN_S = 5.0
 """Until S3 is tried again that was away."""
 
-FEW = 3
-"""References below which a concept may learn what they show by chance."""
-
 
 def settings_of(base: Base, request: CustomizeRequest) -> TrainingSettings:
-    """The request's training as the library's settings; None takes the default for the base."""
-    return TrainingSettings.of(base, **request.training.model_dump())
+    """The request's training as the library's settings; None takes the default for the base.
+
+    Raises InputError naming a field below ``training``.
+    """
+    try:
+        return TrainingSettings.of(base, **request.training.model_dump())
+    except InputError as error:
+        raise InputError(f"training.{error.field}", error.problem, error.remedy) from None
 
 
 def perform(attempt: Attempt) -> ConceptOutcome:
@@ -56,7 +60,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         keeper.fetch()
     previewer, steps = Previewer(attempt), min(STEPS, settings.class_steps)
     shown = previewer.training(base, prompts.instance(), steps)
-    method = customize(
+    method = train_concept(
         base,
         references,
         prompts,
@@ -80,14 +84,9 @@ def perform(attempt: Attempt) -> ConceptOutcome:
     with attempt.phase("preview"):
         drawing = portrait(base, concept, prompts.instance(), steps, settings.seed)
         (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS)])
-    warnings = []
-    if len(references) < FEW:
-        warnings.append(
-            f"fewer than {FEW} references: the concept may hold what they show by chance"
-        )
     with attempt.phase("upload"):
         preview = put_beside(attempt, "preview.jpg", outputs.jpeg(picture), "image/jpeg")
-        return uploaded(attempt, concept, preview, warnings)
+        return uploaded(attempt, concept, preview, reference_warnings(len(references)))
 
 
 @dataclass
@@ -120,7 +119,7 @@ class Keeper:
         s = self.settings
         base = self.attempt.runtime.base
         words = base.profile.class_prompt(self.prompts.noun)
-        return kept_as(base, words, s.class_images, s.class_steps)
+        return class_images_file(base, words, s.class_images, s.class_steps)
 
     def _shared(self) -> Path:
         """Where this worker keeps class images for the tenant's next training."""
@@ -220,7 +219,7 @@ def uploaded(
 
 def zipped(concept: Concept, base: Base, folder: Path) -> Path:
     """What stock diffusers loads, as a zip in ``folder``; stored, since weights do not shrink."""
-    written = formats.save_diffusers(concept, folder / "diffusers", layers=base.layers)
+    written = save_concept(concept, folder / "diffusers", base, "diffusers").files
     with zipfile.ZipFile(folder / "diffusers.zip", "w") as archive:
         for path in written:
             archive.write(path, path.name)

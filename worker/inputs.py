@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
-import torch
 from PIL import Image
 
 from customedit import images
 from customedit.concepts.concept import Concept
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
-from customedit.images.masks import read_mask
-from customedit.jobs.records import ConceptRecord
+from customedit.images.masks import Mask, read_mask
+from customedit.jobs.records import ConceptRecord, ImageRecord
 from customedit.schemas.requests import ConceptUse
 from customedit.storage.store import MissingObject
 from worker.attempt import Attempt
@@ -24,22 +22,24 @@ def picture(attempt: Attempt, image_id: str, field: str) -> Image.Image:
     return images.read(_file(attempt, image_id), field=field, limits=_limits(attempt)).image
 
 
-def mask(
-    attempt: Attempt, image_id: str, size: tuple[int, int], field: str = "mask"
-) -> torch.Tensor:
-    """An uploaded mask for a picture of ``size`` (width, height): [height, width] in [0, 1].
+def mask(attempt: Attempt, image_id: str, size: tuple[int, int], field: str = "mask") -> Mask:
+    """An uploaded mask for a picture of ``size`` (width, height).
 
     Raises InputError that names ``field``, MissingObject.
     """
-    found = read_mask(_file(attempt, image_id), size, field=field, limits=_limits(attempt))
-    return torch.from_numpy(found.values)
+    return read_mask(_file(attempt, image_id), size, field=field, limits=_limits(attempt))
 
 
-def _file(attempt: Attempt, image_id: str) -> bytes:
+def image_record(attempt: Attempt, image_id: str) -> ImageRecord:
+    """The record of an uploaded picture. Raises MissingObject."""
     record = attempt.patiently(lambda: attempt.runtime.image_records.get(attempt.tenant, image_id))
     if record is None:
         raise MissingObject(image_id)
-    return attempt.get(record.key)
+    return record
+
+
+def _file(attempt: Attempt, image_id: str) -> bytes:
+    return attempt.get(image_record(attempt, image_id).key)
 
 
 def _limits(attempt: Attempt) -> images.Limits:
@@ -63,7 +63,7 @@ def concepts(
     records: list[ConceptRecord] = []
     tokens: set[str] = set()
     for k, use in enumerate(uses):
-        field = f"concepts.{k}"
+        field = f"concepts[{k}].id"
         record = concept_record(attempt, use.id)
         if record is None or record.weights_key is None or record.state != "ready":
             state = "is gone" if record is None else f"is {record.state}"
@@ -101,18 +101,8 @@ def loaded(attempt: Attempt, record: ConceptRecord) -> Concept:
         key = record.weights_key
         attempt.patiently(lambda: attempt.storage.download(key, path))
         concept = Concept.load(path, runtime.base.weights).for_base(runtime.base)
-        concept = on_device(concept, runtime.base.device, runtime.base.dtype)
+        concept = concept.to(runtime.base.device, runtime.base.dtype)
         runtime.concepts.put(held, concept)
         attempt.metrics.cache_bytes.set(runtime.concepts.bytes + runtime.inversions.bytes)
         path.unlink()
     return concept
-
-
-def on_device(concept: Concept, device: torch.device, dtype: torch.dtype) -> Concept:
-    """``concept`` where the base is and in its numbers, so that no edit has to move it."""
-    return dataclasses.replace(
-        concept,
-        tokens={k: v.to(device) for k, v in concept.tokens.items()},
-        keys={k: v.to(device, dtype) for k, v in concept.keys.items()},
-        values={k: v.to(device, dtype) for k, v in concept.values.items()},
-    )

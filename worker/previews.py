@@ -5,19 +5,20 @@ Both are decoded as methods of their own, so that showing one keeps nobody waiti
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from PIL import Image
 
-from customedit.concepts.training import Preview, Trained
+from customedit.concepts.training import Preview, TrainableConcept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
-from customedit.editing.edit import EditResult
 from customedit.editing.text_to_image import portrait
 from worker import outputs
 from worker.attempt import Attempt
 from worker.runtime import EDITS, TRAININGS
+
+T = TypeVar("T")
 
 SHARES: Final = (0.35, 0.7)
 """Of an edit's steps, where it is shown; edits of fewer than SHORTEST steps are not."""
@@ -50,7 +51,7 @@ class Previewer:
         """Have ``method`` drawn and shown; safe to call from the engine's thread."""
         self._tickets.append(self._work.submit(method, priority, heard=False))
 
-    def seeing(self, editing: Method[EditResult], base: Base) -> Method[EditResult]:
+    def seeing(self, editing: Method[T], base: Base) -> Method[T]:
         """``editing``, looked at while it goes by: what its target row will be, as far as known."""
         due = {max(1, round(s * self._steps)) for s in SHARES} if self._steps >= SHORTEST else set()
         answer: Any = None
@@ -64,7 +65,7 @@ class Previewer:
                 if isinstance(request, Denoise):
                     last = request, answer.noise
         except StopIteration as end:
-            result: EditResult = end.value
+            result: T = end.value
             return result
         finally:
             editing.close()
@@ -72,8 +73,8 @@ class Previewer:
     def training(self, base: Base, prompt: str, steps: int) -> Preview:
         """What ``customize`` takes for ``preview``: has the concept drawn as it is now."""
 
-        def preview(trained: Trained) -> None:
-            self.draw(portrait(base, trained.still(), prompt, steps), TRAININGS)
+        def preview(trained: TrainableConcept) -> None:
+            self.draw(portrait(base, trained.snapshot(), prompt, steps), TRAININGS)
 
         return preview
 

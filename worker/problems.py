@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import Final
 
 import torch
 
@@ -14,42 +13,9 @@ from customedit.storage.store import MissingObject
 
 _log = logging.getLogger(__name__)
 
-FIELDS: Final = {
-    "strength": "strengths",
-    "seed": "seeds",
-    "concept": "concepts",
-    "prompt": "target_prompt",
-    "way": "p2p.way",
-    "cross_steps": "p2p.cross_steps",
-    "self_steps": "p2p.self_steps",
-    "words": "p2p.words",
-    "reweight": "p2p.reweight",
-    "blend_over": "p2p.blend_over",
-    "blend_words": "p2p.blend_words",
-    "blend_target_words": "p2p.blend_target_words",
-    "subtract": "p2p.subtract",
-    "threshold": "p2p.threshold",
-    "blend_start": "p2p.blend_start",
-}
-"""How a request spells the library's names of an edit's settings, where they differ."""
-
-TRAINING_FIELDS: Final = frozenset(
-    {"way", "steps", "rate", "batch", "class_images", "class_steps", "crops", "prior_weight"}
-)
-"""The library's names that stand below ``training`` in a request."""
-
 
 class TransientError(RuntimeError):
     """S3 or Redis did not answer for so long that this attempt is given up."""
-
-
-def field_of(kind: str, name: str) -> str:
-    """The request's field that the library knows as ``name``."""
-    if kind == "edit":
-        return FIELDS.get(name, name)
-    if kind == "customize" and name in TRAINING_FIELDS:
-        return f"training.{name}"
-    return name
 
 
 def device_lost(error: BaseException) -> bool:
@@ -80,7 +46,7 @@ def job_error(kind: str, error: BaseException) -> JobError:
             type="input-error",
             title="Something in the request cannot be used",
             detail=detail,
-            field=field_of(kind, error.field),
+            field=error.field,
         )
     if isinstance(error, TrainingError):
         return JobError(

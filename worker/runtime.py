@@ -141,8 +141,7 @@ def load_judge(settings: Settings, base: Base) -> Similarity | None:
 
 def concept_bytes(concept: Concept) -> int:
     """What a concept takes on the device."""
-    tensors = [*concept.tokens.values(), *concept.keys.values(), *concept.values.values()]
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return sum(t.numel() * t.element_size() for t in concept.tensors.values())
 
 
 def inversion_bytes(inversion: Inversion) -> int:

@@ -1,4 +1,4 @@
-"""The command line: ``customedit customize | edit | sweep | concept | models | doctor``.
+"""The command line: ``customedit customize | edit | sweep | replay | concept | ...``.
 
 ``study`` and ``lookbench`` measure the method. The service has ``serve``, ``demo``, ``keys`` and
 ``recover``. Whatever takes seconds to import is imported by the command that needs it. How commands
@@ -59,6 +59,7 @@ def _options(
 app.command("customize")(customize.customize_command)
 app.command("edit")(edit.edit_command)
 app.command("sweep")(edit.sweep_command)
+app.command("replay")(edit.replay_command)
 app.command("study")(study.study_command)
 app.add_typer(lookbench.app, name="lookbench")
 app.command("doctor")(doctor.doctor_command)

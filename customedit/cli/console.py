@@ -119,7 +119,7 @@ def load_concepts(base: Base, given: list[str]) -> list[Weighted]:
         if name:
             with suppress(ValueError):  # else the colon is the path's own
                 weight, text = float(tail), name
-        concept = Concept.load(existing(Path(text), "concept"), base_weights=base.weights)
+        concept = Concept.load(Path(text), base_weights=base.weights)
         found.append(Weighted(concept.for_base(base), weight))
     return found
 

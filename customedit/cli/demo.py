@@ -65,6 +65,7 @@ def demo_command(
 
 def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
     """Customize and edit by REST, with progress; the edit's job."""
+    from customedit.client import ConceptUse, TrainingOptions
     from customedit.mini import samples
 
     look = next(x for x in samples.looks() if x.name == LOOK)
@@ -78,16 +79,17 @@ def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
         attribute=look.attribute,
         token=look.token,
         name=f"{look.name}, from the demo",
-        training={"steps": training_steps},
+        training=TrainingOptions(steps=training_steps),
     )
     with bars() as heard:
         learned = client.wait(learning, heard)
+    assert learned.concept is not None
     say(f"{look.token} is learned: {learned.concept}")
     editing = client.edit(
         image=picture.id,
         source_prompt=source.prompt,
         target_prompt=source.target_prompt(look),
-        concepts=[{"id": learned.concept}],
+        concepts=[ConceptUse(id=learned.concept)],
         strengths=STRENGTHS,
     )
     with bars() as heard:

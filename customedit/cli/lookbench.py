@@ -104,8 +104,11 @@ def score_command(
         typer.Option("-o", "--out", help="For report and sheets; FOLDER/report if left out."),
     ] = None,
     base: Annotated[
-        str, typer.Option("--base", help="Whose autoencoder copies right answers, without copies/.")
-    ] = "mini",
+        str | None,
+        typer.Option(
+            "--base", help="Whose autoencoder copies right answers where copies/ is missing; mini."
+        ),
+    ] = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Measure the edits in FOLDER against the right answers; write scores and picture sheets.
@@ -118,10 +121,15 @@ def score_command(
     from customedit.metrics.lookbench.report import score
 
     bench = selection.open()
-    results.read(folder, bench)  # what is missing is told before a base is loaded
-    editor = _editor(base, "cpu", "float32", {}, folder)
+    own = results.read(folder, bench).copies is not None  # what is missing is told first
+    if own and base is not None:
+        raise InputError(
+            "base", f"is of no use: {folder} has copies of its own", "leave it out, or move copies/"
+        )
+    editor = None if own else _editor(base or "mini", "cpu", "float32", {}, folder)
     with console.bars(as_json) as heard:
-        scores = score(bench, folder, editor.copy, report, on_pair=_told(heard, "measuring"))
+        copier = None if editor is None else editor.copy
+        scores = score(bench, folder, copier, report, on_pair=_told(heard, "measuring"))
     _say(scores, report, as_json)
 
 

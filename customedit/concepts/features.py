@@ -13,7 +13,7 @@ from customedit.errors import InputError
 
 
 @torch.no_grad()
-def caption_features(base: Base, texts: Sequence[str]) -> Tensor:
+def encode_captions(base: Base, texts: Sequence[str]) -> Tensor:
     """The text encoder's states at the words of ``texts``, [n, width]; no start, end or padding."""
     parts = []
     for text in texts:
@@ -24,7 +24,7 @@ def caption_features(base: Base, texts: Sequence[str]) -> Tensor:
 
 
 @torch.no_grad()
-def concept_features(base: Base, concept: Concept) -> Tensor:
+def encode_concept_prompts(base: Base, concept: Concept) -> Tensor:
     """The states of ``concept``'s prompts from its token on, [m, width].
 
     Raises InputError for a concept that names no prompts (an imported one without them).
@@ -33,7 +33,7 @@ def concept_features(base: Base, concept: Concept) -> Tensor:
         raise InputError("concept", "names no prompts", "import it with --prompt")
     parts = []
     for prompt in concept.prompts:
-        tokens = base.tokens(prompt, list(concept.tokens))
+        tokens = base.tokens(prompt, concept.tokens)
         first = min(tokens.concepts, default=1)
         parts.append(base.states(tokens, concept.tokens)[first : tokens.spans[-1][1]])
     return torch.cat(parts)

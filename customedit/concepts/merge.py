@@ -37,18 +37,18 @@ def merge(
     [n, width], the text encoder's output at the tokens of some 200 ordinary captions, without
     start token and padding; features: for each concept [m_i, width], the same of its own prompts,
     from its token on (what stands before it is the same for all concepts, who would contradict
-    each other there); ridge: see ``constrained``. Where a concept has no weight for a layer that
-    another has, the base's is taken as its own. Reckoned in float64, given in the first concept's
-    dtype.
+    each other there); ridge: see ``solve_constrained``. Where a concept has no weight for a layer
+    that another has, the base's is taken as its own. Computed in float64, given in the first
+    concept's dtype.
 
     Raises:
-        InputError: for fewer than two concepts, tokens of the same name, several bases, features
-            of other shapes, not finite or dependent.
+        InputError: for fewer than two concepts, tokens of the same name, several bases, adapters,
+            features of other shapes, not finite or dependent.
     """
     _check(concepts, features)
     targets = [_distinct(f.double().cpu(), regular.shape[-1]) for f in features]
     wanted = torch.cat(targets)  # [m, width]
-    pull = directions(regular.double().cpu(), wanted, ridge)
+    pull = constraint_directions(regular.double().cpu(), wanted, ridge)
     merged: dict[str, Tensor] = {}
     for name in dict.fromkeys(n for c in concepts for n in c.weights):
         if name not in base_weights:
@@ -63,7 +63,7 @@ def merge(
     return _joined(concepts, merged)
 
 
-def constrained(
+def solve_constrained(
     weight: Tensor, regular: Tensor, targets: Tensor, values: Tensor, *, ridge: float = 0.0
 ) -> Tensor:
     """The W' [inner, width] nearest W on ``regular`` of those with W' c* = V; float64.
@@ -82,17 +82,21 @@ def constrained(
     weight, regular, targets, values = (t.double() for t in (weight, regular, targets, values))
     if weight.ndim != 2 or values.shape != (targets.shape[0], weight.shape[0]):
         raise InputError(
-            "values", f"are {tuple(values.shape)} for {tuple(targets.shape)} targets", "mend them"
+            "values",
+            f"are {tuple(values.shape)} for {tuple(targets.shape)} targets",
+            "give a row for each",
         )
     if weight.shape[1] != targets.shape[-1]:
         raise InputError(
-            "targets", f"are {tuple(targets.shape)} for W {tuple(weight.shape)}", "mend them"
+            "targets",
+            f"are {tuple(targets.shape)} for W {tuple(weight.shape)}",
+            "give them as wide as W",
         )
-    return _solve(weight, targets, values, directions(regular, targets, ridge))
+    return _solve(weight, targets, values, constraint_directions(regular, targets, ridge))
 
 
-def directions(regular: Tensor, targets: Tensor, ridge: float = 0.0) -> Tensor:
-    """(d c*^T)^-1 d [m, width], the same for every layer. Arguments as of ``constrained``."""
+def constraint_directions(regular: Tensor, targets: Tensor, ridge: float = 0.0) -> Tensor:
+    """(d c*^T)^-1 d [m, width], the same for every layer. Arguments as of ``solve_constrained``."""
     if regular.ndim != 2 or targets.ndim != 2 or regular.shape[1] != targets.shape[1]:
         raise InputError(
             "features",
@@ -152,6 +156,13 @@ def _check(concepts: Sequence[Concept], features: Sequence[Tensor]) -> None:
     if len(features) != len(concepts):
         raise InputError(
             "features", f"are of {len(features)} concepts, {len(concepts)} are given", "give each"
+        )
+    adapted = [next(iter(c.tokens)) for c in concepts if c.adapters]
+    if adapted:
+        raise InputError(
+            "concepts",
+            f"{adapted[0]} has adapters, which cannot be merged",
+            "give both concepts to one edit instead",
         )
     names = [t for c in concepts for t in c.tokens]
     twice = sorted({t for t in names if names.count(t) > 1})

@@ -18,21 +18,21 @@ ROWS: Final = 8
 """Class images drawn together."""
 
 
-def kept_as(base: Base, prompt: str, count: int, steps: int, seed: int = 0) -> str:
+def class_images_file(base: Base, prompt: str, count: int, steps: int, seed: int = 0) -> str:
     """The name of the file in ``cache`` that keeps such class images."""
     guidance = base.profile.class_guidance
     name = f"{base.fingerprint}|{base.schedule.key}|{guidance}|{prompt}|{count}|{steps}|{seed}"
     return f"class-{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
 
 
-def class_images(
+def draw_class_images(
     base: Base, prompt: str, count: int, steps: int, cache: Path | None = None, seed: int = 0
 ) -> Method[Tensor]:
     """Latents float32 [count, C, h, w] of pictures that the base draws for ``prompt``.
 
     cache: a folder that keeps them per (base, prompt, count, steps, seed).
     """
-    file = cache / kept_as(base, prompt, count, steps, seed) if cache else None
+    file = cache / class_images_file(base, prompt, count, steps, seed) if cache else None
     if file is not None and file.exists():
         return load_file(file)["latents"].to(base.device)
     empty, text = base.text(""), base.text(prompt, field="noun")

@@ -53,10 +53,12 @@ class TrainingSettings:
         }
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
-                raise InputError(name, f"{getattr(self, name)} is not from {low} to {high}")
+                raise InputError(
+                    name, f"{getattr(self, name)} is out of range", f"give {low:g} to {high:g}"
+                )
         if self.way not in get_args(Way):
             raise InputError(
-                "way", f"{self.way!r} is none", f"take one of {', '.join(get_args(Way))}"
+                "way", f"{self.way!r} is unknown", f"use one of {', '.join(get_args(Way))}"
             )
 
     @classmethod

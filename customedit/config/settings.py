@@ -148,6 +148,52 @@ class Settings(BaseSettings):
     queue_limit_per_tenant: int = Field(
         default=100, ge=1, le=100_000, description="Jobs of a tenant that may be queued or running."
     )
+    failed_keys_per_minute: int = Field(
+        default=60,
+        ge=1,
+        le=1_000_000,
+        description="Wrong API keys one address may send to one API process in a minute.",
+    )
+    trusted_proxies: str = Field(
+        default="",
+        pattern=r"^([0-9a-fA-F.:/]+(,[0-9a-fA-F.:/]+)*)?$",
+        description="Addresses or networks of reverse proxies, with commas between, whose "
+        "`X-Forwarded-For` names the client.",
+    )
+    streams_per_tenant: int = Field(
+        default=100,
+        ge=1,
+        le=100_000,
+        description="Event streams of a tenant that one API process serves at once.",
+    )
+    imports_at_once: int = Field(
+        default=4,
+        ge=1,
+        le=1000,
+        description="Concept files that one API process takes in at once; each lies on the disk.",
+    )
+    imports_per_tenant: int = Field(
+        default=2,
+        ge=1,
+        le=1000,
+        description="Concept files that one API process takes in at once from a tenant.",
+    )
+    api_connections: int = Field(
+        default=2000, ge=1, le=1_000_000, description="Connections that one API process holds."
+    )
+    head_timeout_seconds: float = Field(
+        default=10,
+        gt=0,
+        le=600,
+        description="How long the head of a request may take to arrive, in seconds.",
+    )
+    body_timeout_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=3600,
+        description="How long a body may take to arrive, in seconds, beyond a second for each "
+        "16 KiB; and how long a client may take no bytes of an answer.",
+    )
     cors_origins: Origins = Field(
         default="",
         description="Origins whose pages may use the API, exact, with commas between; never `*`.",

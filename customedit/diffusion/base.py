@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,12 @@ from torch import Tensor
 
 from customedit import images, pixels
 from customedit.diffusion import autoencoder, fingerprint, loading
+from customedit.diffusion.adapters import UNET, adapters_of
 from customedit.diffusion.attention import AttentionControl, AttentionState, Forward, Processor
 from customedit.diffusion.devices import device_of, to_device
 from customedit.diffusion.folder import locate
 from customedit.diffusion.profile import Profile, Sizes, by_architecture
+from customedit.diffusion.row_adapters import RowAdapters
 from customedit.diffusion.schedule import Schedule
 from customedit.diffusion.text import (
     TextContext,
@@ -261,13 +263,18 @@ class Base:
 
     # words
 
-    def tokens(self, prompt: str, known: Sequence[str] = (), field: str = "prompt") -> Tokens:
-        """``prompt`` in tokens, where it may name the concept tokens ``known``."""
+    def tokens(self, prompt: str, known: Collection[str] = (), field: str = "prompt") -> Tokens:
+        """``prompt`` in tokens, where it may name the concept tokens ``known``.
+
+        A mapping of tokens to their embeddings says how many columns each takes, else it is one.
+        """
         return tokenize(self.tokenizer, prompt, known, field)
 
-    def states(self, tokens: Tokens, vectors: Mapping[str, Tensor]) -> Tensor:
-        """[length, width] of the text encoder; differentiable in ``vectors``."""
-        return encode(self.pipeline.text_encoder, tokens, vectors)
+    def states(
+        self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
+    ) -> Tensor:
+        """[length, width] of the text encoder; differentiable in ``vectors`` and adapters."""
+        return encode(self.pipeline.text_encoder, tokens, vectors, adapted)
 
     @torch.no_grad()
     def text(
@@ -285,18 +292,36 @@ class Base:
         concept tokens and too many tokens, NumericalError for concepts whose numbers are too large.
         """
         vectors = {t: v for entry in concepts for t, v in entry.concept.tokens.items()}
-        tokens = self.tokens(prompt, list(vectors), field)
-        named = set(tokens.concepts.values())
+        tokens = self.tokens(prompt, vectors, field)
+        named = set(tokens.named)
         acting = [c for c in concepts if everywhere or named & set(c.concept.tokens)]
-        states = self.states(tokens, vectors)
+        states = self.states(tokens, vectors, acting)
         context = self._read(prompt, states, acting, tokens)
         if acting:
             check_text_finite(context, acting, self.dtype)
         return context
 
-    def context(self, states: Tensor, prompt: str = "") -> TextContext:
-        """What a row reads that is given its states [length, width]; differentiable in them."""
-        return self._read(prompt, states, (), None)
+    def unconditional(self, empty: TextContext, target: TextContext) -> TextContext:
+        """``empty``, the unconditional text, as the row beside ``target`` reads it.
+
+        Concepts act where they are named, so not on this row, except those that carry adapters:
+        these are trained and used as changes of the whole model, and guidance would multiply a
+        change that only one of its two rows has.
+        """
+        if not target.adapted or empty.adapted:
+            return empty
+        if empty.tokens is None:  # states of no prompt
+            return self.context(empty.states, empty.prompt, target.adapted)
+        return self.text(empty.prompt, target.adapted, everywhere=True)
+
+    def context(
+        self, states: Tensor, prompt: str = "", adapted: Sequence[Weighted] = ()
+    ) -> TextContext:
+        """What a row reads that is given its states [length, width]; differentiable in them.
+
+        adapted: concepts whose adapters, and changed keys and values, the row uses.
+        """
+        return self._read(prompt, states, adapted, None)
 
     def _read(
         self, prompt: str, states: Tensor, acting: Sequence[Weighted], tokens: Tokens | None
@@ -308,6 +333,7 @@ class Base:
             tuple(k.to(self.dtype) for k in keys),
             tuple(v.to(self.dtype) for v in values),
             tokens,
+            tuple(c for c in acting if c.weight != 0 and adapters_of(c.concept)),
         )
 
     # noise
@@ -347,7 +373,8 @@ class Base:
         )
         try:
             x = latents.to(self.device, dtype)
-            output = self.unet(x, self._times(time, rows), states).sample
+            with RowAdapters([c.adapted for c in context]).applied(self.unet, UNET):
+                output = self.unet(x, self._times(time, rows), states).sample
         finally:
             self.attention_state.forward = None
         maps = None

@@ -1,8 +1,9 @@
-"""Whether a base can be driven: what its configurations, tokenizer and weights must be.
+"""Whether a base can be driven, as far as its configurations tell.
 
 The engine drives UNets of Stable Diffusion 1.x and 2.x: conditions are the time and one row of text
 states, attention is the plain kind of ``attention.Processor``. Everything else is refused when the
-base is loaded, by name and in one line, before its weights are read where the configurations tell.
+base is loaded, by name and in one line, before its weights are read. What tokenizer, text encoder
+and weights must be is in ``loading``. No torch.
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
-from customedit.diffusion.schedule import SCHEDULERS, Schedule
 from customedit.errors import InputError
 
 SUPPORTED: Final = "use a Stable Diffusion 1.x or 2.x base (see customedit models list)"
@@ -79,10 +77,20 @@ _ATTENTION: Final = (
     "mid_block_only_cross_attention",
 )  # fmt: skip
 
-AUTOENCODERS: Final = ("AutoencoderKL", "AutoencoderTiny")
+SCHEDULERS: Final = frozenset(
+    f"{name}Scheduler"
+    for name in (
+        "DDIM", "DDIMInverse", "DDIMParallel", "DDPM", "DDPMParallel", "DEISMultistep",
+        "DPMSolverMultistep", "DPMSolverMultistepInverse", "DPMSolverSDE", "DPMSolverSinglestep",
+        "EulerAncestralDiscrete", "EulerDiscrete", "HeunDiscrete", "KDPM2AncestralDiscrete",
+        "KDPM2Discrete", "LMSDiscrete", "PNDM", "SASolver", "UniPCMultistep",
+    )
+)  # fmt: skip
+"""Schedulers of diffusers whose configuration a DDIMScheduler takes over as it is."""
 
-_PADDING: Final = 128
-"""Rows by which a text encoder's table may exceed the vocabulary: some are padded to a multiple."""
+_FEW_STEPS: Final = frozenset({"LCMScheduler", "TCDScheduler"})
+
+AUTOENCODERS: Final = ("AutoencoderKL", "AutoencoderTiny")
 
 
 def check_folder(folder: Path, name: str) -> None:
@@ -107,8 +115,7 @@ def check_folder(folder: Path, name: str) -> None:
             "base", f"{name} has the text encoder {text['model_type']!r}, not CLIP's", SUPPORTED
         )
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json", name)
-    if scheduler.get("_class_name") not in SCHEDULERS:
-        Schedule.from_config({"_class_name": scheduler.get("_class_name", "nameless scheduler")})
+    check_scheduler({"_class_name": "scheduler without a class", **scheduler})
 
 
 def check_index(folder: Path, name: str) -> None:
@@ -175,61 +182,21 @@ def check_channels(unet: Mapping[str, Any], vae: Mapping[str, Any], name: str) -
         )  # fmt: skip
 
 
-def check_text(unet: Mapping[str, Any], encoder: Any, tokenizer: Any, name: str) -> None:
-    """Raises InputError unless tokenizer, text encoder and UNet go together.
-
-    A tokenizer that has no length of its own takes the text encoder's.
-    """
-    width, read = encoder.config.hidden_size, unet.get("cross_attention_dim")
-    if read != width:
+def check_scheduler(config: Mapping[str, Any]) -> None:
+    """Raises InputError for a scheduler whose noise schedule has no DDIM form."""
+    name = config.get("_class_name")
+    if name in _FEW_STEPS:
         raise InputError(
             "base",
-            f"{name} has a text encoder with states of width {width}, its UNet reads {read}",
-            "use the text encoder that the base was trained with",
+            f"its scheduler is a {name}: the model is distilled for a few steps (LCM, TCD), and "
+            "DDIM does not draw with it",
+            "use the model it was distilled from",
         )
-    positions = int(encoder.config.max_position_embeddings)
-    if tokenizer.model_max_length > 1_000_000:  # transformers' number for "not said"
-        tokenizer.model_max_length = positions
-    if not 3 <= tokenizer.model_max_length <= positions:
+    flow = " with use_flow_sigmas" if config.get("use_flow_sigmas") else ""
+    if flow or (name is not None and name not in SCHEDULERS):
         raise InputError(
-            "base",
-            f"{name} has a tokenizer for {tokenizer.model_max_length} tokens, its text encoder "
-            f"reads {positions}",
-            "use the tokenizer that the base was trained with",
+            "base", f"its scheduler is a {name}{flow}, which has no DDIM form", SUPPORTED
         )
-    rows, words = encoder.get_input_embeddings().num_embeddings, len(tokenizer)
-    special = (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    if not rows - _PADDING < words <= rows or None in special:
-        raise InputError(
-            "base",
-            f"{name} has a tokenizer with {words} tokens, its text encoder knows {rows}",
-            "use the tokenizer that the base was trained with",
-        )
-
-
-def check_finite(part: torch.nn.Module, kind: str, dtype: torch.dtype, name: str) -> None:
-    """Raises InputError, naming the weight, if one is not finite in ``dtype``.
-
-    kind: what the part is called.
-    """
-    limit = torch.finfo(dtype).max
-    for weight, tensor in part.state_dict().items():
-        if not tensor.is_floating_point() or not tensor.numel():
-            continue
-        least, most = (float(v) for v in torch.aminmax(tensor.detach().float()))
-        if not (abs(least) <= limit and abs(most) <= limit):
-            size = max(abs(least), abs(most))
-            if size < float("inf"):
-                raise InputError(
-                    "dtype",
-                    f"{name} has {size:g} in its {kind} ({weight}), more than {dtype} holds",
-                    "use bfloat16 or float32",
-                )
-            raise InputError(
-                "base",
-                f"{name} has numbers that are not finite in its {kind} ({weight})",
-                "download it again, or use another base",
-            )
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:

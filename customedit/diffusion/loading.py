@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import diffusers
 import torch
@@ -17,9 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from customedit.diffusion import autoencoder
 from customedit.diffusion.compatibility import (
     check_channels,
-    check_finite,
     check_folder,
-    check_text,
     check_unet,
     first_line,
     read_json,
@@ -29,6 +27,9 @@ from customedit.diffusion.schedule import Schedule
 from customedit.errors import InputError
 
 T = TypeVar("T")
+
+_PADDING: Final = 128
+"""Rows by which a text encoder's table may exceed the vocabulary: some are padded to a multiple."""
 
 
 def load_pipeline(folder: Path, name: str) -> StableDiffusionPipeline:
@@ -128,6 +129,63 @@ def check(pipeline: StableDiffusionPipeline, name: str, dtype: torch.dtype) -> N
     check_finite(unet, "UNet", dtype, name)
     check_finite(pipeline.text_encoder, "text encoder", dtype, name)
     check_finite(pipeline.vae, "autoencoder", autoencoder.DTYPE, name)
+
+
+def check_text(unet: Mapping[str, Any], encoder: Any, tokenizer: Any, name: str) -> None:
+    """Raises InputError unless tokenizer, text encoder and UNet go together.
+
+    A tokenizer that has no length of its own takes the text encoder's.
+    """
+    width, read = encoder.config.hidden_size, unet.get("cross_attention_dim")
+    if read != width:
+        raise InputError(
+            "base",
+            f"{name} has a text encoder with states of width {width}, its UNet reads {read}",
+            "use the text encoder that the base was trained with",
+        )
+    positions = int(encoder.config.max_position_embeddings)
+    if tokenizer.model_max_length > 1_000_000:  # transformers' number for "not said"
+        tokenizer.model_max_length = positions
+    if not 3 <= tokenizer.model_max_length <= positions:
+        raise InputError(
+            "base",
+            f"{name} has a tokenizer for {tokenizer.model_max_length} tokens, its text encoder "
+            f"reads {positions}",
+            "use the tokenizer that the base was trained with",
+        )
+    rows, words = encoder.get_input_embeddings().num_embeddings, len(tokenizer)
+    special = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    if not rows - _PADDING < words <= rows or None in special:
+        raise InputError(
+            "base",
+            f"{name} has a tokenizer with {words} tokens, its text encoder knows {rows}",
+            "use the tokenizer that the base was trained with",
+        )
+
+
+def check_finite(part: torch.nn.Module, kind: str, dtype: torch.dtype, name: str) -> None:
+    """Raises InputError, naming the weight, if one is not finite in ``dtype``.
+
+    kind: what the part is called.
+    """
+    limit = torch.finfo(dtype).max
+    for weight, tensor in part.state_dict().items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        least, most = (float(v) for v in torch.aminmax(tensor.detach().float()))
+        if not (abs(least) <= limit and abs(most) <= limit):
+            size = max(abs(least), abs(most))
+            if size < float("inf"):
+                raise InputError(
+                    "dtype",
+                    f"{name} has {size:g} in its {kind} ({weight}), more than {dtype} holds",
+                    "use bfloat16 or float32",
+                )
+            raise InputError(
+                "base",
+                f"{name} has numbers that are not finite in its {kind} ({weight})",
+                "download it again, or use another base",
+            )
 
 
 def place(

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from customedit.diffusion.compatibility import check_scheduler
 from customedit.diffusion.devices import to_device
 from customedit.errors import InputError
 
@@ -39,19 +40,6 @@ WIDE_BELOW: Final = 1e-4
 The noise and the latents of such a time agree in all but their last float32 digits, and their
 difference divided by the root of alpha is the picture.
 """
-
-SCHEDULERS: Final = frozenset(
-    f"{name}Scheduler"
-    for name in (
-        "DDIM", "DDIMInverse", "DDIMParallel", "DDPM", "DDPMParallel", "DEISMultistep",
-        "DPMSolverMultistep", "DPMSolverMultistepInverse", "DPMSolverSDE", "DPMSolverSinglestep",
-        "EulerAncestralDiscrete", "EulerDiscrete", "HeunDiscrete", "KDPM2AncestralDiscrete",
-        "KDPM2Discrete", "LMSDiscrete", "PNDM", "SASolver", "UniPCMultistep",
-    )
-)  # fmt: skip
-"""Schedulers of diffusers whose configuration a DDIMScheduler takes over as it is."""
-
-_FEW_STEPS: Final = frozenset({"LCMScheduler", "TCDScheduler"})
 
 
 def _column(value: Tensor) -> Tensor:
@@ -85,7 +73,7 @@ class Schedule:
 
         Raises InputError for a scheduler or a setting that DDIM cannot follow exactly.
         """
-        _check_scheduler(config)
+        _check_settings(config)
         prediction = config.get("prediction_type", "epsilon")
         if prediction not in get_args(Prediction):
             raise _unsupported("prediction_type", prediction, get_args(Prediction))
@@ -297,24 +285,9 @@ def _cosine_betas(count: int) -> Tensor:
     return torch.tensor([min(1 - ratio, 0.999) for ratio in ratios], dtype=torch.float64)
 
 
-def _check_scheduler(config: Mapping[str, Any]) -> None:
-    """Raises InputError for a scheduler that is no DDIM and for settings that change the step."""
-    name = config.get("_class_name")
-    if name in _FEW_STEPS:
-        raise InputError(
-            "base",
-            f"its scheduler is a {name}: the model is distilled for a few steps (LCM, TCD), and "
-            "DDIM does not draw with it",
-            "use the model it was distilled from",
-        )
-    if (name is not None and name not in SCHEDULERS) or config.get("use_flow_sigmas"):
-        raise InputError(
-            "base",
-            f"its scheduler is a {name}"
-            + (" with use_flow_sigmas" if config.get("use_flow_sigmas") else "")
-            + ", which has no DDIM form",
-            "use a Stable Diffusion 1.x or 2.x base",
-        )
+def _check_settings(config: Mapping[str, Any]) -> None:
+    """Raises InputError for a scheduler that has no DDIM form and settings that change the step."""
+    check_scheduler(config)
     for setting in ("thresholding", "clip_sample"):
         if config.get(setting):
             raise InputError(

@@ -15,10 +15,10 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from customedit.concepts.concept import Concept
-from customedit.concepts.dataset import Subject, check_subjects, pools
+from customedit.concepts.dataset import Subject, build_datasets, check_subjects
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import Trained, initial_vector, optimise
+from customedit.concepts.training import TrainableConcept, initial_vector, train_leaves
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
 
@@ -55,23 +55,23 @@ def dreambooth(
     """A model that has learned the references, and the word for them (an untrained embedding).
 
     ``base`` is left as it is. Edit with the returned base and the returned word as its concept.
-    Raises as ``customize`` does.
+    Raises as ``train_concept`` does.
     """
     settings = settings or TrainingSettings.of(base, way="dreambooth")
     subject = Subject(references, prompts)
     check_subjects([subject])
     yield Turn()
-    pool, prior = yield from pools(base, [subject], settings, class_cache)
+    pool, prior = yield from build_datasets(base, [subject], settings, class_cache)
     tuned = own_copy(base)
     leaves = {name: p.requires_grad_(True) for name, p in tuned.unet.named_parameters()}
     word = initial_vector(base, prompts, settings.initial)
-    trained = Trained(
+    trained = TrainableConcept(
         {prompts.token: word},
         {n: leaves[f"{n}.to_k.weight"] for n in base.layers},
         {n: leaves[f"{n}.to_v.weight"] for n in base.layers},
     )
     about = [dataclasses.asdict(prompts)]
-    yield from optimise(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
+    yield from train_leaves(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
     tuned.unet.requires_grad_(False)
     tuned.read_weights()
     tuned.unet.to(base.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from customedit.config.settings import Settings
 
 _LONGEST_S: Final = 3.0  # below the socket's timeout
+_PER_JOB: Final = 1000  # events of one job in one answer
 
 EventKind = Literal["state", "progress", "preview"]
 
@@ -89,6 +90,22 @@ class AsyncEvents:
             {_stream(self.settings, job_id): _full(after)}, block=_block_ms(timeout_s)
         )
         return [_event(entry) for entry in entries[0][1]] if entries else []
+
+    async def read(
+        self, positions: Mapping[str, str], timeout_s: float = 3.0
+    ) -> dict[str, list[Event]]:
+        """New events of many jobs in one call, by job id. positions: of each, the last id seen.
+
+        Waits up to ``timeout_s`` seconds (at most 3) for the first. The caller has made sure that
+        the jobs are those of its tenants.
+        """
+        prefix = _stream(self.settings, "")
+        streams: Any = {prefix + job_id: _full(after) for job_id, after in positions.items()}
+        answer: Any = await self.client.xread(streams, count=_PER_JOB, block=_block_ms(timeout_s))
+        return {
+            name.removeprefix(prefix): [_event(entry) for entry in entries]
+            for name, entries in answer or ()
+        }
 
     async def follow(
         self, job_id: str, after: str = "0", beat_s: float = 3.0

@@ -157,7 +157,11 @@ class EditOutput(Record):
 
 
 class EditOutcome(Record):
-    """The result of an edit job. source_key: the source through the autoencoder."""
+    """The result of an edit job.
+
+    source_key: the picture that was uploaded; region_words: the source prompt's words that the
+    region was read from.
+    """
 
     kind: Literal["edit"] = "edit"
     outputs: list[EditOutput]
@@ -165,6 +169,8 @@ class EditOutcome(Record):
     mask_key: str | None = None
     maps_key: str | None = None
     sheet_key: str | None = None
+    warnings: list[str] = Field(default_factory=list)
+    region_words: list[str] = Field(default_factory=list)
 
 
 class ConceptOutcome(Record):

@@ -6,10 +6,10 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import torch
-from diffusers import AutoencoderTiny, ConfigMixin, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -17,10 +17,14 @@ from transformers import CLIPModel
 
 from customedit.mini import clip, judge, profile, unet, vae
 from customedit.mini.loop import config_of, save_atomically
+from customedit.mini.sizes import SMALL
 from customedit.mini.text import load_tokenizer
 
 LIMIT = 64 * 1024 * 1024
-"""Most bytes that all weights together may take."""
+"""Most bytes that all weights of the small size together may take."""
+
+PART: Final = "16MB"
+"""Largest file of a diffusers part; the large size's UNet comes in several."""
 
 STAGES: Final = ("clip", "vae", "decoder", "unet", "judge")
 """The stages that leave a checkpoint."""
@@ -49,11 +53,11 @@ def model_of(checkpoint: Path, build: Callable[[], Model]) -> Model:
     A run that was restored from weights of another size so goes on in that size.
     """
     model = build()
-    if checkpoint.exists() and isinstance(model, ConfigMixin):
-        saved = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
-        if (config := saved.get("config")) is not None:
-            model = type(model).from_config(config)
-    return model
+    if not checkpoint.exists():
+        return model
+    saved = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    config, kind = saved.get("config"), cast(Any, type(model))
+    return model if config is None else cast(Model, kind.from_config(config))
 
 
 def latent_scale(folder: Path) -> float:
@@ -68,13 +72,13 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
     diffusers its parts as float32, and the two would not meet. Returns the training steps of each
     part, which ``training.json`` keeps, too.
 
-    Raises ValueError when the weights take more than LIMIT.
+    Raises ValueError when the weights of the small size take more than LIMIT.
     """
     tokenizer = load_tokenizer(folder / "tokenizer")
-    codec, denoiser = (
-        model_of(folder / "decoder.pt", vae.build), model_of(folder / "unet.pt", unet.build)
-    )  # fmt: skip
-    whole, eye = clip.build(tokenizer), judge.Judge()
+    whole = clip.build(tokenizer)
+    codec = model_of(folder / "decoder.pt", vae.build)
+    denoiser = model_of(folder / "unet.pt", unet.build)
+    eye = model_of(folder / "judge.pt", judge.Judge)
     parts = {"clip": whole, "decoder": codec, "unet": denoiser, "judge": eye}
     steps = {name: load_average(part, folder / f"{name}.pt") for name, part in parts.items()}
     codec.register_to_config(scaling_factor=latent_scale(folder))
@@ -89,7 +93,10 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
         requires_safety_checker=False,
     )
     out.mkdir(parents=True, exist_ok=True)
-    pipeline.to(dtype=torch.float16).save_pretrained(out, safe_serialization=True)
+    small = denoiser.config.sample_size == SMALL.cells
+    pipeline.to(dtype=torch.float16).save_pretrained(
+        out, safe_serialization=True, max_shard_size=None if small else PART
+    )
     whole.half().save_pretrained(out / "clip", safe_serialization=True)
     tokenizer.save_pretrained(out / "clip")
     clip.image_processor().save_pretrained(out / "clip")
@@ -102,7 +109,7 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
     profile.write(out)
     (out / "training.json").write_text(json.dumps({"steps": steps}, indent=2) + "\n")
     size = sum(p.stat().st_size for p in out.rglob("*.safetensors"))
-    if size > LIMIT:
+    if small and size > LIMIT:
         raise ValueError(f"the weights take {size} bytes, more than the {LIMIT} they may")
     return steps
 

@@ -7,6 +7,7 @@ are then read from the pixels themselves (:mod:`customedit.mini.colours`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class Judge(nn.Module):
 
     def __init__(self, patterns: int = len(NAMES)) -> None:
         super().__init__()
+        self.config = {"patterns": patterns}
         widths = (3, *WIDTHS)
         self.stages = nn.ModuleList(map(_stage, widths[:-1], widths[1:]))
         self.noun = nn.Linear(2 * WIDTHS[-1], len(CLASSES))
@@ -58,6 +60,11 @@ class Judge(nn.Module):
         self.mask = nn.Sequential(
             nn.ReLU(), nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU(), nn.Conv2d(64, 1, 1)
         )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, int]) -> Judge:
+        """A judge of random weights that tells apart what ``config`` says."""
+        return cls(**config)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images [n, 3, 128, 128] in [-1, 1] to logits.

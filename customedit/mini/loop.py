@@ -137,9 +137,10 @@ class Average:
 
 
 def config_of(model: nn.Module) -> dict[str, Any] | None:
-    """What a diffusers model is built from, as plain data; None for other modules."""
+    """What a model's ``from_config`` builds it from, as plain data; None if it has none."""
     if not isinstance(model, ConfigMixin):
-        return None
+        config = getattr(model, "config", None)
+        return dict(config) if isinstance(config, dict) else None
     taken = inspect.signature(type(model).__init__).parameters
     return {k: v for k, v in json.loads(model.to_json_string()).items() if k in taken}
 

@@ -126,7 +126,7 @@ def run_stage(name: str, run: Run, size: Size, count: int, out: Path) -> None:
     elif name == "unet":
         _train_unet(run, size)
     elif name == "judge":
-        judge.train(run, judge.Judge())
+        judge.train(run, assemble.model_of(run.folder / "judge.pt", judge.Judge))
     elif name == "restore":
         assemble.restore(out, run.folder)
     elif name == "pack":

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import IO, Any, Final, TypedDict
 
 from botocore.exceptions import ClientError
 
@@ -163,18 +163,21 @@ class Storage:
     def put(
         self,
         key: str,
-        body: bytes | Path,
+        body: bytes | Path | IO[bytes],
         media_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Write an object, whole or not at all. body: the bytes, or the file that has them.
 
-        metadata: ASCII only, 2 KiB in all.
+        An open file is read from where it stands, and may be closed after that. metadata: ASCII
+        only, 2 KiB in all.
         """
         extra = {"ContentType": media_type, "Metadata": dict(metadata or {})}
         with self._call(key):
             if isinstance(body, Path):  # in parts, if it is large
                 self._client.upload_file(str(body), self.bucket_name, self._at(key), extra)
+            elif not isinstance(body, bytes):
+                self._client.upload_fileobj(body, self.bucket_name, self._at(key), extra)
             else:
                 self._client.put_object(
                     Bucket=self.bucket_name, Key=self._at(key), Body=body, **extra

@@ -83,7 +83,7 @@ def test_what_nobody_foresaw_is_logged_and_not_told(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("the secret of /srv/code.py")
 
-    monkeypatch.setattr(api.services.jobs, "list", broken)
+    monkeypatch.setattr(api.container.jobs, "list", broken)
     with caplog.at_level(logging.INFO):
         answer = anna.get("/v1/jobs")
         # the log is written after the answer
@@ -100,7 +100,7 @@ def test_a_redis_that_is_away_is_told(api: Running, anna, monkeypatch) -> None:
     def away(*_: object, **__: object) -> None:
         raise ConnectionError("redis://user:password@host")
 
-    for target, name in [(api.services.jobs, "list"), (api.services.keys, "verify")]:
+    for target, name in [(api.container.jobs, "list"), (api.container.keys, "verify")]:
         with monkeypatch.context() as patch:
             patch.setattr(target, name, away)
             answer = anna.get("/v1/jobs")
@@ -113,7 +113,7 @@ def test_a_bell_that_does_not_ring_fails_no_request(api: Running, anna, monkeypa
     def broken(*_: object, **__: object) -> None:
         raise OSError("no broker")
 
-    monkeypatch.setattr(api.services.doorbell._celery, "send_task", broken)
+    monkeypatch.setattr(api.container.notifier._celery, "send_task", broken)
     assert edit(anna)["state"] == "queued"
     assert "customedit_notifications_failed_total 1.0" in httpx.get(f"{api.url}/metrics").text
 
@@ -138,6 +138,31 @@ def test_figures_count_by_route_and_not_by_id(api: Running, anna, start, setting
     assert image not in text
     quiet = start(settings, api_metrics=False)
     assert httpx.get(f"{quiet.url}/metrics").status_code == 404
+
+
+def test_callers_invent_no_metric(api: Running, anna: httpx.Client) -> None:
+    """Without a key or with one: methods, paths, versions and headers make no new labels."""
+    upload(anna)
+
+    def labels() -> set[str]:
+        text = httpx.get(f"{api.url}/metrics").text
+        return {line.rpartition(" ")[0] for line in text.splitlines() if "_created" not in line}
+
+    def invent(word: str) -> None:
+        for client in (anna, httpx.Client(base_url=api.url)):
+            for path in ("/healthz", "/v1/images", f"/v1/{word}", f"/{word}", f"/page/{word}"):
+                client.request(word, path, headers={word: word})
+                client.get(f"{path}?{word}={word}", headers={"X-Request-Id": word})
+            client.get(f"/problems/{word}")
+            client.get(f"/v1/jobs/{word}", params={"kind": word})
+
+    for word in ("FIRST", "y" * 2000):
+        invent(word)
+    assert labels() and (known := labels())
+    assert 'method="other"' in str(known)
+    for word in ("SECOND", "THIRD", "x" * 2000):
+        invent(word)
+    assert labels() == known
 
 
 def test_the_access_log_names_tenant_and_request_and_no_secret(

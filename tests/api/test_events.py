@@ -11,7 +11,7 @@ import httpx
 import pytest
 from redis import Redis
 
-import api.routes.jobs
+import api.routes.job_events
 from customedit.jobs.records import JobProgress
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
@@ -89,7 +89,7 @@ def test_a_job_whose_stream_is_gone_tells_its_state(
 
 
 def test_silence_has_heartbeats(anna: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.routes.jobs, "PING", 0.05)
+    monkeypatch.setattr(api.routes.job_events, "PING", 0.05)
     job = edit(anna)["id"]
     with anna.stream("GET", f"/v1/jobs/{job}/events") as response:
         beats = 0
@@ -117,7 +117,7 @@ def test_streams_and_waits_end_when_the_service_stops(
         told: list[Told] = []
         stream = pool.submit(lambda: told.extend(events(anna, job)))
         wait = pool.submit(anna.get, f"/v1/jobs/{job}", headers={"Prefer": "wait=50"})
-        wait_for(lambda: told and api.services.figures.open._value.get() == 2)
+        wait_for(lambda: told and api.container.metrics.open._value.get() == 2)
         api.server.stop_streams()
         api.server.should_exit = True
         stream.result(20)
@@ -131,20 +131,20 @@ def test_watchers_that_leave_are_forgotten(api: Running, anna: httpx.Client) -> 
         stream = events(anna, job)
         next(stream)
         stream.close()
-    wait_for(lambda: api.services.figures.open._value.get() == 0)
+    wait_for(lambda: api.container.metrics.open._value.get() == 0)
 
 
 def test_a_watcher_that_reads_nothing_is_let_go(
     start: Callable[..., Running], settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.routes.jobs, "SEND_S", 0.2)
+    monkeypatch.setattr(api.routes.job_events, "SEND_S", 0.2)
     running = start(settings)
     anna = running.client()
     job = edit(anna)["id"]
-    claim = claimed(running.services.jobs, job)
+    claim = claimed(running.container.jobs, job)
     for step in range(400):  # more than the connection's buffers hold
         progress = JobProgress(phase="x" * 50_000, step=step)
-        running.services.jobs.progress(claim, progress)
+        running.container.jobs.progress(claim, progress)
     where = httpx.URL(running.url)
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -152,6 +152,6 @@ def test_a_watcher_that_reads_nothing_is_let_go(
         key = anna.headers["Authorization"]
         asked = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\n\r\n"
         deaf.sendall(asked.encode())
-        open_ = running.services.figures.open._value
+        open_ = running.container.metrics.open._value
         wait_for(lambda: open_.get() == 1)
         wait_for(lambda: open_.get() == 0)

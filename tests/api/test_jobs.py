@@ -100,13 +100,20 @@ def test_a_concept_to_its_end_and_an_edit_with_it(
 
 
 @pytest.mark.parametrize(
-    ("prompt", "uses", "field"),
-    [("a <other> cup", 1, "target_prompt"), ("a <look> cup", 2, "concepts[1].id"),
-     ("a <look> cup", 0, "target_prompt")],
-)  # fmt: skip
+    ("prompt", "uses", "field", "limit"),
+    [
+        ("a <other> cup", 1, "target_prompt", "correct the token"),
+        ("a <look> cup", 2, "concepts[1].id", "one concept of each token"),
+        ("a <look> cup", 0, "target_prompt", "correct the token"),
+        ("a <Look> cup", 1, "target_prompt", "<look>"),
+        ("a <look> (cup:1.3)", 1, "target_prompt", ""),
+        ("a <lora:x:1> cup", 0, "target_prompt", "token"),
+        ("a red cup", 1, "concepts[0].id", 'write "<look> patterned cup" in target_prompt'),
+    ],
+)
 def test_tokens_that_do_not_fit(
     anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage,
-    prompt: str, uses: int, field: str,
+    prompt: str, uses: int, field: str, limit: str,
 ) -> None:  # fmt: skip
     made = []
     for _ in range(uses):
@@ -116,6 +123,7 @@ def test_tokens_that_do_not_fit(
     body = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": prompt}
     answer = anna.post("/v1/edits", json={**body, "concepts": made})
     assert answer.status_code == 422 and answer.json()["field"] == field
+    assert limit in answer.json()["limit"]
 
 
 def test_idempotent_requests(anna: httpx.Client, bert: httpx.Client, storage: Storage) -> None:
@@ -293,5 +301,5 @@ def test_a_submit_that_was_given_up_makes_no_job_when_it_comes_late(
         jobs.submit(record, **more)
     assert not anna.get("/v1/jobs").json()["items"]
     assert not anna.get("/v1/concepts").json()["items"]
-    api.services.journal.settle(jobs, api.services.concepts)
+    api.container.journal.settle(jobs, api.container.concepts)
     assert all("/images/" in stored.key for stored in storage.list("tenants/"))

@@ -127,9 +127,7 @@ def refused(result: Result) -> None:
 
 @pytest.mark.parametrize("kind", BAD, ids=NAMES)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_bad_file_is_one_line(
-    command: str, kind: Callable[[Path], Path], tmp_path: Path
-) -> None:
+def test_a_bad_file_is_one_line(command: str, kind: Callable[[Path], Path], tmp_path: Path) -> None:
     bad = kind(tmp_path)
     before = sorted(p for p in tmp_path.rglob("*") if "cache" not in p.parts)
     out = tmp_path / "out.safetensors"

@@ -25,14 +25,22 @@ def test_another_editor_is_scored_from_files_alone(run: CliRunner, tmp_path: Pat
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["pairs"] == 4
     shutil.copytree(files / "answers", edits)  # an editor that is always right
+    shutil.copytree(files / "answers", edits / "copies")
+    refused = run.invoke(
+        app, ["lookbench", "score", str(edits), "--bench", str(files), "--base", "mini"]
+    )
+    assert refused.exit_code == 2 and "base: is of no use" in refused.stderr
     done = run.invoke(app, ["lookbench", "score", str(edits), "--bench", str(files), "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["figures"]["exact"]["edit"]["value"] == 1
     assert told["counts"] == {"looks": 2, "sources": 2, "seeds": 1}
     assert (edits / "report" / "worst.png").is_file()
+    assert told["figures"]["gap"]["edit"]["value"] == 1  # its own copies are exact
+    shutil.rmtree(edits / "copies")
     plain = run.invoke(app, ["lookbench", "score", str(edits), *SMALL])
     assert plain.exit_code == 0, plain.output
+    assert json.loads((edits / "report" / "scores.json").read_text())["rows"]
     assert "| gap closed inside the mask" in plain.stdout and "| plaid |" in plain.stdout
 
 

@@ -13,7 +13,7 @@ import yaml
 from prometheus_client import Gauge, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from api.middleware.observability import Figures
+from api.metrics import Metrics as ApiMetrics
 from worker.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ AUTOSCALING = sorted((ROOT / "deploy").glob("kubernetes/overlays/*/*/scaled-obje
 def counted() -> dict[str, set[str]]:
     """Every series that the code can report, and its labels."""
     found = {}
-    for owner in (Metrics(), Figures()):
+    for owner in (Metrics(), ApiMetrics()):
         for metric in vars(owner).values():
             if isinstance(metric, MetricWrapperBase):
                 labels = {*metric._labelnames, *GIVEN_BY_PROMETHEUS}

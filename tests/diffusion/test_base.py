@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from customedit import mini
+from customedit.concepts.concept import Concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError, NumericalError
@@ -162,6 +163,17 @@ def test_a_concept_whose_keys_overflow_is_named(size: float, dtype: torch.dtype)
         base.text("a photo of a <a> cup", [Weighted(large)])
     base.text("a photo of a cup", [Weighted(large)])  # does not name it
     base.text("a photo of a <a> cup", [Weighted(a)])
+
+
+def test_a_concept_beyond_the_bases_dtype_is_refused(base: Base) -> None:
+    a = change(base, "<a>", 1)
+    layer = base.layers[2]
+    a.keys[layer][3, 5] = -1e6
+    concept = Concept(a.tokens, a.keys, a.values)
+    concept.for_base(base)
+    half = dataclasses.replace(base, dtype=torch.float16)
+    with pytest.raises(InputError, match=r"concept: its .*to_k.weight has 1e\+06, more than"):
+        concept.for_base(half)
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), -0.1, 2.1, 1e9])

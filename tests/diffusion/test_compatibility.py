@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 from customedit.cli import app
 from customedit.diffusion.base import Base
 from customedit.diffusion.compatibility import check_channels, check_folder, check_unet
-from customedit.diffusion.engine import run
-from customedit.editing.edit import EditSettings, edit
+from customedit.editing.editor import Editor
 from customedit.errors import InputError
 
 from . import folders
@@ -248,12 +247,12 @@ def test_a_base_with_zero_terminal_snr_draws_as_diffusers_and_edits(
             empty, worded = other.output(stock.expand(2, -1, -1, -1), int(t), texts)[0].chunk(2)
             stock = theirs.step(empty + 4 * (worded - empty), t, stock).prev_sample
     assert torch.allclose(ours, stock, atol=2e-3), float((ours - stock).abs().max())
-    picture = other.decode(ours)[0]
+    session = Editor(other).open(other.decode(ours)[0], "a photo of a cup")
     for changed in (
         {"inversion": "direct"}, {"inversion": "null-text"}, {"method": "sdedit", "strength": 1.0}
     ):  # fmt: skip
-        settings = EditSettings("a photo of a cup", "a photo of a red cup", steps=2, **changed)
-        assert run(other, edit(other, picture, settings)).latents.isfinite().all()
+        result = session.edit("a photo of a red cup", steps=2, **changed)
+        assert result.drawing.latents.isfinite().all()
 
 
 def test_the_bundled_base_passes_the_command() -> None:

@@ -120,8 +120,9 @@ def test_sizes_that_nothing_says_are_asked_for() -> None:
 
 def test_a_profile_is_read_without_torch() -> None:
     code = (
-        "import sys; from customedit import mini; from customedit.diffusion.profile import *; "
-        "p = Profile.read(mini.path()); assert Sizes.read(mini.path(), p).side == 128; "
+        "import sys; from customedit.diffusion.folder import locate; "
+        "from customedit.diffusion.profile import Profile, Sizes; folder, _ = locate('mini'); "
+        "p = Profile.read(folder); assert Sizes.read(folder, p).side == 128; "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from customedit import mini
-from customedit.diffusion.schedule import CLEAN, SCHEDULERS, SMALLEST_ALPHA, Schedule
+from customedit.diffusion.compatibility import SCHEDULERS
+from customedit.diffusion.schedule import CLEAN, SMALLEST_ALPHA, Schedule
 from customedit.errors import InputError
 
 CONFIG = {

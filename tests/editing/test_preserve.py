@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from customedit import images
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import run
-from customedit.editing.edit import EditSettings, MethodName, edit
+from customedit.editing.editor import Editor
+from customedit.schemas.requests import EditMethod
 
 SIZES = [
     (128, 128), (333, 333), (640, 640), (64, 64), (641, 479), (479, 641),
@@ -26,19 +26,19 @@ SIZES = [
 FEW = [(333, 333), (641, 479), (200, 300), (1024, 256)]
 
 
-def changed_beyond(size: tuple[int, int], method: MethodName, base: Base, folder: Path) -> int:
+def changed_beyond(size: tuple[int, int], method: EditMethod, base: Base, folder: Path) -> int:
     """How many pixels of a written edit differ from the source farther than the feather."""
     width, height = size
     levels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     source = Image.fromarray(levels)
     y, x = np.mgrid[0:height, 0:width]
     mask = ((x - 0.4 * width) ** 2 + (y - 0.6 * height) ** 2 < (0.23 * min(size)) ** 2).astype("f")
-    settings = EditSettings(
-        "a photo of a red cup", "a photo of a blue cup", method=method, steps=2, preserve=True
+    session = Editor(base).open(source, "a photo of a red cup")
+    result = session.edit(
+        "a photo of a blue cup", method=method, steps=2, preserve=True, mask=torch.from_numpy(mask)
     )
-    result = run(base, edit(base, source, settings, mask=torch.from_numpy(mask)))
     assert result.image.size == size
-    box = ndimage.distance_transform_edt(mask == 0) > settings.feather
+    box = ndimage.distance_transform_edt(mask == 0) > result.plan.feather
     counts = []
     for suffix in (".png", ".webp") if width * height < 2**20 else (".png",):
         images.write(result.image, folder / f"out{suffix}")
@@ -49,19 +49,19 @@ def changed_beyond(size: tuple[int, int], method: MethodName, base: Base, folder
     return max(counts)
 
 
-@pytest.mark.parametrize("method", get_args(MethodName))
+@pytest.mark.parametrize("method", get_args(EditMethod))
 @pytest.mark.parametrize("size", FEW)
 def test_beyond_mask_and_feather_no_pixel_changes(
-    size: tuple[int, int], method: MethodName, base: Base, tmp_path: Path
+    size: tuple[int, int], method: EditMethod, base: Base, tmp_path: Path
 ) -> None:
     assert changed_beyond(size, method, base, tmp_path) == 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", get_args(MethodName))
+@pytest.mark.parametrize("method", get_args(EditMethod))
 @pytest.mark.parametrize("size", SIZES)
 def test_of_all_sizes_and_aspects(
-    size: tuple[int, int], method: MethodName, base: Base, tmp_path: Path
+    size: tuple[int, int], method: EditMethod, base: Base, tmp_path: Path
 ) -> None:
     assert len(set(SIZES)) == 24
     assert changed_beyond(size, method, base, tmp_path) == 0

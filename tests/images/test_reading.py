@@ -204,7 +204,7 @@ def test_corrupt_files_are_read_or_refused(name: str, data: st.DataObject) -> No
     whole = bytearray(saved(picture().convert("P") if name == "PNG" else picture(), name))
     for _ in range(data.draw(st.integers(1, 8))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    verdicts = []
+    verdicts: list[InputError | None] = []
     for examine in (images.read, lambda content: images.check(images.scan(content))):
         try:
             examine(bytes(whole))

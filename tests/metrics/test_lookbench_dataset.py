@@ -20,7 +20,7 @@ from customedit.mini.vocabulary import LOOKS, unknown_words
 
 SMALL = "e93fbe0c1c5b3cc1bc653e1dd35c59aa9f31c5c30ee4d91e9254ce8ee7dd3b7f"
 PUBLIC = "1bd801cb0aaf5b0e9e71e82062a169cc2cd91d5c16255bdcf838287c907d37e3"
-FULL = ""
+FULL = "1685de22f15280ae9b6a1a154c483473a87f52f272e12ec4ecd7f6c4d79633dc"
 
 
 def test_sizes_hold_one_another_and_a_thousand_pairs() -> None:
@@ -163,7 +163,7 @@ def test_names_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
         ({"name": "../a", "pattern": "plaid", "colour": "red"}, "looks.0.name"),
         ({"name": "a", "pattern": "plaid", "colour": "red", "scale": 9}, "looks.0.scale"),
         ({"name": "a", "pattern": "plaid", "colour": "red", "size": 9}, "looks.0.size"),
-        ({"name": "a", "texture": "none.png", "colour": "red"}, "a: texture: cannot be read"),
+        ({"name": "a", "texture": "none.png", "colour": "red"}, "none.png cannot be read"),
     ],
 )
 def test_unusable_looks_are_refused(entry: dict[str, object], says: str, tmp_path: Path) -> None:

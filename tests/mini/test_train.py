@@ -158,6 +158,8 @@ def test_restored_weights_train_on(tmp_path: Path) -> None:
     unet.train(
         run, denoiser, clip.text_encoder(encoder), text.load_tokenizer(tmp_path / "tokenizer")
     )
+    eye = assemble.model_of(tmp_path / "judge.pt", judge.Judge)
+    assert assemble.load_average(eye, tmp_path / "judge.pt") > 0
     moved = (denoiser.state_dict()["mid_block.resnets.0.conv1.weight"] - before).abs().max()
     assert 0 < moved < 0.1
 

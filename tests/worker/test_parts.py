@@ -129,8 +129,8 @@ def test_the_health_port_tells_alive_from_ready() -> None:
 @pytest.mark.parametrize(
     ("kind", "error", "type_", "field"),
     [
-        ("edit", InputError("strength", "is -1"), "input-error", "strengths"),
-        ("customize", InputError("rate", "is 2"), "input-error", "training.rate"),
+        ("edit", InputError("strengths", "is -1"), "input-error", "strengths"),
+        ("customize", InputError("training.rate", "is 2"), "input-error", "training.rate"),
         ("edit", torch.OutOfMemoryError("CUDA"), "out-of-memory", None),
         ("customize", TrainingError("the loss is nan"), "training-diverged", "training.rate"),
         ("edit", DeadlineExceeded("late"), "deadline-exceeded", None),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize
+from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Progress
 from customedit.editing.inversion import invert
@@ -83,7 +83,7 @@ def test_from_asking_to_the_first_call_it_is_one_training_step_at_most() -> None
 
     settings = TrainingSettings.of(base, steps=3000, batch=1, crops=1, class_images=0)
     prompts = ConceptPrompts(LOOK.token, LOOK.noun, LOOK.attribute)
-    learning = customize(base, [picture], prompts, settings)
+    learning = train_concept(base, [picture], prompts, settings)
     training = engine.submit(learning, priority=TRAININGS, on_progress=heard)
 
     def first_call() -> Method[int]:

@@ -28,7 +28,7 @@ TABLE: Final = "scores.md"
 def score(
     bench: Bench,
     folder: Path,
-    copier: Copier,
+    copier: Copier | None,
     out: Path,
     *,
     about: Mapping[str, Any] | None = None,
@@ -36,7 +36,7 @@ def score(
 ) -> Scores:
     """Measure the pictures in ``folder`` (``results.py``) and write the report into ``out``.
 
-    copier: the autoencoder, where ``folder`` has no copies of its own. about: what made the
+    copier: the autoencoder; None where ``folder`` has copies of its own. about: what made the
     pictures, written beside the figures. out: gets ``scores.json`` with every row, ``scores.md``
     and the sheets; it is made if it is not there. on_pair: told how many pairs are measured, of how
     many.

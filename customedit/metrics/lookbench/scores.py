@@ -69,7 +69,7 @@ def bundled_judge() -> judging.Judge:
 
 
 def pictures_of(
-    bench: Bench, found: Results, copier: Copier, look: Look, source: Source
+    bench: Bench, found: Results, copier: Copier | None, look: Look, source: Source
 ) -> list[tuple[Kind, int, Pixels]]:
     """Every picture of one pair: (kind, training seed, pixels)."""
     uploaded, answer = bench.picture(source).image, bench.answer(look, source)
@@ -80,15 +80,17 @@ def pictures_of(
     out += [("edit", s, results.load(f[pair], uploaded)) for s, f in found.edits.items()]
     if found.copies is not None:
         out.append(("copy", 0, results.load(found.copies[pair], uploaded)))
-    else:
+    elif copier is not None:
         out.append(("copy", 0, copier(answer)))
+    else:
+        raise ValueError("there are neither copies of the right answers nor a copier")
     return [*out, ("answer", 0, answer)]
 
 
 def measure_all(
     bench: Bench,
     found: Results,
-    copier: Copier,
+    copier: Copier | None,
     judge: judging.Judge,
     on_pair: Callable[[int, int], None] | None = None,
 ) -> list[Row]:

@@ -25,7 +25,9 @@ ORDER: Final[tuple[Kind, ...]] = ("nothing", "edit", "answer", "copy", "words")
 """Of a pair's pictures from left to right."""
 
 
-def write(bench: Bench, found: Results, copier: Copier, rows: Sequence[Row], folder: Path) -> None:
+def write(
+    bench: Bench, found: Results, copier: Copier | None, rows: Sequence[Row], folder: Path
+) -> None:
     """Write ``LOOK.png`` of every look and ``worst.png`` into ``folder``, which must be there."""
     by_pair: dict[tuple[str, str], list[Row]] = {}
     for row in rows:

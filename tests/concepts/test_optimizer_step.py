@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from customedit.concepts.determinism import Steady, reproducible
-from customedit.concepts.optimizer_step import descend, gradients
+from customedit.concepts.determinism import DeterministicStep, deterministic_algorithms
+from customedit.concepts.optimizer_step import gradients, take_optimizer_step
 
 
 def _through_half(leaf: Tensor, *factors: float) -> Tensor:
@@ -44,7 +44,10 @@ def test_a_step_is_clipped_and_told() -> None:
         loss = leaf.square().sum()
         return loss, {"loss": loss, "half": loss / 2}
 
-    assert descend(loss_of, optimizer, torch.float32, clip=5.0) == {"loss": 25.0, "half": 12.5}
+    assert take_optimizer_step(loss_of, optimizer, torch.float32, clip=5.0) == {
+        "loss": 25.0,
+        "half": 12.5,
+    }
     assert torch.allclose(leaf, torch.zeros(2), atol=1e-5)  # the gradient [6, 8] was cut to half
 
 
@@ -59,10 +62,10 @@ def _flags() -> tuple[bool, bool, bool]:
 def test_the_flags_of_a_reproducible_step_are_put_back() -> None:
     before = _flags()
     assert before[0] is False
-    with reproducible():
+    with deterministic_algorithms():
         assert _flags() == (True, False, False)
     assert _flags() == before
-    with pytest.raises(ZeroDivisionError), reproducible():
+    with pytest.raises(ZeroDivisionError), deterministic_algorithms():
         raise ZeroDivisionError
     assert _flags() == before
 
@@ -81,13 +84,13 @@ def test_steps_on_a_gpu_are_reproducible_until_one_cannot_be(
             raise RuntimeError("upsample does not have a deterministic implementation")
         return step()
 
-    steady = Steady(torch.device("cuda"))
+    steady = DeterministicStep(torch.device("cuda"))
     assert steady(step) == 1 and seen == [True]
     assert steady(never) == 2 and "cannot be repeated to the bit" in caplog.text
     assert steady(step) == 3 and seen == [True, False, False]
     with pytest.raises(RuntimeError, match="another matter"):
-        Steady(torch.device("cuda"))(_raising)
-    assert Steady(torch.device("cpu"))(step) == 4 and not seen[-1]
+        DeterministicStep(torch.device("cuda"))(_raising)
+    assert DeterministicStep(torch.device("cpu"))(step) == 4 and not seen[-1]
 
 
 def _raising() -> None:
