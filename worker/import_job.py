@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from customedit.concepts.concept import Concept
@@ -17,6 +17,7 @@ from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.requests import ImportRequest
 from customedit.storage import object_keys
+from customedit.storage.store import MissingObject
 from worker import problems
 from worker.attempt import Attempt
 from worker.customize_job import put_beside, uploaded
@@ -40,9 +41,9 @@ def perform(attempt: Attempt) -> ConceptOutcome:
             attempt.patiently(lambda: attempt.storage.download(key, path))
         with attempt.phase("read"), _without_folder(attempt.folder), unreadable():
             read = read_concept(path, request, attempt.runtime)
+            (concept,) = attempt.wait([attempt.submit(prove_effect(base, read), TRAININGS)])
         for left in attempt.folder.iterdir():  # whatever the file was unpacked into
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    (concept,) = attempt.wait([attempt.submit(prove_effect(base, read), TRAININGS)])
     warnings = [] if read.base else ["the file does not say which base it was made for"]
     with attempt.phase("preview"):
         named = " ".join(w for w in (*concept.tokens, concept.attribute, concept.noun) if w)
@@ -53,7 +54,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         return uploaded(attempt, concept, preview, warnings)
 
 
-@contextmanager
+@contextlib.contextmanager
 def turn(attempt: Attempt) -> Iterator[None]:
     """One import at a time is fetched and read in a worker.
 
@@ -69,7 +70,7 @@ def turn(attempt: Attempt) -> Iterator[None]:
         importing.release()
 
 
-@contextmanager
+@contextlib.contextmanager
 def unreadable() -> Iterator[None]:
     """What a file that nobody checked makes its readers raise, as InputError of field ``file``.
 
@@ -78,12 +79,12 @@ def unreadable() -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
+    except (InputError, MissingObject):
         raise
-    except Exception as error:
-        if any(
-            f(error) for f in (problems.device_lost, problems.out_of_memory, problems.disk_full)
-        ):
+    except (Exception, RecursionError) as error:
+        if problems.device_lost(error) or problems.out_of_memory(error):
+            raise
+        if problems.disk_full(error):
             raise
         _log.warning("an imported file cannot be read", exc_info=error)
         problem = f"is damaged or of an unknown kind ({type(error).__name__})"
@@ -97,7 +98,7 @@ def read_concept(path: Path, request: ImportRequest, runtime: Runtime) -> Concep
     return load_concept(path, runtime.base, description, max_bytes=limit)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _without_folder(folder: Path) -> Iterator[None]:
     """Errors do not tell callers where the worker keeps its files."""
     try:

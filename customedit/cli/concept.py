@@ -28,7 +28,6 @@ def show_command(
     """Tell what a concept file holds."""
     with console.mendable():
         from customedit.concepts.concept import Concept
-        from customedit.diffusion.text import columns_of
 
         weights = console.load_base(base, "cpu", "float32").weights if base else None
         concept = Concept.load(file, weights)
@@ -39,7 +38,7 @@ def show_command(
         "noun": concept.noun,
         "attribute": concept.attribute,
         "base": concept.base,
-        "columns": {t: columns_of(v) for t, v in concept.tokens.items()},
+        "columns": {t: len(v) if v.ndim == 2 else 1 for t, v in concept.tokens.items()},
         "layers": len(concept.keys),
         "adapters": len(concept.adapters),
         "numbers": sum(t.numel() for t in concept.tensors.values()),
@@ -170,14 +169,12 @@ def merge_command(
 ) -> None:
     """Merge concepts in closed form (Custom Diffusion, section 3.2)."""
     with console.mendable():
-        from customedit.concepts import features, merge
         from customedit.concepts.concept import Concept
+        from customedit.concepts.merge import merge_on_base
 
         model = console.load_base(base, "cpu", "float32")
         concepts = [Concept.load(p, model.weights).for_base(model) for p in files]
-        regular = features.encode_captions(model, model.profile.captions)
-        own = [features.encode_concept_prompts(model, c) for c in concepts]
-        merged = merge.merge(concepts, model.weights, regular, own)
+        merged = merge_on_base(model, concepts)
         merged.save(out)
     told = {"concept": str(out), "tokens": sorted(merged.tokens)}
     console.say(told, [f"{out}: {', '.join(sorted(merged.tokens))}"], as_json)

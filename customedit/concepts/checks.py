@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from customedit.diffusion.adapters import TEXT_ENCODER, UNET, layers_of
-from customedit.diffusion.text import WEIGHTS
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,6 +80,8 @@ def _check_adapted_layers(concept: Concept, base: Base) -> None:
 
 def _check_range(concept: Concept, dtype: torch.dtype) -> None:
     """Finite numbers can still overflow: in ``dtype``, or in the keys and values made of them."""
+    from customedit.diffusion.text import WEIGHTS  # seconds to import, and a base has done so
+
     largest = torch.finfo(dtype).max
     limit = largest / (WEIGHTS[1] * LARGEST_STATE)
     weights = concept.weights.keys()
@@ -91,9 +92,8 @@ def _check_range(concept: Concept, dtype: torch.dtype) -> None:
         if top > (limit if is_weight else largest) or not math.isfinite(top):
             raise InputError(
                 "concept",
-                f"has {name} with numbers up to {float(wide.max()):.3g}, which overflow in "
-                f"{str(dtype).removeprefix('torch.')}",
-                "train or export it again, or use the base in float32",
+                f"its {name} has {float(wide.max()):g}, more than {dtype} computes with",
+                "train or export it again, or use the base in bfloat16 or float32",
             )
 
 

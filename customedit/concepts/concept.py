@@ -26,7 +26,6 @@ from customedit.concepts.checks import (
     shape_text,
 )
 from customedit.diffusion.adapters import TEXT_ENCODER, UNET, Adapter
-from customedit.diffusion.text import columns_of
 from customedit.errors import InputError
 from customedit.prompt_syntax import CONCEPT
 
@@ -245,12 +244,12 @@ def _check_tokens(tokens: Mapping[str, Tensor], *, changes: bool) -> None:
                 f"{token} is {shape_text(vector.shape)} {vector.dtype}",
                 "give a vector of floats for each token, or a matrix with a row per column",
             )
-        columns = columns_of(vector)
+        columns = len(torch.atleast_2d(vector))
         if columns > MAX_COLUMNS:
             raise InputError(
                 "tokens", f"{token} has {columns} vectors, the limit is {MAX_COLUMNS}", "use fewer"
             )
-    if not changes and not any(columns_of(v) for v in tokens.values()):
+    if not changes and not any(v.numel() for v in tokens.values()):
         raise InputError("tokens", "have no vectors, and nothing else is changed", "give one")
     widths = {t: v.shape[-1] for t, v in tokens.items()}
     if len(set(widths.values())) > 1:

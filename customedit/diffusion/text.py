@@ -103,11 +103,6 @@ class TextContext:
     adapted: tuple[Weighted, ...] = ()
 
 
-def columns_of(vector: Tensor) -> int:
-    """How many columns a token with this embedding takes, [width] or [n, width]."""
-    return 1 if vector.ndim == 1 else len(vector)
-
-
 def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], field: str) -> Tokens:
     """``prompt`` in tokens.
 
@@ -124,8 +119,8 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], fiel
     own: dict[str, range] = {}  # the ids of each concept token
     first = len(tokenizer)
     for name in known:
-        width = columns_of(known[name]) if isinstance(known, Mapping) else 1
-        own[name] = range(first, first := first + width)
+        columns = len(torch.atleast_2d(known[name])) if isinstance(known, Mapping) else 1
+        own[name] = range(first, first := first + columns)
     named: list[str] = []
     ids = [int(tokenizer.bos_token_id)]
     spans: list[tuple[int, int]] = []

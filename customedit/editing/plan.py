@@ -166,7 +166,7 @@ def plan_edits(
     Raises InputError naming the field, for all that cannot work.
     """
     checked = check_request(options, [concept_words(c) for c in concepts], mask=mask is not None)
-    known = [token for entry in concepts for token in entry.concept.tokens]
+    known = {token: v for entry in concepts for token, v in entry.concept.tokens.items()}
     for field in ("source_prompt", "target_prompt"):
         base.tokens(getattr(options, field), known, field)
     base.schedule.times(options.steps)
