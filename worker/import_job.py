@@ -29,7 +29,7 @@ def perform(work: Work) -> ConceptOutcome:
         path = work.folder / (spelled(request.name) or "<look>").strip("<>")
         key = object_keys.given(work.tenant, work.id)
         work.patiently(lambda: work.storage.download(key, path))
-    with work.phase("read"), _without_folder(work.folder):
+    with work.phase("read"), _named_for_callers(work.folder):
         read = read_concept(path, request, work.runtime)
         (concept,) = work.wait([work.submit(prove_effect(base, read), TRAININGS)])
     warnings = [] if read.base else ["the file does not say which base it was made for"]
@@ -50,10 +50,14 @@ def read_concept(path: Path, request: ImportRequest, runtime: Runtime) -> Concep
 
 
 @contextmanager
-def _without_folder(folder: Path) -> Iterator[None]:
-    """Errors do not tell callers where the worker keeps its files."""
+def _named_for_callers(folder: Path) -> Iterator[None]:
+    """Errors name the request's fields, no option of the command line, and no path of the worker's.
+
+    Of the library's fields, token is the request's own; the others are of what is in the file.
+    """
     try:
         yield
     except InputError as error:
+        field = "token" if error.field == "token" else "file"
         problem = error.problem.replace(f"{folder}/", "")
-        raise InputError(error.field, problem, error.remedy) from None
+        raise InputError(field, problem, error.remedy.split("; --")[0]) from None
