@@ -1,7 +1,7 @@
 """Cancelling and deleting that last, whatever Redis loses after the caller was answered.
 
 Deleted is the record first, so that nobody finds half of it, then the files; files that cannot be
-removed now are left to the workers' sweeper, which knows of them. A cancellation goes to the
+removed now are left to the workers' reconciler, which knows of them. A cancellation goes to the
 journal before Redis hears of it, so that a recovery at any moment either finds it or is found by
 it. While S3 is away the cancellation goes to Redis alone: whoever cancels wants the work to stop,
 and ``final.json`` follows once S3 is back.
@@ -78,7 +78,7 @@ def cancel_job(container: Container, record: JobRecord) -> JobRecord | None:
     if record.finished:
         return record
     try:
-        container.journal.cancel(record.tenant, record.id, container.jobs.life())
+        container.journal.cancel(record.tenant, record.id, container.jobs.epoch())
     except StorageError as error:
         _log.warning("%s: only Redis knows that it is to be cancelled: %s", record.id, error)
     current = container.jobs.cancel(record.tenant, record.id)
@@ -93,13 +93,13 @@ def cancel_job(container: Container, record: JobRecord) -> JobRecord | None:
 
 
 def _remove_files(container: Container, folder: str) -> None:
-    """Remove a folder that is marked as doomed; the mark stays if that fails."""
+    """Remove a folder that is marked for deletion; the mark stays if that fails."""
     try:
         container.journal.forget(folder)
     except StorageError as error:
-        _log.warning("%s is left to the sweeper: %s", folder, error)
+        _log.warning("%s is left to the reconciler: %s", folder, error)
     else:
-        container.jobs.swept(folder)
+        container.jobs.folder_deleted(folder)
 
 
 def _in_use(error: InUse) -> ProblemError:

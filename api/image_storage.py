@@ -15,7 +15,7 @@ from api.problems import RETRY_SECONDS, ProblemError, input_problem
 from customedit import images as pictures
 from customedit.errors import InputError
 from customedit.images.turns import Busy
-from customedit.jobs.journal import under
+from customedit.jobs.journal import epoch_metadata
 from customedit.jobs.records import ImageRecord
 from customedit.schemas import ids
 from customedit.storage import object_keys
@@ -96,11 +96,11 @@ def _put(container: Container, record: ImageRecord, data: bytes) -> ImageRecord 
     """File, journal, record, in a folder of this upload's own; gives the record that is stored.
 
     So a deletion at the same time removes either this upload, whole, or none of it; what is left
-    of a front end that dies in between is known by its ``life`` and removed (``orphans``).
+    of a front end that dies in between is known by its ``epoch`` and removed (``orphans``).
     """
-    life = container.jobs.life()
-    container.storage.put(record.key, data, record.media_type, under(life))
-    container.journal.image(record, life)
+    epoch = container.jobs.epoch()
+    container.storage.put(record.key, data, record.media_type, epoch_metadata(epoch))
+    container.journal.image(record, epoch)
     stored = container.images.put(record)
     if stored is not None and stored.key != record.key:  # another upload of the file was faster
         with contextlib.suppress(StorageError):

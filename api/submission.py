@@ -14,7 +14,7 @@ from api.problems import ProblemError, input_problem, unknown_reference
 from customedit.config import telemetry
 from customedit.errors import InputError
 from customedit.jobs import webhook_addresses
-from customedit.jobs.journal import under
+from customedit.jobs.journal import epoch_metadata
 from customedit.jobs.records import ConceptRecord, JobKind, JobRecord
 from customedit.jobs.store import (
     Gone,
@@ -107,12 +107,12 @@ def _idempotency(submission: Submission) -> Idempotency | None:
 
 def _write(container: Container, submission: Submission, key: Idempotency | None) -> Submitted:
     """Journal, then record. What was written is taken back if the record cannot be made."""
-    record, life = _record(submission), container.jobs.life()
+    record, epoch = _record(submission), container.jobs.epoch()
     try:
         if submission.file is not None:
             path = object_keys.given(submission.tenant, submission.id)
-            container.storage.put(path, submission.file, metadata=under(life))
-        container.journal.request(record, submission.concept, life)
+            container.storage.put(path, submission.file, metadata=epoch_metadata(epoch))
+        container.journal.request(record, submission.concept, epoch)
         return container.jobs.submit(record, concept=submission.concept, idempotency=key)
     except (QueueFull, Missing, IdempotencyConflict, IdempotencyInFlight):
         _take_back(container, submission)  # the record is not there for certain

@@ -144,6 +144,7 @@ def main(
     trace = Trace()
     from customedit.client import CustomEdit
     from customedit.mini import samples
+    from customedit.schemas.requests import ConceptUse, TrainingOptions
 
     look, source = samples.looks()[0], samples.sources()[3]
     with (
@@ -153,7 +154,7 @@ def main(
     ):
         references = [client.upload(path).id for path in look.images[:3]]
         picture = client.upload(source.image).id
-        training = {"steps": training_steps, "class_images": 1, "class_steps": 1, "crops": 2}
+        training = TrainingOptions(steps=training_steps, class_images=1, class_steps=1, crops=2)
 
         def customize() -> Any:
             return client.customize(
@@ -167,7 +168,8 @@ def main(
         def edit() -> Any:
             return client.edit(
                 image=picture, source_prompt=source.prompt,
-                target_prompt=source.target_prompt(look), concepts=[{"id": concept}], steps=steps,
+                target_prompt=source.target_prompt(look), concepts=[ConceptUse(id=concept)],
+                steps=steps,
             )  # fmt: skip
 
         report["edit"] = perform(trace, edit, client, taking, "edit")

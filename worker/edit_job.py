@@ -23,7 +23,7 @@ from customedit.schemas.requests import MAX_REFERENCES, EditRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import inputs, outputs
-from worker.attempt import Work
+from worker.attempt import Attempt
 from worker.previews import Previewer
 from worker.runtime import EDITS
 
@@ -49,105 +49,105 @@ class Inputs:
     warnings: list[str]
 
 
-def perform(work: Work) -> EditOutcome:
+def perform(attempt: Attempt) -> EditOutcome:
     """Run an edit job and upload what came out.
 
-    Raises InputError for what cannot be used, and what ``Work`` raises.
+    Raises InputError for what cannot be used, and what ``Attempt`` raises.
     """
-    request = EditRequest.model_validate(work.record.request)
-    with work.phase("fetch"):
-        given = fetch(work, request)
+    request = EditRequest.model_validate(attempt.record.request)
+    with attempt.phase("fetch"):
+        given = fetch(attempt, request)
         plans = plan_edits(
-            work.runtime.base, request, given.image,
+            attempt.runtime.base, request, given.image,
             picture_id=given.digest, concepts=given.concepts, mask=given.mask,
         )  # fmt: skip
     inversion = None
     if plans[0].inverts:
-        with work.phase("invert"):
-            inversion = find_inversion(work, request, plans[0], given.image)
-    with work.phase("edit"):
-        results = draw_all(work, request, plans, given, inversion)
-    with work.phase("measure"):
-        edits = [outputs.measured(work.runtime, r, given.references) for r in results]
-    with work.phase("upload"):
-        return upload(work, given, results, edits)
+        with attempt.phase("invert"):
+            inversion = find_inversion(attempt, request, plans[0], given.image)
+    with attempt.phase("edit"):
+        results = draw_all(attempt, request, plans, given, inversion)
+    with attempt.phase("measure"):
+        edits = [outputs.measured(attempt.runtime, r, given.references) for r in results]
+    with attempt.phase("upload"):
+        return upload(attempt, given, results, edits)
 
 
-def fetch(work: Work, request: EditRequest) -> Inputs:
+def fetch(attempt: Attempt, request: EditRequest) -> Inputs:
     """Pictures and concepts; without references of its own an edit is held against a concept's."""
-    record = inputs.image_record(work, request.image)
-    image = inputs.picture(work, request.image, "image")
+    record = inputs.image_record(attempt, request.image)
+    image = inputs.picture(attempt, request.image, "image")
     mask, warnings = None, list[str]()
     if request.mask is not None:
-        given = inputs.mask(work, request.mask, image.size)
+        given = inputs.mask(attempt, request.mask, image.size)
         mask = torch.from_numpy(given.values)
         warnings = [f"The mask {warning}." for warning in given.warnings]
-    concepts, records = inputs.concepts(work, request.concepts)
-    references = inputs.pictures(work, request.references, "references")
+    concepts, records = inputs.concepts(attempt, request.concepts)
+    references = inputs.pictures(attempt, request.references, "references")
     if not references:
-        references = concept_references(work, records)
+        references = concept_references(attempt, records)
     digest = picture_digest(image)
     return Inputs(image, digest, record.key, mask, concepts, references, warnings)
 
 
-def concept_references(work: Work, records: Sequence[ConceptRecord]) -> list[Image.Image]:
+def concept_references(attempt: Attempt, records: Sequence[ConceptRecord]) -> list[Image.Image]:
     """The references that the concepts were trained on, as far as they are still there."""
     references: list[Image.Image] = []
     for image_id in [i for record in records for i in record.references][:MAX_REFERENCES]:
         try:
-            references.append(inputs.picture(work, image_id, "references"))
+            references.append(inputs.picture(attempt, image_id, "references"))
         except MissingObject:  # deleted since: its owner's right
             continue
     return references
 
 
 def find_inversion(
-    work: Work, request: EditRequest, plan: EditPlan, image: Image.Image
+    attempt: Attempt, request: EditRequest, plan: EditPlan, image: Image.Image
 ) -> Inversion:
     """The picture's inversion: from the device, from S3, or made now and kept in both."""
-    runtime = work.runtime
+    runtime = attempt.runtime
     name = f"{plan.inversion_key}.safetensors"
-    key = object_keys.inversion(work.tenant, request.image, name)
+    key = object_keys.inversion(attempt.tenant, request.image, name)
     inversion = runtime.inversions.get(key)
     origin = "device"
     if inversion is None:
-        inversion, origin = stored_inversion(work, key), "storage"
+        inversion, origin = stored_inversion(attempt, key), "storage"
     if inversion is None:
         inverting = encode_and_invert(runtime.base, plan, image)
-        (inversion,), origin = work.wait([work.submit(inverting, EDITS)]), "nowhere"
-        path = work.folder / "inversion.safetensors"
+        (inversion,), origin = attempt.wait([attempt.submit(inverting, EDITS)]), "nowhere"
+        path = attempt.folder / "inversion.safetensors"
         inversion.save(path)
-        work.put(key, path, _SAFETENSORS)
-    work.metrics.cache.labels("inversion", origin).inc()
+        attempt.put(key, path, _SAFETENSORS)
+    attempt.metrics.cache.labels("inversion", origin).inc()
     if origin != "device":
         runtime.inversions.put(key, inversion)
     assert plan.inversion is not None
     return dataclasses.replace(inversion, kind=plan.inversion)
 
 
-def stored_inversion(work: Work, key: str) -> Inversion | None:
+def stored_inversion(attempt: Attempt, key: str) -> Inversion | None:
     """The inversion that an earlier edit left in S3; None if there is none that can be read."""
-    path = work.folder / "stored.safetensors"
+    path = attempt.folder / "stored.safetensors"
     try:
-        work.patiently(lambda: work.storage.download(key, path))
+        attempt.patiently(lambda: attempt.storage.download(key, path))
         inversion = Inversion.load(path)
     except (MissingObject, InputError):
         return None
     finally:
         path.unlink(missing_ok=True)
-    return inversion.to(work.runtime.base.device)
+    return inversion.to(attempt.runtime.base.device)
 
 
 def draw_all(
-    work: Work,
+    attempt: Attempt,
     request: EditRequest,
     plans: Sequence[EditPlan],
     given: Inputs,
     inversion: Inversion | None,
 ) -> list[EditResult]:
     """Every plan, in the same calls of the UNet; pasted in this thread, not in the engine's."""
-    base, done = work.runtime.base, [0] * len(plans)
-    previewer = Previewer(work, request.steps)
+    base, done = attempt.runtime.base, [0] * len(plans)
+    previewer = Previewer(attempt, request.steps)
     tickets = []
     for number, plan in enumerate(plans):
         drawing = draw(
@@ -156,16 +156,16 @@ def draw_all(
         )  # fmt: skip
         if number == 0:
             drawing = previewer.seeing(drawing, base)
-        counted = _counted(work, drawing, done, number)
-        tickets.append(work.submit(counted, EDITS, heard=False))
-    drawings = work.wait(tickets, previewer.upload)
+        counted = _counted(attempt, drawing, done, number)
+        tickets.append(attempt.submit(counted, EDITS, heard=False))
+    drawings = attempt.wait(tickets, previewer.upload)
     return [
         finish(plan, given.image, drawing, given.mask)
         for plan, drawing in zip(plans, drawings, strict=True)
     ]
 
 
-def _counted(work: Work, method: Method[T], done: list[int], number: int) -> Method[T]:
+def _counted(attempt: Attempt, method: Method[T], done: list[int], number: int) -> Method[T]:
     """``method``, whose steps count towards those of the job."""
     answer: Any = None
     try:
@@ -173,7 +173,7 @@ def _counted(work: Work, method: Method[T], done: list[int], number: int) -> Met
             request = method.send(answer)
             if isinstance(request, Progress):
                 done[number] = request.step
-                work.say("edit", sum(done), len(done) * request.steps)
+                attempt.say("edit", sum(done), len(done) * request.steps)
             answer = yield request
     except StopIteration as end:
         result: T = end.value
@@ -183,7 +183,7 @@ def _counted(work: Work, method: Method[T], done: list[int], number: int) -> Met
 
 
 def upload(
-    work: Work,
+    attempt: Attempt,
     given: Inputs,
     results: Sequence[EditResult],
     edits: Sequence[MeasuredEdit | None],
@@ -197,7 +197,7 @@ def upload(
             EditOutput(
                 strength=result.plan.strength,
                 seed=result.plan.seed,
-                image_key=work.keep(f"{k}.png", outputs.png(result.image), outputs.PNG),
+                image_key=attempt.keep(f"{k}.png", outputs.png(result.image), outputs.PNG),
                 similarities=Similarities.model_validate(measures),
                 best=k == chosen,
                 recipe=result.plan.as_json(),
@@ -211,12 +211,12 @@ def upload(
         warnings=given.warnings,
     )
     if sheet is not None:
-        outcome.sheet_key = work.keep("sheet.png", outputs.png(sheet), outputs.PNG)
+        outcome.sheet_key = attempt.keep("sheet.png", outputs.png(sheet), outputs.PNG)
     if top.region is not None:
         picture = outputs.mask_picture(top.region, top.image)
-        outcome.mask_key = work.keep("mask.png", outputs.png(picture), outputs.PNG)
+        outcome.mask_key = attempt.keep("mask.png", outputs.png(picture), outputs.PNG)
     if (maps := outputs.maps_file(results)) is not None:
-        outcome.maps_key = work.keep("maps.safetensors", maps, _SAFETENSORS)
+        outcome.maps_key = attempt.keep("maps.safetensors", maps, _SAFETENSORS)
     return outcome
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from customedit.concepts.concept import Concept
@@ -15,41 +17,89 @@ from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.requests import ImportRequest
 from customedit.storage import object_keys
-from worker.attempt import Work
+from customedit.storage.store import MissingObject
+from worker import problems
+from worker.attempt import Attempt
 from worker.customize_job import put_beside, uploaded
 from worker.outputs import jpeg
 from worker.runtime import TRAININGS, Runtime
 
+_log = logging.getLogger(__name__)
 
-def perform(work: Work) -> ConceptOutcome:
-    """Run an import. Raises InputError for a file that is no concept, and what ``Work`` raises."""
-    request = ImportRequest.model_validate(work.record.request)
-    base = work.runtime.base
-    with work.phase("fetch"):
-        path = work.folder / (spelled(request.name) or "<look>").strip("<>")
-        key = object_keys.given(work.tenant, work.id)
-        work.patiently(lambda: work.storage.download(key, path))
-    with work.phase("read"), _named_for_callers(work.folder):
-        read = read_concept(path, request, work.runtime)
-        (concept,) = work.wait([work.submit(prove_effect(base, read), TRAININGS)])
+
+def perform(attempt: Attempt) -> ConceptOutcome:
+    """Run an import.
+
+    Raises InputError for a file that is no concept, and what ``Attempt`` raises.
+    """
+    request = ImportRequest.model_validate(attempt.record.request)
+    base = attempt.runtime.base
+    with turn(attempt):
+        with attempt.phase("fetch"):
+            path = attempt.folder / (spelled(request.name) or "<look>").strip("<>")
+            key = object_keys.given(attempt.tenant, attempt.id)
+            attempt.patiently(lambda: attempt.storage.download(key, path))
+        with attempt.phase("read"), _named_for_callers(attempt.folder):
+            with unreadable():
+                read = read_concept(path, request, attempt.runtime)
+            (concept,) = attempt.wait([attempt.submit(prove_effect(base, read), TRAININGS)])
+        for left in attempt.folder.iterdir():  # whatever the file was unpacked into
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
     warnings = [] if read.base else ["the file does not say which base it was made for"]
-    with work.phase("preview"):
+    with attempt.phase("preview"):
         named = " ".join(w for w in (*concept.tokens, concept.attribute, concept.noun) if w)
         drawing = portrait(base, concept, f"a photo of a {named}")
-        (picture,) = work.wait([work.submit(drawing, TRAININGS)])
-    with work.phase("upload"):
-        preview = put_beside(work, "preview.jpg", jpeg(picture), "image/jpeg")
-        return uploaded(work, concept, preview, warnings)
+        (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS)])
+    with attempt.phase("upload"):
+        preview = put_beside(attempt, "preview.jpg", jpeg(picture), "image/jpeg")
+        return uploaded(attempt, concept, preview, warnings)
+
+
+@contextlib.contextmanager
+def turn(attempt: Attempt) -> Iterator[None]:
+    """One import at a time is fetched and read in a worker.
+
+    So its scratch disk holds one file, or two where it is unpacked, and its memory one, however
+    many imports have a slot. Raises Stopped and DeadlineExceeded as ``Attempt.check`` does.
+    """
+    importing = attempt.runtime.importing
+    while not importing.acquire(timeout=0.2):
+        attempt.check()
+    try:
+        yield
+    finally:
+        importing.release()
+
+
+@contextlib.contextmanager
+def unreadable() -> Iterator[None]:
+    """What a file that nobody checked makes its readers raise, as InputError of field ``file``.
+
+    Archives, pickles and tensors of unusual kinds fail in more ways than can be listed. Errors of
+    the device and of the scratch disk are not the file's and stay what they are.
+    """
+    try:
+        yield
+    except (InputError, MissingObject):
+        raise
+    except (Exception, RecursionError) as error:
+        if problems.device_lost(error) or problems.out_of_memory(error):
+            raise
+        if problems.disk_full(error):
+            raise
+        _log.warning("an imported file cannot be read", exc_info=error)
+        problem = f"is damaged or of an unknown kind ({type(error).__name__})"
+        raise InputError("file", problem, "save it again, as safetensors if you can") from error
 
 
 def read_concept(path: Path, request: ImportRequest, runtime: Runtime) -> Concept:
     """The concept in ``path``; the request's words win over the file's."""
     description = Description(request.noun, request.attribute, token=request.token or "")
     limit = runtime.settings.max_import_bytes
-    return load_concept(path, runtime.base, description, max_bytes=limit)
+    return load_concept(path, runtime.base, description, max_bytes=limit, scratch=path.parent)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _named_for_callers(folder: Path) -> Iterator[None]:
     """Errors name the request's fields, no option of the command line, and no path of the worker's.
 

@@ -15,7 +15,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
 from customedit.editing.text_to_image import portrait
 from worker import outputs
-from worker.attempt import Work
+from worker.attempt import Attempt
 from worker.runtime import EDITS, TRAININGS
 
 T = TypeVar("T")
@@ -29,8 +29,8 @@ SHORTEST: Final = 10
 class Previewer:
     """Shows the pictures that ``tickets`` draw; ``upload`` is for the job's own thread."""
 
-    def __init__(self, work: Work, steps: int = 0) -> None:
-        self._work, self._steps = work, steps
+    def __init__(self, attempt: Attempt, steps: int = 0) -> None:
+        self._work, self._steps = attempt, steps
         self._tickets: list[Ticket[Image.Image]] = []
         self._count = 0
 
@@ -58,12 +58,12 @@ class Previewer:
         last: tuple[Denoise, torch.Tensor] | None = None
         try:
             while True:
-                asked = editing.send(answer)
-                if isinstance(asked, Progress) and asked.step in due and last is not None:
+                request = editing.send(answer)
+                if isinstance(request, Progress) and request.step in due and last is not None:
                     self.draw(_glimpse(base, *last), EDITS)
-                answer = yield asked
-                if isinstance(asked, Denoise):
-                    last = asked, answer.noise
+                answer = yield request
+                if isinstance(request, Denoise):
+                    last = request, answer.noise
         except StopIteration as end:
             result: T = end.value
             return result
@@ -79,9 +79,9 @@ class Previewer:
         return preview
 
 
-def _glimpse(base: Base, asked: Denoise, noise: torch.Tensor) -> Method[Image.Image]:
+def _glimpse(base: Base, request: Denoise, noise: torch.Tensor) -> Method[Image.Image]:
     """The picture that the target's row is on the way to."""
-    row = slice(2, 3) if asked.rows > 2 else slice(1, 2)  # P2P: source, none, target; SDEdit: two
-    clean = base.schedule.clean(asked.latents[row].to(base.device), noise[row], asked.time)
+    row = slice(2, 3) if request.rows > 2 else slice(1, 2)  # P2P: source, none, target; SDEdit: two
+    clean = base.schedule.clean(request.latents[row].to(base.device), noise[row], request.time)
     yield Turn()
     return base.decode(clean)[0]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 
 import torch
 
-from customedit.errors import DeadlineExceeded, InputError, TrainingError
+from customedit.errors import DeadlineExceeded, InputError, NumericalError, TrainingError
 from customedit.jobs.records import JobError
 from customedit.storage.store import MissingObject
 
@@ -28,11 +29,16 @@ def out_of_memory(error: BaseException) -> bool:
     return driver or isinstance(error, torch.OutOfMemoryError)
 
 
-def of_error(kind: str, error: BaseException) -> JobError:
+def disk_full(error: BaseException) -> bool:
+    """Whether the scratch disk had no room."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def job_error(kind: str, error: BaseException) -> JobError:
     """The problem that a job of ``kind`` fails with for ``error``.
 
-    Types: input-error (with field), out-of-memory, training-diverged, deadline-exceeded,
-    input-missing, internal. Of the last only the log has more.
+    Types: input-error (with field), numerical-error, out-of-memory, training-diverged,
+    deadline-exceeded, input-missing, internal. Of the last only the log has more.
     """
     if isinstance(error, InputError):
         detail = f"{error.problem}; {error.remedy}" if error.remedy else error.problem
@@ -48,6 +54,12 @@ def of_error(kind: str, error: BaseException) -> JobError:
             title="The training diverged",
             detail=str(error),
             field="training.rate",
+        )
+    if isinstance(error, NumericalError):
+        return JobError(
+            type="numerical-error",
+            title="The computation left the range of numbers",
+            detail=str(error),
         )
     if isinstance(error, DeadlineExceeded):
         return JobError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
@@ -55,6 +56,7 @@ class Runtime:
         self.concept_records = Concepts(redis, settings)
         self.journal = Journal(storage)
         self.base, self.judge = base, judge
+        self.importing = threading.Lock()  # imports are fetched and read one after the other
         self.judging = threading.Lock()  # tokenizers do not like two threads
         self.metrics = metrics or Metrics()
         # read once here: they are computed when first asked for, which no two threads should do
@@ -67,6 +69,7 @@ class Runtime:
             max_rows=settings.engine_rows,
             patience=settings.watchdog_seconds,
         )
+        storage.on_error = self.metrics.store_errors.labels("s3").inc
         self.scratch = own_scratch(settings.scratch_dir)
         self.engine.start()
 
@@ -148,10 +151,23 @@ def inversion_bytes(inversion: Inversion) -> int:
 
 
 def own_scratch(parent: Path) -> Path:
-    """A new folder for this process; those of processes that were killed are removed."""
+    """A new folder for this process; those of processes that were killed are removed.
+
+    A process holds a lock on its folder while it lives: process ids say nothing where workers in
+    several containers share ``parent``.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(f"{_SCRATCH}*"):
-        pid = left.name.removeprefix(_SCRATCH).split("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=parent))
+    with (parent / f"{_SCRATCH}lock").open("a") as all_folders:
+        fcntl.flock(all_folders, fcntl.LOCK_EX)
+        for folder in parent.glob(f"{_SCRATCH}*/"):
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(lock)
+        folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=parent))
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)  # open as long as this process
+    return folder

@@ -95,12 +95,14 @@ def say(value: dict[str, Any], lines: list[str], as_json: bool) -> None:
 
 def load_base(name: str, device: str, dtype: str) -> Base:
     """The base that the options name."""
+    from customedit.mini.draw import hush
+
+    hush()  # before diffusers is imported, which says what it misses
+
     import torch
 
     from customedit.diffusion.base import Base
-    from customedit.mini.draw import hush
 
-    hush()
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in dtypes:
         raise InputError("dtype", f"{dtype!r} is not known", f"use one of {', '.join(dtypes)}")

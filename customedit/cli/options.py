@@ -85,7 +85,7 @@ def model_options(**models: type[BaseModel] | Options) -> Callable[[Callable[...
     return decorate
 
 
-def taking(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def dataclass_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The command takes the fields of ``kind`` as options, before its own; as one object, first.
 
     kind: a dataclass whose fields are annotated as Typer wants a command's parameters.

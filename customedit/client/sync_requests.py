@@ -66,12 +66,13 @@ class Requests:
         source_prompt: str = "",
         method: Literal["p2p", "sdedit"] = "p2p",
         strengths: Sequence[float] | None = None,
+        change: float | None = None,
         seeds: Sequence[int] = (0,),
         steps: int = 50,
         guidance: float | None = None,
         inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
         p2p: P2POptions | None = None,
-        preserve: bool = False,
+        preserve: bool | None = None,
         feather: float = 8.0,
         everywhere: bool = False,
         concepts: Sequence[ConceptUse] = (),
@@ -90,13 +91,16 @@ class Requests:
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely.
             strengths: One picture for each. p2p: share of the source that stays; sdedit: share
                 of the noise that is added. Left out, the method's default.
+            change: How much changes, in every method: 0 gives the source back, 1 changes most.
+                Instead of strengths.
             seeds: One picture for each strength and seed. p2p has nothing random and uses the
                 first alone.
             steps: DDIM steps.
             guidance: Scale of classifier-free guidance; left out, the base's own.
             inversion: How p2p inverts the source picture.
             p2p: Expert settings of Prompt-to-Prompt.
-            preserve: Paste the source's own pixels outside the edited region.
+            preserve: Paste the source's own pixels outside the edited region; left out,
+                wherever the edit has a region.
             feather: Width of the soft edge of that paste, in source pixels.
             everywhere: Let the concepts act on the source prompt and the empty prompt, too.
             concepts: The concepts that the target prompt names.
@@ -118,6 +122,7 @@ class Requests:
             "source_prompt": source_prompt,
             "method": method,
             "strengths": strengths,
+            "change": change,
             "seeds": seeds,
             "steps": steps,
             "guidance": guidance,

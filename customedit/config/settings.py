@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from customedit.config.types import Origins, RedisAddress, WebAddress
 from customedit.errors import InputError
 
 PREFIX: Final = "CUSTOMEDIT_"
@@ -19,6 +20,40 @@ MIB: Final = 2**20
 _NOT_OURS: Final = {"CUSTOMEDIT_CACHE", "CUSTOMEDIT_MAX_PIXELS"}  # the command line's
 
 _log = logging.getLogger(__name__)
+
+
+def _address(*schemes: str) -> AfterValidator:
+    def check(value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in schemes or not (parts.hostname or parts.path):
+                raise ValueError(f"is no address; it starts with {' or '.join(schemes)}")
+        return value
+
+    return AfterValidator(check)
+
+
+WebAddress = Annotated[str | None, _address("http", "https")]
+RedisAddress = Annotated[str, _address("redis", "rediss", "unix")]
+
+_HOST: Final = r"([a-z0-9.-]+|\[[0-9a-f:]+\])"
+_ORIGIN: Final = re.compile(rf"(http://{_HOST}(?!:80$)|https://{_HOST}(?!:443$))(:[0-9]{{1,5}})?")
+
+
+def _origins(value: str) -> str:
+    """Origins as browsers send them in ``Origin``: they are compared letter by letter."""
+    for number, origin in enumerate(value.split(",") if value else [], 1):
+        if origin.strip() == "*":
+            raise ValueError("* is refused, it would let every page in; name each origin")
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"entry {number} is no origin as browsers send it: https://host or "
+                "https://host:port in small letters, no path, no usual port, no spaces"
+            )
+    return value
+
+
+Origins = Annotated[str, AfterValidator(_origins)]
 
 
 class Settings(BaseSettings):
@@ -190,13 +225,16 @@ class Settings(BaseSettings):
         description="Longest run of a job in one attempt, in seconds.",
     )
     reconcile_seconds: float = Field(
-        default=5, gt=0, le=3600, description="How often lost doorbells and leases are looked for."
+        default=5,
+        gt=0,
+        le=3600,
+        description="How often waiting jobs, lost leases and leftovers are looked for.",
     )
-    queued_ring_after_seconds: float = Field(
+    queued_notify_after_seconds: float = Field(
         default=15,
         gt=0,
         le=3600,
-        description="A queued job's doorbell rings again after this time.",
+        description="Workers are notified again of a job that is queued for so long.",
     )
     keep_jobs_days: float = Field(
         default=30,

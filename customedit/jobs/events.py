@@ -56,8 +56,8 @@ class Events:
         if not self._owns(tenant, job_id):
             return []
         stream = _stream(self.settings, job_id)
-        found: Any = self.client.xrange(stream, f"({_full(after)}", count=limit)
-        return [_event(entry) for entry in found]
+        entries: Any = self.client.xrange(stream, f"({_full(after)}", count=limit)
+        return [_event(entry) for entry in entries]
 
     def wait_events(
         self, tenant: str, job_id: str, after: str = "0", timeout_s: float = 3.0
@@ -65,10 +65,10 @@ class Events:
         """As ``events``; waits up to ``timeout_s`` seconds (at most 3) for the first."""
         if not self._owns(tenant, job_id):
             return []
-        found: Any = self.client.xread(
+        entries: Any = self.client.xread(
             {_stream(self.settings, job_id): _full(after)}, block=_block_ms(timeout_s)
         )
-        return [_event(entry) for entry in found[0][1]] if found else []
+        return [_event(entry) for entry in entries[0][1]] if entries else []
 
     def _owns(self, tenant: str, job_id: str) -> bool:
         owner: Any = self.client.hget(f"{self.settings.namespace}:job:{job_id}", "tenant")
@@ -86,10 +86,10 @@ class AsyncEvents:
 
         The caller has made sure that the job is its tenant's.
         """
-        found: Any = await self.client.xread(
+        entries: Any = await self.client.xread(
             {_stream(self.settings, job_id): _full(after)}, block=_block_ms(timeout_s)
         )
-        return [_event(entry) for entry in found[0][1]] if found else []
+        return [_event(entry) for entry in entries[0][1]] if entries else []
 
     async def read(
         self, positions: Mapping[str, str], timeout_s: float = 3.0
@@ -112,10 +112,10 @@ class AsyncEvents:
     ) -> AsyncIterator[Event | None]:
         """Events after id ``after`` until its end; None after each ``beat_s`` quiet seconds."""
         while True:
-            found = await self.wait(job_id, after, beat_s)
-            if not found:
+            entries = await self.wait(job_id, after, beat_s)
+            if not entries:
                 yield None
-            for event in found:
+            for event in entries:
                 after = event.id
                 yield event
                 if event.final:

@@ -88,10 +88,10 @@ async def resolve(host: str, port: int, *, allow_private: bool = False) -> str:
     """
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # a label of more than 63 letters
         raise OSError(f"{host} is no name") from error
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = [str(entry[4][0]) for entry in entries]
     if not addresses:
         raise OSError(f"{host} has no address")
     if not allow_private:

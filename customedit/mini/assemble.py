@@ -171,14 +171,31 @@ def restore(weights: Path, folder: Path) -> None:
     steps = json.loads((weights / "training.json").read_text())["steps"]
     if not (folder / "tokenizer").exists():
         shutil.copytree(weights / "tokenizer", folder / "tokenizer")
+    found = _parts(weights)
+    for name, model in found.items():
+        step = 0 if name == "unet" else steps.get(name, 0)
+        _start(folder / f"{name}.pt", model.state_dict(), step, config_of(model))
+
+
+def _parts(weights: Path) -> dict[str, nn.Module]:
+    """The models of an assembled folder, by the stage that made them, in single precision."""
     codec = AutoencoderTiny.from_pretrained(weights / "vae").float()
-    found: dict[str, nn.Module] = {
+    return {
         "clip": CLIPModel.from_pretrained(weights / "clip").float(),
         "vae": codec,
         "decoder": codec,
         "judge": judge.load(weights / "judge.safetensors"),
         "unet": UNet2DConditionModel.from_pretrained(weights / "unet").float(),
     }
-    for name, model in found.items():
-        step = 0 if name == "unet" else steps.get(name, 0)
-        _start(folder / f"{name}.pt", model.state_dict(), step, config_of(model))
+
+
+def start_from(model: nn.Module, weights: Path, stage: str) -> int:
+    """Give ``model`` the tensors of an assembled folder that fit it; returns how many did.
+
+    A model of other channels or another vocabulary so starts with what it shares, instead of at
+    random.
+    """
+    state, given = model.state_dict(), _parts(weights)[stage].state_dict()
+    fitting = {k: v for k, v in given.items() if k in state and v.shape == state[k].shape}
+    model.load_state_dict(fitting, strict=False)
+    return len(fitting)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -26,6 +27,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from customedit import mini
 from customedit.mini import assemble, clip, data, judge, text, unet, vae
+from customedit.mini.assemble import Model
 from customedit.mini.loop import Average, Run, Schedule, TimeUp
 from customedit.mini.sizes import SIZES, Size
 
@@ -90,11 +92,21 @@ def write_sheet(
     return path
 
 
-def _train_unet(run: Run, size: Size) -> None:
+def _build(stage: str, run: Run, build: Callable[[], Model], start: Path | None) -> Model:
+    """The stage's model to train: as its checkpoint is, or new, from ``start`` where that fits."""
+    checkpoint = run.folder / f"{stage}.pt"
+    model = assemble.model_of(checkpoint, build)
+    if start is not None and not checkpoint.exists():
+        fitting = assemble.start_from(model, start, stage)
+        typer.echo(f"{fitting} of {len(model.state_dict())} tensors start from {start}")
+    return model
+
+
+def _train_unet(run: Run, size: Size, start: Path | None) -> None:
     encoder, codec = clip.text_encoder(_trained_clip(run.folder)), _trained_vae(run.folder)
     torch.manual_seed(run.seed)
     build = functools.partial(unet.build, size)
-    model, drawn = (assemble.model_of(run.folder / "unet.pt", build) for _ in range(2))
+    model, drawn = (_build("unet", run, build, start) for _ in range(2))
     for part in (encoder, codec, drawn):
         part.to(run.device)
 
@@ -105,28 +117,32 @@ def _train_unet(run: Run, size: Size) -> None:
     unet.train(run, model, encoder, _tokenizer(run.folder), sheet)
 
 
-def run_stage(name: str, run: Run, size: Size, count: int, out: Path) -> None:
+def run_stage(
+    name: str, run: Run, size: Size, count: int, out: Path, start: Path | None = None
+) -> None:
     """Run one stage; ``count`` shards to render, ``out`` for what is written or restored.
 
-    Raises TimeUp when ``run.deadline`` has come before the stage is done.
+    ``start``: an assembled folder that new models take from what fits them. Raises TimeUp when
+    ``run.deadline`` has come before the stage is done.
     """
     torch.manual_seed(run.seed)
     if name == "scenes":
         data.render_shards(run.folder / "scenes", count, size.side, deadline=run.deadline)
     elif name == "clip":
-        clip.train(run, clip.build(_tokenizer(run.folder)))
+        tokenizer = _tokenizer(run.folder)
+        clip.train(run, _build(name, run, lambda: clip.build(tokenizer), start))
     elif name == "vae":
         build = functools.partial(vae.build, size.vae_width, size.vae_blocks)
-        vae.train(run, assemble.model_of(run.folder / "vae.pt", build))
+        vae.train(run, _build(name, run, build, start))
     elif name == "latents":
         codec = _trained_vae(run.folder)
         unet.write_latents(run.folder, codec, device=run.device, deadline=run.deadline)
     elif name == "decoder":
         vae.train_decoder(run, _trained_vae(run.folder))
     elif name == "unet":
-        _train_unet(run, size)
+        _train_unet(run, size, start)
     elif name == "judge":
-        judge.train(run, assemble.model_of(run.folder / "judge.pt", judge.Judge))
+        judge.train(run, _build(name, run, judge.Judge, start))
     elif name == "restore":
         assemble.restore(out, run.folder)
     elif name == "pack":
@@ -162,6 +178,10 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Decides weights, batches and noise.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N.")] = "cpu",
+    start: Annotated[
+        Path | None,
+        typer.Option(help="A folder of weights; new models take from it what fits them."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where assemble and pack write, and restore reads.")
     ] = None,
@@ -188,7 +208,7 @@ def main(
         run = Run(runs, schedule, batch or rows, seed, None, stop_after, device, deadline)
         typer.echo(f"stage {name}")
         try:
-            run_stage(name, run, SIZES[size], shards, out or mini._WEIGHTS)
+            run_stage(name, run, SIZES[size], shards, out or mini._WEIGHTS, start)
         except TimeUp as place:
             typer.echo(f"time is up; {place}; give the same command again to go on")
             raise typer.Exit(UNFINISHED) from None

@@ -8,8 +8,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,20 +19,23 @@ from pydantic import BaseModel, ValidationError
 from customedit.client import (
     ApiError,
     AsyncCustomEdit,
+    ConceptUse,
     CustomEdit,
     JobFailed,
     TimedOut,
     generate,
 )
+from customedit.config.settings import Settings
 from customedit.jobs.records import JobError, JobProgress
 from customedit.jobs.store import Jobs
+from customedit.schemas.answers import Event
 from customedit.schemas.requests import CustomizeRequest, EditRequest, ImportForm
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from .conftest import Running, claimed, finish_concept, finish_edit, png, wait_for
 
-PLAIN = {"source_prompt": "a cup", "target_prompt": "a red cup"}
+PLAIN: dict[str, Any] = {"source_prompt": "a cup", "target_prompt": "a red cup"}
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def test_from_upload_to_file(
         image=image.id,
         source_prompt="a cup",
         target_prompt="a <plaid> cup",
-        concepts=[{"id": learning.concept}],
+        concepts=[ConceptUse(id=learning.concept)],
     )
     finish_edit(jobs, storage, edited.id)
     seen: list[str] = []
@@ -92,14 +96,14 @@ def test_what_fails_is_raised(client: CustomEdit, jobs: Jobs) -> None:
         CustomEdit(None, None)
 
 
-def test_events_go_on_after_a_restart(start, settings) -> None:
+def test_events_go_on_after_a_restart(start: Callable[..., Running], settings: Settings) -> None:
     """The stream breaks off; the client comes back and misses nothing."""
     first: Running = start(settings)
     jobs = first.container.jobs
     with CustomEdit(first.url, first.key("anna")) as client:
         job = client.edit(image=client.upload(png()).id, **PLAIN)
         claim = claimed(jobs, job.id)
-        told = []
+        told: list[Event] = []
         reader = threading.Thread(target=lambda: told.extend(client.events(job.id)))
         stream = client.events(job.id)
         told_by_one = [next(stream), next(stream)]
@@ -116,10 +120,11 @@ def test_events_go_on_after_a_restart(start, settings) -> None:
         assert [e.id for e in told] == sorted({e.id for e in told}) and len(told) == 4
 
 
-def test_a_lost_answer_makes_no_second_job(api: Running, monkeypatch) -> None:
+def test_a_lost_answer_makes_no_second_job(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     with CustomEdit(api.url, api.key("anna")) as client:
         image = client.upload(png()).id
-        real, lost = client._http.request, []
+        real = client._http.request
+        lost: list[httpx.Response] = []
 
         def request(*args: object, **named: object) -> httpx.Response:
             answer = real(*args, **named)  # type: ignore[arg-type]
@@ -134,7 +139,9 @@ def test_a_lost_answer_makes_no_second_job(api: Running, monkeypatch) -> None:
         assert len(client.jobs().items) == 1
 
 
-def test_a_busy_service_is_asked_again(start, settings, monkeypatch) -> None:
+def test_a_busy_service_is_asked_again(
+    start: Callable[..., Running], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api: Running = start(settings, rate_per_minute=2)
     waited: list[float] = []
     monkeypatch.setattr("time.sleep", waited.append)

@@ -13,6 +13,7 @@ import pytest
 
 from api.problems import ProblemError
 from api.quotas import FailedKeys
+from customedit.config.settings import Settings
 
 from .conftest import Running, png, wait_for
 
@@ -44,7 +45,9 @@ def rest(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n", HEAD + b"GET /he"])
-def test_a_head_that_does_not_come_is_not_waited_for(start: Start, settings, sent: bytes) -> None:
+def test_a_head_that_does_not_come_is_not_waited_for(
+    start: Start, settings: Settings, sent: bytes
+) -> None:
     api = start(settings, head_timeout_seconds=0.3)
     with connected(api) as connection:
         connection.sendall(sent)
@@ -53,7 +56,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(start: Start, settings, sen
     assert httpx.get(f"{api.url}/healthz").status_code == 200
 
 
-def test_a_head_byte_by_byte_has_the_same_deadline(start: Start, settings) -> None:
+def test_a_head_byte_by_byte_has_the_same_deadline(start: Start, settings: Settings) -> None:
     api = start(settings, head_timeout_seconds=0.5)
     with connected(api) as connection, pytest.raises((ConnectionError, TimeoutError)):
         for byte in HEAD * 100:  # for 20 seconds and more, if nobody minds
@@ -67,7 +70,9 @@ def test_a_head_byte_by_byte_has_the_same_deadline(start: Start, settings) -> No
                 connection.settimeout(20)
 
 
-def test_a_connection_that_is_used_outlives_the_deadline_of_heads(start: Start, settings) -> None:
+def test_a_connection_that_is_used_outlives_the_deadline_of_heads(
+    start: Start, settings: Settings
+) -> None:
     api = start(settings, head_timeout_seconds=0.2)
     with httpx.Client(base_url=api.url) as client:
         for _ in range(3):
@@ -77,7 +82,9 @@ def test_a_connection_that_is_used_outlives_the_deadline_of_heads(start: Start, 
 
 
 @pytest.mark.parametrize("path", ["/v1/edits", "/v1/images", "/v1/concepts/import"])
-def test_a_body_that_does_not_come_is_not_waited_for(start: Start, settings, path: str) -> None:
+def test_a_body_that_does_not_come_is_not_waited_for(
+    start: Start, settings: Settings, path: str
+) -> None:
     api = start(settings, body_timeout_seconds=0.3)
     kind = "application/json" if path == "/v1/edits" else "multipart/form-data; boundary=b"
     head = (
@@ -92,7 +99,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(start: Start, settings, pat
     assert json.loads(body)["type"] == "/problems/request-timeout"
 
 
-def test_bodies_that_come_steadily_may_take_longer(start: Start, settings) -> None:
+def test_bodies_that_come_steadily_may_take_longer(start: Start, settings: Settings) -> None:
     api = start(settings, body_timeout_seconds=0.5)
     picture = png(size=(64, 64)) + bytes(40_000)  # what stands behind a PNG's end is not read
 
@@ -109,7 +116,7 @@ def test_bodies_that_come_steadily_may_take_longer(start: Start, settings) -> No
     assert answer.status_code == 201, answer.text
 
 
-def test_connections_over_the_limit_are_refused(start: Start, settings) -> None:
+def test_connections_over_the_limit_are_refused(start: Start, settings: Settings) -> None:
     api = start(settings, api_connections=3)
     with connected(api) as first, connected(api), connected(api):
         first.sendall(HEAD)
@@ -124,7 +131,7 @@ def test_connections_over_the_limit_are_refused(start: Start, settings) -> None:
     assert httpx.get(f"{api.url}/healthz").status_code == 200
 
 
-def test_a_client_that_reads_no_answer_is_let_go(start: Start, settings) -> None:
+def test_a_client_that_reads_no_answer_is_let_go(start: Start, settings: Settings) -> None:
     api = start(settings, body_timeout_seconds=0.3)
     with connected(api) as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -145,7 +152,9 @@ def test_answers_are_sent_without_delay(api: Running) -> None:
         assert inner.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_wrong_keys_from_one_address_are_limited(start: Start, settings, monkeypatch) -> None:
+def test_wrong_keys_from_one_address_are_limited(
+    start: Start, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api = start(settings, failed_keys_per_minute=3)
     right = api.client("anna")
     assert right.get("/v1/limits").status_code == 200
@@ -163,7 +172,7 @@ def test_wrong_keys_from_one_address_are_limited(start: Start, settings, monkeyp
     assert httpx.get(f"{api.url}/healthz").status_code == 200
 
 
-def test_the_limit_is_by_network_and_by_minute(monkeypatch) -> None:
+def test_the_limit_is_by_network_and_by_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("api.quotas.time.monotonic", lambda: now[0])
     keys = FailedKeys(2)
@@ -183,7 +192,7 @@ def test_the_limit_is_by_network_and_by_minute(monkeypatch) -> None:
     keys.check("192.0.2.1", "k")
 
 
-def test_proxies_that_are_trusted_name_the_client(start: Start, settings) -> None:
+def test_proxies_that_are_trusted_name_the_client(start: Start, settings: Settings) -> None:
     wrong = {"Authorization": "Bearer wrong"}
     for proxies, last in (("", 429), ("127.0.0.1", 401)):
         api = start(settings, failed_keys_per_minute=1, trusted_proxies=proxies)

@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from api import quotas
 from api.event_reader import EventReader, running
+from customedit.config.settings import Settings
 from customedit.jobs.events import Event
 from customedit.jobs.records import JobProgress
 from customedit.jobs.store import Jobs
@@ -112,7 +113,7 @@ def test_whoever_joins_during_a_call_misses_nothing() -> None:
     in_loop(test)
 
 
-def test_a_watcher_that_lags_reads_again_what_was_left_out(monkeypatch) -> None:
+def test_a_watcher_that_lags_reads_again_what_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.event_reader._MAX_WAITING", 3)
 
     async def test(source: Source, reader: EventReader) -> None:
@@ -126,7 +127,7 @@ def test_a_watcher_that_lags_reads_again_what_was_left_out(monkeypatch) -> None:
     in_loop(test)
 
 
-def test_it_goes_on_when_redis_is_back(monkeypatch) -> None:
+def test_it_goes_on_when_redis_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.event_reader._RETRY_S", 0.01)
 
     async def test(source: Source, reader: EventReader) -> None:
@@ -162,7 +163,9 @@ def opened(client: httpx.Client, job: str, stack: ExitStack) -> Iterator[str]:
     raise AssertionError("the stream ended")
 
 
-def test_more_streams_than_redis_gives_connections(start: Start, settings, jobs: Jobs) -> None:
+def test_more_streams_than_redis_gives_connections(
+    start: Start, settings: Settings, jobs: Jobs
+) -> None:
     """150 streams of two tenants beside other calls: all hear of the end, over one connection."""
     api = start(settings, rate_per_minute=10_000, streams_per_tenant=100)
     limits = httpx.Limits(max_connections=None)
@@ -193,7 +196,7 @@ def test_more_streams_than_redis_gives_connections(start: Start, settings, jobs:
     wait_for(lambda: not api.container.streams._open)
 
 
-def test_streams_over_the_tenants_limit_are_refused(start: Start, settings) -> None:
+def test_streams_over_the_tenants_limit_are_refused(start: Start, settings: Settings) -> None:
     api = start(settings, streams_per_tenant=2)
     anna, bert = api.client("anna"), api.client("bert")
     job, other = edit(anna)["id"], edit(bert)["id"]
@@ -209,7 +212,9 @@ def test_streams_over_the_tenants_limit_are_refused(start: Start, settings) -> N
         opened(anna, job, stack)
 
 
-def test_the_streams_of_a_revoked_key_end(start: Start, settings, monkeypatch) -> None:
+def test_the_streams_of_a_revoked_key_end(
+    start: Start, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(quotas, "KEY_CHECK_S", 0.2)
     monkeypatch.setattr("api.routes.job_events._STEP_S", 0.1)
     api = start(settings)
@@ -224,7 +229,12 @@ def test_the_streams_of_a_revoked_key_end(start: Start, settings, monkeypatch) -
         assert api.keys.revoke(key.id)
         assert not [line for line in gone if line.startswith("data: ")]  # it ends without a state
         ends = threading.Event()
-        threading.Thread(target=lambda: (list(stays), ends.set()), daemon=True).start()
+
+        def read() -> None:
+            list(stays)
+            ends.set()
+
+        threading.Thread(target=read, daemon=True).start()
         assert not ends.wait(0.5)
         api.container.jobs.cancel("anna", job)
         assert ends.wait(20)
@@ -234,7 +244,11 @@ def test_the_streams_of_a_revoked_key_end(start: Start, settings, monkeypatch) -
 def test_an_error_while_waiting_is_no_503_once_the_job_exists(
     api: Running, anna: httpx.Client, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    body = {"image": edit(anna)["request"]["image"], "source_prompt": "a", "target_prompt": "b"}
+    body = {
+        "image": edit(anna)["request"]["image"],
+        "source_prompt": "a cup",
+        "target_prompt": "a red cup",
+    }
 
     def away(*_: Any, **__: Any) -> Any:
         raise RedisConnectionError("away")
@@ -255,7 +269,11 @@ def test_a_result_that_cannot_be_signed_is_no_503_either(
 
     from .conftest import finish_edit
 
-    body = {"image": edit(anna)["request"]["image"], "source_prompt": "a", "target_prompt": "b"}
+    body = {
+        "image": edit(anna)["request"]["image"],
+        "source_prompt": "a cup",
+        "target_prompt": "a red cup",
+    }
     headers = {"Idempotency-Key": "one"}
     job = anna.post("/v1/edits", json=body, headers=headers).json()["id"]
     finish_edit(jobs, storage, job)

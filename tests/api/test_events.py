@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
 from redis import Redis
 
 import api.routes.job_events
+from customedit.config.settings import Settings
 from customedit.jobs.records import JobProgress
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 
 from .conftest import Running, claimed, edit, finish_edit, png, wait_for
 
-Told = tuple[str | None, str, dict]
+Told = tuple[str | None, str, dict[str, Any]]
 
 
-def events(client: httpx.Client, job: str, after: str | None = None) -> Iterator[Told]:
+def events(client: httpx.Client, job: str, after: str | None = None) -> Generator[Told]:
     headers = {"Last-Event-ID": after} if after else {}
     with client.stream("GET", f"/v1/jobs/{job}/events", headers=headers) as response:
         assert response.status_code == 200
@@ -59,7 +61,9 @@ def test_all_that_happens_until_the_end(anna: httpx.Client, jobs: Jobs, storage:
     assert [name for name, _, _ in found] == sorted({str(name) for name, _, _ in found})
 
 
-def test_whoever_comes_back_misses_nothing(anna, jobs: Jobs, storage: Storage) -> None:
+def test_whoever_comes_back_misses_nothing(
+    anna: httpx.Client, jobs: Jobs, storage: Storage
+) -> None:
     job = edit(anna)["id"]
     claim = claimed(jobs, job)
     for step in range(4):
@@ -108,7 +112,7 @@ def test_ids_that_are_none(anna: httpx.Client, after: str) -> None:
 
 
 def test_streams_and_waits_end_when_the_service_stops(
-    start: Callable[..., Running], settings
+    start: Callable[..., Running], settings: Settings
 ) -> None:
     api = start(settings)
     anna = api.client()
@@ -135,7 +139,7 @@ def test_watchers_that_leave_are_forgotten(api: Running, anna: httpx.Client) -> 
 
 
 def test_a_watcher_that_reads_nothing_is_let_go(
-    start: Callable[..., Running], settings, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Running], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api.routes.job_events, "SEND_S", 0.2)
     running = start(settings)

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from api import quotas
+from customedit.config.settings import Settings
 from customedit.storage.store import Storage
 
 from .conftest import Running, png, wait_for
@@ -75,10 +76,13 @@ def test_a_file_lies_on_the_disk_once(
     api: Running, anna: httpx.Client, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    opened = tempfile.TemporaryFile
-    monkeypatch.setattr(
-        tempfile, "TemporaryFile", lambda *a, **k: made.append(opened(*a, **k)) or made[-1]
-    )
+    real = tempfile.TemporaryFile
+
+    def counted(*given: Any, **named: Any) -> Any:
+        made.append(real(*given, **named))
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", counted)
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda *a, **k: 1 / 0)
     answer = imported(anna, 3 * 2**20)
     assert answer.status_code == 202, answer.text
@@ -88,7 +92,7 @@ def test_a_file_lies_on_the_disk_once(
 
 
 def test_few_files_are_taken_in_at_once(
-    start: Start, settings, monkeypatch: pytest.MonkeyPatch
+    start: Start, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tenant has its share; others wait for a slot, and their files with them."""
     monkeypatch.setattr(quotas, "_IMPORT_WAIT_S", 0.5)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
 from redis import Redis
 from redis.exceptions import TimeoutError
 
+from customedit.config.settings import Settings
 from customedit.jobs import notifications
 from customedit.jobs.records import JobError, JobProgress, JobRecord
 from customedit.jobs.store import Gone, Idempotency, Jobs
@@ -33,7 +36,7 @@ def test_a_job_is_journaled_recorded_and_rung(
     assert {k: job["request"][k] for k in asked} == asked
     assert storage.exists(f"tenants/anna/jobs/{job['id']}/request.json")
     (bell,) = redis_client.lrange(notifications.queue(api.settings, "edit"), 0, -1)
-    assert job["id"] in _body(bell)
+    assert job["id"] in _body(str(bell))
     assert anna.get(answer.headers["location"]).json()["id"] == job["id"]
     assert anna.get(f"/v1/edits/{job['id']}").json()["id"] == job["id"]
 
@@ -151,7 +154,7 @@ def test_a_key_that_is_in_flight(api: Running, anna: httpx.Client, jobs: Jobs) -
     from customedit.schemas.requests import EditRequest
 
     body = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a red cup"}
-    request = EditRequest(**body).model_dump(mode="json", exclude={"file"})
+    request = EditRequest.model_validate(body).model_dump(mode="json", exclude={"file"})
     held = Idempotency.of("key", ["edit", request, ""])
     assert jobs.reserve("anna", held) is None
     answer = anna.post("/v1/edits", json=body, headers={"Idempotency-Key": "key"})
@@ -186,7 +189,9 @@ def test_many_at_once_with_one_key_make_one_job(anna: httpx.Client, storage: Sto
     assert len({k.key.split("/")[3] for k in storage.list("tenants/anna/jobs/")}) == 1
 
 
-def test_a_full_queue_leaves_nothing(start, settings, storage: Storage) -> None:
+def test_a_full_queue_leaves_nothing(
+    start: Callable[..., Running], settings: Settings, storage: Storage
+) -> None:
     anna = start(settings, queue_limit_per_tenant=2).client()
     jobs = [edit(anna), customize(anna)]
     before = sorted(k.key for k in storage.list("tenants/"))
@@ -285,7 +290,7 @@ def test_a_submit_that_was_given_up_makes_no_job_when_it_comes_late(
     api: Running, anna: httpx.Client, jobs: Jobs, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis stood still, the client was told 503, and then Redis goes on with what it was sent."""
-    sent: list[tuple[JobRecord, dict]] = []
+    sent: list[tuple[JobRecord, dict[str, Any]]] = []
     image = upload(anna)
 
     def lost(self: Jobs, record: JobRecord, **more: object) -> None:

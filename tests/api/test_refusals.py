@@ -245,8 +245,8 @@ def test_parameters(anna: httpx.Client) -> None:
         problem = answer.json()
         assert (answer.status_code, problem["field"]) == (422, field), (path, problem)
         assert problem["limit"] and problem["type"] == "/problems/validation"
-    for key in ("a b", "", "x" * 256, "é".encode()):
-        answer = anna.post("/v1/edits", json=EDIT, headers={"Idempotency-Key": key})
+    for key in (b"a b", b"", b"x" * 256, "é".encode()):
+        answer = anna.post("/v1/edits", json=EDIT, headers={b"Idempotency-Key": key})
         assert (answer.status_code, answer.json()["field"]) == (422, "Idempotency-Key"), key
 
 

@@ -166,6 +166,7 @@ def test_copies_score_one_doing_nothing_nought_and_answers_more(tmp_path: Path) 
     right, _ = scored(tmp_path / "right")
     assert right.figures["gap"]["edit"].value > 1
     assert right.figures["exact"]["edit"].value == 1 > right.figures["exact"]["copy"].value
+    assert right.figures["detail_gap"]["edit"].value == 1
     assert right.figures["ring"]["edit"].value == 60
     assert right.advantage is None and right.looks[0].words is None
     assert not any("nan" in line for line in table(right))

@@ -249,6 +249,20 @@ def test_packed_checkpoints_go_on_where_they_were(runs: Path, tmp_path: Path) ->
     assert assemble.load_average(other, tmp_path / "anew" / "vae.pt") == 3
 
 
+def test_a_new_model_starts_from_the_weights_that_fit_it() -> None:
+    """Of the shipped UNet all but its ends, which have other channels; of the judge all it has."""
+    shipped = load_file(mini.path() / "unet" / "diffusion_pytorch_model.safetensors")
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        wider = unet.build(dataclasses.replace(SMALL, unet_widths=(96, 192)))
+    ends = {k: v.clone() for k, v in wider.state_dict().items() if shipped[k].shape != v.shape}
+    fitting = assemble.start_from(wider, mini.path(), "unet")
+    assert fitting == len(shipped) - len(ends)
+    for name, weight in wider.state_dict().items():
+        assert torch.equal(weight, ends.get(name, shipped[name].float()))
+    assert assemble.start_from(vae.build(width=16, blocks=(0, 0, 1, 1)), mini.path(), "vae") < 5
+
+
 def test_a_stage_whose_time_is_up_keeps_its_step(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "scenes").symlink_to(runs / "scenes")
     codec = vae.build(width=16, blocks=(0, 0, 1, 1))

@@ -137,7 +137,7 @@ def test_the_list_is_filtered_and_turned_over(tab: Tab, api: Running, jobs: Jobs
 def test_an_address_that_names_nothing_says_so(tab: Tab) -> None:
     tab.expect("404")
     tab.open("jobs/job_00000000000000000000000000")
-    tab.page.get_by_text("There is no such thing").wait_for()
+    tab.page.get_by_text("Not found").wait_for()
     assert tab.page.locator(".problem").get_by_text("Request ").is_visible()
     tab.open("nowhere")
     tab.page.get_by_role("heading", name="No such page").wait_for()

@@ -137,3 +137,23 @@ def test_inversions_and_concepts_are_found_again(bench: Bench, workers: Workers)
     worker.kill()
     bench.succeeded(bench.edit(steps=3, strengths=[0.2]))
     other.counts("customedit_unet_calls_total", 3)  # found in S3
+
+
+def test_a_single_edit_beside_many_of_another_tenant_starts_within_three(
+    bench: Bench, workers: Workers
+) -> None:
+    """Counted in edits of the other tenant that ended between its submission and its start."""
+    workers.start(worker_concurrency=2, worker_queues="edit").ready()
+    image = bench.image()
+    many = [bench.edit(image=image, steps=2, strengths=[k / 50]) for k in range(1, 31)]
+    until(lambda: sum(bench.get(j).finished for j in many) >= 4, "some have ended")
+    other = replace(bench, tenant="other")
+    single = other.edit(steps=2)
+    other.succeeded(single)
+    record = other.get(single)
+    started = record.started_at or 0.0
+    waiting = [j for j in many if bench.get(j).state == "queued"]
+    ended = [bench.get(j).finished_at or 0.0 for j in many if bench.get(j).finished]
+    before = sum(record.queued_at < at < started for at in ended)
+    print(f"{before} edits of the other tenant ended first; {len(waiting)} still wait")
+    assert before <= 3 and waiting

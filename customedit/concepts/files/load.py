@@ -71,6 +71,7 @@ def load_concept(
     *,
     max_bytes: int = MAX_BYTES,
     allow_unused: bool = False,
+    scratch: Path | None = None,
 ) -> Concept:
     """Read a concept of any kind from a folder, a file, several, or a zip; told by its contents.
 
@@ -91,7 +92,8 @@ def load_concept(
 
     base: the base that it is for, against which it is checked. Without it nothing but Custom
     Diffusion and embeddings can be read. max_bytes: of each file, and of what it holds.
-    allow_unused: take a LoRA of which layers are not used.
+    allow_unused: take a LoRA of which layers are not used. scratch: a folder that zips are unpacked
+    in while they are read, None for the system's temporary one.
 
     Raises:
         InputError: naming the file, for one that is missing, too large, truncated, of no known
@@ -99,7 +101,7 @@ def load_concept(
     """
     description = description or Description()
     given = [sources] if isinstance(sources, Path) else list(sources)
-    with _unpacked(given, max_bytes) as unpacked:
+    with _unpacked(given, max_bytes, scratch) as unpacked:
         paths = _files(unpacked)
         own_files = [p for p in paths if _is_own(p)]
         if own_files and len(paths) > 1:
@@ -254,7 +256,7 @@ def _only_file(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _unpacked(sources: Sequence[Path], most: int) -> Iterator[list[Path]]:
+def _unpacked(sources: Sequence[Path], most: int, parent: Path | None) -> Iterator[list[Path]]:
     """``sources``, with a folder in the place of each zip while it is read."""
     for source in sources:
         if not source.is_dir():
@@ -262,7 +264,7 @@ def _unpacked(sources: Sequence[Path], most: int) -> Iterator[list[Path]]:
     if not any(is_zip_of_files(p) for p in sources):
         yield list(sources)
         return
-    with tempfile.TemporaryDirectory(prefix="customedit-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="customedit-", dir=parent) as scratch:
         folders = {p: Path(scratch) / str(k) for k, p in enumerate(sources) if is_zip_of_files(p)}
         try:
             yield [_unpack(p, folders[p], most) if p in folders else p for p in sources]

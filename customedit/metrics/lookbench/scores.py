@@ -124,8 +124,9 @@ class Scores:
 
     figures: measure to kind to estimate; beside MEASURES there are "gap" (share of the gap closed,
     1 is the autoencoder's copy), "exact" (the same where 1 is the right answer itself) and
-    "detail_gap" (as gap, by ``detail``). looks: by look. advantage: gap closed by edits less that
-    by plain words, None without words. counts: of looks, sources and training seeds.
+    "detail_gap" (as exact, by ``detail``: of that a copy may have hardly any). looks: by look.
+    advantage: gap closed by edits less that by plain words, None without words. counts: of looks,
+    sources and training seeds.
     """
 
     figures: Mapping[str, Mapping[Kind, Estimate]]
@@ -172,7 +173,7 @@ def summarise(bench: Bench, rows: Sequence[Row]) -> Scores:
     shares: dict[str, dict[Kind, LookMeans]] = {"gap": {}, "exact": {}, "detail_gap": {}}
     for name, measure in (("gap", "distance"), ("exact", "distance"), ("detail_gap", "detail")):
         by_kind = means[measure]
-        bound = zero if name == "exact" else by_kind["copy"]
+        bound = by_kind["copy"] if name == "gap" else zero
         shares[name] = {k: gap_closed(by_kind[k], by_kind["nothing"], bound) for k in kinds}
     gap = shares["gap"]
     advantage = gap["edit"] - gap["words"] if "words" in gap else None
@@ -220,7 +221,7 @@ HEADINGS: Final[dict[Kind, str]] = {
 LINES: Final = (
     ("gap", "gap closed inside the mask, of the autoencoder's", 1.0, 2, ""),
     ("exact", "gap closed inside the mask, of the right answer's", 1.0, 2, ""),
-    ("detail_gap", "gap closed in edges and texture alone", 1.0, 2, ""),
+    ("detail_gap", "the same in edges and texture alone", 1.0, 2, ""),
     ("distance", "distance of patches", 1.0, 1, " Lab"),
     ("colour", "colour difference", 1.0, 1, " ΔE"),
     ("ring", "PSNR in the ring against the upload", 1.0, 1, " dB"),
