@@ -106,7 +106,7 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
         for part in ("tokenizer", "clip"):
             shutil.copyfile(folder / "tokenizer" / name, out / part / name)
     save_file(_halves(eye.state_dict()), out / "judge.safetensors")
-    profile.write(out)
+    profile.write(out, 8 * denoiser.config.sample_size)
     (out / "training.json").write_text(json.dumps({"steps": steps}, indent=2) + "\n")
     size = sum(p.stat().st_size for p in out.rglob("*.safetensors"))
     if small and size > LIMIT:

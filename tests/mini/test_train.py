@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -218,6 +219,7 @@ def test_all_stages_of_the_large_size_stop_on_time_and_go_on_to_the_end(
     ]  # fmt: skip
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
     assert pipe.unet.config.sample_size == 32 and pipe.vae.config.latent_channels == vae.CHANNELS
+    assert json.loads((tmp_path / "out" / "customedit.json").read_text())["side"] == 256
     image = pipe("a cup", num_inference_steps=1, output_type="np").images[0]
     assert image.shape == (256, 256, 3)
 
