@@ -17,7 +17,10 @@ CAPTIONS_SEED = 5_000_000
 
 
 def build(side: int = SIZE) -> Profile:
-    """The profile of a base that draws ``side`` pixels. Training takes seconds on a processor, so its defaults are far below SD's."""
+    """The profile of a base that draws ``side`` pixels.
+
+    Training takes seconds on a processor, so its defaults are far below SD's.
+    """
     scenes = [sample_scene(CAPTIONS_SEED + k) for k in range(CAPTIONS)]
     common = {"steps": 250, "class_images": 24, "class_steps": 15}
     return Profile.model_validate(
