@@ -1,4 +1,4 @@
-"""The app: all routes, what stands before them, and how errors are told."""
+"""The app: all routes, the middleware before them, and how errors are answered."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import customedit
 from api import openapi, page_files, problems
-from api.container import opened
-from api.middleware.authentication import Gate
-from api.middleware.observability import Edge, Figures
-from api.routes import account, concepts, edits, health, images, imports, jobs
+from api.container import open_container
+from api.metrics import Metrics
+from api.middleware.authentication import AuthenticationMiddleware
+from api.middleware.observability import ObservabilityMiddleware
+from api.routes import account, concepts, edits, health, images, imports, job_events, jobs
 from customedit.config.settings import Settings
 
 __all__ = ["create_app"]
 
-_ASKED: Final = [
+_REQUEST_HEADERS: Final = [
     "Authorization",
     "X-API-Key",
     "Content-Type",
@@ -31,7 +32,7 @@ _ASKED: Final = [
     "X-Request-Id",
     "traceparent",
 ]
-_TOLD: Final = [
+_RESPONSE_HEADERS: Final = [
     "Location",
     "Retry-After",
     "RateLimit",
@@ -47,16 +48,16 @@ _TOLD: Final = [
 
 
 class App(FastAPI):
-    """A FastAPI app behind its edge: even what Starlette itself answers passes through that."""
+    """A FastAPI app behind its middleware: even Starlette's own answers pass through that."""
 
-    edge: Edge
+    outermost: ObservabilityMiddleware
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self
-        await self.edge(scope, receive, send)
+        await self.outermost(scope, receive, send)
 
     async def inside(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The app without its edge."""
+        """The app without its outermost middleware."""
         await super().__call__(scope, receive, send)
 
 
@@ -69,29 +70,31 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises:
         InputError: the environment's settings are not usable.
     """
-    chosen = settings or Settings.of_environment()
-    figures = Figures()
+    settings = settings or Settings.of_environment()
+    metrics = Metrics()
 
     @contextlib.asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        async with opened(chosen, figures) as app.state.services:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_container(settings, metrics) as app.state.container:
             yield
 
     app = App(
         title="Custom-Edit",
         version=customedit.__version__,
-        lifespan=life,
+        lifespan=lifespan,
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.add_middleware(Gate)
-    app.edge = Edge(cross_origin(app.inside, chosen.cors_origins), figures)
+    app.add_middleware(AuthenticationMiddleware)
+    app.outermost = ObservabilityMiddleware(
+        cross_origin(app.inside, settings.cors_origins), metrics
+    )
     problems.install(app)
     openapi.install(app)
-    for part in (images, imports, concepts, edits, jobs, account, health):
-        app.include_router(part.router)
+    for resource in (images, imports, concepts, edits, jobs, job_events, account, health):
+        app.include_router(resource.router)
     page_files.install(app)
     return app
 
@@ -99,8 +102,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def cross_origin(app: ASGIApp, origins: str) -> ASGIApp:
     """``app`` for pages of ``origins`` as well, exact ones with commas between; none: as it is.
 
-    It stands before the gate, since preflights carry no key, and around all errors, so that pages
-    can read those too. Keys come in headers: there are no credentials a browser would add.
+    It stands before authentication, since preflights carry no key, and around all errors, so that
+    pages can read those too. Keys come in headers: there are no credentials a browser would add.
     """
     if not origins:
         return app
@@ -108,7 +111,7 @@ def cross_origin(app: ASGIApp, origins: str) -> ASGIApp:
         app,
         allow_origins=origins.split(","),
         allow_methods=["GET", "HEAD", "POST", "DELETE"],
-        allow_headers=_ASKED,
-        expose_headers=_TOLD,
+        allow_headers=_REQUEST_HEADERS,
+        expose_headers=_RESPONSE_HEADERS,
         max_age=600,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -13,11 +12,13 @@ import anyio
 import anyio.to_thread
 import redis
 
-from api.deletion import Deleting
-from api.middleware.observability import Figures
-from api.notifications import Doorbell
-from api.serializers import Views
+from api.event_reader import EventReader, running
+from api.metrics import Metrics
+from api.notifications import Notifier
+from api.quotas import FailedKeys, ImportSlots, KeyChecks, StreamSlots
+from api.serializers import Serializers
 from customedit.config.settings import Settings
+from customedit.images.decoder_pool import DecoderPool, default_decoders
 from customedit.jobs.events import AsyncEvents
 from customedit.jobs.journal import Journal
 from customedit.jobs.redis import connect, connect_async
@@ -33,25 +34,28 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Services:
-    """All that a request may need. decoding: bounds how many pictures are decoded at once."""
+class Container:
+    """All that a request may need. decoders: the processes that check uploaded pictures."""
 
     settings: Settings
-    figures: Figures
+    metrics: Metrics
     redis: redis.Redis
     storage: Storage
     jobs: Jobs
-    events: AsyncEvents
+    events: EventReader
     images: Images
     concepts: Concepts
     keys: ApiKeys
+    key_checks: KeyChecks
     limits: Limits
+    failed_keys: FailedKeys
+    streams: StreamSlots
+    imports: ImportSlots
     journal: Journal
     secrets: Secrets
-    doorbell: Doorbell
-    views: Views
-    deleting: Deleting
-    decoding: anyio.CapacityLimiter
+    notifier: Notifier
+    serializers: Serializers
+    decoders: DecoderPool
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stopping(self) -> bool:
@@ -64,37 +68,47 @@ class Services:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, figures: Figures) -> AsyncIterator[Services]:
-    """The services of ``settings``. Nothing is asked of the stores yet, so they may be down."""
-    client, waiting = connect(settings), connect_async(settings)
+async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[Container]:
+    """The container of ``settings``. It asks nothing of the stores yet, so they may be down."""
+    client, async_client = connect(settings), connect_async(settings)
     storage = Storage(settings)
     journal = Journal(storage)
-    jobs = Jobs(client, settings)
-    images, concepts = Images(client, settings), Concepts(client, settings)
-    doorbell = Doorbell(settings, figures.rings_failed.inc)
+    keys = ApiKeys(client, settings, journal)
+    events = EventReader(AsyncEvents(async_client, settings))
+    notifier = Notifier(settings, metrics.notifications_failed.inc)
+    decoders = DecoderPool(
+        decoders=settings.decoders or default_decoders(),
+        memory=settings.decode_memory_bytes,
+        seconds=settings.decode_seconds,
+    )
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.api_threads
     try:
-        yield Services(
-            settings=settings,
-            figures=figures,
-            redis=client,
-            storage=storage,
-            jobs=jobs,
-            events=AsyncEvents(waiting, settings),
-            images=images,
-            concepts=concepts,
-            keys=ApiKeys(client, settings, journal),
-            limits=Limits(client, settings),
-            journal=journal,
-            secrets=Secrets(client, settings, journal),
-            doorbell=doorbell,
-            views=Views(storage),
-            deleting=Deleting(jobs, images, concepts, journal),
-            decoding=anyio.CapacityLimiter(max(2, os.cpu_count() or 1)),
-        )
+        async with running(events):
+            yield Container(
+                settings=settings,
+                metrics=metrics,
+                redis=client,
+                storage=storage,
+                jobs=Jobs(client, settings),
+                events=events,
+                images=Images(client, settings),
+                concepts=Concepts(client, settings),
+                keys=keys,
+                key_checks=KeyChecks(keys),
+                limits=Limits(client, settings),
+                failed_keys=FailedKeys(settings.failed_keys_per_minute),
+                streams=StreamSlots(settings.streams_per_tenant),
+                imports=ImportSlots(settings.imports_at_once, settings.imports_per_tenant),
+                journal=journal,
+                secrets=Secrets(client, settings, journal),
+                notifier=notifier,
+                serializers=Serializers(storage),
+                decoders=decoders,
+            )
     finally:
-        doorbell.close()
-        await waiting.aclose()
+        notifier.close()
+        await decoders.close()
+        await async_client.aclose()
         client.close()
 
 

@@ -1,83 +1,106 @@
-"""Deleting that deletes: the record first, so that nobody finds half of it, then the files.
+"""Cancelling and deleting that last, whatever Redis loses after the caller was answered.
 
-Files that cannot be removed now are left to the workers' sweeper, which knows of them.
+Deleted is the record first, so that nobody finds half of it, then the files; files that cannot be
+removed now are left to the workers' reconciler, which knows of them. A cancellation goes to the
+journal before Redis hears of it, so that a recovery at any moment either finds it or is found by
+it. While S3 is away the cancellation goes to Redis alone: whoever cancels wants the work to stop,
+and ``final.json`` follows once S3 is back.
 """
 
 from __future__ import annotations
 
 import logging
 
-from api.params import no_such
-from api.problems import Refused
-from customedit.jobs.journal import Journal
-from customedit.jobs.store import Jobs, NotFinished
+from api.container import Container
+from api.problems import ProblemError, not_found
+from customedit.jobs.records import JobRecord
+from customedit.jobs.store import NotFinished
 from customedit.storage import object_keys
 from customedit.storage.store import StorageError
-from customedit.tenants.catalogue import Concepts, Images, InUse
+from customedit.tenants.catalogue import InUse
 
 _log = logging.getLogger(__name__)
 
 
-class Deleting:
-    """Removes images, concepts and jobs of a tenant, each with its files."""
+def delete_image(container: Container, tenant: str, id_: str) -> None:
+    """Remove an image and its inversions.
 
-    def __init__(self, jobs: Jobs, images: Images, concepts: Concepts, journal: Journal) -> None:
-        self.jobs, self.images, self.concepts, self.journal = jobs, images, concepts, journal
-
-    def image(self, tenant: str, id_: str) -> None:
-        """Remove an image and its inversions.
-
-        Raises:
-            Refused: there is none, or unfinished jobs need it.
-        """
-        try:
-            folders = self.images.delete(tenant, id_)
-        except InUse as error:
-            raise _in_use(error) from None
-        if not folders:
-            raise no_such("image", id_)
-        for folder in folders:
-            self._sweep(folder)
-
-    def concept(self, tenant: str, id_: str) -> None:
-        """Remove a concept.
-
-        Raises:
-            Refused: there is none, or unfinished jobs make it or use it.
-        """
-        try:
-            found = self.concepts.delete(tenant, id_)
-        except InUse as error:
-            raise _in_use(error) from None
-        if not found:
-            raise no_such("concept", id_)
-        self._sweep(object_keys.concept(tenant, id_))
-
-    def job(self, tenant: str, id_: str) -> None:
-        """Remove a finished job.
-
-        Raises:
-            Refused: there is none, or it is not finished.
-        """
-        try:
-            found = self.jobs.delete(tenant, id_)
-        except NotFinished as error:
-            raise Refused(
-                "not-finished", str(error), field="id", limit="a job that is finished"
-            ) from None
-        if not found:
-            raise no_such("job", id_)
-        self._sweep(object_keys.job(tenant, id_))
-
-    def _sweep(self, folder: str) -> None:
-        """Remove a folder that is marked as doomed; the mark stays if that fails."""
-        try:
-            self.journal.forget(folder)
-        except StorageError as error:
-            _log.warning("%s is left to the sweeper: %s", folder, error)
-        else:
-            self.jobs.swept(folder)
+    Raises:
+        ProblemError: there is none, or unfinished jobs need it.
+    """
+    try:
+        folders = container.images.delete(tenant, id_)
+    except InUse as error:
+        raise _in_use(error) from None
+    if not folders:
+        raise not_found("image", id_)
+    for folder in folders:
+        _remove_files(container, folder)
 
 
-def _in_use(error: InUse) -> Refused:
-    return Refused("in-use", str(error), field="id", limit="not needed by unfinished jobs")
+def delete_concept(container: Container, tenant: str, id_: str) -> None:
+    """Remove a concept.
+
+    Raises:
+        ProblemError: there is none, or unfinished jobs make it or use it.
+    """
+    try:
+        deleted = container.concepts.delete(tenant, id_)
+    except InUse as error:
+        raise _in_use(error) from None
+    if not deleted:
+        raise not_found("concept", id_)
+    _remove_files(container, object_keys.concept(tenant, id_))
+
+
+def delete_job(container: Container, tenant: str, id_: str) -> None:
+    """Remove a finished job.
+
+    Raises:
+        ProblemError: there is none, or it is not finished.
+    """
+    try:
+        deleted = container.jobs.delete(tenant, id_)
+    except NotFinished as error:
+        raise ProblemError(
+            "not-finished", str(error), field="id", limit="a job that is finished"
+        ) from None
+    if not deleted:
+        raise not_found("job", id_)
+    _remove_files(container, object_keys.job(tenant, id_))
+
+
+def cancel_job(container: Container, record: JobRecord) -> JobRecord | None:
+    """Cancel a queued job at once, ask a running one to stop; a finished one stays as it is.
+
+    None: the job is gone.
+    """
+    if record.finished:
+        return record
+    try:
+        container.journal.cancel(record.tenant, record.id, container.jobs.epoch())
+    except StorageError as error:
+        _log.warning("%s: only Redis knows that it is to be cancelled: %s", record.id, error)
+    current = container.jobs.cancel(record.tenant, record.id)
+    try:
+        if current is None or current.state in ("succeeded", "failed"):  # it came too late
+            container.journal.forget_cancel(record.tenant, record.id)
+        elif current.finished:
+            container.journal.settle_job(container.jobs, container.concepts, record.id)
+    except StorageError as error:
+        _log.warning("%s is left to the reconciler: %s", record.id, error)
+    return current
+
+
+def _remove_files(container: Container, folder: str) -> None:
+    """Remove a folder that is marked for deletion; the mark stays if that fails."""
+    try:
+        container.journal.forget(folder)
+    except StorageError as error:
+        _log.warning("%s is left to the reconciler: %s", folder, error)
+    else:
+        container.jobs.folder_deleted(folder)
+
+
+def _in_use(error: InUse) -> ProblemError:
+    return ProblemError("in-use", str(error), field="id", limit="not needed by unfinished jobs")

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.protocol import http_protocol
 from customedit.config import telemetry
 from customedit.config.settings import Settings
 from customedit.errors import InputError
@@ -29,18 +30,18 @@ def app() -> FastAPI:
 
 
 class Server(uvicorn.Server):
-    """A server that lets streams and long waits end at once when it is told to stop."""
+    """A server that ends streams and long waits at once when it has to stop."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop taking connections, finish the requests that are at work."""
+        """Stop taking connections, finish the requests that are being served."""
         self.stop_streams()
         super().handle_exit(sig, frame)
 
     def stop_streams(self) -> None:
         """Let streams and waits end."""
-        services = getattr(self.config.app.state, "services", None)  # type: ignore[union-attr]
-        if services is not None:
-            services.stop()
+        container = getattr(self.config.app.state, "container", None)  # type: ignore[union-attr]
+        if container is not None:
+            container.stop()
 
 
 def server(settings: Settings, app: FastAPI) -> Server:
@@ -51,10 +52,12 @@ def server(settings: Settings, app: FastAPI) -> Server:
             host=settings.api_host,
             port=settings.api_port,
             log_config=None,
-            access_log=False,  # the edge keeps its own, with ids
+            access_log=False,  # the middleware keeps its own, with ids
             server_header=False,
             date_header=True,
-            proxy_headers=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies,
+            http=http_protocol(settings),
             timeout_graceful_shutdown=_GRACE_S,
             timeout_keep_alive=30,
             h11_max_incomplete_event_size=32 * 2**10,

@@ -14,16 +14,16 @@ from customedit.jobs.records import JobRecord
 _log = logging.getLogger(__name__)
 
 
-class Doorbell:
-    """A producer of doorbell messages, for many threads. failed: called when one does not ring."""
+class Notifier:
+    """Sends notifications, from many threads. failed: called when one cannot be sent."""
 
     def __init__(self, settings: Settings, failed: Callable[[], None] = lambda: None) -> None:
         self._settings, self._failed = settings, failed
         self._celery = Celery("customedit-api", set_as_current=False)
         self._celery.conf.update(notifications.celery_settings(settings))
 
-    def ring(self, job: JobRecord) -> bool:
-        """Ring for ``job`` once; False if that failed, which the reconciler makes up for."""
+    def notify(self, job: JobRecord) -> bool:
+        """Tell the workers of ``job`` once; False if that failed: the reconciler will do it."""
         try:
             self._celery.send_task(
                 notifications.TASK,
@@ -33,11 +33,11 @@ class Doorbell:
                 headers={"traceparent": job.traceparent} if job.traceparent else None,
             )
         except Exception as error:  # whatever the broker's client raises: the record is safe
-            _log.warning("no bell for %s: %s", job.id, type(error).__name__)
+            _log.warning("%s: no worker was notified: %s", job.id, type(error).__name__)
             self._failed()
             return False
         return True
 
     def close(self) -> None:
-        """Let go of the broker's connections."""
+        """Close the broker's connections."""
         self._celery.close()

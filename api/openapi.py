@@ -1,7 +1,12 @@
-"""What the OpenAPI document says of all routes alike."""
+"""The OpenAPI document: what it says of all routes alike, and the document as a file.
+
+``python -m api.openapi > docs/openapi.json`` writes it. It is committed, so that a change of the
+API shows in review, and so that clients can compare two versions.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -9,30 +14,44 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.routing import compile_path
 
-from api.examples import FORMS
 from api.problem_types import TYPES
 from customedit.schemas.answers import Problem, StateChange
 
 MEDIA_TYPE: Final = "application/problem+json"
 STREAM: Final = "text/event-stream"
-_COMMON: Final = ("unauthenticated", "forbidden", "rate-limited", "internal", "unavailable")
+_COMMON: Final = (
+    "unauthenticated",
+    "forbidden",
+    "rate-limited",
+    "too-many-failed-keys",
+    "internal",
+    "unavailable",
+)
+
+IMAGE: Final = "img_" + "0f" * 32
+OTHER_IMAGE: Final = "img_" + "a7" * 32
+CONCEPT: Final = "con_01jcz4x1yhh8e4s0m8k1v2q3r4"
+"""Ids in examples."""
 
 DESCRIPTION: Final = """
 Teach the service a look from a few images (a **concept**), then paint it into any picture with a
-sentence. Upload images, make a concept of them, edit pictures with it; what takes long is a **job**
-that you can wait for, watch or cancel.
+sentence. Upload images, make a concept from them, edit pictures with it; what takes long is a
+**job** that you can wait for, watch or cancel.
 
-Everything under `/v1/` wants an API key. Ids are of your tenant alone. Errors are
+Everything under `/v1/` needs an API key. Ids are of your tenant alone. Errors are
 `application/problem+json` with a stable `type`.
 """
 
 TAGS: Final = [
     {"name": "images", "description": "Pictures: references, sources, masks."},
     {"name": "concepts", "description": "Looks that the service learns from references."},
-    {"name": "edits", "description": "Pictures painted anew by prompt."},
-    {"name": "jobs", "description": "Edits, customizations and imports at work."},
+    {"name": "edits", "description": "Pictures changed by prompt."},
+    {
+        "name": "jobs",
+        "description": "Edits, customizations and imports, queued, running or finished.",
+    },
     {"name": "account", "description": "Limits, and the secret of webhooks."},
-    {"name": "service", "description": "How the service itself is."},
+    {"name": "service", "description": "Health and metrics of the service itself."},
 ]
 
 
@@ -41,10 +60,10 @@ def refusals(*slugs: str, common: bool = True) -> dict[int | str, dict[str, Any]
     answers: dict[int | str, dict[str, Any]] = {}
     for slug in (*slugs, *(_COMMON if common else ())):
         kind = TYPES[slug]
-        said = answers.get(kind.status, {}).get("description", "")
+        others = answers.get(kind.status, {}).get("description", "")
         text = f"`{kind.slug}`: {kind.meaning}"
         answers[kind.status] = {
-            "description": f"{said}\n\n{text}" if said else text,
+            "description": f"{others}\n\n{text}" if others else text,
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         if kind.status in (429, 503):
@@ -52,6 +71,12 @@ def refusals(*slugs: str, common: bool = True) -> dict[int | str, dict[str, Any]
                 "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
             }
     return answers
+
+
+def example_bodies(examples: dict[str, Any]) -> dict[str, Any]:
+    """The ``openapi_extra`` of a route that shows ``examples`` of its JSON body, by their names."""
+    named = {name: {"value": value} for name, value in examples.items()}
+    return {"requestBody": {"content": {"application/json": {"examples": named}}}}
 
 
 def install(app: FastAPI) -> None:
@@ -65,8 +90,16 @@ def install(app: FastAPI) -> None:
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way of extending it
 
 
+def text() -> str:
+    """The OpenAPI document as it is served, laid out for reading and comparing."""
+    from api.app import create_app  # it imports this module
+    from customedit.config.settings import Settings
+
+    return json.dumps(create_app(Settings()).openapi(), indent=1, ensure_ascii=False) + "\n"
+
+
 def _document(app: FastAPI) -> dict[str, Any]:
-    made = get_openapi(
+    document = get_openapi(
         title=app.title,
         version=app.version,
         summary="Concepts and edits on one shared diffusion model",
@@ -74,25 +107,22 @@ def _document(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
         tags=TAGS,
     )
-    schemas = made["components"]["schemas"]
+    schemas = document["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, answered as Problem
         schemas.pop(unused, None)
-    _, told = models_json_schema(
+    _, definitions = models_json_schema(
         [(Problem, "serialization"), (StateChange, "serialization")],
         ref_template="#/components/schemas/{model}",
     )
-    schemas.update(told["$defs"])
-    for path in made["paths"].values():
+    schemas.update(definitions["$defs"])
+    for path in document["paths"].values():
         for operation in path.values():
             _refine(operation)
-    return made
+    return document
 
 
 def _refine(operation: dict[str, Any]) -> None:
-    """Forms are shown, invalid requests told as problems, events typed, and ids lead on."""
-    if (form := FORMS.get(operation["operationId"])) is not None:
-        content = operation["requestBody"]["content"]["multipart/form-data"]
-        content["examples"] = {"plain": {"value": form}}
+    """Invalid requests are answered as problems, events have types, ids lead to operations."""
     for status, answer in operation["responses"].items():
         if STREAM in answer.get("content", {}):
             answer["content"][STREAM] = {"itemSchema": {"oneOf": _EVENTS}}
@@ -136,8 +166,12 @@ _LINKS: Final = {
 
 
 def methods(app: FastAPI, path: str) -> list[str]:
-    """What can be done at ``path``: Starlette looks at the first route alone that has it."""
+    """The methods of all routes at ``path``; Starlette knows those of the first one alone."""
     paths = app.openapi()["paths"]
-    found = [pattern for pattern in paths if compile_path(pattern)[0].match(path)]
-    nearest = min(found, key=lambda pattern: pattern.count("{"), default=None)
+    matching = [pattern for pattern in paths if compile_path(pattern)[0].match(path)]
+    nearest = min(matching, key=lambda pattern: pattern.count("{"), default=None)
     return sorted(method.upper() for method in paths[nearest]) if nearest else []
+
+
+if __name__ == "__main__":
+    print(text(), end="")

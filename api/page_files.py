@@ -1,6 +1,6 @@
 """The web page: files of the package ``api.page``, read once, sent with a policy of their own.
 
-They stand before nothing and need no key: the page signs in as every other client does, and uses
+They need no key: the page signs in as every other client does, and uses
 the REST API alone. They are no part of the API, so OpenAPI does not know them.
 """
 
@@ -19,8 +19,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.container import Services, in_thread
-from api.problems import Refused
+from api.container import Container, in_thread
+from api.problems import ProblemError
 from customedit.storage.store import Storage, StorageError
 
 INDEX: Final = "index.html"
@@ -44,14 +44,14 @@ class File:
 
 def files() -> dict[str, File]:
     """All files of the page by name."""
-    found = {}
+    loaded = {}
     for entry in resources.files("api").joinpath("page").iterdir():
         suffix = "." + entry.name.rpartition(".")[2]
         if suffix in _MEDIA_TYPES:
             body = entry.read_bytes()
             etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-            found[entry.name] = File(body, _MEDIA_TYPES[suffix], etag)
-    return found
+            loaded[entry.name] = File(body, _MEDIA_TYPES[suffix], etag)
+    return loaded
 
 
 def install(app: FastAPI) -> None:
@@ -63,25 +63,25 @@ def install(app: FastAPI) -> None:
 class Pages:
     """ASGI app that sends the page's files; it answers GET and HEAD."""
 
-    def __init__(self, found: dict[str, File]) -> None:
-        self.files = found
+    def __init__(self, files: dict[str, File]) -> None:
+        self.files = files
         self._pictures: str | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send a file, or nothing if the browser has it: ASGI.
 
         Raises:
-            Refused: another method, or no such file.
+            ProblemError: another method, or no such file.
         """
-        scope["route"] = self  # what the figures call it
+        scope["route"] = self  # its name in the metrics
         if scope["method"] not in ("GET", "HEAD"):
-            raise Refused("method-not-allowed", headers={"Allow": "GET, HEAD"})
+            raise ProblemError("method-not-allowed", headers={"Allow": "GET, HEAD"})
         file = self.files.get(scope["path_params"].get("name", INDEX))
         if file is None:
-            raise Refused("not-found", "the page has no such file", field="name")
+            raise ProblemError("not-found", "the page has no such file", field="name")
         headers = {
             "ETag": file.etag,
-            "Cache-Control": "no-cache",  # kept, but asked for again: a new release shows at once
+            "Cache-Control": "no-cache",  # stored, but validated each time
             "Content-Security-Policy": policy(await self._picture_origin(scope)),
         }
         if _has(Headers(scope=scope).get("if-none-match", ""), file.etag):
@@ -91,15 +91,15 @@ class Pages:
 
     @property
     def path(self) -> str:
-        """The route's name in the figures."""
+        """The route's name in the metrics."""
         return "/page"
 
     async def _picture_origin(self, scope: Scope) -> str:
-        """Where pictures come from; asked once, since signing may have to fetch credentials."""
+        """Where pictures come from; found once, since signing may have to fetch credentials."""
         if self._pictures is None:
-            services: Services = scope["app"].state.services
+            container: Container = scope["app"].state.container
             try:
-                self._pictures = await in_thread(picture_origin, services.storage)
+                self._pictures = await in_thread(picture_origin, container.storage)
             except StorageError as error:
                 _log.error("the page cannot show pictures yet: %s", error)
                 return ""
@@ -126,7 +126,7 @@ def policy(pictures: str) -> str:
     )
 
 
-def _has(given: str, etag: str) -> bool:
+def _has(if_none_match: str, etag: str) -> bool:
     """Whether ``If-None-Match`` names ``etag``; weak ones count, as RFC 9110 has it for GET."""
-    names = {part.strip().removeprefix("W/") for part in given.split(",")}
+    names = {part.strip().removeprefix("W/") for part in if_none_match.split(",")}
     return etag in names or "*" in names

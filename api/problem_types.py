@@ -1,4 +1,4 @@
-"""Every kind of problem the service tells of: the one list, which ``docs/problems.md`` is made of.
+"""Every kind of problem that the service answers with; ``docs/problems.md`` is made from it.
 
 ``python -m api.problem_types`` writes that page to standard output.
 """
@@ -37,7 +37,7 @@ _ALL: Final = (
         400,
         "The request cannot be read",
         "The body is no JSON, or no form, or a header breaks its grammar.",
-        "Mend the syntax; `detail` says where it broke.",
+        "Fix the syntax; `detail` says where it broke.",
     ),
     ProblemType(
         "unauthenticated",
@@ -56,7 +56,7 @@ _ALL: Final = (
     ProblemType(
         "not-found",
         404,
-        "There is no such thing",
+        "Not found",
         "Nothing of yours has that address or id. What belongs to others looks the same.",
         "Check the id; deleted things and expired jobs are gone for good.",
     ),
@@ -66,6 +66,13 @@ _ALL: Final = (
         "The method does not exist here",
         "The address exists, but not with that method.",
         "Use one that the `Allow` header names.",
+    ),
+    ProblemType(
+        "request-timeout",
+        408,
+        "The request came too slowly",
+        "The body was not complete in time. Nothing of it was kept.",
+        "Send it again over a faster connection, or less of it.",
     ),
     ProblemType(
         "in-use",
@@ -115,7 +122,7 @@ _ALL: Final = (
         "A field is not usable",
         "`field` names the first field that is wrong and `limit` what it must keep to; "
         "`errors` lists all of them.",
-        "Mend the fields and send it again. Nothing was stored.",
+        "Fix the fields and send it again. Nothing was stored.",
     ),
     ProblemType(
         "unusable-image",
@@ -160,6 +167,27 @@ _ALL: Final = (
         "Wait until some are finished, or cancel them.",
     ),
     ProblemType(
+        "too-many-streams",
+        429,
+        "Too many event streams",
+        "Your tenant has as many event streams open as `limit` says.",
+        "Close some, or read jobs with `Prefer: wait=20` instead.",
+    ),
+    ProblemType(
+        "too-many-imports",
+        429,
+        "Too many imports at once",
+        "Your tenant is sending as many files as `limit` says.",
+        "Wait until one has been answered.",
+    ),
+    ProblemType(
+        "too-many-failed-keys",
+        429,
+        "Too many wrong API keys",
+        "Your address has sent as many wrong keys in a minute as `limit` says.",
+        "Wait `Retry-After` seconds; then send a valid key.",
+    ),
+    ProblemType(
         "internal",
         500,
         "Something went wrong in the service",
@@ -185,7 +213,7 @@ _ALL: Final = (
         0,
         "Something in the request cannot be used",
         "Something that only shows when the job runs is not usable; `field` and `detail` say what.",
-        "Mend it and ask again.",
+        "Fix it and ask again.",
     ),
     ProblemType(
         "input-missing",
@@ -198,8 +226,15 @@ _ALL: Final = (
         "training-diverged",
         0,
         "The training diverged",
-        "The loss stopped being a number.",
+        "The loss became NaN or infinite.",
         "Ask for a lower `training.rate`.",
+    ),
+    ProblemType(
+        "numerical-error",
+        0,
+        "The computation left the range of numbers",
+        "Numbers of the picture became NaN or infinite; `detail` says where.",
+        "Use smaller weights and factors, or float32 where the service runs in half precision.",
     ),
     ProblemType(
         "out-of-memory",
@@ -217,7 +252,7 @@ _ALL: Final = (
     ),
 )
 
-TYPES: Final = {found.slug: found for found in _ALL}
+TYPES: Final = {kind.slug: kind for kind in _ALL}
 
 
 def document() -> str:
@@ -225,17 +260,17 @@ def document() -> str:
     lines = [
         "# Problems",
         "",
-        "Whatever goes wrong is told as `application/problem+json` (RFC 9457). Programs look at",
+        "Errors are answered as `application/problem+json` (RFC 9457). Programs look at",
         "`type`, which never changes its meaning; people read `title` and `detail`. `field` and",
-        "`limit` say what to mend, `request_id` finds the request in the logs. Each type is also a",
+        "`limit` say what to fix, `request_id` finds the request in the logs. Each type is also a",
         "page of the service. Made by `python -m api.problem_types`.",
         "",
         "| type | status | what happened | what to do |",
         "|---|---|---|---|",
     ]
-    for found in _ALL:
-        status = str(found.status or "in jobs")
-        lines.append(f"| `{found.uri}` | {status} | {found.meaning} | {found.remedy} |")
+    for kind in _ALL:
+        status = str(kind.status or "in jobs")
+        lines.append(f"| `{kind.uri}` | {status} | {kind.meaning} | {kind.remedy} |")
     return "\n".join(lines) + "\n"
 
 

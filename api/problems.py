@@ -13,25 +13,27 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
 from api.openapi import MEDIA_TYPE, methods
-from api.patterns import SAID
 from api.problem_types import TYPES
 from customedit.errors import InputError
 from customedit.schemas.answers import FieldProblem, Problem
+from customedit.schemas.validation import field_problems
 from customedit.storage.store import StorageError
 
 RETRY_SECONDS: Final = 5
+_MAX_PATH: Final = 500  # of a path that is repeated in an answer
 
 _log = logging.getLogger(__name__)
-_OF_STATUS: Final = {
+_SLUGS: Final = {
     400: "malformed",
     404: "not-found",
     405: "method-not-allowed",
+    408: "request-timeout",
     413: "too-large",
     415: "unsupported-media-type",
 }
 
 
-class Refused(Exception):
+class ProblemError(Exception):
     """A request that cannot be served. slug: of ``problem_types``; headers: more for the answer."""
 
     def __init__(
@@ -56,7 +58,7 @@ class Refused(Exception):
             title=self.kind.title,
             status=self.kind.status,
             detail=self.detail,
-            instance=path,
+            instance=path[:_MAX_PATH],
             field=self.field,
             limit=self.limit,
             errors=self.errors,
@@ -64,22 +66,23 @@ class Refused(Exception):
         )
 
 
-def unusable(error: InputError, slug: str = "validation", limit: str = "") -> Refused:
+def input_problem(error: InputError, slug: str = "validation", limit: str = "") -> ProblemError:
     """The problem that an InputError tells of."""
-    found = FieldProblem(field=error.field, problem=error.problem, limit=limit or error.remedy)
-    return Refused(slug, str(error), field=error.field, limit=limit or error.remedy, errors=[found])
+    limit = limit or error.remedy
+    problem = FieldProblem(field=error.field, problem=error.problem, limit=limit)
+    return ProblemError(slug, str(error), field=error.field, limit=limit, errors=[problem])
 
 
-def answer(refused: Refused, path: str, request_id: str | None) -> JSONResponse:
-    """``refused`` as an HTTP answer."""
-    headers = dict(refused.headers)
-    if refused.kind.status == 503:
+def problem_response(problem: ProblemError, path: str, request_id: str | None) -> JSONResponse:
+    """``problem`` as an HTTP answer."""
+    headers = dict(problem.headers)
+    if problem.kind.status == 503:
         headers.setdefault("Retry-After", str(RETRY_SECONDS))
-    if refused.kind.status == 401:
+    if problem.kind.status == 401:
         headers.setdefault("WWW-Authenticate", 'Bearer realm="customedit"')
     return JSONResponse(
-        refused.document(path, request_id).model_dump(mode="json", exclude_none=True),
-        refused.kind.status,
+        problem.document(path, request_id).model_dump(mode="json", exclude_none=True),
+        problem.kind.status,
         headers,
         MEDIA_TYPE,
     )
@@ -87,7 +90,7 @@ def answer(refused: Refused, path: str, request_id: str | None) -> JSONResponse:
 
 def install(app: FastAPI) -> None:
     """Let ``app`` answer all errors as problems."""
-    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(ProblemError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(StorageError, _unavailable)
@@ -95,56 +98,58 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unforeseen)
 
 
-def _send(request: Request, refused: Refused) -> JSONResponse:
-    return answer(refused, request.url.path, request.scope.get("state", {}).get("request_id"))
+def _send(request: Request, problem: ProblemError) -> JSONResponse:
+    return problem_response(
+        problem, request.url.path, request.scope.get("state", {}).get("request_id")
+    )
 
 
 def _refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Refused)
+    assert isinstance(error, ProblemError)
     return _send(request, error)
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    slug = _OF_STATUS.get(error.status_code, "malformed" if error.status_code < 500 else "internal")
+    slug = _SLUGS.get(error.status_code, "malformed" if error.status_code < 500 else "internal")
     detail = error.detail if slug == "malformed" else ""
-    if slug == "too-large":
-        return _send(request, too_large(request.state.body_limit))
     headers = dict(error.headers or {})
+    if slug == "too-large":
+        return _send(request, too_large(request.state.body_limit, headers))
     if error.status_code == 405:
         headers["Allow"] = ", ".join(methods(request.app, request.url.path))
-    return _send(request, Refused(slug, detail, headers=headers))
+    return _send(request, ProblemError(slug, detail, headers=headers))
 
 
-def too_large(limit: int) -> Refused:
+def too_large(limit: int, headers: Mapping[str, str] | None = None) -> ProblemError:
     """The problem of a body over ``limit`` bytes."""
-    return Refused("too-large", field="body", limit=f"at most {limit} bytes")
+    return ProblemError("too-large", field="body", limit=f"at most {limit} bytes", headers=headers)
 
 
 def _unavailable(request: Request, error: Exception) -> JSONResponse:
-    """What was reached for and is not there; the error's own words may name hosts, so log them."""
+    """A store that does not answer; the error's own words may name hosts: for the log alone."""
     _log.error("cannot serve %s: %s: %s", request.url.path, type(error).__name__, error)
-    return _send(request, Refused("unavailable", "the request was not carried out; try again"))
+    return _send(request, ProblemError("unavailable", "the request was not carried out; try again"))
 
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    """Starlette raises the error again once this is sent, so that the edge logs it."""
-    return _send(request, Refused("internal"))
+    """Starlette raises the error again once this is sent, so that the middleware logs it."""
+    return _send(request, ProblemError("internal"))
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    found = error.errors()
+    errors = error.errors()
     if request.method not in methods(request.app, request.url.path):
         return _http(request, HTTPException(405))  # such as /v1/concepts/import, read as an id
-    if any(e["type"] == "json_invalid" for e in found):
-        position = found[0]["loc"][-1]
-        why = found[0].get("ctx", {}).get("error", "")
-        return _send(request, Refused("malformed", f"no JSON at character {position}: {why}"))
-    if any(tuple(e["loc"]) == ("body",) for e in found) and not is_json(request):
+    if any(e["type"] == "json_invalid" for e in errors):
+        position = errors[0]["loc"][-1]
+        why = errors[0].get("ctx", {}).get("error", "")
+        return _send(request, ProblemError("malformed", f"no JSON at character {position}: {why}"))
+    if any(tuple(e["loc"]) == ("body",) for e in errors) and not is_json(request):
         return _send(request, wrong_media_type("application/json"))
-    inside = [{**e, "loc": e["loc"][1:]} for e in found]  # the first says body, query or the like
-    return _send(request, of_errors(inside))
+    inside = [{**e, "loc": e["loc"][1:]} for e in errors]  # the first says body, query or the like
+    return _send(request, validation_problem(inside))
 
 
 def is_json(request: Request) -> bool:
@@ -155,9 +160,9 @@ def is_json(request: Request) -> bool:
     )
 
 
-def wrong_media_type(wanted: str) -> Refused:
+def wrong_media_type(wanted: str) -> ProblemError:
     """The problem of a body of another media type than ``wanted``."""
-    return Refused(
+    return ProblemError(
         "unsupported-media-type",
         f"send the body as {wanted}",
         field="Content-Type",
@@ -165,63 +170,26 @@ def wrong_media_type(wanted: str) -> Refused:
     )
 
 
-def of_errors(found: Sequence[Any]) -> Refused:
-    """The problem that pydantic's ``found`` errors amount to: at most 20 of them."""
-    fields = [_field(e) for e in found[:20]]
+def validation_problem(errors: Sequence[Any]) -> ProblemError:
+    """The problem that pydantic's ``errors`` amount to."""
+    fields = field_problems(errors)
     first = fields[0]
     detail = f"{first.field}: {first.problem}"
-    return Refused("validation", detail, field=first.field, limit=first.limit, errors=fields)
+    return ProblemError("validation", detail, field=first.field, limit=first.limit, errors=fields)
 
 
-_UNION: Final = ("constrained-str", "literal['']")
-"""What pydantic adds for ``Words | Literal[""]``, which no field is called."""
-
-
-def _field(error: Mapping[str, Any]) -> FieldProblem:
-    message = str(error["msg"])
-    names = [part for part in error["loc"] if part not in _UNION]
-    if error["type"] == "value_error":  # rules over several fields name theirs themselves
-        message = message.removeprefix("Value error, ")
-        name, _, rest = message.partition(": ")
-        if rest and name.isidentifier():
-            problem, _, remedy = rest.partition("; ")
-            return FieldProblem(field=name, problem=problem, limit=remedy or problem)
-    if (said := SAID.get(error.get("ctx", {}).get("pattern", ""))) is not None:
-        message = f"is not {said}"
-    return FieldProblem(
-        field=_dotted(names) or "body", problem=message, limit=said or _limit(error) or message
+def not_found(what: str, id_: str) -> ProblemError:
+    """The problem of an id that the caller has nothing under, whoever else may."""
+    return ProblemError(
+        "not-found", f"you have no {what} {id_}", field="id", limit=f"one of your {what}s"
     )
 
 
-def _dotted(names: Sequence[str | int]) -> str:
-    """("concepts", 0, "id") -> ``concepts[0].id``."""
-    text = ""
-    for name in names:
-        text += f"[{name}]" if isinstance(name, int) else f".{name}" if text else str(name)
-    return text[:200]
-
-
-_SIGNS: Final = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-
-
-def _limit(error: Mapping[str, Any]) -> str:
-    """What the field must keep to, in a few words; empty if pydantic does not say."""
-    facts = error.get("ctx", {})
-    kind = str(error["type"])
-    if kind == "missing":
-        return "required"
-    if kind == "extra_forbidden":
-        return "no fields but those of the documentation"
-    what = "items" if kind in ("too_long", "too_short") else "characters"
-    if "max_length" in facts:
-        return f"at most {facts['max_length']} {what}"
-    if "min_length" in facts:
-        return f"at least {facts['min_length']} {what}"
-    if "pattern" in facts:
-        return f"pattern {facts['pattern']}"
-    if "expected" in facts:
-        return f"one of {facts['expected']}"
-    for name, sign in _SIGNS.items():
-        if name in facts:
-            return f"{sign} {facts[name]}"
-    return ""
+def unknown_reference(id_: str, field: str = "") -> ProblemError:
+    """The problem of an image or concept that a request names and its tenant does not have."""
+    what = "image" if id_.startswith("img_") else "concept"
+    name = field or ("image" if what == "image" else "concepts")
+    limit = f"an {what} of yours" if what == "image" else f"a {what} of yours"
+    return ProblemError(
+        f"unknown-{what}", f"{name}: you have no {what} {id_}", field=name, limit=limit
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from api.problem_types import PATH, TYPES
 from customedit.jobs.records import (
@@ -19,9 +19,8 @@ from customedit.jobs.records import (
     JobRecord,
 )
 from customedit.schemas import answers as d
+from customedit.schemas.requests import reference_warnings
 from customedit.storage.store import Storage
-
-FEW_REFERENCES: Final = "fewer than 3 references: the look may be learnt too narrowly; 3 to 6 serve"
 
 
 def when(seconds: float | None) -> datetime | None:
@@ -34,7 +33,7 @@ def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(round(seconds, 3), UTC)
 
 
-class Views:
+class Serializers:
     """Makes documents of records; ``storage`` signs the addresses, without asking the store."""
 
     def __init__(self, storage: Storage) -> None:
@@ -66,11 +65,11 @@ class Views:
 
     def job(self, record: JobRecord) -> d.Job:
         """A job, with its result or its error."""
-        here = f"/v1/jobs/{record.id}"
+        path = f"/v1/jobs/{record.id}"
         links = d.JobLinks(
-            self=here,
-            events=f"{here}/events",
-            cancel=f"{here}/cancel",
+            self=path,
+            events=f"{path}/events",
+            cancel=f"{path}/cancel",
             concept=f"/v1/concepts/{record.concept}" if record.concept else None,
         )
         return d.Job(
@@ -87,7 +86,10 @@ class Views:
             progress=self.progress(record.progress) if record.progress else None,
             result=self._result(record),
             error=_failure(record.error),
-            warnings=warnings(record.kind, record.request.get("references", ())),
+            warnings=[
+                *warnings(record.kind, record.request.get("references", ())),
+                *(_of_inputs(record.result) if record.kind == "edit" else ()),
+            ],
             links=links,
         )
 
@@ -95,30 +97,36 @@ class Views:
         if record.result is None:
             return None
         if record.result.get("kind") == "concept":
-            made = ConceptOutcome.model_validate(record.result)
-            facts = made.model_dump(exclude={"weights_key", "diffusers_key", "preview_key"})
-            return d.ConceptResult(**facts, preview_url=self.url(made.preview_key))
+            outcome = ConceptOutcome.model_validate(record.result)
+            facts = outcome.model_dump(exclude={"weights_key", "diffusers_key", "preview_key"})
+            return d.ConceptResult(**facts, preview_url=self.url(outcome.preview_key))
         return self._edit(record.id, EditOutcome.model_validate(record.result))
 
-    def _edit(self, job: str, made: EditOutcome) -> d.EditResult:
+    def _edit(self, job: str, outcome: EditOutcome) -> d.EditResult:
         outputs = [
             d.EditedImage(
                 url=self.storage.presign_get(output.image_key, _file_name(job, output)),
                 **output.model_dump(exclude={"image_key"}),
             )
-            for output in made.outputs
+            for output in outcome.outputs
         ]
         return d.EditResult(
             outputs=outputs,
-            source_url=self.url(made.source_key),
-            mask_url=self.url(made.mask_key),
-            maps_url=self.url(made.maps_key),
-            sheet_url=self.url(made.sheet_key),
+            source_url=self.url(outcome.source_key),
+            mask_url=self.url(outcome.mask_key),
+            maps_url=self.url(outcome.maps_key),
+            sheet_url=self.url(outcome.sheet_key),
+            region_words=outcome.region_words,
         )
 
 
+def _of_inputs(result: Mapping[str, Any] | None) -> list[str]:
+    """What the worker of an edit found out about its inputs."""
+    return list((result or {}).get("warnings", ()))
+
+
 def _file_name(job: str, output: EditOutput) -> str:
-    """What a picture is called when it is downloaded; shown in a page it is none the worse."""
+    """The file name of a picture that is downloaded; a page that shows it is not affected."""
     strength = "" if output.strength is None else f"-strength-{output.strength:g}"
     return f"{job}{strength}-seed-{output.seed}.png"
 
@@ -138,5 +146,5 @@ def state_change(data: Mapping[str, Any]) -> d.StateChange:
 
 
 def warnings(kind: JobKind, references: Sequence[str]) -> list[str]:
-    """What the caller should know of a request that was taken all the same."""
-    return [FEW_REFERENCES] if kind == "customize" and len(references) < 3 else []
+    """What the caller should know of a request that was accepted all the same."""
+    return reference_warnings(len(references)) if kind == "customize" else []

@@ -1,4 +1,4 @@
-"""From a request that was read to a job that waits: reserved, journaled, recorded, rung."""
+"""From a request to a queued job: reserve the key, check, journal, record, notify the workers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-from api.container import Services
-from api.problems import Refused, unusable
+from api.container import Container
+from api.problems import ProblemError, input_problem, unknown_reference
 from customedit.config import telemetry
 from customedit.errors import InputError
 from customedit.jobs import webhook_addresses
-from customedit.jobs.journal import under
+from customedit.jobs.journal import epoch_metadata
 from customedit.jobs.records import ConceptRecord, JobKind, JobRecord
 from customedit.jobs.store import (
     Gone,
@@ -27,14 +26,14 @@ from customedit.jobs.store import (
     Submitted,
 )
 from customedit.schemas import ids
-from customedit.schemas.requests import Asked
+from customedit.schemas.requests import RequestModel
 from customedit.storage import object_keys
 
 _log = logging.getLogger(__name__)
 _RETRY_S: Final = 2
 
 
-def _nothing() -> None:
+def _no_check() -> None:
     pass
 
 
@@ -42,55 +41,55 @@ def _nothing() -> None:
 class Submission:
     """A job to be made.
 
-    check: refuses what cannot be done; given: a file that the job reads; contents: what else tells
-    two requests apart, such as that file.
+    check: refuses what cannot be done; file: one that the job reads, open at its start; contents:
+    what else tells two requests apart, such as a digest of that file.
     """
 
     tenant: str
     kind: JobKind
-    request: Asked
+    request: RequestModel
     key: str | None = None
     contents: str = ""
     concept: ConceptRecord | None = None
-    check: Callable[[], None] = field(default=_nothing)
-    given: Path | None = None
+    check: Callable[[], None] = field(default=_no_check)
+    file: IO[bytes] | None = None
     id: str = field(default_factory=lambda: ids.new("job"))
 
 
-def submit(services: Services, asked: Submission) -> Submitted:
+def submit(container: Container, submission: Submission) -> Submitted:
     """Make the job, or nothing at all. Its request is in the journal before this returns.
 
     Raises:
-        Refused: the queue is full, the key is taken, or something named is not there.
+        ProblemError: the queue is full, the key is taken, or something named is not there.
     """
-    with _refusals():
-        key = _idempotency(asked)
+    with _store_errors_as_problems():
+        key = _idempotency(submission)
         if key is not None:
-            earlier = services.jobs.reserve(asked.tenant, key)
+            earlier = container.jobs.reserve(submission.tenant, key)
             if earlier is not None:
                 return Submitted(earlier, True)
         try:
-            _check_webhook(services, asked)
-            asked.check()
-            made = _write(services, asked, key)
+            _check_webhook(container, submission)
+            submission.check()
+            submitted = _write(container, submission, key)
         except BaseException:
-            _release(services, asked.tenant, key)
+            _release(container, submission.tenant, key)
             raise
-    services.doorbell.ring(made.record)
-    return made
+    container.notifier.notify(submitted.record)
+    return submitted
 
 
-def _check_webhook(services: Services, asked: Submission) -> None:
-    """A webhook can be sent and signed; where its name leads is looked at when it is sent."""
-    url = asked.request.model_dump(mode="json").get("webhook")
+def _check_webhook(container: Container, submission: Submission) -> None:
+    """A webhook can be sent and signed; its name is resolved only when it is sent."""
+    url = submission.request.model_dump(mode="json").get("webhook")
     if url is None:
         return
     try:
-        webhook_addresses.check(url, allow_private=services.settings.webhook_allow_private)
+        webhook_addresses.check(url, allow_private=container.settings.webhook_allow_private)
     except InputError as error:
-        raise unusable(error, limit="an https address on the public internet") from None
-    if services.secrets.get(asked.tenant) is None:
-        raise Refused(
+        raise input_problem(error, limit="an https address on the public internet") from None
+    if container.secrets.get(submission.tenant) is None:
+        raise ProblemError(
             "validation",
             "webhook: there is no secret to sign it with",
             field="webhook",
@@ -98,43 +97,43 @@ def _check_webhook(services: Services, asked: Submission) -> None:
         )
 
 
-def _idempotency(asked: Submission) -> Idempotency | None:
-    """The key, bound to what was asked for: the kind, the request and the file."""
-    if asked.key is None:
+def _idempotency(submission: Submission) -> Idempotency | None:
+    """The key, bound to the request: its kind, its fields and its file."""
+    if submission.key is None:
         return None
-    request = asked.request.model_dump(mode="json", exclude={"file"})
-    return Idempotency.of(asked.key, [asked.kind, request, asked.contents])
+    request = submission.request.model_dump(mode="json", exclude={"file"})
+    return Idempotency.of(submission.key, [submission.kind, request, submission.contents])
 
 
-def _write(services: Services, asked: Submission, key: Idempotency | None) -> Submitted:
+def _write(container: Container, submission: Submission, key: Idempotency | None) -> Submitted:
     """Journal, then record. What was written is taken back if the record cannot be made."""
-    record, life = _record(asked), services.jobs.life()
+    record, epoch = _record(submission), container.jobs.epoch()
     try:
-        if asked.given is not None:
-            given = object_keys.given(asked.tenant, asked.id)
-            services.storage.put(given, asked.given, metadata=under(life))
-        services.journal.request(record, asked.concept, life)
-        return services.jobs.submit(record, concept=asked.concept, idempotency=key)
+        if submission.file is not None:
+            path = object_keys.given(submission.tenant, submission.id)
+            container.storage.put(path, submission.file, metadata=epoch_metadata(epoch))
+        container.journal.request(record, submission.concept, epoch)
+        return container.jobs.submit(record, concept=submission.concept, idempotency=key)
     except (QueueFull, Missing, IdempotencyConflict, IdempotencyInFlight):
-        _take_back(services, asked)  # the record is not there for certain
+        _take_back(container, submission)  # the record is not there for certain
         raise
     except Exception:
         # Raises if Redis is away: then the journal stays. A script that was given up may still run,
         # after this: it makes no job in a folder that is disowned.
-        if all([services.jobs.disown(folder) for folder in _folders(asked)]):
-            _take_back(services, asked)
+        if all([container.jobs.disown(folder) for folder in _folders(submission)]):
+            _take_back(container, submission)
         raise
 
 
-def _record(asked: Submission) -> JobRecord:
+def _record(submission: Submission) -> JobRecord:
     now = time.time()
-    request = asked.request.model_dump(mode="json", exclude_none=True)
+    request = submission.request.model_dump(mode="json", exclude_none=True)
     return JobRecord(
-        id=asked.id,
-        tenant=asked.tenant,
-        kind=asked.kind,
+        id=submission.id,
+        tenant=submission.tenant,
+        kind=submission.kind,
         request=request,
-        concept=asked.concept.id if asked.concept else None,
+        concept=submission.concept.id if submission.concept else None,
         webhook=request.get("webhook"),
         created_at=now,
         queued_at=now,
@@ -142,66 +141,57 @@ def _record(asked: Submission) -> JobRecord:
     )
 
 
-def _take_back(services: Services, asked: Submission) -> None:
-    with _left_to_sweeper(asked.id):
-        for folder in _folders(asked):
-            services.journal.forget(folder.path)
+def _take_back(container: Container, submission: Submission) -> None:
+    with _or_left_to_sweeper(submission.id):
+        for folder in _folders(submission):
+            container.journal.forget(folder.path)
 
 
-def _folders(asked: Submission) -> list[object_keys.Folder]:
-    """Where what is written of it lies: its job, and the concept that it makes."""
-    found = [object_keys.job(asked.tenant, asked.id)]
-    if asked.concept is not None:
-        found.append(object_keys.concept(asked.tenant, asked.concept.id))
-    return [folder for key in found if (folder := object_keys.folder_of(key)) is not None]
+def _folders(submission: Submission) -> list[object_keys.Folder]:
+    """The folders of the job and of the concept that it makes."""
+    keys = [object_keys.job(submission.tenant, submission.id)]
+    if submission.concept is not None:
+        keys.append(object_keys.concept(submission.tenant, submission.concept.id))
+    return [folder for key in keys if (folder := object_keys.folder_of(key)) is not None]
 
 
-def _release(services: Services, tenant: str, key: Idempotency | None) -> None:
+def _release(container: Container, tenant: str, key: Idempotency | None) -> None:
     if key is not None:
-        with _left_to_sweeper(key.token):  # it runs out by itself
-            services.jobs.release(tenant, key)
+        with _or_left_to_sweeper(key.token):  # it expires by itself
+            container.jobs.release(tenant, key)
 
 
 @contextlib.contextmanager
-def _left_to_sweeper(what: str) -> Iterator[None]:
+def _or_left_to_sweeper(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _log.warning("%s could not be taken back: %s", what, type(error).__name__)
+        _log.warning("%s could not be taken back: %s", name, type(error).__name__)
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """What the platform refuses, as problems."""
+def _store_errors_as_problems() -> Iterator[None]:
     try:
         yield
     except QueueFull as error:
-        raise Refused(
+        raise ProblemError(
             "queue-full",
             str(error),
             limit=f"{error.limit} queued and running jobs",
             headers={"Retry-After": "10"},
         ) from None
     except IdempotencyConflict:
-        raise Refused(
+        raise ProblemError(
             "idempotency-conflict", field="Idempotency-Key", limit="one request for each key"
         ) from None
     except IdempotencyInFlight:
-        raise Refused(
+        raise ProblemError(
             "idempotency-in-flight",
             field="Idempotency-Key",
             limit="one request at a time for each key",
             headers={"Retry-After": str(_RETRY_S)},
         ) from None
     except Missing as error:
-        raise unknown(error.id) from None
+        raise unknown_reference(error.id) from None
     except Gone as error:
-        raise Refused("unavailable", str(error)) from None
-
-
-def unknown(id_: str, where: str = "") -> Refused:
-    """The problem of an image or concept that a request names and its tenant does not have."""
-    what = "image" if id_.startswith("img_") else "concept"
-    name = where or ("image" if what == "image" else "concepts")
-    limit = f"an {what} of yours" if what == "image" else f"a {what} of yours"
-    return Refused(f"unknown-{what}", f"{name}: you have no {what} {id_}", field=name, limit=limit)
+        raise ProblemError("unavailable", str(error)) from None

@@ -28,19 +28,18 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from customedit import mini
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize
+from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Engine, Method, Progress, ask, run
 from customedit.diffusion.text import TextContext, Weighted
-from customedit.editing.edit import EditSettings, edit
-from customedit.editing.prompt_to_prompt import P2PSettings
+from customedit.editing.edit import edit
+from customedit.editing.editor import Editor
 from customedit.mini import samples
 from customedit.mini.evaluate import machine
 from customedit.mini.text import load_tokenizer
 
 SOURCE, TARGET = "a photo of a cup on a table", "a photo of a <a> patterned cup on a table"
 PARTS = "step,together,training,rows"
-BLEND = P2PSettings(blend_over="source", blend_words=("cup",))
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ def sd14_random(device: str, dtype: torch.dtype) -> Base:
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
     )  # fmt: skip
     text = CLIPTextModel(
-        CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
-                       num_attention_heads=12, max_position_embeddings=77)
+        CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=768, intermediate_size=3072,
+                       num_hidden_layers=12, num_attention_heads=12, max_position_embeddings=77)
     )  # fmt: skip
     vae = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
@@ -119,6 +118,13 @@ def in_turns(
     return found
 
 
+def edit_method(base: Base, concept: Change, steps: int) -> Callable[[], Method[Any]]:
+    """Makes the method of an edit, inversion included, which is planned here."""
+    session = Editor(base).open(Image.open(samples.sources()[3].image), SOURCE)
+    (plan,) = session.plan(TARGET, concepts=[concept], steps=steps)
+    return functools.partial(edit, base, plan, session.picture, concepts=[Weighted(concept)])
+
+
 def step_times(base: Base, steps: int, repeats: int) -> dict[str, Any]:
     """A Prompt-to-Prompt step (direct: three rows) against the stock UNet on three rows.
 
@@ -126,9 +132,7 @@ def step_times(base: Base, steps: int, repeats: int) -> dict[str, Any]:
     """
     stock = copy.deepcopy(base.unet)
     stock.set_attn_processor(AttnProcessor2_0())
-    concept = Weighted(random_concept(base, 0))
-    picture = Image.open(samples.sources()[3].image).convert("RGB")
-    settings = EditSettings(SOURCE, TARGET, steps=steps, p2p=BLEND)
+    method = edit_method(base, random_concept(base, 0), steps)
     cells = base.side // base.factor
     x = torch.randn((3, base.channels, cells, cells)).to(base.device, base.dtype)
     text = base.text(SOURCE)
@@ -147,7 +151,7 @@ def step_times(base: Base, steps: int, repeats: int) -> dict[str, Any]:
 
     def ours() -> None:
         marks.clear()
-        run(base, edit(base, picture, settings, [concept]), heard)
+        run(base, method(), heard)
 
     plain()
     ours()
@@ -168,25 +172,20 @@ def step_times(base: Base, steps: int, repeats: int) -> dict[str, Any]:
 
 def together(base: Base, count: int, steps: int, repeats: int, warm: bool) -> dict[str, Any]:
     """Edits with as many concepts, their calls merged, against one after another."""
-    concepts = [Weighted(random_concept(base, k)) for k in range(count)]
-    picture = Image.open(samples.sources()[3].image).convert("RGB")
-
-    def methods() -> list[Method[Any]]:
-        settings = EditSettings(SOURCE, TARGET, steps=steps, p2p=BLEND)
-        return [edit(base, picture, settings, [c]) for c in concepts]
+    methods = [edit_method(base, random_concept(base, k), steps) for k in range(count)]
 
     def merged() -> None:
         engine = Engine(base)
-        for method in methods():
-            engine.submit(method)
+        for method in methods:
+            engine.submit(method())
         while not engine.idle:
             engine.tick()
 
     def apart() -> None:
-        for method in methods():
-            run(base, method)
+        for method in methods:
+            run(base, method())
 
-    run(base, methods()[0])
+    run(base, methods[0]())
     found = in_turns(base, {"together": merged, "one_by_one": apart}, repeats, warm)
     ratios = [a / b for a, b in zip(found["one_by_one"], found["together"], strict=True)]
     return {
@@ -228,7 +227,7 @@ def training(base: Base, steps: int) -> dict[str, float]:
         if progress.phase == "train":
             marks.append(clock(base))
 
-    run(base, customize(base, references, prompts, settings), heard)
+    run(base, train_concept(base, references, prompts, settings), heard)
     return {"steps": steps, "steps_per_s": steps / (marks[-1] - marks[0])}
 
 
@@ -238,10 +237,10 @@ def whole(base: Base) -> dict[str, float]:
     references = [Image.open(p).convert("RGB") for p in look.images]
     prompts = ConceptPrompts("<a>", look.noun, look.attribute)
     start = clock(base)
-    concept = run(base, customize(base, references, prompts, TrainingSettings.of(base)))
+    concept = run(base, train_concept(base, references, prompts, TrainingSettings.of(base)))
     learned = clock(base)
     picture = Image.open(samples.sources()[3].image).convert("RGB")
-    run(base, edit(base, picture, EditSettings(SOURCE, TARGET), [Weighted(concept)]))
+    Editor(base).open(picture, SOURCE).edit(TARGET, concepts=[concept])
     return {"customize_s": learned - start, "edit_s": clock(base) - learned}
 
 

@@ -1,16 +1,18 @@
-"""How the service answers: ``python benchmarks/service.py submit | latency | start``.
+"""How the service answers: ``python benchmarks/service.py submit | latency | start | streams``.
 
 ``submit``: POSTs of edits until their 202, the request journaled in S3 before each, from 32 clients
 at once to one front end. ``latency``: small edits through the whole service, one after another, on
 an idle worker and on one that trains. ``start``: in one process, from handing an edit to the engine
 until it begins and until its first UNet call is answered, idle and beside a training, whose steps
-are timed as well.
+are timed as well. ``streams``: event streams of five tenants on one front end, each with events all
+the time, and beside them another tenant's calls on one connection.
 
 All on the bundled base and local servers; clients and service share the machine, which is named.
 """
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -27,11 +29,14 @@ from urllib.parse import urlsplit
 
 import typer
 
-from customedit.client import CustomEdit
+from customedit.client import CustomEdit, TrainingOptions
 from customedit.devserver.stack import Stack
+from customedit.jobs.records import JobProgress
 from customedit.jobs.redis import connect
+from customedit.jobs.store import Jobs
 from customedit.mini import samples
 from customedit.mini.evaluate import machine
+from customedit.schemas.answers import Job
 from customedit.tenants.api_keys import ApiKeys
 
 SOURCE, LOOK = samples.sources()[3], samples.looks()[0]
@@ -55,13 +60,20 @@ def told(seconds: list[float]) -> dict[str, float]:
 
 
 @contextmanager
-def service(workers: int) -> Iterator[tuple[str, str]]:
-    """The whole service; gives its address and a key."""
+def started(workers: int) -> Iterator[Stack]:
+    """The whole service."""
     os.environ.update(UNLIMITED)
     with (
         tempfile.TemporaryDirectory() as folder,
         Stack(Path(folder), port=0, workers=workers, say=lambda line: None) as stack,
     ):
+        yield stack
+
+
+@contextmanager
+def service(workers: int) -> Iterator[tuple[str, str]]:
+    """The whole service; gives its address and a key."""
+    with started(workers) as stack:
         settings = stack.settings()
         _, key = ApiKeys(connect(settings), settings).create("bench")
         yield stack.url, key
@@ -152,7 +164,7 @@ def latency(edits: Annotated[int, typer.Option(min=2)] = 40) -> None:
             references=references,
             noun=LOOK.noun,
             token=LOOK.token,
-            training={"steps": 20_000, "class_images": 0},
+            training=TrainingOptions(steps=20_000, class_images=0),
         )
         until(lambda: (client.job(training.id).progress or Nothing).phase == "train")
         say({"idle": idle, "beside a training": measured(edits)})
@@ -172,7 +184,7 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
 
     from customedit.concepts.prompts import ConceptPrompts
     from customedit.concepts.settings import TrainingSettings
-    from customedit.concepts.training import customize
+    from customedit.concepts.training import train_concept
     from customedit.diffusion.base import Base
     from customedit.diffusion.engine import Method, Progress, Turn
     from customedit.editing.inversion import invert
@@ -226,7 +238,7 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
 
     measured(5)
     idle = measured(edits)
-    alone = customize(
+    alone = train_concept(
         base,
         [Image.open(path).convert("RGB") for path in LOOK.images[:3]],
         ConceptPrompts(LOOK.token, LOOK.noun, LOOK.attribute),
@@ -247,6 +259,136 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
             "a step of the training, between those edits": told(shared),
         }
     )
+
+
+@app.command()
+def streams(
+    count: Annotated[int, typer.Option(min=5)] = 500,
+    seconds: Annotated[float, typer.Option(min=1)] = 20,
+) -> None:
+    """Event streams of five tenants; calls of a sixth beside them, before and meanwhile."""
+    with started(workers=0) as stack:
+        settings = stack.settings()
+        jobs = Jobs(connect(settings), settings)
+        keys = [ApiKeys(jobs.client, settings).create(f"tenant-{k}")[1] for k in range(6)]
+        *watching, other = [CustomEdit(stack.url, key) for key in keys]
+        made = [_edit(client).id for client in watching for _ in range(10)]
+        claims = [claim for job in made if (claim := jobs.claim(job, "bench")) is not None]
+        assert len(claims) == len(made)
+        image = other.upload(SOURCE.image).id
+        before = _other_calls(stack.url, keys[5], image, 5)
+        at = urlsplit(stack.url)
+        watched = Watched(at.hostname or "", at.port or 80)
+        reading = threading.Thread(
+            target=watched.run, args=([(keys[k % 5], made[k % 5 * 10 + k // 5 % 10])
+                                       for k in range(count)],)
+        )  # fmt: skip
+        reading.start()
+        until(lambda: watched.open + watched.refused == count)
+        stop = threading.Event()
+
+        def happen() -> None:
+            step = 0
+            while not stop.wait(0.5):
+                step += 1
+                for claim in claims:
+                    jobs.progress(claim, JobProgress(phase="edit", step=step, steps=10**6))
+
+        events = threading.Thread(target=happen)
+        events.start()
+        beside = _other_calls(stack.url, keys[5], image, seconds)
+        stop.set()
+        events.join()
+        cut = count - watched.refused - watched.open
+        for claim in claims:
+            jobs.cancel(claim.record.tenant, claim.record.id)
+            jobs.cancelled(claim)
+        reading.join(60)
+        say(
+            {
+                "streams": count,
+                "refused": watched.refused,
+                "cut": cut,
+                "ended with their job": watched.ended,
+                "events read": watched.events,
+                "other tenant, before": before,
+                "other tenant, beside": beside,
+            }
+        )
+
+
+def _edit(client: CustomEdit) -> Job:
+    image = client.upload(SOURCE.image).id
+    return client.edit(image=image, source_prompt=SOURCE.prompt, target_prompt=SOURCE.colour_prompt)
+
+
+class Watched:
+    """Event streams that are read in one thread, over bare sockets: the reader costs little."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self.open = self.refused = self.ended = self.events = 0
+
+    def run(self, streams: list[tuple[str, str]]) -> None:
+        """Read all streams, each given as key and job, until they end."""
+
+        async def all_of_them() -> None:
+            await asyncio.gather(*(self._read(*stream) for stream in streams))
+
+        asyncio.run(all_of_them())
+
+    async def _read(self, key: str, job: str) -> None:
+        reader, writer = await asyncio.open_connection(self.host, self.port)
+        head = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+        writer.write(f"{head}\r\n".encode())
+        first = await reader.readline()
+        if b" 200 " not in first:
+            self.refused += 1
+            return
+        self.open += 1
+        finished = False
+        async for line in reader:
+            self.events += line.startswith(b"data: ")
+            finished |= line.startswith(b"data: ") and b'"cancelled"' in line
+            if line == b"0\r\n":  # the last chunk
+                break
+        self.open -= 1
+        self.ended += finished
+        writer.close()
+
+
+def _other_calls(url: str, key: str, image: str, seconds: float) -> dict[str, Any]:
+    """Latencies of several calls by turns, for so many seconds, on one kept connection."""
+    at = urlsplit(url)
+    connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=60)
+    head = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    body = json.dumps(
+        {
+            "image": image,
+            "source_prompt": SOURCE.prompt,
+            "target_prompt": SOURCE.colour_prompt,
+        }
+    )
+    calls = {
+        "healthz": ("GET", "/healthz", None),
+        "limits": ("GET", "/v1/limits", None),
+        "list jobs": ("GET", "/v1/jobs?limit=5", None),
+        "submit": ("POST", "/v1/edits", body),
+    }
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    bad = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for name, call in calls.items():
+            began = time.perf_counter()
+            connection.request(*call, headers=head)
+            answer = connection.getresponse()
+            answer.read()
+            took[name].append(time.perf_counter() - began)
+            bad += answer.status >= 400
+        time.sleep(0.02)
+    connection.close()
+    return {name: told(values) for name, values in took.items()} | {"errors": bad}
 
 
 def until(met: Callable[[], bool]) -> None:

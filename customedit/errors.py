@@ -1,4 +1,4 @@
-"""What goes wrong for a reason that the caller can mend."""
+"""Errors whose cause the caller can act on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ class InputError(ValueError):
         super().__init__(f"{field}: {problem}" + (f"; {remedy}" if remedy else ""))
 
 
+class NumericalError(RuntimeError):
+    """A computation gave numbers that are not finite. Says where, the likely cause and the remedy.
+
+    No result is made of them: a picture decoded from such latents is black.
+    """
+
+
 class TrainingError(RuntimeError):
-    """Training cannot go on: the loss stopped being a number. Says the step and the remedy."""
+    """The loss of a training is not finite. Says the step and the remedy."""
 
 
 class Cancelled(RuntimeError):
@@ -24,4 +31,4 @@ class Cancelled(RuntimeError):
 
 
 class DeadlineExceeded(RuntimeError):
-    """A method was stopped at a yield because its time was over."""
+    """A method was stopped at a yield because its deadline passed."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image
 from torch import Tensor
 
-from customedit.errors import InputError
+from customedit.images.masks import Values, fit_mask
+from customedit.images.regions import paste_region, refine_region
 
 
 def to_tensor(image: Image.Image, size: tuple[int, int]) -> Tensor:
@@ -33,33 +32,36 @@ def to_image(tensor: Tensor) -> Image.Image:
     return Image.fromarray(pixels.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
 
 
-def paste_preserved(
-    source: Image.Image, edited: Image.Image, mask: Tensor, *, feather: float = 8.0
-) -> Image.Image:
-    """The edit inside the mask, the source's own pixels outside: RGB, at the source's full size.
+def source_region(
+    source: Image.Image, *, mask: Tensor | None = None, coarse: Tensor | None = None
+) -> Tensor:
+    """Where an edit may show in the source: [height, width] float32 in [0, 1], at its size.
 
-    mask: [h, w] in [0, 1] at any size, 1 for the edit; it and ``edited`` are resized to the
-    source's size (the mask bilinearly). feather: over how many source pixels the mask's edge is
-    drawn out; beyond that, where the feathered mask is 0, every byte is the source's.
+    mask: the user's own, [h, w] in [0, 1] at the source's size or of its aspect, taken as it is.
+    coarse: a region that a method found, [h, w] in [0, 1] at any size, such as the cells of the
+    latents: its edges are moved to those of the source's colours. Exactly one of the two.
 
     Raises:
-        InputError: unless the mask has two axes and lies in [0, 1], and feather is 0 or more.
+        InputError: for a mask or region that is not usable (``masks.fit_mask``).
+        ValueError: for both or none.
     """
-    if mask.ndim != 2 or not mask.numel():
-        raise InputError("mask", f"has shape {tuple(mask.shape)}", "give height x width numbers")
-    if not bool(((mask >= 0) & (mask <= 1)).all()):
-        raise InputError("mask", "has numbers outside 0 to 1", "scale it")
-    if not 0 <= feather < math.inf:
-        raise InputError("feather", f"is {feather}", "give 0 pixels or more")
-    out = source.convert("RGB")
-    weight = Image.fromarray(mask.detach().float().cpu().numpy())
-    weight = weight.resize(out.size, Image.Resampling.BILINEAR).point(lambda x: x * 255 + 0.5)
-    weight = weight.convert("L")
-    if feather:
-        # Two boxes make a ramp that ends at `feather` pixels, where a Gaussian never quite does.
-        box = ImageFilter.BoxBlur(feather / 2)
-        weight = weight.filter(box).filter(box)
-    if edited.size != out.size:
-        edited = edited.resize(out.size, Image.Resampling.LANCZOS)
-    # 8-bit weights: at 0 and 255 Pillow copies, so that bytes are kept and not just nearly so.
-    return Image.composite(edited.convert("RGB"), out, weight)
+    if (mask is None) == (coarse is None):
+        raise ValueError("give a mask or a coarse region")
+    if mask is not None:
+        return torch.from_numpy(fit_mask(_values(mask), source.size))
+    assert coarse is not None
+    return torch.from_numpy(refine_region(_values(coarse), source))
+
+
+def paste_preserved(
+    source: Image.Image, edited: Image.Image, region: Tensor, *, feather: float = 8.0
+) -> Image.Image:
+    """The edit inside ``region``, the source's own pixels outside: ``regions.paste_region``.
+
+    region: [height, width] in [0, 1] at the source's size, as ``source_region`` gives it.
+    """
+    return paste_region(source, edited, _values(region), feather=feather)
+
+
+def _values(tensor: Tensor) -> Values:
+    return tensor.detach().float().cpu().numpy()

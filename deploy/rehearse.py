@@ -260,7 +260,7 @@ def play(api: Image, worker: Image, folder: Path) -> None:
             print("recovered from S3 alone", flush=True)
             edit(service)
             with urlopen("http://127.0.0.1:8000/metrics") as answer:
-                assert b"customedit_rings_failed_total 0.0" in answer.read()
+                assert b"customedit_notifications_failed_total 0.0" in answer.read()
             with urlopen("http://127.0.0.1:8000/") as answer:
                 assert answer.headers["Content-Type"].startswith("text/html")
 

@@ -31,9 +31,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM ${PYTHON_IMAGE} AS worker
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin customedit \
-    && install -d -o customedit -g customedit /models
+    && install -d -o customedit -g customedit /models /scratch
 COPY --from=build /opt/customedit /opt/customedit
-# Bases given by a hub name are fetched once, into the volume /models.
+# Bases given by a hub name are fetched once, into the volume /models; files of jobs are in /scratch.
 ENV PATH=/opt/customedit/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -41,10 +41,11 @@ ENV PATH=/opt/customedit/bin:$PATH \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     CUSTOMEDIT_METRICS_HOST=0.0.0.0 \
-    CUSTOMEDIT_METRICS_PORT=9100
+    CUSTOMEDIT_METRICS_PORT=9100 \
+    CUSTOMEDIT_SCRATCH_DIR=/scratch
 USER 10001:10001
 WORKDIR /tmp
-VOLUME /models
+VOLUME /models /scratch
 EXPOSE 9100
 # Live from the start, ready when the base is loaded: a first start with a large base takes minutes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --retries=3 \

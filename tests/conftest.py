@@ -106,8 +106,9 @@ def job() -> Make:
 
     def make(**fields: Any) -> JobRecord:
         now = time.time()
-        given = {"tenant": "acme", "kind": "edit", "request": {"target_prompt": "a cup"}} | fields
-        return JobRecord(**{"id": ids.new("job"), "created_at": now, "queued_at": now} | given)
+        given: dict[str, Any] = {"id": ids.new("job"), "created_at": now, "queued_at": now}
+        given |= {"tenant": "acme", "kind": "edit", "request": {"target_prompt": "a cup"}}
+        return JobRecord(**given | fields)
 
     return make
 
@@ -143,10 +144,13 @@ def picture() -> Callable[..., ImageRecord]:
 
 @pytest.fixture
 def lapse(client: Redis, settings: Settings) -> Callable[[str], None]:
-    """Lets the lease of a job be over, and its bell be due."""
+    """Lets the lease of a job be over, and a notification of it be due."""
 
     def make(job_id: str) -> None:
-        client.hset(f"{settings.namespace}:job:{job_id}", "lease_until", "1.000000")
-        client.zadd(f"{settings.namespace}:ring", {job_id: 1.0}, xx=True)
+        space = settings.namespace
+        kind: Any = client.hget(f"{space}:job:{job_id}", "kind")
+        client.hset(f"{space}:job:{job_id}", "lease_until", "1.000000")
+        client.zadd(f"{space}:leases:{kind}", {job_id: 1.0}, xx=True)
+        client.zadd(f"{space}:wakeups", {job_id: 1.0}, xx=True)
 
     return make

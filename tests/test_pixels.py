@@ -1,3 +1,7 @@
+"""Pictures as tensors and back, and the source's own pixels around an edit."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +13,9 @@ from customedit import pixels
 from customedit.errors import InputError
 
 
-def picture(size: tuple[int, int] = (40, 24), seed: int = 0) -> Image.Image:
-    """Smooth colours, so that lossy formats keep them closely."""
+def picture(size: tuple[int, int] = (40, 24)) -> Image.Image:
     x, y = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]))
-    return Image.fromarray((np.stack([x, y, (x + seed) / 2 % 1], -1) * 255).astype(np.uint8))
+    return Image.fromarray((np.stack([x, y, x / 2], -1) * 255).astype(np.uint8))
 
 
 @given(st.integers(0, 10**6))
@@ -32,38 +35,42 @@ def test_tensors_are_resized_and_clipped() -> None:
         pixels.to_image(tensor[None])
 
 
-@given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 4.0, 7.5]))
-def test_outside_the_feathered_mask_every_byte_is_the_sources(seed: int, feather: float) -> None:
-    rng = np.random.default_rng(seed)
-    source = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
-    edited = Image.new("RGB", (40, 30), (1, 2, 3))
-    mask = torch.zeros(60, 80)
-    mask[20:40, 30:60] = 1
-    before = np.asarray(source).copy()
-    out = np.asarray(pixels.paste_preserved(source, edited, mask, feather=feather))
-    reach = int(np.ceil(feather)) + 1
-    outside = np.ones((60, 80), bool)
-    outside[20 - reach : 40 + reach, 30 - reach : 60 + reach] = False
-    assert (out[outside] == before[outside]).all()
-    assert (np.asarray(source) == before).all()
-    inner = slice(20 + reach, 40 - reach), slice(30 + reach, 60 - reach)
-    assert (out[inner] == (1, 2, 3)).all()
+def test_a_users_mask_is_the_region_as_it_is() -> None:
+    mask = torch.zeros(24, 40)
+    mask[3:9, 5:31] = 1
+    region = pixels.source_region(picture(), mask=mask)
+    assert torch.equal(region, mask)
+    larger = pixels.source_region(picture((400, 240)), mask=mask)
+    assert larger.shape == (240, 400)
+    assert (larger[40:80, 60:300] == 1).all() and not larger[100:].any()
+    with pytest.raises(InputError, match="mask: is 40 x 24 pixels, an aspect"):
+        pixels.source_region(picture((100, 100)), mask=mask)
 
 
-def test_a_coarse_mask_is_stretched_over_the_source() -> None:
-    source, edited = picture((160, 96)), Image.new("RGB", (16, 16), "black")
-    mask = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
-    out = np.asarray(pixels.paste_preserved(source, edited, mask, feather=2))
-    assert (out[:, :90] == np.asarray(source)[:, :90]).all()
-    assert (out[:, 150:] == 0).all()
-    nothing = pixels.paste_preserved(source, edited, torch.zeros(3, 3))
-    assert nothing.tobytes() == source.tobytes()
-    assert not np.asarray(pixels.paste_preserved(source, edited, torch.ones(3, 3))).any()
+def test_a_coarse_region_is_refined_to_the_source() -> None:
+    source = Image.new("RGB", (160, 96), (20, 40, 60))
+    source.paste((220, 180, 30), (93, 0, 160, 96))  # inside a cell of 10 pixels
+    coarse = torch.zeros(10, 16, dtype=torch.float16)
+    coarse[:, 9:] = 1
+    region = pixels.source_region(source, coarse=coarse)
+    assert region.shape == (96, 160) and region.dtype == torch.float32
+    assert (region[:, 94:] > 0.9).all() and (region[:, :92] < 0.2).all()
 
 
-@pytest.mark.parametrize("mask", [torch.ones(1, 2, 2), torch.ones(2, 2) * 2, torch.ones(0, 3)])
-def test_a_mask_that_is_none_is_refused(mask: torch.Tensor) -> None:
-    with pytest.raises(InputError, match="mask"):
-        pixels.paste_preserved(picture(), picture(), mask)
-    with pytest.raises(InputError, match="feather"):
-        pixels.paste_preserved(picture(), picture(), torch.ones(2, 2), feather=-1)
+def test_one_of_mask_and_region_is_given() -> None:
+    ones = torch.ones(2, 2)
+    for given_ in ({}, {"mask": ones, "coarse": ones}):
+        with pytest.raises(ValueError, match="mask or a coarse"):
+            pixels.source_region(picture(), **given_)
+
+
+def test_the_edit_is_pasted_at_the_sources_size() -> None:
+    source = picture((160, 96))
+    region = torch.zeros(96, 160)
+    region[20:60, 30:90] = 1
+    out = np.asarray(pixels.paste_preserved(source, Image.new("RGB", (16, 8)), region, feather=4))
+    kept = np.asarray(source)
+    assert not out[20:60, 30:90].any()
+    outside = np.ones((96, 160), bool)
+    outside[16:64, 26:94] = False
+    assert (out[outside] == kept[outside]).all()

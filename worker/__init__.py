@@ -1,1 +1,1 @@
-"""The workers: Celery's doorbells, and one engine that runs the jobs of all tenants on one base."""
+"""The workers: an executor of jobs, and one engine that runs those of all tenants on one base."""

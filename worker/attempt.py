@@ -1,7 +1,7 @@
-"""One attempt at one job: what it was asked, where its files go, how it is stopped, what it says.
+"""One attempt at one job: its request, its files, how it is stopped, its progress.
 
 Two threads look at it: the job's own, which fetches, waits for the engine and uploads; and the
-pulse (``desk.py``), which tells Redis of progress and hears what Redis answers.
+heartbeats' (``executor.py``), which sends progress to Redis and acts on what Redis answers.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Stopped(Exception):
         self.reason = reason
 
 
-class Work:
+class Attempt:
     """An attempt. folder: an empty folder of its own, gone at the end."""
 
     def __init__(self, claim: Claim, runtime: Runtime, folder: Path) -> None:
         self.claim, self.runtime, self.folder = claim, runtime, folder
         self.record: JobRecord = claim.record
         self.tenant, self.id, self.kind = self.record.tenant, self.record.id, self.record.kind
-        self.attempt: int = claim.attempt
+        self.number: int = claim.attempt
         self.storage, self.metrics = runtime.storage, runtime.metrics
         self.deadline = time.monotonic() + runtime.settings.job_timeout_seconds
         self._stopped = threading.Event()
@@ -85,7 +85,7 @@ class Work:
         if self._reason is not None:
             raise Stopped(self._reason)
         if time.monotonic() > self.deadline:
-            raise DeadlineExceeded("its time was over")
+            raise DeadlineExceeded("the job took longer than it may")
 
     # the engine
 
@@ -130,7 +130,7 @@ class Work:
             for ticket in tickets:  # what they still write at their end is wanted, or in the way
                 ticket.wait(self.runtime.settings.watchdog_seconds)
 
-    # what it tells
+    # progress
 
     def hear(self, progress: Progress) -> None:
         """Take note of a method's progress; called by the engine, so it only remembers."""
@@ -139,7 +139,7 @@ class Work:
     def say(
         self, phase: str, step: int = 0, steps: int = 0, facts: dict[str, float] | None = None
     ) -> None:
-        """Say how far it is; the pulse passes the latest on."""
+        """Say how far it is; the next heartbeat passes the latest on."""
         now = time.monotonic()
         with self._lock:
             if phase != self._phase:
@@ -166,11 +166,11 @@ class Work:
     def news(self) -> JobProgress | None:
         """What was said since the last call."""
         with self._lock:
-            found, self._news = self._news, None
-            if found is None:
+            news, self._news = self._news, None
+            if news is None:
                 return None
-            shown, self._preview = self._preview, None
-            return found.model_copy(update={"preview_key": shown}) if shown else found
+            preview, self._preview = self._preview, None
+            return news.model_copy(update={"preview_key": preview}) if preview else news
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -1,19 +1,22 @@
-"""Celery, as far as it goes here: it carries doorbells, "job N may be ready", and nothing else."""
+"""Celery, as far as it goes here: it carries notifications, "job N may be ready"."""
 
 from __future__ import annotations
 
 from celery import Celery
+from celery.exceptions import Reject
 
 from customedit.config.settings import Settings
 from customedit.jobs import notifications
+from worker.executor import Executor
 
 
-def make_app(settings: Settings) -> Celery:
-    """Celery with the settings that long jobs behind doorbells need.
+def make_celery_app(settings: Settings) -> Celery:
+    """Celery with the settings that long jobs behind notifications need.
 
-    Late acknowledgement and a prefetch of one, so that a worker holds no bell it cannot answer; no
-    result backend, since the job's record is the truth. A bell that is lost or rings twice does no
-    harm: claims are compare-and-set, and the reconciler rings again.
+    Late acknowledgement and a prefetch of one, so that a worker takes no notification that it has
+    no thread for; no result backend, since the job's record is the truth. A notification that is
+    lost or delivered twice does no harm: claims are compare-and-set, and workers also look by
+    themselves.
     """
     app = Celery("customedit")
     app.conf.update(
@@ -30,3 +33,13 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
     )
     return app
+
+
+def register(app: Celery, executor: Executor) -> None:
+    """Have ``executor`` run jobs at each notification that ``app`` receives."""
+
+    @app.task(name=notifications.TASK, ignore_result=True, acks_late=True)  # type: ignore[untyped-decorator]
+    def wake(job_id: str) -> None:
+        """Run jobs while there are any; which ones is Redis' choice, not the message's."""
+        if not executor.wake():
+            raise Reject("this worker is going", requeue=True)

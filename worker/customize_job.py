@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import shutil
 import time
 import zipfile
@@ -11,19 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from customedit.concepts.concept import Concept
-from customedit.concepts.files import formats
-from customedit.concepts.prior import kept_as
+from customedit.concepts.files import save_concept
+from customedit.concepts.prior import class_images_file
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize
+from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.editing.text_to_image import STEPS, portrait
+from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
-from customedit.schemas.requests import CustomizeRequest
+from customedit.schemas.requests import CustomizeRequest, reference_warnings
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import inputs, outputs
-from worker.attempt import Stopped, Work
+from worker.attempt import Attempt, Stopped
 from worker.previews import Previewer
 from worker.runtime import TRAININGS
 
@@ -32,32 +32,35 @@ CHECKPOINT = "training.safetensors"
 AGAIN_S = 5.0
 """Until S3 is tried again that was away."""
 
-FEW = 3
-"""References below which a concept may learn what they show by chance."""
-
 
 def settings_of(base: Base, request: CustomizeRequest) -> TrainingSettings:
-    """The request's training as the library's settings; None takes the default for the base."""
-    return TrainingSettings.of(base, **request.training.model_dump())
+    """The request's training as the library's settings; None takes the default for the base.
+
+    Raises InputError naming a field below ``training``.
+    """
+    try:
+        return TrainingSettings.of(base, **request.training.model_dump())
+    except InputError as error:
+        raise InputError(f"training.{error.field}", error.problem, error.remedy) from None
 
 
-def perform(work: Work) -> ConceptOutcome:
+def perform(attempt: Attempt) -> ConceptOutcome:
     """Run a customization and upload the concept.
 
     Raises InputError for what cannot be used, TrainingError for a loss that is no number, and what
-    ``Work`` raises.
+    ``Attempt`` raises.
     """
-    request = CustomizeRequest.model_validate(work.record.request)
-    base = work.runtime.base
+    request = CustomizeRequest.model_validate(attempt.record.request)
+    base = attempt.runtime.base
     prompts = ConceptPrompts(request.token, request.noun, request.attribute)
     settings = settings_of(base, request)
-    keeper = Keeper(work, prompts, settings)
-    with work.phase("fetch"):
-        references = inputs.pictures(work, request.references, "references")
+    keeper = Keeper(attempt, prompts, settings)
+    with attempt.phase("fetch"):
+        references = inputs.pictures(attempt, request.references, "references")
         keeper.fetch()
-    previewer, steps = Previewer(work), min(STEPS, settings.class_steps)
+    previewer, steps = Previewer(attempt), min(STEPS, settings.class_steps)
     shown = previewer.training(base, prompts.instance(), steps)
-    method = customize(
+    method = train_concept(
         base,
         references,
         prompts,
@@ -71,24 +74,19 @@ def perform(work: Work) -> ConceptOutcome:
         keeper.upload()
         previewer.upload()
 
-    with work.phase("train"):
+    with attempt.phase("train"):
         try:
-            (concept,) = work.wait([work.submit(method, TRAININGS)], meanwhile)
+            (concept,) = attempt.wait([attempt.submit(method, TRAININGS)], meanwhile)
         except Stopped as stopped:
             if stopped.reason == "drain":
                 keeper.upload()  # what a stopped training wrote last
             raise
-    with work.phase("preview"):
+    with attempt.phase("preview"):
         drawing = portrait(base, concept, prompts.instance(), steps, settings.seed)
-        (picture,) = work.wait([work.submit(drawing, TRAININGS)])
-    warnings = []
-    if len(references) < FEW:
-        warnings.append(
-            f"fewer than {FEW} references: the concept may hold what they show by chance"
-        )
-    with work.phase("upload"):
-        preview = put_beside(work, "preview.jpg", outputs.jpeg(picture), "image/jpeg")
-        return uploaded(work, concept, preview, warnings)
+        (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS)])
+    with attempt.phase("upload"):
+        preview = put_beside(attempt, "preview.jpg", outputs.jpeg(picture), "image/jpeg")
+        return uploaded(attempt, concept, preview, reference_warnings(len(references)))
 
 
 @dataclass
@@ -99,7 +97,7 @@ class Keeper:
     their last bits, and so would the training.
     """
 
-    work: Work
+    attempt: Attempt
     prompts: ConceptPrompts
     settings: TrainingSettings
     _sent: int = 0
@@ -109,22 +107,23 @@ class Keeper:
     @property
     def folder(self) -> Path:
         """Where the training keeps its class images."""
-        return self.work.folder / "classes"
+        return self.attempt.folder / "classes"
 
     @property
     def checkpoint(self) -> Path:
         """The file that the training resumes from."""
-        return self.work.folder / CHECKPOINT
+        return self.attempt.folder / CHECKPOINT
 
     @property
     def _classes(self) -> str:
         s = self.settings
-        base, words = self.work.runtime.base, self.prompts.class_prompt()
-        return kept_as(base, words, s.class_images, s.class_steps)
+        base = self.attempt.runtime.base
+        words = base.profile.class_prompt(self.prompts.noun)
+        return class_images_file(base, words, s.class_images, s.class_steps)
 
     def _shared(self) -> Path:
         """Where this worker keeps class images for the tenant's next training."""
-        return self.work.runtime.scratch / "classes" / self.work.tenant / self._classes
+        return self.attempt.runtime.scratch / "classes" / self.attempt.tenant / self._classes
 
     def fetch(self) -> None:
         """Get what an earlier attempt left, and class images of earlier trainings."""
@@ -138,9 +137,9 @@ class Keeper:
             self._sent = self.checkpoint.stat().st_mtime_ns
 
     def _download(self, name: str, path: Path) -> bool:
-        key = object_keys.checkpoint(self.work.tenant, self.work.id, name)
+        key = object_keys.checkpoint(self.attempt.tenant, self.attempt.id, name)
         with contextlib.suppress(MissingObject):
-            self.work.patiently(lambda: self.work.storage.download(key, path))
+            self.attempt.patiently(lambda: self.attempt.storage.download(key, path))
             return True
         return False
 
@@ -165,44 +164,50 @@ class Keeper:
     def _share(self, drawn: Path) -> None:
         shared = self._shared()
         shared.parent.mkdir(parents=True, exist_ok=True)
-        part = shared.with_suffix(f".{self.work.id}")
+        part = shared.with_suffix(f".{self.attempt.id}")
         shutil.copyfile(drawn, part)
         part.replace(shared)
 
     def _send(self, name: str, path: Path) -> bool:
-        key = object_keys.checkpoint(self.work.tenant, self.work.id, name)
-        sent = self.work.try_put(key, path, BINARY)
+        key = object_keys.checkpoint(self.attempt.tenant, self.attempt.id, name)
+        sent = self.attempt.try_put(key, path, BINARY)
         if not sent:
             self._not_before = time.monotonic() + AGAIN_S
         return sent
 
 
-def put_beside(work: Work, name: str, body: bytes | Path, media_type: str) -> str:
+def put_beside(attempt: Attempt, name: str, body: bytes | Path, media_type: str) -> str:
     """Upload a file of the concept that this job makes; the key carries the attempt's stamp.
 
     A concept outlives the job that made it, so its files do not lie in the job's folder.
     """
-    assert work.record.concept is not None
-    name = f"{work.stamp}-{name}"
-    return work.put(object_keys.concept(work.tenant, work.record.concept, name), body, media_type)
+    assert attempt.record.concept is not None
+    name = f"{attempt.stamp}-{name}"
+    return attempt.put(
+        object_keys.concept(attempt.tenant, attempt.record.concept, name), body, media_type
+    )
 
 
 def uploaded(
-    work: Work, concept: Concept, preview: str | None, warnings: list[str]
+    attempt: Attempt, concept: Concept, preview: str | None, warnings: list[str]
 ) -> ConceptOutcome:
     """Upload a concept in our format and in diffusers'."""
-    assert work.record.concept is not None
-    base = work.runtime.base
-    path = work.folder / "weights.safetensors"
+    assert attempt.record.concept is not None
+    base = attempt.runtime.base
+    path = attempt.folder / "weights.safetensors"
     concept.save(path)
+    size = path.stat().st_size
+    weights_key = put_beside(attempt, path.name, path, BINARY)
+    path.unlink()
+    path = zipped(concept, base, attempt.folder)
+    diffusers_key = put_beside(attempt, path.name, path, "application/zip")
+    path.unlink()
     return ConceptOutcome(
-        concept=work.record.concept,
-        weights_key=put_beside(work, "weights.safetensors", path, BINARY),
-        diffusers_key=put_beside(
-            work, "diffusers.zip", zipped(concept, base, work.folder), "application/zip"
-        ),
+        concept=attempt.record.concept,
+        weights_key=weights_key,
+        diffusers_key=diffusers_key,
         preview_key=preview,
-        bytes=path.stat().st_size,
+        bytes=size,
         token=next(iter(concept.tokens)),
         noun=concept.noun,
         attribute=concept.attribute,
@@ -212,11 +217,11 @@ def uploaded(
     )
 
 
-def zipped(concept: Concept, base: Base, folder: Path) -> bytes:
-    """The files that stock diffusers loads, as a zip; stored, since weights do not shrink."""
-    written = formats.save_diffusers(concept, folder / "diffusers", layers=base.layers)
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
+def zipped(concept: Concept, base: Base, folder: Path) -> Path:
+    """What stock diffusers loads, as a zip in ``folder``; stored, since weights do not shrink."""
+    written = save_concept(concept, folder / "diffusers", base, "diffusers").files
+    with zipfile.ZipFile(folder / "diffusers.zip", "w") as archive:
         for path in written:
             archive.write(path, path.name)
-    return stream.getvalue()
+            path.unlink()
+    return folder / "diffusers.zip"

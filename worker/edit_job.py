@@ -1,275 +1,228 @@
-"""An edit: fetch, invert once, draw every strength and seed together, measure, upload."""
+"""An edit job: fetch, plan, invert once, draw every strength and seed together, measure, upload."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from customedit.diffusion.engine import Method, Progress
 from customedit.diffusion.text import Weighted
-from customedit.editing.edit import EditResult, EditSettings, edit
-from customedit.editing.inversion import Inversion, invert
-from customedit.editing.sweep import Swept, best, contact_sheet
+from customedit.editing.edit import EditResult, draw, encode_and_invert, finish
+from customedit.editing.inversion import Inversion
+from customedit.editing.plan import EditPlan, picture_digest, plan_edits
+from customedit.editing.sweep import MeasuredEdit, best, contact_sheet
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput, Similarities
-from customedit.metrics.measure import Similarities as Measured
-from customedit.metrics.measure import mask_tensor
-from customedit.schemas.requests import EditRequest
+from customedit.schemas.requests import MAX_REFERENCES, EditRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import inputs, outputs
-from worker.attempt import Work
-from worker.edit_settings import p2p_of, pairs, settings_of
+from worker.attempt import Attempt
 from worker.previews import Previewer
-from worker.runtime import EDITS, Runtime
+from worker.runtime import EDITS
 
-MOST_REFERENCES: Final = 20
+T = TypeVar("T")
+
+_SAFETENSORS: Final = "application/octet-stream"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an edit reads."""
+    """What an edit reads.
+
+    digest: ``picture_digest`` of the image; key: where the image lies; warnings: sentences about it
+    for the caller.
+    """
 
     image: Image.Image
+    digest: str
+    key: str
     mask: Tensor | None
     concepts: list[Weighted]
-    records: list[ConceptRecord]
     references: list[Image.Image]
+    warnings: list[str]
 
 
-def perform(work: Work) -> EditOutcome:
+def perform(attempt: Attempt) -> EditOutcome:
     """Run an edit job and upload what came out.
 
-    Raises InputError for what cannot be used, and what ``Work`` raises.
+    Raises InputError for what cannot be used, and what ``Attempt`` raises.
     """
-    request = EditRequest.model_validate(work.record.request)
-    with work.phase("fetch"):
-        found = fetch(work, request)
-    settings = settings_of(request)
+    request = EditRequest.model_validate(attempt.record.request)
+    with attempt.phase("fetch"):
+        given = fetch(attempt, request)
+        plans = plan_edits(
+            attempt.runtime.base, request, given.image,
+            picture_id=given.digest, concepts=given.concepts, mask=given.mask,
+        )  # fmt: skip
     inversion = None
-    if request.method == "p2p":
-        with work.phase("invert"):
-            inversion = inverted(work, request, settings, found.image)
-    with work.phase("edit"):
-        results = drawn(work, request, settings, found, inversion)
-    with work.phase("measure"):
-        measures = [
-            outputs.measured(work.runtime, r, request.target_prompt, found.references, found.mask)
-            for r in results
-        ]
-    with work.phase("upload"):
-        return uploaded(work, request, found, results, measures)
+    if plans[0].inverts:
+        with attempt.phase("invert"):
+            inversion = find_inversion(attempt, request, plans[0], given.image)
+    with attempt.phase("edit"):
+        results = draw_all(attempt, request, plans, given, inversion)
+    with attempt.phase("measure"):
+        edits = [outputs.measured(attempt.runtime, r, given.references) for r in results]
+    with attempt.phase("upload"):
+        return upload(attempt, given, results, edits)
 
 
-def fetch(work: Work, request: EditRequest) -> Inputs:
+def fetch(attempt: Attempt, request: EditRequest) -> Inputs:
     """Pictures and concepts; without references of its own an edit is held against a concept's."""
-    image = inputs.picture(work, request.image, "image")
-    mask = None
+    record = inputs.image_record(attempt, request.image)
+    image = inputs.picture(attempt, request.image, "image")
+    mask, warnings = None, list[str]()
     if request.mask is not None:
-        mask = mask_tensor(inputs.picture(work, request.mask, "mask"))
-        if not bool((mask > 0.5).any()):
-            raise InputError("mask", "is nowhere white", "paint white where the edit may reach")
-    concepts, records = inputs.concepts(work, request.concepts)
-    references = inputs.pictures(work, request.references, "references")
+        given = inputs.mask(attempt, request.mask, image.size)
+        mask = torch.from_numpy(given.values)
+        warnings = [f"The mask {warning}." for warning in given.warnings]
+    concepts, records = inputs.concepts(attempt, request.concepts)
+    references = inputs.pictures(attempt, request.references, "references")
     if not references:
-        references = concept_references(work, records)
-    return Inputs(image, mask, concepts, records, references)
+        references = concept_references(attempt, records)
+    digest = picture_digest(image)
+    return Inputs(image, digest, record.key, mask, concepts, references, warnings)
 
 
-def concept_references(work: Work, records: Sequence[ConceptRecord]) -> list[Image.Image]:
+def concept_references(attempt: Attempt, records: Sequence[ConceptRecord]) -> list[Image.Image]:
     """The references that the concepts were trained on, as far as they are still there."""
-    held: list[Image.Image] = []
-    for image_id in [i for record in records for i in record.references][:MOST_REFERENCES]:
+    references: list[Image.Image] = []
+    for image_id in [i for record in records for i in record.references][:MAX_REFERENCES]:
         try:
-            held.append(inputs.picture(work, image_id, "references"))
+            references.append(inputs.picture(attempt, image_id, "references"))
         except MissingObject:  # deleted since: its owner's right
             continue
-    return held
+    return references
 
 
-def inversion_name(runtime: Runtime, request: EditRequest, guidance: float) -> str:
-    """The name, in the picture's folder, of the object that keeps the inversion: a digest."""
-    null = request.inversion == "null-text"
-    parts = [
-        runtime.fingerprint,
-        runtime.schedule_key,
-        str(runtime.base.dtype),
-        request.source_prompt,
-        request.steps,
-        "null-text" if null else "ddim",
-        guidance if null else None,
-    ]
-    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-    return f"{digest}.safetensors"
-
-
-def inverted(
-    work: Work, request: EditRequest, settings: EditSettings, image: Image.Image
+def find_inversion(
+    attempt: Attempt, request: EditRequest, plan: EditPlan, image: Image.Image
 ) -> Inversion:
     """The picture's inversion: from the device, from S3, or made now and kept in both."""
-    runtime = work.runtime
-    guidance = runtime.base.guidance if settings.guidance is None else settings.guidance
-    name = inversion_name(runtime, request, guidance)
-    key = object_keys.inversion(work.tenant, request.image, name)
+    runtime = attempt.runtime
+    name = f"{plan.inversion_key}.safetensors"
+    key = object_keys.inversion(attempt.tenant, request.image, name)
     inversion = runtime.inversions.get(key)
-    where = "device"
+    origin = "device"
     if inversion is None:
-        inversion, where = stored_inversion(work, key), "storage"
+        inversion, origin = stored_inversion(attempt, key), "storage"
     if inversion is None:
-        method = _inverting(runtime, request, guidance, image)
-        (inversion,), where = work.wait([work.submit(method, EDITS)]), "nowhere"
-        path = work.folder / "inversion.safetensors"
+        inverting = encode_and_invert(runtime.base, plan, image)
+        (inversion,), origin = attempt.wait([attempt.submit(inverting, EDITS)]), "nowhere"
+        path = attempt.folder / "inversion.safetensors"
         inversion.save(path)
-        work.put(key, path, "application/octet-stream")
-    work.metrics.cache.labels("inversion", where).inc()
-    if where != "device":
+        attempt.put(key, path, _SAFETENSORS)
+    attempt.metrics.cache.labels("inversion", origin).inc()
+    if origin != "device":
         runtime.inversions.put(key, inversion)
-    return dataclasses.replace(inversion, kind=request.inversion)
+    assert plan.inversion is not None
+    return dataclasses.replace(inversion, kind=plan.inversion)
 
 
-def _inverting(
-    runtime: Runtime, request: EditRequest, guidance: float, image: Image.Image
-) -> Method[Inversion]:
-    """A method, so that even encoding the picture happens in the engine's thread."""
-    return (
-        yield from invert(
-            runtime.base,
-            runtime.base.encode(image),
-            request.source_prompt,
-            kind=request.inversion,
-            steps=request.steps,
-            guidance=guidance,
-        )
-    )
-
-
-def stored_inversion(work: Work, key: str) -> Inversion | None:
+def stored_inversion(attempt: Attempt, key: str) -> Inversion | None:
     """The inversion that an earlier edit left in S3; None if there is none that can be read."""
-    path = work.folder / "kept.safetensors"
+    path = attempt.folder / "stored.safetensors"
     try:
-        work.patiently(lambda: work.storage.download(key, path))
-        kept = Inversion.load(path)
+        attempt.patiently(lambda: attempt.storage.download(key, path))
+        inversion = Inversion.load(path)
     except (MissingObject, InputError):
         return None
     finally:
         path.unlink(missing_ok=True)
-    return kept.to(work.runtime.base.device)
+    return inversion.to(attempt.runtime.base.device)
 
 
-def drawn(
-    work: Work,
+def draw_all(
+    attempt: Attempt,
     request: EditRequest,
-    settings: EditSettings,
-    found: Inputs,
+    plans: Sequence[EditPlan],
+    given: Inputs,
     inversion: Inversion | None,
 ) -> list[EditResult]:
-    """Every strength with every seed, in the same calls of the UNet."""
-    wanted = pairs(request)
-    done = [0] * len(wanted)
-
-    def method(number: int, strength: float, seed: int) -> Method[EditResult]:
-        base = work.runtime.base
-        one = dataclasses.replace(
-            settings,
-            strength=strength,
-            seed=seed,
-            p2p=p2p_of(base, request, found.concepts, strength),
-        )
-        editing = edit(
-            base, found.image, one, found.concepts, mask=found.mask, inversion=inversion,
-            record=request.maps,
+    """Every plan, in the same calls of the UNet; pasted in this thread, not in the engine's."""
+    base, done = attempt.runtime.base, [0] * len(plans)
+    previewer = Previewer(attempt, request.steps)
+    tickets = []
+    for number, plan in enumerate(plans):
+        drawing = draw(
+            base, plan, given.image, concepts=given.concepts, mask=given.mask,
+            inversion=inversion, record=request.maps,
         )  # fmt: skip
         if number == 0:
-            editing = previewer.seeing(editing, base)
-        return (yield from _counted(work, editing, done, number))
-
-    previewer = Previewer(work, request.steps)
-    tickets = [
-        work.submit(method(n, strength, seed), EDITS, heard=False)
-        for n, (strength, seed) in enumerate(wanted)
+            drawing = previewer.seeing(drawing, base)
+        counted = _counted(attempt, drawing, done, number)
+        tickets.append(attempt.submit(counted, EDITS, heard=False))
+    drawings = attempt.wait(tickets, previewer.upload)
+    return [
+        finish(plan, given.image, drawing, given.mask)
+        for plan, drawing in zip(plans, drawings, strict=True)
     ]
-    return work.wait(tickets, previewer.upload)
 
 
-def _counted(
-    work: Work, editing: Method[EditResult], done: list[int], number: int
-) -> Method[EditResult]:
-    """``editing``, whose steps count towards those of the job."""
+def _counted(attempt: Attempt, method: Method[T], done: list[int], number: int) -> Method[T]:
+    """``method``, whose steps count towards those of the job."""
     answer: Any = None
     try:
         while True:
-            asked = editing.send(answer)
-            if isinstance(asked, Progress):
-                done[number] = asked.step
-                work.say("edit", sum(done), len(done) * asked.steps)
-            answer = yield asked
+            request = method.send(answer)
+            if isinstance(request, Progress):
+                done[number] = request.step
+                attempt.say("edit", sum(done), len(done) * request.steps)
+            answer = yield request
     except StopIteration as end:
-        return end.value
+        result: T = end.value
+        return result
     finally:
-        editing.close()
+        method.close()
 
 
-def uploaded(
-    work: Work,
-    request: EditRequest,
-    found: Inputs,
+def upload(
+    attempt: Attempt,
+    given: Inputs,
     results: Sequence[EditResult],
-    measures: Sequence[Measured | None],
+    edits: Sequence[MeasuredEdit | None],
 ) -> EditOutcome:
     """Upload pictures, sheet, mask and maps; the outcome names their keys."""
-    wanted = pairs(request)
-    chosen, sheet = judged(wanted, results, measures)
-    uses = [{"id": r.id, "token": r.token, "weight": u.weight}
-            for r, u in zip(found.records, request.concepts, strict=True)]  # fmt: skip
-    held = []
-    for k, ((strength, seed), result, found_) in enumerate(
-        zip(wanted, results, measures, strict=True)
-    ):
-        told = found_.as_dict() if found_ else outputs.left_alone(result, found.mask)
-        held.append(
+    chosen, sheet = choose(edits)
+    pictures = []
+    for k, (result, edit) in enumerate(zip(results, edits, strict=True)):
+        measures = edit.similarities.as_dict() if edit else outputs.left_alone(result)
+        pictures.append(
             EditOutput(
-                strength=strength,
-                seed=seed,
-                image_key=work.keep(f"{k}.png", outputs.png(result.image), outputs.PNG),
-                similarities=Similarities.model_validate(told),
+                strength=result.plan.strength,
+                seed=result.plan.seed,
+                image_key=attempt.keep(f"{k}.png", outputs.png(result.image), outputs.PNG),
+                similarities=Similarities.model_validate(measures),
                 best=k == chosen,
-                recipe=json.loads(
-                    json.dumps(result.recipe | {"image": request.image, "uses": uses})
-                ),
+                recipe=result.plan.as_json(),
             )
         )
     top = results[chosen]
     outcome = EditOutcome(
-        outputs=held, source_key=work.keep("source.png", outputs.png(top.source), outputs.PNG)
+        outputs=pictures,
+        source_key=given.key,
+        region_words=list(top.region_words),
+        warnings=given.warnings,
     )
     if sheet is not None:
-        outcome.sheet_key = work.keep("sheet.png", outputs.png(sheet), outputs.PNG)
-    if top.mask is not None:
-        picture = outputs.mask_picture(top.mask.cpu(), top.working)
-        outcome.mask_key = work.keep("mask.png", outputs.png(picture), outputs.PNG)
+        outcome.sheet_key = attempt.keep("sheet.png", outputs.png(sheet), outputs.PNG)
+    if top.region is not None:
+        picture = outputs.mask_picture(top.region, top.image)
+        outcome.mask_key = attempt.keep("mask.png", outputs.png(picture), outputs.PNG)
     if (maps := outputs.maps_file(results)) is not None:
-        outcome.maps_key = work.keep("maps.safetensors", maps, "application/octet-stream")
+        outcome.maps_key = attempt.keep("maps.safetensors", maps, _SAFETENSORS)
     return outcome
 
 
-def judged(
-    wanted: Sequence[tuple[float, int]],
-    results: Sequence[EditResult],
-    measures: Sequence[Measured | None],
-) -> tuple[int, Image.Image | None]:
+def choose(edits: Sequence[MeasuredEdit | None]) -> tuple[int, Image.Image | None]:
     """Which picture is best, and the contact sheet; without a judge the first, and no sheet."""
-    edits = [
-        Swept(strength, seed, result, found)
-        for (strength, seed), result, found in zip(wanted, results, measures, strict=True)
-        if found is not None
-    ]
-    if not edits:
+    measured = [edit for edit in edits if edit is not None]
+    if not measured:
         return 0, None
-    return edits.index(best(edits)), contact_sheet(edits)
+    return measured.index(best(measured)), contact_sheet(measured)

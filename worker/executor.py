@@ -1,7 +1,12 @@
-"""Takes doorbells: claims a job, has it performed, and ends it in Redis, whatever happens.
+"""Claims jobs, has each run as an attempt, and ends it in Redis, whatever happens.
 
-A pulse thread renews the leases of all jobs under way, passes their progress on, and hears from
-Redis when one was cancelled or its lease was lost.
+Which job comes next is Redis' choice (``Jobs.claim_next``): a fair share between tenants. A Celery
+message only says that a job may be ready. A worker with free slots also looks by itself every
+``POLL_S`` seconds: that is how long a job waits at most whose message was lost, or was received by
+a worker that has no slot for it while another has.
+
+The heartbeat thread renews the leases of all jobs under way, passes their progress on, and learns
+from Redis when one was cancelled or its lease was lost.
 """
 
 from __future__ import annotations
@@ -12,116 +17,200 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from redis.exceptions import RedisError
 
 from customedit.config import telemetry
 from customedit.errors import Cancelled
-from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome, JobProgress
+from customedit.jobs.records import (
+    ConceptOutcome,
+    ConceptRecord,
+    EditOutcome,
+    JobKind,
+    JobProgress,
+)
 from customedit.jobs.store import Claim
 from customedit.storage.store import StorageError
 from worker import cleanup, customize_job, edit_job, import_job, problems
-from worker.attempt import Stopped, Work
+from worker.attempt import Attempt, Stopped
 from worker.inputs import concept_record
 from worker.problems import TransientError
 from worker.runtime import Runtime
 
 Outcome = EditOutcome | ConceptOutcome
 
-PERFORM: Final[dict[str, Callable[[Work], Outcome]]] = {
+PERFORM: Final[dict[str, Callable[[Attempt], Outcome]]] = {
     "edit": edit_job.perform,
     "customize": customize_job.perform,
     "import": import_job.perform,
 }
 
-PULSE_S: Final = 0.1
-NEWS_S: Final = 0.25
-"""Least time between two pieces of news of one job."""
+POLL_S: Final = 1.0
+"""How often a worker with free slots looks for jobs without being notified of any."""
+
+HEARTBEAT_S: Final = 0.1
+PROGRESS_S: Final = 0.25
+"""Least time between two reports of one job's progress."""
 
 QUIET_S: Final = 1.0
-"""Longest until a job without news hears that it was cancelled."""
+"""Longest until a job without progress learns that it was cancelled."""
+
+SCRATCH_RESERVE: Final = 256 * 2**20
+"""A worker takes no job while its scratch disk has fewer bytes free."""
+
+RESERVE_FROM: Final = 4
+"""From so many slots on the last free one is kept for tenants that have no job in this worker."""
 
 _log = logging.getLogger(__name__)
 
 
-class Desk:
-    """Runs the jobs of one worker. name: of the worker, as records show it; bell: rings (id, kind).
+class Executor:
+    """Runs the jobs of one worker.
 
-    Trainings take at most half of the slots, so that an edit always finds one (``Settings`` has at
-    least two where a worker takes both); those that found none wait here and are taken up by the
-    first training slot that is free.
+    name: of the worker, as records show it; notify: sends a notification (job id, kind).
+
+    Of the slots (``worker_concurrency``) trainings and imports take at most half, so that an edit
+    always finds one (``Settings`` has at least two where a worker takes both). The last free slot,
+    of all and of those for trainings, is for tenants that have no job here: a tenant with long jobs
+    does not keep all others waiting for the end of one.
     """
 
-    def __init__(self, runtime: Runtime, name: str, bell: Callable[[str, str], None]) -> None:
-        self.runtime, self.name, self._bell = runtime, name, bell
-        self.under_way: dict[str, Work] = {}  # by stamp: a job may come again before it has gone
+    def __init__(self, runtime: Runtime, name: str, notify: Callable[[str, str], None]) -> None:
+        self.runtime, self.name, self._notify = runtime, name, notify
+        self.under_way: dict[str, Attempt] = {}  # by stamp: a job may come again before it has gone
+        settings = runtime.settings
+        self._kinds = cast("list[JobKind]", settings.worker_queues.split(","))
+        self._slots = settings.worker_concurrency
+        self._training_slots = max(1, self._slots // 2)
         self._lock = threading.Lock()
-        self._training = 0
-        self._most_trainings = max(1, runtime.settings.worker_concurrency // 2)
-        self._waiting: deque[tuple[str, str]] = deque(maxlen=1000)  # id, kind
+        self._claiming = threading.Lock()  # one claim at a time, so that slots are counted right
+        self._taken: Counter[tuple[JobKind, str]] = Counter()  # slots by kind and tenant
+        self._slot_freed = threading.Condition(self._lock)
+        self._had_scratch = True
         self._draining = threading.Event()
         self._closed = threading.Event()
-        self._pulse = threading.Thread(target=self._beat, name="pulse", daemon=True)
-        self._pulse.start()
+        self._threads = [
+            threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True),
+            threading.Thread(target=self._poll, name="poll", daemon=True),
+        ]
 
-    # doorbells
+    def start(self) -> None:
+        """Begin to send heartbeats and to look for jobs."""
+        for thread in self._threads:
+            thread.start()
 
-    def ring(self, job_id: str, kind: str) -> bool:
-        """Take up the job if it is to be had. Blocks until it has ended here; never raises.
+    # claims
 
-        Gives False if the worker goes, and another should be rung.
+    def wake(self) -> bool:
+        """A job may be ready: run jobs while there are any and a slot is free; never raises.
+
+        Waits for a slot where all are taken, so that further messages go to other workers. False:
+        this worker is going, and another should be notified.
         """
+        with self._slot_freed:
+            while self._free() < 1 and not self._draining.is_set():
+                self._slot_freed.wait()
         if self._draining.is_set():
             return False
-        if kind == "edit":
-            self._take(job_id)
-        elif self._training_slot(job_id, kind):
-            self._train(job_id)
+        claim = self._claim()
+        if claim is not None:
+            self._run_from(claim)
         return True
 
-    def _train(self, job_id: str) -> None:
-        more: str | None = job_id
-        while more is not None:
+    def trouble(self) -> str:
+        """Why this worker takes no jobs for now; empty if it does."""
+        return "" if self._has_scratch() else "the scratch disk is full"
+
+    def _poll(self) -> None:
+        while not self._closed.wait(POLL_S):
+            while (claim := self._claim()) is not None:
+                self._start_slot(claim)
+
+    def _start_slot(self, claim: Claim) -> None:
+        threading.Thread(target=self._run_from, args=[claim], name="slot", daemon=True).start()
+
+    def _run_from(self, claim: Claim | None) -> None:
+        """Run a claimed job, and then others as long as there are any."""
+        while claim is not None:
+            slot = claim.record.kind, claim.record.tenant
             try:
-                self._take(more)
+                self._run_claim(claim)
             except Exception:  # whatever it is: it must not keep the slot
-                _log.exception("job %s could not be taken up", more)
-            more = self._next_waiting()
+                _log.exception("job %s could not be run", claim.id)
+            finally:
+                self._release(slot)
+            claim = self._claim()
 
-    def _training_slot(self, job_id: str, kind: str) -> bool:
+    def _claim(self) -> Claim | None:
+        """The next job for which this worker has a slot, which is taken with it."""
+        with self._claiming:
+            if self._draining.is_set() or not self._has_scratch():
+                return None
+            for kinds, others_only in self._open_kinds():
+                claim = self._claim_of(kinds, others_only)
+                if claim is not None:
+                    with self._lock:
+                        self._taken[claim.record.kind, claim.record.tenant] += 1
+                    return claim
+        return None
+
+    def _has_scratch(self) -> bool:
+        """Whether a job would find room for its files; jobs wait for another worker otherwise."""
+        enough = free_scratch(self.runtime.scratch) >= SCRATCH_RESERVE
+        if enough != self._had_scratch:
+            self._had_scratch = enough
+            say = _log.info if enough else _log.error
+            say("the disk of %s is %s", self.runtime.scratch, "usable" if enough else "full")
+        return enough
+
+    def _claim_of(self, kinds: list[JobKind], others_only: bool) -> Claim | None:
         with self._lock:
-            if self._training < self._most_trainings:
-                self._training += 1
-                return True
-            if (job_id, kind) not in self._waiting:
-                self._waiting.append((job_id, kind))
-            return False
+            busy = {tenant for _, tenant in self._taken} if others_only else set()
+        try:
+            return self.runtime.jobs.claim_next(kinds, self.name, except_tenants=sorted(busy))
+        except (RedisError, OSError) as error:  # the next poll asks again
+            self.runtime.metrics.store_errors.labels("redis").inc()
+            _log.warning("no job could be claimed: %s", error)
+        except Exception:  # such as a record that cannot be read
+            _log.exception("a claimed job could not be read")
+        return None
 
-    def _next_waiting(self) -> str | None:
-        """Who may have the slot next; None: nobody waits, and the slot is given back.
+    def _open_kinds(self) -> list[tuple[list[JobKind], bool]]:
+        """Kinds that have a free slot, and whether it is for tenants without a job here alone.
 
-        Both under one lock: whoever came in between would wait for a slot that nobody holds.
+        Those of which fewest run here come first.
         """
         with self._lock:
-            if self._waiting and not self._draining.is_set():
-                return self._waiting.popleft()[0]
-            self._training -= 1
-            return None
+            free = self._free()
+            taken: Counter[str] = Counter()
+            for (kind, _), count in self._taken.items():
+                taken[_group(kind)] += count
+        trainings = self._training_slots - taken["training"]
+        open_kinds: list[tuple[list[JobKind], bool]] = []
+        for group in sorted({_group(kind) for kind in self._kinds}, key=lambda g: (taken[g], g)):
+            most = self._slots if group == "edit" else self._training_slots
+            left = min(free, trainings) if group == "training" else free
+            if left > 0:
+                last = (free == 1 and self._slots >= RESERVE_FROM) or (
+                    left == 1 and most >= RESERVE_FROM
+                )
+                open_kinds.append(([k for k in self._kinds if _group(k) == group], last))
+        return open_kinds
 
-    def _take(self, job_id: str) -> None:
-        if self._draining.is_set():
-            return
-        try:
-            claim = self.runtime.jobs.claim(job_id, self.name)
-        except (RedisError, OSError) as error:  # the reconciler rings again
-            _log.warning("job %s could not be claimed: %s", job_id, error)
-            return
-        if claim is None:
-            return
+    def _free(self) -> int:
+        return self._slots - sum(self._taken.values())
+
+    def _release(self, slot: tuple[JobKind, str]) -> None:
+        with self._slot_freed:
+            self._taken[slot] -= 1
+            self._taken = +self._taken  # drops those at 0
+            self._slot_freed.notify_all()  # one may find no job and leave the slot to another
+
+    def _run_claim(self, claim: Claim) -> None:
         record = claim.record
         age = max(0.0, time.time() - record.queued_at)
         self.runtime.metrics.queue_age.labels(record.kind).observe(age)
@@ -129,169 +218,180 @@ class Desk:
             telemetry.bind(job=record.id, tenant=record.tenant, attempt=str(claim.attempt)),
             telemetry.span(record.kind, record.traceparent, attempt=claim.attempt),
         ):
-            self._attempt(claim)
+            self._run_attempt(claim)
 
     # an attempt
 
-    def _attempt(self, claim: Claim) -> None:
+    def _run_attempt(self, claim: Claim) -> None:
         folder = Path(tempfile.mkdtemp(dir=self.runtime.scratch, prefix="job-"))
-        work = Work(claim, self.runtime, folder)
-        kind = work.kind
+        attempt = Attempt(claim, self.runtime, folder)
+        kind = attempt.kind
         with self._lock:
-            self.under_way[work.stamp] = work
-        if self._draining.is_set():  # it began between the two looks
-            work.stop("drain")
+            self.under_way[attempt.stamp] = attempt
+        if self._draining.is_set():  # since the claim
+            attempt.stop("drain")
         self.runtime.metrics.running.labels(kind).inc()
         outcome = "internal"
-        _log.info("began")
+        _log.info("started")
         try:
-            outcome = self._run(work)
+            outcome = self._run(attempt)
         except Exception:
             _log.exception("the attempt was given up; its lease will run out")
         finally:
             with self._lock:
-                self.under_way.pop(work.stamp, None)
+                self.under_way.pop(attempt.stamp, None)
             self.runtime.metrics.running.labels(kind).dec()
             self.runtime.metrics.jobs.labels(kind, outcome).inc()
             shutil.rmtree(folder, ignore_errors=True)
             _log.info("ended: %s", outcome)
 
-    def _run(self, work: Work) -> str:
-        """Perform it and tell Redis; gives how it ended."""
+    def _run(self, attempt: Attempt) -> str:
+        """Run it and end it in Redis; gives how it ended."""
         try:
-            cleanup.mark(work)
-            result = PERFORM[work.kind](work)
-            return self._commit(work, result)
+            result = PERFORM[attempt.kind](attempt)
+            return self._commit(attempt, result)
         except Stopped as stopped:
-            return self._stopped(work, stopped.reason)
+            return self._stopped(attempt, stopped.reason)
         except TransientError as error:
             _log.error("given up, S3 or Redis is away: %s", error)
             return "abandoned"
         except Cancelled:
-            return self._stopped(work, work.reason or "lost")
+            return self._stopped(attempt, attempt.reason or "lost")
         except Exception as error:
             if problems.device_lost(error):  # not the job's fault, and neighbours meet it as well
                 self.runtime.engine.give_up(error)
                 raise
-            problem = problems.of_error(work.kind, error)
+            if problems.disk_full(error):  # likewise: another worker takes the job after its lease
+                _log.error("given up, the scratch disk is full: %s", error)
+                return "abandoned"
+            problem = problems.job_error(attempt.kind, error)
             if problem.type == "out-of-memory":
                 self.runtime.make_room()
-            cleanup.sweep_own(work)
-            if not work.patiently(lambda: self.runtime.jobs.fail(work.claim, problem)):
+            cleanup.remove_outputs(attempt)
+            if not attempt.patiently(lambda: self.runtime.jobs.fail(attempt.claim, problem)):
                 return "lost"
             self._settle()
-            cleanup.after(work)
+            cleanup.after_end(attempt)
             return problem.type
 
-    def _commit(self, work: Work, outcome: Outcome) -> str:
+    def _commit(self, attempt: Attempt, outcome: Outcome) -> str:
         """Make the outputs the job's result, if it is still ours."""
         result = json.loads(outcome.model_dump_json())
-        work.keep("result.json", json.dumps(result).encode(), "application/json")
-        concept = self._concept(work, outcome)
-        committed = work.patiently(
-            lambda: self.runtime.jobs.commit(work.claim, result, concept=concept)
+        attempt.keep("result.json", json.dumps(result).encode(), "application/json")
+        concept = self._concept(attempt, outcome)
+        committed = attempt.patiently(
+            lambda: self.runtime.jobs.commit(attempt.claim, result, concept=concept)
         )
         if not committed:
-            return self._stopped(work, "lost")
+            return self._stopped(attempt, "lost")
         self._settle()
-        cleanup.after(work)
+        cleanup.after_end(attempt)
         return "succeeded"
 
-    def _concept(self, work: Work, outcome: Outcome) -> ConceptRecord | None:
+    def _concept(self, attempt: Attempt, outcome: Outcome) -> ConceptRecord | None:
         if not isinstance(outcome, ConceptOutcome):
             return None
-        held = concept_record(work, outcome.concept)
-        if held is None:
+        record = concept_record(attempt, outcome.concept)
+        if record is None:
             return None
-        return held.ready(outcome, time.time())
+        return record.ready(outcome, time.time())
 
     def _settle(self) -> None:
-        """Write the journal's last word on what just ended; the reconciler makes up for it."""
+        """Write the end of jobs to the journal; what fails here the reconciler does later."""
         try:
             self.runtime.journal.settle(self.runtime.jobs, self.runtime.concept_records, limit=4)
         except (StorageError, RedisError, OSError) as error:
             _log.warning("left for the reconciler to journal: %s", error)
 
-    def _stopped(self, work: Work, reason: str) -> str:
+    def _stopped(self, attempt: Attempt, reason: str) -> str:
         if reason == "lost":
             self.runtime.metrics.lost.inc()
-            cleanup.sweep_own(work)
+            cleanup.remove_outputs(attempt)
         elif reason == "drain":
-            cleanup.sweep_own(work)
-            if work.patiently(lambda: self.runtime.jobs.hand_back(work.claim)):
-                self._bell(work.id, work.kind)  # for a worker that stays
+            cleanup.remove_outputs(attempt)
+            if attempt.patiently(lambda: self.runtime.jobs.hand_back(attempt.claim)):
+                self._notify(attempt.id, attempt.kind)  # of a job for a worker that stays
         else:
-            cleanup.sweep_own(work)
-            work.patiently(lambda: self.runtime.jobs.cancelled(work.claim))
+            cleanup.remove_outputs(attempt)
+            attempt.patiently(lambda: self.runtime.jobs.cancelled(attempt.claim))
             self._settle()
-            cleanup.after(work)
+            cleanup.after_end(attempt)
         return {"lost": "lost", "drain": "handed-back"}.get(reason, "cancelled")
 
-    # the pulse
+    # heartbeats
 
-    def _beat(self) -> None:
-        """Until ``close``: without its pulse a worker would lose all that it works at."""
+    def _send_heartbeats(self) -> None:
+        """Until ``close``: without heartbeats a worker would lose all jobs that it runs."""
         last: dict[str, float] = {}
         quiet = min(QUIET_S, self.runtime.settings.heartbeat_seconds)
-        while not self._closed.wait(PULSE_S):
-            works = self._works()
-            last = {w.stamp: last.get(w.stamp, 0.0) for w in works}
-            for work in works:
+        while not self._closed.wait(HEARTBEAT_S):
+            attempts = self._attempts()
+            last = {a.stamp: last.get(a.stamp, 0.0) for a in attempts}
+            for attempt in attempts:
                 now = time.monotonic()
-                if now - last[work.stamp] >= (NEWS_S if work.has_news else quiet):
-                    last[work.stamp] = now
+                if now - last[attempt.stamp] >= (PROGRESS_S if attempt.has_news else quiet):
+                    last[attempt.stamp] = now
                     try:
-                        self._tell(work)
+                        self._send_heartbeat(attempt)
                     except Exception:
-                        _log.exception("no heartbeat of %s", work.id)
+                        _log.exception("no heartbeat of %s", attempt.id)
 
-    def _tell(self, work: Work) -> None:
-        news: JobProgress | None = work.news()
+    def _send_heartbeat(self, attempt: Attempt) -> None:
+        progress: JobProgress | None = attempt.news()
         try:
             answer = (
-                self.runtime.jobs.renew(work.claim)
-                if news is None
-                else self.runtime.jobs.progress(work.claim, news)
+                self.runtime.jobs.renew(attempt.claim)
+                if progress is None
+                else self.runtime.jobs.progress(attempt.claim, progress)
             )
         except (RedisError, OSError) as error:
+            self.runtime.metrics.store_errors.labels("redis").inc()
             _log.warning("no heartbeat: %s", error)
             return
         if answer == "cancel":
-            work.stop("cancel")
-        elif answer == "lost" and work.stamp in self.under_way:
-            work.stop("lost")
+            attempt.stop("cancel")
+        elif answer == "lost" and attempt.stamp in self.under_way:
+            attempt.stop("lost")
 
-    def _works(self) -> list[Work]:
+    def _attempts(self) -> list[Attempt]:
         with self._lock:
             return list(self.under_way.values())
 
     # the end
 
     def drain(self, seconds: float) -> None:
-        """Take no more; let those under way go on for ``seconds``, then hand them back.
-
-        For trainings that wait here another worker is rung.
-        """
+        """Take no more; let those under way go on for ``seconds``, then hand them back."""
         self._draining.set()
-        with self._lock:
-            waiting, self._waiting = self._waiting, deque()
-        for job_id, kind in waiting:
-            try:
-                self._bell(job_id, kind)
-            except Exception as error:  # the reconciler rings again
-                _log.warning("job %s: no bell for another worker: %s", job_id, error)
+        with self._slot_freed:
+            self._slot_freed.notify_all()
         self.finish(seconds)
-        for work in self._works():
-            work.stop("drain")
+        for attempt in self._attempts():
+            attempt.stop("drain")
 
     def finish(self, seconds: float) -> bool:
         """Wait until nothing is under way, ``seconds`` at most; gives whether it is so."""
         over = time.monotonic() + seconds
-        while self._works() and time.monotonic() < over:
+        while self._busy() and time.monotonic() < over:
             time.sleep(0.02)
-        return not self._works()
+        return not self._busy()
+
+    def _busy(self) -> bool:
+        with self._lock:
+            return bool(self.under_way or self._taken)
 
     def close(self) -> None:
-        """Stop the pulse."""
+        """Stop the threads."""
         self._closed.set()
-        self._pulse.join(5)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(5)
+
+
+def free_scratch(folder: Path) -> int:
+    """Bytes free on the disk of the scratch folder."""
+    return shutil.disk_usage(folder).free
+
+
+def _group(kind: JobKind) -> str:
+    """Which slots a job of ``kind`` takes: those of edits, or those of trainings."""
+    return "edit" if kind == "edit" else "training"

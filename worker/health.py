@@ -16,11 +16,13 @@ class Health:
     """Serves ``/healthz``, ``/readyz`` and ``/metrics`` from the moment it is made.
 
     port: 0 takes any that is free; ``port`` tells which. alive: False answers ``/healthz`` with
-    503, for whoever restarts workers. ready: set it to True when jobs can be taken.
+    503, for whoever restarts workers. ready: set it to True when jobs can be taken. trouble: why no
+    jobs can be taken for now, such as a full disk; empty if they can.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.alive: Callable[[], bool] = lambda: True
+        self.trouble: Callable[[], str] = lambda: ""
         self.ready = False
         self.registry: CollectorRegistry | None = None
         self._server = ThreadingHTTPServer((host, port), _handler(self))
@@ -36,7 +38,9 @@ class Health:
         if path == "/healthz":
             return _said(self.alive(), "alive", "the engine stands still")
         if path == "/readyz":
-            return _said(self.ready and self.alive(), "ready", "not ready")
+            trouble = self.trouble()
+            good = self.ready and self.alive() and not trouble
+            return _said(good, "ready", f"not ready {trouble}".rstrip())
         if path == "/metrics" and self.registry is not None:
             return 200, CONTENT_TYPE_LATEST, generate_latest(self.registry)
         return 404, _TEXT, b"not found\n"

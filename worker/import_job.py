@@ -1,135 +1,108 @@
-"""An import: a concept file of ours, of diffusers or of adobe becomes a concept of the tenant's."""
+"""An import: a file of a concept, of any kind that is read, becomes a concept of the tenant's."""
 
 from __future__ import annotations
 
-import dataclasses
-import zipfile
-from collections.abc import Iterator, Mapping
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from customedit.concepts.concept import Concept
-from customedit.concepts.files import formats
+from customedit.concepts.effect import prove_effect
+from customedit.concepts.files import Description, load_concept
+from customedit.concepts.files.embeddings import spelled
 from customedit.editing.text_to_image import portrait
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.requests import ImportRequest
 from customedit.storage import object_keys
-from worker.attempt import Work
+from customedit.storage.store import MissingObject
+from worker import problems
+from worker.attempt import Attempt
 from worker.customize_job import put_beside, uploaded
-from worker.inputs import check_base
 from worker.outputs import jpeg
 from worker.runtime import TRAININGS, Runtime
 
-MOST_FILES: Final = 40
-_SUFFIXES: Final = (".safetensors", ".bin", ".pt")
+_log = logging.getLogger(__name__)
 
 
-class Renamed(Mapping[str, str]):
-    """Gives every token the one name that was asked for; two tokens then collide, which is said."""
+def perform(attempt: Attempt) -> ConceptOutcome:
+    """Run an import.
 
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __getitem__(self, key: str) -> str:
-        return self._token
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
-def perform(work: Work) -> ConceptOutcome:
-    """Run an import. Raises InputError for a file that is no concept, and what ``Work`` raises."""
-    request = ImportRequest.model_validate(work.record.request)
-    base = work.runtime.base
-    with work.phase("fetch"):
-        path = work.folder / "given"
-        key = object_keys.given(work.tenant, work.id)
-        work.patiently(lambda: work.storage.download(key, path))
-    with work.phase("read"):
-        concept = read(path, request, work.runtime)
-        check_base(work.runtime, concept)
-    warnings = [] if concept.base else ["the file does not say which base it was made for"]
-    with work.phase("preview"):
+    Raises InputError for a file that is no concept, and what ``Attempt`` raises.
+    """
+    request = ImportRequest.model_validate(attempt.record.request)
+    base = attempt.runtime.base
+    with turn(attempt):
+        with attempt.phase("fetch"):
+            path = attempt.folder / (spelled(request.name) or "<look>").strip("<>")
+            key = object_keys.given(attempt.tenant, attempt.id)
+            attempt.patiently(lambda: attempt.storage.download(key, path))
+        with attempt.phase("read"), _without_folder(attempt.folder), unreadable():
+            read = read_concept(path, request, attempt.runtime)
+            (concept,) = attempt.wait([attempt.submit(prove_effect(base, read), TRAININGS)])
+        for left in attempt.folder.iterdir():  # whatever the file was unpacked into
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    warnings = [] if read.base else ["the file does not say which base it was made for"]
+    with attempt.phase("preview"):
         named = " ".join(w for w in (*concept.tokens, concept.attribute, concept.noun) if w)
         drawing = portrait(base, concept, f"a photo of a {named}")
-        (picture,) = work.wait([work.submit(drawing, TRAININGS)])
-    with work.phase("upload"):
-        preview = put_beside(work, "preview.jpg", jpeg(picture), "image/jpeg")
-        concept = dataclasses.replace(concept, base=work.runtime.fingerprint)
-        return uploaded(work, concept, preview, warnings)
+        (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS)])
+    with attempt.phase("upload"):
+        preview = put_beside(attempt, "preview.jpg", jpeg(picture), "image/jpeg")
+        return uploaded(attempt, concept, preview, warnings)
 
 
-def read(path: Path, request: ImportRequest, runtime: Runtime) -> Concept:
-    """The concept in ``path``, told by its contents; the request's words win over the file's."""
-    most = runtime.settings.max_import_bytes
-    if _is_ours(path):
-        concept = Concept.load(path, runtime.base.weights, max_bytes=most)
-        if request.token is not None and [*concept.tokens] != [request.token]:
-            if len(concept.tokens) > 1:
-                raise InputError("token", "renames one, the file has several", "leave it out")
-            concept = dataclasses.replace(
-                concept, tokens={request.token: next(iter(concept.tokens.values()))}
-            )
-    else:
-        rename = {} if request.token is None else Renamed(request.token)
-        concept = formats.load(
-            _named(path, most),
-            formats.Unsaid(rename=rename),
-            base_weights=runtime.base.weights,
-            max_bytes=most,
-        )
-    return dataclasses.replace(
-        concept,
-        noun=request.noun or concept.noun,
-        attribute=request.attribute or concept.attribute,
-    )
+@contextlib.contextmanager
+def turn(attempt: Attempt) -> Iterator[None]:
+    """One import at a time is fetched and read in a worker.
 
-
-def _is_ours(path: Path) -> bool:
-    """Whether it is safetensors of our own format, by its header."""
-    with path.open("rb") as stream:
-        head = stream.read(64 * 1024)
-    return head[8:9] == b"{" and b'"customedit.concept"' in head
-
-
-def _named(path: Path, most: int) -> Path:
-    """The file under a name that tells what it is, or the folder that it holds as a zip."""
-    with path.open("rb") as stream:
-        head = stream.read(16)
-    if head[8:9] == b"{":
-        return path.rename(path.with_suffix(".safetensors"))
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                if not any(n.endswith("data.pkl") for n in archive.namelist()):  # torch.save's
-                    return _unpacked(archive, path.with_suffix(".files"), most)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-            raise InputError("file", f"is a damaged zip ({error})", "pack it again") from None
-    return path.rename(path.with_suffix(".bin"))
-
-
-def _unpacked(archive: zipfile.ZipFile, folder: Path, most: int) -> Path:
-    """The weights in a zip as plain files of one folder. Raises InputError for too many or large.
-
-    Only the last part of a name is used, so that none climbs out; sizes are counted while they
-    are read, since what a zip says of itself need not be true.
+    So its scratch disk holds one file, or two where it is unpacked, and its memory one, however
+    many imports have a slot. Raises Stopped and DeadlineExceeded as ``Attempt.check`` does.
     """
-    chosen = [i for i in archive.infolist() if i.filename.endswith(_SUFFIXES)]
-    if not 1 <= len(chosen) <= MOST_FILES:
-        raise InputError(
-            "file", f"holds {len(chosen)} weight files", f"1 to {MOST_FILES} are taken"
-        )
-    folder.mkdir()
-    left = most
-    for info in chosen:
-        with archive.open(info) as source, (folder / Path(info.filename).name).open("wb") as out:
-            while part := source.read(1 << 20):
-                left -= len(part)
-                if left < 0:
-                    raise InputError("file", f"holds over {most} bytes", "leave files out")
-                out.write(part)
-    return folder
+    importing = attempt.runtime.importing
+    while not importing.acquire(timeout=0.2):
+        attempt.check()
+    try:
+        yield
+    finally:
+        importing.release()
+
+
+@contextlib.contextmanager
+def unreadable() -> Iterator[None]:
+    """What a file that nobody checked makes its readers raise, as InputError of field ``file``.
+
+    Archives, pickles and tensors of unusual kinds fail in more ways than can be listed. Errors of
+    the device and of the scratch disk are not the file's and stay what they are.
+    """
+    try:
+        yield
+    except (InputError, MissingObject):
+        raise
+    except (Exception, RecursionError) as error:
+        if problems.device_lost(error) or problems.out_of_memory(error):
+            raise
+        if problems.disk_full(error):
+            raise
+        _log.warning("an imported file cannot be read", exc_info=error)
+        problem = f"is damaged or of an unknown kind ({type(error).__name__})"
+        raise InputError("file", problem, "save it again, as safetensors if you can") from error
+
+
+def read_concept(path: Path, request: ImportRequest, runtime: Runtime) -> Concept:
+    """The concept in ``path``; the request's words win over the file's."""
+    description = Description(request.noun, request.attribute, token=request.token or "")
+    limit = runtime.settings.max_import_bytes
+    return load_concept(path, runtime.base, description, max_bytes=limit)
+
+
+@contextlib.contextmanager
+def _without_folder(folder: Path) -> Iterator[None]:
+    """Errors do not tell callers where the worker keeps its files."""
+    try:
+        yield
+    except InputError as error:
+        problem = error.problem.replace(f"{folder}/", "")
+        raise InputError(error.field, problem, error.remedy) from None

@@ -2,43 +2,59 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
-import torch
 from PIL import Image
 
 from customedit import images
 from customedit.concepts.concept import Concept
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
-from customedit.jobs.records import ConceptRecord
+from customedit.images.masks import Mask, read_mask
+from customedit.jobs.records import ConceptRecord, ImageRecord
 from customedit.schemas.requests import ConceptUse
 from customedit.storage.store import MissingObject
-from worker.attempt import Work
-from worker.runtime import Runtime
+from worker.attempt import Attempt
 
 
-def picture(work: Work, image_id: str, field: str) -> Image.Image:
+def picture(attempt: Attempt, image_id: str, field: str) -> Image.Image:
     """An uploaded picture, RGB. Raises InputError that names ``field``, MissingObject."""
-    settings = work.runtime.settings
-    record = work.patiently(lambda: work.runtime.image_records.get(work.tenant, image_id))
+    return images.read(_file(attempt, image_id), field=field, limits=_limits(attempt)).image
+
+
+def mask(attempt: Attempt, image_id: str, size: tuple[int, int], field: str = "mask") -> Mask:
+    """An uploaded mask for a picture of ``size`` (width, height).
+
+    Raises InputError that names ``field``, MissingObject.
+    """
+    return read_mask(_file(attempt, image_id), size, field=field, limits=_limits(attempt))
+
+
+def image_record(attempt: Attempt, image_id: str) -> ImageRecord:
+    """The record of an uploaded picture. Raises MissingObject."""
+    record = attempt.patiently(lambda: attempt.runtime.image_records.get(attempt.tenant, image_id))
     if record is None:
         raise MissingObject(image_id)
-    return images.read(
-        work.get(record.key),
-        field=field,
-        max_bytes=settings.max_upload_bytes,
-        max_pixels=settings.max_upload_pixels,
-    ).image
+    return record
 
 
-def pictures(work: Work, image_ids: Sequence[str], field: str) -> list[Image.Image]:
+def _file(attempt: Attempt, image_id: str) -> bytes:
+    return attempt.get(image_record(attempt, image_id).key)
+
+
+def _limits(attempt: Attempt) -> images.Limits:
+    settings = attempt.runtime.settings
+    return images.Limits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels)
+
+
+def pictures(attempt: Attempt, image_ids: Sequence[str], field: str) -> list[Image.Image]:
     """Several, in order."""
-    return [picture(work, image_id, f"{field}.{k}") for k, image_id in enumerate(image_ids)]
+    return [picture(attempt, image_id, f"{field}.{k}") for k, image_id in enumerate(image_ids)]
 
 
-def concepts(work: Work, uses: Sequence[ConceptUse]) -> tuple[list[Weighted], list[ConceptRecord]]:
+def concepts(
+    attempt: Attempt, uses: Sequence[ConceptUse]
+) -> tuple[list[Weighted], list[ConceptRecord]]:
     """The concepts that an edit names, on the device, and their records.
 
     Raises InputError for one that is not ready, of another base, or with another's token.
@@ -47,14 +63,14 @@ def concepts(work: Work, uses: Sequence[ConceptUse]) -> tuple[list[Weighted], li
     records: list[ConceptRecord] = []
     tokens: set[str] = set()
     for k, use in enumerate(uses):
-        field = f"concepts.{k}"
-        record = concept_record(work, use.id)
+        field = f"concepts[{k}].id"
+        record = concept_record(attempt, use.id)
         if record is None or record.weights_key is None or record.state != "ready":
             state = "is gone" if record is None else f"is {record.state}"
             raise InputError(
                 field, f"{use.id} {state}", "wait until it is ready, or train it again"
             )
-        concept = loaded(work, record)
+        concept = loaded(attempt, record)
         twice = tokens & set(concept.tokens)
         if twice:
             raise InputError(
@@ -66,47 +82,27 @@ def concepts(work: Work, uses: Sequence[ConceptUse]) -> tuple[list[Weighted], li
     return weighted, records
 
 
-def concept_record(work: Work, concept_id: str) -> ConceptRecord | None:
+def concept_record(attempt: Attempt, concept_id: str) -> ConceptRecord | None:
     """The tenant's concept; None: there is none, or it is another's."""
-    return work.patiently(lambda: work.runtime.concept_records.get(work.tenant, concept_id))
+    return attempt.patiently(
+        lambda: attempt.runtime.concept_records.get(attempt.tenant, concept_id)
+    )
 
 
-def loaded(work: Work, record: ConceptRecord) -> Concept:
+def loaded(attempt: Attempt, record: ConceptRecord) -> Concept:
     """A concept on the device, from the cache or from S3."""
-    runtime = work.runtime
+    runtime = attempt.runtime
     assert record.weights_key is not None
-    held = (work.tenant, record.weights_key)
+    held = (attempt.tenant, record.weights_key)
     concept = runtime.concepts.get(held)
-    work.metrics.cache.labels("concept", "device" if concept else "storage").inc()
+    attempt.metrics.cache.labels("concept", "device" if concept else "storage").inc()
     if concept is None:
-        path = work.folder / f"{record.id}.safetensors"
+        path = attempt.folder / f"{record.id}.safetensors"
         key = record.weights_key
-        work.patiently(lambda: work.storage.download(key, path))
-        concept = Concept.load(path, runtime.base.weights)
-        check_base(runtime, concept)
-        concept = on_device(concept, runtime.base.device, runtime.base.dtype)
+        attempt.patiently(lambda: attempt.storage.download(key, path))
+        concept = Concept.load(path, runtime.base.weights).for_base(runtime.base)
+        concept = concept.to(runtime.base.device, runtime.base.dtype)
         runtime.concepts.put(held, concept)
-        work.metrics.cache_bytes.set(runtime.concepts.bytes + runtime.inversions.bytes)
+        attempt.metrics.cache_bytes.set(runtime.concepts.bytes + runtime.inversions.bytes)
         path.unlink()
     return concept
-
-
-def check_base(runtime: Runtime, concept: Concept) -> None:
-    """Raises InputError for a concept that was made for another base."""
-    if concept.base and concept.base != runtime.fingerprint:
-        raise InputError(
-            "concept",
-            f"was made for the base {concept.base}, this is {runtime.fingerprint}",
-            "train it again on this base",
-        )
-    concept.check(runtime.shapes, runtime.base.width)
-
-
-def on_device(concept: Concept, device: torch.device, dtype: torch.dtype) -> Concept:
-    """``concept`` where the base is and in its numbers, so that no edit has to move it."""
-    return dataclasses.replace(
-        concept,
-        tokens={k: v.to(device) for k, v in concept.tokens.items()},
-        keys={k: v.to(device, dtype) for k, v in concept.keys.items()},
-        values={k: v.to(device, dtype) for k, v in concept.values.items()},
-    )

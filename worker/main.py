@@ -24,15 +24,14 @@ from customedit.jobs import notifications
 from customedit.jobs.redis import connect
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
-from worker.celery_app import make_app
-from worker.executor import Desk
+from worker.celery_app import make_celery_app, register
+from worker.executor import Executor
 from worker.health import Health
 from worker.reconciler import Reconciler
 from worker.runtime import Runtime
-from worker.tasks import register
 
 GRACE_S: Final = 15.0
-"""After the drain: how long Celery may take to let go before the process ends anyway."""
+"""After the drain: how long Celery may take to stop before the process ends anyway."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,25 +59,25 @@ def main() -> int:
 
 
 class Worker:
-    """What answers doorbells, on a runtime that is loaded."""
+    """Runs jobs on a runtime that is loaded, until a signal comes."""
 
     def __init__(self, settings: Settings, runtime: Runtime, health: Health) -> None:
         self.settings, self.runtime, self.health = settings, runtime, health
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        self.app = make_app(settings)
-        self.desk = Desk(runtime, self.name, self.ring)
-        register(self.app, self.desk)
-        self.reconciler = Reconciler(runtime, self.ring, self.name)
-        self._going = threading.Event()
+        self.app = make_celery_app(settings)
+        self.executor = Executor(runtime, self.name, self.notify)
+        register(self.app, self.executor)
+        self.reconciler = Reconciler(runtime, self.notify, self.name)
+        self._going, self._drained = threading.Event(), threading.Event()
 
-    def ring(self, job_id: str, kind: str) -> None:
-        """Send a doorbell."""
+    def notify(self, job_id: str, kind: str) -> None:
+        """Send a notification."""
         self.app.send_task(
             notifications.TASK, [job_id], queue=notifications.queue(self.settings, kind)
         )
 
     def run(self) -> None:
-        """Answer doorbells until a signal comes; then drain and clean up."""
+        """Run jobs until a signal comes; then drain and clean up."""
         controller = self.app.WorkController(
             pool="threads",
             concurrency=self.settings.worker_concurrency,
@@ -95,7 +94,9 @@ class Worker:
             signal.signal(number, self._stop)
         self.health.registry = self.runtime.metrics.registry
         self.health.alive = lambda: self.runtime.engine.alive
+        self.health.trouble = self.executor.trouble
         self.health.ready = True
+        self.executor.start()
         self.reconciler.start()
         _log.info("ready: %s", self.name)
         controller.start()
@@ -112,19 +113,21 @@ class Worker:
         threading.Thread(target=self._drain, args=[seconds], name="drain", daemon=True).start()
 
     def _drain(self, seconds: float) -> None:
-        _log.info("going; jobs have %g s", seconds)
-        self.desk.drain(seconds)
-        self.desk.finish(GRACE_S)
+        _log.info("draining; jobs have %g s", seconds)
+        self.executor.drain(seconds)
+        self.executor.finish(GRACE_S)
+        self._drained.set()
         threading.Event().wait(GRACE_S)
-        _log.warning("Celery did not let go")
+        _log.warning("Celery did not stop")
         logging.shutdown()
         os._exit(0)
 
     def _close(self) -> None:
-        self.desk.finish(GRACE_S)
+        if self._going.is_set():  # jobs may run beside Celery's threads
+            self._drained.wait()
         self.reconciler.close()
-        self.desk.close()
+        self.executor.close()
         self.runtime.close()
         self.health.close()
         telemetry.stop_tracing()
-        _log.info("gone")
+        _log.info("stopped")

@@ -13,7 +13,7 @@ from customedit.jobs.records import JobKind
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-TROUBLES: Final = ("internal", "out-of-memory", "abandoned")
+ALERTED_OUTCOMES: Final = ("internal", "out-of-memory", "abandoned")
 """Outcomes that alerts look for."""
 
 
@@ -21,59 +21,109 @@ class Metrics:
     """Of one worker, in a registry of their own, so that tests can have several."""
 
     def __init__(self) -> None:
-        self.registry = own = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self.queue_age = Histogram(
             "customedit_queue_age_seconds",
             "From when a job was queued until a worker claimed it.",
             ["kind"],
             buckets=SECONDS,
-            registry=own,
+            registry=self.registry,
         )
         self.phases = Histogram(
             "customedit_job_phase_seconds",
             "How long jobs were in each phase.",
             ["kind", "phase"],
             buckets=SECONDS,
-            registry=own,
+            registry=self.registry,
         )
         self.jobs = Counter(
-            "customedit_jobs", "Attempts by how they ended.", ["kind", "outcome"], registry=own
+            "customedit_jobs",
+            "Attempts by how they ended.",
+            ["kind", "outcome"],
+            registry=self.registry,
         )
-        self.running = Gauge("customedit_jobs_running", "Jobs under way.", ["kind"], registry=own)
-        self.calls = Counter("customedit_unet_calls", "Calls of the UNet.", registry=own)
+        self.running = Gauge(
+            "customedit_jobs_running", "Jobs under way.", ["kind"], registry=self.registry
+        )
+        self.calls = Counter("customedit_unet_calls", "Calls of the UNet.", registry=self.registry)
         self.rows = Histogram(
-            "customedit_unet_call_rows", "Rows in a call of the UNet.", buckets=ROWS, registry=own
+            "customedit_unet_call_rows",
+            "Rows in a call of the UNet.",
+            buckets=ROWS,
+            registry=self.registry,
         )
         self.ticks = Histogram(
             "customedit_engine_tick_seconds",
             "One round of the engine.",
             buckets=SECONDS,
-            registry=own,
+            registry=self.registry,
         )
         self.cache = Counter(
             "customedit_cache_reads",
             "Concepts and inversions asked for, by where they were found.",
             ["what", "found"],
-            registry=own,
+            registry=self.registry,
         )
         self.cache_bytes = Gauge(
-            "customedit_cache_bytes", "Concepts and inversions on the device.", registry=own
+            "customedit_cache_bytes",
+            "Concepts and inversions on the device.",
+            registry=self.registry,
         )
         self.lost = Counter(
-            "customedit_leases_lost", "Jobs whose lease another worker took.", registry=own
+            "customedit_leases_lost",
+            "Jobs whose lease another worker took.",
+            registry=self.registry,
         )
         self.device_memory = Gauge(
-            "customedit_device_memory_bytes", "Memory of the GPU.", ["what"], registry=own
+            "customedit_device_memory_bytes", "Memory of the GPU.", ["what"], registry=self.registry
         )
-        self.depth = Gauge("customedit_queue_depth", "Jobs queued.", ["kind"], registry=own)
+        self.depth = Gauge(
+            "customedit_queue_depth", "Jobs queued.", ["kind"], registry=self.registry
+        )
         self.oldest = Gauge(
             "customedit_queue_oldest_seconds",
             "Age of the oldest queued job.",
             ["kind"],
-            registry=own,
+            registry=self.registry,
         )
-        self.rung = Counter(
-            "customedit_reconciler_rings", "Doorbells rung again.", ["kind"], registry=own
+        self.notified = Counter(
+            "customedit_reconciler_notifications",
+            "Jobs that the reconciler notified workers of.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.store_errors = Counter(
+            "customedit_store_errors",
+            "Calls of Redis or S3 that failed, after their own retries.",
+            ["store"],
+            registry=self.registry,
+        )
+        self.redis_memory = Gauge(
+            "customedit_redis_memory_bytes",
+            "Memory of Redis: used, and the most that it may use.",
+            ["what"],
+            registry=self.registry,
+        )
+        self.storage_writable = Gauge(
+            "customedit_storage_writable",
+            "Whether the bucket took a write, as the reconciling worker tries it.",
+            registry=self.registry,
+        )
+        self.scratch = Gauge(
+            "customedit_scratch_bytes",
+            "The disk of the scratch folder: free, and total.",
+            ["what"],
+            registry=self.registry,
+        )
+        self.webhooks = Gauge(
+            "customedit_webhooks_waiting",
+            "Webhooks that are to be delivered.",
+            registry=self.registry,
+        )
+        self.webhook_age = Gauge(
+            "customedit_webhooks_oldest_seconds",
+            "Seconds since the end of the job whose webhook waits longest.",
+            registry=self.registry,
         )
         self._begin_at_zero()
 
@@ -81,9 +131,12 @@ class Metrics:
         """Show what alerts and autoscaling ask for: a series that begins at 1 has not increased."""
         for kind in get_args(JobKind):
             self.running.labels(kind)
-            self.rung.labels(kind)
-            for outcome in TROUBLES:
+            self.notified.labels(kind)
+            for outcome in ALERTED_OUTCOMES:
                 self.jobs.labels(kind, outcome)
+        for store in ("redis", "s3"):
+            self.store_errors.labels(store)
+        self.storage_writable.set(1)
 
     @contextmanager
     def phase(self, kind: str, phase: str) -> Iterator[None]:

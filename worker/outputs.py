@@ -12,8 +12,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from customedit.editing.edit import EditResult
-from customedit.metrics.measure import Similarities, at_size, measure
-from customedit.metrics.similarity import psnr, ssim
+from customedit.editing.sweep import MeasuredEdit, measure_edit
+from customedit.metrics.measure import at_size, outside
 from worker.runtime import Runtime
 
 PNG = "image/png"
@@ -40,34 +40,28 @@ def mask_picture(mask: Tensor, image: Image.Image) -> Image.Image:
 
 def maps_file(results: Sequence[EditResult]) -> bytes | None:
     """The attention maps of all pictures as safetensors: "0", ... [2, rows, columns, tokens]."""
-    held = {str(k): r.maps.cpu().contiguous() for k, r in enumerate(results) if r.maps is not None}
-    return save(held) if held else None
+    maps = {
+        str(k): result.drawing.maps.cpu().contiguous()
+        for k, result in enumerate(results)
+        if result.drawing.maps is not None
+    }
+    return save(maps) if maps else None
 
 
 def measured(
-    runtime: Runtime,
-    result: EditResult,
-    prompt: str,
-    references: Sequence[Image.Image],
-    mask: Tensor | None,
-) -> Similarities | None:
-    """The similarities of a picture; None for a worker that has no judge."""
+    runtime: Runtime, result: EditResult, references: Sequence[Image.Image]
+) -> MeasuredEdit | None:
+    """The edit with its similarities; None for a worker that has no judge."""
     if runtime.judge is None:
         return None
     with runtime.judging, torch.no_grad():
-        return measure(runtime.judge, result, prompt, references, mask)
+        return measure_edit(runtime.judge, result, references)
 
 
-def left_alone(result: EditResult, mask: Tensor | None) -> dict[str, float | None]:
-    """PSNR (dB) and SSIM outside the mask, which need no judge."""
-    where = mask if mask is not None else result.mask
-    if where is None:
-        return {}
-    outside = 1 - at_size(where, result.working)
-    if not (outside > 0).any():
-        return {}
-    noise = psnr(result.working, result.source, outside)
+def left_alone(result: EditResult) -> dict[str, float | None]:
+    """PSNR (dB) and SSIM outside the region, which need no judge; None for equal pixels."""
+    values = outside(result.image, result.source, result.region)
     return {
-        "outside_psnr": round(noise, 4) if math.isfinite(noise) else None,
-        "outside_ssim": round(ssim(result.working, result.source, outside), 4),
+        name: round(value, 4) if value is not None and math.isfinite(value) else None
+        for name, value in values.items()
     }

@@ -5,19 +5,20 @@ Both are decoded as methods of their own, so that showing one keeps nobody waiti
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from PIL import Image
 
-from customedit.concepts.training import Preview, Trained
+from customedit.concepts.training import Preview, TrainableConcept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
-from customedit.editing.edit import EditResult
 from customedit.editing.text_to_image import portrait
 from worker import outputs
-from worker.attempt import Work
+from worker.attempt import Attempt
 from worker.runtime import EDITS, TRAININGS
+
+T = TypeVar("T")
 
 SHARES: Final = (0.35, 0.7)
 """Of an edit's steps, where it is shown; edits of fewer than SHORTEST steps are not."""
@@ -28,8 +29,8 @@ SHORTEST: Final = 10
 class Previewer:
     """Shows the pictures that ``tickets`` draw; ``upload`` is for the job's own thread."""
 
-    def __init__(self, work: Work, steps: int = 0) -> None:
-        self._work, self._steps = work, steps
+    def __init__(self, attempt: Attempt, steps: int = 0) -> None:
+        self._work, self._steps = attempt, steps
         self._tickets: list[Ticket[Image.Image]] = []
         self._count = 0
 
@@ -50,21 +51,21 @@ class Previewer:
         """Have ``method`` drawn and shown; safe to call from the engine's thread."""
         self._tickets.append(self._work.submit(method, priority, heard=False))
 
-    def seeing(self, editing: Method[EditResult], base: Base) -> Method[EditResult]:
+    def seeing(self, editing: Method[T], base: Base) -> Method[T]:
         """``editing``, looked at while it goes by: what its target row will be, as far as known."""
         due = {max(1, round(s * self._steps)) for s in SHARES} if self._steps >= SHORTEST else set()
         answer: Any = None
         last: tuple[Denoise, torch.Tensor] | None = None
         try:
             while True:
-                asked = editing.send(answer)
-                if isinstance(asked, Progress) and asked.step in due and last is not None:
+                request = editing.send(answer)
+                if isinstance(request, Progress) and request.step in due and last is not None:
                     self.draw(_glimpse(base, *last), EDITS)
-                answer = yield asked
-                if isinstance(asked, Denoise):
-                    last = asked, answer.noise
+                answer = yield request
+                if isinstance(request, Denoise):
+                    last = request, answer.noise
         except StopIteration as end:
-            result: EditResult = end.value
+            result: T = end.value
             return result
         finally:
             editing.close()
@@ -72,15 +73,15 @@ class Previewer:
     def training(self, base: Base, prompt: str, steps: int) -> Preview:
         """What ``customize`` takes for ``preview``: has the concept drawn as it is now."""
 
-        def preview(trained: Trained) -> None:
-            self.draw(portrait(base, trained.still(), prompt, steps), TRAININGS)
+        def preview(trained: TrainableConcept) -> None:
+            self.draw(portrait(base, trained.snapshot(), prompt, steps), TRAININGS)
 
         return preview
 
 
-def _glimpse(base: Base, asked: Denoise, noise: torch.Tensor) -> Method[Image.Image]:
+def _glimpse(base: Base, request: Denoise, noise: torch.Tensor) -> Method[Image.Image]:
     """The picture that the target's row is on the way to."""
-    row = slice(2, 3) if asked.rows > 2 else slice(1, 2)  # P2P: source, none, target; SDEdit: two
-    clean = base.schedule.clean(asked.latents[row].to(base.device), noise[row], asked.time)
+    row = slice(2, 3) if request.rows > 2 else slice(1, 2)  # P2P: source, none, target; SDEdit: two
+    clean = base.schedule.clean(request.latents[row].to(base.device), noise[row], request.time)
     yield Turn()
     return base.decode(clean)[0]

@@ -1,13 +1,16 @@
-"""Mends what doorbells and killed workers leave behind. One worker at a time does it, under a lock.
+"""Does what notifications, killed workers and front ends left undone, and keeps house.
 
-Rings stale jobs again, sweeps the leavings of jobs that are final, writes what the journal lacks,
-removes jobs that are too old and what belongs to nobody, and delivers webhooks.
+One worker at a time does it, under a lock: it notifies workers of jobs that wait too long, removes
+files of attempts that did not count, writes what the journal lacks, removes jobs that are too old
+and files that belong to nobody, and delivers webhooks. Every worker measures the stores.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final, get_args
 
@@ -15,33 +18,44 @@ from customedit.jobs import notifications
 from customedit.jobs.journal import REQUEST
 from customedit.jobs.orphans import Orphans
 from customedit.jobs.records import JobKind
+from customedit.jobs.redis import memory
 from customedit.jobs.webhooks import Webhooks
 from customedit.storage import object_keys
+from customedit.storage.store import BROKEN_UPLOAD_DAYS
 from worker import cleanup
 from worker.runtime import Runtime
 
-Ring = Callable[[str, str], None]
+Notify = Callable[[str, str], None]
 
-SWEEP_AT_ONCE: Final = 50
-BELLS: Final = 100
-"""Bells more than queued jobs of a kind that may hang unheard."""
+CLEANUPS_AT_ONCE: Final = 50
+EXCESS_NOTIFICATIONS: Final = 100
+"""How many more notifications than queued jobs of a kind may wait in its list."""
+
+PROBE_EVERY_S: Final = 30.0
+"""How often it is tried whether the bucket can be written."""
+
+ABORT_EVERY_S: Final = 3600.0
+"""How often uploads that broke off are looked for."""
 
 _log = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """Runs in its own threads from ``start`` to ``close``. ring: sends a doorbell (id, kind)."""
+    """Runs in its own threads from ``start`` to ``close``.
 
-    def __init__(self, runtime: Runtime, ring: Ring, name: str) -> None:
+    notify: sends a notification (job id, kind); name: of the worker.
+    """
+
+    def __init__(self, runtime: Runtime, notify: Notify, name: str) -> None:
         self._settings, self._redis, self._jobs = runtime.settings, runtime.redis, runtime.jobs
         self._storage, self._metrics = runtime.storage, runtime.metrics
-        self._ring, self._name = ring, name
-        self._measure_device = runtime.measure_device
+        self._notify, self._name = notify, name
+        self._runtime = runtime
         self._closed = threading.Event()
-        self._lock = f"{self._settings.namespace}:reconciler"
         self._journal, self._concepts = runtime.journal, runtime.concept_records
         self._orphans = Orphans(self._redis, self._settings, self._storage, self._jobs)
         self._webhooks = Webhooks(self._redis, self._settings, self._jobs)
+        self._probe_at = self._abort_at = 0.0
         self._threads = [
             threading.Thread(target=self._run, name="reconciler", daemon=True),
             threading.Thread(target=self._deliver, name="webhooks", daemon=True),
@@ -60,7 +74,7 @@ class Reconciler:
 
     def _run(self) -> None:
         while not self._closed.wait(self._settings.reconcile_seconds):
-            self._try(self._measure)
+            self._try(self.measure)
             self._try(self._round)
 
     def _try(self, step: Callable[[], object]) -> None:
@@ -69,89 +83,91 @@ class Reconciler:
         except Exception as error:  # Redis or S3 is away: the next round does it
             _log.warning("%s: %s: %s", step.__name__, type(error).__name__, error)
 
-    def _measure(self) -> None:
-        self._measure_device()
+    def measure(self) -> None:
+        """Set the gauges of the device, the scratch folder, the queues and Redis."""
+        self._runtime.measure_device()
+        disk = shutil.disk_usage(self._runtime.scratch)
+        self._metrics.scratch.labels("free").set(disk.free)
+        self._metrics.scratch.labels("total").set(disk.total)
         depths = self._jobs.queue_depths()
         for kind in get_args(JobKind):
             self._metrics.depth.labels(kind).set(depths[kind])
             self._metrics.oldest.labels(kind).set(self._jobs.oldest_queued_age(kind))
+        held = memory(self._redis)
+        self._metrics.redis_memory.labels("used").set(held.used)
+        self._metrics.redis_memory.labels("most").set(held.most or float("inf"))
+        self._metrics.webhooks.set(self._webhooks.waiting())
+        self._metrics.webhook_age.set(self._webhooks.oldest_age())
 
     def _round(self) -> None:
-        if not self._mine():
+        if not self._is_leader():
+            self._metrics.storage_writable.set(1)  # the leader's to say
             return
         for step in (
-            self.ring_stale,
-            self.sweep,
+            self.notify_overdue,
+            self.clean_up,
             self.expire,
             self.settle,
-            self.drop_uploads,
+            self.remove_uploads,
             self._orphans.look,
+            self._probe_storage,
+            self._abort_broken_uploads,
         ):
-            self._try(step)  # by itself: what cannot be swept must not keep bells from ringing
+            self._try(step)  # each by itself: what fails must not keep the others from their turn
 
-    def _mine(self) -> bool:
+    def _is_leader(self) -> bool:
         """Whether this worker is the one that reconciles now; the lock outlasts a few rounds."""
-        hold_ms = int(self._settings.reconcile_seconds * 3000) + 1000
-        if self._redis.set(self._lock, self._name, nx=True, px=hold_ms):
-            return True
-        if self._redis.get(self._lock) != self._name:
-            return False
-        self._redis.pexpire(self._lock, hold_ms)
-        return True
+        return self._jobs.lock("reconciler", self._name, self._settings.reconcile_seconds * 3 + 1)
 
-    def ring_stale(self) -> int:
-        """Ring again for jobs queued long ago and for leases that ran out; gives how many.
+    def notify_overdue(self) -> int:
+        """Notify workers of jobs queued long ago and of leases that are over; gives how many.
 
-        Not where more bells hang unheard than there are jobs: nobody takes this kind at present,
+        Not where more notifications wait than there are jobs: no worker takes this kind at present,
         and its list must not grow for ever.
         """
-        found, depths = self._jobs.stale(), self._jobs.queue_depths()
-        unheard = {kind: self._bells(kind) for kind in {kind for _, kind in found}}
-        rung = 0
-        for job_id, kind in found:
-            if unheard[kind] < BELLS + depths[kind]:
-                self._ring(job_id, kind)
-                self._metrics.rung.labels(kind).inc()
-                unheard[kind] += 1
-                rung += 1
-        return rung
+        overdue, depths = self._jobs.overdue(), self._jobs.queue_depths()
+        pending = {kind: self._pending(kind) for kind in {kind for _, kind in overdue}}
+        notified = 0
+        for job_id, kind in overdue:
+            if pending[kind] < EXCESS_NOTIFICATIONS + depths[kind]:
+                self._notify(job_id, kind)
+                self._metrics.notified.labels(kind).inc()
+                pending[kind] += 1
+                notified += 1
+        return notified
 
-    def _bells(self, kind: JobKind) -> int:
-        """How many bells for jobs of ``kind`` hang in Celery's list."""
+    def _pending(self, kind: JobKind) -> int:
+        """How many notifications of ``kind`` wait in Celery's list."""
         count: Any = self._redis.llen(notifications.queue(self._settings, kind))
         return int(count)
 
-    def sweep(self) -> int:
-        """Tidy up jobs that were marked and are final by now; gives how many."""
-        key = cleanup.marks(self._settings)
-        now = self._jobs.now()
-        due: Any = self._redis.zrangebyscore(key, "-inf", now, start=0, num=SWEEP_AT_ONCE)
+    def clean_up(self) -> int:
+        """Remove files of attempts that did not count, of jobs that are final; gives how many."""
         done = 0
-        for entry in due:
-            # Put off before it is tried: one that cannot be tidied keeps no other waiting.
-            self._redis.zadd(key, {entry: now + cleanup.again_s(self._settings)}, xx=True)
+        for tenant, job_id in self._jobs.due_cleanups(CLEANUPS_AT_ONCE):
             try:
-                tidied = self._tidy(*entry.split("/"))
+                finished = self._clean_up_job(tenant, job_id)
             except Exception as error:
-                _log.warning("%s cannot be swept: %s: %s", entry, type(error).__name__, error)
+                name = type(error).__name__
+                _log.warning("%s/%s cannot be cleaned up: %s: %s", tenant, job_id, name, error)
                 continue
-            if tidied:
-                self._redis.zrem(key, entry)
+            if finished:
+                self._jobs.cleaned_up(tenant, job_id)
                 done += 1
         return done
 
-    def _tidy(self, tenant: str, job_id: str) -> bool:
+    def _clean_up_job(self, tenant: str, job_id: str) -> bool:
         """Whether there was nothing to wait for, such as the job's end."""
         record = self._jobs.peek(job_id)
         if record is None:
-            self._sweep_deleted(tenant, job_id)
+            self._remove_deleted(tenant, job_id)
         elif record.finished:
-            cleanup.tidy(self._storage, record)
+            cleanup.keep_result_only(self._storage, record)
         else:
             return False
         return True
 
-    def _sweep_deleted(self, tenant: str, job_id: str) -> None:
+    def _remove_deleted(self, tenant: str, job_id: str) -> None:
         """What was written for a job after it was deleted: in the journal, it has no request."""
         if not self._storage.exists(object_keys.job(tenant, job_id, REQUEST)):
             self._storage.delete_prefix(object_keys.job(tenant, job_id))
@@ -160,22 +176,35 @@ class Reconciler:
         """Remove jobs that finished ``keep_jobs_days`` ago; gives how many."""
         return sum(self._jobs.delete(tenant, job_id) for tenant, job_id in self._jobs.expired())
 
-    def drop_uploads(self) -> int:
+    def remove_uploads(self) -> int:
         """Remove files that were sent to the store and never completed; gives how many."""
-        found = self._jobs.overdue_uploads()
-        for tenant, upload_id in found:
+        overdue = self._jobs.overdue_uploads()
+        for tenant, upload_id in overdue:
             self._storage.delete(object_keys.upload(tenant, upload_id))
             self._jobs.upload_gone(tenant, upload_id)
-        return len(found)
+        return len(overdue)
 
     def settle(self) -> int:
         """Write what the journal lacks and remove the files of what was deleted."""
         return self._journal.settle(self._jobs, self._concepts)
 
+    def _probe_storage(self) -> None:
+        if time.monotonic() >= self._probe_at:
+            self._probe_at = time.monotonic() + PROBE_EVERY_S
+            self._metrics.storage_writable.set(self._storage.writable())
+
+    def _abort_broken_uploads(self) -> None:
+        if time.monotonic() >= self._abort_at:
+            self._abort_at = time.monotonic() + ABORT_EVERY_S
+            before = self._jobs.now() - BROKEN_UPLOAD_DAYS * 86_400
+            self._storage.abort_broken_uploads(before)
+
     def _deliver(self) -> None:
-        """Webhooks, in a thread of their own: a slow receiver must not keep bells from ringing."""
-        while not self._closed.wait(min(1.0, self._settings.reconcile_seconds)):
+        """Webhooks, in a thread of their own: receivers must not delay the rest."""
+        every_s = min(1.0, self._settings.reconcile_seconds)
+        while not self._closed.is_set():
             try:
-                self._webhooks.deliver_due()
-            except Exception as error:
-                _log.warning("webhooks: %s: %s", type(error).__name__, error)
+                self._webhooks.run(self._closed, every_s)
+            except Exception:
+                _log.exception("webhooks")
+                self._closed.wait(every_s)

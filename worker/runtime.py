@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
@@ -55,11 +56,11 @@ class Runtime:
         self.concept_records = Concepts(redis, settings)
         self.journal = Journal(storage)
         self.base, self.judge = base, judge
+        self.importing = threading.Lock()  # imports are fetched and read one after the other
         self.judging = threading.Lock()  # tokenizers do not like two threads
         self.metrics = metrics or Metrics()
         # read once here: they are computed when first asked for, which no two threads should do
         self.fingerprint, self.schedule_key = base.fingerprint, base.schedule.key
-        self.shapes = shapes(base)
         self.concepts: Cache[Concept] = Cache(settings.cache_bytes // 2, concept_bytes)
         self.inversions: Cache[Inversion] = Cache(settings.cache_bytes // 2, inversion_bytes)
         self.engine = EngineThread(
@@ -68,6 +69,7 @@ class Runtime:
             max_rows=settings.engine_rows,
             patience=settings.watchdog_seconds,
         )
+        storage.on_error = self.metrics.store_errors.labels("s3").inc
         self.scratch = own_scratch(settings.scratch_dir)
         self.engine.start()
 
@@ -105,12 +107,6 @@ class Runtime:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def shapes(base: Base) -> dict[str, tuple[int, int]]:
-    """Of the key and value weights of each cross-attention layer, (inner, width)."""
-    found = {n: base.weights[f"{n}.to_k.weight"].shape for n in base.layers}
-    return {name: (int(size[0]), int(size[1])) for name, size in found.items()}
-
-
 def placed(settings: Settings) -> tuple[str, torch.dtype]:
     """The device and the numbers that the settings choose; on a processor, its threads as well."""
     device = settings.device
@@ -135,19 +131,17 @@ def best_numbers(device: str) -> torch.dtype:
 
 
 def load_judge(settings: Settings, base: Base) -> Similarity | None:
-    """What measures similarities: the settings' CLIP, for the bundled base its own, or nothing."""
-    from customedit.metrics.measure import bundled
+    """What measures similarities: the settings' CLIP, else the base's own, if it has one."""
     from customedit.metrics.similarity import Similarity
 
     if settings.clip is not None:
         return Similarity(settings.clip, device=base.device)
-    return bundled() if base.name == "mini" else None
+    return Similarity(base.clip) if base.clip is not None else None
 
 
 def concept_bytes(concept: Concept) -> int:
     """What a concept takes on the device."""
-    tensors = [*concept.tokens.values(), *concept.keys.values(), *concept.values.values()]
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return sum(t.numel() * t.element_size() for t in concept.tensors.values())
 
 
 def inversion_bytes(inversion: Inversion) -> int:
@@ -157,10 +151,23 @@ def inversion_bytes(inversion: Inversion) -> int:
 
 
 def own_scratch(parent: Path) -> Path:
-    """A new folder for this process; those of processes that were killed are removed."""
+    """A new folder for this process; those of processes that were killed are removed.
+
+    A process holds a lock on its folder while it lives: process ids say nothing where workers in
+    several containers share ``parent``.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(f"{_SCRATCH}*"):
-        pid = left.name.removeprefix(_SCRATCH).split("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=parent))
+    with (parent / f"{_SCRATCH}lock").open("a") as all_folders:
+        fcntl.flock(all_folders, fcntl.LOCK_EX)
+        for folder in parent.glob(f"{_SCRATCH}*/"):
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(lock)
+        folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=parent))
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)  # open as long as this process
+    return folder

@@ -1,7 +1,7 @@
-"""What every request passes first and every answer last: ids, headers, the log, the figures.
+"""What every request passes first and every answer last: ids, headers, the log, the metrics.
 
-Plain ASGI, so that streams pass through untouched. Whatever the rooms behind let fall is caught
-here: logged with its trace, told to the caller as a problem without one.
+Plain ASGI, so that streams pass through untouched. An exception that nothing else caught is caught
+here: logged with its trace, answered with a problem without one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import secrets
 import time
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import Refused, answer
+from api.metrics import Metrics, method_label
+from api.problems import ProblemError, problem_response
 from customedit.config import telemetry
 
 _log = logging.getLogger("api.access")
@@ -32,38 +32,11 @@ _HEADERS: Final = {
 }
 
 
-class Figures:
-    """The API's metrics, in a registry of their own so that several apps can live in a process."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "customedit_http_requests",
-            "Requests by route and status.",
-            ["method", "route", "status"],
-            registry=self.registry,
-        )
-        self.seconds = Histogram(
-            "customedit_http_seconds",
-            "Time to the end of the answer, in seconds; event streams are left out.",
-            ["method", "route"],
-            registry=self.registry,
-        )
-        self.open = Gauge(
-            "customedit_http_open", "Requests that are being served.", registry=self.registry
-        )
-        self.rings_failed = Counter(
-            "customedit_rings_failed",
-            "Doorbells that did not ring; the reconciler rings again.",
-            registry=self.registry,
-        )
-
-
-class Edge:
+class ObservabilityMiddleware:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, figures: Figures) -> None:
-        self.app, self.figures = app, figures
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request: ASGI."""
@@ -72,37 +45,38 @@ class Edge:
             return
         state = scope.setdefault("state", {})
         state["request_id"] = _request_id(Headers(scope=scope).get("x-request-id"))
-        passed = _Passed(send, state["request_id"])
+        answer = _ObservedSend(send, state["request_id"])
         began = time.perf_counter()
-        self.figures.open.inc()
+        self.metrics.open.inc()
         try:
-            await self._serve(scope, receive, passed)
+            await self._serve(scope, receive, answer)
         finally:
-            self.figures.open.dec()
-            self._note(scope, passed, time.perf_counter() - began)
+            self.metrics.open.dec()
+            self._record(scope, answer, time.perf_counter() - began)
 
-    async def _serve(self, scope: Scope, receive: Receive, passed: _Passed) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, answer: _ObservedSend) -> None:
+        name = f"{method_label(scope['method'])} {_area(scope['path'])}"
         try:
             with (
                 telemetry.bind(request_id=scope["state"]["request_id"]),
-                telemetry.span(f"{scope['method']} {_kind(scope['path'])}", _parent(scope)),
+                telemetry.span(name, _parent(scope)),
             ):
-                await self.app(scope, receive, passed)
+                await self.app(scope, receive, answer)
         except Exception:
             _log.exception("%s %s failed", scope["method"], scope["path"], extra=_facts(scope))
-            if passed.ended:
+            if answer.ended:
                 return
-            if passed.status is not None:  # the answer has begun: cut it off, so that it shows
+            if answer.status is not None:  # the answer has begun: cut it off, so that it shows
                 raise
-            problem = answer(Refused("internal"), scope["path"], scope["state"]["request_id"])
-            await problem(scope, receive, passed)
+            problem = ProblemError("internal")
+            response = problem_response(problem, scope["path"], scope["state"]["request_id"])
+            await response(scope, receive, answer)
 
-    def _note(self, scope: Scope, passed: _Passed, seconds: float) -> None:
-        route = _route(scope)
-        status = passed.status or 499
-        self.figures.requests.labels(scope["method"], route, str(status)).inc()
-        if not passed.stream:
-            self.figures.seconds.labels(scope["method"], route).observe(seconds)
+    def _record(self, scope: Scope, answer: _ObservedSend, seconds: float) -> None:
+        method, route, status = method_label(scope["method"]), _route(scope), answer.status or 499
+        self.metrics.requests.labels(method, route, str(status)).inc()
+        if not answer.stream:
+            self.metrics.seconds.labels(method, route).observe(seconds)
         quiet = not scope["path"].startswith("/v1/") and status < 400
         _log.log(
             logging.DEBUG if quiet else logging.INFO,
@@ -114,7 +88,7 @@ class Edge:
         )
 
 
-class _Passed:
+class _ObservedSend:
     """``send`` that adds headers and remembers the status."""
 
     def __init__(self, send: Send, request_id: str) -> None:
@@ -150,9 +124,16 @@ def _facts(scope: Scope) -> dict[str, Any]:
     return facts
 
 
-def _kind(path: str) -> str:
-    """The first parts of a path: ``/v1/jobs``; ids would make each span's name another."""
-    return "/".join(path.split("/")[:3])[:100]
+_AREAS: Final = frozenset(
+    f"/v1/{name}"
+    for name in ("images", "uploads", "concepts", "edits", "jobs", "limits", "webhooks")
+)
+
+
+def _area(path: str) -> str:
+    """``/v1/jobs`` of all paths below it: what a caller invents is no name of a span."""
+    area = "/".join(path.split("/")[:3])
+    return area if area in _AREAS else "other"
 
 
 def _parent(scope: Scope) -> str | None:
@@ -162,5 +143,5 @@ def _parent(scope: Scope) -> str | None:
 
 
 def _route(scope: Scope) -> str:
-    """The route's pattern, so that ids do not make a figure each; unknown paths are one."""
+    """The route's pattern, so that ids do not make a metric each; unknown paths are one."""
     return getattr(scope.get("route"), "path", None) or "unknown"

@@ -4,12 +4,16 @@ import { api } from "./client.js";
 import { called } from "./concepts.js";
 import { add, button, el, empty, fill, uid } from "./dom.js";
 import { figure, notice } from "./fields.js";
+import { field } from "./schema.js";
 import { can } from "./session.js";
 
 const PAGE = 50;
 
+/** The schema's pattern of a token, to be found inside a text. */
+const tokens = () => new RegExp(field("CustomizeRequest", "token").pattern.replace(/^\^|\$$/g, ""), "g");
+
 /** The tokens that a prompt names, as the service reads them. @param {string} prompt */
-export const named = (prompt) => prompt.match(/<[a-z0-9][a-z0-9_-]{0,62}>/g) || [];
+export const named = (prompt) => prompt.match(tokens()) || [];
 
 /** The ready concepts, to be chosen, each with a weight. */
 export class Chosen {
@@ -39,8 +43,9 @@ export class Chosen {
   #add(concept) {
     if (this.rows.some((row) => row.concept.id === concept.id)) return;
     const id = uid("concept");
-    const shown = el("output", { for: id }, "1.00");
-    const weight = el("input", { type: "range", min: 0, max: 2, step: 0.05, value: 1, id, oninput: () => { shown.textContent = Number(weight.value).toFixed(2); } });
+    const { minimum, maximum, default: usual } = field("ConceptUse", "weight");
+    const shown = el("output", { for: id }, usual.toFixed(2));
+    const weight = el("input", { type: "range", min: minimum, max: maximum, step: 0.05, value: usual, id, oninput: () => { shown.textContent = Number(weight.value).toFixed(2); } });
     const slide = el("div", { class: "row weight", hidden: true }, el("label", { for: id }, "Weight"), weight, shown);
     const box = el("input", {
       type: "checkbox", id: uid("take"),
@@ -53,7 +58,7 @@ export class Chosen {
   }
 
   /** Chooses a concept; fetches it if it is not in the list yet. */
-  async choose(id, weight = 1) {
+  async choose(id, weight = field("ConceptUse", "weight").default) {
     if (!this.rows.some((row) => row.concept.id === id)) {
       const concept = await api.concept(id);
       if (concept.state === "ready") this.#add(concept);

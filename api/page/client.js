@@ -67,6 +67,7 @@ function query(given) {
 }
 
 export const api = {
+  openapi: (signal) => read("openapi.json", signal),
   limits: (signal) => read("v1/limits", signal),
   image: (name, signal) => read(`v1/images/${id(name)}`, signal),
   images: (given, signal) => read(`v1/images?${query(given)}`, signal),

@@ -6,11 +6,11 @@ import { add, announce, button, el, fill } from "./dom.js";
 import { area, box, busy, complain, Fields, figures, form, given, select, text } from "./fields.js";
 import { Expert } from "./expert.js";
 import { Pictures } from "./pictures.js";
+import { choices, field, hint } from "./schema.js";
+import { known } from "./session.js";
 
-const STRENGTHS = {
-  p2p: "0 to 1: the higher, the more of the source is kept. Up to 9, commas between; empty: the usual one.",
-  sdedit: "0 to 1: the higher, the more is painted anew. Up to 9, commas between; empty: the usual one.",
-};
+const METHODS = { p2p: "Prompt-to-Prompt: keeps the shape", sdedit: "SDEdit: paints more freely" };
+const about = (name) => hint("EditRequest", name);
 const SEVERAL = [["0.5", "0.5"], ["0.3, 0.5, 0.7", "0.3, 0.5, 0.7"], ["0.1 to 0.9", "0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9"]];
 
 /** @param {HTMLElement} main @param {{signal: AbortSignal, query: URLSearchParams}} given */
@@ -31,9 +31,9 @@ class Edit {
     this.source = area();
     this.target = area({ oninput: () => this.tell() });
     this.chosen = new Chosen(() => this.tell());
-    this.method = select([["p2p", "Prompt-to-Prompt: keeps the shape"], ["sdedit", "SDEdit: paints more freely"]], { onchange: () => this.tell() });
+    this.method = select(choices("EditRequest", "method").map((name) => [name, METHODS[name] || name]), { onchange: () => this.tell() });
     this.strengths = text();
-    this.seeds = text({ value: "0" });
+    this.seeds = text({ value: field("EditRequest", "seeds").default.join(", ") });
     this.preserve = box();
     this.chips = el("div", { class: "row chips" });
     this.advice = el("p", { class: "warning", role: "status" });
@@ -56,9 +56,9 @@ class Edit {
           fields.add("source_prompt", "What it shows", this.source, "Such as: a photo of a cup on a table"),
           fields.add("target_prompt", "What it is to show", this.target, "Such as: a photo of a <plaid> patterned cup on a table"),
           this.chips, this.advice,
-          fields.add("method", "Method", this.method),
-          fields.add("strengths", "Strengths", this.strengths, STRENGTHS.p2p), several,
-          fields.add("seeds", "Seeds", this.seeds, "Whole numbers, commas between; strengths times seeds make at most 16 pictures."),
+          fields.add("method", "Method", this.method, about("method")),
+          fields.add("strengths", "Strengths", this.strengths, about("strengths")), several,
+          fields.add("seeds", "Seeds", this.seeds, `${about("seeds")} Strengths times seeds make at most ${known().max_edits_per_job} pictures.`),
           fields.tick("preserve", "Keep the picture's own pixels outside the region", this.preserve),
           this.expert.node, fields.summary,
           el("div", { class: "row send" }, this.submit))));
@@ -68,8 +68,6 @@ class Edit {
   tell() {
     const prompt = this.target.value;
     this.expert.method(this.method.value);
-    const hint = this.strengths.closest(".field").querySelector(".hint");
-    hint.textContent = STRENGTHS[this.method.value];
     const taken = this.chosen.taken.map(({ concept }) => concept);
     fill(this.chips,
       taken.map((concept) => button(`Insert ${concept.token}`, () => this.#insert(concept.token), "chip")),

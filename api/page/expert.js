@@ -3,18 +3,21 @@
 import { el } from "./dom.js";
 import { box, figure, given, number, select, text, words } from "./fields.js";
 import { Pictures } from "./pictures.js";
+import { field, hint, options } from "./schema.js";
 
 const EVERY = [
-  ["steps", "Steps", "1 to 200; empty: 50"],
-  ["guidance", "Guidance", "0 to 50; empty: the base's own"],
-  ["feather", "Feather", "0 to 256 pixels around the kept region; empty: 8"],
+  ["steps", "Steps"],
+  ["guidance", "Guidance"],
+  ["feather", "Feather"],
 ];
 const P2P = [
-  ["cross_steps", "Cross-attention share", "0 to 1; instead of the strength"],
-  ["self_steps", "Self-attention share", "0 to 1; instead of the strength"],
-  ["threshold", "Threshold of the region", "0 to 1"],
-  ["blend_start", "Blend from", "0 to 1 of the steps"],
+  ["cross_steps", "Cross-attention share"],
+  ["self_steps", "Self-attention share"],
+  ["threshold", "Threshold of the region"],
+  ["blend_start", "Blend from"],
 ];
+const REGIONS = { source: "the source's map", union: "both maps", mask: "the mask", none: "no region" };
+const about = (name) => hint("EditRequest", name);
 
 /** The expert part of the form of an edit. */
 export class Expert {
@@ -23,26 +26,26 @@ export class Expert {
     this.fields = fields;
     this.numbers = new Map(EVERY.map(([name]) => [name, number()]));
     this.p2p = new Map(P2P.map(([name]) => [name, number()]));
-    this.inversion = select([["", "direct (as usual)"], ["null-text", "null-text"], ["negative-prompt", "negative-prompt"], ["ddim", "ddim"]]);
-    this.way = select([["", "refine (as usual)"], ["replace", "replace"]]);
-    this.over = select([["", "as usual"], ["source", "the source's map"], ["union", "both maps"], ["mask", "the mask"], ["none", "nowhere"]]);
+    this.inversion = select(options("EditRequest", "inversion"));
+    this.way = select(options("EditRequest", "p2p.way"));
+    this.over = select(options("EditRequest", "p2p.blend_over", REGIONS));
     this.blend = text();
     this.maps = box();
     this.everywhere = box();
     this.mask = new Pictures({ most: 1, what: "a mask", alt: () => "The mask" });
     this.p2pOnly = el("fieldset", {}, el("legend", {}, "Prompt-to-Prompt"), el("div", { class: "grid" },
-      fields.add("p2p.way", "Way", this.way, "How the prompts are laid against each other"),
-      fields.add("p2p.blend_over", "Region", this.over, "What is painted; the rest stays"),
-      fields.add("p2p.blend_words", "Words of the region", this.blend, "Commas between; empty: the concept's noun"),
-      P2P.map(([name, label, hint]) => fields.add(`p2p.${name}`, label, this.p2p.get(name), hint))));
+      fields.add("p2p.way", "Way", this.way, about("p2p.way")),
+      fields.add("p2p.blend_over", "Region", this.over, about("p2p.blend_over")),
+      fields.add("p2p.blend_words", "Words of the region", this.blend, about("p2p.blend_words")),
+      P2P.map(([name, label]) => fields.add(`p2p.${name}`, label, this.p2p.get(name), about(`p2p.${name}`)))));
     this.node = el("details", {}, el("summary", {}, "Expert settings"),
       el("div", { class: "grid" },
-        fields.add("inversion", "Inversion", this.inversion, "How the picture is led back to noise"),
-        EVERY.map(([name, label, hint]) => fields.add(name, label, this.numbers.get(name), hint))),
+        fields.add("inversion", "Inversion", this.inversion, about("inversion")),
+        EVERY.map(([name, label]) => fields.add(name, label, this.numbers.get(name), about(name)))),
       this.p2pOnly,
-      fields.group("mask", "Mask", this.mask.node, "White is painted, black stays; of the source's size."),
-      fields.tick("everywhere", "Let the concept act on every word", this.everywhere),
-      fields.tick("maps", "Keep the attention maps", this.maps));
+      fields.group("mask", "Mask", this.mask.node, about("mask")),
+      fields.tick("everywhere", "Let the concept act on every word", this.everywhere, about("everywhere")),
+      fields.tick("maps", "Keep the attention maps", this.maps, about("maps")));
   }
 
   /** Shows what `method` has. @param {string} method */
@@ -68,8 +71,9 @@ export class Expert {
     const write = (control, value) => { if (value !== undefined && value !== null) control.value = String(value); };
     for (const [name, control] of this.numbers) write(control, request[name]);
     for (const [name, control] of this.p2p) write(control, request.p2p?.[name]);
-    if (request.inversion !== "direct") write(this.inversion, request.inversion);
-    if (request.p2p?.way === "replace") write(this.way, "replace");
+    const unusual = (name, value) => (value === field("EditRequest", name).default ? undefined : value);
+    write(this.inversion, unusual("inversion", request.inversion));
+    write(this.way, unusual("p2p.way", request.p2p?.way));
     write(this.over, request.p2p?.blend_over);
     if (request.p2p?.blend_words?.length) write(this.blend, request.p2p.blend_words.join(", "));
     this.maps.checked = Boolean(request.maps);

@@ -1,6 +1,7 @@
 // Who is signed in, and what the key may do.
 
 import { api, key } from "./client.js";
+import { loadSchemas } from "./schema.js";
 
 /** @type {any} */
 let limits = null;
@@ -12,9 +13,10 @@ export const known = () => limits;
 export const can = (...scopes) =>
   limits !== null && scopes.every((scope) => limits.scopes.includes(scope) || limits.scopes.includes("admin"));
 
-/** Asks for the limits again. @throws {import("./client.js").Problem} */
+/** Reads the limits again. @throws {import("./client.js").Problem} */
 export async function refresh() {
-  limits = await api.limits();
+  const [current] = await Promise.all([api.limits(), loadSchemas()]);
+  limits = current;
   return limits;
 }
 

@@ -4,27 +4,27 @@ import { Sending } from "./client.js";
 import { el } from "./dom.js";
 import { busy, Fields, figure, form, given, number, select, text } from "./fields.js";
 import { Pictures } from "./pictures.js";
+import { field, hint, options } from "./schema.js";
 import { known } from "./session.js";
 
 const FEW = 3;
 const HOW = [
-  ["way", "Way", "What is learned: the token and the attention's keys and values, or the token alone."],
-  ["steps", "Steps", "1 to 20000"],
-  ["rate", "Learning rate", "above 0, to 1"],
-  ["batch", "Batch", "1 to 32"],
-  ["class_images", "Class pictures", "0 to 1000: pictures of the noun that keep the model from drifting"],
-  ["class_steps", "Steps of a class picture", "1 to 1000"],
-  ["prior_weight", "Weight of class pictures", "0 to 100"],
-  ["crops", "Crops of a reference", "1 to 1000"],
-  ["augment_crops", "Vary the crops", ""],
-  ["preview_every", "Preview every", "steps; 0: none"],
-  ["checkpoint_every", "Checkpoint every", "steps"],
-  ["seed", "Seed", "a whole number from 0; empty: 0"],
+  ["way", "Way"],
+  ["steps", "Steps"],
+  ["rate", "Learning rate"],
+  ["batch", "Batch"],
+  ["class_images", "Class pictures"],
+  ["class_steps", "Steps of a class picture"],
+  ["prior_weight", "Weight of class pictures"],
+  ["crops", "Crops of a reference"],
+  ["augment_crops", "Vary the crops"],
+  ["preview_every", "Preview every"],
+  ["checkpoint_every", "Checkpoint every"],
+  ["seed", "Seed"],
 ];
-const CHOICES = {
-  way: [["", "as the base has it"], ["custom-diffusion", "Custom Diffusion"], ["textual-inversion", "Textual Inversion"]],
-  augment_crops: [["", "as the base has it"], ["true", "yes"], ["false", "no"]],
-};
+const WAYS = { "custom-diffusion": "Custom Diffusion", "textual-inversion": "Textual Inversion" };
+const YES_OR_NO = [["", "chosen by the service"], ["true", "yes"], ["false", "no"]];
+const about = (name) => hint("CustomizeRequest", name);
 
 /** @param {HTMLElement} main */
 export function teachView(main) {
@@ -38,10 +38,11 @@ export function teachView(main) {
     changed: () => { few.textContent = advice(pictures.items.length); },
   });
   const noun = text({ required: true });
-  const attribute = text({ value: "patterned" });
-  const token = text({ value: "<look>", required: true });
+  const attribute = text({ value: field("CustomizeRequest", "attribute").default });
+  const token = text({ value: field("CustomizeRequest", "token").default, required: true });
   const name = text();
-  const training = new Map(HOW.map(([field]) => [field, CHOICES[field] ? select(CHOICES[field]) : number()]));
+  const lists = { way: options("CustomizeRequest", "training.way", WAYS), augment_crops: YES_OR_NO };
+  const training = new Map(HOW.map(([name]) => [name, lists[name] ? select(lists[name]) : number()]));
   const submit = el("button", { class: "main", type: "submit" }, "Teach this look");
 
   const body = () => ({
@@ -49,7 +50,7 @@ export function teachView(main) {
     attribute: attribute.value.trim(),
     token: token.value.trim(),
     name: name.value.trim(),
-    training: options(training),
+    training: filled(training, lists),
   });
   const send = async () => {
     if (!pictures.items.length) fields.wrong("references", "Choose at least one picture.");
@@ -77,8 +78,8 @@ export function teachView(main) {
           fields.add("name", "Name", name, "For you, to find it again. May stay empty."),
           el("details", {}, el("summary", {}, "How it is trained"),
             el("p", { class: "hint" }, "What stays empty is chosen for the base."),
-            el("div", { class: "grid" }, HOW.map(([field, label, hint]) =>
-              fields.add(`training.${field}`, label, training.get(field), hint)))),
+            el("div", { class: "grid" }, HOW.map(([name, label]) =>
+              fields.add(`training.${name}`, label, training.get(name), about(`training.${name}`))))),
           fields.summary,
           el("div", { class: "row send" }, submit)))),
   );
@@ -86,15 +87,15 @@ export function teachView(main) {
 
 function advice(count) {
   if (count === 0 || count >= FEW) return "";
-  return `${count === 1 ? "One picture is" : "Two pictures are"} few: the look may be learnt too narrowly. Three to six serve best.`;
+  return `${count === 1 ? "One picture is" : "Two pictures are"} few: the concept may learn what they show by chance. Three to six are best.`;
 }
 
 /** The training's options that were filled in. */
-function options(training) {
-  const found = {};
-  for (const [field, control] of training) {
-    const value = CHOICES[field] ? control.value || undefined : figure(control.value);
-    found[field] = value === "true" ? true : value === "false" ? false : value;
+function filled(training, lists) {
+  const values = {};
+  for (const [name, control] of training) {
+    const value = lists[name] ? control.value || undefined : figure(control.value);
+    values[name] = value === "true" ? true : value === "false" ? false : value;
   }
-  return given(found) || {};
+  return given(values) || {};
 }

@@ -1,4 +1,4 @@
-"""What a tenant may do, and with what its webhooks are signed."""
+"""A tenant's limits, and the secret that signs its webhooks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request
 
-from api.auth import Here, Reader, needs
+from api.dependencies import AppContainer, Reader, needs
 from api.openapi import refusals
-from api.problems import Refused
+from api.problems import ProblemError
 from api.serializers import at
 from customedit.schemas import answers as d
+from customedit.schemas.requests import MAX_OUTPUTS, MAX_REFERENCES
 from customedit.tenants.api_keys import ApiKey
 from customedit.tenants.rate_limits import Allowed
 
@@ -25,9 +26,9 @@ Admin = Annotated[ApiKey, needs("admin")]
     response_model=d.Limits,
     responses=refusals(),
 )
-def get_limits(request: Request, here: Here, caller: Reader) -> d.Limits:
-    """How much you may send and ask for, and what is left of it now."""
-    settings = here.settings
+def get_limits(request: Request, container: AppContainer, caller: Reader) -> d.Limits:
+    """How much you may send and request, and what is left of it now."""
+    settings = container.settings
     allowed: Allowed = request.state.allowed
     return d.Limits(
         tenant=caller.tenant,
@@ -35,10 +36,12 @@ def get_limits(request: Request, here: Here, caller: Reader) -> d.Limits:
         requests_per_minute=allowed.limit,
         requests_left=allowed.remaining,
         jobs_at_once=settings.queue_limit_per_tenant,
-        jobs_now=here.jobs.open_jobs(caller.tenant),
+        jobs_now=container.jobs.open_jobs(caller.tenant),
         max_upload_bytes=settings.max_upload_bytes,
         max_upload_pixels=settings.max_upload_pixels,
         max_import_bytes=settings.max_import_bytes,
+        max_references=MAX_REFERENCES,
+        max_edits_per_job=MAX_OUTPUTS,
     )
 
 
@@ -49,12 +52,12 @@ def get_limits(request: Request, here: Here, caller: Reader) -> d.Limits:
     response_model=d.WebhookSecret,
     responses=refusals("not-found"),
 )
-def get_secret(here: Here, caller: Admin) -> d.WebhookSecret:
+def get_secret(container: AppContainer, caller: Admin) -> d.WebhookSecret:
     """When the secret was made. The secret itself is shown only once, when it is made."""
-    found = here.secrets.get(caller.tenant)
-    if found is None:
-        raise Refused("not-found", "no secret has been made", limit="make one first")
-    return d.WebhookSecret(created_at=at(found.made_at))
+    secret = container.secrets.get(caller.tenant)
+    if secret is None:
+        raise ProblemError("not-found", "no secret has been made", limit="make one first")
+    return d.WebhookSecret(created_at=at(secret.made_at))
 
 
 @router.post(
@@ -65,7 +68,7 @@ def get_secret(here: Here, caller: Admin) -> d.WebhookSecret:
     status_code=201,
     responses=refusals(),
 )
-def make_secret(here: Here, caller: Admin) -> d.WebhookSecret:
+def make_secret(container: AppContainer, caller: Admin) -> d.WebhookSecret:
     """The secret before it signs as well for a day, so that receivers can change over."""
-    made = here.secrets.make(caller.tenant)
-    return d.WebhookSecret(created_at=at(made.made_at), secret=made.text)
+    secret = container.secrets.make(caller.tenant)
+    return d.WebhookSecret(created_at=at(secret.made_at), secret=secret.text)

@@ -1,4 +1,4 @@
-"""Concepts: learnt from references, brought in from files, given out as files."""
+"""Concepts: learned from references, listed, read, downloaded, deleted."""
 
 from __future__ import annotations
 
@@ -8,24 +8,48 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
 
-from api.auth import Here, Reader, needs
-from api.container import Services, in_thread
-from api.examples import CUSTOMIZE
-from api.openapi import refusals
-from api.params import ConceptId, Cursor, IdempotencyKey, Limit, Wait, no_such
-from api.problems import Refused
-from api.serializers import at, warnings
-from api.submission import Submission, submit, unknown
-from api.waiting import answer
+from api.container import Container, in_thread
+from api.deletion import delete_concept
+from api.dependencies import (
+    AppContainer,
+    ConceptId,
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    Reader,
+    Wait,
+    needs,
+)
+from api.job_responses import submitted_response
+from api.openapi import IMAGE, OTHER_IMAGE, example_bodies, refusals
+from api.problems import ProblemError, not_found, unknown_reference
+from api.serializers import at
+from api.submission import Submission, submit
 from customedit.jobs.records import ConceptRecord
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
 from customedit.schemas import ids
-from customedit.schemas.requests import CustomizeRequest
+from customedit.schemas.requests import CustomizeRequest, reference_warnings
 from customedit.tenants.api_keys import ApiKey
 
 router = APIRouter(tags=["concepts"])
 Writer = Annotated[ApiKey, needs("concepts:write")]
+EXAMPLES = example_bodies(
+    {
+        "plain": {
+            "references": [IMAGE, OTHER_IMAGE],
+            "noun": "teapot",
+            "attribute": "patterned",
+            "token": "<plaid>",
+        },
+        "expert": {
+            "references": [IMAGE],
+            "noun": "cup",
+            "name": "Our house style",
+            "training": {"way": "textual-inversion", "steps": 400, "seed": 7},
+        },
+    }
+)
 
 
 @router.post(
@@ -39,6 +63,7 @@ Writer = Annotated[ApiKey, needs("concepts:write")]
         **refusals(
             "malformed",
             "idempotency-in-flight",
+            "request-timeout",
             "too-large",
             "unsupported-media-type",
             "validation",
@@ -47,47 +72,49 @@ Writer = Annotated[ApiKey, needs("concepts:write")]
             "queue-full",
         ),
     },
-    openapi_extra=CUSTOMIZE,
+    openapi_extra=EXAMPLES,
 )
 async def create_concept(
-    asked: CustomizeRequest,
+    request: CustomizeRequest,
     response: Response,
-    here: Here,
+    container: AppContainer,
     caller: Writer,
     wait: Wait,
     idempotency_key: IdempotencyKey = None,
 ) -> d.Job:
-    """Starts a training. 1 to 20 references are taken, 3 to 6 are best.
+    """Starts a training with 1 to 20 references; 3 to 6 are best.
 
     The concept's id is in the answer; it can be used once the job has succeeded.
     """
-    made = await in_thread(_customize, here, caller.tenant, asked, idempotency_key)
-    return await answer(here, made, wait, response)
+    submitted = await in_thread(_customize, container, caller.tenant, request, idempotency_key)
+    return await submitted_response(container, submitted, wait, response)
 
 
-def _customize(here: Services, tenant: str, asked: CustomizeRequest, key: str | None) -> Submitted:
+def _customize(
+    container: Container, tenant: str, request: CustomizeRequest, key: str | None
+) -> Submitted:
     job = ids.new("job")
     concept = ConceptRecord(
         id=ids.new("con"),
         tenant=tenant,
         job=job,
-        name=asked.name,
-        token=asked.token,
-        noun=asked.noun,
-        attribute=asked.attribute,
-        references=list(asked.references),
+        name=request.name,
+        token=request.token,
+        noun=request.noun,
+        attribute=request.attribute,
+        references=list(request.references),
         created_at=time.time(),
-        warnings=warnings("customize", asked.references),
+        warnings=reference_warnings(len(request.references)),
     )
 
     def check() -> None:
-        for number, image in enumerate(asked.references):
-            if here.images.get(tenant, image) is None:
-                raise unknown(image, f"references[{number}]")
+        for number, image in enumerate(request.references):
+            if container.images.get(tenant, image) is None:
+                raise unknown_reference(image, f"references[{number}]")
 
     return submit(
-        here,
-        Submission(tenant, "customize", asked, key, concept=concept, check=check, id=job),
+        container,
+        Submission(tenant, "customize", request, key, concept=concept, check=check, id=job),
     )
 
 
@@ -99,11 +126,13 @@ def _customize(here: Services, tenant: str, asked: CustomizeRequest, key: str | 
     responses=refusals("validation"),
 )
 def list_concepts(
-    here: Here, caller: Reader, cursor: Cursor = None, limit: Limit = 20
+    container: AppContainer, caller: Reader, cursor: Cursor = None, limit: Limit = 20
 ) -> d.Page[d.Concept]:
     """Your concepts, newest first, those in training and those that failed as well."""
-    page = here.concepts.list(caller.tenant, cursor=cursor, limit=limit)
-    return d.Page(items=[here.views.concept(r) for r in page.items], next_cursor=page.next_cursor)
+    page = container.concepts.list(caller.tenant, cursor=cursor, limit=limit)
+    return d.Page(
+        items=[container.serializers.concept(r) for r in page.items], next_cursor=page.next_cursor
+    )
 
 
 @router.get(
@@ -113,15 +142,15 @@ def list_concepts(
     response_model=d.Concept,
     responses=refusals("not-found", "validation"),
 )
-def get_concept(id: ConceptId, here: Here, caller: Reader) -> d.Concept:
+def get_concept(id: ConceptId, container: AppContainer, caller: Reader) -> d.Concept:
     """A concept, what it was made of and how."""
-    return here.views.concept(_concept(here, caller, id))
+    return container.serializers.concept(_concept(container, caller, id))
 
 
-def _concept(here: Services, caller: ApiKey, id_: str) -> ConceptRecord:
-    record = here.concepts.get(caller.tenant, id_)
+def _concept(container: Container, caller: ApiKey, id_: str) -> ConceptRecord:
+    record = container.concepts.get(caller.tenant, id_)
     if record is None:
-        raise no_such("concept", id_)
+        raise not_found("concept", id_)
     return record
 
 
@@ -137,7 +166,7 @@ def _concept(here: Services, caller: ApiKey, id_: str) -> ConceptRecord:
 )
 def get_weights(
     id: ConceptId,
-    here: Here,
+    container: AppContainer,
     caller: Reader,
     format: Annotated[
         Literal["customedit", "diffusers"],
@@ -146,19 +175,19 @@ def get_weights(
     redirect: Annotated[bool, Query(description="Answer 302 to the file.")] = False,
 ) -> d.Weights | Response:
     """Gives a presigned address of the file (safetensors)."""
-    record = _concept(here, caller, id)
+    record = _concept(container, caller, id)
     key = record.weights_key if format == "customedit" else record.diffusers_key
     if record.state != "ready":
-        raise Refused("not-ready", f"{id} is {record.state}", field="id", limit="state ready")
+        raise ProblemError("not-ready", f"{id} is {record.state}", field="id", limit="state ready")
     if key is None:
-        raise Refused(
+        raise ProblemError(
             "not-found", f"{id} has no file as {format}", field="format", limit="customedit"
         )
     filename = f"{record.token.strip('<>') or id}-{format}.safetensors"
-    url = here.storage.presign_get(key, filename)
+    url = container.storage.presign_get(key, filename)
     if redirect:
         return RedirectResponse(url, 302)
-    expires = at(time.time() + here.settings.presign_seconds)
+    expires = at(time.time() + container.settings.presign_seconds)
     return d.Weights(format=format, filename=filename, url=url, expires_at=expires)
 
 
@@ -169,6 +198,6 @@ def get_weights(
     status_code=204,
     responses=refusals("not-found", "in-use", "validation"),
 )
-def delete_concept(id: ConceptId, here: Here, caller: Writer) -> None:
-    """Removes its files and all that is known of it. Pictures that were made with it stay."""
-    here.deleting.concept(caller.tenant, id)
+def remove_concept(id: ConceptId, container: AppContainer, caller: Writer) -> None:
+    """Removes its files and its record. Pictures that were made with it stay."""
+    delete_concept(container, caller.tenant, id)

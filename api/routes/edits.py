@@ -1,4 +1,4 @@
-"""Edits: pictures painted anew by prompt, with concepts or without."""
+"""Edits: pictures changed by prompt, with concepts or without."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Response
 
-from api.auth import Here, Reader, needs
-from api.container import Services, in_thread
-from api.examples import EDIT
-from api.openapi import refusals
-from api.params import Cursor, IdempotencyKey, JobId, Limit, Wait, no_such
-from api.problems import Refused
+from api.container import Container, in_thread
+from api.dependencies import AppContainer, Cursor, IdempotencyKey, JobId, Limit, Reader, Wait, needs
+from api.edit_checks import check_edit
+from api.job_responses import job_response, submitted_response
+from api.openapi import CONCEPT, IMAGE, example_bodies, refusals
+from api.problems import not_found
 from api.routes.jobs import StateFilter, job_page
-from api.submission import Submission, submit, unknown
-from api.waiting import answer, read
+from api.submission import Submission, submit
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
 from customedit.schemas.requests import EditRequest
@@ -22,6 +21,26 @@ from customedit.tenants.api_keys import ApiKey
 
 router = APIRouter(tags=["edits"])
 Writer = Annotated[ApiKey, needs("edits:write")]
+EXAMPLES = example_bodies(
+    {
+        "plain": {
+            "image": IMAGE,
+            "source_prompt": "a photo of a teapot on a table",
+            "target_prompt": "a photo of a <plaid> patterned teapot on a table",
+            "concepts": [{"id": CONCEPT}],
+        },
+        "several strengths": {
+            "image": IMAGE,
+            "source_prompt": "a photo of a teapot",
+            "target_prompt": "a photo of a <plaid> patterned teapot",
+            "concepts": [{"id": CONCEPT, "weight": 0.8}],
+            "strengths": [0.3, 0.5, 0.7],
+            "seeds": [0],
+            "preserve": True,
+        },
+        "no concept": {"image": IMAGE, "target_prompt": "a blue teapot", "method": "sdedit"},
+    }
+)
 
 
 @router.post(
@@ -36,6 +55,7 @@ Writer = Annotated[ApiKey, needs("edits:write")]
             "malformed",
             "idempotency-in-flight",
             "not-ready",
+            "request-timeout",
             "too-large",
             "unsupported-media-type",
             "validation",
@@ -45,75 +65,29 @@ Writer = Annotated[ApiKey, needs("edits:write")]
             "queue-full",
         ),
     },
-    openapi_extra=EDIT,
+    openapi_extra=EXAMPLES,
 )
 async def create_edit(
-    asked: EditRequest,
+    request: EditRequest,
     response: Response,
-    here: Here,
+    container: AppContainer,
     caller: Writer,
     wait: Wait,
     idempotency_key: IdempotencyKey = None,
 ) -> d.Job:
-    """Says in words what is to be seen instead; a concept is named by its token.
+    """Say in words what the picture shall show; name a concept by its token.
 
     Several strengths and seeds make several pictures in one job, which share the inversion.
     """
-    made = await in_thread(_edit, here, caller.tenant, asked, idempotency_key)
-    return await answer(here, made, wait, response)
+    submitted = await in_thread(_edit, container, caller.tenant, request, idempotency_key)
+    return await submitted_response(container, submitted, wait, response)
 
 
-def _edit(here: Services, tenant: str, asked: EditRequest, key: str | None) -> Submitted:
+def _edit(container: Container, tenant: str, request: EditRequest, key: str | None) -> Submitted:
     def check() -> None:
-        _check_images(here, tenant, asked)
-        _check_concepts(here, tenant, asked)
+        check_edit(container, tenant, request)
 
-    return submit(here, Submission(tenant, "edit", asked, key, check=check))
-
-
-def _check_images(here: Services, tenant: str, asked: EditRequest) -> None:
-    named = {"image": asked.image}
-    if asked.mask is not None:
-        named["mask"] = asked.mask
-    named |= {f"references[{k}]": image for k, image in enumerate(asked.references)}
-    for where, image in named.items():
-        if here.images.get(tenant, image) is None:
-            raise unknown(image, where)
-
-
-def _check_concepts(here: Services, tenant: str, asked: EditRequest) -> None:
-    """All concepts are there and ready, and the prompt names no token but theirs."""
-    known: set[str] = set()
-    all_known = True
-    for number, use in enumerate(asked.concepts):
-        where = f"concepts[{number}].id"
-        record = here.concepts.get(tenant, use.id)
-        if record is None:
-            raise unknown(use.id, where)
-        if record.state != "ready":
-            raise Refused(
-                "not-ready",
-                f"{where}: {use.id} is {record.state}",
-                field=where,
-                limit="state ready",
-            )
-        if record.token in known:
-            raise Refused(
-                "validation",
-                f"{where}: two concepts have the token {record.token}",
-                field=where,
-                limit="each token once",
-            )
-        known.add(record.token)
-        all_known &= bool(record.references)  # a file from elsewhere may hold further tokens
-    for token in asked.tokens:
-        if all_known and token not in known:
-            raise Refused(
-                "validation",
-                f"target_prompt: {token} is the token of no concept in this request",
-                field="target_prompt",
-                limit=f"tokens of its concepts: {', '.join(sorted(known)) or 'none are given'}",
-            )
+    return submit(container, Submission(tenant, "edit", request, key, check=check))
 
 
 @router.get(
@@ -124,15 +98,15 @@ def _check_concepts(here: Services, tenant: str, asked: EditRequest) -> None:
     responses=refusals("validation"),
 )
 def list_edits(
-    here: Here,
+    container: AppContainer,
     caller: Reader,
     state: StateFilter = None,
     cursor: Cursor = None,
     limit: Limit = 20,
 ) -> d.Page[d.Job]:
     """Your edits, newest first."""
-    found = here.jobs.list(caller.tenant, kind="edit", state=state, cursor=cursor, limit=limit)
-    return job_page(here, found)
+    page = container.jobs.list(caller.tenant, kind="edit", state=state, cursor=cursor, limit=limit)
+    return job_page(container, page)
 
 
 @router.get(
@@ -142,9 +116,11 @@ def list_edits(
     response_model=d.Job,
     responses=refusals("not-found", "validation"),
 )
-async def get_edit(id: JobId, response: Response, here: Here, caller: Reader, wait: Wait) -> d.Job:
+async def get_edit(
+    id: JobId, response: Response, container: AppContainer, caller: Reader, wait: Wait
+) -> d.Job:
     """An edit; once it has succeeded, with its pictures, their recipes and similarities."""
-    record = await in_thread(here.jobs.get, caller.tenant, id)
+    record = await in_thread(container.jobs.get, caller.tenant, id)
     if record is None or record.kind != "edit":
-        raise no_such("edit", id)
-    return await read(here, record, wait, response)
+        raise not_found("edit", id)
+    return await job_response(container, record, wait, response)

@@ -1,4 +1,4 @@
-"""How the service itself is: health, figures, and the pages that problem types point to."""
+"""The service itself: health, metrics, and the pages that problem types point to."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
 import customedit
-from api.auth import Here
-from api.container import Services
+from api.container import Container
+from api.dependencies import AppContainer
 from api.openapi import refusals
 from api.problem_types import TYPES
-from api.problems import Refused
+from api.problems import ProblemError
 from customedit.schemas import answers as d
 
 router = APIRouter(tags=["service"])
@@ -22,7 +22,7 @@ router = APIRouter(tags=["service"])
 
 @router.get("/healthz", operation_id="getHealth", summary="Is the process alive")
 def get_health() -> d.Health:
-    """Alive, whatever the stores do: restarting it would not help them."""
+    """Alive, even while the stores are down: a restart would not help them."""
     return d.Health(status="ok", version=customedit.__version__)
 
 
@@ -33,24 +33,24 @@ def get_health() -> d.Health:
     response_model=d.Health,
     responses={503: {"model": d.Health, "description": "A store is away, or it is stopping."}},
 )
-def get_readiness(here: Here) -> Response:
+def get_readiness(container: AppContainer) -> Response:
     """Ready when Redis and the file store answer."""
     checks = {
-        "redis": _redis(here),
-        "storage": "ok" if here.storage.reachable() else "does not answer",
+        "redis": _redis(container),
+        "storage": "ok" if container.storage.reachable() else "does not answer",
     }
-    if here.stopping():
+    if container.stopping():
         checks["process"] = "is stopping"
-    ready = all(found == "ok" for found in checks.values())
+    ready = all(check == "ok" for check in checks.values())
     document = d.Health(
         status="ok" if ready else "unavailable", version=customedit.__version__, checks=checks
     )
     return JSONResponse(document.model_dump(mode="json"), 200 if ready else 503)
 
 
-def _redis(here: Services) -> str:
+def _redis(container: Container) -> str:
     try:
-        here.redis.ping()
+        container.redis.ping()
     except RedisError:
         return "does not answer"
     return "ok"
@@ -59,15 +59,15 @@ def _redis(here: Services) -> str:
 @router.get(
     "/metrics",
     operation_id="getMetrics",
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=PlainTextResponse,
     responses=refusals("not-found", common=False),
 )
-def get_metrics(here: Here) -> Response:
-    """The figures of this process, as Prometheus reads them; a setting turns them off."""
-    if not here.settings.api_metrics:
-        raise Refused("not-found")
-    return Response(generate_latest(here.figures.registry), media_type=CONTENT_TYPE_LATEST)
+def get_metrics(container: AppContainer) -> Response:
+    """The metrics of this process, as Prometheus reads them; a setting turns them off."""
+    if not container.settings.api_metrics:
+        raise ProblemError("not-found")
+    return Response(generate_latest(container.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get(
@@ -83,5 +83,5 @@ def get_problem_type(
     """The page that a problem's ``type`` points to."""
     kind = TYPES.get(slug)
     if kind is None:
-        raise Refused("not-found", field="slug", limit=f"one of {', '.join(TYPES)}")
+        raise ProblemError("not-found", field="slug", limit=f"one of {', '.join(TYPES)}")
     return PlainTextResponse(f"{kind.title}\n\n{kind.meaning}\n{kind.remedy}\n")

@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Annotated, Literal
+from collections.abc import Awaitable, Callable
+from typing import Annotated
 
-import anyio
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import Here, Reader, needs
+from api.container import Container, in_thread
+from api.deletion import delete_image
+from api.dependencies import AppContainer, Cursor, ImageId, Limit, Reader, UploadId, needs
+from api.forms import NoFields, form_schema, read_form
+from api.image_storage import store_image
 from api.openapi import refusals
-from api.params import Cursor, ImageId, Limit, UploadId, no_such
-from api.problems import Refused
-from api.routes.uploads import file_of, form, form_schema, store_image
+from api.problems import ProblemError, not_found
 from api.serializers import at
 from customedit.schemas import answers as d
 from customedit.schemas import ids
+from customedit.schemas.requests import UploadRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject, StorageError
 from customedit.tenants.api_keys import ApiKey
 
 router = APIRouter(tags=["images"])
 Writer = Annotated[ApiKey, needs("images:write")]
-
-
-class UploadRequest(BaseModel):
-    """Asks for a form to send a picture straight to the store."""
-
-    model_config = ConfigDict(extra="forbid")
-    media_type: Annotated[
-        Literal["image/png", "image/jpeg", "image/webp"],
-        Field(description="What will be sent.", examples=["image/png"]),
-    ]
 
 
 @router.post(
@@ -45,23 +37,31 @@ class UploadRequest(BaseModel):
     responses={
         200: {"model": d.Image, "description": "You had uploaded the same file before."},
         **refusals(
-            "malformed", "too-large", "unsupported-media-type", "validation", "unusable-image"
+            "malformed",
+            "request-timeout",
+            "too-large",
+            "unsupported-media-type",
+            "validation",
+            "unusable-image",
         ),
     },
-    openapi_extra=form_schema({}),
+    openapi_extra=form_schema(NoFields, {"file": "the picture's bytes"}),
 )
-async def upload_image(request: Request, response: Response, here: Here, caller: Writer) -> d.Image:
+async def upload_image(
+    request: Request, response: Response, container: AppContainer, caller: Writer
+) -> d.Image:
     """PNG, JPEG or WebP as ``file`` of a form. The same file twice is one image."""
-    async with form(request) as fields:
-        data = await file_of(fields).read()
-    return await _stored(here, caller.tenant, data, response)
+    async with read_form(request, NoFields) as form:
+        return await _store(container, caller.tenant, form.file.read, response)
 
 
-async def _stored(here: Here, tenant: str, data: bytes, response: Response) -> d.Image:
-    record, fresh = await store_image(here, tenant, data)
+async def _store(
+    container: Container, tenant: str, load: Callable[[], Awaitable[bytes]], response: Response
+) -> d.Image:
+    record, fresh = await store_image(container, tenant, load)
     response.status_code = 201 if fresh else 200
     response.headers["Location"] = f"/v1/images/{record.id}"
-    return here.views.image(record)
+    return container.serializers.image(record)
 
 
 @router.post(
@@ -70,19 +70,21 @@ async def _stored(here: Here, tenant: str, data: bytes, response: Response) -> d
     summary="Ask for a form to upload a picture straight to the store",
     response_model=d.Upload,
     status_code=201,
-    responses=refusals("malformed", "too-large", "unsupported-media-type", "validation"),
+    responses=refusals(
+        "malformed", "request-timeout", "too-large", "unsupported-media-type", "validation"
+    ),
 )
-def create_upload(asked: UploadRequest, here: Here, caller: Writer) -> d.Upload:
+def create_upload(request: UploadRequest, container: AppContainer, caller: Writer) -> d.Upload:
     """POST the ``fields`` and then the ``file`` to ``url``; then complete the upload."""
-    id_, limits = ids.new("upl"), here.settings
-    sent = here.storage.presign_post(
-        object_keys.upload(caller.tenant, id_), asked.media_type, limits.max_upload_bytes
+    id_, limits = ids.new("upl"), container.settings
+    form = container.storage.presign_post(
+        object_keys.upload(caller.tenant, id_), request.media_type, limits.max_upload_bytes
     )
-    here.jobs.expect_upload(caller.tenant, id_)
+    container.jobs.expect_upload(caller.tenant, id_)
     return d.Upload(
         id=id_,
-        url=sent["url"],
-        fields=sent["fields"],
+        url=form["url"],
+        fields=form["fields"],
         max_bytes=limits.max_upload_bytes,
         expires_at=at(time.time() + limits.presign_seconds),
     )
@@ -99,21 +101,26 @@ def create_upload(asked: UploadRequest, here: Here, caller: Writer) -> d.Upload:
         **refusals("not-found", "validation", "unusable-image"),
     },
 )
-async def complete_upload(id: UploadId, response: Response, here: Here, caller: Writer) -> d.Image:
+async def complete_upload(
+    id: UploadId, response: Response, container: AppContainer, caller: Writer
+) -> d.Image:
     """What is not usable is removed; what is usable becomes an image like any other."""
     key = object_keys.upload(caller.tenant, id)
+
+    async def load() -> bytes:
+        return await in_thread(container.storage.get, key, container.settings.max_upload_bytes)
+
     try:
-        data = await anyio.to_thread.run_sync(here.storage.get, key, here.settings.max_upload_bytes)
+        image = await _store(container, caller.tenant, load, response)
     except MissingObject:
-        raise no_such("upload", id) from None
-    try:
-        made = await _stored(here, caller.tenant, data, response)
-    except Refused:
-        await anyio.to_thread.run_sync(here.storage.delete, key)
+        raise not_found("upload", id) from None
+    except ProblemError as problem:
+        if problem.kind.slug == "unusable-image":  # one that only came too early stays
+            await in_thread(container.storage.delete, key)
         raise
-    with contextlib.suppress(StorageError):  # the image is there: the rest may be swept later
-        await anyio.to_thread.run_sync(here.storage.delete, key)
-    return made
+    with contextlib.suppress(StorageError):  # the image is stored: the rest may be swept later
+        await in_thread(container.storage.delete, key)
+    return image
 
 
 @router.get(
@@ -124,11 +131,13 @@ async def complete_upload(id: UploadId, response: Response, here: Here, caller: 
     responses=refusals("validation"),
 )
 def list_images(
-    here: Here, caller: Reader, cursor: Cursor = None, limit: Limit = 20
+    container: AppContainer, caller: Reader, cursor: Cursor = None, limit: Limit = 20
 ) -> d.Page[d.Image]:
     """Your images, newest first."""
-    page = here.images.list(caller.tenant, cursor=cursor, limit=limit)
-    return d.Page(items=[here.views.image(r) for r in page.items], next_cursor=page.next_cursor)
+    page = container.images.list(caller.tenant, cursor=cursor, limit=limit)
+    return d.Page(
+        items=[container.serializers.image(r) for r in page.items], next_cursor=page.next_cursor
+    )
 
 
 @router.get(
@@ -138,12 +147,12 @@ def list_images(
     response_model=d.Image,
     responses=refusals("not-found", "validation"),
 )
-def get_image(id: ImageId, here: Here, caller: Reader) -> d.Image:
+def get_image(id: ImageId, container: AppContainer, caller: Reader) -> d.Image:
     """An image, with a fresh address of its file."""
-    record = here.images.get(caller.tenant, id)
+    record = container.images.get(caller.tenant, id)
     if record is None:
-        raise no_such("image", id)
-    return here.views.image(record)
+        raise not_found("image", id)
+    return container.serializers.image(record)
 
 
 @router.delete(
@@ -153,6 +162,6 @@ def get_image(id: ImageId, here: Here, caller: Reader) -> d.Image:
     status_code=204,
     responses=refusals("not-found", "in-use", "validation"),
 )
-def delete_image(id: ImageId, here: Here, caller: Writer) -> None:
-    """Removes the file and all that is known of it. What was made of it stays."""
-    here.deleting.image(caller.tenant, id)
+def remove_image(id: ImageId, container: AppContainer, caller: Writer) -> None:
+    """Removes the file and its record. What was made from it stays."""
+    delete_image(container, caller.tenant, id)

@@ -1,4 +1,4 @@
-"""The command line: ``customedit customize | edit | sweep | concept | models | doctor``.
+"""The command line: ``customedit customize | edit | sweep | replay | concept | ...``.
 
 ``study`` and ``lookbench`` measure the method. The service has ``serve``, ``demo``, ``keys`` and
 ``recover``. Whatever takes seconds to import is imported by the command that needs it. How commands
@@ -26,6 +26,9 @@ from customedit.cli import (
     study,
 )
 from customedit.cli.command_errors import Commands
+
+for _library in ("DIFFUSERS", "TRANSFORMERS"):  # read when they are first imported
+    os.environ.setdefault(f"{_library}_VERBOSITY", "error")
 
 app = typer.Typer(
     name="customedit",
@@ -59,6 +62,7 @@ def _options(
 app.command("customize")(customize.customize_command)
 app.command("edit")(edit.edit_command)
 app.command("sweep")(edit.sweep_command)
+app.command("replay")(edit.replay_command)
 app.command("study")(study.study_command)
 app.add_typer(lookbench.app, name="lookbench")
 app.command("doctor")(doctor.doctor_command)
@@ -72,6 +76,4 @@ app.command("demo")(demo.demo_command)
 
 def main() -> None:
     """The ``customedit`` command."""
-    for library in ("DIFFUSERS", "TRANSFORMERS"):  # read when they are first imported
-        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     app()

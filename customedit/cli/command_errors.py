@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 
 import typer.core
 
-from customedit.errors import InputError, TrainingError
+from customedit.errors import InputError, NumericalError, TrainingError
 
 _PARSING: Final = typer.BadParameter.__mro__[2]
 """ClickException, of the click that this version of Typer brings or uses."""
@@ -50,7 +50,7 @@ def failure_of(error: BaseException) -> Failure | None:
     """The failure that ``error`` is, or None if it is a fault of the program."""
     if isinstance(error, InputError):
         return Failure(str(error), 2, error.field, error.remedy or None)
-    if isinstance(error, TrainingError):
+    if isinstance(error, TrainingError | NumericalError):
         return Failure(str(error), 2)
     if isinstance(error, _PARSING):
         parsing: Any = error

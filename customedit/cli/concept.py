@@ -30,7 +30,7 @@ def show_command(
         from customedit.concepts.concept import Concept
 
         weights = console.load_base(base, "cpu", "float32").weights if base else None
-        concept = Concept.load(console.existing(file, "file"), weights)
+        concept = Concept.load(file, weights)
     about: dict[str, Any] = {
         "file": str(file),
         "bytes": file.stat().st_size,
@@ -38,12 +38,11 @@ def show_command(
         "noun": concept.noun,
         "attribute": concept.attribute,
         "base": concept.base,
+        "columns": {t: len(v) if v.ndim == 2 else 1 for t, v in concept.tokens.items()},
         "layers": len(concept.keys),
-        "numbers": sum(
-            t.numel()
-            for part in (concept.tokens, concept.keys, concept.values)
-            for t in part.values()
-        ),
+        "adapters": len(concept.adapters),
+        "numbers": sum(t.numel() for t in concept.tensors.values()),
+        "digest": concept.digest,
         "images": concept.images,
         "prompts": list(concept.prompts),
         "recipe": dict(concept.recipe),
@@ -54,7 +53,11 @@ def show_command(
 @app.command("import")
 def import_command(
     sources: Annotated[
-        list[Path], typer.Argument(help="A folder or files of diffusers, or adobe's delta.bin.")
+        list[Path],
+        typer.Argument(
+            help="A folder, files or a zip: Custom Diffusion of diffusers or adobe, textual "
+            "inversion, LoRA."
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The concept file.")],
     noun: Annotated[str, typer.Option(help="What its references showed.")] = "",
@@ -62,26 +65,44 @@ def import_command(
     prompt: Annotated[
         list[str] | None, typer.Option(help="It was trained with; repeatable.")
     ] = None,
+    token: Annotated[str, typer.Option(help="How prompts will name it, like <plaid>.")] = "",
     rename: Annotated[
-        list[str] | None, typer.Option(help="OLD=<new>, for tokens not spelt like <name>.")
+        list[str] | None, typer.Option(help="OLD=<new>, for files of several tokens.")
     ] = None,
+    allow_unused: Annotated[
+        bool, typer.Option(help="Take a LoRA of which not all is used, or without effect.")
+    ] = False,
     base: console.BaseOption = "mini",
     as_json: console.JsonOption = False,
 ) -> None:
-    """Read a concept of diffusers or adobe, check it against its base, and write our own file."""
+    """Read a concept of another program, prove that the base can use it, and write our own file."""
     with console.mendable():
-        from customedit.concepts.files import formats
+        from customedit.concepts.effect import prove_effect
+        from customedit.concepts.files import Description, load_concept
+        from customedit.diffusion.engine import run
 
-        model = console.load_base(base, "cpu", "float32")
         names = dict(_renamed(text) for text in rename or [])
-        unsaid = formats.Unsaid(
-            noun, attribute, model.fingerprint, tuple(prompt or ()), rename=names
+        model = console.load_base(base, "cpu", "float32")
+        description = Description(
+            noun, attribute, prompts=tuple(prompt or ()), token=token, rename=names
         )
-        concept = formats.load(sources, unsaid, base_weights=model.weights)
-        console.check(model, concept)
+        read = load_concept(sources, model, description, allow_unused=allow_unused)
+        concept = run(model, prove_effect(model, read, allow_none=allow_unused))
         concept.save(out)
-    told = {"concept": str(out), "tokens": sorted(concept.tokens), "layers": len(concept.keys)}
-    console.say(told, [f"{out}: {', '.join(sorted(concept.tokens))}"], as_json)
+    about = concept.recipe.get("imported", {})
+    told = {
+        "concept": str(out),
+        "tokens": sorted(concept.tokens),
+        "layers": len(concept.keys),
+        "adapters": len(concept.adapters),
+        "imported": about,
+    }
+    lines = [f"{out}: {', '.join(sorted(concept.tokens))}, {about.get('kind', 'a concept')}"]
+    if "layers" in about:
+        lines.append(f"{about['layers_used']} of {about['layers']} layers of the LoRA are used")
+    if about.get("effect"):
+        lines.append(f"its weights change the base's prediction by {100 * about['effect']:.2g} %")
+    console.say(told, lines, as_json)
 
 
 @app.command("export")
@@ -89,32 +110,30 @@ def export_command(
     file: File,
     out: Annotated[Path, typer.Option("-o", "--out", help="A folder; for adobe, a file.")],
     form: Annotated[
-        str, typer.Option("--format", help="diffusers, diffusers-bin, adobe, adobe-compressed.")
+        str,
+        typer.Option(
+            "--format", help="diffusers, diffusers-bin, adobe, adobe-compressed, kohya, own."
+        ),
     ] = "diffusers",
+    rank: Annotated[
+        int | None, typer.Option(help="Of kohya's or adobe's low rank; all of it by default.")
+    ] = None,
     base: console.BaseOption = "mini",
     as_json: console.JsonOption = False,
 ) -> None:
-    """Write a concept for stock diffusers or adobe's code."""
+    """Write a concept for stock diffusers, adobe's code, or (kohya) A1111, ComfyUI and InvokeAI."""
     with console.mendable():
-        from customedit.concepts import compress
         from customedit.concepts.concept import Concept
-        from customedit.concepts.files import formats
+        from customedit.concepts.files import save_concept
 
-        if form not in ("diffusers", "diffusers-bin", "adobe", "adobe-compressed"):
-            raise InputError("format", f"{form!r} is none", "see --help")
         model = console.load_base(base, "cpu", "float32")
-        concept = Concept.load(console.existing(file, "file"), model.weights)
-        console.check(model, concept)
-        written = [out]
-        if form == "adobe":
-            formats.save_adobe(concept, out)
-        elif form == "adobe-compressed":
-            formats.save_adobe_compressed(compress.compress(concept, model.weights), out)
-        else:
-            out.mkdir(parents=True, exist_ok=True)
-            suffix: formats.Suffix = ".bin" if form == "diffusers-bin" else ".safetensors"
-            written = formats.save_diffusers(concept, out, suffix=suffix, layers=model.layers)
-    console.say({"files": [str(p) for p in written]}, [str(p) for p in written], as_json)
+        concept = Concept.load(file, model.weights).for_base(model)
+        saved = save_concept(concept, out, model, form, rank=rank)
+    files = [str(p) for p in saved.files]
+    lines = list(files)
+    if form in ("kohya", "adobe-compressed") and concept.keys:
+        lines.append(f"changes of keys and values off by {100 * saved.error:.2g} %")
+    console.say({"files": files, "error": saved.error}, lines, as_json)
 
 
 @app.command("compress")
@@ -132,8 +151,7 @@ def compress_command(
         from customedit.concepts.concept import Concept
 
         model = console.load_base(base, "cpu", "float32")
-        concept = Concept.load(console.existing(file, "file"), model.weights)
-        console.check(model, concept)
+        concept = Concept.load(file, model.weights).for_base(model)
         small = compress.compress(concept, model.weights, keep=keep, rank=rank)
         small.save(out)
     before, after = file.stat().st_size, out.stat().st_size
@@ -151,16 +169,12 @@ def merge_command(
 ) -> None:
     """Merge concepts in closed form (Custom Diffusion, section 3.2)."""
     with console.mendable():
-        from customedit.concepts import features, merge
         from customedit.concepts.concept import Concept
+        from customedit.concepts.merge import merge_on_base
 
         model = console.load_base(base, "cpu", "float32")
-        concepts = [Concept.load(console.existing(f, "files"), model.weights) for f in files]
-        for concept in concepts:
-            console.check(model, concept)
-        regular = features.caption_features(model, features.captions(model))
-        own = [features.concept_features(model, c) for c in concepts]
-        merged = merge.merge(concepts, model.weights, regular, own)
+        concepts = [Concept.load(p, model.weights).for_base(model) for p in files]
+        merged = merge_on_base(model, concepts)
         merged.save(out)
     told = {"concept": str(out), "tokens": sorted(merged.tokens)}
     console.say(told, [f"{out}: {', '.join(sorted(merged.tokens))}"], as_json)

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,10 +25,12 @@ from customedit.errors import InputError
 
 if TYPE_CHECKING:  # seconds to import
     from PIL import Image
+    from torch import Tensor
 
     from customedit.diffusion.base import Base
     from customedit.diffusion.engine import Progress
     from customedit.diffusion.text import Weighted
+    from customedit.images import Limits
 
 BaseOption = Annotated[
     str, typer.Option("--base", help="A diffusers folder, a hub name, or mini (bundled).")
@@ -37,6 +40,9 @@ DtypeOption = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, no bars.")]
 
 errors = Console(stderr=True)
+
+MAX_PIXELS: Final = "CUSTOMEDIT_MAX_PIXELS"
+"""The environment variable that says how many pixels a picture may have, 200 million if unset."""
 
 
 @contextmanager
@@ -87,17 +93,26 @@ def say(value: dict[str, Any], lines: list[str], as_json: bool) -> None:
             print(line)
 
 
-def load_base(name: str, device: str, dtype: str) -> Base:
-    """The base that the options name."""
-    import torch
-
-    from customedit.diffusion.base import Base
+def quiet_libraries() -> None:
+    """Let diffusers and transformers print errors alone: no notices, no bars of their own."""
     from customedit.mini.draw import hush
 
     hush()
+
+
+def load_base(name: str, device: str, dtype: str) -> Base:
+    """The base that the options name."""
+    from customedit.mini.draw import hush
+
+    hush()  # before diffusers is imported, which says what it misses
+
+    import torch
+
+    from customedit.diffusion.base import Base
+
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in dtypes:
-        raise InputError("dtype", f"{dtype!r} is none", f"take one of {', '.join(dtypes)}")
+        raise InputError("dtype", f"{dtype!r} is not known", f"use one of {', '.join(dtypes)}")
     return Base.load(name, device=device, dtype=dtypes[dtype])
 
 
@@ -113,22 +128,9 @@ def load_concepts(base: Base, given: list[str]) -> list[Weighted]:
         if name:
             with suppress(ValueError):  # else the colon is the path's own
                 weight, text = float(tail), name
-        concept = Concept.load(existing(Path(text), "concept"), base_weights=base.weights)
-        check(base, concept)
-        found.append(Weighted(concept, weight))
+        concept = Concept.load(Path(text), base_weights=base.weights)
+        found.append(Weighted(concept.for_base(base), weight))
     return found
-
-
-def check(base: Base, concept: Any) -> None:
-    """Raises InputError for a concept that was made for another base."""
-    if concept.base and concept.base != base.fingerprint:
-        raise InputError(
-            "concept",
-            f"was made for the base {concept.base}, this is {base.fingerprint} ({base.name})",
-            "give --base the one that it was made for",
-        )
-    shapes = {n: tuple(base.weights[f"{n}.to_k.weight"].shape) for n in base.layers}
-    concept.check(shapes, base.width)
 
 
 def existing(path: Path, field: str) -> Path:
@@ -139,10 +141,45 @@ def existing(path: Path, field: str) -> Path:
 
 
 def read_image(path: Path, field: str) -> Image.Image:
-    """The picture in ``path``, RGB."""
+    """The picture in ``path``, RGB; what was passed over is told."""
     from customedit import images
 
-    return images.read(existing(path, field), field=field).image
+    decoded = images.read(existing(path, field), field=field, limits=picture_limits())
+    for warning in decoded.warnings:
+        warn(f"{path} {warning}")
+    return decoded.image
+
+
+def read_mask(path: Path, size: tuple[int, int], field: str = "mask") -> Tensor:
+    """The mask in ``path`` for a picture of ``size`` (width, height): [h, w] in [0, 1]."""
+    import torch
+
+    from customedit.images import masks
+
+    mask = masks.read_mask(existing(path, field), size, field=field, limits=picture_limits())
+    for warning in mask.warnings:
+        warn(f"{path} {warning}")
+    return torch.from_numpy(mask.values)
+
+
+def picture_limits() -> Limits:
+    """What a picture of one's own may have: 500 MiB, and pixels as ``CUSTOMEDIT_MAX_PIXELS`` says.
+
+    Raises InputError for a value of the variable that is no number of pixels.
+    """
+    import os
+
+    from customedit.images import Limits
+
+    text = os.environ.get(MAX_PIXELS, "").strip() or "200000000"
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 2**31:
+        raise InputError(MAX_PIXELS, f"is {text!r}", "set it to a number of pixels, at most 2^31")
+    return Limits(max_bytes=500 * 2**20, max_pixels=int(text), setting=MAX_PIXELS)
+
+
+def warn(text: str) -> None:
+    """Tell something that the user may not expect, on standard error."""
+    errors.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def keeping() -> Path:

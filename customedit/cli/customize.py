@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from customedit.cli import console
+from customedit.cli.options import Options, model_options
 from customedit.errors import InputError
+from customedit.schemas.requests import ConceptWords, TrainingOptions, reference_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,32 +23,24 @@ if TYPE_CHECKING:
     from customedit.diffusion.engine import Progress
 
 
+@model_options(
+    words=ConceptWords,
+    training=Options(TrainingOptions, leave_out=("preview_every", "checkpoint_every")),
+)
 def customize_command(
     references: Annotated[
         list[Path], typer.Argument(help="Reference images, or folders of them; 3 to 6 are best.")
     ],
-    noun: Annotated[str, typer.Option(help="What the references show: teapot.")],
+    words: ConceptWords,
+    training: TrainingOptions,
     out: Annotated[Path, typer.Option("-o", "--out", help="The concept file.")] = Path(
         "concept.safetensors"
     ),
-    token: Annotated[str, typer.Option(help="How prompts will name it.")] = "<look>",
-    attribute: Annotated[
-        str, typer.Option(help="What of the references to learn; empty for none.")
-    ] = "patterned",
     also: Annotated[
         list[str] | None,
         typer.Option(help="A second look, learned together: FOLDER:NOUN:TOKEN[:ATTRIBUTE]."),
     ] = None,
     base: console.BaseOption = "mini",
-    way: Annotated[str, typer.Option(help="custom-diffusion or textual-inversion.")] = (
-        "custom-diffusion"
-    ),
-    steps: Annotated[int | None, typer.Option(help="Optimisation steps.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    class_images: Annotated[
-        int | None, typer.Option(help="For prior preservation; 0 for none.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Decides everything by chance.")] = 0,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Kept while training and resumed if it is there.")
     ] = None,
@@ -66,33 +60,28 @@ def customize_command(
         from customedit.concepts.dataset import Subject, check_subjects
         from customedit.concepts.prompts import ConceptPrompts
         from customedit.concepts.settings import TrainingSettings
-        from customedit.concepts.training import customize_jointly
+        from customedit.concepts.training import train_concepts
         from customedit.diffusion.engine import run
 
         if not out.parent.is_dir():
             raise InputError("out", f"{out.parent} is no folder", "make it, or mend the path")
-        prompts = ConceptPrompts(token, noun, attribute)
+        prompts = ConceptPrompts(words.token, words.noun, words.attribute)
         subjects = [Subject(pictures, prompts), *(another(given) for given in also or [])]
         check_subjects(subjects)
         model = console.load_base(base, device, dtype)
-        settings = TrainingSettings.of(
-            model,
-            way=way,
-            steps=steps,
-            rate=rate,
-            class_images=class_images,
-            seed=seed,
-            preview_every=preview_every if previews is not None else None,
-        )
+        chosen = training.model_dump() | {"preview_every": preview_every if previews else None}
+        settings = TrainingSettings.of(model, **chosen)
         with console.bars(as_json) as shown:
             heard = shown if previews is None else keeping(previews, shown)
-            method = customize_jointly(
+            method = train_concepts(
                 model,
                 subjects,
                 settings,
                 resume=checkpoint,
                 class_cache=console.keeping() / "classes",
-                preview=None if previews is None else drawn(model, prompts.instance(), seed),
+                preview=None
+                if previews is None
+                else drawn(model, prompts.instance(), settings.seed),
             )
             concept = run(model, method, heard)
         concept.save(out)
@@ -102,8 +91,7 @@ def customize_command(
         f"in {settings.steps} steps",
         *(f"name it in prompts: a photo of a {s.prompts.thing()}" for s in subjects),
     ]
-    if any(len(s.references) < 3 for s in subjects):
-        lines.append("fewer than 3 references: the look may hold what they show by chance")
+    lines += reference_warnings(min(len(s.references) for s in subjects))
     told = {
         "concept": str(out),
         "tokens": list(concept.tokens),
@@ -115,12 +103,12 @@ def customize_command(
 
 def drawn(base: Base, prompt: str, seed: int) -> Preview:
     """What a training shows of itself: a picture for ``prompt``, drawn in between."""
-    from customedit.concepts.training import Trained
+    from customedit.concepts.training import TrainableConcept
     from customedit.diffusion.engine import run
     from customedit.editing.text_to_image import portrait
 
-    def preview(trained: Trained) -> Image.Image:
-        return run(base, portrait(base, trained.still(), prompt, seed=seed))
+    def preview(trained: TrainableConcept) -> Image.Image:
+        return run(base, portrait(base, trained.snapshot(), prompt, seed=seed))
 
     return preview
 
@@ -153,15 +141,20 @@ def another(given: str) -> Subject:
 
 
 def listed(paths: list[Path]) -> list[Path]:
-    """Files, and the pictures in folders, in order. Raises InputError for what is neither."""
-    suffixes = {".png", ".jpg", ".jpeg", ".webp"}
+    """Files, and the pictures in folders, in order; what is left out of a folder is told.
+
+    Raises InputError for what is neither.
+    """
+    from customedit.images.folders import list_pictures, name_some
+
     out: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
-            if not inside:
-                raise InputError("references", f"{path} holds no picture", "PNG, JPEG or WebP")
-            out += inside
+            inside = list_pictures(path, field="references")
+            if inside.left_out:
+                left_out = name_some(inside.left_out)
+                console.warn(f"left out of {path}, being no PNG, JPEG or WebP: {left_out}")
+            out += inside.pictures
         else:
             out.append(console.existing(path, "references"))
     return out

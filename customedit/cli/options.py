@@ -1,14 +1,91 @@
-"""Options that several commands share, written once as a dataclass."""
+"""Options of commands made from the request models, so that the two cannot drift apart."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
-from typing import Any, get_type_hints
+import types
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+import typer
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from customedit.cli import console
+from customedit.schemas.validation import input_error
+
+_BOUNDS: Final = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
-def taking(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which fields of ``model`` become options, and under which names.
+
+    leave_out: fields that keep their default; names: the option of a field, such as
+    ``{"strengths": "--strength"}``, where it is not the field's own name with dashes. Fields that
+    hold a model or a mapping have no option.
+    """
+
+    model: type[BaseModel]
+    leave_out: Collection[str] = ()
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The command's parameters, by the model's field names."""
+        return {
+            name: _parameter(name, field, self.names.get(name, f"--{name.replace('_', '-')}"))
+            for name, field in self.model.model_fields.items()
+            if name not in self.leave_out and _kind(field.annotation) is not None
+        }
+
+    def read(self, values: Mapping[str, Any]) -> BaseModel:
+        """The model with ``values``; an option that was not given takes the model's default.
+
+        Raises:
+            InputError: the first value that the model refuses.
+        """
+        try:
+            return self.model(**{k: v for k, v in values.items() if v is not None and v != []})
+        except ValidationError as error:
+            raise input_error(error) from None
+
+
+def model_options(**models: type[BaseModel] | Options) -> Callable[[Callable[..., None]], Any]:
+    """A decorator: the command takes the fields of each model as options, in the model's place.
+
+    ``@model_options(training=TrainingOptions)`` calls the command with ``training``, a
+    TrainingOptions. Help texts, limits, choices and defaults are those of the model; a value that
+    it refuses is one line on stderr and exit status 2.
+    """
+    sources = {
+        name: source if isinstance(source, Options) else Options(source)
+        for name, source in models.items()
+    }
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        fields = {name: source.parameters() for name, source in sources.items()}
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            if parameter.name in sources:
+                parameters += fields[parameter.name].values()
+            else:
+                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+        def run(**values: Any) -> None:
+            with console.mendable():
+                models = {
+                    name: source.read({field: values.pop(field) for field in fields[name]})
+                    for name, source in sources.items()
+                }
+            command(**values, **models)
+
+        return _with_signature(run, command, parameters)
+
+    return decorate
+
+
+def dataclass_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The command takes the fields of ``kind`` as options, before its own; as one object, first.
 
     kind: a dataclass whose fields are annotated as Typer wants a command's parameters.
@@ -17,27 +94,104 @@ def taking(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., Non
     def shared(command: Callable[..., None]) -> Callable[..., None]:
         fields = dataclasses.fields(kind)
         hints = get_type_hints(kind, include_extras=True)
-        options = [_parameter(field, hints[field.name]) for field in fields]
+        options = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty
+                if field.default is dataclasses.MISSING
+                else field.default,
+                annotation=hints[field.name],
+            )
+            for field in fields
+        ]
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
         own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
 
-        def called(**given: Any) -> None:
-            asked = kind(**{field.name: given.pop(field.name) for field in fields})
-            command(asked, **given)
+        def run(**values: Any) -> None:
+            options = kind(**{field.name: values.pop(field.name) for field in fields})
+            command(options, **values)
 
-        called.__name__, called.__doc__ = command.__name__, command.__doc__
-        called.__annotations__ = {p.name: p.annotation for p in (*options, *own)}
-        called.__signature__ = inspect.Signature([*options, *own])  # type: ignore[attr-defined]  # what inspect and Typer read
-        return called
+        return _with_signature(run, command, [*options, *own])
 
     return shared
 
 
-def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parameter:
-    required = field.default is dataclasses.MISSING
+def _with_signature(
+    run: Callable[..., None], command: Callable[..., None], parameters: list[inspect.Parameter]
+) -> Callable[..., None]:
+    """``run`` under the name of ``command``, with the parameters that Typer shall see."""
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect and Typer read
+    return run
+
+
+def _parameter(name: str, field: FieldInfo, option: str) -> inspect.Parameter:
+    kind = _kind(field.annotation)
+    assert kind is not None
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    many = get_origin(field.annotation) is list or _list_of(field.annotation) is not None
+    value: Any = str if choices else kind
+    metavar = "|".join(choices) if choices else None  # the model checks, so that its words tell
+    switch = kind is bool and field.default is None
+    names = [f"{option}/--no-{option.removeprefix('--')}"] if switch else [option]
+    default = inspect.Parameter.empty if field.is_required() else field.default
+    if many:
+        value, default = list[value], None
+    elif default is None:
+        value = value | None
+    help_text = " ".join((field.description or "").replace("`", "").split())
+    if limits := _limits(field):
+        help_text = f"{help_text.removesuffix('.')} ({limits})."
     return inspect.Parameter(
-        field.name,
+        name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if required else field.default,
-        annotation=annotation,
+        default=default,
+        annotation=Annotated[
+            value | None if many else value, typer.Option(*names, help=help_text, metavar=metavar)
+        ],
+    )
+
+
+def _kind(annotation: Any) -> Any:
+    """int, float, bool, str, or a Literal: what one value of the option is; None for others."""
+    if (item := _list_of(annotation)) is not None:
+        return _kind(item)
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kind(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        members = [a for a in get_args(annotation) if a is not type(None)]
+        kinds = [k for k in map(_kind, members) if k is not None]
+        plain = [k for k in kinds if get_origin(k) is not Literal]
+        return next(iter(plain or kinds), None)
+    if origin is Literal or annotation in (int, float, bool, str):
+        return annotation
+    return None
+
+
+def _list_of(annotation: Any) -> Any:
+    """What a list holds; None for what is no list. Looks through Annotated and ``| None``."""
+    origin = get_origin(annotation)
+    if origin is list:
+        return get_args(annotation)[0]
+    if origin is Annotated or origin in (Union, types.UnionType):
+        members = get_args(annotation)[:1] if origin is Annotated else get_args(annotation)
+        return next((item for a in members if (item := _list_of(a)) is not None), None)
+    return None
+
+
+def _limits(field: FieldInfo) -> str:
+    """The bounds of a number, in words."""
+    bounds = {
+        name: getattr(rule, name)
+        for rule in field.metadata
+        for name in _BOUNDS
+        if getattr(rule, name, None) is not None
+    }
+    if bounds.keys() >= {"ge", "le"}:
+        return f"{bounds['ge']:g} to {bounds['le']:g}"
+    return ", ".join(
+        f"{words} {bounds[name]:g}" for name, words in _BOUNDS.items() if name in bounds
     )

@@ -35,18 +35,18 @@ def serve_command(
     An API key is made at the first start and kept in DATA/api-key, for its owner alone to read.
     """
     with console.mendable():
-        from customedit.devserver.local_servers import LocalError
         from customedit.devserver.stack import Stack
+        from customedit.devserver.supervisor import LocalError
 
-        stack = Stack(data, host=host, port=port, workers=workers, say=told)
+        stack = Stack(data, host=host, port=port, workers=workers, say=say)
         ended = end_on_signals(stack)
         try:
             with stack:
                 key = local_key(stack, tenant)
-                told(f"ready at {stack.url}  (API: {stack.url}/openapi.json)")
-                told(f"page: {stack.url}/")
-                told(f"API key of tenant {tenant}: in {key}")
-                told("Ctrl-C stops it; what was begun goes on at the next start")
+                say(f"ready at {stack.url}  (API: {stack.url}/openapi.json)")
+                say(f"page: {stack.url}/")
+                say(f"API key of tenant {tenant}: in {key}")
+                say("Ctrl-C stops it; what was begun goes on at the next start")
                 stack.run()
         except LocalError as error:
             if not ended:
@@ -54,7 +54,7 @@ def serve_command(
                 raise typer.Exit(1) from None
 
 
-def told(line: str) -> None:
+def say(line: str) -> None:
     """One line of what happens, for people."""
     console.errors.print(line, highlight=False, soft_wrap=True)
 

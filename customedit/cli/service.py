@@ -34,7 +34,7 @@ ScopeOption = Annotated[
 
 @contextmanager
 def _service() -> Iterator[tuple[Settings, Redis, Storage]]:
-    """The servers that ``CUSTOMEDIT_*`` names; what is wrong with them as one line, status 2."""
+    """Redis and S3 as ``CUSTOMEDIT_*`` names them; errors in one line, exit status 2."""
     with console.mendable():
         try:
             from redis.exceptions import RedisError
@@ -51,7 +51,7 @@ def _service() -> Iterator[tuple[Settings, Redis, Storage]]:
                 yield settings, client, Storage(settings)
         except RedisError as error:
             problem = f"Redis does not answer ({type(error).__name__})"
-            raise InputError("CUSTOMEDIT_REDIS_URL", problem, "start it or mend the URL") from None
+            raise InputError("CUSTOMEDIT_REDIS_URL", problem, "start it or fix the URL") from None
         except StorageError as error:
             raise InputError("CUSTOMEDIT_S3_ENDPOINT", str(error), "is S3 up?") from None
 
@@ -75,10 +75,10 @@ def create_command(
 ) -> None:
     """Make a key and print it. It is shown this once: only its hash is kept."""
     given: dict[str, Any] = {} if not scope else {"scopes": scope}
-    with _keys() as found:
-        key, text = found.create(tenant, name=name, days=days, **given)
-    told = _shown(key) | {"key": text}
-    console.say(told, [text, f"{key.id} of {tenant}: {' '.join(key.scopes)}"], as_json)
+    with _keys() as api_keys:
+        key, text = api_keys.create(tenant, name=name, days=days, **given)
+    document = _shown(key) | {"key": text}
+    console.say(document, [text, f"{key.id} of {tenant}: {' '.join(key.scopes)}"], as_json)
 
 
 @keys.command("list")
@@ -87,8 +87,8 @@ def list_command(
     as_json: console.JsonOption = False,
 ) -> None:
     """List keys, oldest first; never the keys themselves."""
-    with _keys() as found:
-        shown = [_shown(key) for key in found.list(tenant)]
+    with _keys() as api_keys:
+        shown = [_shown(key) for key in api_keys.list(tenant)]
     lines = [
         f"{k['id']}  {k['tenant']:<16} {k['state']:<8} {' '.join(k['scopes'])}  {k['name']}"
         for k in shown
@@ -102,8 +102,8 @@ def revoke_command(
     as_json: console.JsonOption = False,
 ) -> None:
     """End a key at once."""
-    with _keys() as found:
-        key = found.revoke(id)
+    with _keys() as api_keys:
+        key = api_keys.revoke(id)
         if key is None:
             raise InputError("id", f"there is no key {id}", "see customedit keys list")
     console.say(_shown(key), [f"{key.id} of {key.tenant} is revoked"], as_json)

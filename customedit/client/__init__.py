@@ -1,4 +1,4 @@
-"""A typed client of the service's REST API: no torch, and nothing of the service but its words.
+"""A typed client of the service's REST API. It imports neither torch nor the service.
 
 ``CustomEdit`` waits, ``AsyncCustomEdit`` is for asyncio; both have the same methods.
 """
@@ -7,13 +7,17 @@ from customedit.client.aio import AsyncCustomEdit
 from customedit.client.calls import API_KEY, SERVER
 from customedit.client.errors import ApiError, JobFailed, TimedOut
 from customedit.client.sync import CustomEdit
+from customedit.schemas.requests import ConceptUse, P2POptions, TrainingOptions
 
 __all__ = [
     "API_KEY",
     "SERVER",
     "ApiError",
     "AsyncCustomEdit",
+    "ConceptUse",
     "CustomEdit",
     "JobFailed",
+    "P2POptions",
     "TimedOut",
+    "TrainingOptions",
 ]

@@ -1,4 +1,4 @@
-"""The client for asyncio: the same methods as ``CustomEdit``, to be awaited."""
+"""The client for asyncio; ``generate.py`` makes the sync client from this file."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import httpx
 
 from customedit.client import calls
+from customedit.client.aio_requests import AsyncRequests
 from customedit.client.calls import Answer, Call
 from customedit.client.errors import TimedOut
-from customedit.client.events import Parser, over
-from customedit.client.sync import done
+from customedit.client.events import Parser, is_final
+from customedit.jobs.records import JobKind, JobState
 from customedit.schemas import answers as d
-from customedit.schemas.requests import CustomizeRequest, EditRequest
 
 
-class AsyncCustomEdit:
+class AsyncCustomEdit(AsyncRequests):
     """Access to a service at ``url`` with an API ``key``; close it, or use ``async with``.
 
     url, key: None takes ``CUSTOMEDIT_SERVER`` and ``CUSTOMEDIT_KEY`` of the environment; timeout:
@@ -31,9 +31,9 @@ class AsyncCustomEdit:
     def __init__(
         self, url: str | None = None, key: str | None = None, *, timeout: float = 60.0
     ) -> None:
-        base, headers = calls.where(url, key)
+        base, headers = calls.connection(url, key)
         self._http = httpx.AsyncClient(base_url=base, headers=headers, timeout=timeout)
-        # Files are at addresses of their own: the key must not go there.
+        # Files have other addresses, where the key must not go.
         self._files = httpx.AsyncClient(timeout=timeout)
 
     async def aclose(self) -> None:
@@ -56,49 +56,38 @@ class AsyncCustomEdit:
         """Upload a PNG, JPEG or WebP: its bytes, or the path of the file."""
         return await self._do(calls.upload(picture))
 
-    async def customize(self, *, idempotency_key: str | None = None, **asked: Any) -> d.Job:
-        """Ask for a concept; ``asked`` are the fields of CustomizeRequest.
-
-        Raises:
-            pydantic.ValidationError: a field is not usable; nothing was sent.
-        """
-        return await self._do(calls.customize(CustomizeRequest(**asked), idempotency_key))
-
-    async def edit(self, *, idempotency_key: str | None = None, **asked: Any) -> d.Job:
-        """Ask for an edit; ``asked`` are the fields of EditRequest.
-
-        Raises:
-            pydantic.ValidationError: a field is not usable; nothing was sent.
-        """
-        return await self._do(calls.edit(EditRequest(**asked), idempotency_key))
-
-    async def bring(self, path: Path, *, idempotency_key: str | None = None, **words: Any) -> d.Job:
-        """Make a concept of a file; ``words``: noun, attribute, token, name, webhook."""
-        return await self._do(calls.bring(path, words, idempotency_key))
-
     async def job(self, id: str, *, wait: int = 0) -> d.Job:
         """A job; wait: seconds to wait for its end."""
-        return await self._do(calls.one("jobs", id, d.Job, wait))
+        return await self._do(calls.read("jobs", id, d.Job, wait))
 
-    async def jobs(self, **filters: Any) -> d.Page[d.Job]:
-        """A page of jobs; ``filters``: kind, state, concept, cursor, limit."""
-        return await self._do(calls.page("jobs", d.Page[d.Job], filters))
+    async def jobs(
+        self,
+        *,
+        kind: JobKind | None = None,
+        state: JobState | None = None,
+        concept: str | None = None,
+        cursor: str | None = None,
+        limit: int = 20,
+    ) -> d.Page[d.Job]:
+        """A page of jobs, newest first. concept: those that make or use it; limit: 1 to 100."""
+        filters = {"kind": kind, "state": state, "concept": concept}
+        return await self._do(calls.page("jobs", d.Page[d.Job], filters, cursor, limit))
 
     async def image(self, id: str) -> d.Image:
         """An image."""
-        return await self._do(calls.one("images", id, d.Image))
+        return await self._do(calls.read("images", id, d.Image))
 
-    async def images(self, **filters: Any) -> d.Page[d.Image]:
-        """A page of images; ``filters``: cursor, limit."""
-        return await self._do(calls.page("images", d.Page[d.Image], filters))
+    async def images(self, *, cursor: str | None = None, limit: int = 20) -> d.Page[d.Image]:
+        """A page of images, newest first; limit: 1 to 100."""
+        return await self._do(calls.page("images", d.Page[d.Image], {}, cursor, limit))
 
     async def concept(self, id: str) -> d.Concept:
         """A concept."""
-        return await self._do(calls.one("concepts", id, d.Concept))
+        return await self._do(calls.read("concepts", id, d.Concept))
 
-    async def concepts(self, **filters: Any) -> d.Page[d.Concept]:
-        """A page of concepts; ``filters``: cursor, limit."""
-        return await self._do(calls.page("concepts", d.Page[d.Concept], filters))
+    async def concepts(self, *, cursor: str | None = None, limit: int = 20) -> d.Page[d.Concept]:
+        """A page of concepts, newest first; limit: 1 to 100."""
+        return await self._do(calls.page("concepts", d.Page[d.Concept], {}, cursor, limit))
 
     async def weights(
         self, id: str, format: Literal["customedit", "diffusers"] = "customedit"
@@ -116,15 +105,15 @@ class AsyncCustomEdit:
 
     async def delete_image(self, id: str) -> None:
         """Delete an image."""
-        await self._do(calls.remove("images", id))
+        await self._do(calls.delete("images", id))
 
     async def delete_concept(self, id: str) -> None:
         """Delete a concept."""
-        await self._do(calls.remove("concepts", id))
+        await self._do(calls.delete("concepts", id))
 
     async def delete_job(self, id: str) -> None:
         """Delete a finished job."""
-        await self._do(calls.remove("jobs", id))
+        await self._do(calls.delete("jobs", id))
 
     async def events(self, id: str, after: str = "0") -> AsyncIterator[d.Event]:
         """The events of a job after the event ``after``, until its end; comes back by itself."""
@@ -136,11 +125,11 @@ class AsyncCustomEdit:
                 async for event in self._stream(id, parser):
                     failed = 0
                     yield event
-                    if over(event):
+                    if is_final(event):
                         return
             except httpx.TransportError:
                 failed += 1
-                if (seconds := calls.pause(failed, None)) is None:
+                if (seconds := calls.retry_delay(failed, None)) is None:
                     raise
                 await asyncio.sleep(seconds)
             else:
@@ -151,7 +140,7 @@ class AsyncCustomEdit:
         async with self._http.stream("GET", f"/v1/jobs/{id}/events", headers=headers) as response:
             if not response.is_success:
                 await response.aread()
-                calls.refuse(response)
+                calls.raise_for_problem(response)
             async for line in response.aiter_lines():
                 if (event := parser.feed(line)) is not None:
                     yield event
@@ -175,20 +164,20 @@ class AsyncCustomEdit:
         while True:
             left = calls.WAIT_S if until is None else max(0.0, until - time.monotonic())
             step = 1 if on_progress else calls.WAIT_S
-            found = await self.job(id_, wait=min(step, int(left)))
+            current = await self.job(id_, wait=min(step, int(left)))
             if on_progress is not None:
-                on_progress(found)
-            if found.finished:
-                return done(found)
+                on_progress(current)
+            if current.finished:
+                return calls.succeeded(current)
             if left < 1:
-                raise TimedOut(found)
+                raise TimedOut(current)
 
-    async def download(self, url: str, path: Path | None = None) -> bytes:
+    async def download(self, url: str, path: Path | str | None = None) -> bytes:
         """The file at a ``url`` of a document; path: where to write it as well."""
         response = await self._files.get(url)
-        calls.refuse(response)
+        calls.raise_for_problem(response)
         if path is not None:
-            path.write_bytes(response.content)
+            Path(path).write_bytes(response.content)
         return response.content
 
     async def _do(self, call: Call[Answer]) -> Answer:
@@ -199,9 +188,9 @@ class AsyncCustomEdit:
             try:
                 response = await self._http.request(call.method, call.path, **call.arguments())
             except httpx.TransportError:
-                if not call.repeatable or calls.pause(attempt, None) is None:
+                if not call.repeatable or calls.retry_delay(attempt, None) is None:
                     raise
-            seconds = calls.pause(attempt, response)
+            seconds = calls.retry_delay(attempt, response)
             if response is not None and (response.is_success or seconds is None):
                 return call.read(response)
             await asyncio.sleep(seconds or 0.0)

@@ -1,4 +1,4 @@
-"""What the client sends and how it reads the answer: both clients do the sending alone.
+"""What the clients send and how they read the answers; the clients themselves only send.
 
 A ``Call`` is a request that has not been sent. Requests that make something carry an idempotency
 key, so that they can be sent again when a connection breaks.
@@ -18,10 +18,10 @@ from typing import Any, Final, Generic, TypeVar
 import httpx
 from pydantic import BaseModel
 
-from customedit.client.errors import ApiError
+from customedit.client.errors import ApiError, JobFailed
 from customedit.schemas import answers as d
 from customedit.schemas.answers import Problem
-from customedit.schemas.requests import CustomizeRequest, EditRequest, ImportRequest
+from customedit.schemas.requests import CustomizeRequest, EditRequest, ImportForm
 
 SERVER: Final = "CUSTOMEDIT_SERVER"
 API_KEY: Final = "CUSTOMEDIT_KEY"
@@ -51,9 +51,13 @@ class Call(Generic[Answer]):
 
     def arguments(self) -> dict[str, Any]:
         """What httpx is to be called with."""
-        given = {"json": self.json, "params": self.params or None, "data": self.data or None}
-        files = {"file": self.file} if self.file else None
-        return {**given, "files": files, "headers": dict(self.headers)}
+        return {
+            "json": self.json,
+            "params": self.params or None,
+            "data": self.data or None,
+            "files": {"file": self.file} if self.file else None,
+            "headers": dict(self.headers),
+        }
 
     def read(self, response: httpx.Response) -> Answer:
         """The document of ``response``.
@@ -61,14 +65,14 @@ class Call(Generic[Answer]):
         Raises:
             ApiError: the service refused.
         """
-        refuse(response)
+        raise_for_problem(response)
         if self.answer is None:
             return None  # type: ignore[return-value]
         assert issubclass(self.answer, BaseModel)
         return self.answer.model_validate_json(response.content)
 
 
-def where(url: str | None, key: str | None) -> tuple[str, dict[str, str]]:
+def connection(url: str | None, key: str | None) -> tuple[str, dict[str, str]]:
     """The service's address and the headers with the key; None: from the environment.
 
     Raises:
@@ -80,8 +84,8 @@ def where(url: str | None, key: str | None) -> tuple[str, dict[str, str]]:
     return url.rstrip("/"), {"Authorization": f"Bearer {key}"}
 
 
-def refuse(response: httpx.Response) -> None:
-    """Raise ApiError if ``response`` is no success."""
+def raise_for_problem(response: httpx.Response) -> None:
+    """Raise ApiError unless ``response`` is a success."""
     if response.is_success or response.is_redirect:
         return
     try:
@@ -98,7 +102,7 @@ def retry_after(response: httpx.Response) -> float | None:
     return float(text) if text.isdigit() else None
 
 
-def pause(attempt: int, response: httpx.Response | None) -> float | None:
+def retry_delay(attempt: int, response: httpx.Response | None) -> float | None:
     """Seconds until the call is sent again after ``attempt`` (from 1); None: it is not.
 
     Again: after a lost connection, 429 and 503, and when the same request is still at work.
@@ -109,17 +113,23 @@ def pause(attempt: int, response: httpx.Response | None) -> float | None:
         busy = response.status_code == 409 and b"idempotency-in-flight" in response.content
         if response.status_code not in (429, 502, 503, 504) and not busy:
             return None
-        if (asked := retry_after(response)) is not None:
-            return min(asked, 60.0)
+        if (seconds := retry_after(response)) is not None:
+            return min(seconds, 60.0)
     return float(min(0.2 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
 
 
-def _fresh(key: str | None) -> dict[str, str]:
+def _idempotency(key: str | None) -> dict[str, str]:
     return {"Idempotency-Key": key or secrets.token_urlsafe(18)}
 
 
-def _sent(request: BaseModel) -> Any:
-    return request.model_dump(mode="json", exclude_unset=True)
+def _body(model: type[BaseModel], values: Body) -> Any:
+    """``values`` as the JSON of a request; what is None or the default is left out.
+
+    Raises:
+        pydantic.ValidationError: a value is not usable.
+    """
+    request = model.model_validate({k: v for k, v in values.items() if v is not None})
+    return request.model_dump(mode="json", exclude_defaults=True)
 
 
 def upload(picture: bytes | Path | str) -> Call[d.Image]:
@@ -132,46 +142,49 @@ def upload(picture: bytes | Path | str) -> Call[d.Image]:
     return Call("POST", "/v1/images", d.Image, file=(name, body, kind))
 
 
-def customize(request: CustomizeRequest, key: str | None) -> Call[d.Job]:
-    """A customization."""
-    return Call("POST", "/v1/concepts", d.Job, _sent(request), headers=_fresh(key))
+def customize(values: Body, key: str | None) -> Call[d.Job]:
+    """A customization: the fields of CustomizeRequest."""
+    body = _body(CustomizeRequest, values)
+    return Call("POST", "/v1/concepts", d.Job, body, headers=_idempotency(key))
 
 
-def edit(request: EditRequest, key: str | None) -> Call[d.Job]:
-    """An edit."""
-    return Call("POST", "/v1/edits", d.Job, _sent(request), headers=_fresh(key))
+def edit(values: Body, key: str | None) -> Call[d.Job]:
+    """An edit: the fields of EditRequest."""
+    body = _body(EditRequest, values)
+    return Call("POST", "/v1/edits", d.Job, body, headers=_idempotency(key))
 
 
-def bring(path: Path, words: Body, key: str | None) -> Call[d.Job]:
-    """An import of a concept's file."""
-    body = path.read_bytes()
-    checked = ImportRequest.model_validate({**words, "file": "checked", "bytes": len(body) or 1})
-    form = checked.model_dump(mode="json", exclude_unset=True, exclude={"file", "bytes"})
+def import_concept(path: Path, values: Body, key: str | None) -> Call[d.Job]:
+    """An import of a concept's file, with the fields of ImportForm."""
+    form = _body(ImportForm, values)
     return Call(
         "POST",
         "/v1/concepts/import",
         d.Job,
         data={name: str(value) for name, value in form.items()},
-        file=(path.name, body, "application/octet-stream"),
-        headers=_fresh(key),
+        file=(path.name, path.read_bytes(), "application/octet-stream"),
+        headers=_idempotency(key),
     )
 
 
-def one(kind: str, id_: str, answer: type[Answer], wait: int = 0) -> Call[Answer]:
-    """A thing of the service: ``kind`` is ``jobs`` and the like."""
+def read(kind: str, id_: str, answer: type[Answer], wait: int = 0) -> Call[Answer]:
+    """An item by its id; ``kind`` is ``jobs`` and the like."""
     headers = {"Prefer": f"wait={wait}"} if wait else {}
     return Call("GET", f"/v1/{kind}/{id_}", answer, headers=headers)
 
 
-def remove(kind: str, id_: str) -> Call[None]:
-    """The end of a thing."""
+def delete(kind: str, id_: str) -> Call[None]:
+    """The deletion of an item."""
     return Call("DELETE", f"/v1/{kind}/{id_}", repeatable=False)
 
 
-def page(kind: str, answer: type[Answer], filters: Mapping[str, Any]) -> Call[Answer]:
+def page(
+    kind: str, answer: type[Answer], filters: Mapping[str, Any], cursor: str | None, limit: int
+) -> Call[Answer]:
     """A page of a list; filters that are None are left out."""
-    given = {name: value for name, value in filters.items() if value is not None}
-    return Call("GET", f"/v1/{kind}", answer, params=given)
+    values = {**filters, "cursor": cursor, "limit": limit}
+    params = {name: value for name, value in values.items() if value is not None}
+    return Call("GET", f"/v1/{kind}", answer, params=params)
 
 
 def cancel(id_: str) -> Call[d.Job]:
@@ -182,3 +195,14 @@ def cancel(id_: str) -> Call[d.Job]:
 def weights(id_: str, format: str) -> Call[d.Weights]:
     """The file of a concept."""
     return Call("GET", f"/v1/concepts/{id_}/weights", d.Weights, params={"format": format})
+
+
+def succeeded(job: d.Job) -> d.Job:
+    """A finished job that succeeded.
+
+    Raises:
+        JobFailed: it failed or was cancelled.
+    """
+    if job.state != "succeeded":
+        raise JobFailed(job)
+    return job

@@ -36,7 +36,7 @@ class Parser:
         return Event(id=self.last, event=kind or "message", data=json.loads("\n".join(data)))
 
 
-def over(event: Event) -> bool:
+def is_final(event: Event) -> bool:
     """Whether nothing comes after ``event``."""
     final = event.data.get("state") in ("succeeded", "failed", "cancelled")
     return event.event == "state" and final

@@ -1,5 +1,6 @@
-"""Concepts: a look taught from a few images, as prompts, training, files, and what is done to them.
+"""Concepts: looks taught from a few images. Prompts, training, files, merging.
 
-``concept`` holds what a training gives and its own file; ``compress`` makes it small, ``merge``
-makes several into one, ``formats`` reads and writes the files of diffusers and of adobe's code.
+``concept`` holds what a training gives or a file brings; ``files`` reads and writes those of all
+programs, and ``effect`` proves that one changes anything; ``compress`` makes a concept small,
+``merge`` makes several into one.
 """

@@ -35,13 +35,13 @@ def square(image: Image.Image, side: int) -> Image.Image:
     return box.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def whole(image: Image.Image, side: int, factor: int) -> Crop:
-    """``image`` as it is, all of it counted."""
+def full_frame(image: Image.Image, side: int, factor: int) -> Crop:
+    """The middle square of ``image``, all of it counted."""
     cells = side // factor
     return Crop(_pixels(square(image, side)), np.ones((cells, cells), np.float32), "")
 
 
-def crop(image: Image.Image, side: int, factor: int, rng: np.random.Generator) -> Crop:
+def random_crop(image: Image.Image, side: int, factor: int, rng: np.random.Generator) -> Crop:
     """A random framing of ``image`` at ``side`` pixels; ``factor`` pixels make a latent cell."""
     cells = side // factor
     share = rng.uniform(1 / 3, 1) if rng.random() < 2 / 3 else rng.uniform(1.2, 1.4)

@@ -44,7 +44,7 @@ def load(
 ) -> int:
     """Fill ``leaves`` and ``optimizer`` and return the step that is done.
 
-    Raises InputError for a file that is no checkpoint, or is one of another training.
+    Raises InputError for a file that is not a checkpoint, or is one of another training.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -52,7 +52,7 @@ def load(
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # no mapping
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise InputError(
-            "resume", f"{path} is no training checkpoint ({error})", "delete it to start afresh"
+            "resume", f"{path} is not a training checkpoint ({error})", "delete it to start anew"
         ) from None
     wanted = json.loads(json.dumps(dict(about)))
     if note["about"] != wanted:

@@ -1,4 +1,4 @@
-"""Concepts made small: what they change of each weight, as two thin factors.
+"""Concepts made small: what they change of each weight, as two thin factors, and back.
 
 After adobe-research/custom-diffusion's compression: the singular value decomposition of W' - W per
 layer, cut where the cumulative share of the singular values passes a bound (0.6: about 15 MB of
@@ -15,10 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from customedit.concepts.checks import check_finite
+from customedit.concepts.checks import check_finite, shape_text
 from customedit.concepts.concept import Concept
-from customedit.concepts.files.own import write
-from customedit.concepts.low_rank import base_weight, restore
 from customedit.errors import InputError
 
 
@@ -73,7 +71,7 @@ class LowRankConcept:
             InputError: if a weight is missing or of another shape.
         """
         whole = {
-            n: restore(f.up, f.down, base_weight(base_weights, f"{n}.weight", "the concept"))
+            n: restore_weight(f.up, f.down, base_weight(base_weights, f"{n}.weight", "the concept"))
             for n, f in self.factors.items()
         }
         return dataclasses.replace(
@@ -87,10 +85,12 @@ class LowRankConcept:
 
         The errors are not kept: they are of the concept that was compressed.
         """
+        from customedit.concepts.files import own  # which imports this module
+
         thin: dict[str, Tensor] = {}
         for name, factors in self.factors.items():
             thin |= {f"{name}.up": factors.up, f"{name}.down": factors.down}
-        write(path, self.plain, thin)
+        own.write(path, self.plain, thin)
 
 
 def compress(
@@ -103,10 +103,10 @@ def compress(
     """``concept`` with each W' - W cut to low rank, in the concept's dtype.
 
     base_weights: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight`` of the base it was made for;
-    keep: in (0, 1], the least share of the sum of singular values that each layer keeps. The value
+    keep: in (0, 1], the least share of the sum of singular values that each layer keeps; the value
     that passes the bound is kept too (adobe's code leaves it out, and with it the whole of a change
-    of rank 1); rank: 1 or more, the same for
-    every layer, instead of ``keep``. Errors are measured on the factors after rounding.
+    of rank 1); rank: 1 or more, the same for every layer, instead of ``keep``.
+    Adapters stay as they are. Errors are measured on the factors after rounding.
 
     Raises:
         InputError: for ``keep`` or ``rank`` out of range, weights that are missing, of another
@@ -116,9 +116,9 @@ def compress(
         raise InputError("keep", f"is {keep}", "give a share above 0, 1 at most")
     if rank is not None and rank < 1:
         raise InputError("rank", f"is {rank}", "give 1 or more")
-    check_finite(concept.weights, "it")
+    check_finite(concept.weights, "concept")
     factors = {
-        name.removesuffix(".weight"): _factorise(
+        name.removesuffix(".weight"): _factorize(
             weight, base_weight(base_weights, name, "the concept"), name, keep, rank
         )
         for name, weight in concept.weights.items()
@@ -126,7 +126,7 @@ def compress(
     return LowRankConcept(dataclasses.replace(concept, keys={}, values={}), factors)
 
 
-def _factorise(weight: Tensor, base: Tensor, name: str, keep: float, rank: int | None) -> Factors:
+def _factorize(weight: Tensor, base: Tensor, name: str, keep: float, rank: int | None) -> Factors:
     """W' - W as factors. weight: W' [inner, width]; base: W."""
     if weight.shape != base.shape:
         raise InputError(
@@ -137,7 +137,7 @@ def _factorise(weight: Tensor, base: Tensor, name: str, keep: float, rank: int |
     fine = torch.promote_types(weight.dtype, torch.float32)
     change = weight.detach().to(fine) - base.detach().to(weight.device, fine)
     u, s, v = torch.linalg.svd(change, full_matrices=False)
-    r = passing(s, keep) if rank is None else min(rank, int((s > 0).sum()))
+    r = rank_of_share(s, keep) if rank is None else min(rank, int((s > 0).sum()))
     # the root goes to both sides: half precision then has the same room in each
     root = s[:r].sqrt()
     up = (u[:, :r] * root).to(weight.dtype).contiguous()
@@ -147,7 +147,7 @@ def _factorise(weight: Tensor, base: Tensor, name: str, keep: float, rank: int |
     return Factors(up, down, lost / size if size else 0.0, size)
 
 
-def passing(singular: Tensor, keep: float) -> int:
+def rank_of_share(singular: Tensor, keep: float) -> int:
     """How many of the falling values [n] it takes for their sum to reach the share ``keep``.
 
     0 if all are zero.
@@ -156,3 +156,42 @@ def passing(singular: Tensor, keep: float) -> int:
     if not len(shares) or shares[-1] == 0:
         return 0
     return min(int((shares < keep * shares[-1]).sum()) + 1, int((singular > 0).sum()))
+
+
+def restore_weight(up: Tensor, down: Tensor, base: Tensor) -> Tensor:
+    """W + up down [inner, width], computed in float32 or wider, in the factors' dtype.
+
+    up: [inner, r]; down: [r, width]; base: W [inner, width].
+
+    Raises:
+        InputError: for shapes that do not go together, with the numbers.
+    """
+    fits = up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0]
+    if not fits or base.shape != (up.shape[0], down.shape[1]):
+        raise InputError(
+            "concept",
+            f"was made for another base: factors {shape_text(up.shape)} and "
+            f"{shape_text(down.shape)} do not go with a weight {shape_text(base.shape)}",
+            "give the weights of the base it was made for",
+        )
+    fine = torch.promote_types(up.dtype, torch.float32)
+    return (base.to(up.device, fine) + up.to(fine) @ down.to(fine)).to(up.dtype)
+
+
+def base_weight(base_weights: Mapping[str, Tensor] | None, name: str, what: str) -> Tensor:
+    """The base's weight that factors in ``what`` are added to.
+
+    Raises:
+        InputError: if no weights were given, or not this one.
+    """
+    if base_weights is None:
+        raise InputError(
+            "base_weights", f"is missing, {what} is low-rank", "give the base's, as Base.weights"
+        )
+    if name not in base_weights:
+        raise InputError(
+            "base_weights",
+            f"has no {name}: {what} was made for another base",
+            "give the weights of the base it was made for",
+        )
+    return base_weights[name]

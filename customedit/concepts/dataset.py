@@ -1,4 +1,4 @@
-"""What a concept is learned from, as the training draws from it: framings and class images."""
+"""What a training draws from: framings of the references, and class images, encoded once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from customedit.concepts.augmentation import Crop, crop, whole
-from customedit.concepts.prior import class_images
+from customedit.concepts.augmentation import Crop, full_frame, random_crop
+from customedit.concepts.prior import draw_class_images
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.diffusion.devices import send
+from customedit.diffusion.devices import to_device
 from customedit.diffusion.engine import Method, Progress, Turn
 from customedit.errors import InputError
 
@@ -26,16 +26,18 @@ FEWEST, MOST = 1, 20
 
 
 def check_references(references: Sequence[Image.Image]) -> None:
-    """Raises InputError for too few or too many."""
+    """Raises InputError unless there are 1 to 20."""
     if not FEWEST <= len(references) <= MOST:
         raise InputError(
-            "references", f"{len(references)} images", f"give {FEWEST} to {MOST}, 3 to 6 are best"
+            "references",
+            f"are {len(references)} images",
+            f"give {FEWEST} to {MOST}, 3 to 6 are best",
         )
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Pictures as the training sees them, encoded once.
+class Dataset:
+    """Pictures as a training sees them.
 
     latents: [n, C, h, w]; masks: [n, h, w], 1 where the loss counts; texts: the prompt of each.
     """
@@ -45,9 +47,9 @@ class Pool:
     texts: tuple[str, ...]
 
     @classmethod
-    def of(
+    def encode(
         cls, base: Base, crops: Sequence[Crop], prompts: ConceptPrompts, batch: int = 4
-    ) -> Method[Pool]:
+    ) -> Method[Dataset]:
         """Encode ``crops``, whose prompts tell their framing; a turn for others each ``batch``."""
         pixels = torch.from_numpy(np.stack([c.pixels for c in crops]))
         parts = []
@@ -58,39 +60,39 @@ class Pool:
         masks = torch.from_numpy(np.stack([c.mask for c in crops])).to(latents.device)
         return cls(latents, masks, tuple(prompts.instance(c.prefix) for c in crops))
 
-    def drawn(self, numbers: NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
-        """The latents [k, C, h, w] and masks [k, h, w] of these pictures."""
-        at = send(torch.from_numpy(numbers), self.latents.device)
+    def select(self, numbers: NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
+        """The latents [k, C, h, w] and masks [k, h, w] of the pictures with these numbers [k]."""
+        at = to_device(torch.from_numpy(numbers), self.latents.device)
         return self.latents[at], self.masks[at]
 
     @classmethod
-    def join(cls, pools: Sequence[Pool]) -> Pool:
+    def join(cls, parts: Sequence[Dataset]) -> Dataset:
         """Several as one."""
         return cls(
-            torch.cat([p.latents for p in pools]),
-            torch.cat([p.masks for p in pools]),
-            tuple(t for p in pools for t in p.texts),
+            torch.cat([p.latents for p in parts]),
+            torch.cat([p.masks for p in parts]),
+            tuple(t for p in parts for t in p.texts),
         )
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What one concept is learned from: its references and its words."""
+    """What one token is trained on: its references and its words."""
 
     references: Sequence[Image.Image]
     prompts: ConceptPrompts
 
 
-def reference_pool(base: Base, subject: Subject, settings: TrainingSettings) -> Method[Pool]:
+def encode_references(base: Base, subject: Subject, settings: TrainingSettings) -> Method[Dataset]:
     """The framings of the references that training draws from; each reference also whole."""
     rng = np.random.default_rng([settings.seed, 1])
     crops: list[Crop] = []
     for image in subject.references:
-        crops.append(whole(image, base.side, base.factor))
+        crops.append(full_frame(image, base.side, base.factor))
         if settings.augment_crops:
             more = range(settings.crops - 1)
-            crops += [crop(image, base.side, base.factor, rng) for _ in more]
-    return (yield from Pool.of(base, crops, subject.prompts))
+            crops += [random_crop(image, base.side, base.factor, rng) for _ in more]
+    return (yield from Dataset.encode(base, crops, subject.prompts))
 
 
 def check_subjects(subjects: Sequence[Subject]) -> None:
@@ -98,30 +100,30 @@ def check_subjects(subjects: Sequence[Subject]) -> None:
     tokens = [s.prompts.token for s in subjects]
     if not tokens or len(set(tokens)) < len(tokens):
         raise InputError(
-            "token", f"given are {', '.join(tokens) or 'none'}", "one for each subject"
+            "token", f"given are {', '.join(tokens) or 'none'}", "give each subject its own"
         )
     for subject in subjects:
         check_references(subject.references)
 
 
-def pools(
+def build_datasets(
     base: Base, subjects: Sequence[Subject], settings: TrainingSettings, cache: Path | None
-) -> Method[tuple[Pool, Pool | None]]:
+) -> Method[tuple[Dataset, Dataset | None]]:
     """The references' framings, and the class images of prior preservation if they are wanted."""
     own = []
     for number, subject in enumerate(subjects):
-        own.append((yield from reference_pool(base, subject, settings)))
+        own.append((yield from encode_references(base, subject, settings)))
         yield Progress("encode", number + 1, len(subjects))
     priors = []
     for subject in subjects:
-        found = yield from prior_pool(base, subject.prompts, settings, cache)
+        found = yield from draw_prior(base, subject.prompts, settings, cache)
         priors += [found] if found is not None else []
-    return Pool.join(own), Pool.join(priors) if priors else None
+    return Dataset.join(own), Dataset.join(priors) if priors else None
 
 
-def prior_pool(
+def draw_prior(
     base: Base, prompts: ConceptPrompts, settings: TrainingSettings, cache: Path | None
-) -> Method[Pool | None]:
+) -> Method[Dataset | None]:
     """The class images of prior preservation, None if the settings want none."""
     if (
         not settings.class_images
@@ -129,7 +131,8 @@ def prior_pool(
         or settings.way == "textual-inversion"
     ):
         return None
-    latents = yield from class_images(
-        base, prompts.class_prompt(), settings.class_images, settings.class_steps, cache
+    prompt = base.profile.class_prompt(prompts.noun)
+    latents = yield from draw_class_images(
+        base, prompt, settings.class_images, settings.class_steps, cache
     )
-    return Pool(latents, torch.ones_like(latents[:, 0]), (prompts.class_prompt(),) * len(latents))
+    return Dataset(latents, torch.ones_like(latents[:, 0]), (prompt,) * len(latents))

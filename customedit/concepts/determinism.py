@@ -1,4 +1,4 @@
-"""The same work gives the same bits: of a CPU by itself, of a GPU if it is told to."""
+"""Deterministic training: a CPU gives the same bits by itself, a GPU where it is told to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def reproducible() -> Iterator[None]:
+def deterministic_algorithms() -> Iterator[None]:
     """Inside, torch takes operations that give the same bits each time.
 
     The flags are the process's, so they are put back at the end. An operation that has no such way
@@ -34,26 +34,26 @@ def reproducible() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before[2]
 
 
-class Steady:
-    """Takes steps reproducibly on ``device``.
+class DeterministicStep:
+    """Runs the steps of a training with operations that give the same bits on ``device``.
 
-    Where a GPU has no reproducible way for one, this and all later steps are taken as they come,
-    and the log says so: a training that is resumed then ends near the same numbers, not on them.
+    Where a GPU has no such operation for one, this and all later steps run without, and the log
+    says so: a training that is resumed then ends near the same numbers, not on them.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._guarded = device.type == "cuda"
+        self._deterministic = device.type == "cuda"
 
     def __call__(self, step: Callable[[], T]) -> T:
         """What ``step`` gives; called twice if it raises, so it must then have changed nothing."""
-        if not self._guarded:
+        if not self._deterministic:
             return step()
         try:
-            with reproducible():
+            with deterministic_algorithms():
                 return step()
         except RuntimeError as error:
             if "deterministic" not in str(error).lower():
                 raise
             _log.warning("this training cannot be repeated to the bit: %s", error)
-        self._guarded = False
+        self._deterministic = False
         return step()

@@ -7,12 +7,16 @@ that name each concept give exactly what that concept's own weights give them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from customedit.concepts.concept import Concept
 from customedit.errors import InputError
+
+if TYPE_CHECKING:
+    from customedit.diffusion.base import Base
 
 RIDGE = 1e-6
 """Of ``merge``. The text encoder's last layer norm leaves one direction of its states nearly empty,
@@ -21,6 +25,17 @@ where the bare formula may change weights without bound. Two concepts of random 
 the constraints' error in half precision from 31 % to 0.6 %, while what captions give changes by
 0.510 of what adding both concepts up would change, instead of 0.508.
 """
+
+
+def merge_on_base(base: Base, concepts: Sequence[Concept]) -> Concept:
+    """``merge`` with the features of the base's ordinary captions and of each concept's prompts.
+
+    Raises:
+        InputError: as ``merge`` does, and for a concept that names no prompts.
+    """
+    regular = encode_captions(base, base.profile.captions)
+    own = [encode_concept_prompts(base, concept) for concept in concepts]
+    return merge(concepts, base.weights, regular, own)
 
 
 def merge(
@@ -37,18 +52,18 @@ def merge(
     [n, width], the text encoder's output at the tokens of some 200 ordinary captions, without
     start token and padding; features: for each concept [m_i, width], the same of its own prompts,
     from its token on (what stands before it is the same for all concepts, who would contradict
-    each other there); ridge: see ``constrained``. Where a concept has no weight for a layer that
-    another has, the base's is taken as its own. Reckoned in float64, given in the first concept's
-    dtype.
+    each other there); ridge: see ``solve_constrained``. Where a concept has no weight for a layer
+    that another has, the base's is taken as its own. Computed in float64, given in the first
+    concept's dtype.
 
     Raises:
-        InputError: for fewer than two concepts, tokens of the same name, several bases, features
-            of other shapes, not finite or dependent.
+        InputError: for fewer than two concepts, tokens of the same name, several bases, adapters,
+            features of other shapes, not finite or dependent.
     """
     _check(concepts, features)
     targets = [_distinct(f.double().cpu(), regular.shape[-1]) for f in features]
     wanted = torch.cat(targets)  # [m, width]
-    pull = directions(regular.double().cpu(), wanted, ridge)
+    pull = constraint_directions(regular.double().cpu(), wanted, ridge)
     merged: dict[str, Tensor] = {}
     for name in dict.fromkeys(n for c in concepts for n in c.weights):
         if name not in base_weights:
@@ -63,7 +78,7 @@ def merge(
     return _joined(concepts, merged)
 
 
-def constrained(
+def solve_constrained(
     weight: Tensor, regular: Tensor, targets: Tensor, values: Tensor, *, ridge: float = 0.0
 ) -> Tensor:
     """The W' [inner, width] nearest W on ``regular`` of those with W' c* = V; float64.
@@ -82,17 +97,21 @@ def constrained(
     weight, regular, targets, values = (t.double() for t in (weight, regular, targets, values))
     if weight.ndim != 2 or values.shape != (targets.shape[0], weight.shape[0]):
         raise InputError(
-            "values", f"are {tuple(values.shape)} for {tuple(targets.shape)} targets", "mend them"
+            "values",
+            f"are {tuple(values.shape)} for {tuple(targets.shape)} targets",
+            "give a row for each",
         )
     if weight.shape[1] != targets.shape[-1]:
         raise InputError(
-            "targets", f"are {tuple(targets.shape)} for W {tuple(weight.shape)}", "mend them"
+            "targets",
+            f"are {tuple(targets.shape)} for W {tuple(weight.shape)}",
+            "give them as wide as W",
         )
-    return _solve(weight, targets, values, directions(regular, targets, ridge))
+    return _solve(weight, targets, values, constraint_directions(regular, targets, ridge))
 
 
-def directions(regular: Tensor, targets: Tensor, ridge: float = 0.0) -> Tensor:
-    """(d c*^T)^-1 d [m, width], the same for every layer. Arguments as of ``constrained``."""
+def constraint_directions(regular: Tensor, targets: Tensor, ridge: float = 0.0) -> Tensor:
+    """(d c*^T)^-1 d [m, width], the same for every layer. Arguments as of ``solve_constrained``."""
     if regular.ndim != 2 or targets.ndim != 2 or regular.shape[1] != targets.shape[1]:
         raise InputError(
             "features",
@@ -153,6 +172,13 @@ def _check(concepts: Sequence[Concept], features: Sequence[Tensor]) -> None:
         raise InputError(
             "features", f"are of {len(features)} concepts, {len(concepts)} are given", "give each"
         )
+    adapted = [next(iter(c.tokens)) for c in concepts if c.adapters]
+    if adapted:
+        raise InputError(
+            "concepts",
+            f"{adapted[0]} has adapters, which cannot be merged",
+            "give both concepts to one edit instead",
+        )
     names = [t for c in concepts for t in c.tokens]
     twice = sorted({t for t in names if names.count(t) > 1})
     if twice:
@@ -178,3 +204,30 @@ def _joined(concepts: Sequence[Concept], weights: Mapping[str, Tensor]) -> Conce
         recipe={"merged": [c.recipe for c in concepts]},
         images=sum(c.images for c in concepts),
     )
+
+
+@torch.no_grad()
+def encode_captions(base: Base, texts: Sequence[str]) -> Tensor:
+    """The text encoder's states at the words of ``texts``, [n, width]; no start, end or padding."""
+    parts = []
+    for text in texts:
+        tokens = base.tokens(text)
+        last = tokens.spans[-1][1] if tokens.spans else 1
+        parts.append(base.states(tokens, {})[1:last])
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def encode_concept_prompts(base: Base, concept: Concept) -> Tensor:
+    """The states of ``concept``'s prompts from its token on, [m, width].
+
+    Raises InputError for a concept that names no prompts (an imported one without them).
+    """
+    if not concept.prompts:
+        raise InputError("concept", "names no prompts", "import it with --prompt")
+    parts = []
+    for prompt in concept.prompts:
+        tokens = base.tokens(prompt, concept.tokens)
+        first = min(tokens.concepts, default=1)
+        parts.append(base.states(tokens, concept.tokens)[first : tokens.spans[-1][1]])
+    return torch.cat(parts)

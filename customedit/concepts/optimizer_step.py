@@ -1,4 +1,4 @@
-"""One step downhill, with gradients that half precision does not lose."""
+"""One step of an optimizer, with gradients that half precision does not lose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Loss: TypeAlias = Callable[[], tuple[Tensor, dict[str, Tensor]]]
-"""Makes a loss, a scalar with gradients, and the figures to be told of it."""
+"""Gives a loss, a scalar with gradients, and the figures to be reported."""
 
 SCALES: Final = (2.0**15, 2.0**10, 2.0**5, 1.0)
 """What a loss in float16 is multiplied by, the first whose gradients are finite: else most of them,
@@ -33,13 +33,13 @@ def gradients(loss: Tensor, leaves: Sequence[Tensor], dtype: torch.dtype) -> lis
     return found
 
 
-def descend(
+def take_optimizer_step(
     loss_of: Loss, optimizer: torch.optim.Optimizer, dtype: torch.dtype, clip: float
 ) -> dict[str, float]:
     """One step of ``optimizer``, its gradients clipped to the norm ``clip``; gives the figures.
 
     They are read once the step is under way, so that a GPU has no gap between its two halves; a
-    loss that is no number has then spoilt the leaves already. dtype: of the model.
+    loss that is not finite has then spoilt the leaves already. dtype: of the model.
     """
     leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
     with torch.enable_grad():

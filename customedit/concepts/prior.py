@@ -14,25 +14,25 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.files import replacing
 
-GUIDANCE: Final = 6.0
 ROWS: Final = 8
 """Class images drawn together."""
 
 
-def kept_as(base: Base, prompt: str, count: int, steps: int, seed: int = 0) -> str:
+def class_images_file(base: Base, prompt: str, count: int, steps: int, seed: int = 0) -> str:
     """The name of the file in ``cache`` that keeps such class images."""
-    name = f"{base.fingerprint}|{prompt}|{count}|{steps}|{seed}"
+    guidance = base.profile.class_guidance
+    name = f"{base.fingerprint}|{base.schedule.key}|{guidance}|{prompt}|{count}|{steps}|{seed}"
     return f"class-{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
 
 
-def class_images(
+def draw_class_images(
     base: Base, prompt: str, count: int, steps: int, cache: Path | None = None, seed: int = 0
 ) -> Method[Tensor]:
     """Latents float32 [count, C, h, w] of pictures that the base draws for ``prompt``.
 
     cache: a folder that keeps them per (base, prompt, count, steps, seed).
     """
-    file = cache / kept_as(base, prompt, count, steps, seed) if cache else None
+    file = cache / class_images_file(base, prompt, count, steps, seed) if cache else None
     if file is not None and file.exists():
         return load_file(file)["latents"].to(base.device)
     empty, text = base.text(""), base.text(prompt, field="noun")
@@ -48,7 +48,9 @@ def class_images(
             context = [empty] * rows + [text] * rows
             noise = (yield from ask(Denoise(torch.cat([x, x]), time, context))).noise
             none, worded = noise.chunk(2)
-            x = base.schedule.step(x, none + GUIDANCE * (worded - none), time, to)
+            x = base.schedule.step(
+                x, none + base.profile.class_guidance * (worded - none), time, to
+            )
             share = (first + rows * (k + 1) / len(pairs)) / count
             yield Progress("class images", round(share * count), count)
         done.append(x)

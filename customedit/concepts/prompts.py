@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from customedit.diffusion.text import CONCEPT
 from customedit.errors import InputError
+from customedit.prompt_syntax import CONCEPT
 from customedit.words import article
 
 _WORDS = re.compile(r"[^\W_][\w' -]*")
@@ -23,7 +23,7 @@ class ConceptPrompts:
     token: like "<plaid>"; noun: what the references show; attribute: what to learn of them,
     empty for no augmentation (the ablation).
 
-    Raises InputError for a token that is none and for words that are none.
+    Raises InputError for a token or words that are ill spelt.
     """
 
     token: str
@@ -34,14 +34,14 @@ class ConceptPrompts:
         if not CONCEPT.fullmatch(self.token):
             raise InputError(
                 "token",
-                f"{self.token!r} is no concept token",
-                "take < >, and between them up to 63 of a-z, 0-9, _ and -, like <plaid>",
+                f"{self.token!r} is not a concept token",
+                "write < >, and between them up to 63 of a-z, 0-9, _ and -, like <plaid>",
             )
         if not _WORDS.fullmatch(self.noun):
-            raise InputError("noun", f"{self.noun!r} is no noun", "take a word like teapot")
+            raise InputError("noun", f"{self.noun!r} is not a word", "use a noun like teapot")
         if self.attribute and not _WORDS.fullmatch(self.attribute):
             raise InputError(
-                "attribute", f"{self.attribute!r} is no attribute", "take a word like patterned"
+                "attribute", f"{self.attribute!r} is not a word", "use one like patterned"
             )
 
     def thing(self) -> str:
@@ -53,7 +53,3 @@ class ConceptPrompts:
         if prefix == "very small":
             return f"a photo of a very small {self.thing()}"
         return f"{article(f'{prefix} photo' if prefix else 'photo')} of a {self.thing()}"
-
-    def class_prompt(self) -> str:
-        """The prompt of a class image, for prior preservation."""
-        return f"a photo of {article(self.noun)}"

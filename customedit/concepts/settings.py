@@ -19,8 +19,8 @@ class TrainingSettings:
     (and as many class images); class_images: for prior preservation, 0 for none; prior_weight: of
     their loss; instance_weight: of the references' loss (the public scripts' masked loss amounts to
     4, the formula says 1); crops: framings kept of each reference; initial: word whose embedding V*
-    starts from, None for RARE or else the attribute; seed: decides everything by chance;
-    augment_crops: whether references are framed at random.
+    starts from, None for the profile's rare word or else the attribute; seed: decides everything by
+    chance; augment_crops: whether references are framed at random.
     """
 
     way: Way = "custom-diffusion"
@@ -53,20 +53,17 @@ class TrainingSettings:
         }
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
-                raise InputError(name, f"{getattr(self, name)} is not from {low} to {high}")
+                raise InputError(
+                    name, f"{getattr(self, name)} is out of range", f"give {low:g} to {high:g}"
+                )
         if self.way not in get_args(Way):
             raise InputError(
-                "way", f"{self.way!r} is none", f"take one of {', '.join(get_args(Way))}"
+                "way", f"{self.way!r} is unknown", f"use one of {', '.join(get_args(Way))}"
             )
 
     @classmethod
     def of(cls, base: Base, **changes: Any) -> TrainingSettings:
-        """The defaults for ``base``, with ``changes``; the bundled base learns in seconds."""
-        fitting: dict[str, Any] = {}
-        if base.name == "mini":
-            fitting = {"steps": 250, "rate": 2e-4, "class_images": 24, "class_steps": 15}
-        if changes.get("way") == "dreambooth":
-            fitting["rate"] = 1e-4 if base.name == "mini" else 5e-6
-        if changes.get("way") == "textual-inversion":
-            fitting |= {"rate": 5e-3, "class_images": 0}
-        return cls(**(fitting | {k: v for k, v in changes.items() if v is not None}))
+        """The defaults for ``base`` (those of its profile first), with ``changes``."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        defaults = base.profile.training.of(given.get("way", "custom-diffusion"))
+        return cls(**(defaults | given))

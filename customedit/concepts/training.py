@@ -1,9 +1,9 @@
 """Customization: Custom Diffusion (arXiv 2212.04488) with Custom-Edit's augmented prompts.
 
-Trained are the concept's embedding V* and the key and value weights of every cross-attention layer;
+The concept's embedding V* and the key and value weights of every cross-attention layer are trained;
 Textual Inversion (arXiv 2208.01618), the baseline, trains the embedding alone. The base stays
 frozen and shared: the weights that are trained are the concept's own copies, which enter through
-the keys and values of its rows. A training is a method: one optimisation step, then a turn for the
+the keys and values of its rows. A training is a method: one optimization step, then a turn for the
 others.
 """
 
@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,36 +24,36 @@ from torch import Tensor
 
 from customedit.concepts import checkpoint
 from customedit.concepts.concept import Concept
-from customedit.concepts.dataset import Pool, Subject, check_subjects, pools
-from customedit.concepts.determinism import Steady
-from customedit.concepts.optimizer_step import descend
+from customedit.concepts.dataset import Dataset, Subject, build_datasets, check_subjects
+from customedit.concepts.determinism import DeterministicStep
+from customedit.concepts.optimizer_step import take_optimizer_step
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.diffusion.devices import send
+from customedit.diffusion.devices import to_device
 from customedit.diffusion.engine import Method, Progress, Turn
 from customedit.diffusion.text import TextContext
 from customedit.errors import InputError, TrainingError
 
-RARE: Final = "ktn"
-"""The rare word whose embedding V* starts from, in Stable Diffusion's vocabulary."""
-
-Preview: TypeAlias = Callable[["Trained"], Image.Image | None]
+Preview: TypeAlias = Callable[["TrainableConcept"], Image.Image | None]
 """Shows a training: a picture for its progress, or None from one that draws it elsewhere."""
 
 
 @dataclass
-class Trained:
-    """What is being trained: float32 leaves. It is a ``text.Customization`` while it learns."""
+class TrainableConcept:
+    """A concept under training: its tensors are float32 leaves.
+
+    It can be used in prompts meanwhile, as a ``text.Customization``.
+    """
 
     tokens: dict[str, Tensor]
     keys: dict[str, Tensor]
     values: dict[str, Tensor]
 
     @classmethod
-    def start(
+    def of_base(
         cls, base: Base, prompts: Sequence[ConceptPrompts], settings: TrainingSettings
-    ) -> Trained:
+    ) -> TrainableConcept:
         """From the base's own weights and, for each token, the embedding of a word."""
         tokens = {
             p.token: initial_vector(base, p, settings.initial).requires_grad_(True) for p in prompts
@@ -67,16 +67,16 @@ class Trained:
                     part[layer] = weight.requires_grad_(True)
         return cls(tokens, keys, values)
 
-    def still(self) -> Trained:
-        """A copy that training does not change any more."""
+    def snapshot(self) -> TrainableConcept:
+        """A copy that training does not change."""
 
         def copied(part: dict[str, Tensor]) -> dict[str, Tensor]:
             return {k: v.detach().clone() for k, v in part.items()}
 
-        return Trained(copied(self.tokens), copied(self.keys), copied(self.values))
+        return TrainableConcept(copied(self.tokens), copied(self.keys), copied(self.values))
 
     @property
-    def named(self) -> dict[str, Tensor]:
+    def leaves(self) -> dict[str, Tensor]:
         """Every leaf by a name of its own, in a fixed order."""
         return {
             **{f"token.{k}": v for k, v in self.tokens.items()},
@@ -86,9 +86,13 @@ class Trained:
 
 
 def initial_vector(base: Base, prompts: ConceptPrompts, word: str | None) -> Tensor:
-    """The embedding [width] that V* starts from, a copy."""
+    """The embedding [width] that V* starts from, a copy.
+
+    word: whose it is; None for the profile's rare word, or for the attribute (else the noun) where
+    the base's vocabulary lacks it. Of a word of several tokens the first is used.
+    """
     table = base.pipeline.text_encoder.get_input_embeddings().weight
-    candidates = [word] if word else [RARE, prompts.attribute or prompts.noun]
+    candidates = [word] if word else [base.profile.rare_word, prompts.attribute or prompts.noun]
     for candidate in candidates:
         ids = base.tokenizer(candidate, add_special_tokens=False).input_ids
         if len(ids) == 1 or candidate == candidates[-1]:
@@ -96,13 +100,13 @@ def initial_vector(base: Base, prompts: ConceptPrompts, word: str | None) -> Ten
     raise AssertionError("the last candidate always serves")
 
 
-def trained_text(base: Base, trained: Trained, prompt: str) -> TextContext:
-    """The context of ``prompt`` with gradients into ``trained``.
+def encode_trained_prompt(base: Base, trained: TrainableConcept, prompt: str) -> TextContext:
+    """What a row with ``prompt`` reads, with gradients into ``trained``.
 
     The start token's key and value are not trained through, as in Custom Diffusion's code: its
     state is the same in every prompt, so a change there would act on everything.
     """
-    tokens = base.tokens(prompt, list(trained.tokens))
+    tokens = base.tokens(prompt, trained.tokens)
     states = base.states(tokens, trained.tokens)
 
     def projected(own: dict[str, Tensor], name: str) -> tuple[Tensor, ...]:
@@ -119,37 +123,44 @@ def trained_text(base: Base, trained: Trained, prompt: str) -> TextContext:
 
 
 def masked_loss(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean over rows of each row's squared error, averaged where ``mask`` [rows, h, w] is 1."""
+    """Mean over rows of each row's squared error, averaged where its mask is 1; a scalar.
+
+    output, target: [rows, C, h, w]; mask: [rows, h, w], 0 or 1.
+    """
     error = (output - target).square().mean(1)
     return ((error * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)).mean()
 
 
-def step_loss(
+def training_loss(
     base: Base,
-    trained: Trained,
+    trained: TrainableConcept,
     settings: TrainingSettings,
-    pool: Pool,
-    prior: Pool | None,
+    references: Dataset,
+    prior: Dataset | None,
     number: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of step ``number`` and its parts: what is drawn depends on seed and number alone.
+    """The loss of step ``number``, and its parts by name; scalars.
+
+    Custom Diffusion's: the squared error of the base's own target on ``batch`` framings of
+    references, and with prior preservation on as many class images. What is drawn depends on seed
+    and number alone.
 
     Class rows read their words through the concept's weights: that is the drift which prior
     preservation is there to stop.
     """
     rng = np.random.default_rng([settings.seed, 2, number])
     noise_of = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    parts = [(pool, rng.integers(len(pool.texts), size=settings.batch))]
+    parts = [(references, rng.integers(len(references.texts), size=settings.batch))]
     if prior is not None:
         parts.append((prior, rng.integers(len(prior.texts), size=settings.batch)))
     words = [part.texts[i] for part, numbers in parts for i in numbers]
-    texts = {w: trained_text(base, trained, w) for w in dict.fromkeys(words)}
+    texts = {w: encode_trained_prompt(base, trained, w) for w in dict.fromkeys(words)}
     context = [texts[w] for w in words]
-    drawings = [part.drawn(numbers) for part, numbers in parts]
+    drawings = [part.select(numbers) for part, numbers in parts]
     latents, masks = (torch.cat(found) for found in zip(*drawings, strict=True))
     rows = len(latents)
     times = torch.from_numpy(rng.integers(len(base.schedule.alphas), size=rows))
-    noise = send(torch.randn(latents.shape, generator=noise_of), base.device)
+    noise = to_device(torch.randn(latents.shape, generator=noise_of), base.device)
     noisy = base.schedule.add_noise(latents, noise, times)
     target = base.schedule.target(latents, noise, times)
     output, _ = base.output(noisy, times, context)
@@ -167,7 +178,7 @@ def step_loss(
     return loss, {"loss": loss, **facts}
 
 
-def customize(
+def train_concept(
     base: Base,
     references: Sequence[Image.Image],
     prompts: ConceptPrompts,
@@ -177,16 +188,16 @@ def customize(
     class_cache: Path | None = None,
     preview: Preview | None = None,
 ) -> Method[Concept]:
-    """Learn a concept from ``references``.
+    """Train a concept on ``references`` (1 to 20 pictures, RGB, any size).
 
     resume: a checkpoint file, read if it is there and written every ``checkpoint_every`` steps and
     when the training is stopped at a yield; one that is killed and called again with equal
     arguments ends in the same bits.
     class_cache: a folder that keeps class images. Progress carries the losses.
 
-    Raises InputError for unusable arguments, TrainingError when the loss is no number.
+    Raises InputError for arguments that cannot be used, TrainingError when the loss is not finite.
     """
-    return customize_jointly(
+    return train_concepts(
         base,
         [Subject(references, prompts)],
         settings,
@@ -196,7 +207,7 @@ def customize(
     )
 
 
-def customize_jointly(
+def train_concepts(
     base: Base,
     subjects: Sequence[Subject],
     settings: TrainingSettings | None = None,
@@ -205,33 +216,45 @@ def customize_jointly(
     class_cache: Path | None = None,
     preview: Preview | None = None,
 ) -> Method[Concept]:
-    """Learn one concept with a token for each of ``subjects``, all at once.
+    """Train one concept with a token for each of ``subjects``, all at once.
 
     Custom Diffusion's joint training: the key and value weights are shared, every token has its own
-    embedding, and a step draws from the references of all. The rest is as for ``customize``.
+    embedding, and a step draws from the references of all. The rest is as for ``train_concept``.
     """
     settings = settings or TrainingSettings.of(base)
     if settings.way == "dreambooth":
-        raise InputError("way", "dreambooth gives no concept but a model", "see dreambooth.py")
+        raise InputError(
+            "way",
+            "dreambooth trains a whole model, not a concept",
+            "use custom-diffusion or textual-inversion",
+        )
     check_subjects(subjects)
     yield Turn()
-    pool, prior = yield from pools(base, subjects, settings, class_cache)
-    trained = Trained.start(base, [s.prompts for s in subjects], settings)
+    references, prior = yield from build_datasets(base, subjects, settings, class_cache)
+    trained = TrainableConcept.of_base(base, [s.prompts for s in subjects], settings)
     about = [dataclasses.asdict(s.prompts) for s in subjects]
-    facts = yield from optimise(
-        base, trained, trained.named, about, settings, pool, prior, resume=resume, preview=preview
+    facts = yield from train_leaves(
+        base,
+        trained,
+        trained.leaves,
+        about,
+        settings,
+        references,
+        prior,
+        resume=resume,
+        preview=preview,
     )
-    return finish(base, trained, subjects, settings, facts)
+    return finished_concept(base, trained, subjects, settings, facts)
 
 
-def optimise(
+def train_leaves(
     base: Base,
-    trained: Trained,
+    trained: TrainableConcept,
     leaves: dict[str, Tensor],
     words: Sequence[dict[str, str]],
     settings: TrainingSettings,
-    pool: Pool,
-    prior: Pool | None,
+    references: Dataset,
+    prior: Dataset | None,
     *,
     resume: Path | None = None,
     preview: Preview | None = None,
@@ -240,7 +263,7 @@ def optimise(
 
     words: of the subjects, which a checkpoint must match.
 
-    Raises TrainingError when the loss is no number; the last checkpoint stays.
+    Raises TrainingError when the loss is not finite; the last checkpoint stays.
     """
     tensors = list(leaves.values())
     # tensor by tensor (foreach=False): the same bits however many there are
@@ -256,16 +279,20 @@ def optimise(
     if resume is not None and resume.exists():
         start = checkpoint.load(resume, leaves, optimizer, about)
     facts: dict[str, float] = {}
-    steady = Steady(base.device)
+    deterministic_step = DeterministicStep(base.device)
     for number in range(start, settings.steps):
-        loss_of = functools.partial(step_loss, base, trained, settings, pool, prior, number)
-        facts = steady(
-            functools.partial(descend, loss_of, optimizer, base.unet.dtype, settings.clip)
+        loss_of = functools.partial(
+            training_loss, base, trained, settings, references, prior, number
+        )
+        facts = deterministic_step(
+            functools.partial(
+                take_optimizer_step, loss_of, optimizer, base.unet.dtype, settings.clip
+            )
         )
         if not math.isfinite(facts["loss"]):
             raise TrainingError(
-                f"the loss is {facts['loss']} at step {number + 1}; take a rate below "
-                f"{settings.rate:g} and train again"
+                f"The loss became {facts['loss']} at step {number + 1}; use a learning rate below "
+                f"{settings.rate:g}"
             )
         done = number + 1
         if resume is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
@@ -283,22 +310,22 @@ def optimise(
     return facts
 
 
-def finish(
+def finished_concept(
     base: Base,
-    trained: Trained,
+    trained: TrainableConcept,
     subjects: Sequence[Subject],
     settings: TrainingSettings,
     facts: dict[str, float],
 ) -> Concept:
-    """What was trained, as a concept with its recipe."""
-    first, held = subjects[0].prompts, trained.still()
+    """The concept that was trained, with its recipe."""
+    first, held = subjects[0].prompts, trained.snapshot()
     return Concept(
         tokens=held.tokens,
         keys=held.keys,
         values=held.values,
         noun=first.noun,
         attribute=first.attribute,
-        base=base.fingerprint,
+        base=base.concept_fingerprint,
         prompts=tuple(s.prompts.instance() for s in subjects),
         recipe={"settings": dataclasses.asdict(settings), "final": facts},
         images=sum(len(s.references) for s in subjects),

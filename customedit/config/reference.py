@@ -47,20 +47,20 @@ def _default(field: FieldInfo) -> str:
 def _limits(field: FieldInfo) -> str:
     if choices := _choices(field.annotation):
         return ", ".join(f"`{c}`" for c in choices)
-    found: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
     for rule in field.metadata:
         for name in ("ge", "gt", "le", "lt", "pattern"):
             if getattr(rule, name, None) is not None:
-                found[name] = getattr(rule, name)
+                limits[name] = getattr(rule, name)
     parts = []
-    if "ge" in found:
-        parts.append(f"from {found['ge']}")
-    if "gt" in found:
-        parts.append(f"above {found['gt']}")
-    if "le" in found:
-        parts.append(f"to {found['le']}")
-    if "pattern" in found:
-        parts.append("`" + found["pattern"].replace("|", "\\|") + "`")
+    if "ge" in limits:
+        parts.append(f"from {limits['ge']}")
+    if "gt" in limits:
+        parts.append(f"above {limits['gt']}")
+    if "le" in limits:
+        parts.append(f"to {limits['le']}")
+    if "pattern" in limits:
+        parts.append("`" + limits["pattern"].replace("|", "\\|") + "`")
     return " ".join(parts)
 
 

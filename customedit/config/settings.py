@@ -4,21 +4,56 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from customedit.config.types import Origins, RedisAddress, WebAddress
 from customedit.errors import InputError
 
 PREFIX: Final = "CUSTOMEDIT_"
 MIB: Final = 2**20
-_NOT_OURS: Final = {"CUSTOMEDIT_CACHE"}  # the command line's
+_NOT_OURS: Final = {"CUSTOMEDIT_CACHE", "CUSTOMEDIT_MAX_PIXELS"}  # the command line's
 
 _log = logging.getLogger(__name__)
+
+
+def _address(*schemes: str) -> AfterValidator:
+    def check(value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in schemes or not (parts.hostname or parts.path):
+                raise ValueError(f"is no address; it starts with {' or '.join(schemes)}")
+        return value
+
+    return AfterValidator(check)
+
+
+WebAddress = Annotated[str | None, _address("http", "https")]
+RedisAddress = Annotated[str, _address("redis", "rediss", "unix")]
+
+_HOST: Final = r"([a-z0-9.-]+|\[[0-9a-f:]+\])"
+_ORIGIN: Final = re.compile(rf"(http://{_HOST}(?!:80$)|https://{_HOST}(?!:443$))(:[0-9]{{1,5}})?")
+
+
+def _origins(value: str) -> str:
+    """Origins as browsers send them in ``Origin``: they are compared letter by letter."""
+    for number, origin in enumerate(value.split(",") if value else [], 1):
+        if origin.strip() == "*":
+            raise ValueError("* is refused, it would let every page in; name each origin")
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"entry {number} is no origin as browsers send it: https://host or "
+                "https://host:port in small letters, no path, no usual port, no spaces"
+            )
+    return value
+
+
+Origins = Annotated[str, AfterValidator(_origins)]
 
 
 class Settings(BaseSettings):
@@ -78,6 +113,22 @@ class Settings(BaseSettings):
     max_upload_pixels: int = Field(
         default=40_000_000, ge=4096, le=500_000_000, description="Largest picture, in pixels."
     )
+    decoders: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Processes of an API that check uploads; 0: one per processor, 2 or 3.",
+    )
+    decode_memory_bytes: int = Field(
+        default=384 * MIB,
+        ge=64 * MIB,
+        le=64 * 1024 * MIB,
+        description="Memory for the checks of uploads at the same time; a picture that takes more "
+        "is refused.",
+    )
+    decode_seconds: float = Field(
+        default=10, gt=0, le=600, description="Longest check of an upload, in seconds."
+    )
     max_import_bytes: int = Field(
         default=512 * MIB, ge=1024, le=4096 * MIB, description="Largest concept file, in bytes."
     )
@@ -96,6 +147,52 @@ class Settings(BaseSettings):
     )
     queue_limit_per_tenant: int = Field(
         default=100, ge=1, le=100_000, description="Jobs of a tenant that may be queued or running."
+    )
+    failed_keys_per_minute: int = Field(
+        default=60,
+        ge=1,
+        le=1_000_000,
+        description="Wrong API keys one address may send to one API process in a minute.",
+    )
+    trusted_proxies: str = Field(
+        default="",
+        pattern=r"^([0-9a-fA-F.:/]+(,[0-9a-fA-F.:/]+)*)?$",
+        description="Addresses or networks of reverse proxies, with commas between, whose "
+        "`X-Forwarded-For` names the client.",
+    )
+    streams_per_tenant: int = Field(
+        default=100,
+        ge=1,
+        le=100_000,
+        description="Event streams of a tenant that one API process serves at once.",
+    )
+    imports_at_once: int = Field(
+        default=4,
+        ge=1,
+        le=1000,
+        description="Concept files that one API process takes in at once; each lies on the disk.",
+    )
+    imports_per_tenant: int = Field(
+        default=2,
+        ge=1,
+        le=1000,
+        description="Concept files that one API process takes in at once from a tenant.",
+    )
+    api_connections: int = Field(
+        default=2000, ge=1, le=1_000_000, description="Connections that one API process holds."
+    )
+    head_timeout_seconds: float = Field(
+        default=10,
+        gt=0,
+        le=600,
+        description="How long the head of a request may take to arrive, in seconds.",
+    )
+    body_timeout_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=3600,
+        description="How long a body may take to arrive, in seconds, beyond a second for each "
+        "16 KiB; and how long a client may take no bytes of an answer.",
     )
     cors_origins: Origins = Field(
         default="",
@@ -128,13 +225,16 @@ class Settings(BaseSettings):
         description="Longest run of a job in one attempt, in seconds.",
     )
     reconcile_seconds: float = Field(
-        default=5, gt=0, le=3600, description="How often lost doorbells and leases are looked for."
+        default=5,
+        gt=0,
+        le=3600,
+        description="How often waiting jobs, lost leases and leftovers are looked for.",
     )
-    queued_ring_after_seconds: float = Field(
+    queued_notify_after_seconds: float = Field(
         default=15,
         gt=0,
         le=3600,
-        description="A queued job's doorbell rings again after this time.",
+        description="Workers are notified again of a job that is queued for so long.",
     )
     keep_jobs_days: float = Field(
         default=30,

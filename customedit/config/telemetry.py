@@ -1,6 +1,9 @@
-"""What the processes say of themselves: logs with job and tenant ids, traces if asked for.
+"""Logs with job and tenant ids (structlog), and traces if a collector is set (OpenTelemetry).
 
-Secrets never reach a log: known ones and all that look like one are struck out of finished lines.
+Secrets never reach a log: known ones and all that look like one are removed from finished lines.
+
+Spans are our own few: the instrumentation of ASGI records whole addresses, with the signatures in
+them, and that of Redis and S3 makes a trace of every heartbeat.
 """
 
 from __future__ import annotations
@@ -10,31 +13,30 @@ import json
 import logging
 import re
 import sys
-import time
-from collections.abc import Iterator
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping, MutableMapping
+from datetime import UTC, datetime
 from typing import IO, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from pythonjsonlogger.json import JsonFormatter
+import structlog
+from structlog.contextvars import bound_contextvars, get_contextvars, merge_contextvars
 
 from customedit.config.settings import Settings
 
-STRUCK: Final = "[redacted]"
+REDACTED: Final = "[redacted]"
 
-_context: ContextVar[dict[str, str]] = ContextVar("customedit_log_context")
 _tracer: Any = None
 
 # API keys, webhook secrets, credentials in headers and addresses, and what signs an S3 request.
 # None matches across a quote, so that a line of JSON stays one.
 _SECRETS: Final = (
-    (re.compile(r"\bce_([A-Za-z0-9]+)_[A-Za-z0-9_-]{16,}"), rf"ce_\1_{STRUCK}"),
-    (re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]+"), f"whsec_{STRUCK}"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {STRUCK}"),
-    (re.compile(r"(://[^\s:/@\"']*):[^\s/@\"']+@"), rf"\1:{STRUCK}@"),
+    (re.compile(r"\bce_([A-Za-z0-9]+)_[A-Za-z0-9_-]{16,}"), rf"ce_\1_{REDACTED}"),
+    (re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]+"), f"whsec_{REDACTED}"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {REDACTED}"),
+    (re.compile(r"(://[^\s:/@\"']*):[^\s/@\"']+@"), rf"\1:{REDACTED}@"),
     (
         re.compile(r"(?i)\b(X-Amz-(?:Signature|Credential|Security-Token))=[^&\s\"'\\]+"),
-        rf"\1={STRUCK}",
+        rf"\1={REDACTED}",
     ),
 )
 
@@ -42,23 +44,19 @@ _SECRETS: Final = (
 @contextlib.contextmanager
 def bind(**fields: str | None) -> Iterator[None]:
     """Give all log lines in this context ``fields`` (job, tenant, request); None leaves one out."""
-    own = {name: value for name, value in fields.items() if value is not None}
-    token = _context.set({**_context.get({}), **own})
-    try:
+    with bound_contextvars(**{n: v for n, v in fields.items() if v is not None}):
         yield
-    finally:
-        _context.reset(token)
 
 
-def bound() -> dict[str, str]:
+def bound() -> dict[str, Any]:
     """The fields that log lines here get."""
-    return dict(_context.get({}))
+    return get_contextvars()
 
 
 def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     """``text`` without ``secrets`` and without what looks like one."""
     for secret in secrets:
-        text = text.replace(secret, STRUCK)
+        text = text.replace(secret, REDACTED)
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
     return text
@@ -70,18 +68,44 @@ def set_up_logging(settings: Settings, service: str, stream: IO[str] | None = No
     service: ``api``, ``worker`` or the like. Replaces all handlers of the root logger; loggers of
     servers are made to use it.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    secrets = _secrets_of(settings)
+
+    def add_service(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        return {**event, "service": service}
+
+    chain: list[structlog.typing.Processor] = [
+        merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        _add_level,
+        structlog.stdlib.ExtraAdder(),
+        _add_trace_ids,
+    ]
+    render: list[structlog.typing.Processor]
     if settings.log_format == "json":
-        handler.setFormatter(_Json(service, secrets))
+        chain += [_add_time, add_service]
+        render = [
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
+        ]
     else:
-        handler.setFormatter(_Text(secrets))
+        chain += [structlog.processors.TimeStamper("%Y-%m-%d %H:%M:%S", utc=False), _one_line]
+        console = structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+        )
+        render = [console]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        foreign_pre_chain=chain,
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_Redacting(formatter, _secrets_of(settings)))
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
     logging.captureWarnings(True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "celery.task"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    # At DEBUG they log headers and bodies, at INFO whole addresses.
     for name in (
         "botocore",
         "boto3",
@@ -92,8 +116,49 @@ def set_up_logging(settings: Settings, service: str, stream: IO[str] | None = No
         "kombu",
         "amqp",
     ):
-        # At DEBUG they tell headers and bodies; at INFO whole addresses.
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Redacting(logging.Formatter):
+    """Another formatter's lines without secrets."""
+
+    def __init__(self, inner: logging.Formatter, secrets: tuple[str, ...]) -> None:
+        super().__init__()
+        self._inner, self._secrets = inner, secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(self._inner.format(record), self._secrets)
+
+
+def _add_level(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {**event, "level": event["_record"].levelname}
+
+
+def _add_time(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    at = datetime.fromtimestamp(event["_record"].created, UTC)
+    return {**event, "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+
+
+def _one_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Line breaks of messages and fields as people see them, so that none forges a line."""
+    escaped = {
+        name: value.replace("\r", "\\r").replace("\n", "\\n")
+        for name, value in event.items()
+        if isinstance(value, str)
+    }
+    return {**event, **escaped}
+
+
+def _add_trace_ids(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if _tracer is None:
+        return event
+    from opentelemetry import trace
+
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return event
+    ids = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+    return {**event, **ids}
 
 
 def set_up_tracing(settings: Settings, service: str) -> bool:
@@ -164,62 +229,19 @@ def traceparent() -> str | None:
 
 
 def _secrets_of(settings: Settings) -> tuple[str, ...]:
-    """The settings' secrets, as they stand and as JSON spells them."""
+    """The settings' secrets, as they are and as JSON and Python spell them."""
     password = urlsplit(settings.redis_url).password
     key = settings.s3_secret_key
     plain = {password, unquote(password or ""), key.get_secret_value() if key else None}
-    found = {spelled for s in plain if s for spelled in (s, json.dumps(s)[1:-1])}
-    return tuple(sorted(found, key=len, reverse=True))
-
-
-class _Json(JsonFormatter):
-    """One JSON object a line."""
-
-    def __init__(self, service: str, secrets: tuple[str, ...]) -> None:
-        super().__init__("%(message)s")
-        self._service, self._secrets = service, secrets
-
-    def add_fields(
-        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
-    ) -> None:
-        log_data["time"] = _utc(record.created)
-        log_data["level"] = record.levelname
-        log_data["logger"] = record.name
-        log_data["service"] = self._service
-        super().add_fields(log_data, record, message_dict)
-        log_data.update(bound())
-        log_data.update(_trace_ids())
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record), self._secrets)
-
-
-class _Text(logging.Formatter):
-    """A line for people; a message with line breaks stays one line."""
-
-    def __init__(self, secrets: tuple[str, ...]) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-        self._secrets = secrets
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        line = super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
-        return line + "".join(f" {name}={value}" for name, value in bound().items())
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record), self._secrets)
-
-
-def _utc(seconds: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
-
-
-def _trace_ids() -> dict[str, str]:
-    if _tracer is None:
-        return {}
-    from opentelemetry import trace
-
-    context = trace.get_current_span().get_span_context()
-    if not context.is_valid:
-        return {}
-    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+    spelled = {
+        text
+        for secret in plain
+        if secret
+        for text in (
+            secret,
+            json.dumps(secret)[1:-1],
+            json.dumps(secret, ensure_ascii=False)[1:-1],
+            repr(secret)[1:-1],
+        )
+    }
+    return tuple(sorted(spelled, key=len, reverse=True))

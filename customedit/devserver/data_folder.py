@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import IO, Final
 
-from customedit.devserver import programs as parts
-from customedit.devserver.programs import LOOPBACK, LocalError
+from customedit.devserver import programs
+from customedit.devserver.programs import LOOPBACK
+from customedit.devserver.supervisor import LocalError
 
 USUAL: Final = {"valkey": 6379, "s3": 8333}
 INNER: Final = (
@@ -48,10 +49,10 @@ class LocalFolder:
         """
         owner, lock = ((self.path / name).open("a") for name in ("owner", "lock"))
         self._locks = [owner, lock]
-        asked = time.monotonic()
+        began = time.monotonic()
         while not (_locked(owner) and _locked(lock)):
             patience = patience_s if _locked(owner) else _OWNER_S
-            if time.monotonic() > asked + patience:
+            if time.monotonic() > began + patience:
                 self.release()
                 raise LocalError(
                     f"{self.path} is in use by another start; stop it or take another folder"
@@ -88,15 +89,15 @@ class LocalFolder:
             taken = set(self.ports.values())
             self.ports[name] = next(
                 port
-                for port in parts.candidates([p for p in wanted if p is not None])
-                if port not in taken and parts.free_port(port)
+                for port in programs.candidates([p for p in wanted if p is not None])
+                if port not in taken and programs.free_port(port)
             )
 
     def write(self) -> None:
         """Keep ports and secrets for the next start."""
         ports = {name: str(port) for name, port in self.ports.items()}
         state = {"secrets": self.secrets, "ports": ports}
-        parts.write_private(self.path / "local.json", json.dumps(state, indent=1))
+        programs.write_private(self.path / "local.json", json.dumps(state, indent=1))
 
     def environment(self) -> dict[str, str]:
         """The ``CUSTOMEDIT_*`` variables by which settings find the servers; has secrets."""

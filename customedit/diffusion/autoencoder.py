@@ -1,7 +1,7 @@
 """The base's autoencoder: pictures to latents and back.
 
 It computes in float32 whatever the base computes in: in float16 some autoencoders of Stable
-Diffusion give no numbers, and bfloat16 has fewer steps between black and white than a picture. It
+Diffusion overflow, and bfloat16 has fewer steps between black and white than a picture. It
 runs twice an edit, where the UNet runs a hundred times.
 """
 
@@ -16,13 +16,6 @@ DTYPE: Final = torch.float32
 """What the autoencoder computes in."""
 
 
-def factor(vae: Any) -> int:
-    """Pixels a side per latent cell."""
-    config = vae.config
-    channels = getattr(config, "block_out_channels", config.get("encoder_block_out_channels"))
-    return int(2 ** (len(channels) - 1))
-
-
 @torch.no_grad()
 def encode(vae: Any, batch: Tensor, device: torch.device) -> Tensor:
     """[n, 3, H, W] in [-1, 1] as latents, float32 [n, C, h, w]; the mean, not a draw."""
@@ -35,7 +28,11 @@ def encode(vae: Any, batch: Tensor, device: torch.device) -> Tensor:
 def decode(vae: Any, latents: Tensor, device: torch.device) -> Tensor:
     """Latents [n, C, h, w] as pixels float32 [n, 3, H, W], about [-1, 1].
 
-    One after the other: a picture's decoding takes more memory than all else of its edit.
+    One after the other: a picture's decoding takes more memory than all else of its edit. The
+    pixels of latents that are not finite are NaN: an autoencoder with a saturating first layer
+    would turn infinities into a picture.
     """
     scaled = latents.to(device, DTYPE) / vae.config.scaling_factor
-    return torch.cat([vae.decode(row[None]).sample.float() for row in scaled])
+    decoded = torch.cat([vae.decode(row[None]).sample.float() for row in scaled])
+    finite = scaled.isfinite().flatten(1).all(1)[:, None, None, None]
+    return decoded.masked_fill(~finite, float("nan"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +14,24 @@ from PIL import Image
 from torch import Tensor
 
 from customedit import images, pixels
-from customedit.diffusion import autoencoder, loading
-from customedit.diffusion.attention import AttentionControl, Forward, Processor, Wire
-from customedit.diffusion.devices import device_of, send
+from customedit.diffusion import autoencoder, fingerprint, loading
+from customedit.diffusion.adapters import UNET, adapters_of
+from customedit.diffusion.attention import AttentionControl, AttentionState, Forward, Processor
+from customedit.diffusion.devices import device_of, to_device
+from customedit.diffusion.folder import locate
+from customedit.diffusion.profile import Profile, Sizes, by_architecture
+from customedit.diffusion.row_adapters import RowAdapters
 from customedit.diffusion.schedule import Schedule
 from customedit.diffusion.text import (
     TextContext,
     Tokens,
     Weighted,
+    check_text_finite,
     encode,
     project,
     tokenize,
 )
+from customedit.errors import InputError, NumericalError
 
 BLEND_SIDE = 16
 """Cross maps are read where they are nearest to this many positions a side, as the paper does."""
@@ -35,8 +41,8 @@ BLEND_SIDE = 16
 class Prediction:
     """What a denoising request gets back.
 
-    noise: [rows, C, h, w] float32; maps: [recording rows, h', w', tokens] cross-attention, mean
-    over heads and layers, None if no row records.
+    noise: [rows, C, h, w] in ``Schedule.dtype``, nearly always float32; maps: [recording rows, h',
+    w', tokens] cross-attention, mean over heads and layers, None if no row records.
     """
 
     noise: Tensor
@@ -47,19 +53,27 @@ class Prediction:
 class Base:
     """A Stable Diffusion 1.x or 2.x model, frozen. Make it with ``Base.load``.
 
-    device, dtype: of UNet and text encoder; weights: ``{layer}.to_k.weight`` and
+    name: for people; device, dtype: of UNet and text encoder; profile: defaults and facts of this
+    base; folder: where it was loaded from, None if it was not.
+
+    Read from the parts (``read_weights``): weights: ``{layer}.to_k.weight`` and
     ``{layer}.to_v.weight`` of every cross-attention layer, float32 as they are in the file: keys
-    and values are made once a prompt, and concepts begin as their copies. fingerprint: what a
-    concept must match, the same in every dtype (``loading.fingerprint``).
+    and values are made once a prompt, and concepts begin as their copies. fingerprint: of all
+    weights; inversions, checkpoints and recipes are of it. concept_fingerprint: of what a concept
+    stands on. Both are the same in every dtype (``diffusion.fingerprint``).
     """
 
     pipeline: Any
     name: str
     device: torch.device
     dtype: torch.dtype
-    wire: Wire = field(default_factory=Wire)
+    profile: Profile = field(default_factory=Profile)
+    folder: Path | None = None
+    attention_state: AttentionState = field(default_factory=AttentionState)
     weights: dict[str, Tensor] = field(default_factory=dict, repr=False)
     fingerprint: str = ""
+    concept_fingerprint: str = ""
+    _sampled: str = ""
 
     @classmethod
     def load(
@@ -72,14 +86,17 @@ class Base:
     ) -> Base:
         """Load a diffusers folder or hub name; None or "mini" for the bundled base.
 
-        local: never ask a hub. Raises InputError for a folder that is missing or incomplete, an
-        architecture that is no Stable Diffusion, a device that is not there or has too little
-        memory.
+        local: never ask a hub. Raises InputError for a folder that is missing, incomplete or
+        damaged, a model that is not Stable Diffusion 1.x or 2.x, and a device that is not available
+        or has too little memory.
         """
-        chosen, spelled = loading.locate(name)
         device_of(device)
-        pipeline = loading.pipeline_of(chosen, spelled, local=local)
-        return cls.wrap(pipeline, spelled, device=device, dtype=dtype)
+        folder, known_as = locate(name, local=local)
+        profile = Profile.read(folder)
+        pipeline = loading.load_pipeline(folder, known_as)
+        base = cls.wrap(pipeline, known_as, device=device, dtype=dtype, profile=profile)
+        base.folder = folder
+        return base
 
     @classmethod
     def wrap(
@@ -89,22 +106,54 @@ class Base:
         *,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        profile: Profile | None = None,
     ) -> Base:
-        """Drive the parts of ``pipeline``, which becomes frozen and takes our processors."""
-        loading.check(pipeline, name)
-        base = cls(pipeline, name, device_of(device), dtype)
-        whole = loading.key_value_weights(pipeline.unet, base.layers)
-        base.fingerprint = loading.fingerprint(base.layers, whole)
+        """Drive the parts of ``pipeline``, which becomes frozen and takes our processors.
+
+        profile: by architecture if left out. Raises InputError as ``load`` does.
+        """
+        loading.check(pipeline, name, dtype)
+        profile = profile or by_architecture(pipeline.unet.config)
+        base = cls(pipeline, name, device_of(device), dtype, profile)
+        Sizes.of(pipeline.unet.config, pipeline.vae.config, profile=profile)
+        base.read_weights()
         loading.place(pipeline, name, base.device, dtype)
-        base.weights = {name: weight.to(base.device) for name, weight in whole.items()}
+        base.weights = {n: weight.to(base.device) for n, weight in base.weights.items()}
         base.install()
         return base
 
+    def read_weights(self) -> None:
+        """Take the key and value weights and the digests from the parts as they are now."""
+        self.weights = loading.key_value_weights(self.unet, self.layers)
+        self.fingerprint = fingerprint.whole(self.pipeline)
+        self.concept_fingerprint = fingerprint.for_concepts(
+            self.pipeline, self.layers, self.weights
+        )
+        self._sampled = fingerprint.sampled(self.layers, self.weights)
+
+    def check_concept_base(self, named: str) -> None:
+        """Check the base that a concept's file names, "" for none.
+
+        Files of earlier versions name a digest of fewer weights, which is recognised.
+
+        Raises:
+            InputError: if it is another base.
+        """
+        if named not in ("", self.concept_fingerprint, self._sampled):
+            raise InputError(
+                "concept",
+                f"was made for the base {named}, this is {self.concept_fingerprint} ({self.name})",
+                "use the base that it was made for, or train it again on this one",
+            )
+
     def install(self) -> None:
-        """Give the UNet our processors, which read from ``wire`` what runs."""
+        """Give the UNet our processors, which read the running forward from ``attention_state``."""
         order = {f"{layer}.processor": k for k, layer in enumerate(self.layers)}
         self.unet.set_attn_processor(
-            {name: Processor(self.wire, order.get(name)) for name in self.unet.attn_processors}
+            {
+                name: Processor(self.attention_state, order.get(name))
+                for name in self.unet.attn_processors
+            }
         )
 
     # what the parts are
@@ -121,7 +170,7 @@ class Base:
 
     @cached_property
     def schedule(self) -> Schedule:
-        """The noise schedule of the base's scheduler."""
+        """The noise schedule of the base's scheduler, as diffusers' pipeline corrected it."""
         return Schedule.from_config(dict(self.pipeline.scheduler.config))
 
     @cached_property
@@ -147,25 +196,43 @@ class Base:
 
     # pictures
 
+    @cached_property
+    def sizes(self) -> Sizes:
+        """The sizes of pictures that the base works on."""
+        return Sizes.of(self.unet.config, self.pipeline.vae.config, profile=self.profile)
+
     @property
     def factor(self) -> int:
         """Pixels a side per latent cell."""
-        return autoencoder.factor(self.pipeline.vae)
+        return self.sizes.factor
 
     @property
     def multiple(self) -> int:
         """Sides of pictures are multiples of this: every level of the UNet halves evenly."""
-        return int(self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
+        return self.sizes.multiple
 
     @property
     def side(self) -> int:
         """The side of the square pictures that the base was made for, in pixels."""
-        return int(self.unet.config.sample_size) * self.factor
+        return self.sizes.side
 
     @property
     def guidance(self) -> float:
         """The weight of classifier-free guidance that edits take by default."""
-        return 4.0 if self.name == "mini" else 7.5
+        return self.profile.guidance
+
+    @property
+    def clip(self) -> Path | None:
+        """The folder of the CLIP that knows this base's pictures, None if there is none."""
+        if self.folder is None or not self.profile.clip:
+            return None
+        return self.folder / self.profile.clip
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Of the key and value weights of each cross-attention layer, (inner, width)."""
+        found = {n: self.weights[f"{n}.to_k.weight"].shape for n in self.layers}
+        return {name: (int(size[0]), int(size[1])) for name, size in found.items()}
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) at which a picture of these sides is worked on."""
@@ -180,19 +247,34 @@ class Base:
         return autoencoder.encode(self.pipeline.vae, batch, self.device)
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
-        """Latents [n, C, h, w] as pictures."""
-        found = autoencoder.decode(self.pipeline.vae, latents, self.device)
-        return [pixels.to_image(p) for p in found.cpu()]
+        """Latents [n, C, h, w] as pictures.
+
+        Raises NumericalError for latents or pixels that are not finite, which would be black.
+        """
+        decoded = autoencoder.decode(self.pipeline.vae, latents, self.device).cpu()
+        if not bool(decoded.isfinite().all()):
+            fine = bool(latents.isfinite().all())
+            what = "autoencoder's pixels" if fine else "result's latents"
+            raise NumericalError(
+                f"the {what} are not finite (base {self.name} in {self.dtype}); use a smaller "
+                "guidance or concept weight, or a wider dtype (float32, bfloat16)"
+            )
+        return [pixels.to_image(p) for p in decoded]
 
     # words
 
-    def tokens(self, prompt: str, known: Sequence[str] = (), field: str = "prompt") -> Tokens:
-        """``prompt`` in tokens, where it may name the concept tokens ``known``."""
+    def tokens(self, prompt: str, known: Collection[str] = (), field: str = "prompt") -> Tokens:
+        """``prompt`` in tokens, where it may name the concept tokens ``known``.
+
+        A mapping of tokens to their embeddings says how many columns each takes, else it is one.
+        """
         return tokenize(self.tokenizer, prompt, known, field)
 
-    def states(self, tokens: Tokens, vectors: Mapping[str, Tensor]) -> Tensor:
-        """[length, width] of the text encoder; differentiable in ``vectors``."""
-        return encode(self.pipeline.text_encoder, tokens, vectors)
+    def states(
+        self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
+    ) -> Tensor:
+        """[length, width] of the text encoder; differentiable in ``vectors`` and adapters."""
+        return encode(self.pipeline.text_encoder, tokens, vectors, adapted)
 
     @torch.no_grad()
     def text(
@@ -207,18 +289,39 @@ class Base:
 
         Concepts act only if the prompt names a token of theirs; with ``everywhere`` in any case, as
         in a model whose weights were customised. Raises InputError, naming ``field``, for unknown
-        concept tokens and too many tokens.
+        concept tokens and too many tokens, NumericalError for concepts whose numbers are too large.
         """
         vectors = {t: v for entry in concepts for t, v in entry.concept.tokens.items()}
-        tokens = self.tokens(prompt, list(vectors), field)
-        named = set(tokens.concepts.values())
+        tokens = self.tokens(prompt, vectors, field)
+        named = set(tokens.named)
         acting = [c for c in concepts if everywhere or named & set(c.concept.tokens)]
-        states = self.states(tokens, vectors)
-        return self._read(prompt, states, acting, tokens)
+        states = self.states(tokens, vectors, acting)
+        context = self._read(prompt, states, acting, tokens)
+        if acting:
+            check_text_finite(context, acting, self.dtype)
+        return context
 
-    def context(self, states: Tensor, prompt: str = "") -> TextContext:
-        """What a row reads that is given its states [length, width]; differentiable in them."""
-        return self._read(prompt, states, (), None)
+    def unconditional(self, empty: TextContext, target: TextContext) -> TextContext:
+        """``empty``, the unconditional text, as the row beside ``target`` reads it.
+
+        Concepts act where they are named, so not on this row, except those that carry adapters:
+        these are trained and used as changes of the whole model, and guidance would multiply a
+        change that only one of its two rows has.
+        """
+        if not target.adapted or empty.adapted:
+            return empty
+        if empty.tokens is None:  # states of no prompt
+            return self.context(empty.states, empty.prompt, target.adapted)
+        return self.text(empty.prompt, target.adapted, everywhere=True)
+
+    def context(
+        self, states: Tensor, prompt: str = "", adapted: Sequence[Weighted] = ()
+    ) -> TextContext:
+        """What a row reads that is given its states [length, width]; differentiable in them.
+
+        adapted: concepts whose adapters, and changed keys and values, the row uses.
+        """
+        return self._read(prompt, states, adapted, None)
 
     def _read(
         self, prompt: str, states: Tensor, acting: Sequence[Weighted], tokens: Tokens | None
@@ -230,6 +333,7 @@ class Base:
             tuple(k.to(self.dtype) for k in keys),
             tuple(v.to(self.dtype) for v in values),
             tokens,
+            tuple(c for c in acting if c.weight != 0 and adapters_of(c.concept)),
         )
 
     # noise
@@ -255,7 +359,7 @@ class Base:
         context: Sequence[TextContext],
         control: AttentionControl | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """The UNet's own output (noise or v), float32, and the recorded maps."""
+        """The UNet's own output (noise, v or picture), float32, and the recorded maps."""
         rows, _, height, width = latents.shape
         if len(context) != rows:
             raise ValueError(f"{rows} rows of latents, {len(context)} of text")
@@ -264,12 +368,15 @@ class Base:
         values = [torch.stack([c.values[k] for c in context]) for k in range(len(self.layers))]
         states = torch.stack([c.states.to(dtype) for c in context])
         recorded = grid[0] * grid[1]
-        self.wire.forward = forward = Forward.of(keys, values, control, recorded, self.device)
+        self.attention_state.forward = forward = Forward.of(
+            keys, values, control, recorded, self.device
+        )
         try:
             x = latents.to(self.device, dtype)
-            output = self.unet(x, self._times(time, rows), states).sample
+            with RowAdapters([c.adapted for c in context]).applied(self.unet, UNET):
+                output = self.unet(x, self._times(time, rows), states).sample
         finally:
-            self.wire.forward = None
+            self.attention_state.forward = None
         maps = None
         if forward.maps is not None:
             maps = (forward.maps / forward.layers).unflatten(1, grid)
@@ -279,7 +386,7 @@ class Base:
         """``time``, int or [rows], as [rows] on the device."""
         if isinstance(time, int):
             return torch.full((rows,), time, device=self.device)
-        return send(torch.as_tensor(time), self.device).expand(rows).contiguous()
+        return to_device(torch.as_tensor(time), self.device).expand(rows).contiguous()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the cross maps that are read, for latents of ``height`` x ``width``.

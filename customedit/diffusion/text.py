@@ -8,8 +8,8 @@ K_base). The UNet sees per-row keys and values and knows of no concept.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,19 +17,25 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from customedit.diffusion.devices import send
-from customedit.errors import InputError
+from customedit.diffusion.adapters import TEXT_ENCODER, UNET, adapters_of
+from customedit.diffusion.devices import to_device
+from customedit.diffusion.row_adapters import RowAdapters
+from customedit.errors import InputError, NumericalError
+from customedit.prompt_syntax import CONCEPT, check_prompt
 
-CONCEPT = re.compile(r"<[a-z0-9][a-z0-9_-]{0,62}>")
-"""How a concept's token is spelt in a prompt."""
+WEIGHTS = (0.0, 2.0)
+"""Least and greatest weight of a concept in a prompt."""
 
 
 class Customization(Protocol):
-    """What a prompt may name: see ``customedit.concepts.concept.Concept``."""
+    """What a prompt may name: see ``customedit.concepts.concept.Concept``.
+
+    It may carry adapters as well (``adapters.Adapted``).
+    """
 
     @property
     def tokens(self) -> Mapping[str, Tensor]:
-        """Token to embedding [width]."""
+        """Token to embedding: [width], or [n, width] for a token that takes n columns."""
 
     @property
     def keys(self) -> Mapping[str, Tensor]:
@@ -42,10 +48,22 @@ class Customization(Protocol):
 
 @dataclass(frozen=True)
 class Weighted:
-    """A concept given with a request, and how much of its key and value change to use (1: all)."""
+    """A concept given with a request, and how much of its change of weights to use.
+
+    weight: 0 for none, 1 for all, at most 2. Raises InputError for any other number.
+    """
 
     concept: Customization
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        low, high = WEIGHTS
+        if not (math.isfinite(self.weight) and low <= self.weight <= high):
+            raise InputError(
+                "weight",
+                f"{self.weight} is not from {low:g} to {high:g}",
+                "1 uses the concept as it was trained",
+            )
 
 
 @dataclass(frozen=True)
@@ -53,13 +71,15 @@ class Tokens:
     """A prompt in tokens.
 
     ids: [length], padded; words: as written; spans: (first, last + 1) columns of each word;
-    concepts: column to concept token.
+    concepts: column to concept token; named: the concept tokens that the prompt names, in order,
+    also those without a column (of a concept that has adapters and no embedding).
     """
 
     ids: list[int]
     words: list[str]
     spans: list[tuple[int, int]]
     concepts: dict[int, str]
+    named: tuple[str, ...] = ()
 
     def columns(self, word: int) -> range:
         """The columns of word number ``word``."""
@@ -71,7 +91,8 @@ class TextContext:
     """What one row of the UNet reads.
 
     states: [tokens, width]; keys, values: per cross-attention layer [tokens, inner]; prompt: in
-    words; tokens: None for states that stand for no prompt (optimised null-texts).
+    words; tokens: None for states that stand for no prompt (optimised null-texts); adapted: the
+    concepts whose adapters the row uses.
     """
 
     prompt: str
@@ -79,18 +100,28 @@ class TextContext:
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     tokens: Tokens | None = None
+    adapted: tuple[Weighted, ...] = ()
 
 
-def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Sequence[str], field: str) -> Tokens:
-    """``prompt`` in tokens; each concept token in ``known`` takes one column.
+def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], field: str) -> Tokens:
+    """``prompt`` in tokens.
 
-    Concept columns get ids from the vocabulary's size upwards, one per concept token in order of
-    ``known``: equal tokens have equal ids, which is what alignment compares.
+    known: the concept tokens that it may name, with their embeddings where they are known: each
+    takes one column, or as many as its embedding has vectors. Concept columns get ids from the
+    vocabulary's size upwards, one per vector in order of ``known``: equal tokens have equal ids,
+    which is what alignment compares.
 
-    Raises InputError for an empty prompt only where the words matter (never here), for a concept
-    token that is not known, and for more tokens than the model reads.
+    Raises InputError for what ``check_prompt`` refuses (unknown tokens, the syntax of other
+    programs) and for more tokens than the model reads. An empty prompt is fine.
     """
+    check_prompt(prompt, known, field)
     words = prompt.split()
+    own: dict[str, range] = {}  # the ids of each concept token
+    first = len(tokenizer)
+    for name in known:
+        columns = len(torch.atleast_2d(known[name])) if isinstance(known, Mapping) else 1
+        own[name] = range(first, first := first + columns)
+    named: list[str] = []
     ids = [int(tokenizer.bos_token_id)]
     spans: list[tuple[int, int]] = []
     concepts: dict[int, str] = {}
@@ -100,15 +131,10 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Sequence[str], field:
         for found in CONCEPT.finditer(word):
             ids += _plain(tokenizer, word[at : found.start()])
             token = found.group()
-            if token not in known:
-                given = ", ".join(known) or "none"
-                raise InputError(
-                    field,
-                    f"names {token}, which is no concept of this request (given: {given})",
-                    "give the concept along or mend the token",
-                )
-            concepts[len(ids)] = token
-            ids.append(len(tokenizer) + list(known).index(token))
+            named.append(token)
+            for number in own[token]:
+                concepts[len(ids)] = token
+                ids.append(number)
             at = found.end()
         ids += _plain(tokenizer, word[at:])
         spans.append((start, len(ids)))
@@ -117,12 +143,12 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Sequence[str], field:
         raise InputError(
             field,
             f"takes {len(ids) + 1} tokens with start and end, the model reads {limit}",
-            f"leave out {len(ids) + 1 - limit} or more",
+            f"shorten it by {len(ids) + 1 - limit} tokens or more",
         )
     end = int(tokenizer.eos_token_id)
     pad = tokenizer.pad_token_id
     ids += [end] + [int(end if pad is None else pad)] * (limit - len(ids) - 1)
-    return Tokens(ids, words, spans, concepts)
+    return Tokens(ids, words, spans, concepts, tuple(dict.fromkeys(named)))
 
 
 def _plain(tokenizer: CLIPTokenizer, text: str) -> list[int]:
@@ -131,26 +157,47 @@ def _plain(tokenizer: CLIPTokenizer, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def encode(encoder: CLIPTextModel, tokens: Tokens, vectors: Mapping[str, Tensor]) -> Tensor:
+def encode(
+    encoder: CLIPTextModel,
+    tokens: Tokens,
+    vectors: Mapping[str, Tensor],
+    adapted: Sequence[Weighted] = (),
+) -> Tensor:
     """Final states [tokens, width]; columns of concepts start from ``vectors`` instead of a row.
 
-    Differentiable in ``vectors``.
+    adapted: concepts whose adapters the encoder uses. Differentiable in all of them.
     """
+    with RowAdapters([adapted]).applied(encoder, TEXT_ENCODER):
+        return _states(encoder, tokens, vectors)
+
+
+def _states(encoder: CLIPTextModel, tokens: Tokens, vectors: Mapping[str, Tensor]) -> Tensor:
     table: Any = encoder.get_input_embeddings()
     device = table.weight.device
-    ids = send(torch.tensor(tokens.ids), device)
+    ids = to_device(torch.tensor(tokens.ids), device)
     plain = ids.masked_fill(ids >= table.num_embeddings, 0)
     if not tokens.concepts:
         return encoder(plain[None]).last_hidden_state[0]
     rows = table(plain)
-    columns = send(torch.tensor(list(tokens.concepts)), device)
-    given = torch.stack([send(vectors[t], device).to(rows) for t in tokens.concepts.values()])
+    columns = to_device(torch.tensor(list(tokens.concepts)), device)
+    given = torch.stack([to_device(v, device).to(rows) for v in _column_vectors(tokens, vectors)])
     embedded = rows.index_copy(0, columns, given)
     handle = table.register_forward_hook(lambda *_: embedded[None])
     try:  # the encoder takes no embeddings: its table gives ours for this one call
         return encoder(plain[None]).last_hidden_state[0]
     finally:
         handle.remove()
+
+
+def _column_vectors(tokens: Tokens, vectors: Mapping[str, Tensor]) -> list[Tensor]:
+    """The vector [width] of each concept column: a token's vectors follow each other."""
+    seen: dict[str, int] = {}
+    found = []
+    for token in tokens.concepts.values():
+        own = torch.atleast_2d(vectors[token])
+        number = seen[token] = seen.get(token, -1) + 1
+        found.append(own[number % len(own)])
+    return found
 
 
 def project(
@@ -161,8 +208,8 @@ def project(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Keys and values of ``states`` [..., tokens, width] for every layer, [..., tokens, inner].
 
-    base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``, whose dtype is reckoned in. The
-    changes of several concepts add up.
+    base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``; the product is computed in their
+    dtype. The changes of several concepts, and of their adapters of these layers, add up.
     """
     out: list[tuple[Tensor, ...]] = []
     for kind in ("keys", "values"):
@@ -174,7 +221,33 @@ def project(
             for entry in concepts:
                 own = getattr(entry.concept, kind).get(layer)
                 if own is not None and entry.weight != 0:
-                    whole = whole + entry.weight * (send(own, weight.device).to(weight) - weight)
+                    whole = whole + entry.weight * (
+                        to_device(own, weight.device).to(weight) - weight
+                    )
+                adapter = adapters_of(entry.concept).get(f"{UNET}{layer}.{name}")
+                if adapter is not None and entry.weight != 0:
+                    delta = to_device(adapter.delta(), weight.device).to(weight)
+                    whole = whole + entry.weight * delta
             projected.append(states.to(weight.dtype) @ whole.T)
         out.append(tuple(projected))
     return out[0], out[1]
+
+
+def check_text_finite(
+    context: TextContext, concepts: Sequence[Weighted], dtype: torch.dtype
+) -> None:
+    """Check the numbers that a prompt with concepts gave, with one answer from the device.
+
+    Raises:
+        NumericalError: naming the concepts, for states, keys or values that are not finite in
+            ``dtype``.
+    """
+    parts = (context.states, *context.keys, *context.values)
+    finite = torch.stack([part.isfinite().all() for part in parts]).all().cpu()
+    if not finite:
+        names = ", ".join(t for entry in concepts for t in entry.concept.tokens)
+        raise NumericalError(
+            f"the concept {names} gives keys or values that are not finite in {dtype}; "
+            "use a smaller weight or a wider dtype (float32, bfloat16), or train the concept again "
+            "at a lower rate"
+        )

@@ -8,28 +8,16 @@ Prompts are read word by word, split at any white space.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from enum import Enum
 
 import torch
 from torch import Tensor
 
+from customedit.editing.prompt_words import align
 from customedit.errors import InputError
-
-GAP, MATCH, MISMATCH = 0, 1, -1
-"""Scores of the alignment, Prompt-to-Prompt's."""
-
-_EDGES = re.compile(r"^[^\w<]+|[^\w>]+$")  # <plaid> is a word with its brackets
 
 Span = tuple[int, int]
 """First and last + 1 token column of a word."""
-
-
-class _Move(Enum):
-    LEFT = 1  # the target's token is inserted
-    UP = 2  # the source's token is left out
-    DIAGONAL = 3
 
 
 def refine(source: Sequence[int], target: Sequence[int], length: int) -> tuple[Tensor, Tensor]:
@@ -53,7 +41,7 @@ def refine(source: Sequence[int], target: Sequence[int], length: int) -> tuple[T
             raise InputError(name, f"is {len(ids)} tokens long, not {length}", "pad it")
     before, after = _unpadded(source), _unpadded(target)
     mapper = torch.zeros(length, length)
-    for i, j in _aligned(before, after):
+    for i, j in align(before, after):
         mapper[i, j] = 1
     for j in range(len(after), length):
         mapper[j, j] = 1
@@ -66,41 +54,6 @@ def _unpadded(ids: Sequence[int]) -> Sequence[int]:
     while end > 1 and ids[end - 2] == ids[-1]:
         end -= 1
     return ids[:end]
-
-
-def _aligned(source: Sequence[int], target: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs (source position, target position) that an optimal alignment sets against each other.
-
-    Among equals the move left is preferred, then up: of two equal tokens the earlier is taken.
-    With these scores a mismatch never pays, so the two tokens of a pair are equal.
-    """
-    moves = _moves(source, target)
-    i, j = len(source), len(target)
-    pairs = []
-    while i > 0 and j > 0:
-        move = moves[i][j]
-        if move is _Move.DIAGONAL:
-            pairs.append((i - 1, j - 1))
-        i -= move is not _Move.LEFT
-        j -= move is not _Move.UP
-    return pairs[::-1]
-
-
-def _moves(source: Sequence[int], target: Sequence[int]) -> list[list[_Move]]:
-    """The best last move at each (source tokens read, target tokens read); the edges are unread."""
-    above = [GAP * j for j in range(len(target) + 1)]
-    moves = [[_Move.LEFT] * len(above)]
-    for i, token in enumerate(source, 1):
-        row, taken = [GAP * i], [_Move.UP]
-        for j, other in enumerate(target, 1):
-            left, up = row[j - 1] + GAP, above[j] + GAP
-            diagonal = above[j - 1] + (MATCH if token == other else MISMATCH)
-            best = max(left, up, diagonal)
-            row.append(best)
-            taken.append(_Move.LEFT if best == left else _Move.UP if best == up else _Move.DIAGONAL)
-        moves.append(taken)
-        above = row
-    return moves
 
 
 def replace(source_spans: Sequence[Span], target_spans: Sequence[Span], length: int) -> Tensor:
@@ -134,7 +87,8 @@ def replace(source_spans: Sequence[Span], target_spans: Sequence[Span], length: 
     for j in range(ends[1] + 1, length):
         mapper[j, j] = 1
     for (a, b), (c, d) in zip(source_spans, target_spans, strict=True):
-        mapper[a:b, c:d] = torch.eye(d - c) if b - a == d - c else 1 / (d - c)
+        if c < d:  # a word of a concept without an embedding has no columns
+            mapper[a:b, c:d] = torch.eye(d - c) if b - a == d - c else 1 / (d - c)
     return mapper
 
 
@@ -163,8 +117,8 @@ def cross_replace(
 ) -> Tensor:
     """At which steps each token takes the replaced map: alpha [steps, length] float32 in {0, 1}.
 
-    Alpha is 1 for steps in [floor(start steps), floor(end steps)), as in
-    ``get_time_words_attention_alpha``; the map is replaced x alpha + own x (1 - alpha).
+    Alpha is 1 for steps in [int(start (steps + 1)), int(end (steps + 1))), as
+    ``get_time_words_attention_alpha`` counts them; the map is replaced x alpha + own x (1 - alpha).
 
     default: (start, end) as shares of the steps, or the end alone, starting at 0; per_column: the
     same for single columns, instead of the default.
@@ -190,12 +144,16 @@ def _switched(bounds: tuple[float, float], steps: int) -> Tensor:
             "cross_replace", f"is ({start}, {end})", "give shares with 0 <= start <= end <= 1"
         )
     out = torch.zeros(steps)
-    out[step_of(start, steps) : step_of(end, steps)] = 1
+    out[int(start * (steps + 1)) : int(end * (steps + 1))] = 1
     return out
 
 
 def step_of(share: float, steps: int) -> int:
-    """The step that a share of ``steps`` falls on: floor(share steps), in [0, steps] for [0, 1]."""
+    """The step that a share of ``steps`` falls on: floor(share steps), in [0, steps] for [0, 1].
+
+    Of self-replacement and blends. Cross-replacement counts in steps + 1 (``cross_replace``), as
+    the paper's code does.
+    """
     # 0.29 * 100 is 28.999999999999996, and means 29.
     return math.floor(share * steps + 1e-9)
 
@@ -203,25 +161,3 @@ def step_of(share: float, steps: int) -> int:
 def _check_column(column: int, length: int) -> None:
     if not 0 <= column < length:
         raise InputError("column", f"is {column}", f"give 0 to {length - 1}")
-
-
-def find(prompt_words: Sequence[str], word: str, *, field: str = "prompt") -> list[int]:
-    """Positions of ``word`` among ``prompt_words``, ascending; case and attached punctuation aside.
-
-    ``<cat>`` (a concept) and ``cat`` are different words. field: the prompt's name in the error.
-
-    Raises:
-        InputError: if the prompt has no such word; lists the words it has.
-    """
-    wanted = bare(word)
-    found = [k for k, other in enumerate(prompt_words) if bare(other) == wanted]
-    if not found:
-        there = ", ".join(prompt_words) or "none"
-        raise InputError(field, f"has no word {word!r} (its words: {there})", "name one of these")
-    return found
-
-
-def bare(word: str) -> str:
-    """``word`` in lower case without punctuation around it; as it is if it is nothing else."""
-    word = word.strip().casefold()
-    return _EDGES.sub("", word) or word

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from customedit.diffusion.devices import send
+from customedit.diffusion.devices import to_device
 from customedit.editing.alignment import step_of
 from customedit.errors import InputError
 
@@ -79,10 +79,10 @@ class Blend:
         """
         if not any(columns):
             raise InputError("blend words", "name no word of the prompt", "give one or more")
-        found = self._region(columns, size, pool=True)
+        region = self._region(columns, size, pool=True)
         if any(subtract):
-            found &= ~self._region(subtract, size, pool=False)
-        return found.float()
+            region &= ~self._region(subtract, size, pool=False)
+        return region.float()
 
     def _region(self, columns: Columns, size: tuple[int, int], *, pool: bool) -> Tensor:
         """The union over rows of where each row's words exceed the threshold, [1, 1, h, w] bool."""
@@ -91,21 +91,21 @@ class Blend:
         if len(columns) > len(self.maps):
             raise ValueError(f"columns for {len(columns)} rows, maps of {len(self.maps)}")
         _check(columns, self.maps.shape[2])
-        found = torch.zeros(1, 1, *size, dtype=torch.bool, device=self.maps.device)
+        region = torch.zeros(1, 1, *size, dtype=torch.bool, device=self.maps.device)
         for row, chosen in zip(self.maps, columns, strict=False):
             if chosen:
                 heat = row[:, self._index(tuple(chosen))].sum(1).view(1, 1, *self.cells)
                 if pool:
                     heat = F.max_pool2d(heat, kernel_size=3, stride=1, padding=1)
                 heat = F.interpolate(heat, size=size)
-                found |= heat > self.threshold * heat.max()
-        return found
+                region |= heat > self.threshold * heat.max()
+        return region
 
     def _index(self, columns: tuple[int, ...]) -> Tensor:
         """``columns`` beside the maps, brought there once: a list would be at each step."""
         assert self.maps is not None
         if columns not in self._indices:
-            self._indices[columns] = send(torch.tensor(columns), self.maps.device)
+            self._indices[columns] = to_device(torch.tensor(columns), self.maps.device)
         return self._indices[columns]
 
 
@@ -117,7 +117,7 @@ def _check(columns: Columns, tokens: int) -> None:
             )
 
 
-def given(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def latent_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """A user's own mask as a blend mask: [1, 1, h, w] float32 in [0, 1].
 
     mask: [height, width] at any size, 1 where the edit may reach, 0 where the source stays; size:

@@ -1,18 +1,17 @@
 """From a picture to the noise that draws it: DDIM, null-text, negative-prompt and direct inversion.
 
-An inversion depends on picture, source prompt, base and schedule, and on no concept: it is kept and
-used by every concept and strength.
+An inversion depends on picture, source prompt, base and schedule, and on no concept: it is kept
+under its key (``EditPlan.inversion_key``) and used by every concept and strength.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,11 +23,10 @@ from customedit.concepts.optimizer_step import gradients
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.engine import Denoise, Method, Progress, Request, Turn, ask
 from customedit.diffusion.text import TextContext, Weighted
+from customedit.editing.settings import INVERSIONS
 from customedit.errors import InputError
 from customedit.files import replacing
-
-Kind = Literal["direct", "null-text", "negative-prompt", "ddim"]
-KINDS: Final = get_args(Kind)
+from customedit.schemas.requests import InversionKind
 
 INNER_STEPS: Final = 10
 """Most Adam steps on the null-text of one time step (arXiv 2211.09794)."""
@@ -44,7 +42,7 @@ class Inversion:
     """
 
     trajectory: Tensor
-    kind: Kind
+    kind: InversionKind
     prompt: str
     steps: int
     nulls: Tensor | None = None
@@ -98,17 +96,6 @@ class Inversion:
             ) from None
 
 
-def key(base: Base, latents: Tensor, prompt: str, steps: int, kind: Kind, guidance: float) -> str:
-    """The name under which an inversion is kept: a digest of all that it depends on."""
-    digest = hashlib.sha256(latents.float().cpu().contiguous().numpy().tobytes())
-    used = guidance if kind == "null-text" else None  # the others do not depend on it
-    how = "null-text" if kind == "null-text" else "ddim"  # direct and negative-prompt add nothing
-    digest.update(
-        json.dumps([base.fingerprint, base.schedule.key, prompt, steps, how, used]).encode()
-    )
-    return digest.hexdigest()
-
-
 def trajectory(base: Base, latents: Tensor, text: TextContext, steps: int) -> Method[Tensor]:
     """DDIM inversion at guidance 1: latents [1, C, h, w] to [steps + 1, C, h, w].
 
@@ -117,8 +104,8 @@ def trajectory(base: Base, latents: Tensor, text: TextContext, steps: int) -> Me
     x = latents.float().to(base.device)
     path = [x]
     for k, (low, high) in enumerate(base.schedule.upwards(steps)):
-        found = yield from ask(Denoise(x, high, [text]))
-        x = base.schedule.step(x, found.noise, low, high)
+        prediction = yield from ask(Denoise(x, high, [text]))
+        x = base.schedule.step(x, prediction.noise, low, high)
         path.append(x)
         yield Progress("invert", k + 1, steps)
     return torch.cat(path)
@@ -141,7 +128,7 @@ def null_text(
     """
     states = base.text("").states.float()
     x = path[-1:]
-    found: list[Tensor] = []
+    optimised: list[Tensor] = []
     for i, (time, to) in enumerate(base.schedule.downwards(steps)):
         wanted = path[steps - i - 1 : steps - i]
         worded = (yield from ask(Denoise(x, time, [text]))).noise
@@ -161,11 +148,11 @@ def null_text(
             if loss.item() < 1e-5 + 2e-5 * i:
                 break
         states = states.detach()
-        found.append(states)
+        optimised.append(states)
         empty = (yield from ask(Denoise(x, time, [base.context(states)]))).noise
         x = base.schedule.step(x, empty + guidance * (worded - empty), time, to)
         yield Progress("null-text", i + 1, steps, {"loss": loss.item()})
-    return torch.stack(found)
+    return torch.stack(optimised)
 
 
 def invert(
@@ -173,33 +160,24 @@ def invert(
     latents: Tensor,
     prompt: str,
     *,
-    kind: Kind = "direct",
+    kind: InversionKind = "direct",
     steps: int = 50,
     guidance: float = 7.5,
-    keep: Path | None = None,
 ) -> Method[Inversion]:
-    """Invert the picture whose latents are given, or read it from the folder ``keep``.
+    """Invert the picture whose latents [1, C, h, w] are given.
 
+    guidance: of the sampling that null-texts are optimised for; the other kinds do not read it.
     Raises InputError for an unknown kind, steps out of range and a prompt that is too long.
     """
-    if kind not in KINDS:
-        raise InputError("inversion", f"{kind!r} is none", f"take one of {', '.join(KINDS)}")
+    if kind not in INVERSIONS:
+        raise InputError("inversion", f"is {kind!r}", f"use one of {', '.join(INVERSIONS)}")
     base.schedule.times(steps)  # refuses steps out of range
-    file = (
-        keep / f"{key(base, latents, prompt, steps, kind, guidance)}.safetensors" if keep else None
-    )
-    if file is not None and file.exists():
-        kept = Inversion.load(file)
-        return dataclasses.replace(kept, kind=kind).to(base.device)
     text = base.text(prompt, field="source_prompt")
     path = yield from trajectory(base, latents, text, steps)
     nulls = None
     if kind == "null-text":
         nulls = yield from null_text(base, path, text, steps, guidance)
-    made = Inversion(path, kind, prompt, steps, nulls)
-    if file is not None:
-        made.save(file)
-    return made
+    return Inversion(path, kind, prompt, steps, nulls)
 
 
 def unconditional(base: Base, inversion: Inversion, step: int, empty: TextContext) -> TextContext:

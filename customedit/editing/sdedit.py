@@ -7,18 +7,17 @@ source.
 from __future__ import annotations
 
 import math
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
+from customedit.diffusion.schedule import CLEAN
 from customedit.diffusion.text import TextContext
+from customedit.editing.blend import blend, latent_mask
+from customedit.editing.settings import SDEDIT_STRENGTH
 from customedit.errors import InputError
-
-SDEDIT_STRENGTH: Final = 0.6
-"""Of the way into noise, where nothing else is asked for."""
 
 
 def first_step(strength: float, steps: int) -> int:
@@ -42,21 +41,33 @@ def sdedit(
     steps: int = 50,
     guidance: float = 7.5,
     seed: int = 0,
+    mask: Tensor | None = None,
     empty: TextContext | None = None,
 ) -> Method[Tensor]:
     """Edit the picture whose latents [1, C, h, w] are given; returns latents of the same shape.
 
-    Equal seeds give equal noise on every device: it is drawn on the CPU.
+    Equal seeds give equal noise on every device: it is drawn on the CPU. mask: the user's, [height,
+    width] in [0, 1]: outside of it each step goes on with the source at that step's noise, as in
+    Blended Latent Diffusion (arXiv 2206.02779), so that the edit fits what stays.
+
+    Raises InputError for a strength or a mask out of range.
     """
     start = first_step(strength, steps)
     pairs = base.schedule.downwards(steps)[start:]
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latents.shape, generator=generator).to(base.device)
     x = base.schedule.add_noise(latents.to(base.device), noise, pairs[0][0])
-    empty = empty or base.text("")
+    empty = base.unconditional(empty or base.text(""), target)
+    size = (int(latents.shape[2]), int(latents.shape[3]))
+    bound = None if mask is None else latent_mask(mask.cpu(), size).to(base.device)
     for k, (time, to) in enumerate(pairs):
         rows = x.expand(2, -1, -1, -1)
         none, worded = (yield from ask(Denoise(rows, time, [empty, target]))).noise.chunk(2)
         x = base.schedule.step(x, none + guidance * (worded - none), time, to)
+        if bound is not None:
+            source = latents.to(base.device)
+            x = blend(
+                source if to == CLEAN else base.schedule.add_noise(source, noise, to), x, bound
+            )
         yield Progress("edit", k + 1, len(pairs))
     return x

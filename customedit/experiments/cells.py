@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from PIL import Image
 from customedit.concepts.concept import Concept
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Engine, run
-from customedit.diffusion.text import Weighted
-from customedit.editing.edit import EditResult, EditSettings, MethodName, edit
+from customedit.diffusion.engine import run
+from customedit.editing.edit import EditResult
+from customedit.editing.editor import Editor, Order, weighted
+from customedit.editing.sweep import measure_edit
 from customedit.experiments.dreambooth import dreambooth
 from customedit.experiments.result_cache import (
     ROWS,
@@ -28,13 +28,14 @@ from customedit.experiments.result_cache import (
     learned,
     named,
 )
-from customedit.experiments.variants import Arm, Plan
+from customedit.experiments.variants import Arm, Plan, true_mask
 from customedit.grids import tiled
-from customedit.metrics.measure import Similarities, mask_tensor, measure
+from customedit.metrics.measure import Similarities
 from customedit.metrics.similarity import Similarity
 from customedit.mini import samples
+from customedit.schemas.requests import EditMethod, EditOptions
 
-Edits: TypeAlias = list[tuple[MethodName, samples.Source, EditSettings]]
+Edits: TypeAlias = list[tuple[EditMethod, samples.Source, EditOptions]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def model_of(
 def edits_of(arm: Arm, look: samples.Look, plan: Plan) -> Edits:
     """Every edit of a cell: by editor, source and rising strength."""
     return [
-        (editor, source, arm.settings(source, look, editor, strength, plan.steps))
+        (editor, source, arm.options(source, look, editor, strength, plan.steps))
         for editor in arm.editors
         for source in plan.sources
         for strength in arm.strengths
@@ -102,34 +103,31 @@ def run_cell(
     if (before := kept(file)) is not None and picture.exists():
         return Cell(before, picture, "kept")
     model, concept, there = model_of(base, lesson, folder / "concepts", heard)
-    keep = folder / "inversions" if model is base else None
-    results = drawn(model, concept, edits, keep, heard)
+    store = folder / "inversions" if model is base else None
+    results = draw_edits(Editor(model, inversions=store, max_rows=24), concept, edits, heard)
     rows = [
         {"arm": arm.name, "editor": editor, "look": look.name, "picture": source.name,
-         "strength": settings.strength, **found.as_dict()}
-        for (editor, source, settings), found in zip(
-            edits, measured(judge, look, edits, results), strict=True
+         "strength": result.plan.strength, **found.as_dict()}
+        for (editor, source, _), result, found in zip(
+            edits, results, measured(judge, look, edits, results), strict=True
         )
     ]  # fmt: skip
     picture.parent.mkdir(parents=True, exist_ok=True)
-    tiled([r.working for r in results], len(arm.strengths)).save(picture)
+    tiled([r.image for r in results], len(arm.strengths)).save(picture)
     keep_rows(file, about, rows)
     return Cell(rows, picture, f"{'concept kept' if there else 'trained'}, edits drawn")
 
 
-def drawn(
-    model: Base, concept: Concept, edits: Edits, keep: Path | None, heard: Heard | None
+def draw_edits(
+    editor: Editor, concept: Concept, edits: Edits, heard: Heard | None
 ) -> list[EditResult]:
-    """The results of ``edits``, which share forwards; keep: where inversions are kept."""
-    engine = Engine(model, max_rows=24)
-    tickets = []
-    for _, source, settings in edits:
-        picture = Image.open(source.image).convert("RGB")
-        method = edit(model, picture, settings, [Weighted(concept)], keep=keep)
-        tickets.append(engine.submit(method, on_progress=heard))
-    while not engine.idle:
-        engine.tick()
-    return [ticket.result() for ticket in tickets]
+    """The results of ``edits``, which share forwards."""
+    orders = []
+    for _, source, options in edits:
+        session = editor.open(Image.open(source.image), options.source_prompt)
+        (plan,) = session.plan_options(options, concepts=[concept])
+        orders.append(Order(session, plan, weighted([concept])))
+    return editor.edit_all(orders, heard)
 
 
 def measured(
@@ -138,10 +136,8 @@ def measured(
     """Of each result, in its source's true mask."""
     references = [Image.open(p).convert("RGB") for p in look.images]
     return [
-        measure(
-            judge, result, settings.target_prompt, references, mask_tensor(Image.open(source.mask))
-        )
-        for (_, source, settings), result in zip(edits, results, strict=True)
+        measure_edit(judge, result, references, true_mask(source)).similarities
+        for (_, source, _), result in zip(edits, results, strict=True)
     ]
 
 
@@ -158,8 +154,8 @@ def about_cell(
         "guidance": base.guidance,
         "judge": judge.fingerprint,
         "edits": [
-            {"editor": editor, "source": source.name, **dataclasses.asdict(settings)}
-            for editor, source, settings in edits
+            {"editor": editor, "source": source.name, **options.model_dump(mode="json")}
+            for editor, source, options in edits
         ],
         "pictures": {p.name: digest(p) for p in sorted(pictures)},
     }

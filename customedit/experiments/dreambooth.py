@@ -15,13 +15,12 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from customedit.concepts.concept import Concept
-from customedit.concepts.dataset import Subject, check_subjects, pools
+from customedit.concepts.dataset import Subject, build_datasets, check_subjects
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import Trained, initial_vector, optimise
+from customedit.concepts.training import TrainableConcept, initial_vector, train_leaves
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
-from customedit.diffusion.loading import fingerprint, key_value_weights
 
 
 def own_copy(base: Base) -> Base:
@@ -34,7 +33,11 @@ def own_copy(base: Base) -> Base:
     parts["unet"] = copy.deepcopy(base.unet)
     pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     tuned = Base.wrap(
-        pipeline, f"{base.name}+dreambooth", device=str(base.device), dtype=base.dtype
+        pipeline,
+        f"{base.name}+dreambooth",
+        device=str(base.device),
+        dtype=base.dtype,
+        profile=base.profile,
     )
     tuned.unet.float()
     return tuned
@@ -52,29 +55,28 @@ def dreambooth(
     """A model that has learned the references, and the word for them (an untrained embedding).
 
     ``base`` is left as it is. Edit with the returned base and the returned word as its concept.
-    Raises as ``customize`` does.
+    Raises as ``train_concept`` does.
     """
     settings = settings or TrainingSettings.of(base, way="dreambooth")
     subject = Subject(references, prompts)
     check_subjects([subject])
     yield Turn()
-    pool, prior = yield from pools(base, [subject], settings, class_cache)
+    pool, prior = yield from build_datasets(base, [subject], settings, class_cache)
     tuned = own_copy(base)
     leaves = {name: p.requires_grad_(True) for name, p in tuned.unet.named_parameters()}
     word = initial_vector(base, prompts, settings.initial)
-    trained = Trained(
+    trained = TrainableConcept(
         {prompts.token: word},
         {n: leaves[f"{n}.to_k.weight"] for n in base.layers},
         {n: leaves[f"{n}.to_v.weight"] for n in base.layers},
     )
     about = [dataclasses.asdict(prompts)]
-    yield from optimise(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
+    yield from train_leaves(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
     tuned.unet.requires_grad_(False)
-    tuned.weights = key_value_weights(tuned.unet, tuned.layers)
-    tuned.fingerprint = fingerprint(tuned.layers, tuned.weights)
+    tuned.read_weights()
     tuned.unet.to(base.dtype)
     concept = Concept(
         {prompts.token: word}, noun=prompts.noun, attribute=prompts.attribute,
-        base=tuned.fingerprint, prompts=(prompts.instance(),), images=len(references),
+        base=tuned.concept_fingerprint, prompts=(prompts.instance(),), images=len(references),
     )  # fmt: skip
     return tuned, concept

@@ -24,10 +24,11 @@ from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Engine, Progress
-from customedit.diffusion.text import Weighted
-from customedit.editing.edit import EditResult, EditSettings, edit
-from customedit.editing.prompt_to_prompt import P2PSettings
+from customedit.diffusion.engine import Progress
+from customedit.editing.edit import EditResult
+from customedit.editing.editor import Editor, Order, weighted
+from customedit.editing.settings import P2PSettings
+from customedit.editing.sweep import measure_edit
 from customedit.experiments.result_cache import (
     ROWS,
     Lesson,
@@ -37,11 +38,12 @@ from customedit.experiments.result_cache import (
     learned,
     named,
 )
-from customedit.experiments.variants import LOOKS
+from customedit.experiments.variants import LOOKS, true_mask
 from customedit.grids import tiled
-from customedit.metrics.measure import Similarities, bundled, mask_tensor, measure
+from customedit.metrics.measure import Similarities, bundled
 from customedit.metrics.similarity import Similarity
 from customedit.mini import samples
+from customedit.schemas.requests import P2POptions
 
 
 def lesson_of(base: Base, look: samples.Look, steps: int | None = None) -> Lesson:
@@ -68,38 +70,31 @@ def compare(
 ) -> tuple[list[dict[str, Any]], list[EditResult]]:
     """One row per source: similarities with and without the concept. All edits share forwards."""
     references = [Image.open(p).convert("RGB") for p in look.images]
-    engine = Engine(base, max_rows=24)
-    jobs = []
+    editor = Editor(base, inversions=keep, max_rows=24)
+    orders = []
     for source in sources:
-        picture = Image.open(source.image).convert("RGB")
+        session = editor.open(Image.open(source.image), source.prompt)
         target = source.target_prompt(look)
-        for prompt, concepts in (
-            (target, [Weighted(concept)]),
-            (without(target, look), []),
-        ):
-            settings = EditSettings(source.prompt, prompt, steps=steps, p2p=None)
-            method = edit(base, picture, _same_blend(settings, source), concepts, keep=keep)
-            jobs.append((source, prompt, engine.submit(method, on_progress=on_progress)))
-    while not engine.idle:
-        engine.tick()
+        for prompt, concepts in ((target, [concept]), (without(target, look), [])):
+            (plan,) = session.plan(
+                prompt, concepts=concepts, steps=steps, p2p=_same_region(source), preserve=False
+            )
+            orders.append(Order(session, plan, weighted(concepts)))
+    results = editor.edit_all(orders, on_progress)
     rows, pictures = [], []
-    for (source, target, with_it), (_, plain_target, without_it) in zip(
-        jobs[::2], jobs[1::2], strict=True
-    ):
-        mask = mask_tensor(Image.open(source.mask))
-        found, plain = (
-            measure(judge, ticket.result(), prompt, references, mask)
-            for prompt, ticket in ((target, with_it), (plain_target, without_it))
+    for source, result, plain in zip(sources, results[::2], results[1::2], strict=True):
+        mask = true_mask(source)
+        with_it, without_it = (
+            measure_edit(judge, r, references, mask).similarities for r in (result, plain)
         )
-        pictures.append(with_it.result())
-        rows.append(_row(look, source, found, plain))
+        pictures.append(result)
+        rows.append(_row(look, source, with_it, without_it))
     return rows, pictures
 
 
-def _same_blend(settings: EditSettings, source: samples.Source) -> EditSettings:
-    """Both edits of a pair keep to the same words, which the one without concept cannot derive."""
-    p2p = P2PSettings(blend_over="source", blend_words=(source.noun,))
-    return dataclasses.replace(settings, p2p=p2p)
+def _same_region(source: samples.Source) -> P2POptions:
+    """Both edits of a pair keep to the same word."""
+    return P2POptions(blend_words=[source.noun])
 
 
 def _row(
@@ -137,7 +132,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def sheet(results: list[EditResult], columns: int = 8) -> Image.Image:
     """Sources over their edits."""
-    return tiled([tiled([r.source, r.working], 1) for r in results], columns)
+    return tiled([tiled([r.source, r.image], 1) for r in results], columns)
 
 
 def about_look(

@@ -10,7 +10,7 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 from PIL import Image
@@ -18,13 +18,15 @@ from rich.console import Console
 
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
-from customedit.editing.inversion import Kind, invert, reconstruct
+from customedit.editing.inversion import invert, reconstruct
+from customedit.editing.settings import INVERSIONS
 from customedit.metrics.similarity import psnr
 from customedit.mini import samples
+from customedit.schemas.requests import InversionKind
 
 
 def measure_kind(
-    base: Base, kind: Kind, sources: list[samples.Source], steps: int, guidance: float
+    base: Base, kind: InversionKind, sources: list[samples.Source], steps: int, guidance: float
 ) -> dict[str, Any]:
     """PSNR (dB) of each source's way there and back, and the seconds it took."""
     values, seconds = [], []
@@ -57,7 +59,7 @@ def main(
     guidance = base.guidance if guidance is None else guidance
     sources = list(samples.sources())[:: max(1, 24 // count)][:count]
     told: dict[str, Any] = {"sources": len(sources), "steps": steps, "guidance": guidance}
-    for kind in get_args(Kind):
+    for kind in INVERSIONS:
         told[kind] = measure_kind(base, kind, sources, steps, guidance)
         console.print(kind, told[kind])
     if out is not None:

@@ -19,7 +19,7 @@ from PIL import Image
 from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize
+from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress, run
 from customedit.files import replacing
@@ -30,7 +30,7 @@ Heard = Callable[[Progress], None]
 TRAININGS: Final = 1
 """To be raised when trainings change, so that what was trained before is trained again."""
 
-ROWS: Final = 1
+ROWS: Final = 2
 """To be raised when edits, measures or rows change, so that kept rows are measured again."""
 
 
@@ -98,7 +98,7 @@ def learned(
     file = folder / f"{lesson.stem(base)}.safetensors"
     if file.exists():
         return Concept.load(file, base.weights), True
-    method = customize(
+    method = train_concept(
         base, lesson.references, lesson.prompts, lesson.settings, class_cache=classes
     )
     made = run(base, method, heard)

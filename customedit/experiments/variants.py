@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Final
 
+import torch
+from torch import Tensor
+
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import Way
-from customedit.editing.edit import EditSettings, MethodName
-from customedit.editing.inversion import Kind
-from customedit.editing.prompt_to_prompt import P2PSettings
+from customedit.images.masks import read_mask
 from customedit.mini import samples
+from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
 
 STRENGTHS: Final = (0.2, 0.4, 0.6, 0.8)
 
@@ -35,8 +36,8 @@ class Arm:
     prior: bool = True
     swap: bool = False
     union: bool = False
-    inversion: Kind = "direct"
-    editors: tuple[MethodName, ...] = ("p2p",)
+    inversion: InversionKind = "direct"
+    editors: tuple[EditMethod, ...] = ("p2p",)
     strengths: tuple[float, ...] = STRENGTHS
 
     @property
@@ -56,36 +57,44 @@ class Arm:
         prompt = source.target_prompt(look)
         return prompt if self.augmented else prompt.replace(look.phrase, look.token)
 
-    def settings(
+    def options(
         self,
         source: samples.Source,
         look: samples.Look,
-        editor: MethodName,
+        editor: EditMethod,
         strength: float,
         steps: int,
-    ) -> EditSettings:
+    ) -> EditOptions:
         """The edit of ``source`` by this arm."""
         p2p = None
         if editor == "p2p":
-            p2p = P2PSettings(
-                strength=strength, blend_over="source", blend_words=(source.noun,),
-                way="replace" if self.swap else "refine",
-            )  # fmt: skip
+            words = None
             if self.union:
-                words = (look.token,) if self.swap else (look.token, source.noun)
-                p2p = dataclasses.replace(p2p, blend_over="union", blend_target_words=words)
-        return EditSettings(
-            source.prompt,
-            self.target(source, look),
+                words = [look.token] if self.swap else [look.token, source.noun]
+            p2p = P2POptions(
+                way="replace" if self.swap else "refine",
+                blend_over="union" if self.union else "source",
+                blend_words=[source.noun],
+                blend_target_words=words,
+            )
+        return EditOptions(
+            source_prompt=source.prompt,
+            target_prompt=self.target(source, look),
             method=editor,
-            strength=strength,
+            strengths=[strength],
             steps=steps,
-            inversion=self.inversion,
+            inversion=self.inversion if editor == "p2p" else "direct",
             p2p=p2p,
+            preserve=False,
         )
 
 
-BOTH: Final[tuple[MethodName, ...]] = ("p2p", "sdedit")
+def true_mask(source: samples.Source) -> Tensor:
+    """Where the thing of ``source`` is, [h, w] in [0, 1]."""
+    return torch.from_numpy(read_mask(source.mask).values)
+
+
+BOTH: Final[tuple[EditMethod, ...]] = ("p2p", "sdedit")
 
 ARMS: Final = (
     Arm("Custom Diffusion", editors=BOTH),

@@ -1,14 +1,15 @@
-"""A worker's side of a job: claim it, hold it, end it. Whoever lost it is told so at every step."""
+"""A worker's side of a job: claim it, hold it, end it. Every call says if the job is lost."""
 
 from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from customedit.jobs.codec import job_of
-from customedit.jobs.records import ConceptRecord, JobError, JobProgress, JobRecord
+from customedit.jobs.records import ConceptRecord, JobError, JobKind, JobProgress, JobRecord
 from customedit.jobs.redis import Scripts, pairs
 from customedit.storage import object_keys
 
@@ -59,24 +60,37 @@ class Claims:
     def _key(self, *parts: str) -> str:
         return ":".join((self.settings.namespace, *parts))
 
-    def claim(self, job_id: str, worker: str) -> Claim | None:
-        """The job, if it is queued or its lease is over; None: there is nothing to do.
+    def claim_next(
+        self, kinds: Sequence[JobKind], worker: str, *, except_tenants: Sequence[str] = ()
+    ) -> Claim | None:
+        """The next job of the first of ``kinds`` that has any; None: there is nothing to do.
 
-        A job that was to be cancelled, or that was begun ``max_attempts`` times (hand-backs not
-        counted), ends here instead.
+        Jobs of a tenant are taken in the order of their making; between tenants the next is the one
+        whose claims cost least so far (``cost_of``), counted from when it last had nothing to do.
+        Jobs that run under a lease that is over are taken like queued ones. A job that was to be
+        cancelled, or that was begun ``max_attempts`` times (hand-backs not counted), ends here
+        instead. except_tenants: these are passed over.
         """
+        return self._claim(worker, kinds=list(kinds), **{"except": list(except_tenants)})
+
+    def claim(self, job_id: str, worker: str) -> Claim | None:
+        """This very job, out of turn, if it is queued or its lease is over."""
+        return self._claim(worker, id=job_id)
+
+    def _claim(self, worker: str, **which: Any) -> Claim | None:
         token = secrets.token_hex(16)
-        found = self._run(
+        fields = self._run(
             "claim",
-            id=job_id,
             worker=worker,
             token=token,
             lease=self.settings.lease_seconds,
+            cleanup=cleanup_delay_s(self.settings),
             exhausted=EXHAUSTED.model_dump_json(),
+            **which,
         )
-        if not found:
+        if not fields:
             return None
-        record = job_of(pairs(found))
+        record = job_of(pairs(fields))
         return Claim(record, record.attempt, token)
 
     def renew(self, claim: Claim) -> Standing:
@@ -101,7 +115,7 @@ class Claims:
     ) -> bool:
         """Ends the job with ``result``; ``concept`` becomes ready with it.
 
-        False: the job is another's by now, and what this attempt wrote is to be swept.
+        False: another attempt has the job by now, and what this one wrote is to be removed.
         """
         if concept is not None:
             if concept.id != claim.record.concept or concept.tenant != claim.record.tenant:
@@ -131,6 +145,14 @@ class Claims:
         A job that is to be cancelled becomes cancelled instead.
         """
         return bool(self._run("hand_back", **_who(claim)))
+
+
+def cleanup_delay_s(settings: Settings) -> float:
+    """Seconds from a claim until its job is looked at for files of attempts that did not count.
+
+    By then a worker that lost its lease knows it.
+    """
+    return max(5.0, 2 * settings.lease_seconds)
 
 
 def _who(claim: Claim) -> dict[str, Any]:

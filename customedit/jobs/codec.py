@@ -26,17 +26,31 @@ def body_of(record: JobRecord) -> str:
 def fields_of(record: JobRecord) -> dict[str, str | int]:
     """What of ``record`` changes, as a hash's fields; what is None is left out."""
     dumped = record.model_dump(mode="json", include=_CHANGING, exclude_none=True)
-    found: dict[str, str | int] = {}
+    fields: dict[str, str | int] = {}
     for name, value in dumped.items():
         if name in _JSON:
-            found[name] = json.dumps(value)
+            fields[name] = json.dumps(value)
         elif name in _FLOATS:
-            found[name] = f"{value:.6f}"
+            fields[name] = f"{value:.6f}"
         elif name != "cancel_requested":
-            found[name] = value
+            fields[name] = value
     if record.cancel_requested:
-        found["cancel_requested"] = 1
-    return found
+        fields["cancel_requested"] = 1
+    return fields
+
+
+def cost_of(record: JobRecord) -> float:
+    """How much work the job is, relative to other jobs of its kind; above 0.
+
+    An edit costs 1 for each picture of 50 steps, a training 1 for each 500 steps, an import 1.
+    """
+    request = record.request
+    if record.kind == "edit":
+        pictures = len(request.get("strengths") or [0]) * len(request.get("seeds") or [0])
+        return max(0.01, pictures * (request.get("steps") or 50) / 50)
+    if record.kind == "customize":
+        return max(0.01, ((request.get("training") or {}).get("steps") or 500) / 500)
+    return 1.0
 
 
 def job_of(fields: Mapping[str, str]) -> JobRecord:
@@ -63,7 +77,7 @@ def concept_of(fields: Mapping[str, str]) -> ConceptRecord:
 def uses_of(record: JobRecord) -> list[str]:
     """The images and concepts that must stay until the job is finished, each once."""
     request = record.request
-    found = [record.concept, request.get("image"), request.get("mask")]
-    found += request.get("references") or []
-    found += [use["id"] for use in request.get("concepts") or []]
-    return list(dict.fromkeys(name for name in found if name))
+    names = [record.concept, request.get("image"), request.get("mask")]
+    names += request.get("references") or []
+    names += [use["id"] for use in request.get("concepts") or []]
+    return list(dict.fromkeys(name for name in names if name))

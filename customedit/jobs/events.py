@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from customedit.config.settings import Settings
 
 _LONGEST_S: Final = 3.0  # below the socket's timeout
+_PER_JOB: Final = 1000  # events of one job in one answer
 
 EventKind = Literal["state", "progress", "preview"]
 
@@ -55,8 +56,8 @@ class Events:
         if not self._owns(tenant, job_id):
             return []
         stream = _stream(self.settings, job_id)
-        found: Any = self.client.xrange(stream, f"({_full(after)}", count=limit)
-        return [_event(entry) for entry in found]
+        entries: Any = self.client.xrange(stream, f"({_full(after)}", count=limit)
+        return [_event(entry) for entry in entries]
 
     def wait_events(
         self, tenant: str, job_id: str, after: str = "0", timeout_s: float = 3.0
@@ -64,10 +65,10 @@ class Events:
         """As ``events``; waits up to ``timeout_s`` seconds (at most 3) for the first."""
         if not self._owns(tenant, job_id):
             return []
-        found: Any = self.client.xread(
+        entries: Any = self.client.xread(
             {_stream(self.settings, job_id): _full(after)}, block=_block_ms(timeout_s)
         )
-        return [_event(entry) for entry in found[0][1]] if found else []
+        return [_event(entry) for entry in entries[0][1]] if entries else []
 
     def _owns(self, tenant: str, job_id: str) -> bool:
         owner: Any = self.client.hget(f"{self.settings.namespace}:job:{job_id}", "tenant")
@@ -85,20 +86,36 @@ class AsyncEvents:
 
         The caller has made sure that the job is its tenant's.
         """
-        found: Any = await self.client.xread(
+        entries: Any = await self.client.xread(
             {_stream(self.settings, job_id): _full(after)}, block=_block_ms(timeout_s)
         )
-        return [_event(entry) for entry in found[0][1]] if found else []
+        return [_event(entry) for entry in entries[0][1]] if entries else []
+
+    async def read(
+        self, positions: Mapping[str, str], timeout_s: float = 3.0
+    ) -> dict[str, list[Event]]:
+        """New events of many jobs in one call, by job id. positions: of each, the last id seen.
+
+        Waits up to ``timeout_s`` seconds (at most 3) for the first. The caller has made sure that
+        the jobs are those of its tenants.
+        """
+        prefix = _stream(self.settings, "")
+        streams: Any = {prefix + job_id: _full(after) for job_id, after in positions.items()}
+        answer: Any = await self.client.xread(streams, count=_PER_JOB, block=_block_ms(timeout_s))
+        return {
+            name.removeprefix(prefix): [_event(entry) for entry in entries]
+            for name, entries in answer or ()
+        }
 
     async def follow(
         self, job_id: str, after: str = "0", beat_s: float = 3.0
     ) -> AsyncIterator[Event | None]:
         """Events after id ``after`` until its end; None after each ``beat_s`` quiet seconds."""
         while True:
-            found = await self.wait(job_id, after, beat_s)
-            if not found:
+            entries = await self.wait(job_id, after, beat_s)
+            if not entries:
                 yield None
-            for event in found:
+            for event in entries:
                 after = event.id
                 yield event
                 if event.final:

@@ -1,8 +1,8 @@
-"""What must outlive a Redis that lost everything, as JSON in the bucket.
+"""What must survive a Redis that lost everything, as JSON in the bucket.
 
 ``request.json`` of a job is written before the job is made and removed first when it is deleted, so
-a folder without it is nobody's. ``cancel.json`` is there from before a cancellation is told until
-``final.json``, which follows a job's end; ``settle`` makes up for what is missing.
+a folder without it has no owner. ``cancel.json`` is there from before a cancellation is confirmed
+until ``final.json``, which follows a job's end; ``settle`` writes what is missing.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ RESULT: Final = "result.json"
 CANCEL: Final = "cancel.json"
 CONCEPT: Final = "concept.json"
 IMAGE: Final = "image.json"
-LIFE: Final = "life"
+EPOCH: Final = "epoch"
 _JSON: Final = "application/json"
 
 
 class Journal:
     """Writes and removes the records. All calls raise StorageError, and may be repeated.
 
-    life: which life of Redis a record is written under before Redis has it (``Upkeep.life``); what
-    never gets there is known by it.
+    epoch: the epoch of Redis in which a record is written before Redis has it
+    (``Maintenance.epoch``); a record that never gets into Redis is recognized by it.
     """
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
 
-    def _put(self, key: str, record: Record, life: str = "") -> None:
+    def _put(self, key: str, record: Record, epoch: str = "") -> None:
         text = record.model_dump_json(exclude_none=True)
-        self.storage.put(key, text.encode(), _JSON, under(life))
+        self.storage.put(key, text.encode(), _JSON, epoch_metadata(epoch))
 
     def request(
-        self, record: JobRecord, concept: ConceptRecord | None = None, life: str = ""
+        self, record: JobRecord, concept: ConceptRecord | None = None, epoch: str = ""
     ) -> None:
         """A job that is about to be submitted, and the concept that it will make."""
         if concept is not None:  # first: without its job it counts for nothing
-            self.concept(concept, life)
-        self._put(object_keys.job(record.tenant, record.id, REQUEST), record, life)
+            self.concept(concept, epoch)
+        self._put(object_keys.job(record.tenant, record.id, REQUEST), record, epoch)
 
-    def cancel(self, tenant: str, job_id: str, life: str = "") -> None:
+    def cancel(self, tenant: str, job_id: str, epoch: str = "") -> None:
         """A job that is about to be cancelled."""
-        text = json.dumps({"asked_at": time.time()})
+        text = json.dumps({"requested_at": time.time()})
         key = object_keys.job(tenant, job_id, CANCEL)
-        self.storage.put(key, text.encode(), _JSON, under(life))
+        self.storage.put(key, text.encode(), _JSON, epoch_metadata(epoch))
 
     def forget_cancel(self, tenant: str, job_id: str) -> None:
         """Removes what ``cancel`` wrote: it came to nothing, or ``final.json`` says more."""
@@ -66,13 +66,13 @@ class Journal:
         """A job that is finished."""
         self._put(object_keys.job(record.tenant, record.id, FINAL), record)
 
-    def concept(self, record: ConceptRecord, life: str = "") -> None:
+    def concept(self, record: ConceptRecord, epoch: str = "") -> None:
         """A concept, in training or ready."""
-        self._put(object_keys.concept(record.tenant, record.id, CONCEPT), record, life)
+        self._put(object_keys.concept(record.tenant, record.id, CONCEPT), record, epoch)
 
-    def image(self, record: ImageRecord, life: str = "") -> None:
+    def image(self, record: ImageRecord, epoch: str = "") -> None:
         """An image whose file is written: the record lies beside it."""
-        self._put(record.folder + IMAGE, record, life)
+        self._put(record.folder + IMAGE, record, epoch)
 
     def api_key(self, key: ApiKey) -> None:
         """A key, made or revoked; of its secret only the hash."""
@@ -95,12 +95,12 @@ class Journal:
         For the reconciler, and for whoever just finished or deleted something. Returns how many
         were done, at most ``limit`` of each. Raises also ``redis.exceptions.RedisError``.
         """
-        names, folders = jobs.unjournaled(limit), jobs.doomed(limit)
+        names, folders = jobs.unjournaled(limit), jobs.folders_to_delete(limit)
         for name in names:
             self.settle_job(jobs, concepts, name)
         for folder in folders:
             self.forget(folder)
-            jobs.swept(folder)
+            jobs.folder_deleted(folder)
         return len(names) + len(folders)
 
     def settle_job(self, jobs: Jobs, concepts: Concepts, job_id: str) -> None:
@@ -130,9 +130,9 @@ class Journal:
         return json.loads(self.storage.get(key))
 
 
-def under(life: str) -> dict[str, str]:
-    """An object's metadata that says under which life of Redis it was written."""
-    return {LIFE: life} if life else {}
+def epoch_metadata(epoch: str) -> dict[str, str]:
+    """An object's metadata that names the epoch of Redis in which it was written."""
+    return {EPOCH: epoch} if epoch else {}
 
 
 def secret_key(tenant: str) -> str:

@@ -1,9 +1,11 @@
-"""What the reconciler asks about jobs: whose bell to ring, what to write, what to sweep."""
+"""The reconciler's calls: jobs to notify workers of, to journal, to clean up after, to remove."""
 
 from __future__ import annotations
 
 import secrets
 from typing import TYPE_CHECKING, Any, Final, cast
+
+from customedit.jobs.claims import cleanup_delay_s
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -14,14 +16,14 @@ if TYPE_CHECKING:
     from customedit.storage.object_keys import Folder
 
 
-GONE_S: Final = 86_400
-"""How long a folder that is gone is remembered, in seconds."""
+REMEMBER_DELETED_S: Final = 86_400
+"""How long a deleted folder is remembered, in seconds."""
 
 UPLOAD_GRACE_S: Final = 3600
 """After its form expired, how long a file may wait to be completed."""
 
 
-class Upkeep:
+class Maintenance:
     """The reconciler's part of Jobs."""
 
     client: Redis
@@ -31,13 +33,14 @@ class Upkeep:
     def _key(self, *parts: str) -> str:
         raise NotImplementedError
 
-    def stale(self, limit: int = 1000) -> list[tuple[str, JobKind]]:
-        """Jobs to ring for, and their kinds; each is not told again for a while.
+    def overdue(self, limit: int = 1000) -> list[tuple[str, JobKind]]:
+        """Jobs that workers should be notified of, and their kinds; each is not named for a while.
 
-        They have been queued for ``queued_ring_after_seconds`` (doubled at each ring, up to 16
-        times), or run under a lease that is over.
+        They have been queued for ``queued_notify_after_seconds`` (doubled at each notification, up
+        to 16 times), or run under a lease that is over.
         """
-        flat = self._run("stale", limit=limit, ring_after=self.settings.queued_ring_after_seconds)
+        after = self.settings.queued_notify_after_seconds
+        flat = self._run("overdue", limit=limit, notify_after=after)
         return cast("list[tuple[str, JobKind]]", list(zip(flat[::2], flat[1::2], strict=True)))
 
     def queue_depths(self) -> dict[str, int]:
@@ -72,8 +75,8 @@ class Upkeep:
 
     def unjournaled(self, limit: int = 100) -> list[str]:
         """Finished jobs whose ``final.json`` is not known to be written."""
-        found: Any = self.client.srandmember(self._key("unjournaled"), limit)
-        return list(found)
+        names: Any = self.client.srandmember(self._key("unjournaled"), limit)
+        return list(names)
 
     def journaled(self, job_id: str) -> None:
         """Says that the job's ``final.json`` is written."""
@@ -82,53 +85,64 @@ class Upkeep:
     def expired(self, limit: int = 100) -> list[tuple[str, str]]:
         """(tenant, id) of jobs that finished more than ``keep_jobs_days`` ago, oldest first."""
         until = self.now() - self.settings.keep_jobs_days * 86400
-        found: Any = self.client.zrange(
+        names: Any = self.client.zrange(
             self._key("finished"), "-inf", until, byscore=True, offset=0, num=limit
         )
-        owners = [self.client.hget(self._key("job", name), "tenant") for name in found]
-        return [(str(o), str(n)) for o, n in zip(owners, found, strict=True) if o]
+        owners = [self.client.hget(self._key("job", name), "tenant") for name in names]
+        return [(str(o), str(n)) for o, n in zip(owners, names, strict=True) if o]
 
-    def doomed(self, limit: int = 100) -> list[str]:
+    def folders_to_delete(self, limit: int = 100) -> list[str]:
         """Folders of the bucket whose owner is deleted."""
-        found: Any = self.client.srandmember(self._key("doomed"), limit)
-        return list(found)
+        folders: Any = self.client.srandmember(self._key("deleting"), limit)
+        return list(folders)
 
-    def swept(self, folder: str) -> None:
-        """Says that a doomed folder is gone.
+    def folder_deleted(self, folder: str) -> None:
+        """Says that the files of a deleted owner's folder are removed.
 
         It is remembered for a day, so that a recovery which read the folder before does not put its
         record back.
         """
-        now = self.now()
-        with self.client.pipeline() as together:
-            together.zadd(self._key("gone"), {folder: now})
-            together.zremrangebyscore(self._key("gone"), "-inf", now - GONE_S)
-            together.srem(self._key("doomed"), folder)
-            together.execute()
+        self._run("folder_deleted", prefix=folder, remember=REMEMBER_DELETED_S)
 
-    def life(self) -> str:
-        """The name of this life of Redis; empty if Redis does not say.
+    def lock(self, name: str, owner: str, hold_s: float) -> bool:
+        """Takes the lock for ``hold_s`` seconds, or extends it; False: another owner has it."""
+        return bool(self._run("lock", name=name, owner=owner, hold_ms=int(hold_s * 1000)))
+
+    def due_cleanups(self, limit: int) -> list[tuple[str, str]]:
+        """(tenant, id) of jobs that were claimed and whose attempts' files are to be looked at.
+
+        Each is due again after ``cleanup_delay_s``, until ``cleaned_up`` is called.
+        """
+        delay = cleanup_delay_s(self.settings)
+        entries = self._run("due_cleanups", limit=limit, delay=delay)
+        return [tuple(entry.split("/")) for entry in entries]
+
+    def cleaned_up(self, tenant: str, job_id: str) -> None:
+        """Says that nothing is left to clean up after the job."""
+        self.client.zrem(self._key("cleanup"), f"{tenant}/{job_id}")
+
+    def epoch(self) -> str:
+        """The name of this epoch of Redis; empty if Redis does not say.
 
         Another one begins whenever it may have forgotten something: it was started anew, a replica
         took over, keys were evicted, the namespace was emptied. What was written to the bucket
-        under this life and has no record now never had one.
+        under this epoch and has no record now never had one.
         """
-        return str(self._run("life", fresh=secrets.token_hex(8)))
+        return str(self._run("epoch", fresh=secrets.token_hex(8)))
 
     def owned(self, folder: Folder) -> bool:
-        """Whether a record of a job, a concept or an image says that the folder is its own."""
+        """Whether the record of a job, a concept or an image names the folder."""
         owner, field, says = _owner(folder)
         return bool(self.client.hget(self._key(*owner), field) == says)
 
-    def disown(self, folder: Folder, life: str | None = None) -> bool:
-        """Marks a folder for the sweeper unless a record owns it; says whether it did.
+    def disown(self, folder: Folder, epoch: str | None = None) -> bool:
+        """Marks a folder for deletion unless a record owns it; says whether it did.
 
-        Nothing can be submitted into it from then on. life: only if Redis lives this life still.
+        Nothing can be submitted into it from then on. epoch: only if it is the present one still.
         """
         owner, field, says = _owner(folder)
-        return bool(
-            self._run("disown", owner=owner, field=field, says=says, prefix=folder.path, life=life)
-        )
+        given = {"owner": owner, "field": field, "says": says, "prefix": folder.path}
+        return bool(self._run("delete_unowned", **given, epoch=epoch))
 
     def expect_upload(self, tenant: str, upload_id: str) -> None:
         """A form was given out: what is sent with it and never completed is to be removed."""
@@ -141,10 +155,10 @@ class Upkeep:
 
     def overdue_uploads(self, limit: int = 100) -> list[tuple[str, str]]:
         """(tenant, id) of uploads whose files, if there are any, are to be removed."""
-        found: Any = self.client.zrange(
+        names: Any = self.client.zrange(
             self._key("uploads"), "-inf", self.now(), byscore=True, offset=0, num=limit
         )
-        return [tuple(name.split("/", 1)) for name in found]
+        return [tuple(name.split("/", 1)) for name in names]
 
 
 def _owner(folder: Folder) -> tuple[list[str], str, str]:

@@ -1,6 +1,7 @@
-"""What those who ring and those who answer must agree on. Celery itself is not imported here.
+"""Notifications: Celery messages that say "job N may be ready". Celery is not imported here.
 
-A doorbell is a Celery message that says "job N may be ready". It carries no more than the id.
+Front ends send them and workers receive them; both must agree on what is written here. The id is
+for people who look at the queue: which job a worker takes is decided when it claims one.
 """
 
 from __future__ import annotations
@@ -10,26 +11,21 @@ from typing import Any, Final
 from customedit.config.settings import Settings
 from customedit.jobs.records import JobKind
 
-TASK: Final = "customedit.ring"
+TASK: Final = "customedit.wake"
 """Name of the Celery task; its one argument is the job's id."""
 
 
 def queue(settings: Settings, kind: JobKind | str) -> str:
-    """The Celery queue (a list in Redis) for doorbells of jobs of ``kind``: ``ce.edit``."""
+    """The Celery queue (a list in Redis) of notifications of jobs of ``kind``: ``ce.edit``."""
     return f"{settings.namespace}.{kind}"
-
-
-def kind_of(queue_name: str) -> str:
-    """The kind of job that rings in the queue of this name."""
-    return queue_name.rpartition(".")[2]
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's configuration, for both sides.
 
-    Short time limits on the socket: a ring that cannot be had now is made up for by the
-    reconciler. The visibility timeout is how long bells of a worker that was killed stay unheard,
-    which does not matter either.
+    Short time limits on the socket: workers also look for jobs by themselves, so a notification
+    that cannot be sent now is not missed. For the same reason it does not matter how long those of
+    a killed worker stay undelivered, which the visibility timeout says.
     """
     return {
         "broker_url": settings.redis_url,

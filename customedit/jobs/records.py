@@ -1,11 +1,12 @@
-"""The records of images, concepts and jobs, as Redis and the journal keep them.
+"""The records of images, concepts and jobs, as Redis and the journal have them.
 
 Keys of objects in these records are relative to the bucket. Times are seconds since 1970, UTC.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +16,17 @@ ConceptState = Literal["training", "ready", "failed"]
 
 STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
+
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """A part of a long list, newest first. next_cursor: of the page after; None at the end."""
+
+    items: list[Item]
+    next_cursor: str | None
 
 
 class Record(BaseModel):
@@ -34,6 +46,7 @@ class ImageRecord(Record):
     height: int
     key: str
     created_at: float
+    warnings: list[str] = Field(default_factory=list)
 
     @property
     def folder(self) -> str:
@@ -65,8 +78,8 @@ class ConceptRecord(Record):
 
     def ready(self, outcome: ConceptOutcome, at: float) -> ConceptRecord:
         """The record once its job came to ``outcome``. at: seconds since 1970, UTC."""
-        told = outcome.model_dump(exclude={"kind", "concept"})
-        return self.model_copy(update=told | {"state": "ready", "ready_at": at})
+        fields = outcome.model_dump(exclude={"kind", "concept"})
+        return self.model_copy(update=fields | {"state": "ready", "ready_at": at})
 
 
 class JobProgress(Record):
@@ -144,7 +157,11 @@ class EditOutput(Record):
 
 
 class EditOutcome(Record):
-    """The result of an edit job. source_key: the source through the autoencoder."""
+    """The result of an edit job.
+
+    source_key: the picture that was uploaded; region_words: the source prompt's words that the
+    region was read from.
+    """
 
     kind: Literal["edit"] = "edit"
     outputs: list[EditOutput]
@@ -152,6 +169,8 @@ class EditOutcome(Record):
     mask_key: str | None = None
     maps_key: str | None = None
     sheet_key: str | None = None
+    warnings: list[str] = Field(default_factory=list)
+    region_words: list[str] = Field(default_factory=list)
 
 
 class ConceptOutcome(Record):

@@ -59,7 +59,7 @@ class _Job:
 
 
 @dataclass
-class _Found:
+class _Bucket:
     secrets: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     concepts: list[str] = field(default_factory=list)
@@ -99,7 +99,7 @@ class _Recovery:
         self._records: dict[str, JobRecord] = {}
 
     def run(self) -> Recovered:
-        found = self._look()
+        bucket = self._look()
         with ThreadPoolExecutor(_THREADS) as pool:
 
             def each(does: Callable[[Any], bool], items: Iterable[Any]) -> int:
@@ -108,31 +108,31 @@ class _Recovery:
             self._done.keys = each(
                 self._key, [s.key for s in self._storage.list(object_keys.api_keys())]
             )
-            self._done.secrets = each(self._secret, found.secrets)
-            self._done.images = each(self._image, found.images)
+            self._done.secrets = each(self._secret, bucket.secrets)
+            self._done.images = each(self._image, bucket.images)
             # Jobs as the journal has them, then their concepts, then the jobs into Redis: nobody
             # sees a job whose concept is not there.
-            each(self._read_job, [j for j in found.jobs.values() if j.requested])
-            self._done.concepts = each(self._concept, found.concepts)
-            each(self._restore, [found.jobs[name] for name in sorted(self._records)])
+            each(self._read_job, [j for j in bucket.jobs.values() if j.requested])
+            self._done.concepts = each(self._concept, bucket.concepts)
+            each(self._restore, [bucket.jobs[name] for name in sorted(self._records)])
         return self._done
 
-    def _look(self) -> _Found:
-        found = _Found()
+    def _look(self) -> _Bucket:
+        bucket = _Bucket()
         for stored in self._storage.list(object_keys.TENANTS):
             place = _PLACE.fullmatch(stored.key)
             if place is None:
                 continue
             if place["secret"]:
-                found.secrets.append(stored.key)
+                bucket.secrets.append(stored.key)
             elif place["image"]:
-                found.images.append(stored.key)
+                bucket.images.append(stored.key)
             elif place["concept"]:
-                found.concepts.append(stored.key)
+                bucket.concepts.append(stored.key)
             else:
-                job = found.jobs.setdefault(place["job"], _Job(place["tenant"], place["job"]))
+                job = bucket.jobs.setdefault(place["job"], _Job(place["tenant"], place["job"]))
                 _sort(job, place["file"], stored.key, stored.modified)
-        return found
+        return bucket
 
     def _guarded(self, does: Callable[[Any], bool]) -> Callable[[Any], bool]:
         """``does`` of one record; one that cannot be read, or went away, stops no other."""
@@ -157,8 +157,8 @@ class _Recovery:
         tenant = key.split("/")[1]
         if self._secrets.get(tenant) is not None:
             return False
-        kept = self._journal.read(key)
-        self._secrets.put(tenant, kept["secret"], kept["made_at"])
+        document = self._journal.read(key)
+        self._secrets.put(tenant, document["secret"], document["made_at"])
         return True
 
     def _image(self, key: str) -> bool:
@@ -227,7 +227,7 @@ class _Recovery:
 
 
 def _cancelled(job: _Job) -> dict[str, Any]:
-    """What a wish to cancel makes of a job that has no result."""
+    """How a requested cancellation changes a job that has no result."""
     if job.cancelled is None:
         return {}
     return {"state": "cancelled", "cancel_requested": True, "finished_at": job.cancelled}

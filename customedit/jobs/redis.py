@@ -1,9 +1,10 @@
-"""Connections to Redis that outlive its restarts, and the Lua scripts."""
+"""Connections to Redis that survive its restarts, and the Lua scripts."""
 
 from __future__ import annotations
 
 import functools
 import json
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError
+from redis.exceptions import ConnectionError, NoScriptError, ReadOnlyError, TimeoutError
 from redis.retry import Retry
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # patience. The scripts bear being run twice, so a lost answer is asked for again.
 RETRIES: Final = 8
 _BACKOFF: Final = ExponentialWithJitterBackoff(cap=1.0, base=0.05)
+_SENT_AGAIN: Final = 3
 _AGAIN: Final = (ConnectionError, TimeoutError, ReadOnlyError)  # read-only: in a failover
 
 _COMMON: Final[dict[str, Any]] = {
@@ -51,12 +53,25 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
     )
 
 
+AT_MAXMEMORY: Final = frozenset(
+    {
+        "cancel", "claim", "delete", "delete_concept", "delete_image", "delete_unowned",
+        "due_cleanups", "epoch", "finish", "folder_deleted", "hand_back", "hold", "hook_tried",
+        "hooks_due", "lock", "overdue", "rate", "release",
+    }
+)  # fmt: skip
+"""Scripts that run while Redis is at ``maxmemory``: what they write is bounded by the jobs that are
+there, and without them no job would end and no memory become free. All others are refused then,
+as a whole and before they change anything."""
+
+
 @functools.cache
-def source(name: str, *, common: bool = True) -> str:
-    """The Lua text of script ``name``; common: with what the job scripts share before it."""
+def source(name: str) -> str:
+    """The Lua text of script ``name``, with what all scripts share before it."""
     folder = resources.files("customedit.jobs") / "lua"
-    text = (folder / f"{name}.lua").read_text("utf-8")
-    return (folder / "common.lua").read_text("utf-8") + "\n" + text if common else text
+    flags = " flags=allow-oom" if name in AT_MAXMEMORY else ""
+    texts = [(folder / f"{part}.lua").read_text("utf-8") for part in ("common", name)]
+    return f"#!lua{flags}\n" + "\n".join(texts)
 
 
 class Scripts:
@@ -67,13 +82,38 @@ class Scripts:
         self._always = {"events_max": settings.events_max}
         self._scripts: dict[str, Any] = {}
 
-    def __call__(self, name: str, **given: Any) -> Any:
+    def __call__(self, name: str, /, **given: Any) -> Any:
         """Runs script ``name``; arguments that are None are left out."""
         script = self._scripts.get(name)
         if script is None:
             script = self._scripts[name] = self._client.register_script(source(name))
-        named = {k: v for k, v in given.items() if v is not None} | self._always
-        return script(args=[self._namespace, json.dumps(named)])
+        arguments = {k: v for k, v in given.items() if v is not None} | self._always
+        text = [self._namespace, json.dumps(arguments)]
+        for _ in range(_SENT_AGAIN):
+            try:
+                return script(args=text)
+            except NoScriptError:  # Redis restarted between receiving the script and running it
+                continue
+        return script(args=text)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What Redis holds, in bytes. most: its ``maxmemory``; None: no limit is set."""
+
+    used: int
+    most: int | None
+
+    @property
+    def share(self) -> float | None:
+        """Used of the limit, from 0 to 1 and a little more; None: no limit is set."""
+        return None if self.most is None else self.used / self.most
+
+
+def memory(client: redis.Redis) -> Memory:
+    """How full Redis is. At 1 submissions and uploads are refused; jobs still end."""
+    info: Any = client.info("memory")
+    return Memory(int(info["used_memory"]), int(info.get("maxmemory") or 0) or None)
 
 
 def pairs(flat: list[str]) -> dict[str, str]:

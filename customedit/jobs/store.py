@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from customedit.jobs.claims import Claim, Claims, Standing
-from customedit.jobs.codec import body_of, fields_of, job_of, uses_of
+from customedit.jobs.codec import body_of, cost_of, fields_of, job_of, uses_of
 from customedit.jobs.events import Events
-from customedit.jobs.maintenance import Upkeep
-from customedit.jobs.pages import Page
-from customedit.jobs.records import ConceptRecord, JobKind, JobRecord, JobState
+from customedit.jobs.maintenance import Maintenance
+from customedit.jobs.records import ConceptRecord, JobKind, JobRecord, JobState, Page
 from customedit.jobs.redis import pairs
 from customedit.storage import object_keys
 
@@ -85,7 +84,7 @@ class Submitted:
     replayed: bool
 
 
-class Jobs(Claims, Events, Upkeep):
+class Jobs(Claims, Events, Maintenance):
     """All that is done to jobs. Safe to use from many threads.
 
     Calls raise ``redis.exceptions.RedisError`` when Redis stays away.
@@ -137,13 +136,14 @@ class Jobs(Claims, Events, Upkeep):
             prefix=object_keys.job(record.tenant, record.id),
             kind=record.kind,
             body=body_of(record),
+            cost=cost_of(record),
             uses=uses_of(record),
             webhook=record.webhook,
             concept=record.concept,
             concept_record=None if concept is None else concept.model_dump_json(),
             max_attempts=self.settings.max_attempts,
             queue_limit=self.settings.queue_limit_per_tenant,
-            ring_after=self.settings.queued_ring_after_seconds,
+            notify_after=self.settings.queued_notify_after_seconds,
             idem=None if idempotency is None else self._entry(idempotency),
         )
         _raise(answer, self.settings.queue_limit_per_tenant)
@@ -164,7 +164,7 @@ class Jobs(Claims, Events, Upkeep):
         return record if record is not None and record.tenant == tenant else None
 
     def peek(self, job_id: str) -> JobRecord | None:
-        """The job, whoever's it is: for workers alone."""
+        """The job, whichever tenant has it: for workers alone."""
         fields: Any = self.client.hgetall(self._key("job", job_id))
         return job_of(fields) if fields else None
 
@@ -184,7 +184,7 @@ class Jobs(Claims, Events, Upkeep):
         """
         items: list[JobRecord] = []
         while True:
-            go_on, *found = self._run(
+            next_cursor, *records = self._run(
                 "list",
                 tenant=tenant,
                 kind=kind,
@@ -194,8 +194,8 @@ class Jobs(Claims, Events, Upkeep):
                 limit=limit - len(items),
                 scan=_SCAN,
             )
-            items += [job_of(pairs(flat)) for flat in found]
-            cursor = go_on or None
+            items += [job_of(pairs(fields)) for fields in records]
+            cursor = next_cursor or None
             if cursor is None or len(items) >= limit:
                 return Page(items, cursor)
 
@@ -204,11 +204,11 @@ class Jobs(Claims, Events, Upkeep):
 
         None: the tenant has no such job.
         """
-        found = self._run("cancel", tenant=tenant, id=job_id)
-        return job_of(pairs(found)) if found else None
+        fields = self._run("cancel", tenant=tenant, id=job_id)
+        return job_of(pairs(fields)) if fields else None
 
     def delete(self, tenant: str, job_id: str) -> bool:
-        """Removes a finished job; its folder in the bucket is marked for the sweeper.
+        """Removes a finished job; its folder in the bucket is marked for deletion.
 
         False: the tenant has no such job.
 
@@ -239,6 +239,7 @@ class Jobs(Claims, Events, Upkeep):
                 prefix=object_keys.job(record.tenant, record.id),
                 kind=record.kind,
                 body=body_of(record),
+                cost=cost_of(record),
                 uses=uses_of(record),
                 fields=fields_of(record)
                 | {k: v for k in ("webhook", "concept") if (v := getattr(record, k)) is not None},

@@ -19,6 +19,11 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 # Python counts these as global: the cloud's own services answer there.
 _CLOUD: Final = tuple(ipaddress.ip_address(a) for a in ("168.63.129.16", "100.100.100.200"))
 
+_PRIVATE_NAMES: Final = (
+    *(".localhost", ".local", ".localdomain", ".internal", ".home.arpa", ".lan", ".svc"),
+    *(".invalid", ".onion"),
+)
+
 
 class Refused(ValueError):
     """An address that webhooks do not go to."""
@@ -54,15 +59,24 @@ def check(url: str, *, allow_private: bool = False) -> SplitResult:
         return parts
     if parts.scheme != "https":
         raise InputError("webhook", "is not https", "give https://host/path")
-    if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
-        raise InputError("webhook", f"{host} is not on the public internet")
-    try:
-        literal = ipaddress.ip_address(host)
-    except ValueError:
-        return parts
-    if not public(literal):
-        raise InputError("webhook", f"{host} is not on the public internet")
+    if not _may_be_public(host.rstrip(".")):
+        raise InputError("webhook", f"{host[:100]} is not on the public internet")
     return parts
+
+
+def _may_be_public(host: str) -> bool:
+    """Whether a name (without the dot of the root) may lead to a public address."""
+    try:
+        return public(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:  # 2130706433, 0x7f.1 and 0177.0.0.1 are 127.0.0.1 to a resolver
+        return public(ipaddress.IPv4Address(socket.inet_aton(host)))
+    except (OSError, ValueError):
+        pass
+    name = f".{host}"
+    # A name of one label is completed with the domains of the operator's own network.
+    return host.count(".") > 0 and not name.endswith(_PRIVATE_NAMES)
 
 
 async def resolve(host: str, port: int, *, allow_private: bool = False) -> str:
@@ -74,10 +88,10 @@ async def resolve(host: str, port: int, *, allow_private: bool = False) -> str:
     """
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # a label of more than 63 letters
         raise OSError(f"{host} is no name") from error
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = [str(entry[4][0]) for entry in entries]
     if not addresses:
         raise OSError(f"{host} has no address")
     if not allow_private:

@@ -1,24 +1,35 @@
-"""From training checkpoints to the folder that ships: half precision, stock layout."""
+"""Training checkpoints to the folder that ships, or to compact files to go on from; and back."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar, cast
 
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPModel
 
-from customedit.mini import clip, judge, unet, vae
-from customedit.mini.loop import save_atomically
+from customedit.mini import clip, judge, profile, unet, vae
+from customedit.mini.loop import config_of, save_atomically
+from customedit.mini.sizes import SMALL
 from customedit.mini.text import load_tokenizer
 
-LIMIT = 48 * 1024 * 1024
-"""Most bytes that all weights together may take."""
+LIMIT = 64 * 1024 * 1024
+"""Most bytes that all weights of the small size together may take."""
+
+PART: Final = "16MB"
+"""Largest file of a diffusers part; the large size's UNet comes in several."""
+
+STAGES: Final = ("clip", "vae", "decoder", "unet", "judge")
+"""The stages that leave a checkpoint."""
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def load_average(model: nn.Module, checkpoint: Path) -> int:
@@ -36,6 +47,19 @@ def load_average(model: nn.Module, checkpoint: Path) -> int:
     return int(saved["step"])
 
 
+def model_of(checkpoint: Path, build: Callable[[], Model]) -> Model:
+    """A model as ``checkpoint`` has it configured, or as ``build`` makes it; without its weights.
+
+    A run that was restored from weights of another size so goes on in that size.
+    """
+    model = build()
+    if not checkpoint.exists():
+        return model
+    saved = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    config, kind = saved.get("config"), cast(Any, type(model))
+    return model if config is None else cast(Model, kind.from_config(config))
+
+
 def latent_scale(folder: Path) -> float:
     """1 / standard deviation of the training latents: times this, they have unit variance."""
     return 1.0 / unet.Latents(folder / "scenes", 4).std()
@@ -48,12 +72,13 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
     diffusers its parts as float32, and the two would not meet. Returns the training steps of each
     part, which ``training.json`` keeps, too.
 
-    Raises ValueError when the weights take more than LIMIT.
+    Raises ValueError when the weights of the small size take more than LIMIT.
     """
     tokenizer = load_tokenizer(folder / "tokenizer")
-    whole, codec, denoiser, eye = (
-        clip.build(tokenizer), vae.build(), unet.build(), judge.Judge()
-    )  # fmt: skip
+    whole = clip.build(tokenizer)
+    codec = model_of(folder / "decoder.pt", vae.build)
+    denoiser = model_of(folder / "unet.pt", unet.build)
+    eye = model_of(folder / "judge.pt", judge.Judge)
     parts = {"clip": whole, "decoder": codec, "unet": denoiser, "judge": eye}
     steps = {name: load_average(part, folder / f"{name}.pt") for name, part in parts.items()}
     codec.register_to_config(scaling_factor=latent_scale(folder))
@@ -68,7 +93,10 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
         requires_safety_checker=False,
     )
     out.mkdir(parents=True, exist_ok=True)
-    pipeline.to(dtype=torch.float16).save_pretrained(out, safe_serialization=True)
+    small = denoiser.config.sample_size == SMALL.cells
+    pipeline.to(dtype=torch.float16).save_pretrained(
+        out, safe_serialization=True, max_shard_size=None if small else PART
+    )
     whole.half().save_pretrained(out / "clip", safe_serialization=True)
     tokenizer.save_pretrained(out / "clip")
     clip.image_processor().save_pretrained(out / "clip")
@@ -77,35 +105,97 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
     for name in ("vocab.json", "merges.txt"):  # for readers that know no tokenizer.json
         for part in ("tokenizer", "clip"):
             shutil.copyfile(folder / "tokenizer" / name, out / part / name)
-    halves = {
-        k: v.half().contiguous() if v.is_floating_point() else v
-        for k, v in eye.state_dict().items()
-    }
-    save_file(halves, out / "judge.safetensors")
+    save_file(_halves(eye.state_dict()), out / "judge.safetensors")
+    profile.write(out)
     (out / "training.json").write_text(json.dumps({"steps": steps}, indent=2) + "\n")
     size = sum(p.stat().st_size for p in out.rglob("*.safetensors"))
-    if size > LIMIT:
+    if small and size > LIMIT:
         raise ValueError(f"the weights take {size} bytes, more than the {LIMIT} they may")
     return steps
 
 
-def restore(weights: Path, folder: Path) -> None:
-    """Unpack an assembled folder into checkpoints, for stages to go on from.
+def pack(folder: Path, out: Path) -> dict[str, int]:
+    """Write the moving averages of the checkpoints in ``folder`` to ``out``, in half precision.
 
-    Finished parts get their steps back. The UNet starts a new schedule at step 0 from the weights
-    that shipped, without the optimiser's memory. Checkpoints that exist are left alone.
+    A stage is a file ``vae.safetensors`` whose metadata has its step and configuration. With the
+    tokenizer that is all that :func:`restore` needs to go on with a training that is under way; the
+    optimiser's memory, three times as large, is left behind. Returns the step of each stage.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(folder / "tokenizer", out / "tokenizer", dirs_exist_ok=True)
+    steps: dict[str, int] = {}
+    for name in STAGES:
+        if not (folder / f"{name}.pt").exists():
+            continue
+        saved = torch.load(folder / f"{name}.pt", weights_only=True, map_location="cpu")
+        steps[name] = saved["step"]
+        notes = {"step": str(saved["step"]), "config": json.dumps(saved.get("config"))}
+        save_file(_halves(saved["average"]), out / f"{name}.safetensors", notes)
+    return steps
+
+
+def _halves(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _unpack(packed: Path, folder: Path) -> None:
+    if not (folder / "tokenizer").exists():
+        shutil.copytree(packed / "tokenizer", folder / "tokenizer")
+    for path in sorted(packed.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            notes = file.metadata()
+            state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        config = json.loads(notes["config"])
+        _start(folder / f"{path.stem}.pt", state, int(notes["step"]), config)
+
+
+def _start(checkpoint: Path, state: Mapping[str, Tensor], step: int, config: Any) -> None:
+    """Write a checkpoint without the optimiser's memory, unless there is one."""
+    if not checkpoint.exists():
+        saved = {"model": state, "average": state, "optimizer": None, "step": step}
+        save_atomically({**saved, "config": config}, checkpoint)
+
+
+def restore(weights: Path, folder: Path) -> None:
+    """Unpack ``weights`` into checkpoints, for stages to go on from.
+
+    What :func:`pack` wrote goes on at the steps where it was. Of an assembled folder finished parts
+    get their steps back, and the UNet starts a new schedule at step 0 from the weights that
+    shipped. The optimisers start without memory. Checkpoints that exist are left alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if not (weights / "model_index.json").exists():
+        _unpack(weights, folder)
+        return
     steps = json.loads((weights / "training.json").read_text())["steps"]
     if not (folder / "tokenizer").exists():
         shutil.copytree(weights / "tokenizer", folder / "tokenizer")
-    codec = AutoencoderTiny.from_pretrained(weights / "vae").float().state_dict()
-    whole = CLIPModel.from_pretrained(weights / "clip").float().state_dict()
-    denoiser = UNet2DConditionModel.from_pretrained(weights / "unet").float().state_dict()
-    eye = judge.load(weights / "judge.safetensors").state_dict()
-    found = {"clip": whole, "vae": codec, "decoder": codec, "judge": eye, "unet": denoiser}
-    for name, state in found.items():
-        if not (folder / f"{name}.pt").exists():
-            step = 0 if name == "unet" else steps.get(name, 0)
-            saved = {"model": state, "average": state, "optimizer": None, "step": step}
-            save_atomically(saved, folder / f"{name}.pt")
+    found = _parts(weights)
+    for name, model in found.items():
+        step = 0 if name == "unet" else steps.get(name, 0)
+        _start(folder / f"{name}.pt", model.state_dict(), step, config_of(model))
+
+
+def _parts(weights: Path) -> dict[str, nn.Module]:
+    """The models of an assembled folder, by the stage that made them, in single precision."""
+    codec = AutoencoderTiny.from_pretrained(weights / "vae").float()
+    return {
+        "clip": CLIPModel.from_pretrained(weights / "clip").float(),
+        "vae": codec,
+        "decoder": codec,
+        "judge": judge.load(weights / "judge.safetensors"),
+        "unet": UNet2DConditionModel.from_pretrained(weights / "unet").float(),
+    }
+
+
+def start_from(model: nn.Module, weights: Path, stage: str) -> int:
+    """Give ``model`` the tensors of an assembled folder that fit it; returns how many did.
+
+    A model of other channels or another vocabulary so starts with what it shares, instead of at
+    random.
+    """
+    state, given = model.state_dict(), _parts(weights)[stage].state_dict()
+    fitting = {k: v for k, v in given.items() if k in state and v.shape == state[k].shape}
+    model.load_state_dict(fitting, strict=False)
+    return len(fitting)

@@ -137,7 +137,7 @@ def train(run: Run, model: CLIPModel) -> Average:
 
     def loss(step: Step) -> Loss:
         indices = hard_batch(sets, batch, step.numpy)
-        images = shards.batch(indices)
+        images = shards.small_batch(indices)
         flip = step.numpy.random(len(indices)) < 0.5
         images[flip] = images[flip, :, ::-1]
         captions = [words_for(shards, int(i), step.numpy) for i in indices]

@@ -1,8 +1,8 @@
 """Training scenes on disk: rendered once in shards, by as many processes as there are cores.
 
-A shard is ``images-00042.npy`` (uint8 [n, 128, 128, 3]), ``masks-00042.npy`` (float32 [n, 16, 16],
-the thing's share of each latent cell) and ``scenes-00042.json``. A shard that exists is kept, so an
-interrupted run goes on where it stopped.
+A shard is ``images-00042.npy`` (uint8 [n, side, side, 3]), ``masks-00042.npy`` (float32
+[n, 16, 16], the thing's share of each cell) and ``scenes-00042.json``. A shard that exists is kept,
+so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -15,30 +15,40 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from customedit.mini.scenes import SIZE, Scene, render, sample_scene
+from customedit.mini.loop import check_time
+from customedit.mini.scenes import SIZE, Scene, render, training_scene
 
 SHARD = 1000
 """Scenes in a shard."""
 
 CELLS = 16
-"""Latent cells per side, the size of the stored masks."""
+"""Side of the stored masks: latent cells of a small picture, and what words are grounded at."""
 
 
 def coarse(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[SIZE, SIZE] coverage to its mean per latent cell, [CELLS, CELLS]."""
-    step = SIZE // CELLS
+    """[side, side] coverage to its mean per cell, [CELLS, CELLS]."""
+    step = len(alpha) // CELLS
     return alpha.reshape(CELLS, step, CELLS, step).mean((1, 3))
 
 
-def render_shard(folder: Path, number: int) -> None:
+def shrink(images: NDArray[np.uint8], side: int = SIZE) -> NDArray[np.uint8]:
+    """Images [n, k side, k side, 3] averaged down to [n, side, side, 3]."""
+    times = images.shape[1] // side
+    if times == 1:
+        return images
+    blocks = images.reshape(len(images), side, times, side, times, 3)
+    return (blocks.mean((2, 4)) + 0.5).astype(np.uint8)
+
+
+def render_shard(folder: Path, number: int, side: int = SIZE) -> None:
     """Render scenes ``number * SHARD ...`` into ``folder``; does nothing if they are there."""
     if (folder / f"scenes-{number:05d}.json").exists():
         return
-    images = np.empty((SHARD, SIZE, SIZE, 3), np.uint8)
+    images = np.empty((SHARD, side, side, 3), np.uint8)
     masks = np.empty((SHARD, CELLS, CELLS), np.float32)
-    scenes = [sample_scene(number * SHARD + k) for k in range(SHARD)]
+    scenes = [training_scene(number * SHARD + k) for k in range(SHARD)]
     for k, scene in enumerate(scenes):
-        picture = render(scene)
+        picture = render(scene, side)
         images[k], masks[k] = picture.image, coarse(picture.alpha)
     np.save(folder / f"images-{number:05d}.npy", images)
     np.save(folder / f"masks-{number:05d}.npy", masks)
@@ -48,12 +58,26 @@ def render_shard(folder: Path, number: int) -> None:
     part.rename(note)  # last, whole: its presence says that the shard is complete
 
 
-def render_shards(folder: Path, count: int, processes: int | None = None) -> None:
-    """Render ``count`` shards into ``folder`` (made if missing)."""
+def _render_shard(job: tuple[Path, int, int]) -> None:
+    render_shard(*job)
+
+
+def render_shards(
+    folder: Path, count: int, side: int = SIZE, *, deadline: float | None = None
+) -> None:
+    """Render ``count`` shards into ``folder`` (made if missing), by a process for each core.
+
+    Raises TimeUp when ``deadline`` has come (see :class:`customedit.mini.loop.Run`).
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(folder, k) for k in range(count)]
-    with multiprocessing.get_context("spawn").Pool(processes or os.cpu_count()) as pool:
-        pool.starmap(render_shard, jobs, chunksize=1)
+    missing = [k for k in range(count) if not (folder / f"scenes-{k:05d}.json").exists()]
+    if not missing:
+        return
+    with multiprocessing.get_context("spawn").Pool(min(os.cpu_count() or 1, len(missing))) as pool:
+        jobs = [(folder, k, side) for k in missing]
+        for done, _ in enumerate(pool.imap_unordered(_render_shard, jobs), 1):
+            if done < len(missing):
+                check_time(deadline, f"scenes: {len(missing) - done} shards are left")
 
 
 class Shards:
@@ -75,13 +99,22 @@ class Shards:
     def __len__(self) -> int:
         return len(self.scenes)
 
+    @property
+    def side(self) -> int:
+        """Of the images, in pixels."""
+        return int(self.images[0].shape[1])
+
     def image(self, index: int) -> NDArray[np.uint8]:
-        """uint8 [SIZE, SIZE, 3]."""
+        """uint8 [side, side, 3]."""
         return self.images[index // SHARD][index % SHARD]
 
     def batch(self, indices: NDArray[np.intp]) -> NDArray[np.uint8]:
-        """uint8 [len(indices), SIZE, SIZE, 3]."""
+        """uint8 [len(indices), side, side, 3]."""
         return np.stack([self.image(int(i)) for i in indices])
+
+    def small_batch(self, indices: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """uint8 [len(indices), SIZE, SIZE, 3]: larger images are averaged down."""
+        return shrink(self.batch(indices))
 
     def mask(self, index: int) -> NDArray[np.float32]:
         """float32 [CELLS, CELLS] in [0, 1]."""

@@ -2,8 +2,9 @@
 
 Every figure is judged from pixels, by the judge (a classifier trained on renders alone) or by true
 masks; the model's own CLIP judges only itself. Everything is seeded. What is written: all rows in
-``evaluation.json``; ``sheet.png`` and on, what was drawn; ``vae.png``, originals over their
-reconstructions; ``attention.png``, where the noun looks.
+``evaluation.json``; ``sheet.png`` and on, what was drawn; ``patterned.png``, any pattern as drawn
+and as rendered; ``vae.png``, originals over their reconstructions; ``attention.png``, where the
+noun looks.
 
 How the colours of a drawn picture are judged: the thing's is the palette colour of most pixels
 within the judge's mask. Of a checkered thing, half and half by construction, either named colour

@@ -28,10 +28,11 @@ _SKIP = frozenset(
 def regions(caption: str) -> list[tuple[int, str]]:
     """(token position, region) of each word of ``caption`` that names or describes a region.
 
-    Positions count the start token; every known word is one token. Regions: thing, table, wall.
+    Positions count the start token; every known word is one token, and so is a comma. Regions:
+    thing, table, wall.
     """
     found: list[tuple[int, str]] = []
-    words = re.findall(r"\S+", caption)
+    words = re.findall(r"[a-z]+|[^\sa-z]", caption)
     place = "thing"
     for k, word in enumerate(words):
         ahead = words[k + 1 : k + 4]
@@ -39,21 +40,23 @@ def regions(caption: str) -> list[tuple[int, str]]:
             place = "table"
         elif word in ("by", "against", "front") and "wall" in words[k + 1 : k + 5]:
             place = "wall"
-        if word not in _SKIP:
+        if word.isalpha() and word not in _SKIP:
             found.append((k + 1, place))
     return found
 
 
-def region_masks(mask: Tensor, horizon: Tensor) -> Tensor:
+def region_masks(mask: Tensor, horizon: Tensor, whole: Tensor) -> Tensor:
     """Shares of each cell taken by thing, table and wall, [n, 3, h, w].
 
     mask: the thing's coverage, [n, h, w]; horizon: where the table ends, [n], in [0, 1] from the
-    top.
+    top; whole: bool [n], false for framed pictures, of which only the thing's place is known (table
+    and wall take no cell).
     """
     h = mask.shape[1]
     rows = torch.arange(h, dtype=torch.float32)[None, :] + 1
     table = (rows - horizon[:, None] * h).clamp(0, 1)[:, :, None].expand_as(mask)
-    return torch.stack([mask, (1 - mask) * table, (1 - mask) * (1 - table)], 1)
+    rest = (1 - mask) * whole[:, None, None]
+    return torch.stack([mask, rest * table, rest * (1 - table)], 1)
 
 
 class Attention:

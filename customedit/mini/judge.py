@@ -7,6 +7,7 @@ are then read from the pixels themselves (:mod:`customedit.mini.colours`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +22,13 @@ from customedit.mini import loop
 from customedit.mini.data import Shards
 from customedit.mini.loop import Average, Loss, Run, Step
 from customedit.mini.vae import to_tensor
-from customedit.mini.vocabulary import CLASSES, PATTERNS
+from customedit.mini.vocabulary import ANY_PATTERN, CLASSES, PATTERNS
 
 WIDTHS = (24, 48, 96, 160)
+
+NAMES = (*PATTERNS, ANY_PATTERN)
+"""The patterns a judge tells apart; one that was trained on named patterns alone knows the first
+six."""
 
 
 def _stage(inputs: int, outputs: int) -> nn.Sequential:
@@ -38,24 +43,33 @@ def _stage(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Judge(nn.Module):
-    """Images to class, pattern and mask: four strided stages, with heads on what they see."""
+    """Images to class, pattern and mask: four strided stages, with heads on what they see.
 
-    def __init__(self) -> None:
+    patterns: how many of NAMES it tells apart.
+    """
+
+    def __init__(self, patterns: int = len(NAMES)) -> None:
         super().__init__()
+        self.config = {"patterns": patterns}
         widths = (3, *WIDTHS)
         self.stages = nn.ModuleList(map(_stage, widths[:-1], widths[1:]))
         self.noun = nn.Linear(2 * WIDTHS[-1], len(CLASSES))
-        self.pattern = nn.Linear(2 * (WIDTHS[1] + WIDTHS[2] + WIDTHS[3]), len(PATTERNS))
+        self.pattern = nn.Linear(2 * (WIDTHS[1] + WIDTHS[2] + WIDTHS[3]), patterns)
         self.low = nn.Conv2d(WIDTHS[-1], 64, 1)
         self.high = nn.Conv2d(WIDTHS[1], 64, 1)
         self.mask = nn.Sequential(
             nn.ReLU(), nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU(), nn.Conv2d(64, 1, 1)
         )
 
+    @classmethod
+    def from_config(cls, config: Mapping[str, int]) -> Judge:
+        """A judge of random weights that tells apart what ``config`` says."""
+        return cls(**config)
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images [n, 3, 128, 128] in [-1, 1] to logits.
 
-        Of the class [n, 10], of the pattern [n, 6], and of the thing's mask [n, 32, 32].
+        Of the class [n, 10], of the pattern [n, patterns], and of the thing's mask [n, 32, 32].
         """
         levels: list[Tensor] = []
         x = images
@@ -86,8 +100,9 @@ class Verdict:
 
 def load(path: Path) -> Judge:
     """The judge with the weights in ``path`` (safetensors)."""
-    judge = Judge()
-    judge.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)
+    state = {k: v.float() for k, v in load_file(path).items()}
+    judge = Judge(len(state["pattern.bias"]))
+    judge.load_state_dict(state, strict=False)
     return judge.eval()
 
 
@@ -98,7 +113,7 @@ def verdict(judge: Judge, images: NDArray[np.uint8]) -> Verdict:
     noun, pattern, mask = (torch.cat(p) for p in zip(*parts, strict=True))
     return Verdict(
         [CLASSES[i] for i in noun.argmax(1)],
-        [PATTERNS[i] for i in pattern.argmax(1)],
+        [NAMES[i] for i in pattern.argmax(1)],
         (mask > 0).numpy(),
     )
 
@@ -116,13 +131,13 @@ def train(run: Run, judge: Judge) -> Average:
     shards = Shards(run.folder / "scenes", run.shards)
     batch, device = run.batch, run.device
     noun_of = torch.tensor([CLASSES.index(s.noun) for s in shards.scenes])
-    pattern_of = torch.tensor([PATTERNS.index(s.pattern) for s in shards.scenes])
+    pattern_of = torch.tensor([NAMES.index(s.pattern) for s in shards.scenes])
     noun_of, pattern_of = noun_of.to(device), pattern_of.to(device)
     judge = judge.to(torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(step: Step) -> Loss:
         indices = step.numpy.choice(len(shards), batch, replace=False)
-        x = to_tensor(shards.batch(indices))
+        x = to_tensor(shards.small_batch(indices))
         masks = torch.from_numpy(np.stack([shards.mask(int(i)) for i in indices]))
         if step.numpy.random() < 0.5:
             x, masks = x.flip(3), masks.flip(2)

@@ -6,6 +6,7 @@ that is stopped anywhere and resumed goes through the same numbers as one that n
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -14,9 +15,11 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from diffusers import ConfigMixin
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -64,7 +67,8 @@ class Run:
 
     folder: holds ``scenes/``, ``tokenizer/`` and the checkpoints; batch: rows in a step; seed:
     decides batches and noise; shards: use only the first so many; stop_after: end this run at that
-    step with a checkpoint, the schedule unchanged; device: where the tensors go ("cpu", "cuda").
+    step with a checkpoint, the schedule unchanged; device: where the tensors go ("cpu", "cuda");
+    deadline: the time, by ``time.monotonic``, to stop at with a checkpoint and TimeUp.
     """
 
     folder: Path
@@ -74,11 +78,22 @@ class Run:
     shards: int | None = None
     stop_after: int | None = None
     device: str = "cpu"
+    deadline: float | None = None
     checkpoint_every: float = 240.0
 
     def half(self) -> torch.autocast:
         """Forward passes in bfloat16 where that is safe."""
         return torch.autocast(torch.device(self.device).type, torch.bfloat16)
+
+
+class TimeUp(Exception):
+    """The run's time is over and its work so far is kept; the same command goes on from there."""
+
+
+def check_time(deadline: float | None, place: str) -> None:
+    """Raise TimeUp, saying where the run is, if ``deadline`` (of ``time.monotonic``) has come."""
+    if deadline is not None and time.monotonic() >= deadline:
+        raise TimeUp(place)
 
 
 @dataclass(frozen=True)
@@ -121,6 +136,15 @@ class Average:
         model.load_state_dict(self.shadow)
 
 
+def config_of(model: nn.Module) -> dict[str, Any] | None:
+    """What a model's ``from_config`` builds it from, as plain data; None if it has none."""
+    if not isinstance(model, ConfigMixin):
+        config = getattr(model, "config", None)
+        return dict(config) if isinstance(config, dict) else None
+    taken = inspect.signature(type(model).__init__).parameters
+    return {k: v for k, v in json.loads(model.to_json_string()).items() if k in taken}
+
+
 def save_atomically(value: object, path: Path) -> None:
     """torch.save to a neighbour, then rename: a reader never sees half a file."""
     part = path.with_suffix(".part")
@@ -137,11 +161,12 @@ def train(
 ) -> Average:
     """Train ``model`` as ``run`` says and return the moving average of its weights.
 
-    ``run.folder`` keeps ``{stage}.pt`` (weights, average, optimiser, step) and ``{stage}.jsonl``
-    (the loss log). A checkpoint that is there is resumed.
+    ``run.folder`` keeps ``{stage}.pt`` (weights, average, optimiser, step, and the model's
+    configuration if it has one) and ``{stage}.jsonl`` (the loss log). A checkpoint that is there is
+    resumed.
 
     Raises FloatingPointError on a loss that is not finite, leaving the last good checkpoint in
-    place.
+    place, and TimeUp when ``run.deadline`` has come before the last step.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     path, schedule = run.folder / f"{stage}.pt", run.schedule
@@ -168,6 +193,7 @@ def train(
                 "average": average.shadow,
                 "optimizer": optimizer.state_dict(),
                 "step": step,
+                "config": config_of(model),
             },
             path,
         )
@@ -218,5 +244,8 @@ def train(
             if now - last_save > run.checkpoint_every:
                 checkpoint(number + 1)
                 last_save = time.monotonic()
+            if run.deadline is not None and now >= run.deadline and number + 1 < end:
+                checkpoint(number + 1)
+                raise TimeUp(f"{stage}: at step {number + 1} of {schedule.steps}")
     checkpoint(max(start, end))
     return average

@@ -17,10 +17,16 @@ from rich.progress import Progress
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from customedit.mini import captions, draw, heatmaps, judge, prompts, sheets, unet, vocabulary
-from customedit.mini.data import coarse
+from customedit.mini.data import coarse, shrink
 from customedit.mini.figures import Row, averaged, counted, iou, psnr, top1
-from customedit.mini.prompts import Prompt, fixed_prompts, looks, unseen_scenes
-from customedit.mini.readings import colour_rows, readings
+from customedit.mini.prompts import (
+    Prompt,
+    fixed_prompts,
+    looks,
+    patterned_prompts,
+    unseen_scenes,
+)
+from customedit.mini.readings import colour_rows, patterned_rows, readings
 from customedit.mini.scenes import SIZE, Picture, Scene, render
 from customedit.mini.vae import to_tensor
 
@@ -62,8 +68,9 @@ class Bench:
         return self.render([p.scene for p in self.prompts])
 
     def render(self, scenes: Sequence[Scene]) -> list[Picture]:
-        """``scenes`` rendered, with a progress bar."""
-        return [render(s) for s in self.progress.track(scenes, description="rendering")]
+        """``scenes`` rendered at the base's size, with a progress bar."""
+        side = 8 * self.pipeline.unet.config.sample_size
+        return [render(s, side) for s in self.progress.track(scenes, description="rendering")]
 
     def ticker(self, name: str, total: int) -> Callable[[], None]:
         """A progress bar's "one more"."""
@@ -73,6 +80,11 @@ class Bench:
 
 def _stack(pictures: Sequence[Picture]) -> Images:
     return np.stack([p.image for p in pictures])
+
+
+def _small(pictures: Sequence[Picture]) -> Images:
+    """The pictures' images at the judge's size, [n, SIZE, SIZE, 3]."""
+    return shrink(_stack(pictures))
 
 
 @torch.no_grad()
@@ -132,9 +144,8 @@ def measure_judge(bench: Bench) -> list[Row]:
     """The judge on renders it never saw: what its word on drawn pictures is worth."""
     scenes = list(unseen_scenes(2 * bench.count, prompts.JUDGE_SEED))
     pictures = bench.render(scenes)
-    said = judge.verdict(bench.judge, _stack(pictures))
-    # the judge's cells are as wide as 4 pixels
-    true = [p.alpha.reshape(32, SIZE // 32, 32, SIZE // 32).mean((1, 3)) >= 0.5 for p in pictures]
+    said = judge.verdict(bench.judge, _small(pictures))
+    true = [p.alpha.reshape(32, len(p.alpha) // 32, 32, -1).mean((1, 3)) >= 0.5 for p in pictures]
     how = "against the scene's own data; " + HALF
     return [
         counted(
@@ -156,7 +167,7 @@ def measure_judge(bench: Bench) -> list[Row]:
 def measure_colours(bench: Bench) -> list[Row]:
     """The colour readings on the prompts' own renders: what they are worth on drawn pictures."""
     return colour_rows(
-        readings(bench.judge, _stack(bench.renders), bench.prompts), "true renders", 0.98
+        readings(bench.judge, _small(bench.renders), bench.prompts), "true renders", 0.98
     )
 
 
@@ -171,13 +182,38 @@ def measure_images(bench: Bench) -> list[Row]:
         guidance=bench.guidance,
         on_step=bench.ticker("drawing", batches * bench.steps),
     )
-    bench.details = readings(bench.judge, images, bench.prompts)
+    bench.details = readings(bench.judge, shrink(images), bench.prompts)
     right = [d["right"] for d in bench.details]
     _write_sheets(bench, images)
     return [
         *colour_rows(bench.details, "drawn", 0.90),
         counted("class right, drawn", [r["class"] for r in right], 0.90, "the judge's class"),
         counted("pattern right, drawn", [r["pattern"] for r in right], 0.75, "the judge's pattern"),
+    ]
+
+
+def measure_patterned(bench: Bench) -> list[Row]:
+    """Whether "patterned" is any pattern, in the colours that are named; and on true renders."""
+    chosen = patterned_prompts(max(bench.count // 4, 1))
+    batches = -(-len(chosen) // draw.BATCH)
+    images = draw.draw(
+        bench.pipeline,
+        [p.text for p in chosen],
+        [p.scene.seed for p in chosen],
+        steps=bench.steps,
+        guidance=bench.guidance,
+        on_step=bench.ticker("drawing patterns", batches * bench.steps),
+    )
+    renders = bench.render([p.scene for p in chosen])
+    tiles = [
+        sheets.labelled(tile, [p.scene.noun, ", ".join(p.scene.colours)])
+        for image, render, p in zip(images, renders, chosen, strict=True)
+        for tile in (image, render.image)
+    ]
+    sheets.tiled(tiles[:64], 8).save(bench.out / "patterned.png")
+    return [
+        *patterned_rows(bench.judge, _small(renders), chosen, "true renders"),
+        *patterned_rows(bench.judge, shrink(images), chosen, "drawn"),
     ]
 
 
@@ -305,5 +341,6 @@ PARTS: Final[dict[str, Callable[[Bench], list[Row]]]] = {
     "words": measure_words,
     "attention": measure_attention,
     "images": measure_images,
+    "patterned": measure_patterned,
     "time": measure_time,
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from customedit.mini import captions
-from customedit.mini.scenes import Scene, sample_scene
+from customedit.mini.scenes import Scene, patterned_scene, sample_scene
 from customedit.mini.vocabulary import COLOURS, LOOKS
 
 PROMPTS_SEED: Final = 3_000_000
@@ -16,6 +16,7 @@ VAE_SEED: Final = 3_100_000
 JUDGE_SEED: Final = 3_200_000
 ATTENTION_SEED: Final = 3_300_000
 LOOKS_SEED: Final = 3_400_000
+PATTERNED_SEED: Final = 3_500_000
 """First seeds of what is measured; training's start at 0 and stay below a million."""
 
 FORMS: Final = 3
@@ -56,6 +57,16 @@ def fixed_prompts(count: int = 256) -> list[Prompt]:
         if len(found) >= count:
             return list(found.values())
     raise AssertionError("seeds do not end")
+
+
+def patterned_prompts(count: int = 64) -> list[Prompt]:
+    """``count`` fixed prompts for any pattern in the colours that they name, all of new seeds."""
+    scenes = (patterned_scene(seed) for seed in itertools.count(PATTERNED_SEED))
+    clear = (s for s in scenes if _readable(s) and not {s.wall, s.table} & {*s.colours})
+    return [
+        Prompt(captions.full(scene, k % FORMS), scene)
+        for k, scene in enumerate(itertools.islice(clear, count))
+    ]
 
 
 def unseen_scenes(count: int, first_seed: int) -> Iterator[Scene]:

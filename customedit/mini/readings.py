@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from customedit.mini import colours
 from customedit.mini import judge as eye
-from customedit.mini.figures import Row, counted
+from customedit.mini.figures import Row, averaged, counted
 from customedit.mini.prompts import Prompt
 
 
@@ -49,6 +49,35 @@ def readings(
             }
         )
     return found
+
+
+LEAST: Final = 0.04
+"""Each colour that a prompt names for a pattern must cover at least this share of the thing."""
+
+
+def patterned_rows(
+    judge: eye.Judge, images: NDArray[np.uint8], prompts: Sequence[Prompt], where: str
+) -> list[Row]:
+    """Of pictures [n, 128, 128, 3] of things in any pattern: whether one is seen, in which colours.
+
+    A judge that was trained on named patterns alone names one of those.
+    """
+    said = eye.verdict(judge, images)
+    seen = [pattern != "plain" for pattern in said.patterns]
+    nouns = [noun == p.scene.noun for noun, p in zip(said.nouns, prompts, strict=True)]
+    whole, shares = [], []
+    for image, mask, prompt in zip(images, said.masks, prompts, strict=True):
+        found, named = colours.thing_colours(image, mask), prompt.scene.colours
+        whole.append(all(found.get(c, 0) >= LEAST for c in named))
+        shares.append(sum(found.get(c, 0) for c in named))
+    return [
+        counted(f"any pattern: one is seen, {where}", seen, None, "the judge's is not plain"),
+        counted(f"any pattern: class right, {where}", nouns, None, "the judge's class"),
+        counted(f"any pattern: every colour is there, {where}", whole, None,
+                f"each of the two to four named ones on {LEAST:.0%} of the judge's mask"),
+        averaged(f"any pattern: pixels in its colours, {where}", shares, None,
+                 "share of the judge's mask in the named colours"),
+    ]  # fmt: skip
 
 
 def colour_rows(found: list[dict[str, Any]], where: str, bar: float) -> list[Row]:

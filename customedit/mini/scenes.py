@@ -13,21 +13,33 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from customedit.mini import patterns, shapes
-from customedit.mini.vocabulary import CLASSES, COLOURS, MATERIALS, PATTERNS
+from customedit.mini import patterns, random_patterns, shapes
+from customedit.mini.vocabulary import ANY_PATTERN, CLASSES, COLOURS, MATERIALS, PATTERNS
 
 Array = NDArray[np.float32]
 
 SIZE = 128
-"""Side of a rendered picture in pixels."""
+"""Side of a rendered picture in pixels, unless another is asked for."""
 
 HELD_OUT_SHARE = 10
 """One combination of (class, colour, pattern) in this many is kept out of training."""
+
+PATTERNED_SHARE: Final = 1 / 3
+"""Share of the training scenes that wear a random pattern."""
+
+COLOUR_COUNTS: Final = (0.5, 0.33, 0.17)
+"""How many random patterns have two, three and four colours."""
+
+FRAMED_SHARE: Final = 0.08
+"""Share of the training scenes that are shown far away or close up, half and half."""
+
+FRAMINGS: Final = ("far", "close")
 
 _OVER = 2  # supersampling per axis
 _SHADOW = 72  # cells per side of the shadow map
@@ -40,7 +52,9 @@ class Scene:
     x, foot: the thing's axis and foot line in [0, 1] of the picture's width and height (from the
     left, from the top); scale: pixels per unit length as a share of the side; elevation, yaw, sun
     in radians; horizon in [0, 1] from the top, where the table ends; ``second`` is the pattern's
-    other colour, None for a plain thing; ``seed`` decides proportions, grain and jitter.
+    other colour, None for a plain thing; ``third`` and ``fourth`` are further colours of a random
+    pattern (``vocabulary.ANY_PATTERN``), the first covering most; ``framing`` is one of FRAMINGS or
+    empty (see :func:`frame`); ``seed`` decides proportions, grain, jitter and the random pattern.
     """
 
     noun: str
@@ -58,15 +72,24 @@ class Scene:
     sun: float
     horizon: float
     seed: int
+    third: str | None = None
+    fourth: str | None = None
+    framing: str = ""
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """The thing's colours, the one that covers most first."""
+        return tuple(c for c in (self.colour, self.second, self.third, self.fourth) if c)
 
     def as_dict(self) -> dict[str, Any]:
-        """The scene as plain data; ``Scene(**data)`` is the scene again."""
-        return dataclasses.asdict(self)
+        """The scene as plain data, without what it has not; ``Scene(**data)`` is it again."""
+        optional = ("third", "fourth", "framing")
+        return {k: v for k, v in dataclasses.asdict(self).items() if v or k not in optional}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A rendered scene. image: uint8 [SIZE, SIZE, 3]; mask: bool [SIZE, SIZE], the thing's pixels.
+    """A rendered scene. image: uint8 [side, side, 3]; mask: bool [side, side], the thing's pixels.
 
     ``alpha`` is the share of each pixel that the thing covers, float32 in [0, 1].
     """
@@ -137,6 +160,25 @@ def sample_scene(seed: int, *, held_out: bool = False, **fixed: Any) -> Scene:
     return dataclasses.replace(scene, **fixed)
 
 
+def patterned_scene(seed: int) -> Scene:
+    """Draw a scene whose thing wears a random pattern of two to four colours."""
+    rng = np.random.default_rng([seed, 0xC0105])
+    scene = sample_scene(seed, pattern=ANY_PATTERN)
+    count = int(rng.choice((2, 3, 4), p=COLOUR_COUNTS))
+    others = rng.permutation([c for c in COLOURS if c not in scene.colours])
+    third, fourth = (str(others[k]) if count > 2 + k else None for k in range(2))
+    return dataclasses.replace(scene, third=third, fourth=fourth)
+
+
+def training_scene(seed: int) -> Scene:
+    """Draw a scene to train on: a third wear a random pattern, some are far away or close up."""
+    rng = np.random.default_rng([seed, 0x7EA1])
+    scene = patterned_scene(seed) if rng.random() < PATTERNED_SHARE else sample_scene(seed)
+    if rng.random() < FRAMED_SHARE:
+        scene = dataclasses.replace(scene, framing=str(rng.choice(FRAMINGS)))
+    return scene
+
+
 def _colour(name: str, rng: np.random.Generator, jitter: float = 0.025) -> Array:
     base = np.asarray(COLOURS[name], np.float32)
     return np.clip(base + rng.uniform(-jitter, jitter, 3), 0.02, 1).astype(np.float32)
@@ -145,8 +187,8 @@ def _colour(name: str, rng: np.random.Generator, jitter: float = 0.025) -> Array
 class _View:
     """Where the world's points fall in the (supersampled) picture."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.side = SIZE * _OVER
+    def __init__(self, scene: Scene, side: int) -> None:
+        self.side = side * _OVER
         self.scale = scene.scale * self.side
         self.cos = np.float32(np.cos(scene.elevation))
         self.sin = np.float32(np.sin(scene.elevation))
@@ -195,7 +237,7 @@ def _background(scene: Scene, view: _View, rng: np.random.Generator) -> tuple[Ar
         table = np.broadcast_to(0.95 * _colour(scene.table, rng) + 0.02, (n - cut, n, 3))
     fade = 0.90 + 0.12 * (rows[cut:] - cut) / max(n - cut, 1)
     out[cut:] = table * fade[..., None] * side_light[None, :, None]
-    out[cut : cut + 2] *= 0.80  # the gap between table and wall
+    out[cut : cut + round(n / SIZE)] *= 0.80  # the gap between table and wall
     return out, z
 
 
@@ -236,6 +278,9 @@ def _paint(
     if part.kind == shapes.BODY or (part.kind == shapes.INNER and inside_too):
         s = part.angle[chosen] / np.float32(2 * np.pi)
         t = part.height[chosen] / np.float32(around)
+        if scene.pattern == ANY_PATTERN:
+            more = [_colour(name, rng) for name in scene.colours[2:]]
+            return random_patterns.paint(s, t, rng, np.stack([first, second, *more]))
         return patterns.PAINTS[scene.pattern](s, t, rng, first, second)
     return np.broadcast_to(first, (len(chosen), 3))
 
@@ -264,14 +309,15 @@ def _shade(scene: Scene, view: _View, albedo: Array, normal: Array, free: Array)
 
 
 def _shrink(big: Array) -> Array:
-    """Average [SIZE * _OVER, SIZE * _OVER, ...] down to [SIZE, SIZE, channels]."""
-    return big.reshape(SIZE, _OVER, SIZE, _OVER, -1).mean((1, 3))
+    """Average [side * _OVER, side * _OVER, ...] down to [side, side, channels]."""
+    side = len(big) // _OVER
+    return big.reshape(side, _OVER, side, _OVER, -1).mean((1, 3))
 
 
-def render(scene: Scene) -> Picture:
-    """Paint ``scene``. Deterministic: equal scenes give equal bytes."""
+def render(scene: Scene, side: int = SIZE) -> Picture:
+    """Paint ``scene``, ``side`` pixels wide and high. Equal scenes give equal bytes."""
     rng = np.random.default_rng([scene.seed, 1])
-    view = _View(scene)
+    view = _View(scene, side)
     n = view.side
     shape = shapes.build(scene.noun, rng)
     parts = shapes.surfaces(shape, scene.yaw, step=0.8 / view.scale)
@@ -307,5 +353,33 @@ def render(scene: Scene) -> Picture:
         offset += part.position.shape[1]
 
     image = np.clip(_shrink(canvas) * 255 + 0.5, 0, 255).astype(np.uint8)
-    alpha = _shrink((nearest >= 0).astype(np.float32))[..., 0]
-    return Picture(image, alpha >= 0.5, alpha)
+    alpha = _shrink((nearest >= 0).astype(np.float32).reshape(n, n))[..., 0]
+    picture = Picture(image, alpha >= 0.5, alpha)
+    return frame(picture, scene) if scene.framing else picture
+
+
+def frame(picture: Picture, scene: Scene) -> Picture:
+    """``picture`` as crop augmentation shows it (:mod:`customedit.concepts.augmentation`).
+
+    "far": made smaller by a factor of 1/3 to 0.6 and put anywhere on mid-grey; "close": a random
+    part, 1.2 to 1.4 times as large.
+    """
+    rng = np.random.default_rng([scene.seed, 3])
+    far, whole = scene.framing == "far", len(picture.image)
+    side = round(whole * float(rng.uniform(1 / 3, 0.6) if far else rng.uniform(1.2, 1.4)))
+    top, left = rng.integers(0, abs(whole - side) + 1, 2)
+    scaled = np.asarray(
+        Image.fromarray(picture.image).resize((side, side), Image.Resampling.LANCZOS)
+    )
+    alpha = np.asarray(
+        Image.fromarray(picture.alpha).resize((side, side), Image.Resampling.BOX), np.float32
+    )
+    if far:
+        image = np.full((whole, whole, 3), 128, np.uint8)
+        cover = np.zeros((whole, whole), np.float32)
+        image[top : top + side, left : left + side] = scaled
+        cover[top : top + side, left : left + side] = alpha
+    else:
+        image = scaled[top : top + whole, left : left + whole].copy()
+        cover = alpha[top : top + whole, left : left + whole].copy()
+    return Picture(image, cover >= 0.5, cover)

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from customedit.mini import grounding, loop
 from customedit.mini.captions import describe
 from customedit.mini.clip import WIDTH, tokenize
-from customedit.mini.data import CELLS, SHARD, Shards
-from customedit.mini.loop import Average, Loss, Run, Step
+from customedit.mini.data import SHARD, Shards
+from customedit.mini.loop import Average, Loss, Run, Step, check_time
+from customedit.mini.sizes import SMALL, Size
 from customedit.mini.vae import CHANNELS, to_tensor
 
 DROP = 0.1
@@ -27,18 +28,19 @@ GROUNDING = 0.005
 """Weight of the word grounding loss beside the mean squared error of v."""
 
 
-def build() -> UNet2DConditionModel:
-    """A UNet of random weights: 96 channels at 16 x 16, 192 at 8 x 8, cross-attention at both."""
+def build(size: Size = SMALL) -> UNet2DConditionModel:
+    """A UNet of random weights, with cross-attention at every level."""
+    levels = len(size.unet_widths)
     return UNet2DConditionModel(
-        sample_size=CELLS,
+        sample_size=size.cells,
         in_channels=CHANNELS,
         out_channels=CHANNELS,
-        block_out_channels=(96, 192),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=size.unet_widths,
+        layers_per_block=size.unet_layers,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
         cross_attention_dim=WIDTH,
-        attention_head_dim=(3, 6),  # heads per level, in spite of the name
+        attention_head_dim=size.unet_heads,  # heads per level, in spite of the name
         norm_num_groups=32,
     )
 
@@ -58,19 +60,30 @@ def scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def write_latents(folder: Path, vae: AutoencoderTiny, batch: int = 50, device: str = "cpu") -> None:
+def write_latents(
+    folder: Path,
+    vae: AutoencoderTiny,
+    batch: int = 50,
+    device: str = "cpu",
+    deadline: float | None = None,
+) -> None:
     """Encode every shard once, passing over shards that have their latents.
 
-    Writes ``latents-00042.npy``, float16 [n, CHANNELS, CELLS, CELLS]; every second scene is encoded
-    as its mirror image (``mirrored``).
+    Writes ``latents-00042.npy``, float16 [n, channels, cells, cells]; every second scene is encoded
+    as its mirror image (``mirrored``). Raises TimeUp when ``deadline`` has come, a shard being done
+    (see :class:`customedit.mini.loop.Run`).
     """
     vae = vae.eval().to(device, memory_format=torch.channels_last)
-    for images_path in sorted((folder / "scenes").glob("images-*.npy")):
-        path = images_path.with_name(images_path.name.replace("images", "latents"))
-        if path.exists():
-            continue
+    shards = sorted((folder / "scenes").glob("images-*.npy"))
+    latents_of = {path: path.with_name(path.name.replace("images", "latents")) for path in shards}
+    missing = [path for path, latents in latents_of.items() if not latents.exists()]
+    for number, images_path in enumerate(missing):
+        path = latents_of[images_path]
+        if number:
+            check_time(deadline, f"latents: {len(missing) - number} shards are left")
         images = np.load(images_path, mmap_mode="r")
-        out = np.empty((len(images), CHANNELS, CELLS, CELLS), np.float16)
+        cells = images.shape[1] // 8
+        out = np.empty((len(images), vae.config.latent_channels, cells, cells), np.float16)
         for at in range(0, len(images), batch):
             x = to_tensor(np.array(images[at : at + batch])).to(device)
             flip = torch.from_numpy(mirrored(np.arange(at, at + len(x)))).to(device)
@@ -106,7 +119,7 @@ class Latents:
         return float(self.blocks[0].astype(np.float32).std())
 
     def batch(self, indices: NDArray[np.intp]) -> Tensor:
-        """float32 [n, CHANNELS, CELLS, CELLS]."""
+        """float32 [n, channels, cells, cells]."""
         rows = [self.blocks[i // SHARD][i % SHARD] for i in indices]
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
@@ -163,7 +176,8 @@ def train(
             x = x.contiguous(memory_format=torch.channels_last)
             got = unet(x, t.to(device), states).sample.float()
         mse = F.mse_loss(got, v)
-        places = grounding.region_masks(masks, horizon).to(device)
+        whole = torch.tensor([not shards.scenes[i].framing for i in indices])
+        places = grounding.region_masks(masks, horizon, whole).to(device)
         place = grounding.loss(maps, captions, places, weight)
         maps.clear()
         return mse + GROUNDING * place, {"mse": mse.item(), "grounding": place.item()}
@@ -173,7 +187,7 @@ def train(
 
 @torch.no_grad()
 def sample(
-    unet: nn.Module,
+    unet: UNet2DConditionModel,
     states: Tensor,
     empty: Tensor,
     *,
@@ -185,10 +199,11 @@ def sample(
     schedule = scheduler()
     schedule.set_timesteps(steps)
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn((len(states), CHANNELS, CELLS, CELLS), generator=generator)
+    channels, side = unet.config.in_channels, unet.config.sample_size
+    x = torch.randn((len(states), channels, side, side), generator=generator).to(states.device)
     context = torch.cat([empty.expand_as(states), states])
     for t in schedule.timesteps:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16):
             none, worded = unet(torch.cat([x, x]), t, context).sample.float().chunk(2)
         x = schedule.step(none + guidance * (worded - none), t, x).prev_sample
     return x

@@ -41,6 +41,10 @@ PATTERNS: Final[tuple[str, ...]] = (
 )  # fmt: skip
 """Patterns the base is trained on. Stripes run up the body, bands run round it."""
 
+ANY_PATTERN: Final = "patterned"
+"""The word for any pattern: a third of the training scenes wear one drawn at random, of two to four
+colours. The patterns that have a name of their own are called so, too, now and then."""
+
 LOOKS: Final[tuple[str, ...]] = (
     "plaid", "terrazzo", "spiral", "scales", "gold cracks", "painted flowers", "leopard", "waves",
 )  # fmt: skip

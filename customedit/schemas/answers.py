@@ -37,7 +37,7 @@ class Problem(Document):
     title: str
     status: int
     detail: str = ""
-    instance: Annotated[str | None, Field(description="The path that was asked for.")] = None
+    instance: Annotated[str | None, Field(description="The path of the request.")] = None
     field: Annotated[str | None, Field(description="The first field that is wrong.")] = None
     limit: Annotated[str | None, Field(description="What that field must keep to.")] = None
     errors: list[FieldProblem] = Field(default_factory=list)
@@ -61,6 +61,9 @@ class Image(Document):
     height: int
     created_at: datetime
     url: str
+    warnings: Annotated[
+        list[str], Field(description="What of the file is passed over or missing.")
+    ] = Field(default_factory=list)
 
 
 class Upload(Document):
@@ -74,7 +77,7 @@ class Upload(Document):
 
 
 class Concept(Document):
-    """A concept: a look that the service has learnt, or is learning."""
+    """A concept: a look that the service has learned, or is learning."""
 
     id: str
     name: str
@@ -134,7 +137,7 @@ class EditedImage(Document):
 
 
 class EditResult(Document):
-    """What an edit made. source_url: the source through the autoencoder, the best one can get."""
+    """The result of an edit. source_url: the picture that was uploaded."""
 
     kind: Literal["edit"] = "edit"
     outputs: list[EditedImage]
@@ -142,10 +145,17 @@ class EditResult(Document):
     mask_url: str | None = None
     maps_url: str | None = None
     sheet_url: str | None = None
+    region_words: Annotated[
+        list[str],
+        Field(
+            description="The words of the source prompt whose region could change, given or "
+            "derived; empty with a mask alone, and where the edit reached everywhere."
+        ),
+    ] = Field(default_factory=list)
 
 
 class ConceptResult(Document):
-    """What a customization or an import made: read ``/v1/concepts/{concept}``."""
+    """The result of a customization or an import: read ``/v1/concepts/{concept}``."""
 
     kind: Literal["concept"] = "concept"
     concept: str
@@ -210,7 +220,7 @@ class Event(Document):
 
 
 class WebhookSecret(Document):
-    """With what webhooks are signed (Standard Webhooks). secret: only shown when it is made."""
+    """The secret that signs webhooks (Standard Webhooks). secret: only shown when it is made."""
 
     created_at: datetime | None = None
     secret: str | None = None
@@ -228,8 +238,8 @@ class Limits(Document):
     max_upload_bytes: int
     max_upload_pixels: int
     max_import_bytes: int
-    max_references: int = 20
-    max_edits_per_job: int = 16
+    max_references: int
+    max_edits_per_job: int
 
 
 class Health(Document):

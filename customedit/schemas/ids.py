@@ -11,14 +11,13 @@ import secrets
 import time
 from typing import Final, Literal
 
+from customedit.schemas.patterns import CONCEPT, IMAGE, JOB, TENANT, UPLOAD
+
+__all__ = ["CONCEPT", "IMAGE", "JOB", "TENANT", "UPLOAD", "Kind", "new", "of_image"]
+
 Kind = Literal["job", "con", "key", "whk", "upl"]
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
-
-JOB: Final = r"^job_[0-9a-hjkmnp-tv-z]{26}$"
-CONCEPT: Final = r"^con_[0-9a-hjkmnp-tv-z]{26}$"
-IMAGE: Final = r"^img_[0-9a-f]{64}$"
-TENANT: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 
 def new(kind: Kind) -> str:

@@ -1,113 +1,366 @@
-"""What can be asked for, as clients send it, as the journal keeps it and as workers read it.
+"""Every request once: REST bodies, the client's parameters, the command line's options, the page.
 
-Names, limits and defaults are the library's (``TrainingSettings``, ``EditSettings``,
-``P2PSettings``); None takes the library's default. Nothing here imports torch, so that the front
-end can refuse bad requests without it; tests hold the two against each other.
+The journal keeps these documents and workers read them. A field that is None takes the default of
+the base that the worker runs. Nothing here imports torch, so the front end refuses bad requests
+without it; tests compare names, limits and defaults with those of the library.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+    UrlConstraints,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from customedit.schemas import ids
+from customedit.schemas import patterns
+from customedit.schemas.validation import field_rule
 
-TOKEN: Final = r"^<[a-z0-9][a-z0-9_-]{0,62}>$"
-_IN_PROMPT: Final = re.compile(r"<[a-z0-9][a-z0-9_-]{0,62}>")
+MAX_REFERENCES: Final = 20
+MAX_CONCEPTS: Final = 8
+MAX_STRENGTHS: Final = 9
+MAX_SEEDS: Final = 9
+MAX_OUTPUTS: Final = 16
+"""Most pictures of one edit job: strengths times seeds."""
 
-ImageId = Annotated[str, StringConstraints(pattern=ids.IMAGE)]
-ConceptId = Annotated[str, StringConstraints(pattern=ids.CONCEPT)]
+FEW_REFERENCES: Final = 3
+"""With fewer references a concept gets a warning."""
+
+_MAX_WORDS: Final = 40
+_MAX_SEED: Final = 2**53
+"""The largest whole number that every JSON parser reads exactly."""
+
+
+def _number(value: Any) -> Any:
+    """Refuses texts and booleans, which pydantic would take for numbers."""
+    if isinstance(value, bool | str | bytes):
+        raise PydanticCustomError("number_type", "is not a number")
+    return value
+
+
+_NUMBER: Final = BeforeValidator(_number)
+ImageId = Annotated[str, StringConstraints(pattern=patterns.IMAGE)]
+ConceptId = Annotated[str, StringConstraints(pattern=patterns.CONCEPT)]
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)]
-Words = Annotated[str, StringConstraints(pattern=r"^[^\W_][\w' -]*$", max_length=100)]
-Token = Annotated[str, StringConstraints(pattern=TOKEN)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**53)]
-_SAID: Final[dict[str, Any]] = {"pattern": r"\S"}
+Phrase = Annotated[str, StringConstraints(pattern=patterns.PHRASE, max_length=100)]
+Token = Annotated[str, StringConstraints(pattern=patterns.TOKEN)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Words = Annotated[list[Word], Field(max_length=_MAX_WORDS)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
+Share = Annotated[float, Field(ge=0, le=1), _NUMBER]
+Seed = Annotated[int, Field(ge=0, lt=_MAX_SEED), _NUMBER]
+Webhook = Annotated[AnyHttpUrl, UrlConstraints(max_length=2000)]
+
+TrainingWay = Literal["custom-diffusion", "textual-inversion"]
+EditMethod = Literal["p2p", "sdedit"]
+InversionKind = Literal["direct", "null-text", "negative-prompt", "ddim"]
+P2PWay = Literal["refine", "replace"]
+BlendOver = Literal["source", "union", "mask", "none"]
+
+_NOT_BLANK: Final[dict[str, Any]] = {"pattern": r"\S"}
+_WEBHOOK: Final = "An https address that is called at the job's end, signed with your secret."
 
 
-class Asked(BaseModel):
-    """Base of all requests: unknown fields are refused, numbers are finite."""
+class RequestModel(BaseModel):
+    """Base of all requests: unknown fields are refused, numbers are numbers and finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class TrainingOptions(Asked):
-    """How a concept is trained; None takes the default for the base."""
+class TrainingOptions(RequestModel):
+    """How a concept is trained; a field that is left out takes the default for the base."""
 
-    way: Literal["custom-diffusion", "textual-inversion"] = "custom-diffusion"
-    steps: Annotated[int, Field(ge=1, le=20_000)] | None = None
-    rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    batch: Annotated[int, Field(ge=1, le=32)] | None = None
-    class_images: Annotated[int, Field(ge=0, le=1000)] | None = None
-    class_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    prior_weight: Annotated[float, Field(ge=0, le=100)] | None = None
-    crops: Annotated[int, Field(ge=1, le=1000)] | None = None
-    augment_crops: bool | None = None
-    checkpoint_every: Annotated[int, Field(ge=1, le=20_000)] | None = None
-    preview_every: Annotated[int, Field(ge=0, le=20_000)] | None = None
-    seed: Seed = 0
+    way: Annotated[
+        TrainingWay,
+        Field(
+            description="What is trained: the token and the cross-attention keys and values, or "
+            "the token alone."
+        ),
+    ] = "custom-diffusion"
+    steps: Annotated[
+        int | None, Field(ge=1, le=20_000, description="Optimizer steps."), _NUMBER
+    ] = None
+    rate: Annotated[
+        float | None, Field(gt=0, le=1, description="Learning rate of AdamW."), _NUMBER
+    ] = None
+    batch: Annotated[
+        int | None,
+        Field(ge=1, le=32, description="References in one step, and as many class images."),
+        _NUMBER,
+    ] = None
+    class_images: Annotated[
+        int | None,
+        Field(ge=0, le=1000, description="Class images for prior preservation; 0 turns it off."),
+        _NUMBER,
+    ] = None
+    class_steps: Annotated[
+        int | None, Field(ge=1, le=1000, description="Sampling steps of each class image."), _NUMBER
+    ] = None
+    prior_weight: Annotated[
+        float | None, Field(ge=0, le=100, description="Weight of the class images' loss."), _NUMBER
+    ] = None
+    crops: Annotated[
+        int | None,
+        Field(ge=1, le=1000, description="Crops that are kept of each reference."),
+        _NUMBER,
+    ] = None
+    augment_crops: Annotated[
+        StrictBool | None, Field(description="Whether references are cropped at random.")
+    ] = None
+    checkpoint_every: Annotated[
+        int | None,
+        Field(ge=1, le=20_000, description="Steps from one checkpoint to the next."),
+        _NUMBER,
+    ] = None
+    preview_every: Annotated[
+        int | None,
+        Field(ge=0, le=20_000, description="Steps from one preview image to the next; 0 for none."),
+        _NUMBER,
+    ] = None
+    seed: Annotated[Seed, Field(description="Seed of everything that is random.")] = 0
 
 
-class CustomizeRequest(Asked):
+class ConceptWords(RequestModel):
+    """What a concept is called, and what of its references is learned."""
+
+    noun: Annotated[
+        Phrase, Field(description="What the references show.", examples=["teapot", "cat"])
+    ]
+    attribute: Annotated[
+        Phrase | Literal[""],
+        Field(description="What of the references is learned; empty for the whole object."),
+    ] = "patterned"
+    token: Annotated[Token, Field(description="How prompts name the concept.")] = "<look>"
+
+
+class CustomizeRequest(ConceptWords):
     """Learn a concept from 1 to 20 reference images (3 to 6 are best)."""
 
-    references: Annotated[list[ImageId], Field(min_length=1, max_length=20)]
-    noun: Words
-    attribute: Words | Literal[""] = "patterned"
-    token: Token = "<look>"
-    name: Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)] = ""
-    training: TrainingOptions = TrainingOptions()
-    webhook: AnyHttpUrl | None = None
+    references: Annotated[
+        list[ImageId],
+        Field(min_length=1, max_length=MAX_REFERENCES, description="Ids of the reference images."),
+    ]
+    name: Annotated[Name, Field(description="A title for people.")] = ""
+    training: Annotated[TrainingOptions, Field(description="Expert settings.")] = TrainingOptions()
+    webhook: Annotated[Webhook | None, Field(description=_WEBHOOK)] = None
 
 
-class ImportRequest(Asked):
-    """Make a concept of a file: own safetensors, diffusers or adobe. The file was uploaded."""
+class ImportForm(RequestModel):
+    """The form fields beside the file of an import; a field that is empty counts as left out."""
+
+    noun: Annotated[
+        Phrase | Literal[""], Field(description="What the references showed, if it is known.")
+    ] = ""
+    attribute: Annotated[
+        Phrase | Literal[""], Field(description="What of them was learned, if it is known.")
+    ] = ""
+    token: Annotated[
+        Token | None, Field(description="A new token; left out, the one in the file is kept.")
+    ] = None
+    name: Annotated[Name, Field(description="A title for people.")] = ""
+    webhook: Annotated[Webhook | None, Field(description=_WEBHOOK)] = None
+
+
+class ImportRequest(ImportForm):
+    """Make a concept from a file of weights that was uploaded. file: its key; bytes: its size."""
 
     file: Annotated[str, StringConstraints(max_length=200)]
     bytes: Annotated[int, Field(ge=1)]
-    noun: Words | Literal[""] = ""
-    attribute: Words | Literal[""] = ""
-    token: Token | None = None
-    name: Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)] = ""
-    webhook: AnyHttpUrl | None = None
 
 
-class ConceptUse(Asked):
-    """A concept that the target prompt names, and how strongly it acts."""
+class ConceptUse(RequestModel):
+    """A concept that the target prompt names."""
 
-    id: ConceptId
-    weight: Annotated[float, Field(ge=0, le=2)] = 1.0
+    id: Annotated[ConceptId, Field(description="Id of the concept.")]
+    weight: Annotated[
+        float,
+        Field(ge=0, le=2, description="How strongly the concept acts; 1 is as trained."),
+        _NUMBER,
+    ] = 1.0
 
 
-class P2POptions(Asked):
-    """The expert settings of Prompt-to-Prompt; the strength stands in the edit."""
+class P2POptions(RequestModel):
+    """Expert settings of Prompt-to-Prompt; the strength stands in the edit."""
 
-    way: Literal["refine", "replace"] = "refine"
-    cross_steps: Share | None = None
-    self_steps: Share | None = None
-    words: dict[str, tuple[Share, Share]] = Field(default_factory=dict, max_length=40)
-    reweight: dict[str, Annotated[float, Field(ge=-10, le=10)]] = Field(
-        default_factory=dict, max_length=40
+    way: Annotated[
+        P2PWay,
+        Field(
+            description="How the prompts are aligned: `refine` adds words, `replace` swaps them "
+            "one for one."
+        ),
+    ] = "refine"
+    cross_steps: Annotated[
+        Share | None,
+        Field(
+            description="Share of the steps that take the source's cross-attention maps; left "
+            "out, the strength."
+        ),
+    ] = None
+    self_steps: Annotated[
+        Share | None,
+        Field(
+            description="Share of the steps that take the source's self-attention maps; left "
+            "out, the strength."
+        ),
+    ] = None
+    words: Annotated[
+        dict[Word, tuple[Share, Share]],
+        Field(
+            max_length=_MAX_WORDS,
+            description="For single words of the target prompt: from which to which share of the "
+            "steps they take the source's maps.",
+        ),
+    ] = {}
+    reweight: Annotated[
+        dict[Word, Annotated[float, Field(ge=-10, le=10), _NUMBER]],
+        Field(
+            max_length=_MAX_WORDS,
+            description="For single words of the target prompt: the factor on their attention.",
+        ),
+    ] = {}
+    blend_over: Annotated[
+        BlendOver | None,
+        Field(
+            description="What decides the edited region: the source's attention maps, those of "
+            "source and target, the mask, or nothing; left out, it follows from the request."
+        ),
+    ] = None
+    blend_words: Annotated[
+        Words, Field(description="Words of the source prompt whose region may change.")
+    ] = []
+    blend_target_words: Annotated[
+        Words | None,
+        Field(description="Words of the target prompt for `union`; left out, the same words."),
+    ] = None
+    subtract: Annotated[
+        Words, Field(description="Words of the source prompt whose region must not change.")
+    ] = []
+    threshold: Annotated[
+        Share | None,
+        Field(description="Share of the attention map's maximum that belongs to the region."),
+    ] = None
+    blend_start: Annotated[
+        Share | None, Field(description="Share of the steps before which nothing is blended.")
+    ] = None
+
+
+class EditOptions(RequestModel):
+    """What an edit shall do: the part that REST and the command line have in common."""
+
+    source_prompt: Annotated[
+        Prompt, Field(description="What the picture shows. Prompt-to-Prompt needs it.")
+    ] = ""
+    target_prompt: Annotated[
+        Prompt,
+        Field(
+            min_length=1,
+            description="What the picture shall show; it names concepts by their tokens.",
+            json_schema_extra=_NOT_BLANK,
+        ),
+    ]
+    method: Annotated[
+        EditMethod,
+        Field(description="`p2p` keeps the shape of the source, `sdedit` paints more freely."),
+    ] = "p2p"
+    strengths: Annotated[
+        list[Share] | None,
+        Field(
+            min_length=1,
+            max_length=MAX_STRENGTHS,
+            description="One picture for each. p2p: share of the source that stays; sdedit: share "
+            "of the noise that is added. Left out, the method's default.",
+        ),
+    ] = None
+    change: Annotated[
+        Share | None,
+        Field(
+            description="How much changes, in every method: 0 gives the source back, 1 changes "
+            "most. Instead of strengths."
+        ),
+    ] = None
+    seeds: Annotated[
+        list[Seed],
+        Field(
+            min_length=1,
+            max_length=MAX_SEEDS,
+            description="One picture for each strength and seed. p2p has nothing random and uses "
+            "the first alone.",
+        ),
+    ] = [0]
+    steps: Annotated[int, Field(ge=1, le=200, description="DDIM steps."), _NUMBER] = 50
+    guidance: Annotated[
+        float | None,
+        Field(
+            ge=0, le=50, description="Scale of classifier-free guidance; left out, the base's own."
+        ),
+        _NUMBER,
+    ] = None
+    inversion: Annotated[
+        InversionKind, Field(description="How p2p inverts the source picture.")
+    ] = "direct"
+    p2p: Annotated[P2POptions | None, Field(description="Expert settings of Prompt-to-Prompt.")] = (
+        None
     )
-    blend_over: Literal["source", "union", "mask", "none"] | None = None
-    blend_words: Annotated[list[str], Field(max_length=40)] = []
-    blend_target_words: Annotated[list[str], Field(max_length=40)] | None = None
-    subtract: Annotated[list[str], Field(max_length=40)] = []
-    threshold: Share | None = None
-    blend_start: Share | None = None
+    preserve: Annotated[
+        StrictBool | None,
+        Field(
+            description="Paste the source's own pixels outside the edited region; left out, "
+            "wherever the edit has a region."
+        ),
+    ] = None
+    feather: Annotated[
+        float,
+        Field(ge=0, le=256, description="Width of the soft edge of that paste, in source pixels."),
+        _NUMBER,
+    ] = 8.0
+    everywhere: Annotated[
+        StrictBool,
+        Field(description="Let the concepts act on the source prompt and the empty prompt, too."),
+    ] = False
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        if self.method == "p2p" and not self.source_prompt:
+            raise field_rule("source_prompt", "is empty", "p2p needs the picture in words")
+        if self.change is not None and self.strengths is not None:
+            raise field_rule("change", "is given with strengths", "give one of the two")
+        if len(self.strengths or [0]) * len(self.seeds) > MAX_OUTPUTS:
+            raise field_rule(
+                "strengths",
+                f"with seeds make more than {MAX_OUTPUTS} edits",
+                "send two requests",
+            )
+        return self
+
+    @property
+    def tokens(self) -> list[str]:
+        """The concept tokens that the target prompt names, in order."""
+        return patterns.TOKEN_IN_TEXT.findall(self.target_prompt)
 
 
 def _edit_rules() -> dict[str, Any]:
     """What ``EditRequest`` checks over several fields, as far as a schema can say it."""
     p2p = {"properties": {"method": {"const": "p2p"}}}  # also when it is left out
-    rules = [_if(p2p, _with("source_prompt", _SAID))]
+    rules = [_if(p2p, _with("source_prompt", _NOT_BLANK))]
     by_mask = {"type": "object"} | _with("blend_over", {"const": "mask"})
     rules += [_if(_with("p2p", by_mask), _with("mask", {"type": "string"}))]
-    for strengths, seeds in ((2, 8), (3, 5), (4, 4), (5, 3), (6, 2), (9, 1)):
-        many = _with("strengths", {"type": "array", "minItems": strengths})
-        rules += [_if(many, {"properties": {"seeds": {"maxItems": seeds}}})]
+    by_change = _with("change", {"type": "number"})
+    rules += [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
+    most = MAX_SEEDS
+    for strengths in range(2, MAX_STRENGTHS + 1):
+        if MAX_OUTPUTS // strengths < most:
+            most = MAX_OUTPUTS // strengths
+            many = _with("strengths", {"type": "array", "minItems": strengths})
+            rules += [_if(many, {"properties": {"seeds": {"maxItems": most}}})]
     return {"allOf": rules}
 
 
@@ -120,59 +373,66 @@ def _with(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"required": [name], "properties": {name: schema}}
 
 
-class EditRequest(Asked):
+class EditRequest(EditOptions):
     """Edit a picture by prompt, at one or several strengths and seeds."""
 
     model_config = ConfigDict(json_schema_extra=_edit_rules())
 
-    image: ImageId
-    source_prompt: Prompt = ""
-    target_prompt: Annotated[Prompt, Field(min_length=1, json_schema_extra=_SAID)]
+    image: Annotated[ImageId, Field(description="Id of the picture to edit.")]
     concepts: Annotated[
-        list[ConceptUse], Field(max_length=8, json_schema_extra={"uniqueItems": True})
+        list[ConceptUse],
+        Field(
+            max_length=MAX_CONCEPTS,
+            description="The concepts that the target prompt names.",
+            json_schema_extra={"uniqueItems": True},
+        ),
     ] = []
-    method: Literal["p2p", "sdedit"] = "p2p"
-    strengths: Annotated[list[Share], Field(min_length=1, max_length=9)] | None = None
-    seeds: Annotated[list[Seed], Field(min_length=1, max_length=9)] = [0]
-    steps: Annotated[int, Field(ge=1, le=200)] = 50
-    guidance: Annotated[float, Field(ge=0, le=50)] | None = None
-    inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct"
-    p2p: P2POptions | None = None
-    mask: ImageId | None = None
-    preserve: bool = False
-    feather: Annotated[float, Field(ge=0, le=256)] = 8.0
-    maps: bool = False
-    everywhere: bool = False
-    references: Annotated[list[ImageId], Field(max_length=20)] = []
-    webhook: AnyHttpUrl | None = None
+    mask: Annotated[
+        ImageId | None,
+        Field(description="Id of an image that is white where the edit may change the picture."),
+    ] = None
+    maps: Annotated[StrictBool, Field(description="Keep the attention maps as a file.")] = False
+    references: Annotated[
+        list[ImageId],
+        Field(
+            max_length=MAX_REFERENCES,
+            description="Images that the result is compared with; left out, the references of the "
+            "concepts.",
+        ),
+    ] = []
+    webhook: Annotated[Webhook | None, Field(description=_WEBHOOK)] = None
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> Self:
-        if self.method == "p2p" and not self.source_prompt:
-            raise ValueError("source_prompt: is empty; p2p needs the picture in words")
+    def _images_and_concepts_agree(self) -> Self:
         if self.p2p is not None and self.p2p.blend_over == "mask" and self.mask is None:
-            raise ValueError("mask: is missing; blend_over mask needs one")
-        if len(self.strengths or [0]) * len(self.seeds) > 16:
-            raise ValueError("strengths: with seeds make more than 16 edits; ask in two jobs")
-        if len({c.id for c in self.concepts}) < len(self.concepts):
-            raise ValueError("concepts: one is named twice; give each once")
+            raise field_rule("mask", "is missing", "blend_over mask needs one")
+        if len({use.id for use in self.concepts}) < len(self.concepts):
+            raise field_rule("concepts", "name one concept twice", "give each concept once")
         return self
 
-    @property
-    def tokens(self) -> list[str]:
-        """The concept tokens that the target prompt names, in order."""
-        return _IN_PROMPT.findall(self.target_prompt)
+
+class UploadRequest(RequestModel):
+    """Asks for a form that sends a picture straight to the store."""
+
+    media_type: Annotated[
+        Literal["image/png", "image/jpeg", "image/webp"],
+        Field(description="What will be sent.", examples=["image/png"]),
+    ]
 
 
-JobRequest = CustomizeRequest | ImportRequest | EditRequest
-
-KINDS: Final[dict[str, type[Asked]]] = {
+KINDS: Final[dict[str, type[RequestModel]]] = {
     "customize": CustomizeRequest,
     "import": ImportRequest,
     "edit": EditRequest,
 }
+"""The request of each kind of job."""
 
 
-def of_kind(kind: str, document: dict[str, Any]) -> Any:
-    """``document`` as the request of a job of ``kind``."""
-    return KINDS[kind].model_validate(document)
+def reference_warnings(count: int) -> list[str]:
+    """What the owner of a concept with ``count`` references should know."""
+    if count >= FEW_REFERENCES:
+        return []
+    return [
+        f"fewer than {FEW_REFERENCES} references: the concept may learn what they show by chance; "
+        "3 to 6 are best"
+    ]

@@ -126,8 +126,8 @@ class Folder:
 
 def folder_of(key: str) -> Folder | None:
     """The folder in which ``key`` lies, if it is one of a job, a concept or an image."""
-    found = _FOLDER.match(key)
-    if found is None:
+    match = _FOLDER.match(key)
+    if match is None:
         return None
-    kind = str(found.lastgroup)
-    return Folder(found[0], found["tenant"], kind, found[kind])
+    kind = str(match.lastgroup)
+    return Folder(match[0], match["tenant"], kind, match[kind])

@@ -87,9 +87,9 @@ def saying(key: str) -> Iterator[None]:
 
 
 def _storage_error(key: str, error: ClientError) -> StorageError:
-    found = code(error)
-    if found in MISSING:
+    error_code = code(error)
+    if error_code in MISSING:
         return MissingObject(key)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    again = status >= 500 or status == 429 or found in _AGAIN or "Throttl" in found
-    return StorageError(f"{key}: S3 answers {found or status}", transient=again)
+    again = status >= 500 or status == 429 or error_code in _AGAIN or "Throttl" in error_code
+    return StorageError(f"{key}: S3 answers {error_code or status}", transient=again)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import IO, Any, Final, TypedDict
 
 from botocore.exceptions import ClientError
 
 from customedit.config.settings import Settings
 from customedit.storage.s3 import MISSING, MissingObject, StorageError, client, code, saying
+
+BROKEN_UPLOAD_DAYS: Final = 1
+"""After so many days S3 removes the parts of an upload that broke off."""
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["MissingObject", "PresignedPost", "Storage", "StorageError", "Stored"]
 
@@ -42,60 +48,136 @@ class Storage:
     """The bucket of ``settings``; safe to use from many threads.
 
     Keys are relative to ``settings.s3_prefix``. Every method raises StorageError; those that read
-    raise MissingObject when the object is not there.
+    raise MissingObject when the object is not there. on_error: called at each other failure, to
+    count it.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.on_error: Callable[[], None] = lambda: None
         self.bucket_name, self._prefix = settings.s3_bucket, settings.s3_prefix
         self._client = client(settings, settings.s3_endpoint)
         public = settings.s3_public_endpoint
         self._public = client(settings, public) if public else self._client
 
     def bucket(self) -> None:
-        """Make the bucket if it is not there."""
-        with saying(self.bucket_name):
+        """Make the bucket if it is not there, and have S3 remove uploads that broke off."""
+        with self._call(self.bucket_name):
             try:
                 self._client.head_bucket(Bucket=self.bucket_name)
             except ClientError as error:
                 if code(error) not in MISSING | {"NoSuchBucket"}:
                     raise
                 self._create()
+            self._remove_broken_uploads()
+
+    def _remove_broken_uploads(self) -> None:
+        """A lifecycle rule, beside those of others; a service without such rules is let be."""
+        rule = {
+            "ID": f"customedit-broken-uploads-{self._prefix.strip('/').replace('/', '-') or 'all'}",
+            "Status": "Enabled",
+            "Filter": {"Prefix": self._prefix},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": BROKEN_UPLOAD_DAYS},
+        }
+        try:
+            rules = self._lifecycle_rules()
+            if rule not in rules:
+                others = [r for r in rules if r.get("ID") != rule["ID"]]
+                self._client.put_bucket_lifecycle_configuration(
+                    Bucket=self.bucket_name, LifecycleConfiguration={"Rules": [*others, rule]}
+                )
+        except ClientError as error:
+            _log.warning("no lifecycle rule for broken uploads: S3 answers %s", code(error))
+
+    def _lifecycle_rules(self) -> list[dict[str, Any]]:
+        try:
+            answer = self._client.get_bucket_lifecycle_configuration(Bucket=self.bucket_name)
+        except ClientError as error:
+            if code(error) in {"NoSuchLifecycleConfiguration", "404"}:
+                return []
+            raise
+        return list(answer.get("Rules", ()))
 
     def _create(self) -> None:
         region = self.settings.s3_region
         where = {} if region == "us-east-1" else {"LocationConstraint": region}
-        asked = {"CreateBucketConfiguration": where} if where else {}
+        arguments = {"CreateBucketConfiguration": where} if where else {}
         try:
-            self._client.create_bucket(Bucket=self.bucket_name, **asked)
+            self._client.create_bucket(Bucket=self.bucket_name, **arguments)
         except ClientError as error:  # another process was faster
             if code(error) != "BucketAlreadyOwnedByYou":
                 raise
 
+    @contextlib.contextmanager
+    def _call(self, key: str) -> Iterator[None]:
+        """A call of S3: its failures as StorageError that names ``key``, counted."""
+        try:
+            with saying(key):
+                yield
+        except MissingObject:
+            raise
+        except StorageError:
+            self.on_error()
+            raise
+
+    def writable(self) -> bool:
+        """Whether the bucket takes a write now: not if its disk is full."""
+        key = "health/probe"
+        try:
+            self.put(key, b"0")
+            self.delete(key)
+        except StorageError:
+            return False
+        return True
+
     def reachable(self) -> bool:
         """Whether the bucket answers now."""
         try:
-            with saying(self.bucket_name):
+            with self._call(self.bucket_name):
                 self._client.head_bucket(Bucket=self.bucket_name)
         except StorageError:
             return False
         return True
 
+    def abort_broken_uploads(self, before: float) -> int:
+        """Remove the parts of uploads that began before ``before`` and never ended; gives how many.
+
+        As the lifecycle rule of ``bucket`` does, for services that keep such rules and do not act
+        on them. before: seconds since 1970, UTC.
+        """
+        place = {"Bucket": self.bucket_name}
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            **place, Prefix=self._prefix
+        )
+        done = 0
+        with self._call(self.bucket_name):
+            for page in pages:
+                for upload in page.get("Uploads", ()):
+                    if upload["Initiated"].timestamp() < before:
+                        self._client.abort_multipart_upload(
+                            **place, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+                        done += 1
+        return done
+
     def put(
         self,
         key: str,
-        body: bytes | Path,
+        body: bytes | Path | IO[bytes],
         media_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Write an object, whole or not at all. body: the bytes, or the file that has them.
 
-        metadata: ASCII only, 2 KiB in all.
+        An open file is read from where it stands, and may be closed after that. metadata: ASCII
+        only, 2 KiB in all.
         """
         extra = {"ContentType": media_type, "Metadata": dict(metadata or {})}
-        with saying(key):
+        with self._call(key):
             if isinstance(body, Path):  # in parts, if it is large
                 self._client.upload_file(str(body), self.bucket_name, self._at(key), extra)
+            elif not isinstance(body, bytes):
+                self._client.upload_fileobj(body, self.bucket_name, self._at(key), extra)
             else:
                 self._client.put_object(
                     Bucket=self.bucket_name, Key=self._at(key), Body=body, **extra
@@ -106,7 +188,7 @@ class Storage:
 
         max_bytes: a larger object is not read: StorageError, not transient.
         """
-        with saying(key):
+        with self._call(key):
             answer = self._client.get_object(Bucket=self.bucket_name, Key=self._at(key))
             with contextlib.closing(answer["Body"]) as body:
                 if max_bytes is not None and answer["ContentLength"] > max_bytes:
@@ -117,7 +199,7 @@ class Storage:
 
     def download(self, key: str, path: Path) -> Path:
         """Write an object to the file ``path``, whole or not at all; gives ``path``."""
-        with saying(key):
+        with self._call(key):
             self._client.download_file(self.bucket_name, self._at(key), str(path))
         return path
 
@@ -131,20 +213,20 @@ class Storage:
 
     def head(self, key: str) -> Stored:
         """What is known of an object."""
-        with saying(key):
-            found = self._client.head_object(Bucket=self.bucket_name, Key=self._at(key))
+        with self._call(key):
+            answer = self._client.head_object(Bucket=self.bucket_name, Key=self._at(key))
         return Stored(
             key,
-            found["ContentLength"],
-            found["LastModified"].timestamp(),
-            found["ETag"].strip('"'),
-            found.get("ContentType", ""),
-            found.get("Metadata", {}),
+            answer["ContentLength"],
+            answer["LastModified"].timestamp(),
+            answer["ETag"].strip('"'),
+            answer.get("ContentType", ""),
+            answer.get("Metadata", {}),
         )
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object inside the bucket, with media type and metadata (up to 5 GiB)."""
-        with saying(source):
+        with self._call(source):
             self._client.copy_object(
                 Bucket=self.bucket_name,
                 Key=self._at(target),
@@ -153,7 +235,7 @@ class Storage:
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens if it is not there."""
-        with saying(key):
+        with self._call(key):
             self._client.delete_object(Bucket=self.bucket_name, Key=self._at(key))
 
     def delete_prefix(self, prefix: str) -> int:
@@ -167,7 +249,7 @@ class Storage:
         keys = [stored.key for stored in self.list(prefix)]
         for first in range(0, len(keys), 1000):  # S3 takes 1000 at once
             some = [{"Key": self._at(key)} for key in keys[first : first + 1000]]
-            with saying(prefix):
+            with self._call(prefix):
                 answer = self._client.delete_objects(
                     Bucket=self.bucket_name, Delete={"Objects": some, "Quiet": True}
                 )
@@ -183,7 +265,7 @@ class Storage:
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket_name, Prefix=self._at(prefix)
         )
-        with saying(prefix):
+        with self._call(prefix):
             for page in pages:
                 for entry in page.get("Contents", ()):
                     yield self._stored(entry)
@@ -202,14 +284,14 @@ class Storage:
 
         after: a key, or empty; limit: how many, at most 1000. As many as that if there are.
         """
-        with saying(prefix):
-            found = self._client.list_objects_v2(
+        with self._call(prefix):
+            answer = self._client.list_objects_v2(
                 Bucket=self.bucket_name,
                 Prefix=self._at(prefix),
                 StartAfter=self._at(after) if after else "",
                 MaxKeys=limit,
             )
-        return [self._stored(entry) for entry in found.get("Contents", ())]
+        return [self._stored(entry) for entry in answer.get("Contents", ())]
 
     def presign_get(
         self, key: str, filename: str | None = None, media_type: str | None = None
@@ -219,17 +301,17 @@ class Storage:
         filename: offers it as a download of that name; media_type: says so instead of what is
         stored. The object need not exist.
         """
-        asked = {"Bucket": self.bucket_name, "Key": self._at(key)}
+        arguments = {"Bucket": self.bucket_name, "Key": self._at(key)}
         if filename is not None:
             safe = "".join(
                 c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in filename
             )
-            asked["ResponseContentDisposition"] = f'attachment; filename="{safe}"'
+            arguments["ResponseContentDisposition"] = f'attachment; filename="{safe}"'
         if media_type is not None:
-            asked["ResponseContentType"] = media_type
-        with saying(key):
+            arguments["ResponseContentType"] = media_type
+        with self._call(key):
             return self._public.generate_presigned_url(
-                "get_object", Params=asked, ExpiresIn=self.settings.presign_seconds
+                "get_object", Params=arguments, ExpiresIn=self.settings.presign_seconds
             )
 
     def presign_post(self, key: str, media_type: str, max_bytes: int) -> PresignedPost:
@@ -239,7 +321,7 @@ class Storage:
         policy does not name (``acl``, ``success_action_redirect``; no object becomes public by
         them). So write what was uploaded anew once it is checked, rather than copying it.
         """
-        with saying(key):
+        with self._call(key):
             form = self._public.generate_presigned_post(
                 self.bucket_name,
                 self._at(key),

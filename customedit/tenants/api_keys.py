@@ -5,6 +5,7 @@ The secret has 256 random bits, so a plain SHA-256 cannot be searched through.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pydantic import Field
+from redis.exceptions import OutOfMemoryError
 
 from customedit.errors import InputError
 from customedit.jobs.records import Record
@@ -74,11 +76,15 @@ class ApiKeys:
         """
         if not re.fullmatch(ids.TENANT, tenant):
             raise InputError(
-                "tenant", f"{tenant!r} is no name of a tenant", "a-z, 0-9 and -, to 63"
+                "tenant", f"{tenant!r} is no name of a tenant", "use a-z, 0-9 and -, up to 63"
             )
-        found = list(dict.fromkeys(scopes))
-        if not found or any(s not in SCOPES for s in found):
-            raise InputError("scopes", f"{' '.join(found)!r} is none", f"of {' '.join(SCOPES)}")
+        chosen = list(dict.fromkeys(scopes))
+        if not chosen or any(s not in SCOPES for s in chosen):
+            raise InputError(
+                "scopes",
+                f"{' '.join(chosen)!r} has an unknown scope",
+                f"take them of: {' '.join(SCOPES)}",
+            )
         if days is not None and not 0 < days <= 36_500:
             raise InputError("days", f"{days:g} is not above 0 and up to 36500")
         secret, now = secrets.token_hex(32), time.time()
@@ -86,7 +92,7 @@ class ApiKeys:
             id=ids.new("key"),
             tenant=tenant,
             name=name,
-            scopes=[s for s in SCOPES if s in found],
+            scopes=[s for s in SCOPES if s in chosen],
             hash=hashlib.sha256(secret.encode()).hexdigest(),
             created_at=now,
             expires_at=None if days is None else now + days * 86400,
@@ -123,13 +129,13 @@ class ApiKeys:
         owners: Any = [tenant] if tenant else sorted(self._members("key-tenants"))
         names: list[str] = []
         for owner in owners:
-            found: Any = self.client.zrange(self._key("keys", owner), 0, -1)
-            names += found
+            match: Any = self.client.zrange(self._key("keys", owner), 0, -1)
+            names += match
         return [key for name in names if (key := self.get(name)) is not None]
 
     def _members(self, name: str) -> set[str]:
-        found: Any = self.client.smembers(self._key(name))
-        return set(found)
+        match: Any = self.client.smembers(self._key(name))
+        return set(match)
 
     def revoke(self, key_id: str) -> ApiKey | None:
         """Ends a key at once. None: there is none. Again, it changes nothing.
@@ -149,16 +155,17 @@ class ApiKeys:
 
     def verify(self, text: str) -> ApiKey | None:
         """The valid key whose text this is; None for anything else."""
-        found = _TEXT.fullmatch(text)
-        if found is None:
+        match = _TEXT.fullmatch(text)
+        if match is None:
             return None
-        key = self.get(f"key_{found[1]}")
-        digest = hashlib.sha256(found[2].encode()).hexdigest()
+        key = self.get(f"key_{match[1]}")
+        digest = hashlib.sha256(match[2].encode()).hexdigest()
         if not hmac.compare_digest(digest, key.hash if key else "0" * 64) or key is None:
             return None
         now = time.time()
         if not key.valid(now):
             return None
         if key.last_used_at is None or now - key.last_used_at >= _USED_EVERY_S:
-            self.client.hset(self._key("key", key.id), "last_used_at", f"{now:.3f}")
+            with contextlib.suppress(OutOfMemoryError):  # a full Redis must not lock tenants out
+                self.client.hset(self._key("key", key.id), "last_used_at", f"{now:.3f}")
         return key

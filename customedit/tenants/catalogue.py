@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from customedit.jobs.codec import concept_of
-from customedit.jobs.pages import Item, Page
-from customedit.jobs.records import ConceptRecord, ImageRecord
+from customedit.jobs.records import ConceptRecord, ImageRecord, Item, Page
 from customedit.jobs.redis import Scripts
 from customedit.storage import object_keys
 
@@ -25,7 +24,7 @@ class InUse(RuntimeError):
         self.id, self.jobs = id, sorted(jobs)
 
 
-class _Shelf:
+class _Records:
     """What the two have in common. Calls raise ``redis.exceptions.RedisError``."""
 
     def __init__(self, client: Redis, settings: Settings) -> None:
@@ -40,14 +39,14 @@ class _Shelf:
     ) -> Page[Item]:
         """A page of ``index``, whose members sort by age; ``read`` gives what a member names."""
         start = f"({cursor}" if cursor else "+"
-        found: Any = self.client.zrange(
+        names: Any = self.client.zrange(
             index, start, "-", desc=True, bylex=True, offset=0, num=limit + 1
         )
-        items = [item for name in found[:limit] if (item := read(name)) is not None]
-        return Page(items, found[limit - 1] if len(found) > limit else None)
+        items = [item for name in names[:limit] if (item := read(name)) is not None]
+        return Page(items, names[limit - 1] if len(names) > limit else None)
 
 
-class Images(_Shelf):
+class Images(_Records):
     """Records of uploaded pictures."""
 
     def put(self, record: ImageRecord) -> ImageRecord | None:
@@ -55,7 +54,7 @@ class Images(_Shelf):
 
         None: this upload was kept before and is deleted by now.
         """
-        kept = self._run(
+        record_json = self._run(
             "put_image",
             id=record.id,
             tenant=record.tenant,
@@ -63,12 +62,12 @@ class Images(_Shelf):
             prefix=record.folder,
             place=f"{int(record.created_at * 1000):013d}:{record.id}",
         )
-        return ImageRecord.model_validate_json(kept) if kept else None
+        return ImageRecord.model_validate_json(record_json) if record_json else None
 
     def get(self, tenant: str, image_id: str) -> ImageRecord | None:
         """The tenant's image; None: there is none."""
-        kept: Any = self.client.hget(self._key("image", tenant, image_id), "record")
-        return ImageRecord.model_validate_json(kept) if kept else None
+        record_json: Any = self.client.hget(self._key("image", tenant, image_id), "record")
+        return ImageRecord.model_validate_json(record_json) if record_json else None
 
     def list(self, tenant: str, *, cursor: str | None = None, limit: int = 50) -> Page[ImageRecord]:
         """The tenant's images, newest first, at most ``limit``."""
@@ -79,7 +78,7 @@ class Images(_Shelf):
         return self._page(self._key("images", tenant), cursor, limit, read)
 
     def delete(self, tenant: str, image_id: str) -> Sequence[str]:
-        """Removes the record; gives its folders in the bucket, which are marked for the sweeper.
+        """Removes the record; gives its folders in the bucket, which are marked for deletion.
 
         None of them: the tenant has no such image.
 
@@ -93,7 +92,7 @@ class Images(_Shelf):
         return tuple(answer[1:])
 
 
-class Concepts(_Shelf):
+class Concepts(_Records):
     """Records of concepts. ``Jobs.submit`` makes them, ``Jobs.commit`` makes them ready."""
 
     def put(self, record: ConceptRecord) -> bool:
@@ -125,7 +124,7 @@ class Concepts(_Shelf):
         return self._page(self._key("concepts", tenant), cursor, limit, read)
 
     def delete(self, tenant: str, concept_id: str) -> bool:
-        """Removes the record; its folder in the bucket is marked for the sweeper.
+        """Removes the record; its folder in the bucket is marked for deletion.
 
         False: the tenant has no such concept.
 

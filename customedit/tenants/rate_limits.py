@@ -1,4 +1,8 @@
-"""How many requests a tenant may make: counted in Redis over a sliding minute."""
+"""How many requests a tenant may make: counted in Redis over a sliding minute.
+
+A script of our own, since those of the package ``limits`` are refused while Redis is at
+``maxmemory``: then nobody could even cancel a job or delete what fills it.
+"""
 
 from __future__ import annotations
 

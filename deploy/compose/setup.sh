@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes what the service needs before it starts: the bucket, and one API key of the tenant
+# Makes what the service needs before it starts: the bucket with its rule for uploads that broke
+# off, and one API key of the tenant
 # `default`, written to /keys/default once. Run again, it changes nothing.
 set -eu
 umask 077

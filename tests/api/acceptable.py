@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import secrets
 from typing import Any
 
@@ -62,17 +61,46 @@ def customized(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def edited(body: dict[str, Any]) -> dict[str, Any]:
+    """An edit whose words fit one another, with the numbers that were drawn."""
     body["image"] = IMAGE
-    if body.get("mask") is not None:
+    for name in ("mask", "references", "concepts"):
+        if not body.get(name):
+            body.pop(name, None)
+    if "mask" in body:
         body["mask"] = IMAGE
     if "references" in body:
         body["references"] = [IMAGE] * len(body["references"])
-    prompt = re.sub(r"<[a-z0-9][a-z0-9_-]{0,62}>", "look", body["target_prompt"])
-    body["target_prompt"] = prompt
-    if body.get("concepts"):
+    body["source_prompt"] = "a photo of a cup on a table"
+    body["target_prompt"] = "a photo of a mug on a table"
+    if "concepts" in body:
         body["concepts"] = [{**body["concepts"][0], "id": CONCEPT}]
-        body["target_prompt"] = f"{prompt[:900]} {TOKEN}"
+        body["target_prompt"] = f"a photo of a {TOKEN} cup on a table"
+    else:
+        body["everywhere"] = False
+    if body.get("method") == "sdedit":
+        body |= {"p2p": None, "inversion": "direct"}
+        if body.get("strengths"):
+            body["strengths"] = [max(strength, 0.01) for strength in body["strengths"]]
+        if "mask" not in body:
+            body["preserve"] = None
+    elif body.get("p2p"):
+        body["p2p"] = expert(body["p2p"], "concepts" in body)
     return reachable(body)
+
+
+def expert(given: dict[str, Any], concept: bool) -> dict[str, Any]:
+    """The expert settings that fit with any others, of a word that is there."""
+    word = "cup" if concept else "mug"
+    chosen: dict[str, Any] = {
+        name: given[name] for name in ("cross_steps", "self_steps") if name in given
+    }
+    if given.get("words"):
+        chosen["words"] = {word: sorted(next(iter(given["words"].values())))}
+    if given.get("reweight"):
+        chosen["reweight"] = {word: next(iter(given["reweight"].values()))}
+    if "way" in given and not concept:
+        chosen["way"] = given["way"]
+    return chosen
 
 
 def reachable(body: dict[str, Any]) -> dict[str, Any]:

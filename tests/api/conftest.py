@@ -16,7 +16,7 @@ from PIL import Image
 from redis import Redis
 
 from api.app import create_app
-from api.container import Services
+from api.container import Container
 from api.main import Server, server
 from customedit.config.settings import Settings
 from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome
@@ -34,7 +34,7 @@ class Running:
 
     url: str
     settings: Settings
-    services: Services
+    container: Container
     server: Server
     keys: ApiKeys
     _clients: list[httpx.Client] = field(default_factory=list)
@@ -65,7 +65,7 @@ def start(storage: Storage, redis_client: Redis) -> Iterator[Callable[..., Runni
         assert serving.started
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         keys = ApiKeys(redis_client, settings)
-        made = Running(url, settings, app.state.services, serving, keys)
+        made = Running(url, settings, app.state.container, serving, keys)
         running.append((made, thread))
         return made
 
@@ -97,12 +97,12 @@ def bert(api: Running) -> httpx.Client:
 @pytest.fixture
 def jobs(api: Running) -> Jobs:
     """What a worker drives jobs with."""
-    return api.services.jobs
+    return api.container.jobs
 
 
 @pytest.fixture
 def concepts(api: Running) -> Concepts:
-    return api.services.concepts
+    return api.container.concepts
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:

@@ -9,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -41,7 +43,7 @@ def test_importing_the_front_end_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", alone], check=True, cwd=ROOT)
 
 
-def test_every_answer_has_the_headers_of_a_careful_server(api: Running, anna) -> None:
+def test_every_answer_has_the_headers_of_a_careful_server(api: Running, anna: httpx.Client) -> None:
     answers = [
         anna.get("/v1/jobs"),
         anna.get("/v1/nowhere"),
@@ -64,13 +66,13 @@ def test_every_answer_has_the_headers_of_a_careful_server(api: Running, anna) ->
     assert answers[1].json()["type"] == answers[6].json()["type"] == "/problems/not-found"
 
 
-def test_pages_of_other_origins_are_kept_out(api: Running, anna) -> None:
+def test_pages_of_other_origins_are_kept_out(api: Running, anna: httpx.Client) -> None:
     asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     for answer in (anna.options("/v1/edits", headers=asked), anna.get("/v1/jobs", headers=asked)):
         assert not [h for h in answer.headers if h.startswith("access-control-")]
 
 
-def test_request_ids_are_the_callers_if_they_are_plain(anna) -> None:
+def test_request_ids_are_the_callers_if_they_are_plain(anna: httpx.Client) -> None:
     own = anna.get("/v1/nowhere", headers={"X-Request-Id": "my-id.1"})
     assert own.headers["x-request-id"] == own.json()["request_id"] == "my-id.1"
     odd = anna.get("/v1/nowhere", headers={"X-Request-Id": "x" * 65})
@@ -78,12 +80,15 @@ def test_request_ids_are_the_callers_if_they_are_plain(anna) -> None:
 
 
 def test_what_nobody_foresaw_is_logged_and_not_told(
-    api: Running, anna, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    api: Running,
+    anna: httpx.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("the secret of /srv/code.py")
 
-    monkeypatch.setattr(api.services.jobs, "list", broken)
+    monkeypatch.setattr(api.container.jobs, "list", broken)
     with caplog.at_level(logging.INFO):
         answer = anna.get("/v1/jobs")
         # the log is written after the answer
@@ -96,11 +101,13 @@ def test_what_nobody_foresaw_is_logged_and_not_told(
     assert {getattr(r, "request_id", None) for r in logged} == {answer.json()["request_id"]}
 
 
-def test_a_redis_that_is_away_is_told(api: Running, anna, monkeypatch) -> None:
+def test_a_redis_that_is_away_is_told(
+    api: Running, anna: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def away(*_: object, **__: object) -> None:
         raise ConnectionError("redis://user:password@host")
 
-    for target, name in [(api.services.jobs, "list"), (api.services.keys, "verify")]:
+    for target, name in [(api.container.jobs, "list"), (api.container.keys, "verify")]:
         with monkeypatch.context() as patch:
             patch.setattr(target, name, away)
             answer = anna.get("/v1/jobs")
@@ -109,16 +116,18 @@ def test_a_redis_that_is_away_is_told(api: Running, anna, monkeypatch) -> None:
         assert "password" not in answer.text
 
 
-def test_a_bell_that_does_not_ring_fails_no_request(api: Running, anna, monkeypatch) -> None:
+def test_a_bell_that_does_not_ring_fails_no_request(
+    api: Running, anna: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object, **__: object) -> None:
         raise OSError("no broker")
 
-    monkeypatch.setattr(api.services.doorbell._celery, "send_task", broken)
+    monkeypatch.setattr(api.container.notifier._celery, "send_task", broken)
     assert edit(anna)["state"] == "queued"
-    assert "customedit_rings_failed_total 1.0" in httpx.get(f"{api.url}/metrics").text
+    assert "customedit_notifications_failed_total 1.0" in httpx.get(f"{api.url}/metrics").text
 
 
-def test_health(api: Running, start, settings: Settings) -> None:
+def test_health(api: Running, start: Callable[..., Running], settings: Settings) -> None:
     assert httpx.get(f"{api.url}/healthz").json()["status"] == "ok"
     ready = httpx.get(f"{api.url}/readyz")
     assert ready.status_code == 200
@@ -130,7 +139,9 @@ def test_health(api: Running, start, settings: Settings) -> None:
     assert httpx.get(f"{broken.url}/healthz").status_code == 200
 
 
-def test_figures_count_by_route_and_not_by_id(api: Running, anna, start, settings) -> None:
+def test_figures_count_by_route_and_not_by_id(
+    api: Running, anna: httpx.Client, start: Callable[..., Running], settings: Settings
+) -> None:
     image = upload(anna)
     anna.get(f"/v1/images/{image}")
     text = httpx.get(f"{api.url}/metrics").text
@@ -138,6 +149,31 @@ def test_figures_count_by_route_and_not_by_id(api: Running, anna, start, setting
     assert image not in text
     quiet = start(settings, api_metrics=False)
     assert httpx.get(f"{quiet.url}/metrics").status_code == 404
+
+
+def test_callers_invent_no_metric(api: Running, anna: httpx.Client) -> None:
+    """Without a key or with one: methods, paths, versions and headers make no new labels."""
+    upload(anna)
+
+    def labels() -> set[str]:
+        text = httpx.get(f"{api.url}/metrics").text
+        return {line.rpartition(" ")[0] for line in text.splitlines() if "_created" not in line}
+
+    def invent(word: str) -> None:
+        for client in (anna, httpx.Client(base_url=api.url)):
+            for path in ("/healthz", "/v1/images", f"/v1/{word}", f"/{word}", f"/page/{word}"):
+                client.request(word, path, headers={word: word})
+                client.get(f"{path}?{word}={word}", headers={"X-Request-Id": word})
+            client.get(f"/problems/{word}")
+            client.get(f"/v1/jobs/{word}", params={"kind": word})
+
+    for word in ("FIRST", "y" * 2000):
+        invent(word)
+    assert labels() and (known := labels())
+    assert 'method="other"' in str(known)
+    for word in ("SECOND", "THIRD", "x" * 2000):
+        invent(word)
+    assert labels() == known
 
 
 def test_the_access_log_names_tenant_and_request_and_no_secret(
@@ -151,7 +187,7 @@ def test_the_access_log_names_tenant_and_request_and_no_secret(
     assert key.split("_")[2] not in str([r.__dict__ for r in caplog.records])
 
 
-def test_limits(anna, settings: Settings) -> None:
+def test_limits(anna: httpx.Client, settings: Settings) -> None:
     edit(anna)
     limits = anna.get("/v1/limits").json()
     assert limits["tenant"] == "anna" and limits["jobs_now"] == 1
@@ -159,7 +195,7 @@ def test_limits(anna, settings: Settings) -> None:
     assert limits["max_upload_bytes"] == settings.max_upload_bytes
 
 
-def test_the_secret_of_webhooks(api: Running, anna, storage: Storage) -> None:
+def test_the_secret_of_webhooks(api: Running, anna: httpx.Client, storage: Storage) -> None:
     assert anna.get("/v1/webhooks/secret").status_code == 404
     made = anna.post("/v1/webhooks/secret")
     assert made.status_code == 201 and made.json()["secret"].startswith("whsec_")
@@ -169,9 +205,12 @@ def test_the_secret_of_webhooks(api: Running, anna, storage: Storage) -> None:
     assert edit(anna, webhook="https://example.com/hook")["request"]["webhook"]
 
 
-def test_an_import_waits_with_its_file(anna, storage: Storage) -> None:
+def test_an_import_waits_with_its_file(anna: httpx.Client, storage: Storage) -> None:
     file = b"\x10\0\0\0\0\0\0\0{" + b" " * 100
-    asked = {"files": {"file": ("c.safetensors", file)}, "data": {"token": "<x>", "noun": ""}}
+    asked: dict[str, Any] = {
+        "files": {"file": ("c.safetensors", file)},
+        "data": {"token": "<x>", "noun": ""},
+    }
     key = {"Idempotency-Key": "once"}
     answer = anna.post("/v1/concepts/import", **asked, headers=key)
     assert answer.status_code == 202
@@ -266,7 +305,7 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def test_many_uploads_at_once(anna) -> None:
+def test_many_uploads_at_once(anna: httpx.Client) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     data = png("teal", (200, 200))

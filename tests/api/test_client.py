@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from customedit.client import ApiError, AsyncCustomEdit, CustomEdit, JobFailed, TimedOut
+from customedit.client import (
+    ApiError,
+    AsyncCustomEdit,
+    ConceptUse,
+    CustomEdit,
+    JobFailed,
+    TimedOut,
+    generate,
+)
+from customedit.config.settings import Settings
 from customedit.jobs.records import JobError, JobProgress
 from customedit.jobs.store import Jobs
+from customedit.schemas.answers import Event
+from customedit.schemas.requests import CustomizeRequest, EditRequest, ImportForm
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from .conftest import Running, claimed, finish_concept, finish_edit, png, wait_for
 
-PLAIN = {"source_prompt": "a cup", "target_prompt": "a red cup"}
+PLAIN: dict[str, Any] = {"source_prompt": "a cup", "target_prompt": "a red cup"}
 
 
 @pytest.fixture
@@ -51,7 +65,7 @@ def test_from_upload_to_file(
         image=image.id,
         source_prompt="a cup",
         target_prompt="a <plaid> cup",
-        concepts=[{"id": learning.concept}],
+        concepts=[ConceptUse(id=learning.concept)],
     )
     finish_edit(jobs, storage, edited.id)
     seen: list[str] = []
@@ -82,20 +96,20 @@ def test_what_fails_is_raised(client: CustomEdit, jobs: Jobs) -> None:
         CustomEdit(None, None)
 
 
-def test_events_go_on_after_a_restart(start, settings) -> None:
+def test_events_go_on_after_a_restart(start: Callable[..., Running], settings: Settings) -> None:
     """The stream breaks off; the client comes back and misses nothing."""
     first: Running = start(settings)
-    jobs = first.services.jobs
+    jobs = first.container.jobs
     with CustomEdit(first.url, first.key("anna")) as client:
         job = client.edit(image=client.upload(png()).id, **PLAIN)
         claim = claimed(jobs, job.id)
-        told = []
+        told: list[Event] = []
         reader = threading.Thread(target=lambda: told.extend(client.events(job.id)))
         stream = client.events(job.id)
         told_by_one = [next(stream), next(stream)]
         assert [e.data["state"] for e in told_by_one] == ["queued", "running"]
-        first.services.stop()  # as a restart does: streams end, and later ones are taken again
-        first.services._stop.clear()
+        first.container.stop()  # as a restart does: streams end, and later ones are taken again
+        first.container._stop.clear()
         jobs.progress(claim, JobProgress(phase="edit", step=1, steps=2))
         assert next(stream).data["step"] == 1
         jobs.cancel("anna", job.id)
@@ -106,10 +120,11 @@ def test_events_go_on_after_a_restart(start, settings) -> None:
         assert [e.id for e in told] == sorted({e.id for e in told}) and len(told) == 4
 
 
-def test_a_lost_answer_makes_no_second_job(api: Running, monkeypatch) -> None:
+def test_a_lost_answer_makes_no_second_job(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     with CustomEdit(api.url, api.key("anna")) as client:
         image = client.upload(png()).id
-        real, lost = client._http.request, []
+        real = client._http.request
+        lost: list[httpx.Response] = []
 
         def request(*args: object, **named: object) -> httpx.Response:
             answer = real(*args, **named)  # type: ignore[arg-type]
@@ -124,7 +139,9 @@ def test_a_lost_answer_makes_no_second_job(api: Running, monkeypatch) -> None:
         assert len(client.jobs().items) == 1
 
 
-def test_a_busy_service_is_asked_again(start, settings, monkeypatch) -> None:
+def test_a_busy_service_is_asked_again(
+    start: Callable[..., Running], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api: Running = start(settings, rate_per_minute=2)
     waited: list[float] = []
     monkeypatch.setattr("time.sleep", waited.append)
@@ -159,10 +176,10 @@ def test_the_same_under_asyncio(api: Running, jobs: Jobs, storage: Storage) -> N
     asyncio.run(all_of_it())
 
 
-def test_bringing_a_concept(client: CustomEdit, tmp_path: Path) -> None:
+def test_importing_a_concept(client: CustomEdit, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     path.write_bytes(b"\x10\0\0\0\0\0\0\0{" + b" " * 100)
-    job = client.bring(path, token="<x>", name="From elsewhere")
+    job = client.import_concept(path, token="<x>", name="From elsewhere")
     assert job.kind == "import" and job.concept is not None
     assert client.concept(job.concept).name == "From elsewhere"
     assert client.cancel(job.id).state == "cancelled"
@@ -178,11 +195,58 @@ def test_the_key_goes_nowhere_else(api: Running) -> None:
         assert "authorization" not in asked[0].headers
 
 
-def test_both_clients_have_the_same_methods() -> None:
-    def methods(kind: type) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")} - {"close", "aclose"}
+def test_what_is_made_from_other_files_is_current() -> None:
+    for name, text in generate.files().items():
+        told = "run python -m customedit.client.generate"
+        assert (generate.FOLDER / name).read_text("utf-8") == text, told
 
-    assert methods(CustomEdit) == methods(AsyncCustomEdit)
+
+@pytest.mark.parametrize("client", [CustomEdit, AsyncCustomEdit])
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [("edit", EditRequest), ("customize", CustomizeRequest), ("import_concept", ImportForm)],
+)
+def test_methods_have_the_fields_of_their_requests(
+    client: type, method: str, model: type[BaseModel]
+) -> None:
+    parameters = inspect.signature(getattr(client, method)).parameters
+    assert parameters.keys() - {"self", "path"} == model.model_fields.keys() | {"idempotency_key"}
+    given = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.default not in (inspect.Parameter.empty, None)
+    }
+    for name, default in given.items():
+        assert model.model_fields[name].default == (
+            list(default) if isinstance(default, tuple) else default
+        )
+    for name, field in model.model_fields.items():
+        assert field.is_required() == (parameters[name].default is inspect.Parameter.empty)
+
+
+USE = """
+from customedit.client import ConceptUse, CustomEdit
+
+with CustomEdit("http://x", "k") as client:
+    job = client.edit(image="img", target_prompt="a", concepts=[ConceptUse(id="con")])
+    reveal_type(job)
+    client.edit(image="img", target_prompt="a", stepz=3)
+    client.edit(image="img", target_prompt="a", method="pnp")
+    client.edit(target_prompt="a")
+"""
+
+
+def test_a_type_checker_knows_the_parameters(tmp_path: Path) -> None:
+    (tmp_path / "use.py").write_text(USE)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
+    env = {**os.environ, "MYPYPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [*command, "--config-file=", "--follow-imports=silent", "use.py"],
+        cwd=tmp_path, env=env, capture_output=True, text=True,
+    )  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if line.startswith("use.py")]
+    assert [line.split(":")[1] for line in lines if ": error:" in line] == ["7", "8", "9"]
+    assert "Job" in next(line for line in lines if "Revealed" in line)
 
 
 def test_it_runs_without_the_service_installed() -> None:

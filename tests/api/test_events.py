@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
 from redis import Redis
 
-import api.routes.jobs
+import api.routes.job_events
+from customedit.config.settings import Settings
 from customedit.jobs.records import JobProgress
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 
 from .conftest import Running, claimed, edit, finish_edit, png, wait_for
 
-Told = tuple[str | None, str, dict]
+Told = tuple[str | None, str, dict[str, Any]]
 
 
-def events(client: httpx.Client, job: str, after: str | None = None) -> Iterator[Told]:
+def events(client: httpx.Client, job: str, after: str | None = None) -> Generator[Told]:
     headers = {"Last-Event-ID": after} if after else {}
     with client.stream("GET", f"/v1/jobs/{job}/events", headers=headers) as response:
         assert response.status_code == 200
@@ -59,7 +61,9 @@ def test_all_that_happens_until_the_end(anna: httpx.Client, jobs: Jobs, storage:
     assert [name for name, _, _ in found] == sorted({str(name) for name, _, _ in found})
 
 
-def test_whoever_comes_back_misses_nothing(anna, jobs: Jobs, storage: Storage) -> None:
+def test_whoever_comes_back_misses_nothing(
+    anna: httpx.Client, jobs: Jobs, storage: Storage
+) -> None:
     job = edit(anna)["id"]
     claim = claimed(jobs, job)
     for step in range(4):
@@ -89,7 +93,7 @@ def test_a_job_whose_stream_is_gone_tells_its_state(
 
 
 def test_silence_has_heartbeats(anna: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.routes.jobs, "PING", 0.05)
+    monkeypatch.setattr(api.routes.job_events, "PING", 0.05)
     job = edit(anna)["id"]
     with anna.stream("GET", f"/v1/jobs/{job}/events") as response:
         beats = 0
@@ -108,7 +112,7 @@ def test_ids_that_are_none(anna: httpx.Client, after: str) -> None:
 
 
 def test_streams_and_waits_end_when_the_service_stops(
-    start: Callable[..., Running], settings
+    start: Callable[..., Running], settings: Settings
 ) -> None:
     api = start(settings)
     anna = api.client()
@@ -117,7 +121,7 @@ def test_streams_and_waits_end_when_the_service_stops(
         told: list[Told] = []
         stream = pool.submit(lambda: told.extend(events(anna, job)))
         wait = pool.submit(anna.get, f"/v1/jobs/{job}", headers={"Prefer": "wait=50"})
-        wait_for(lambda: told and api.services.figures.open._value.get() == 2)
+        wait_for(lambda: told and api.container.metrics.open._value.get() == 2)
         api.server.stop_streams()
         api.server.should_exit = True
         stream.result(20)
@@ -131,20 +135,20 @@ def test_watchers_that_leave_are_forgotten(api: Running, anna: httpx.Client) -> 
         stream = events(anna, job)
         next(stream)
         stream.close()
-    wait_for(lambda: api.services.figures.open._value.get() == 0)
+    wait_for(lambda: api.container.metrics.open._value.get() == 0)
 
 
 def test_a_watcher_that_reads_nothing_is_let_go(
-    start: Callable[..., Running], settings, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Running], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.routes.jobs, "SEND_S", 0.2)
+    monkeypatch.setattr(api.routes.job_events, "SEND_S", 0.2)
     running = start(settings)
     anna = running.client()
     job = edit(anna)["id"]
-    claim = claimed(running.services.jobs, job)
+    claim = claimed(running.container.jobs, job)
     for step in range(400):  # more than the connection's buffers hold
         progress = JobProgress(phase="x" * 50_000, step=step)
-        running.services.jobs.progress(claim, progress)
+        running.container.jobs.progress(claim, progress)
     where = httpx.URL(running.url)
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -152,6 +156,6 @@ def test_a_watcher_that_reads_nothing_is_let_go(
         key = anna.headers["Authorization"]
         asked = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\n\r\n"
         deaf.sendall(asked.encode())
-        open_ = running.services.figures.open._value
+        open_ = running.container.metrics.open._value
         wait_for(lambda: open_.get() == 1)
         wait_for(lambda: open_.get() == 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 from redis import Redis
 
@@ -13,11 +14,17 @@ from .conftest import edit, upload
 @pytest.fixture
 def allow(redis_client: Redis) -> Iterator[Callable[[int], None]]:
     """Sets how many bytes Redis may hold; 0, and after the test: as many as it likes."""
-    yield lambda most: redis_client.config_set("maxmemory", most)
+
+    def allow(most: int) -> None:
+        redis_client.config_set("maxmemory", most)
+
+    yield allow
     redis_client.config_set("maxmemory", 0)
 
 
-def test_submissions_are_refused_and_nothing_is_lost(anna, allow: Callable[[int], None]) -> None:
+def test_submissions_are_refused_and_nothing_is_lost(
+    anna: httpx.Client, allow: Callable[[int], None]
+) -> None:
     image, job = upload(anna), edit(anna)
     body = {"image": image, "source_prompt": "a cup", "target_prompt": "a red cup"}
     allow(2**20)

@@ -41,7 +41,8 @@ def exchanges() -> Iterator[Exchange]:
         head, _, body = request.partition("\n\n")
         first, *lines = head.splitlines()
         headers = dict(line.split(": ", 1) for line in lines)
-        yield Exchange(*first.split(" "), headers, body, kind, int(status), answer.strip())
+        method, path = first.split(" ")
+        yield Exchange(method, path, headers, body, kind, int(status), answer.strip())
 
 
 class Reader:

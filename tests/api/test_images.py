@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
+from customedit.config.settings import Settings
 from customedit.jobs.store import Jobs
 from customedit.schemas import ids
 from customedit.storage.store import Storage
 
-from .conftest import Running, edit, png, upload
+from .conftest import Running, edit, png, upload, wait_for
 
 
 def files(storage: Storage) -> list[str]:
@@ -83,8 +89,74 @@ def test_what_is_no_usable_picture_leaves_nothing(
     assert files(storage) == [] and anna.get("/v1/images").json()["items"] == []
 
 
+def test_what_of_a_file_is_missing_is_told(anna: httpx.Client) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(stream, "JPEG")
+    answer = anna.post("/v1/images", files={"file": ("a.jpg", stream.getvalue()[:-2])})
+    assert answer.status_code == 201
+    assert answer.json()["warnings"] == ["The file ends without its end mark."]
+    assert anna.get(answer.headers["location"]).json()["warnings"] == answer.json()["warnings"]
+    assert anna.get(f"/v1/images/{upload(anna)}").json()["warnings"] == []
+
+
+def scan_bomb(scans: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(stream, "JPEG", progressive=True)
+    whole = stream.getvalue()
+    return whole[:-2] + whole[whole.rindex(b"\xff\xda") : -2] * scans + b"\xff\xd9"
+
+
+def test_scan_bombs_are_refused_with_the_limit(anna: httpx.Client, storage: Storage) -> None:
+    bombs = [scan_bomb(5000) + bytes(n) for n in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        answers = list(
+            threads.map(lambda data: anna.post("/v1/images", files={"file": ("a", data)}), bombs)
+        )
+    for answer in answers:
+        assert answer.status_code == 422
+        assert answer.json()["type"] == "/problems/unusable-image"
+        assert "more than 100 scans, the limit" in answer.json()["detail"]
+    assert files(storage) == []
+
+
+def test_a_decoder_that_hangs_is_no_ones_loss_but_the_files(
+    start: Callable[..., Running], settings: Settings
+) -> None:
+    api: Running = start(settings, decoders=2, decode_seconds=60)
+    anna, bert = api.client("anna"), api.client("bert")
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(upload, (anna, bert), ("red", "green")))  # starts decoders
+        pool = api.container.decoders
+        hung = pool._idle[-1]._process.pid  # the one that is taken next
+        os.kill(hung, signal.SIGSTOP)
+        calls = [
+            threads.submit(anna.post, "/v1/images", files={"file": ("a", png("blue") + bytes(n))})
+            for n in range(18)
+        ]
+        wait_for(lambda: any(call.done() for call in calls))
+        (refused,) = (call.result() for call in calls if call.done())
+        assert refused.status_code == 429 and int(refused.headers["Retry-After"]) > 0
+        assert refused.json()["type"] == "/problems/rate-limited"
+        assert refused.json()["limit"] == "16 files that wait"
+        upload(bert, "white")  # another tenant's files are checked meanwhile
+        os.kill(hung, signal.SIGCONT)
+        assert {call.result().status_code for call in calls} == {201, 429}
+        assert sum(call.result().status_code == 429 for call in calls) == 1
+
+
+def test_a_check_over_its_deadline_is_refused(
+    start: Callable[..., Running], settings: Settings, storage: Storage
+) -> None:
+    api: Running = start(settings, decoders=2, decode_seconds=0.001)
+    answer = api.client().post("/v1/images", files={"file": ("a", png())})
+    assert answer.status_code == 422
+    assert "takes more than 0.001 s to decode, the limit" in answer.json()["detail"]
+    assert files(storage) == []
+
+
 def test_an_upload_over_the_limit_is_refused_before_it_is_read(
-    start, settings, storage: Storage
+    start: Callable[..., Running], settings: Settings, storage: Storage
 ) -> None:
     api: Running = start(settings, max_upload_bytes=100_000)
     anna = api.client()
@@ -98,10 +170,12 @@ def test_an_upload_over_the_limit_is_refused_before_it_is_read(
     assert files(storage) == []
 
 
-def test_a_chunked_body_is_stopped_at_the_limit(start, settings) -> None:
+def test_a_chunked_body_is_stopped_at_the_limit(
+    start: Callable[..., Running], settings: Settings
+) -> None:
     anna = start(settings, max_upload_bytes=100_000).client()
 
-    def endless():
+    def endless() -> Iterator[bytes]:
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         for _ in range(100):
             yield b"x" * 50_000
@@ -132,12 +206,14 @@ def test_a_chunked_body_is_stopped_at_the_limit(start, settings) -> None:
         ),
     ],
 )
-def test_forms_that_are_none(anna: httpx.Client, given, status: int, slug: str) -> None:
+def test_forms_that_are_none(
+    anna: httpx.Client, given: dict[str, Any], status: int, slug: str
+) -> None:
     answer = anna.post("/v1/images", **given)
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
 
 
-def send(form: dict, data: bytes) -> httpx.Response:
+def send(form: dict[str, Any], data: bytes) -> httpx.Response:
     return httpx.post(form["url"], data=form["fields"], files={"file": ("x", data)})
 
 

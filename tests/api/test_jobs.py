@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
 from redis import Redis
 from redis.exceptions import TimeoutError
 
+from customedit.config.settings import Settings
 from customedit.jobs import notifications
 from customedit.jobs.records import JobError, JobProgress, JobRecord
 from customedit.jobs.store import Gone, Idempotency, Jobs
@@ -33,7 +36,7 @@ def test_a_job_is_journaled_recorded_and_rung(
     assert {k: job["request"][k] for k in asked} == asked
     assert storage.exists(f"tenants/anna/jobs/{job['id']}/request.json")
     (bell,) = redis_client.lrange(notifications.queue(api.settings, "edit"), 0, -1)
-    assert job["id"] in _body(bell)
+    assert job["id"] in _body(str(bell))
     assert anna.get(answer.headers["location"]).json()["id"] == job["id"]
     assert anna.get(f"/v1/edits/{job['id']}").json()["id"] == job["id"]
 
@@ -100,13 +103,20 @@ def test_a_concept_to_its_end_and_an_edit_with_it(
 
 
 @pytest.mark.parametrize(
-    ("prompt", "uses", "field"),
-    [("a <other> cup", 1, "target_prompt"), ("a <look> cup", 2, "concepts[1].id"),
-     ("a <look> cup", 0, "target_prompt")],
-)  # fmt: skip
+    ("prompt", "uses", "field", "limit"),
+    [
+        ("a <other> cup", 1, "target_prompt", "correct the token"),
+        ("a <look> cup", 2, "concepts[1].id", "one concept of each token"),
+        ("a <look> cup", 0, "target_prompt", "correct the token"),
+        ("a <Look> cup", 1, "target_prompt", "<look>"),
+        ("a <look> (cup:1.3)", 1, "target_prompt", ""),
+        ("a <lora:x:1> cup", 0, "target_prompt", "token"),
+        ("a red cup", 1, "concepts[0].id", 'write "<look> patterned cup" in target_prompt'),
+    ],
+)
 def test_tokens_that_do_not_fit(
     anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage,
-    prompt: str, uses: int, field: str,
+    prompt: str, uses: int, field: str, limit: str,
 ) -> None:  # fmt: skip
     made = []
     for _ in range(uses):
@@ -116,6 +126,7 @@ def test_tokens_that_do_not_fit(
     body = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": prompt}
     answer = anna.post("/v1/edits", json={**body, "concepts": made})
     assert answer.status_code == 422 and answer.json()["field"] == field
+    assert limit in answer.json()["limit"]
 
 
 def test_idempotent_requests(anna: httpx.Client, bert: httpx.Client, storage: Storage) -> None:
@@ -143,7 +154,7 @@ def test_a_key_that_is_in_flight(api: Running, anna: httpx.Client, jobs: Jobs) -
     from customedit.schemas.requests import EditRequest
 
     body = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a red cup"}
-    request = EditRequest(**body).model_dump(mode="json", exclude={"file"})
+    request = EditRequest.model_validate(body).model_dump(mode="json", exclude={"file"})
     held = Idempotency.of("key", ["edit", request, ""])
     assert jobs.reserve("anna", held) is None
     answer = anna.post("/v1/edits", json=body, headers={"Idempotency-Key": "key"})
@@ -178,7 +189,9 @@ def test_many_at_once_with_one_key_make_one_job(anna: httpx.Client, storage: Sto
     assert len({k.key.split("/")[3] for k in storage.list("tenants/anna/jobs/")}) == 1
 
 
-def test_a_full_queue_leaves_nothing(start, settings, storage: Storage) -> None:
+def test_a_full_queue_leaves_nothing(
+    start: Callable[..., Running], settings: Settings, storage: Storage
+) -> None:
     anna = start(settings, queue_limit_per_tenant=2).client()
     jobs = [edit(anna), customize(anna)]
     before = sorted(k.key for k in storage.list("tenants/"))
@@ -277,7 +290,7 @@ def test_a_submit_that_was_given_up_makes_no_job_when_it_comes_late(
     api: Running, anna: httpx.Client, jobs: Jobs, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis stood still, the client was told 503, and then Redis goes on with what it was sent."""
-    sent: list[tuple[JobRecord, dict]] = []
+    sent: list[tuple[JobRecord, dict[str, Any]]] = []
     image = upload(anna)
 
     def lost(self: Jobs, record: JobRecord, **more: object) -> None:
@@ -293,5 +306,5 @@ def test_a_submit_that_was_given_up_makes_no_job_when_it_comes_late(
         jobs.submit(record, **more)
     assert not anna.get("/v1/jobs").json()["items"]
     assert not anna.get("/v1/concepts").json()["items"]
-    api.services.journal.settle(jobs, api.services.concepts)
+    api.container.journal.settle(jobs, api.container.concepts)
     assert all("/images/" in stored.key for stored in storage.list("tenants/"))

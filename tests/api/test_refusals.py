@@ -9,8 +9,8 @@ import httpx
 import pytest
 from redis import Redis
 
-from api.patterns import SAID
 from customedit.jobs.store import Jobs
+from customedit.schemas.patterns import IN_WORDS
 from customedit.storage.store import Storage, StorageError
 from customedit.tenants.catalogue import Concepts
 
@@ -34,16 +34,16 @@ BODIES = [
     ("/v1/edits", {**EDIT, "image": "no"}, "image", "img_ and 64 hex digits"),
     ("/v1/edits", {**EDIT, "image": None}, "image", ""),
     ("/v1/edits", {k: v for k, v in EDIT.items() if k != "image"}, "image", "required"),
-    ("/v1/edits", {**EDIT, "steps": 0}, "steps", ">= 1"),
-    ("/v1/edits", {**EDIT, "steps": 201}, "steps", "<= 200"),
+    ("/v1/edits", {**EDIT, "steps": 0}, "steps", "at least 1"),
+    ("/v1/edits", {**EDIT, "steps": 201}, "steps", "at most 200"),
     ("/v1/edits", {**EDIT, "steps": "many"}, "steps", ""),
     ("/v1/edits", {**EDIT, "steps": 1e400}, "steps", ""),
-    ("/v1/edits", {**EDIT, "guidance": -1}, "guidance", ">= 0"),
-    ("/v1/edits", {**EDIT, "strengths": [2]}, "strengths[0]", "<= 1"),
+    ("/v1/edits", {**EDIT, "guidance": -1}, "guidance", "at least 0"),
+    ("/v1/edits", {**EDIT, "strengths": [2]}, "strengths[0]", "at most 1"),
     ("/v1/edits", {**EDIT, "strengths": []}, "strengths", "at least 1 items"),
     ("/v1/edits", {**EDIT, "strengths": [0.5] * 10}, "strengths", "at most 9 items"),
-    ("/v1/edits", {**EDIT, "strengths": [0.5] * 9, "seeds": [1, 2]}, "strengths", "two jobs"),
-    ("/v1/edits", {**EDIT, "seeds": [-1]}, "seeds[0]", ">= 0"),
+    ("/v1/edits", {**EDIT, "strengths": [0.5] * 9, "seeds": [1, 2]}, "strengths", "two requests"),
+    ("/v1/edits", {**EDIT, "seeds": [-1]}, "seeds[0]", "at least 0"),
     ("/v1/edits", {**EDIT, "source_prompt": " "}, "source_prompt", "in words"),
     ("/v1/edits", {**EDIT, "target_prompt": "x" * 1001}, "target_prompt", "at most 1000"),
     ("/v1/edits", {**EDIT, "target_prompt": ""}, "target_prompt", "at least 1"),
@@ -51,13 +51,73 @@ BODIES = [
     ("/v1/edits", {**EDIT, "method": "magic"}, "method", "one of"),
     ("/v1/edits", {**EDIT, "url": "http://127.0.0.1/"}, "url", "no fields but"),
     ("/v1/edits", {**EDIT, "p2p": {"blend_over": "mask"}}, "mask", ""),
-    ("/v1/edits", {**EDIT, "p2p": {"words": {"cup": [0, 2]}}}, "p2p.words.cup[1]", "<= 1"),
+    ("/v1/edits", {**EDIT, "p2p": {"words": {"cup": [0, 2]}}}, "p2p.words.cup[1]", "at most 1"),
     ("/v1/edits", {**EDIT, "concepts": [{"id": "x"}]}, "concepts[0].id", "con_ and 26"),
     ("/v1/edits", {**EDIT, "webhook": "ftp://example.com"}, "webhook", ""),
     ("/v1/edits", {**EDIT, "webhook": "http://169.254.169.254/x"}, "webhook", "public"),
     ("/v1/edits", {**EDIT, "webhook": "https://[::1]/x"}, "webhook", "public"),
     ("/v1/edits", {**EDIT, "webhook": "https://a:b@example.com/"}, "webhook", "public"),
     ("/v1/edits", {**EDIT, "webhook": "https://example.com/"}, "webhook", "secret"),
+    *(
+        ("/v1/edits", {**EDIT, "webhook": f"https://{host}/x"}, "webhook", "public")
+        for host in (
+            "localhost",
+            "localhost.",
+            "LOCALHOST",
+            "api.localhost.",
+            "redis",
+            "redis.",
+            "valkey.default.svc",
+            "x.local",
+            "x.internal.",
+            "127.0.0.1.",
+            "127.1",
+            "2130706433",
+            "0177.0.0.1",
+            "0x7f.0.0.1",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[64:ff9b::7f00:1]",
+            "\uff4c\uff4f\uff43alhost",
+            "\u2460\u2461\u2466.0.0.1",
+            "0",
+            "10.1.",
+            "[fe80::1]",
+        )
+    ),
+    *(
+        ("/v1/edits", {**EDIT, field: value}, told, limit)
+        for field, value, told, limit in (
+            ("steps", True, "steps", "a number"),
+            ("steps", "20", "steps", "a number"),
+            ("steps", 20.5, "steps", "a whole number"),
+            ("guidance", "7.5", "guidance", "a number"),
+            ("feather", False, "feather", "a number"),
+            ("strengths", [0.5, "0.5"], "strengths[1]", "a number"),
+            ("seeds", [True], "seeds[0]", "a number"),
+            ("preserve", 1, "preserve", "true or false"),
+            ("maps", "yes", "maps", "true or false"),
+            (
+                "concepts",
+                [{"id": "con_" + "0" * 26, "weight": "1"}],
+                "concepts[0].weight",
+                "number",
+            ),
+            ("p2p", {"cross_steps": True}, "p2p.cross_steps", "a number"),
+            ("p2p", {"words": {"cup": ["0", 1]}}, "p2p.words.cup[0]", "a number"),
+            ("p2p", {"reweight": {"cup": "2"}}, "p2p.reweight.cup", "a number"),
+            ("p2p", {"blend_words": ["x" * 101]}, "p2p.blend_words[0]", "at most 100"),
+            ("p2p", {"subtract": [""]}, "p2p.subtract[0]", "at least 1"),
+            ("webhook", "https://example.com/" + "a" * 2000, "webhook", "at most 2000"),
+        )
+    ),
+    ("/v1/concepts", {**CONCEPT, "training": {"steps": "5"}}, "training.steps", "a number"),
+    (
+        "/v1/concepts",
+        {**CONCEPT, "training": {"augment_crops": 0}},
+        "training.augment_crops",
+        "true",
+    ),
     ("/v1/edits", [], "body", ""),
     ("/v1/edits", "text", "body", ""),
     ("/v1/concepts", {**CONCEPT, "references": []}, "references", "at least 1"),
@@ -66,8 +126,8 @@ BODIES = [
     ("/v1/concepts", {**CONCEPT, "attribute": "<>"}, "attribute", "letters, digits, spaces"),
     ("/v1/concepts", {**CONCEPT, "path": "/etc"}, "path", "no fields but"),
     ("/v1/concepts", {**CONCEPT, "token": "look"}, "token", "such as <look>"),
-    ("/v1/concepts", {**CONCEPT, "training": {"steps": 10**6}}, "training.steps", "<= 20000"),
-    ("/v1/concepts", {**CONCEPT, "training": {"rate": 0}}, "training.rate", "> 0"),
+    ("/v1/concepts", {**CONCEPT, "training": {"steps": 10**6}}, "training.steps", "at most 20000"),
+    ("/v1/concepts", {**CONCEPT, "training": {"rate": 0}}, "training.rate", "above 0"),
     ("/v1/uploads", {"media_type": "image/gif"}, "media_type", "one of"),
     ("/v1/uploads", {}, "media_type", "required"),
 ]
@@ -96,6 +156,19 @@ def _json(body: Any) -> bytes:
     import json
 
     return json.dumps(body).encode()
+
+
+@pytest.mark.parametrize("place", ["words", "reweight", "blend_words", "field", "path"])
+def test_long_words_are_not_repeated(anna: httpx.Client, place: str) -> None:
+    word = "x" * 100_000
+    p2p = {"words": {word: [0, 1]}, "reweight": {word: 1}, "blend_words": [word]}
+    if place == "path":
+        answer = anna.get(f"/v1/edits/{word[:20_000]}")
+    elif place == "field":
+        answer = anna.post("/v1/edits", json={**EDIT, word: 1})
+    else:
+        answer = anna.post("/v1/edits", json={**EDIT, "p2p": {place: p2p[place]}})
+    assert answer.status_code == 422 and len(answer.content) < 3000
 
 
 @pytest.mark.parametrize(
@@ -131,7 +204,7 @@ def patterns(part: Any) -> Iterator[str]:
 
 def test_patterns_are_told_in_words(anna: httpx.Client) -> None:
     written = set(patterns(anna.get("/openapi.json").json())) - {r"\S"}  # that: "is empty"
-    assert written == set(SAID)
+    assert written == set(IN_WORDS)
 
 
 def test_parameters(anna: httpx.Client) -> None:
@@ -172,8 +245,8 @@ def test_parameters(anna: httpx.Client) -> None:
         problem = answer.json()
         assert (answer.status_code, problem["field"]) == (422, field), (path, problem)
         assert problem["limit"] and problem["type"] == "/problems/validation"
-    for key in ("a b", "", "x" * 256, "é".encode()):
-        answer = anna.post("/v1/edits", json=EDIT, headers={"Idempotency-Key": key})
+    for key in (b"a b", b"", b"x" * 256, "é".encode()):
+        answer = anna.post("/v1/edits", json=EDIT, headers={b"Idempotency-Key": key})
         assert (answer.status_code, answer.json()["field"]) == (422, "Idempotency-Key"), key
 
 
@@ -211,7 +284,7 @@ def test_a_store_that_is_away_is_told_and_leaves_nothing(
         raise StorageError("http://secret-host:1/: away", transient=True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(api.services.storage, "put", away)
+        patch.setattr(api.container.storage, "put", away)
         body = {"references": [image], "noun": "cup"}
         key = {"Idempotency-Key": "one"}
         answer = anna.post("/v1/concepts", json=body, headers=key)

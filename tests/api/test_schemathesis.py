@@ -8,10 +8,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+
+from customedit.config.settings import Settings
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Concepts
 
 from .conftest import Running, customize, edit, finish_concept, upload
 
@@ -79,7 +85,7 @@ expected-statuses = ["2xx"]
 
 
 @pytest.fixture
-def roomy(start, settings) -> Running:
+def roomy(start: Callable[..., Running], settings: Settings) -> Running:
     """A front end whose limits are far away."""
     api: Running = start(settings, rate_per_minute=1_000_000, queue_limit_per_tenant=100_000)
     return api
@@ -98,7 +104,9 @@ def test_the_edges_of_what_is_sent(roomy: Running, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_what_fits_is_accepted(roomy: Running, tmp_path: Path, jobs, concepts, storage) -> None:
+def test_what_fits_is_accepted(
+    roomy: Running, tmp_path: Path, jobs: Jobs, concepts: Concepts, storage: Storage
+) -> None:
     anna = roomy.client("anna")
     assert anna.post("/v1/webhooks/secret").status_code == 201
     made = customize(anna, token="<plaid>")

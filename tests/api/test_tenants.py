@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -75,12 +76,13 @@ def test_no_id_of_anothers_can_be_used_in_a_request(
     own = upload(bert)
     plain = {"image": own, "source_prompt": "a cup", "target_prompt": "a red cup"}
     image, concept = theirs["images"], theirs["concepts"]
-    for more, field in [
+    named: list[tuple[dict[str, Any], str]] = [
         ({"image": image}, "image"),
         ({"mask": image}, "mask"),
         ({"references": [own, image]}, "references[1]"),
         ({"concepts": [{"id": concept}]}, "concepts[0].id"),
-    ]:
+    ]
+    for more, field in named:
         answer = bert.post("/v1/edits", json={**plain, **more})
         assert (answer.status_code, answer.json()["field"]) == (409, field)
         assert answer.json()["type"] in ("/problems/unknown-image", "/problems/unknown-concept")
@@ -115,7 +117,7 @@ def test_the_same_picture_of_two_tenants_is_two_images(
     assert kept.status_code == 200 and httpx.get(kept.json()["url"]).is_success
 
 
-def test_limits_are_each_tenants_own(start, settings) -> None:
+def test_limits_are_each_tenants_own(start: Callable[..., Running], settings: Settings) -> None:
     api: Running = start(settings, rate_per_minute=5)
     anna, bert = api.client("anna"), api.client("bert")
     codes = [anna.get("/v1/limits").status_code for _ in range(6)]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from customedit.cli import app
-from customedit.cli.edit import Asked
 from customedit.concepts.concept import Concept
 from customedit.mini import samples
+from customedit.schemas.requests import EditOptions
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_the_edit_of_the_readme(run: CliRunner, concept: Path, tmp_path: Path) -
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert Image.open(out).size == (128, 128)
-    assert told["recipe"]["settings"]["p2p"]["blend_words"] == ["cup"]
+    assert told["region_words"] == told["recipe"]["p2p"]["blend_words"] == ["cup"]
     found = told["similarities"]
     assert all(-1 <= found[k] <= 1 for k in ("source", "reference", "text"))
 
@@ -114,31 +114,113 @@ def test_a_sweep_writes_all_there_is(run: CliRunner, concept: Path, tmp_path: Pa
         "strength-0.2-seed-0.png", "strength-0.8-seed-0.png",
     }  # fmt: skip
     told = json.loads((out / "sweep.json").read_text())
-    assert told["recipe"]["concepts"] == [{"tokens": ["<look>"], "weight": 0.5}]
+    (used,) = told["recipe"]["concepts"]
+    assert used["tokens"] == ["<look>"] and used["weight"] == 0.5
     assert told["best"] in told["edits"]
 
 
-def test_edit_and_sweep_share_their_options() -> None:
+def test_a_recipe_is_replayed_to_the_same_pixels(
+    run: CliRunner, concept: Path, tmp_path: Path
+) -> None:
+    source, first, again = samples.sources()[3], tmp_path / "first.png", tmp_path / "again.png"
+    done = run.invoke(
+        app,
+        ["edit", str(source.image), "--source-prompt", "a photo of a cup on a table",
+         "--target-prompt", "a photo of a <look> patterned cup on a table", "--concept",
+         str(concept), "--steps", "2", "--mask", str(source.mask), "--preserve", "-o", str(first),
+         "--json"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(done.stdout)
+    replay = ["replay", str(recipe), "--picture", str(source.image), "-o", str(again)]
+    done = run.invoke(
+        app, [*replay, "--concept", str(concept.parent), "--mask", str(source.mask), "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    assert Image.open(again).tobytes() == Image.open(first).tobytes()
+    assert json.loads(done.stdout)["versions_changed"] == {}
+    for given, says in (
+        (["--mask", str(source.mask)], "concept: <look> of the recipe"),
+        (["--concept", str(concept)], "mask: is missing"),
+        (["--concept", str(tmp_path)], "holds no .safetensors file"),
+    ):
+        refused = run.invoke(app, replay + given)
+        assert refused.exit_code == 2 and says in refused.stderr
+    recipe.write_text("[1]")
+    refused = run.invoke(app, replay)
+    assert refused.exit_code == 2 and "recipe" in refused.stderr
+
+
+def test_edit_and_sweep_take_the_options_of_the_request() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]  # of a group
-    shared = {field.name: field.default for field in dataclasses.fields(Asked)}
-    for name, own in (("edit", {"out", "strength", "seed", "preserve", "dino", "lpips"}),
-                      ("sweep", {"out", "strength", "seed"})):  # fmt: skip
+    inputs = {"picture", "out", "concept", "blend_word", "no_blend", "mask", "reference", "clip",
+              "base", "device", "dtype", "as_json"}  # fmt: skip
+    own = {
+        "edit": inputs | {"strength", "seed", "dino", "lpips"},
+        "sweep": inputs,
+    }
+    left_out = {"edit": {"strengths", "seeds"}, "sweep": {"change"}}
+    for name, extra in own.items():
         options = {p.name: p for p in commands[name].params}
-        assert options.keys() == shared.keys() | own
-        for option, default in shared.items():
-            assert options[option].required == (default is dataclasses.MISSING)
-            assert options[option].help or option == "picture"
+        fields = set(EditOptions.model_fields) - {"p2p"} - left_out[name]
+        assert options.keys() == fields | extra
+        assert all(option.help for option in options.values())
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["edit", "missing.png", "--target-prompt", "a cup"], "picture: missing.png is no file"),
+        (["-o", "nowhere/out.png"], "out: nowhere is no folder"),
+        (["-o", "."], "out: . is a folder"),
+        (["-o", "out.gif"], "out: out.gif has no suffix of a picture"),
+        (["--reference", "none"], "none is no file"),
+        (["--clip", "/nowhere"], "model: /nowhere"),
+        (["--lpips", "none"], "none"),
+        (["--mask", "none.png"], "mask: none.png is no file"),
+        (["--concept", "none"], "concept: none is not a file"),
+        (["--steps", "0"], "steps: is 0"),
+        (["--change", "0.5", "--strength", "0.5"], "change: is given with strengths"),
+        (["--no-blend", "--preserve"], "preserve: needs a region"),
+        (["--no-blend", "--blend-word", "cup"], "blend-word: contradicts --no-blend"),
+        (["--no-blend", "--mask", str(samples.sources()[3].mask)], "mask: contradicts"),
+        (["--blend-word", "jug"], "source_prompt: has no word 'jug'"),
+        (["--method", "sdedit", "--blend-word", "cup"], "p2p: has no effect on sdedit"),
+        (["--method", "sdedit", "--inversion", "ddim"], "inversion: has no effect on sdedit"),
+    ],
+)
+def test_an_edit_is_refused_before_any_work(
+    arguments: list[str], says: str, run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from customedit.diffusion.base import Base
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("the UNet was called")
+
+    monkeypatch.setattr(Base, "output", forbidden)
+    monkeypatch.chdir(tmp_path)
+    source = samples.sources()[3]
+    done = run.invoke(
+        app,
+        ["edit", str(source.image), "--source-prompt", "a photo of a cup on a table",
+         "--target-prompt", "a photo of a red cup on a table", *arguments],
+    )  # fmt: skip
+    assert done.exit_code == 2, done.output
+    assert says in done.stderr and done.stderr.rstrip().count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["edit", "missing.png", "--source-prompt", "a cup", "--target-prompt", "a red cup"],
+            "picture: missing.png is no file",
+        ),
         (["customize", "--noun", "cup", "."], "references: . holds no picture"),
-        (["concept", "show", "missing"], "file: missing is no file"),
-        (["models", "check", "./missing"], "base: ./missing is no folder"),
+        (["concept", "show", "missing"], "concept: missing is not a file"),
+        (["models", "check", "./missing"], "base: there is no folder ./missing"),
         (["models", "check", "--dtype", "int8"], "dtype: 'int8'"),
-        (["models", "fetch", "mini"], "name: mini is bundled"),
+        (["models", "fetch", "mini"], "base: mini is bundled"),
     ],
 )
 def test_errors_are_one_line_and_name_the_field(
@@ -171,6 +253,63 @@ def test_out_and_in_again(form: str, run: CliRunner, concept: Path, tmp_path: Pa
     first, again = Concept.load(concept), Concept.load(back)
     assert first.tokens.keys() == again.tokens.keys() and again.noun == "cup"
     assert all(torch.equal(w, again.weights[n]) for n, w in first.weights.items())
+
+
+def test_a_lora_is_imported_shown_and_edited_with(run: CliRunner, tmp_path: Path) -> None:
+    """As kohya's file, whose name is how prompts name it."""
+    name = "lora_unet_mid_block_resnets_0_conv1"
+    file, out = tmp_path / "Soft Light.safetensors", tmp_path / "soft.safetensors"
+    save_file(
+        {
+            f"{name}.lora_down.weight": torch.randn(4, 192, 3, 3) * 0.1,
+            f"{name}.lora_up.weight": torch.randn(192, 4, 1, 1) * 0.1,
+            f"{name}.alpha": torch.tensor(2.0),
+        },
+        file,
+    )
+    done = run.invoke(app, ["edit", str(samples.sources()[3].image), "--source-prompt", "a cup",
+                            "--target-prompt", "a cup", "--concept", str(file)])  # fmt: skip
+    assert done.exit_code == 2
+    assert "is a LoRA; convert it: customedit concept import" in done.stderr.replace("\n", " ")
+    done = run.invoke(app, ["concept", "import", str(file), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "<soft-light>, LoCon (kohya)" in done.stdout
+    assert "1 of 1 layers of the LoRA are used" in done.stdout
+    assert "its weights change the base's prediction by" in done.stdout
+    told = json.loads(run.invoke(app, ["concept", "show", str(out), "--json"]).stdout)
+    assert (told["adapters"], told["columns"]) == (1, {"<soft-light>": 0})
+    assert told["digest"] == Concept.load(out).digest
+    done = run.invoke(
+        app,
+        ["edit", str(samples.sources()[3].image), "--source-prompt", "a cup", "--target-prompt",
+         "a <soft-light> cup", "--concept", str(out), "--steps", "2", "-o",
+         str(tmp_path / "o.png")],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+
+
+def test_a_concept_as_kohyas_lora_says_its_error(
+    run: CliRunner, concept: Path, tmp_path: Path
+) -> None:
+    arguments = ["concept", "export", str(concept), "--format", "kohya", "-o", str(tmp_path / "k")]
+    done = run.invoke(app, [*arguments, "--rank", "4", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert [Path(f).name for f in told["files"]] == ["look-lora.safetensors", "look.safetensors"]
+    assert 0 < told["error"] < 1
+    done = run.invoke(app, arguments)
+    assert "changes of keys and values off by" in done.stdout
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "1e9", "-1"])
+def test_a_concepts_weight_is_bounded(weight: str, run: CliRunner, concept: Path) -> None:
+    picture = str(samples.sources()[3].image)
+    done = run.invoke(
+        app,
+        ["edit", picture, "--source-prompt", "a cup", "--target-prompt", "a <look> cup",
+         "--concept", f"{concept}:{weight}"],
+    )  # fmt: skip
+    assert done.exit_code == 2 and "weight" in done.stderr and "0 to 2" in done.stderr
 
 
 def test_compressed_concepts_say_their_error_and_still_edit(
@@ -209,4 +348,4 @@ def test_models_and_doctor(run: CliRunner) -> None:
     assert checked["prediction"] == "v_prediction" and checked["side"] == 128
     healthy = run.invoke(app, ["doctor", "--json"])
     assert healthy.exit_code == 0
-    assert json.loads(healthy.stdout)["bundled base"] == "draws"
+    assert json.loads(healthy.stdout)["bundled base"] == "works"

@@ -1,5 +1,8 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from customedit.concepts.checks import MAX_TOKENS
 from customedit.concepts.compress import compress
 from customedit.concepts.concept import Concept
-from customedit.concepts.files.own import FORMAT
+from customedit.concepts.files.identify import OWN
+from customedit.diffusion.adapters import Hadamard, Kronecker, LowRank, Whole
 from customedit.errors import InputError
 
 LAYERS = {
@@ -56,6 +60,12 @@ def rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **note: 
     with safe_open(path, framework="pt") as file:
         old = file.metadata()
     save_file(load_file(path) if tensors is None else tensors, path, {**old, **note})
+
+
+def about(path: Path) -> dict[str, Any]:
+    """The JSON in a concept's file."""
+    with safe_open(path, framework="pt") as file:
+        return dict(json.loads(file.metadata()[OWN]))
 
 
 @given(
@@ -110,7 +120,7 @@ def test_a_failed_save_leaves_the_older_file(tmp_path: Path) -> None:
     concept(1).save(path)
     bad = concept(2)
     bad.keys[next(iter(LAYERS))][0, 0] = torch.nan
-    with pytest.raises(InputError, match=r"poisoned.*1 of 48 numbers"):
+    with pytest.raises(InputError, match=r"1 of 48 numbers not finite"):
         bad.save(path)
     assert_same(Concept.load(path), concept(1))
     assert len(list(tmp_path.iterdir())) == 1
@@ -120,17 +130,19 @@ def test_a_failed_save_leaves_the_older_file(tmp_path: Path) -> None:
     "token", ["plaid", "<Plaid>", "<>", "<-a>", "<a b>", "<a>\n", f"<{'a' * 64}>"]
 )
 def test_ill_spelt_tokens_are_refused(token: str) -> None:
-    with pytest.raises(InputError, match="is no concept token"):
+    with pytest.raises(InputError, match="is not a concept token"):
         Concept({token: torch.ones(8)})
 
 
 @pytest.mark.parametrize(
     ("tokens", "problem"),
     [
-        ({}, "are 0, 1 to 16"),
+        ({}, "are 0; give 1 to 16"),
         ({f"<t{k}>": torch.ones(2) for k in range(MAX_TOKENS + 1)}, "are 17"),
         ({"<a>": torch.ones(2), "<b>": torch.ones(3)}, "several widths"),
-        ({"<a>": torch.ones(1, 2)}, "1 x 2"),
+        ({"<a>": torch.ones(1, 1, 2)}, "1 x 1 x 2"),
+        ({"<a>": torch.ones(0, 2)}, "have no vectors"),
+        ({"<a>": torch.ones(65, 2)}, "<a> has 65 vectors"),
         ({"<a>": torch.ones(2, dtype=torch.int64)}, "int64"),
     ],
 )
@@ -161,14 +173,18 @@ def test_it_fits_its_own_base_and_no_other() -> None:
     made.check(LAYERS, 8)
     made.check({**LAYERS, "up_blocks.0.attn2": (3, 8)}, 8)  # some layers only
     first, second = LAYERS
-    with pytest.raises(InputError, match=r"another base.* 1 of 2 layers.*\(with 1\).*mid_block"):
+    with pytest.raises(
+        InputError, match=r"another base: 1 of its 2 layers.* the 1 of this .*mid_block"
+    ):
         made.check({first: LAYERS[first]}, 8)
     with pytest.raises(InputError, match=r"another base: its mid_block.* is 10 x 8, .* is 10 x 9"):
         made.check({**LAYERS, second: (10, 9)}, 8)
-    with pytest.raises(InputError, match=r"another base: <plaid> has 8 numbers.* have 768"):
+    with pytest.raises(
+        InputError, match=r"another base: <plaid> has 8 numbers.* have 768 \(SD 1\.x\)"
+    ):
         made.check(LAYERS, 768)
     made.tokens["<plaid>"][3] = torch.inf
-    with pytest.raises(InputError, match="poisoned"):
+    with pytest.raises(InputError, match="not finite"):
         made.check(LAYERS, 8)
 
 
@@ -185,14 +201,16 @@ def saved(tmp_path: Path) -> Path:
 def test_a_truncated_file_is_named(saved: Path, share: float) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(InputError, match=r"c\.safetensors is truncated.*; copy or download"):
+    with pytest.raises(
+        InputError, match=r"c\.safetensors is (truncated|empty).*; download or copy"
+    ):
         Concept.load(saved)
 
 
 def test_missing_and_large_files(saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         Concept.load(tmp_path / "other")
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         Concept.load(tmp_path)
     size = saved.stat().st_size
     Concept.load(saved, max_bytes=size)
@@ -200,21 +218,22 @@ def test_missing_and_large_files(saved: Path, tmp_path: Path) -> None:
         Concept.load(saved, max_bytes=size - 1)
 
 
-def test_other_formats_and_versions(saved: Path) -> None:
-    rewrite(saved, version="2")
-    with pytest.raises(InputError, match="version '2', known is 1; update"):
+def test_other_versions(saved: Path) -> None:
+    rewrite(saved, **{OWN: json.dumps({**about(saved), "version": 3})})
+    with pytest.raises(InputError, match="version 3, known are 1 and 2; update"):
         Concept.load(saved)
-    rewrite(saved, format="pt")
-    with pytest.raises(InputError, match=r"no concept of ours.*formats.load"):
-        Concept.load(saved)
-    save_file({"a": torch.ones(1)}, saved)
-    with pytest.raises(InputError, match="not given"):
-        Concept.load(saved)
+
+
+def test_the_first_version_is_still_read(saved: Path) -> None:
+    told = {k: v for k, v in about(saved).items() if k not in ("adapters", "version")}
+    note = {"format": OWN, "version": "1", "concept": json.dumps(told)}
+    save_file(load_file(saved), saved, note)
+    assert_same(Concept.load(saved), concept())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"noun": 3}', "[" * 10_000])
 def test_damaged_metadata(saved: Path, text: str) -> None:
-    rewrite(saved, concept=text)
+    rewrite(saved, **{OWN: text})
     with pytest.raises(InputError, match="damaged metadata"):
         Concept.load(saved)
 
@@ -231,10 +250,9 @@ def test_tensors_must_be_those_told_of(saved: Path) -> None:
 
 
 def test_too_many_tokens_in_a_file(saved: Path) -> None:
-    with safe_open(saved, framework="pt") as file:
-        about = json.loads(file.metadata()["concept"])
-    about["tokens"] = [f"<t{k}>" for k in range(999)]
-    rewrite(saved, concept=json.dumps(about))
+    told = about(saved)
+    told["tokens"] = [f"<t{k}>" for k in range(999)]
+    rewrite(saved, **{OWN: json.dumps(told)})
     with pytest.raises(InputError, match="tokens: are 999"):
         Concept.load(saved)
 
@@ -244,7 +262,7 @@ def test_poisoned_numbers_are_refused(saved: Path, bad: float) -> None:
     tensors = load_file(saved)
     tensors["token.<plaid>"][2] = bad
     rewrite(saved, tensors)
-    with pytest.raises(InputError, match=r"poisoned: token.<plaid> has 1 of 8"):
+    with pytest.raises(InputError, match=r"token.<plaid> with 1 of 8 numbers not finite"):
         Concept.load(saved)
 
 
@@ -278,4 +296,101 @@ def test_half_a_pair_of_factors_is_refused(tmp_path: Path) -> None:
     rewrite(path, tensors)
     with pytest.raises(InputError, match=r"lacks.*\.up"):
         Concept.load(path, weights(1))
-    assert FORMAT == "customedit.concept"  # files in the world are told by it
+    assert OWN == "customedit.concept"  # files in the world are told by it
+
+
+# equal concepts, equal files
+
+
+def test_a_concept_is_saved_to_the_same_bytes_each_time(tmp_path: Path) -> None:
+    """In processes of their own as well: hash maps are seeded anew in each."""
+    made = concept(recipe={"b": 1, "a": {"z": 2}}, noun="cup", prompts=("a", "b"))
+    first = tmp_path / "first.safetensors"
+    made.save(first)
+    files = []
+    for number in range(12):
+        files.append(tmp_path / f"{number}.safetensors")
+        Concept.load(first).save(files[-1])
+    code = (
+        "import sys; from pathlib import Path; from customedit.concepts.concept import Concept\n"
+        "Concept.load(Path(sys.argv[1])).save(Path(sys.argv[2]))"
+    )
+    files.append(tmp_path / "other process.safetensors")
+    subprocess.run([sys.executable, "-c", code, str(first), str(files[-1])], check=True)
+    assert {f.read_bytes() for f in files} == {first.read_bytes()}
+
+
+def test_the_digest_is_of_what_acts(tmp_path: Path) -> None:
+    made = concept(noun="cup", base="ab")
+    assert concept(noun="cup", base="ab").digest == made.digest
+    told = concept(noun="cup", base="ab", recipe={"a": 1}, prompts=("x",), images=3)
+    assert told.digest == made.digest  # not what is told of its training
+    made.save(tmp_path / "c.safetensors")
+    assert Concept.load(tmp_path / "c.safetensors").digest == made.digest
+    assert made.to(torch.device("cpu"), torch.bfloat16).digest == made.digest
+    others = [
+        concept(1, noun="cup", base="ab"),
+        concept(0, torch.float64, noun="cup", base="ab"),
+        concept(noun="vase", base="ab"),
+        concept(noun="cup", base="cd"),
+        Concept({"<b>": made.tokens["<plaid>"]}, made.keys, made.values, noun="cup", base="ab"),
+        Concept(made.tokens, made.keys, made.values, noun="cup", base="ab", adapters={
+            "unet.x": LowRank(torch.ones(2, 1), torch.ones(1, 2))}),
+        Concept(made.tokens, made.keys, made.values, noun="cup", base="ab", adapters={
+            "unet.x": LowRank(torch.ones(2, 1), torch.ones(1, 2), scale=2.0)}),
+    ]  # fmt: skip
+    assert len({c.digest for c in (made, *others)}) == len(others) + 1
+
+
+def test_a_low_rank_file_keeps_its_digest(tmp_path: Path) -> None:
+    """Whatever the machine's rounding of the product of its factors."""
+    path = tmp_path / "thin.safetensors"
+    compress(concept(), weights(1), rank=2).save(path)
+    one = Concept.load(path, weights(1))
+    other = Concept.load(path, {n: w + 1e-7 for n, w in weights(1).items()})
+    assert one.digest == other.digest != concept().digest
+
+
+# adapters, and tokens of any number of vectors
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_adapters_and_token_matrices_come_back(tmp_path: Path, rows: int) -> None:
+    randn = torch.randn
+    adapters = {
+        "unet.a.to_q": LowRank(randn(6, 2), randn(2, 8), scale=0.5),
+        "unet.a.conv": LowRank(randn(6, 2).half(), randn(2, 8, 3, 3).half()),
+        "text_encoder.b": Hadamard(randn(6, 2), randn(2, 8), randn(6, 2), randn(2, 8)),
+        "unet.c": Kronecker(randn(2, 2), randn(3, 4, 3, 3), scale=0.1),
+        "unet.d.0": Whole(randn(3, 3)),
+    }
+    made = Concept({"<a>": torch.randn(rows, 8)}, adapters=adapters)
+    made.save(tmp_path / "c.safetensors")
+    back = Concept.load(tmp_path / "c.safetensors")
+    assert back.tokens["<a>"].shape == (rows, 8) and back.digest == made.digest
+    for path, adapter in adapters.items():
+        assert type(back.adapters[path]) is type(adapter)
+        assert back.adapters[path].scale == adapter.scale
+        for name, factor in adapter.factors.items():
+            assert torch.equal(back.adapters[path].factors[name], factor)
+
+
+@pytest.mark.parametrize("name", ["adapter.unet.a.up", "adapter.unet.a.down"])
+def test_adapters_with_factors_amiss_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "c.safetensors"
+    made = LowRank(torch.ones(6, 2), torch.ones(2, 8))
+    Concept({"<a>": torch.ones(8)}, adapters={"unet.a": made}).save(path)
+    tensors = load_file(path)
+    rewrite(path, {**tensors, name: torch.ones(3, 3)})
+    with pytest.raises(InputError, match=r"damaged low-rank adapter of unet\.a"):
+        Concept.load(path)
+    tensors.pop(name)
+    rewrite(path, tensors)
+    with pytest.raises(InputError, match=r"damaged low-rank adapter of unet\.a"):
+        Concept.load(path)
+
+
+def test_an_adapter_is_of_a_model() -> None:
+    made = {"vae.x": LowRank(torch.ones(6, 2), torch.ones(2, 8))}
+    with pytest.raises(InputError, match=r"vae\.x is in no model; begin it with unet\."):
+        Concept({"<a>": torch.ones(8)}, adapters=made)

@@ -9,8 +9,7 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
-from customedit.diffusion.text import Weighted
-from customedit.editing.edit import EditSettings, edit
+from customedit.editing.editor import Editor
 from customedit.experiments.dreambooth import dreambooth
 from customedit.mini import samples
 
@@ -25,10 +24,12 @@ def test_the_whole_unet_is_trained_and_the_base_is_not() -> None:
     assert all(torch.equal(v, before[k]) for k, v in base.unet.state_dict().items())
     same = [torch.equal(v, before[k]) for k, v in tuned.unet.state_dict().items()]
     assert sum(same) < 0.05 * len(same)
-    picture = Image.open(samples.sources()[3].image).convert("RGB")
-    prompt = EditSettings("a photo of a cup", "a photo of a <a> patterned cup", steps=2)
-    concepts = [Weighted(word)]
-    ours = run(tuned, edit(tuned, picture, prompt, concepts))
-    plain = run(base, edit(base, picture, prompt, concepts))
-    assert ours.latents.isfinite().all()
-    assert not torch.allclose(ours.latents, plain.latents)
+    picture = Image.open(samples.sources()[3].image)
+
+    def latents(model: Base) -> torch.Tensor:
+        session = Editor(model).open(picture, "a photo of a cup")
+        result = session.edit("a photo of a <a> patterned cup", concepts=[word], steps=2)
+        return result.drawing.latents
+
+    assert latents(tuned).isfinite().all()
+    assert not torch.allclose(latents(tuned), latents(base))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from customedit.concepts.concept import Concept
-from customedit.concepts.merge import constrained, merge
+from customedit.concepts.merge import merge, solve_constrained
 from customedit.diffusion.base import Base
 from customedit.errors import InputError
 from customedit.mini import vocabulary
@@ -60,7 +60,7 @@ def test_the_closed_form_is_the_constrained_optimum(
 ) -> None:
     weight, regular = random(seed, inner, WIDTH), random(seed + 1, 3 * WIDTH + more, WIDTH)
     targets, values = random(seed + 2, m, WIDTH), random(seed + 3, m, inner)
-    merged = constrained(weight, regular, targets, values)
+    merged = solve_constrained(weight, regular, targets, values)
     expected = optimum(weight, regular, targets, values)
     np.testing.assert_allclose(merged.numpy(), expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose((targets @ merged.T).numpy(), values.numpy(), atol=1e-7)
@@ -70,7 +70,7 @@ def test_the_closed_form_is_the_constrained_optimum(
 def test_no_other_weight_that_keeps_the_constraints_is_nearer(seed: int) -> None:
     weight, regular = random(seed, 4, WIDTH), random(seed + 1, 30, WIDTH)
     targets, values = random(seed + 2, 3, WIDTH), random(seed + 3, 3, 4)
-    merged = constrained(weight, regular, targets, values)
+    merged = solve_constrained(weight, regular, targets, values)
     nearest = torch.linalg.norm((merged - weight) @ regular.T)
     free = torch.linalg.qr(targets.T, mode="complete")[0][:, 3:]  # c* does not see these
     moved = merged + 0.1 * random(seed + 4, 4, free.shape[1]) @ free.T
@@ -80,7 +80,7 @@ def test_no_other_weight_that_keeps_the_constraints_is_nearer(seed: int) -> None
 
 def test_targets_that_already_hold_change_nothing() -> None:
     weight, regular, targets = random(0, 4, WIDTH), random(1, 30, WIDTH), random(2, 3, WIDTH)
-    merged = constrained(weight, regular, targets, targets @ weight.T)
+    merged = solve_constrained(weight, regular, targets, targets @ weight.T)
     torch.testing.assert_close(merged, weight)
 
 
@@ -88,8 +88,8 @@ def test_a_ridge_serves_few_captions_and_keeps_the_constraints() -> None:
     weight, regular = random(0, 4, WIDTH), random(1, 3, WIDTH)
     targets, values = random(2, 2, WIDTH), random(3, 2, 4)
     with pytest.raises(InputError, match=r"3 caption features do not span the width 8; .*ridge"):
-        constrained(weight, regular, targets, values)
-    merged = constrained(weight, regular, targets, values, ridge=1e-6)
+        solve_constrained(weight, regular, targets, values)
+    merged = solve_constrained(weight, regular, targets, values, ridge=1e-6)
     torch.testing.assert_close(targets @ merged.T, values, rtol=1e-6, atol=1e-6)
 
 
@@ -98,7 +98,7 @@ def test_features_of_real_spread_are_taken() -> None:
     spread = torch.logspace(0, -4, WIDTH, dtype=torch.float64)
     regular = random(1, 200, WIDTH) * spread + 5
     weight, targets, values = random(0, 4, WIDTH), random(2, 3, WIDTH) * spread + 5, random(3, 3, 4)
-    merged = constrained(weight, regular, targets, values)
+    merged = solve_constrained(weight, regular, targets, values)
     torch.testing.assert_close(targets @ merged.T, values, rtol=1e-5, atol=1e-5)
 
 
@@ -177,9 +177,9 @@ def test_what_cannot_be_merged() -> None:
     with pytest.raises(InputError, match="ridge: is -1"):
         merge([a, b], base(), regular, [fa, fb], ridge=-1)
     with pytest.raises(InputError, match="values: are"):
-        constrained(random(0, 4, 8), regular, fa, random(1, 3, 4))
+        solve_constrained(random(0, 4, 8), regular, fa, random(1, 3, 4))
     with pytest.raises(InputError, match="targets: are"):
-        constrained(random(0, 4, 7), regular, fa, random(1, 2, 4))
+        solve_constrained(random(0, 4, 7), regular, fa, random(1, 2, 4))
 
 
 # on text states, which differ from random numbers: their layer norm leaves a direction nearly empty

@@ -10,7 +10,7 @@ import torch
 
 from customedit import mini
 from customedit.concepts.concept import Concept
-from customedit.concepts.files.formats import DIFFUSERS_WEIGHTS, Suffix, save_diffusers
+from customedit.concepts.files.diffusers import DIFFUSERS_WEIGHTS, Suffix, save_diffusers
 from customedit.diffusion.base import Base
 from customedit.diffusion.text import Weighted
 from customedit.mini.draw import load

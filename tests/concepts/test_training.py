@@ -11,20 +11,21 @@ import torch
 from PIL import Image
 
 from customedit.concepts import dataset, training
-from customedit.concepts.augmentation import crop, whole
+from customedit.concepts.augmentation import full_frame, random_crop
 from customedit.concepts.concept import Concept
 from customedit.concepts.dataset import Subject
-from customedit.concepts.prior import class_images
+from customedit.concepts.prior import draw_class_images
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import (
-    Trained,
-    customize,
-    customize_jointly,
-    step_loss,
+    TrainableConcept,
+    train_concept,
+    train_concepts,
+    training_loss,
 )
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress, run
+from customedit.diffusion.profile import Profile
 from customedit.errors import InputError, TrainingError
 from customedit.mini import samples
 
@@ -57,7 +58,7 @@ def test_killed_and_resumed_gives_the_same_bits(
 ) -> None:
     settings = TrainingSettings.of(base, **QUICK)
     cache = tmp_path / "classes"
-    straight = run(base, customize(base, references, PROMPTS, settings, class_cache=cache))
+    straight = run(base, train_concept(base, references, PROMPTS, settings, class_cache=cache))
 
     def kill(progress: Progress) -> None:
         if progress.phase == "train" and progress.step == killed_at:
@@ -67,13 +68,13 @@ def test_killed_and_resumed_gives_the_same_bits(
     with pytest.raises(Killed):
         run(
             base,
-            customize(base, references, PROMPTS, settings, resume=file, class_cache=cache),
+            train_concept(base, references, PROMPTS, settings, resume=file, class_cache=cache),
             kill,
         )
     steps: list[int] = []
     resumed = run(
         base,
-        customize(base, references, PROMPTS, settings, resume=file, class_cache=cache),
+        train_concept(base, references, PROMPTS, settings, resume=file, class_cache=cache),
         lambda p: steps.append(p.step) if p.phase == "train" else None,
     )
     assert _equal(straight, resumed)
@@ -85,13 +86,13 @@ def test_a_checkpoint_of_another_training_is_refused(
 ) -> None:
     file = tmp_path / "checkpoint.safetensors"
     settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
-    run(base, customize(base, references, PROMPTS, settings, resume=file))
+    run(base, train_concept(base, references, PROMPTS, settings, resume=file))
     other = TrainingSettings.of(base, **QUICK | {"class_images": 0, "seed": 1})
     with pytest.raises(InputError, match=r"resume: .*another training \(other settings\)"):
-        run(base, customize(base, references, PROMPTS, other, resume=file))
+        run(base, train_concept(base, references, PROMPTS, other, resume=file))
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match=r"resume: .*delete it"):
-        run(base, customize(base, references, PROMPTS, settings, resume=file))
+        run(base, train_concept(base, references, PROMPTS, settings, resume=file))
 
 
 def test_only_the_concepts_own_copies_are_trained(
@@ -100,7 +101,7 @@ def test_only_the_concepts_own_copies_are_trained(
     before = {k: v.clone() for k, v in base.unet.state_dict().items()}
     table = base.pipeline.text_encoder.get_input_embeddings().weight.clone()
     settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
-    concept = run(base, customize(base, references, PROMPTS, settings))
+    concept = run(base, train_concept(base, references, PROMPTS, settings))
     assert all(torch.equal(v, before[k]) for k, v in base.unet.state_dict().items())
     assert torch.equal(base.pipeline.text_encoder.get_input_embeddings().weight, table)
     assert set(concept.keys) == set(base.layers) == set(concept.values)
@@ -108,14 +109,14 @@ def test_only_the_concepts_own_copies_are_trained(
         not torch.equal(w, base.weights[f"{n}.to_k.weight"]) for n, w in concept.keys.items()
     ]
     assert all(changed)
-    assert concept.base == base.fingerprint and concept.images == 2
+    assert concept.base == base.concept_fingerprint and concept.images == 2
 
 
 def test_textual_inversion_trains_the_word_alone(base: Base, references: list[Image.Image]) -> None:
     settings = TrainingSettings.of(base, way="textual-inversion", steps=3, crops=2)
-    concept = run(base, customize(base, references, PROMPTS, settings))
+    concept = run(base, train_concept(base, references, PROMPTS, settings))
     assert not concept.keys and not concept.values
-    start = Trained.start(base, [PROMPTS], settings).tokens["<plaid>"]
+    start = TrainableConcept.of_base(base, [PROMPTS], settings).tokens["<plaid>"]
     assert not torch.equal(concept.tokens["<plaid>"], start)
 
 
@@ -127,25 +128,26 @@ def test_two_looks_learned_together(base: Base, references: list[Image.Image]) -
         Subject(pictures, ConceptPrompts("<scales>", other.noun, "patterned")),
     ]
     settings = TrainingSettings.of(base, **QUICK)
-    concept = run(base, customize_jointly(base, subjects, settings))
-    start = Trained.start(base, [s.prompts for s in subjects], settings)
+    concept = run(base, train_concepts(base, subjects, settings))
+    start = TrainableConcept.of_base(base, [s.prompts for s in subjects], settings)
     assert set(concept.tokens) == {"<plaid>", "<scales>"} and concept.images == 4
     for token, vector in concept.tokens.items():  # each token is drawn, and its gradient is its own
         assert not torch.equal(vector, start.tokens[token])
     assert len(concept.prompts) == 2
     with pytest.raises(InputError, match="token: given are <plaid>, <plaid>"):
-        run(base, customize_jointly(base, [subjects[0]] * 2, settings))
+        run(base, train_concepts(base, [subjects[0]] * 2, settings))
 
 
 def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> None:
     """Instance and prior losses against a plain rewrite of the step on the stock UNet."""
     settings = TrainingSettings.of(base, **QUICK)
-    trained = Trained.start(base, [PROMPTS], settings)
-    pool = run(base, dataset.reference_pool(base, Subject(references, PROMPTS), settings))
-    latents = run(base, class_images(base, PROMPTS.class_prompt(), 2, 2))
-    words = (PROMPTS.class_prompt(),) * 2
-    prior = dataset.Pool(latents, torch.ones_like(latents[:, 0]), words)
-    _, found = step_loss(base, trained, settings, pool, prior, 4)
+    trained = TrainableConcept.of_base(base, [PROMPTS], settings)
+    pool = run(base, dataset.encode_references(base, Subject(references, PROMPTS), settings))
+    prompt = base.profile.class_prompt(PROMPTS.noun)
+    latents = run(base, draw_class_images(base, prompt, 2, 2))
+    words = (prompt,) * 2
+    prior = dataset.Dataset(latents, torch.ones_like(latents[:, 0]), words)
+    _, found = training_loss(base, trained, settings, pool, prior, 4)
     facts = {name: figure.item() for name, figure in found.items()}
 
     rng = np.random.default_rng([settings.seed, 2, 4])
@@ -173,7 +175,7 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
 def test_nan_stops_with_the_step_and_the_remedy(
     base: Base, references: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = training.step_loss
+    real = training.training_loss
 
     def poisoned(*args: Any) -> Any:
         loss, facts = real(*args)
@@ -183,26 +185,28 @@ def test_nan_stops_with_the_step_and_the_remedy(
             else (loss, facts)
         )
 
-    monkeypatch.setattr(training, "step_loss", poisoned)
+    monkeypatch.setattr(training, "training_loss", poisoned)
     settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
-    with pytest.raises(TrainingError, match=r"nan at step 3; take a rate below"):
-        run(base, customize(base, references, PROMPTS, settings))
+    with pytest.raises(
+        TrainingError, match=r"The loss became nan at step 3; use a learning rate below"
+    ):
+        run(base, train_concept(base, references, PROMPTS, settings))
 
 
 def test_class_images_are_drawn_once(base: Base, tmp_path: Path) -> None:
-    first = run(base, class_images(base, "a photo of a cup", 3, 2, tmp_path))
+    first = run(base, draw_class_images(base, "a photo of a cup", 3, 2, tmp_path))
     heard: list[Progress] = []
-    again = run(base, class_images(base, "a photo of a cup", 3, 2, tmp_path), heard.append)
+    again = run(base, draw_class_images(base, "a photo of a cup", 3, 2, tmp_path), heard.append)
     assert torch.equal(first, again) and not heard
     assert first.shape == (3, base.channels, 16, 16)
-    few = run(base, class_images(base, "a photo of a cup", 1, 2))
+    few = run(base, draw_class_images(base, "a photo of a cup", 1, 2))
     assert torch.allclose(few[0], first[0], atol=1e-4)  # each has its own seed
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_crops_and_their_masks(seed: int) -> None:
     white = Image.new("RGB", (90, 70), "white")
-    found = crop(white, 128, 8, np.random.default_rng(seed))
+    found = random_crop(white, 128, 8, np.random.default_rng(seed))
     assert found.pixels.shape == (3, 128, 128) and found.mask.shape == (16, 16)
     picture = (found.pixels > 0.9).all(0).reshape(16, 8, 16, 8).all((1, 3))
     assert found.mask.sum() >= 1
@@ -212,7 +216,7 @@ def test_crops_and_their_masks(seed: int) -> None:
 
 
 def test_a_whole_reference_counts_everywhere() -> None:
-    found = whole(Image.new("RGB", (300, 200), "red"), 128, 8)
+    found = full_frame(Image.new("RGB", (300, 200), "red"), 128, 8)
     assert found.mask.all() and found.prefix == ""
 
 
@@ -220,8 +224,8 @@ def test_prompts_say_what_to_learn() -> None:
     assert PROMPTS.instance() == "a photo of a <plaid> patterned cup"
     assert PROMPTS.instance("far away") == "a far away photo of a <plaid> patterned cup"
     assert PROMPTS.instance("very small") == "a photo of a very small <plaid> patterned cup"
-    assert PROMPTS.class_prompt() == "a photo of a cup"
-    assert ConceptPrompts("<a>", "owl").class_prompt() == "a photo of an owl"
+    assert Profile().class_prompt("cup") == "a photo of a cup"
+    assert Profile().class_prompt("owl") == "a photo of an owl"
 
 
 @pytest.mark.parametrize(
@@ -232,8 +236,8 @@ def test_prompts_say_what_to_learn() -> None:
         (lambda: TrainingSettings(steps=0), "steps: 0"),
         (lambda: TrainingSettings(rate=0.0), "rate"),
         (lambda: TrainingSettings(way="magic"), "way: 'magic'"),  # type: ignore[arg-type]  # what is tested
-        (lambda: dataset.check_references([]), "references: 0 images"),
-        (lambda: dataset.check_references([Image.new("RGB", (1, 1))] * 21), "references: 21"),
+        (lambda: dataset.check_references([]), "references: are 0 images"),
+        (lambda: dataset.check_references([Image.new("RGB", (1, 1))] * 21), "references: are 21"),
     ],
 )
 def test_bad_input(make: Any, says: str) -> None:

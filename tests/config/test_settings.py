@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pydantic
 import pytest
+from pydantic import SecretStr
 
 from customedit.config.reference import document
 from customedit.config.settings import PREFIX, Settings
@@ -125,14 +126,16 @@ def test_a_bad_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_secrets_do_not_show() -> None:
     settings = Settings(
-        redis_url="redis://:verysecret@redis/0", s3_access_key="AK", s3_secret_key="verysecret"
+        redis_url="redis://:verysecret@redis/0",
+        s3_access_key="AK",
+        s3_secret_key=SecretStr("verysecret"),
     )
     assert "verysecret" not in repr(settings) + str(settings)
 
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(pydantic.ValidationError):
-        Settings().namespace = "other"  # type: ignore[misc]
+        Settings().namespace = "other"
 
 
 def test_a_misspelled_variable_is_told(

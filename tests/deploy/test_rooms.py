@@ -57,7 +57,7 @@ customedit.cli.app(sys.argv[1:])
 """
 
 
-RING = """
+NOTIFY = """
 from api.notifications import Doorbell
 from customedit.config import telemetry
 from customedit.schemas import ids
@@ -104,9 +104,9 @@ def test_every_module_of_the_worker_imports_in_its_image() -> None:
 def test_what_is_imported_late_is_in_the_image(
     settings: Settings, redis_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The transport of doorbells and the exporter of traces are imported when they are needed."""
+    """The transport of notifications and the exporter of traces are imported when needed."""
     monkeypatch.setenv("CUSTOMEDIT_OTEL_ENDPOINT", "http://127.0.0.1:9")
-    run = inside("api.txt", RING)
+    run = inside("api.txt", NOTIFY)
     assert run.returncode == 0, run.stderr
     assert redis_client.llen(notifications.queue(settings, "edit")) == 1
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_settings_exist(path: Path) -> None:
 
 
 def test_settings_given_by_manifests_are_within_their_limits(
-    production: list[dict], monkeypatch: pytest.MonkeyPatch
+    production: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (config,) = (o for o in production if o["metadata"]["name"].startswith("customedit-settings"))
     for name, value in config["data"].items():

@@ -107,11 +107,20 @@ def test_files_are_the_owners_alone(local_servers: LocalServers) -> None:
     assert (folder / "logs" / "seaweedfs.log").stat().st_size > 0
 
 
-def test_a_log_is_turned_over_while_its_server_runs(tmp_path: Path) -> None:
+def test_a_log_is_rotated_while_its_server_runs(tmp_path: Path) -> None:
     """A thousand numbered lines of a server that goes on: the newest stay, in two files."""
     says = "import time\nfor n in range(1000): print(n, flush=True)\ntime.sleep(3600)"
     log = tmp_path / "server.log"
-    command = [sys.executable, "-I", "-S", child_process.__file__, "1", str(log), "1000"]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        child_process.__file__,
+        "1",
+        str(log),
+        "1000",
+        f"{log}.pid",
+    ]
     with log.open("ab") as out:
         running = subprocess.Popen(
             [*command, sys.executable, "-c", says], stdin=subprocess.PIPE, stdout=out, cwd=tmp_path
@@ -129,10 +138,19 @@ def test_a_log_is_turned_over_while_its_server_runs(tmp_path: Path) -> None:
     running.wait()
 
 
-def test_a_guard_that_is_hurried_kills_at_once(tmp_path: Path) -> None:
+def test_sigquit_kills_the_child_at_once(tmp_path: Path) -> None:
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True)"
     log = tmp_path / "server.log"
-    command = [sys.executable, "-I", "-S", child_process.__file__, "3600", str(log), "1000"]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        child_process.__file__,
+        "3600",
+        str(log),
+        "1000",
+        f"{log}.pid",
+    ]
     with log.open("ab") as out:
         running = subprocess.Popen(
             [*command, sys.executable, "-c", f"{deaf}; time.sleep(3600)"],
@@ -247,10 +265,11 @@ def test_killed_servers_are_told_of_and_lose_nothing_they_acknowledged(tmp_path:
 
 
 @linux
-def test_a_server_goes_when_its_guard_is_killed(tmp_path: Path) -> None:
+def test_a_server_ends_when_its_parent_process_is_killed(tmp_path: Path) -> None:
     with LocalServers(tmp_path, usual_ports=False) as servers:
         pid = servers.pid("valkey")
-        parent = servers.servers[0].process
+        parent = servers.supervisor.process("valkey").parent
+        assert parent is not None
         parent.kill()
         until(lambda: gone(pid), "valkey ends")
         assert servers.alive() == {"valkey": False, "seaweedfs": True}
@@ -339,7 +358,7 @@ def test_a_program_that_never_answers_is_given_up(
     servers = LocalServers(tmp_path / "data", usual_ports=False, start_s=1)
     with pytest.raises(LocalError, match="seaweedfs did not answer in 1 s"):
         servers.start()
-    assert gone(int((tmp_path / "data" / "seaweedfs" / "server.pid").read_text()))
+    assert gone(int((tmp_path / "data" / "logs" / "seaweedfs.pid").read_text()))
 
 
 def test_a_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

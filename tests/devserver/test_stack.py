@@ -1,4 +1,4 @@
-"""The whole service on one machine: up, mended when parts die, found again at a second start."""
+"""The whole service on one machine: up, restarted when parts die, found again at a second start."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from customedit.cli.serve import local_key
 from customedit.client import CustomEdit
 from customedit.devserver.local_servers import LocalError
-from customedit.devserver.process import Part
-from customedit.devserver.stack import Stack
+from customedit.devserver.stack import SERVICE, Stack
+from customedit.devserver.supervisor import Process, Supervisor
 from customedit.errors import InputError
 from customedit.mini import samples
 
@@ -69,20 +69,21 @@ def test_what_dies_is_told_of_and_started_again(stack: Stack, lines: list[str]) 
     watching.start()
     try:
         key = local_key(stack, "local").read_text().strip()
-        api = stack.parts[0]
-        assert api.process is not None and stack.local is not None
-        before = api.process.pid
+        api = stack.supervisor.process("api")
+        assert stack.local is not None
+        before = api.pid
         os.kill(before, signal.SIGKILL)
-        until(lambda: api.process is not None and api.process.pid != before and api.ready())
+        until(lambda: api.alive() and api.pid_file.exists() and api.pid != before)
+        until(api.healthy)
         os.kill(stack.local.pid("valkey"), signal.SIGKILL)
         until(lambda: "valkey is back" in lines)
-        until(api.ready)
+        until(api.healthy)
         with CustomEdit(stack.url, key) as client:
             assert client.limits().tenant == "local"
     finally:
         stack.end()
         watching.join()
-    assert any(line.startswith("api ended with status -9") for line in lines)
+    assert any(line.startswith("api ended with status 137") for line in lines)
     assert any(line.startswith("valkey ended") for line in lines)
 
 
@@ -101,7 +102,7 @@ def test_a_part_that_cannot_start_says_why(
     stack = Stack(tmp_path, port=0, workers=0, say=lambda line: None)
     with pytest.raises(InputError, match="CUSTOMEDIT_API_THREADS"):
         stack.start()
-    assert stack.parts == [] and stack.local is None
+    assert stack.supervisor.processes == [] and stack.local is None
 
 
 def test_nothing_outlives_a_serve_that_is_killed(own: None, tmp_path: Path) -> None:
@@ -123,10 +124,8 @@ def test_a_second_interrupt_ends_all_at_once(own: None, lines: list[str], tmp_pa
     with Stack(tmp_path, port=0, workers=0, say=lines.append) as stack:
         log = tmp_path / "logs" / "worker.log"
         command = [sys.executable, "-c", f"{deaf}; time.sleep(3600)", str(tmp_path)]
-        worker = Part("worker", command, dict(os.environ), log, ("127.0.0.1", 1, "/"))
-        worker.start()
-        stack.parts.append(worker)
-        stack._grace = 3600
+        worker = Process("worker", command, log, lambda: True, grace_s=3600, stage=SERVICE)
+        stack.supervisor.start(worker)
         until(lambda: log.exists() and "deaf" in log.read_text())
 
         def impatient() -> None:
@@ -138,21 +137,14 @@ def test_a_second_interrupt_ends_all_at_once(own: None, lines: list[str], tmp_pa
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_logs_of_parts_are_turned_over_while_they_run(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("customedit.devserver.stack.LOG_BYTES", 1000)
-    watching = threading.Thread(target=stack.run)
-    log = stack.parts[0].log
-    with log.open("ab") as out:
-        out.write(b"x" * 5000)
-    watching.start()
-    try:
+def test_logs_of_processes_are_rotated_while_they_run(own: None, tmp_path: Path) -> None:
+    small = Supervisor(log_bytes=1000)
+    with Stack(tmp_path, port=0, workers=0, say=lambda line: None, supervisor=small) as stack:
+        log = stack.supervisor.process("api").log
+        with log.open("ab") as out:
+            out.write(b"x" * 5000)
         until(lambda: log.stat().st_size <= 1000)
         assert log.with_name(f"{log.name}.1").stat().st_size == 1000
-    finally:
-        stack.end()
-        watching.join()
 
 
 def mine(folder: Path) -> list[str]:

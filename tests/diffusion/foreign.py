@@ -3,7 +3,7 @@
 Where no GPU is, this finds what a GPU would refuse: every operation on a foreign tensor is done on
 the CPU, after a look whether all tensors that it takes are foreign (single numbers may be the
 CPU's, as for a GPU). It also counts what would make the CPU wait for the device (``waits``), and
-who moves tensors there (``arrivals``: all but ``devices.send`` wait).
+who moves tensors there (``arrivals``: all but ``devices.to_device`` wait).
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Foreign(Tensor):
         made.held = held
         return made
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Foreign({tuple(self.shape)}, {self.dtype})"
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]  # torch's own stub lacks the decorator
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         raise RuntimeError(f"{func} on a foreign tensor outside of foreign.device()")
@@ -58,7 +58,7 @@ class Foreign(Tensor):
 
 class _Mode(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.waits: Counter[str] = Counter()
         self.arrivals: Counter[str] = Counter()
         self.operations = 0

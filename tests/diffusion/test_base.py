@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+import dataclasses
 
 import numpy as np
 import pytest
@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from customedit import mini
+from customedit.concepts.concept import Concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.text import Weighted
-from customedit.errors import InputError
+from customedit.errors import InputError, NumericalError
 from customedit.mini.draw import load
 
 from .conftest import Change, change
@@ -138,18 +139,49 @@ def test_drawing_with_ours_is_drawing_with_the_stock_pipeline(base: Base) -> Non
     assert (got - x).abs().max() <= 1e-4
 
 
-def test_bases_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"base: .*is no folder"):
-        Base.load(tmp_path / "missing")
-    with pytest.raises(InputError, match=r"no model_index\.json"):
-        Base.load(tmp_path)
-    (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(InputError, match="does not load"):
-        Base.load(tmp_path)
+def test_a_device_that_is_not_available() -> None:
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="device: cuda is not there"):
+        with pytest.raises(InputError, match="device: cuda is not available"):
             Base.load(device="cuda")
 
 
-def test_fingerprint_is_the_same_in_half_precision(base: Base) -> None:
-    assert Base.load(dtype=torch.float16).fingerprint == base.fingerprint
+def test_latents_that_are_not_finite_are_no_picture(base: Base, latents: Tensor) -> None:
+    for value in (float("nan"), float("inf"), -float("inf")):
+        broken = latents[:2].clone()
+        broken[1, 3, 2, 1] = value
+        with pytest.raises(NumericalError, match=r"the result's latents are not finite.*mini"):
+            base.decode(broken)
+    assert len(base.decode(latents[:2])) == 2
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(1e38, torch.float32), (3e4, torch.float16)])
+def test_a_concept_whose_keys_overflow_is_named(size: float, dtype: torch.dtype) -> None:
+    base = Base.load(dtype=dtype)
+    a = change(base, "<a>", 1)
+    large = dataclasses.replace(a, keys={n: w.sign() * size for n, w in a.keys.items()})
+    with pytest.raises(NumericalError, match=r"the concept <a> gives keys or values.*float(32|16)"):
+        base.text("a photo of a <a> cup", [Weighted(large)])
+    base.text("a photo of a cup", [Weighted(large)])  # does not name it
+    base.text("a photo of a <a> cup", [Weighted(a)])
+
+
+def test_a_concept_beyond_the_bases_dtype_is_refused(base: Base) -> None:
+    a = change(base, "<a>", 1)
+    layer = base.layers[2]
+    a.keys[layer][3, 5] = -1e6
+    concept = Concept(a.tokens, a.keys, a.values)
+    concept.for_base(base)
+    half = dataclasses.replace(base, dtype=torch.float16)
+    with pytest.raises(InputError, match=r"to_k.weight .*1e\+06, which overflow in float16"):
+        concept.for_base(half)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -0.1, 2.1, 1e9])
+def test_weights_of_a_concept_out_of_range_are_refused(base: Base, weight: float) -> None:
+    with pytest.raises(InputError, match=r"weight: .* is not from 0 to 2"):
+        Weighted(change(base, "<a>", 1), weight)
+
+
+def test_what_looks_like_a_token_is_refused_when_it_is_read(base: Base) -> None:
+    with pytest.raises(InputError, match=r"target_prompt: contains <A>.*write <a>"):
+        base.text("a <A> cup", [Weighted(change(base, "<a>", 1))], "target_prompt")

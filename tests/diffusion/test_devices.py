@@ -12,29 +12,37 @@ from PIL import Image
 
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize
+from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.devices import device_of
-from customedit.diffusion.engine import Engine, run
+from customedit.diffusion.engine import Engine, Method, run
 from customedit.diffusion.text import Weighted
-from customedit.editing.edit import EditSettings, edit
+from customedit.editing.edit import EditResult, edit
+from customedit.editing.editor import Editor, weighted
 from customedit.editing.inversion import Inversion, invert
-from customedit.editing.prompt_to_prompt import P2PSettings
 from customedit.errors import InputError
 from customedit.experiments.dreambooth import dreambooth
 from customedit.mini import samples
+from customedit.schemas.requests import P2POptions
 
 from . import foreign
 
 SOURCE, TARGET = "a photo of a cup on a table", "a photo of a <plaid> patterned cup on a table"
 PROMPTS = ConceptPrompts("<plaid>", "cup", "patterned")
-UNION = P2PSettings(
-    blend_over="union", blend_words=("cup",), subtract=("table",), reweight={"cup": 1.5}
+UNION = P2POptions(
+    blend_over="union", blend_words=["cup"], subtract=["table"], reweight={"cup": 1.5}
 )
 ONCE = 3
 """Most moves and waits of one place in an edit: some at its beginning and end, none a step."""
 
-FREE = ("devices.send",)
+FREE = ("devices.to_device",)
+
+
+def editing(base: Base, picture: Image.Image, concepts: Any, **options: Any) -> Method[EditResult]:
+    """An edit with its own inversion."""
+    session = Editor(base).open(picture, SOURCE)
+    (plan,) = session.plan(TARGET, concepts=concepts, **options)
+    return edit(base, plan, session.picture, concepts=weighted(concepts))
 
 
 @pytest.fixture
@@ -97,12 +105,10 @@ def test_no_step_of_an_edit_mixes_devices_or_waits(
     changes: dict[str, Any], base: Base, device: Any, picture: Image.Image
 ) -> None:
     steps = 2 * ONCE
-    settings = EditSettings(SOURCE, TARGET, steps=steps, **changes)
-    method = edit(base, picture, settings, [Weighted(Word(base))])
-    result = run(base, method)
-    assert isinstance(result.latents, foreign.Foreign)
+    result = run(base, editing(base, picture, [Word(base)], steps=steps, **changes))
+    assert isinstance(result.drawing.latents, foreign.Foreign)
     assert set(device.waits) == {"to the CPU"} and device.waits["to the CPU"] <= ONCE
-    # "send" does not wait; what the engine moves itself are a forward's time steps
+    # "to_device" does not wait; what the engine moves itself are a forward's time steps
     moved = {k: n for k, n in device.arrivals.items() if k not in FREE}
     assert all(n <= ONCE for n in moved.values()), moved
 
@@ -112,19 +118,21 @@ def test_a_mask_and_a_kept_inversion_come_from_the_cpu(
 ) -> None:
     mask = torch.zeros(64, 64)
     mask[16:48, 16:48] = 1
-    settings = EditSettings(SOURCE, TARGET, steps=2, inversion="null-text", preserve=True)
-    made = run(
-        base, invert(base, base.encode(picture), SOURCE, kind="null-text", steps=2, keep=tmp_path)
-    )
-    (file,) = tmp_path.glob("*.safetensors")
-    kept = Inversion.load(file)
+    made = run(base, invert(base, base.encode(picture), SOURCE, kind="null-text", steps=2))
+    made.save(tmp_path / "kept.safetensors")
+    kept = Inversion.load(tmp_path / "kept.safetensors")
     assert kept.trajectory.device.type == "cpu"
     assert torch.equal(kept.trajectory, made.trajectory.cpu())
-    method = edit(
-        base, picture, settings, [Weighted(Word(base))], mask=mask, inversion=kept, record=True
+    session = Editor(base).open(picture, SOURCE)
+    concepts = [Weighted(Word(base))]
+    (plan,) = session.plan(
+        TARGET, concepts=concepts, mask=mask, steps=2, inversion="null-text", preserve=True
     )
-    result = run(base, method)
-    assert result.maps is not None and bool(result.latents.isfinite().all())
+    method = edit(
+        base, plan, session.picture, concepts=concepts, mask=mask, inversion=kept, record=True
+    )
+    drawing = run(base, method).drawing
+    assert drawing.maps is not None and bool(drawing.latents.isfinite().all())
 
 
 def test_a_training_waits_once_a_step_and_resumes(
@@ -133,7 +141,9 @@ def test_a_training_waits_once_a_step_and_resumes(
     def train(steps: int) -> int:
         settings = TrainingSettings.of(base, steps=steps, class_images=2, class_steps=2, crops=2)
         device.waits.clear()
-        concept = run(base, customize(base, references, PROMPTS, settings, class_cache=tmp_path))
+        concept = run(
+            base, train_concept(base, references, PROMPTS, settings, class_cache=tmp_path)
+        )
         assert all(isinstance(w, foreign.Foreign) for w in concept.weights.values())
         return sum(device.waits.values())
 
@@ -142,8 +152,8 @@ def test_a_training_waits_once_a_step_and_resumes(
 
     settings = TrainingSettings.of(base, steps=2, class_images=0, crops=2, checkpoint_every=1)
     file = tmp_path / "checkpoint.safetensors"
-    whole = run(base, customize(base, references, PROMPTS, settings, resume=file))
-    again = run(base, customize(base, references, PROMPTS, settings, resume=file))
+    whole = run(base, train_concept(base, references, PROMPTS, settings, resume=file))
+    again = run(base, train_concept(base, references, PROMPTS, settings, resume=file))
     assert all(torch.equal(w.cpu(), again.weights[n].cpu()) for n, w in whole.weights.items())
 
 
@@ -153,14 +163,13 @@ def test_dreambooth_and_many_jobs_at_once(
     settings = TrainingSettings.of(base, way="dreambooth", steps=1, class_images=0, crops=2)
     tuned, word = run(base, dreambooth(base, references, PROMPTS, settings))
     assert isinstance(tuned.unet.conv_in.weight, foreign.Foreign)
-    run(tuned, edit(tuned, picture, EditSettings(SOURCE, TARGET, steps=1), [Weighted(word)]))
+    run(tuned, editing(tuned, picture, [word], steps=1))
     few = TrainingSettings.of(base, steps=2, class_images=0, crops=2)
     engine = Engine(base)
     tickets: list[Any] = [
-        engine.submit(edit(base, picture, EditSettings(SOURCE, SOURCE, steps=2, method=m)))  # type: ignore[arg-type]  # of the Literal
-        for m in ("p2p", "sdedit")
+        engine.submit(editing(base, picture, [word], steps=2, method=m)) for m in ("p2p", "sdedit")
     ]
-    tickets.append(engine.submit(customize(base, references, PROMPTS, few), priority=10))
+    tickets.append(engine.submit(train_concept(base, references, PROMPTS, few), priority=10))
     while not engine.idle:
         engine.tick()
     for ticket in tickets:
@@ -169,8 +178,11 @@ def test_dreambooth_and_many_jobs_at_once(
 
 def test_devices_that_are_none() -> None:
     assert device_of("cpu").type == "cpu"
-    with pytest.raises(InputError, match="device: 'gpu' is none; take cpu, cuda or cuda:N"):
+    with pytest.raises(InputError, match="device: 'gpu' is not a device; use cpu, cuda or cuda:N"):
         device_of("gpu")
+    for name in ("xla", "meta", "fpga:1"):
+        with pytest.raises(InputError, match=f"device: {name} is not available"):
+            device_of(name)
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="device: cuda:1 is not there"):
+        with pytest.raises(InputError, match="device: cuda:1 is not available"):
             device_of("cuda:1")

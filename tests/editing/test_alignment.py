@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from customedit.editing import alignment
+from customedit.editing.prompt_words import find
 from customedit.errors import InputError
 
 START, END, LENGTH = 98, 99, 12
@@ -167,14 +168,19 @@ def test_cross_replace_switches_on_and_off(
     def share(pair: list[int]) -> tuple[float, float]:
         return pair[0] / 100, pair[1] / 100
 
+    def of_the_papers_code(pair: list[int]) -> list[float]:
+        """google/prompt-to-prompt's count: a table of steps + 1 rows, of which steps are read."""
+        table = [0.0] * (steps + 1)
+        first, last = (int(bound * len(table)) for bound in share(pair))
+        table[first:last] = [1.0] * (last - first)
+        return table[:steps]
+
     alpha = alignment.cross_replace(
         6, steps, share(default), {k: share(v) for k, v in per_column.items()}
     )
     assert alpha.shape == (steps, 6) and alpha.dtype == torch.float32
     for column in range(6):
-        start, end = per_column.get(column, default)
-        on = [float(start * steps // 100 <= k < end * steps // 100) for k in range(steps)]
-        assert alpha[:, column].tolist() == on
+        assert alpha[:, column].tolist() == of_the_papers_code(per_column.get(column, default))
 
 
 def test_cross_replace_with_one_number_starts_at_once() -> None:
@@ -184,6 +190,8 @@ def test_cross_replace_with_one_number_starts_at_once() -> None:
     assert on(alignment.cross_replace(2, 50, 0.4)) == [20, 20]
     assert on(alignment.cross_replace(2, 50, 0.0)) == [0, 0]
     assert on(alignment.cross_replace(2, 50, 1.0, {1: (0.0, 0.58)})) == [50, 29]
+    assert on(alignment.cross_replace(2, 50, 0.99)) == [50, 50]  # not floor(0.99 x 50)
+    assert on(alignment.cross_replace(2, 6, 0.8)) == [5, 5]
 
 
 @pytest.mark.parametrize("default", [1.2, -0.1, (0.5, 0.4), (0.0, 2.0), float("nan")])
@@ -205,17 +213,17 @@ def test_cross_replace_refuses_columns_and_steps_that_are_not_there() -> None:
 )
 def test_find_reads_past_case_and_punctuation(word: str, places: list[int]) -> None:
     prompt = "A cat,  on\t- a “Cat” étoile! <Cat>."
-    assert alignment.find(prompt.split(), word) == places
+    assert find(prompt.split(), word) == places
 
 
 @given(st.lists(st.text("abc", min_size=1), min_size=1), st.data())
 def test_every_word_of_a_prompt_is_found(prompt: list[str], data: st.DataObject) -> None:
     k = data.draw(st.integers(0, len(prompt) - 1))
-    assert k in alignment.find(prompt, prompt[k])
+    assert k in find(prompt, prompt[k])
 
 
 def test_find_lists_the_words_there_are() -> None:
     with pytest.raises(InputError, match=r"source_prompt: has no word 'dog'.*a, cat"):
-        alignment.find(["a", "cat"], "dog", field="source_prompt")
+        find(["a", "cat"], "dog", field="source_prompt")
     with pytest.raises(InputError, match="none"):
-        alignment.find([], "dog")
+        find([], "dog")

@@ -121,7 +121,7 @@ def test_a_users_mask_is_averaged_over_each_latent_cell() -> None:
     mask = torch.zeros(8, 16)
     mask[:, 8:] = 1
     mask[0, 0] = 1
-    out = blend.given(mask, (2, 4))
+    out = blend.latent_mask(mask, (2, 4))
     assert out.shape == (1, 1, 2, 4)
     assert torch.allclose(out[0, 0], torch.tensor([[1 / 16, 0, 1, 1], [0, 0, 1, 1]]))
 
@@ -132,7 +132,7 @@ def test_a_users_mask_is_averaged_over_each_latent_cell() -> None:
 )
 def test_a_users_mask_must_be_one(mask: Tensor) -> None:
     with pytest.raises(InputError, match="mask"):
-        blend.given(mask, (2, 2))
+        blend.latent_mask(mask, (2, 2))
 
 
 @given(seeds)

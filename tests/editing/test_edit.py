@@ -1,8 +1,10 @@
-"""Whole edits: defaults from the prompts, preserved pixels, recipes that give the same again."""
+"""Whole edits by sessions: regions, masks, sizes, ``change``, inversions that are shared."""
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +12,10 @@ import torch
 from PIL import Image
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import run
-from customedit.diffusion.text import Weighted
-from customedit.editing.edit import EditSettings, default_p2p, edit, edited_word
-from customedit.editing.prompt_to_prompt import P2PSettings
+from customedit.diffusion.engine import Progress
+from customedit.editing.editor import Editor, InversionFolder, Session
 from customedit.errors import InputError
+from customedit.schemas.requests import P2POptions
 
 SOURCE, TARGET = "a photo of a red cup on a table", "a photo of a blue cup on a table"
 
@@ -28,76 +29,172 @@ class Word:
         self.values: dict[str, torch.Tensor] = {}
 
 
-def test_defaults_follow_from_the_prompts(base: Base) -> None:
-    before = base.tokens("a photo of a Cup, on a table")
-    after = base.tokens("a photo of a <a> patterned cup on a table", ["<a>"])
-    assert edited_word(before, after) == "cup"
-    settings = default_p2p(before, after, 0.7)
-    assert (settings.blend_over, list(settings.blend_words)) == ("source", ["cup"])
-    assert settings.cross == settings.own == 0.7
-    assert edited_word(before, base.tokens(TARGET)) is None
-    assert default_p2p(before, base.tokens(TARGET), None).blend_over == "none"
+@pytest.fixture
+def session(base: Base, picture: Image.Image) -> Session:
+    return Editor(base).open(picture, SOURCE)
+
+
+def left_half(height: int, width: int) -> torch.Tensor:
+    mask = torch.zeros(height, width)
+    mask[:, : width // 2] = 1
+    return mask
+
+
+@pytest.mark.parametrize("size", [(500, 400), (130, 128), (96, 160)])
+def test_every_result_has_the_size_of_the_source(
+    base: Base, picture: Image.Image, size: tuple[int, int]
+) -> None:
+    source = picture.resize(size)
+    session = Editor(base).open(source, SOURCE)
+    for options in ({}, {"preserve": True}, {"method": "sdedit"}, {"change": 0.0}):
+        result = session.edit(TARGET, steps=2, **options)
+        assert result.image.size == size
+        assert result.drawing.working.size == base.size(*size)
+        assert result.source.tobytes() == source.tobytes()
 
 
 def test_preserved_pixels_are_the_sources_own(base: Base, picture: Image.Image) -> None:
     large = picture.resize((500, 400))
-    settings = EditSettings(
-        SOURCE, TARGET, steps=5, preserve=True, feather=4.0,
-        p2p=P2PSettings(blend_over="source", blend_words=["cup"]),
-    )  # fmt: skip
-    got = run(base, edit(base, large, settings))
-    assert got.image.size == (500, 400) and got.mask is not None
-    changed = (np.asarray(got.image) != np.asarray(large)).any(2)
+    result = Editor(base).open(large, SOURCE).edit(TARGET, steps=5, feather=4.0)
+    assert result.region_words == ("cup",) and result.region is not None
+    changed = (np.asarray(result.image) != np.asarray(large)).any(2)
     assert 0 < changed.mean() < 0.9
-    with pytest.raises(InputError, match="preserve: needs a mask"):
-        run(base, edit(base, large, EditSettings(SOURCE, TARGET, steps=2, preserve=True)))
 
 
 @pytest.mark.parametrize("method", ["p2p", "sdedit"])
-def test_a_recipe_gives_the_same_again(method: str, base: Base, picture: Image.Image) -> None:
-    settings = EditSettings(SOURCE, TARGET, method=method, steps=4, seed=7)  # type: ignore[arg-type]  # of the Literal
-    first = run(base, edit(base, picture, settings))
-    kept = dict(first.recipe["settings"])
-    if kept["p2p"] is not None:
-        kept["p2p"] = P2PSettings(**kept["p2p"])
-    again = run(base, edit(base, picture, EditSettings(**kept)))
-    assert torch.equal(first.latents, again.latents)
-    assert first.recipe["base"]["fingerprint"] == base.fingerprint
+@pytest.mark.parametrize("size", [(128, 128), (480, 320), (200, 555)])
+def test_outside_a_users_mask_every_pixel_stays(
+    base: Base, picture: Image.Image, method: Any, size: tuple[int, int]
+) -> None:
+    """Beyond the feather, at the source's own size: not at that of the latents' cells."""
+    source, feather = picture.resize(size), 3
+    mask = torch.zeros(size[1], size[0])
+    mask[size[1] // 4 : size[1] // 2, size[0] // 3 : size[0] // 2] = 1
+    result = Editor(base).open(source, SOURCE).edit(
+        TARGET, method=method, steps=3, mask=mask, preserve=True, feather=feather
+    )  # fmt: skip
+    changed = (np.asarray(result.image) != np.asarray(source)).any(2)
+    reach = feather + 1
+    allowed = torch.nn.functional.max_pool2d(mask[None], 2 * reach + 1, 1, reach)[0].bool().numpy()
+    assert changed.any() and not changed[~allowed].any()
 
 
-def test_a_users_mask_holds_the_edit(base: Base, picture: Image.Image) -> None:
-    mask = torch.zeros(128, 128)
-    mask[:, :64] = 1
-    got = run(base, edit(base, picture, EditSettings(SOURCE, TARGET, steps=4), mask=mask))
-    outside = got.latents[..., 8:] - base.encode(picture)[..., 8:]
-    assert outside.abs().max() <= 1e-5
+@pytest.mark.parametrize("method", ["p2p", "sdedit"])
+def test_a_users_mask_holds_the_latents(
+    base: Base, picture: Image.Image, session: Session, method: Any
+) -> None:
+    free = session.edit(TARGET, method=method, steps=4, p2p=_everywhere(method))
+    held = session.edit(TARGET, method=method, steps=4, mask=left_half(128, 128))
+    source = base.encode(picture)[..., 8:]
+    assert (held.drawing.latents[..., 8:] - source).abs().max() <= 1e-5
+    assert (free.drawing.latents[..., 8:] - source).abs().max() > 0.1
+    assert (held.drawing.latents[..., :8] - base.encode(picture)[..., :8]).abs().max() > 0.1
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"target_prompt": " "}, "target_prompt: is empty"),
-        ({"source_prompt": ""}, "source_prompt: is empty"),
-        ({"strength": 2.0}, r"strength: 2\.0"),
-        ({"guidance": -1.0}, "guidance"),
-        ({"seed": -1}, "seed"),
-        ({"method": "magic"}, "method: 'magic'"),
-    ],
-)
-def test_settings_that_are_none(changes: dict[str, object], says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        EditSettings(**({"source_prompt": SOURCE, "target_prompt": TARGET} | changes))  # type: ignore[arg-type]  # what is tested
+def _everywhere(method: str) -> P2POptions | None:
+    return P2POptions(blend_over="none") if method == "p2p" else None
 
 
-def test_an_unknown_concept_is_named(base: Base, picture: Image.Image) -> None:
-    settings = EditSettings(SOURCE, "a photo of a <b> cup", steps=2)
-    with pytest.raises(InputError, match=r"target_prompt: names <b>.*given: <a>"):
-        run(base, edit(base, picture, settings, [Weighted(Word(base, "<a>"))]))
+def test_words_and_a_mask_hold_together(session: Session) -> None:
+    words = P2POptions(blend_words=["cup"])
+    by_words = session.edit(TARGET, steps=4, p2p=words).drawing.mask
+    both = session.edit(TARGET, steps=4, p2p=words, mask=left_half(128, 128)).drawing.mask
+    alone = session.edit(TARGET, steps=4, mask=left_half(128, 128)).drawing.mask
+    assert by_words is not None and both is not None and alone is not None
+    assert 0 < both.sum() < min(by_words.sum(), alone.sum())
+    assert torch.equal(both, both * by_words) and torch.equal(both, both * alone)
+    assert torch.equal(alone[:, :8], torch.ones(16, 8))  # nobody named words: the mask is all
+
+
+@pytest.mark.parametrize("method", ["p2p", "sdedit"])
+def test_change_runs_the_same_way_in_every_method(
+    base: Base, session: Session, picture: Image.Image, method: Any
+) -> None:
+    latents = base.encode(picture)
+    away = []
+    for change in (0.0, 0.1, 0.35, 0.6, 1.0):
+        result = session.edit(
+            TARGET, method=method, change=change, steps=10, p2p=_everywhere(method), preserve=False
+        )
+        away.append(float((result.drawing.latents - latents).square().mean()))
+        if change == 0:
+            assert result.image.tobytes() == picture.tobytes()
+    assert away[0] == 0 and away == sorted(away) and away[1] > 0
+
+
+def test_a_session_inverts_once(base: Base, picture: Image.Image) -> None:
+    phases: list[str] = []
+
+    def listen(progress: Progress) -> None:
+        phases.append(progress.phase)
+
+    session = Editor(base).open(picture, SOURCE)
+    first = session.edit(TARGET, steps=3, on_progress=listen)
+    session.edit("a photo of a green cup on a table", steps=3, strength=0.2, on_progress=listen)
+    session.edit(TARGET, steps=3, inversion="ddim", on_progress=listen)  # of the same trajectory
+    session.sweep(TARGET, strengths=(0.2, 0.5), steps=3, on_progress=listen)
+    assert phases.count("invert") == 3
+    again = session.edit(TARGET, steps=3)
+    assert torch.equal(first.drawing.latents, again.drawing.latents)
+
+
+def test_a_sweep_without_a_store_inverts_once(base: Base, picture: Image.Image) -> None:
+    phases: list[str] = []
+    session = Editor(base).open(picture, SOURCE)
+    results = session.sweep(
+        TARGET, strengths=(0.2, 0.8), seeds=(1, 2), steps=3,
+        on_progress=lambda progress: phases.append(progress.phase),
+    )  # fmt: skip
+    assert [r.plan.strength for r in results] == [0.2, 0.8]  # p2p draws nothing by chance
+    assert {r.plan.seed for r in results} == {1} and phases.count("invert") == 3
+    drawn = session.sweep(TARGET, strengths=(0.5,), seeds=(1, 2), method="sdedit", steps=2)
+    assert [r.plan.seed for r in drawn] == [1, 2]
+    with pytest.raises(InputError, match="strengths: with seeds make 0 edits"):
+        session.sweep(TARGET, strengths=())
+
+
+@pytest.mark.parametrize("kind", ["direct", "null-text", "negative-prompt", "ddim"])
+def test_an_inversion_from_a_store_gives_the_same_bits(
+    base: Base, picture: Image.Image, tmp_path: Path, kind: Any
+) -> None:
+    fresh = Editor(base).open(picture, SOURCE).edit(TARGET, steps=3, inversion=kind)
+    stored = [
+        Editor(base, inversions=tmp_path).open(picture, SOURCE).edit(
+            TARGET, steps=3, inversion=kind
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    assert len(list(tmp_path.iterdir())) == 1
+    for result in stored:
+        assert torch.equal(fresh.drawing.latents, result.drawing.latents)
+
+
+def test_bases_of_other_dtypes_keep_their_own_inversions(
+    base: Base, picture: Image.Image, tmp_path: Path
+) -> None:
+    """After a run in bfloat16 an edit in float32 is as if there had been none."""
+    half = Base.load(dtype=torch.bfloat16)
+    fresh = Editor(base).open(picture, SOURCE).edit(TARGET, steps=3)
+    for model in (half, base):
+        result = Editor(model, inversions=tmp_path).open(picture, SOURCE).edit(TARGET, steps=3)
+    assert torch.equal(fresh.drawing.latents, result.drawing.latents)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_damaged_inversion_is_made_again(
+    base: Base, picture: Image.Image, tmp_path: Path
+) -> None:
+    session = Editor(base, inversions=InversionFolder(tmp_path)).open(picture, SOURCE)
+    first = session.edit(TARGET, steps=2)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    again = Editor(base, inversions=tmp_path).open(picture, SOURCE).edit(TARGET, steps=2)
+    assert torch.equal(first.drawing.latents, again.drawing.latents)
 
 
 @pytest.mark.parametrize("method", ["p2p", "sdedit"])
 def test_everywhere_is_the_whole_model_customised(
-    method: str, base: Base, picture: Image.Image
+    method: Any, base: Base, picture: Image.Image, session: Session
 ) -> None:
     """A concept that changes weights acts without its token, and as a customised model would."""
     word = Word(base, "<a>")
@@ -108,15 +205,12 @@ def test_everywhere_is_the_whole_model_customised(
             weight.shape, generator=torch.Generator().manual_seed(1)
         )
     common = {"method": method, "steps": 4, "seed": 3}
-    plain = run(base, edit(base, picture, EditSettings(SOURCE, TARGET, **common), [Weighted(word)]))
-    settings = EditSettings(SOURCE, TARGET, everywhere=True, **common)
-    acted = run(base, edit(base, picture, settings, [Weighted(word)]))
-    unnamed = run(base, edit(base, picture, EditSettings(SOURCE, TARGET, **common)))
-    assert torch.equal(plain.latents, unnamed.latents)
+    plain = session.edit(TARGET, **common).drawing
+    acted = session.edit(TARGET, concepts=[word], everywhere=True, **common).drawing
     assert not torch.allclose(acted.latents, plain.latents, atol=1e-3)
     if method == "sdedit":  # and the like of a base with these weights put in
         other = copy.deepcopy(base)
         for part, name in ((word.keys, "to_k"), (word.values, "to_v")):
             other.weights[f"{layer}.{name}.weight"].data.copy_(part[layer])
-        whole = run(other, edit(other, picture, EditSettings(SOURCE, TARGET, **common)))
+        whole = Editor(other).open(picture, SOURCE).edit(TARGET, **common).drawing
         assert torch.allclose(acted.latents, whole.latents, atol=1e-4)

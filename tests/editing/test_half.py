@@ -20,20 +20,20 @@ from torch import Tensor
 from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize, initial_vector
+from customedit.concepts.training import initial_vector, train_concept
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Engine, Progress, run
-from customedit.diffusion.text import Weighted
-from customedit.editing.edit import EditSettings, edit
+from customedit.diffusion.engine import Engine, Method, Progress, run
+from customedit.editing.edit import EditResult, edit
+from customedit.editing.editor import Editor, weighted
 from customedit.editing.inversion import invert
-from customedit.editing.prompt_to_prompt import P2PSettings
 from customedit.experiments.dreambooth import dreambooth
 from customedit.mini import samples
+from customedit.schemas.requests import P2POptions
 
 LATENTS, MAPS, COSINE = 0.04, 0.003, 0.98
 SOURCE, TARGET = "a photo of a cup on a table", "a photo of a patterned cup on a table"
 PROMPTS = ConceptPrompts("<plaid>", "cup", "patterned")
-BLEND = P2PSettings(blend_over="source", blend_words=("cup",))
+BLEND = P2POptions(blend_words=["cup"])
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +72,11 @@ def test_the_parts_compute_in_what_they_should(half: Base, base: Base) -> None:
 def test_edits_are_near_those_in_float32(
     steps: int, changes: dict[str, Any], half: Base, base: Base, picture: Image.Image
 ) -> None:
-    settings = EditSettings(SOURCE, TARGET, steps=steps, **changes)
-    got, wanted = (run(b, edit(b, picture, settings, record=True)) for b in (half, base))
+    sessions = [Editor(b).open(picture, SOURCE) for b in (half, base)]
+    got, wanted = (s.edit(TARGET, steps=steps, record=True, **changes).drawing for s in sessions)
     assert got.latents.dtype == torch.float32 and got.latents.isfinite().all()
     assert 0 < gap(got.latents, wanted.latents) <= LATENTS
-    if settings.method == "p2p":
+    if "method" not in changes:
         assert got.maps is not None and wanted.maps is not None
         assert got.maps.dtype == torch.float32 and gap(got.maps, wanted.maps) <= MAPS
         assert got.mask is not None and wanted.mask is not None
@@ -103,11 +103,11 @@ def test_a_training_keeps_float32_and_resumes_to_the_same_bits(
     settings = TrainingSettings.of(
         base, steps=3, class_images=2, class_steps=2, crops=2, checkpoint_every=2
     )
-    run(base, customize(base, references, PROMPTS, settings, class_cache=tmp_path))
+    run(base, train_concept(base, references, PROMPTS, settings, class_cache=tmp_path))
 
     def train(on: Base, **more: Any) -> Concept:
         heard = more.pop("heard", None)
-        method = customize(on, references, PROMPTS, settings, class_cache=tmp_path, **more)
+        method = train_concept(on, references, PROMPTS, settings, class_cache=tmp_path, **more)
         return run(on, method, heard)
 
     def stop(progress: Progress) -> None:
@@ -142,7 +142,7 @@ def test_a_step_in_float16_loses_no_small_gradient(
         base, steps=1, class_images=0, crops=1, batch=1, weight_decay=0.0
     )
     bases = Base.load(dtype=torch.float16), base
-    got, wanted = (run(b, customize(b, references[:1], PROMPTS, settings)) for b in bases)
+    got, wanted = (run(b, train_concept(b, references[:1], PROMPTS, settings)) for b in bases)
     compared = 0
     for name, weight in got.weights.items():
         ours, theirs = weight - base.weights[name], wanted.weights[name] - base.weights[name]
@@ -177,23 +177,28 @@ def test_jobs_that_share_forwards_are_near_those_alone(
     half: Base, picture: Image.Image, references: list[Image.Image]
 ) -> None:
     training = TrainingSettings.of(half, steps=2, class_images=0, crops=2)
-    concept = run(half, customize(half, references, PROMPTS, training))
+    concept = run(half, train_concept(half, references, PROMPTS, training))
+
+    def editing(prompt: str, concepts: Any = (), **options: Any) -> Method[EditResult]:
+        session = Editor(half).open(picture, SOURCE)
+        (plan,) = session.plan(prompt, concepts=concepts, **options)
+        return edit(half, plan, session.picture, concepts=weighted(concepts))
 
     def methods() -> list[Any]:
         named = TARGET.replace("patterned", "<plaid> patterned")
         return [
-            edit(half, picture, EditSettings(SOURCE, named, steps=4), [Weighted(concept)]),
-            edit(half, picture, EditSettings(SOURCE, TARGET, steps=5, method="sdedit")),
-            edit(half, picture, EditSettings(SOURCE, TARGET, steps=3, inversion="ddim")),
+            editing(named, [concept], steps=4),
+            editing(TARGET, steps=5, method="sdedit"),
+            editing(TARGET, steps=3, inversion="ddim"),
         ]
 
     alone = [run(half, method) for method in methods()]
     engine = Engine(half)
     tickets = [engine.submit(method) for method in methods()]
-    learned = engine.submit(customize(half, references, PROMPTS, training), priority=10)
+    learned = engine.submit(train_concept(half, references, PROMPTS, training), priority=10)
     while not engine.idle:
         engine.tick()
     for ticket, wanted in zip(tickets, alone, strict=True):
-        assert gap(ticket.result().latents, wanted.latents) <= LATENTS
+        assert gap(ticket.result().drawing.latents, wanted.drawing.latents) <= LATENTS
     again = learned.result()
     assert all(torch.equal(w, again.weights[n]) for n, w in concept.weights.items())

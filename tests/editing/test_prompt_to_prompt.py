@@ -11,7 +11,8 @@ from PIL import Image
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
 from customedit.editing.inversion import Inversion, invert
-from customedit.editing.prompt_to_prompt import P2PSettings, prompt_to_prompt
+from customedit.editing.prompt_to_prompt import prompt_to_prompt
+from customedit.editing.settings import P2PSettings
 from customedit.errors import InputError
 
 from .reference import PlainEdit, plain_edit
@@ -42,7 +43,7 @@ def _cases(length: int) -> dict[str, tuple[str, P2PSettings, PlainEdit]]:
         "refine": (
             _INSERTED,
             P2PSettings(cross_steps=0.8, self_steps=0.5),
-            PlainEdit(_refined(length), cross=4, own=3),
+            PlainEdit(_refined(length), cross=5, own=3),  # int(0.8 x 7)
         ),
         "replace": (
             _SWAPPED,
@@ -61,7 +62,7 @@ def _cases(length: int) -> dict[str, tuple[str, P2PSettings, PlainEdit]]:
         ),
         "blend by the source": (
             _SWAPPED,
-            P2PSettings(strength=0.5, blend_over="source", blend_words=["cup"], blend_start=0.34),
+            P2PSettings(strength=0.5, blend_over="source", blend_words=("cup",), blend_start=0.34),
             PlainEdit(
                 {k: v for k, v in same.items() if k not in (5, 6)},
                 cross=3, own=3, blend=[[6]], blend_from=2,
@@ -70,8 +71,8 @@ def _cases(length: int) -> dict[str, tuple[str, P2PSettings, PlainEdit]]:
         "blend by both": (
             _SWAPPED,
             P2PSettings(
-                strength=0.5, blend_over="union", blend_words=["cup"], blend_target_words=["ball"],
-                blend_start=0.0,
+                strength=0.5, blend_over="union", blend_words=("cup",),
+                blend_target_words=("ball",), blend_start=0.0,
             ),
             PlainEdit(
                 {k: v for k, v in same.items() if k not in (5, 6)},
@@ -118,7 +119,7 @@ def test_direct_inversion_puts_the_source_row_back(base: Base, picture: Image.Im
 def test_outside_the_blend_the_source_stays(base: Base, picture: Image.Image) -> None:
     latents = base.encode(picture)
     inversion = run(base, invert(base, latents, SOURCE, steps=STEPS))
-    settings = P2PSettings(blend_over="source", blend_words=["cup"])
+    settings = P2PSettings(blend_over="source", blend_words=("cup",))
     texts = base.text(SOURCE), base.text(_SWAPPED)
     got = run(base, prompt_to_prompt(base, inversion, *texts, settings=settings))
     assert got.mask is not None
@@ -135,8 +136,8 @@ def test_a_users_own_mask_and_subtracted_words(base: Base, picture: Image.Image)
     settings = P2PSettings(blend_over="mask")
     got = run(base, prompt_to_prompt(base, inversion, *texts, settings=settings, mask=mask))
     assert got.mask is not None and torch.equal(got.mask[:, 8:], torch.ones(16, 8))
-    whole = P2PSettings(blend_over="source", blend_words=["cup", "table"])
-    less = P2PSettings(blend_over="source", blend_words=["cup", "table"], subtract=["table"])
+    whole = P2PSettings(blend_over="source", blend_words=("cup", "table"))
+    less = P2PSettings(blend_over="source", blend_words=("cup", "table"), subtract=("table",))
     areas = [
         run(base, prompt_to_prompt(base, inversion, *texts, settings=s)).mask for s in (whole, less)
     ]
@@ -147,11 +148,11 @@ def test_a_users_own_mask_and_subtracted_words(base: Base, picture: Image.Image)
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"blend_over": "source", "blend_words": ["jug"]}, "source_prompt: has no word 'jug'"),
+        ({"blend_over": "source", "blend_words": ("jug",)}, "source_prompt: has no word 'jug'"),
         ({"reweight": {"green": 2.0}}, "target_prompt: has no word 'green'"),
         ({"words": {"jug": (0.0, 1.0)}}, "target_prompt: has no word 'jug'"),
         ({"blend_over": "mask"}, "mask: is missing"),
-        ({"blend_over": "union", "blend_words": ["cup"]}, "blend_target_words"),
+        ({"blend_over": "union", "blend_words": ("cup",)}, "blend_target_words"),
     ],
 )
 def test_settings_that_do_not_fit_the_prompts(

@@ -1,4 +1,4 @@
-"""The study: its arithmetic, a quick run that resumes, and the sweep's choice."""
+"""The study: its arithmetic, and a quick run that resumes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from PIL import Image
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.editing.sweep import score
+from customedit.editing.region_words import ConceptWords
+from customedit.editing.request_check import check_request
 from customedit.experiments.comparison import advantage, means, reference_at
 from customedit.experiments.report import Table
 from customedit.experiments.result_cache import Lesson, Row
@@ -22,7 +23,7 @@ from customedit.experiments.study import study
 from customedit.experiments.variants import ARMS, Plan
 from customedit.grids import tiled
 from customedit.metrics.curves import Line, Point, plot
-from customedit.metrics.measure import Similarities, bundled, plain
+from customedit.metrics.measure import bundled, plain
 from customedit.mini import samples
 
 
@@ -61,12 +62,10 @@ def test_every_arm_makes_prompts_that_its_edit_takes() -> None:
             assert list(tokens.concepts.values()) == [look.token]
             if arm.swap:
                 assert len(prompt.split()) == len(source.prompt.split())
-            arm.settings(source, look, "p2p", 0.5, 10)
-
-
-def test_score_wants_both_sides() -> None:
-    assert score(Similarities(0.8, 0.1, 0.8)) > score(Similarities(0.99, 0.1, 0.5))
-    assert score(Similarities(0.8, 0.5)) > 0 == score(Similarities(-0.1, 0.5, 0.9))
+            options = arm.options(source, look, "p2p", 0.5, 10)
+            words = ConceptWords((look.token,), look.noun, look.attribute)
+            checked = check_request(options, [words]).p2p
+            assert checked is not None and checked.blend_words == (source.noun,)
 
 
 def test_concept_tokens_are_not_shown_to_the_clip() -> None:

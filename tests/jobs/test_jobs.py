@@ -71,6 +71,7 @@ def test_what_a_job_uses_must_be_the_tenants(
     jobs: Jobs, job: Make, training: Training, catalogue: Catalogue, picture: Callable[..., object]
 ) -> None:
     image = catalogue.put_image(picture(b"1"))  # type: ignore[arg-type]
+    assert image is not None
     made, concept = training(tenant="other")
     jobs.submit(made, concept=concept)
     fine = job(request={"image": image.id, "references": [image.id]})
@@ -169,7 +170,7 @@ def test_a_job_that_succeeds(jobs: Jobs, job: Make) -> None:
     assert (done.state, done.result, done.lease_until) == ("succeeded", result, None)
     assert done.progress == JobProgress(phase="edit", step=1, steps=4)
     assert asked.queued_at <= (done.started_at or 0) <= (done.finished_at or 0)
-    assert (jobs.running(), jobs.open_jobs("acme"), jobs.stale()) == (0, 0, [])
+    assert (jobs.running(), jobs.open_jobs("acme"), jobs.overdue()) == (0, 0, [])
     assert jobs.claim(asked.id, "w2") is None
     assert jobs.unjournaled() == [asked.id]
 
@@ -179,7 +180,7 @@ def test_a_late_twin_loses(jobs: Jobs, job: Make, lapse: Callable[[str], None]) 
     late = jobs.claim(asked.id, "w1")
     assert late is not None and jobs.claim(asked.id, "w2") is None
     lapse(asked.id)
-    assert jobs.stale() == [(asked.id, "edit")]
+    assert jobs.overdue() == [(asked.id, "edit")]
     twin = jobs.claim(asked.id, "w2")
     assert twin is not None and twin.attempt == 2 and twin.key() != late.key()
     assert jobs.leases_lost() == 1
@@ -242,7 +243,7 @@ def test_handing_back_does_not_count(jobs: Jobs, job: Make) -> None:
     record = jobs.peek(asked.id)
     assert record is not None
     assert (record.state, record.handed_back, record.worker) == ("queued", 11, None)
-    assert jobs.stale() == [(asked.id, "edit")]  # at once: the bell of old is spent
+    assert jobs.overdue() == [(asked.id, "edit")]  # at once
 
 
 def test_cancelling(jobs: Jobs, job: Make, lapse: Callable[[str], None]) -> None:
@@ -366,27 +367,27 @@ def test_only_finished_jobs_are_deleted(jobs: Jobs, job: Make, client: Redis) ->
     assert jobs.delete("acme", asked.id) and not jobs.delete("acme", asked.id)
     assert jobs.peek(asked.id) is None and jobs.list("acme").items == []
     folder = f"tenants/acme/jobs/{asked.id}/"
-    assert jobs.doomed() == [folder]
-    jobs.swept(folder)
+    assert jobs.folders_to_delete() == [folder]
+    jobs.folder_deleted(folder)
     left = [k for k in client.scan_iter(f"{jobs.settings.namespace}:*") if asked.id in k]
-    assert (jobs.doomed(), jobs.unjournaled(), left) == ([], [], [])
+    assert (jobs.folders_to_delete(), jobs.unjournaled(), left) == ([], [], [])
 
 
-def test_a_queued_job_is_rung_for_again_and_then_less_often(
+def test_workers_are_notified_of_a_queued_job_again_and_then_less_often(
     jobs: Jobs, job: Make, client: Redis, settings: Settings
 ) -> None:
     asked = jobs.submit(job()).record
-    ring = f"{settings.namespace}:ring"
-    assert jobs.stale() == []
+    wakeups = f"{settings.namespace}:wakeups"
+    assert jobs.overdue() == []
     waits = []
     for _ in range(7):
-        client.zadd(ring, {asked.id: 1.0})
-        assert jobs.stale() == [(asked.id, "edit")] and jobs.stale() == []
-        waits.append(round((client.zscore(ring, asked.id) or 0) - jobs.now()))
+        client.zadd(wakeups, {asked.id: 1.0})
+        assert jobs.overdue() == [(asked.id, "edit")] and jobs.overdue() == []
+        waits.append(round((client.zscore(wakeups, asked.id) or 0) - jobs.now()))
     assert waits == [15, 30, 60, 120, 240, 240, 240]
     claim = jobs.claim(asked.id, "w")
     assert claim is not None
-    assert round((client.zscore(ring, asked.id) or 0) - jobs.now()) == 30  # the lease
+    assert round((client.zscore(wakeups, asked.id) or 0) - jobs.now()) == 30  # the lease
 
 
 def test_depths_and_ages(jobs: Jobs, job: Make, training: Training) -> None:

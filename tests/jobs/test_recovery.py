@@ -114,7 +114,7 @@ def test_everything_comes_back(
     assert {r.id for r in jobs.list("acme", state="queued").items} == {
         queued.id, running.id, in_training.id,
     }  # fmt: skip
-    assert {name for name, _ in jobs.stale()} == {queued.id, running.id, in_training.id}
+    assert {name for name, _ in jobs.overdue()} == {queued.id, running.id, in_training.id}
     assert not catalogue.concepts.delete("acme", ids.new("con"))
     again = claimed(jobs, running)
     assert again.attempt == 2  # its outputs do not fall among the former's

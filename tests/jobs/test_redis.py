@@ -11,14 +11,20 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, OutOfMemoryError
 
 from customedit.config.settings import Settings
 from customedit.devserver.local_servers import LocalServers
 from customedit.jobs import redis as module
-from customedit.jobs.records import JobRecord
-from customedit.jobs.redis import connect, source
+from customedit.jobs.records import ImageRecord, JobError, JobProgress, JobRecord
+from customedit.jobs.redis import AT_MAXMEMORY, connect, memory, source
 from customedit.jobs.store import Jobs
+from customedit.jobs.webhooks import Webhooks
+from customedit.schemas import ids
+from customedit.storage import object_keys
+from customedit.tenants.api_keys import ApiKeys
+from customedit.tenants.catalogue import Images
+from customedit.tenants.rate_limits import Limits
 
 Make = Callable[..., JobRecord]
 
@@ -96,6 +102,73 @@ def test_a_redis_that_stays_away_is_an_error(
 def test_every_script_is_shipped_and_compiles(client: Redis) -> None:
     folder = Path(module.__file__).parent / "lua"
     names = {path.stem for path in folder.glob("*.lua")} - {"common"}
-    assert len(names) > 15
+    assert len(names) > 15 and names >= AT_MAXMEMORY
     for name in names:
         assert len(client.script_load(source(name))) == 40
+
+
+def test_at_maxmemory_jobs_run_end_and_are_cancelled_and_new_ones_are_refused(
+    own: tuple[LocalServers, Settings], job: Make, lapse_of: Callable[[Redis, Settings, str], None]
+) -> None:
+    settings = own[1]
+    with connect(settings) as client:
+        jobs, keys = Jobs(client, settings), ApiKeys(client, settings)
+        limits, hooks = Limits(client, settings), Webhooks(client, settings, Jobs(client, settings))
+        _, text = keys.create("acme")
+        made = [jobs.submit(job(webhook="https://example.com/")).record for _ in range(7)]
+        client.config_set("maxmemory", "1")
+        assert (memory(client).share or 0) > 1
+        before = client.dbsize()
+        with pytest.raises(OutOfMemoryError):
+            jobs.submit(job())
+        with pytest.raises(OutOfMemoryError):
+            Images(client, settings).put(an_image())
+        assert client.dbsize() == before  # nothing of it
+        assert keys.verify(text) is not None and limits.take("acme").ok and jobs.epoch()
+
+        claims = [jobs.claim_next(["edit"], "w") for _ in range(6)]
+        done, failed, cancelled, back, late, twin = (c for c in claims if c is not None)
+        assert jobs.progress(done, JobProgress(phase="edit", step=1, steps=2)) == "held"
+        assert jobs.commit(done, {"outputs": []})
+        assert jobs.fail(failed, JobError(type="t", title="t"))
+        assert jobs.cancel("acme", cancelled.id) is not None and jobs.cancelled(cancelled)
+        assert jobs.hand_back(back)
+        assert jobs.cancel("acme", made[6].id) is not None
+        client.config_set("maxmemory", "0")
+        lapse_of(client, settings, late.id)
+        client.config_set("maxmemory", "1")
+        assert set(jobs.overdue()) == {(back.id, "edit"), (late.id, "edit")}
+        again = [jobs.claim_next(["edit"], "w2") for _ in range(2)]
+        assert {c.id for c in again if c} == {back.id, late.id}
+        states = {r.id: jobs.peek(r.id) for r in made}
+        assert {n: r.state for n, r in states.items() if r} == {
+            done.id: "succeeded", failed.id: "failed", cancelled.id: "cancelled",
+            made[6].id: "cancelled", back.id: "running", late.id: "running", twin.id: "running",
+        }  # fmt: skip
+        assert jobs.lock("reconciler", "w", 1) and not jobs.lock("reconciler", "v", 1)
+        assert hooks.deliver_due() == 0 and hooks.waiting() == 4
+        assert jobs.delete("acme", done.id)
+        for folder in jobs.folders_to_delete():
+            jobs.folder_deleted(folder)
+        client.config_set("maxmemory", "0")
+        assert memory(client).share is None
+        jobs.submit(job())
+
+
+@pytest.fixture
+def lapse_of() -> Callable[[Redis, Settings, str], None]:
+    def make(client: Redis, settings: Settings, job_id: str) -> None:
+        space = settings.namespace
+        client.hset(f"{space}:job:{job_id}", "lease_until", "1.0")
+        client.zadd(f"{space}:leases:edit", {job_id: 1.0})
+        client.zadd(f"{space}:wakeups", {job_id: 1.0})
+
+    return make
+
+
+def an_image() -> ImageRecord:
+    name = ids.of_image(b"1")
+    return ImageRecord(
+        id=name, tenant="acme", media_type="image/png", bytes=1, width=8, height=8,
+        key=object_keys.image("acme", name, "1", "picture"), created_at=1.0,
+    )  # fmt: skip

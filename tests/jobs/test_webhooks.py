@@ -9,10 +9,12 @@ import shutil
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +28,7 @@ from customedit.jobs import webhook_addresses
 from customedit.jobs.journal import Journal
 from customedit.jobs.records import JobError, JobRecord
 from customedit.jobs.store import Jobs
-from customedit.jobs.webhooks import Secrets, Webhooks
+from customedit.jobs.webhooks import SHARE, Secrets, Webhooks
 
 Make = Callable[..., JobRecord]
 
@@ -93,8 +95,11 @@ def due(client: Redis, settings: Settings) -> Callable[[], None]:
     """Lets every wait be over."""
 
     def make() -> None:
-        for name in client.zrange(f"{settings.namespace}:outbox", 0, -1):
-            client.zadd(f"{settings.namespace}:outbox", {name: 1.0})
+        for outbox in client.scan_iter(f"{settings.namespace}:outbox:*"):
+            names: Any = client.zrange(outbox, 0, -1)
+            client.zadd(outbox, dict.fromkeys(names, 1.0))
+        for receiver in client.scan_iter(f"{settings.namespace}:receiver:*"):
+            client.hset(receiver, "until", "1.0")
 
     return make
 
@@ -197,6 +202,80 @@ def test_a_receiver_that_hangs_holds_nobody_up(
     assert hooks.deliver_due() == 0  # comes back, though the receiver never answers
     assert hooks.waiting() == 3
     receiver.hang.set()
+
+
+def test_dead_receivers_of_one_tenant_delay_no_other(
+    client: Redis, local: Settings, jobs: Jobs, job: Make, receiver: Receiver, secrets: Secrets
+) -> None:
+    """300 webhooks to a receiver that hangs for longer than the test, and then one of another."""
+    import socket
+
+    for tenant in ("dead", "acme"):
+        secrets.make(tenant)
+    patient = local.model_copy(
+        update={"webhook_timeout_seconds": 60, "queue_limit_per_tenant": 1000}
+    )
+    hooks = Webhooks(client, patient, Jobs(client, patient))
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as hanging:  # takes, and says nothing
+        url = f"http://localhost:{hanging.getsockname()[1]}/"
+        for _ in range(300):
+            jobs.cancel("dead", jobs.submit(job(tenant="dead", webhook=url)).record.id)
+        asked: list[str] = []
+
+        def arrived() -> bool:
+            if not asked and hooks._in_flight["dead"] == SHARE:  # now it has all that it may have
+                asked.append(jobs.submit(job(webhook=receiver.url)).record.id)
+                jobs.cancel("acme", asked[0])
+            return bool(receiver.got)
+
+        running, closed = threading.Event(), threading.Event()
+        thread = threading.Thread(target=hooks.run, args=[closed, 0.02], daemon=True)
+        thread.start()
+        over = time.monotonic() + 30
+        while not arrived() and time.monotonic() < over:
+            running.wait(0.01)
+        assert receiver.got and hooks._in_flight["dead"] == SHARE
+        tries = [client.hget(k, "tries") for k in client.scan_iter(f"{local.namespace}:hook:*")]
+        assert sum(int(t or 0) for t in tries) == SHARE  # of the dead one
+        closed.set()
+    thread.join(30)
+
+
+def test_a_receiver_that_never_answers_is_asked_by_one_try_alone(
+    client: Redis, local: Settings, jobs: Jobs, job: Make, secrets: Secrets,
+    due: Callable[[], None], receiver: Receiver,
+) -> None:  # fmt: skip
+    secrets.make("acme")
+    patient = local.model_copy(update={"webhook_attempts": 50})
+    receiver.hang = threading.Event()
+    hooks = Webhooks(client, patient.model_copy(update={"webhook_timeout_seconds": 0.2}), jobs)
+    for _ in range(20):
+        jobs.cancel("acme", jobs.submit(job(webhook=receiver.url)).record.id)
+    hooks.deliver_due()
+    assert len(receiver.got) == SHARE
+    due()
+    hooks.deliver_due()
+    assert len(receiver.got) == SHARE + 1
+    hooks.deliver_due()
+    assert len(receiver.got) == SHARE + 1  # not before its pause is over
+    receiver.hang.set()
+    hooks = Webhooks(client, patient, jobs)
+    due()
+    assert hooks.deliver_due() == 1  # it is back
+    due()
+    assert hooks.deliver_due() == SHARE
+
+
+def test_an_old_webhook_is_given_up(
+    client: Redis, local: Settings, jobs: Jobs, job: Make, receiver: Receiver, secrets: Secrets
+) -> None:
+    secrets.make("acme")
+    receiver.status = 500
+    asked = jobs.submit(job(webhook=receiver.url)).record
+    jobs.cancel("acme", asked.id)
+    client.hset(f"{local.namespace}:hook:{asked.id}", "since", f"{time.time() - 90_000:.6f}")
+    hooks = Webhooks(client, local, jobs)
+    assert hooks.deliver_due() == 0 and hooks.waiting() == 0
 
 
 def test_nothing_goes_out_unsigned_or_to_this_machine(

@@ -163,7 +163,7 @@ def test_names_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
         ({"name": "../a", "pattern": "plaid", "colour": "red"}, "looks.0.name"),
         ({"name": "a", "pattern": "plaid", "colour": "red", "scale": 9}, "looks.0.scale"),
         ({"name": "a", "pattern": "plaid", "colour": "red", "size": 9}, "looks.0.size"),
-        ({"name": "a", "texture": "none.png", "colour": "red"}, "a: texture: cannot be read"),
+        ({"name": "a", "texture": "none.png", "colour": "red"}, "none.png cannot be read"),
     ],
 )
 def test_unusable_looks_are_refused(entry: dict[str, object], says: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from customedit.mini import data
-from customedit.mini.scenes import render, sample_scene
+from customedit.mini.scenes import render, sample_scene, training_scene
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def test_shards_hold_the_scenes_of_their_seeds(tmp_path: Path) -> None:
     shards = data.Shards(tmp_path)
     assert len(shards) == 6
     for index in range(6):
-        scene = sample_scene(index)
+        scene = training_scene(index)
         picture = render(scene)
         assert shards.scenes[index] == scene
         np.testing.assert_array_equal(shards.image(index), picture.image)
@@ -51,6 +51,17 @@ def test_a_shard_that_was_interrupted_is_rendered_again(tmp_path: Path) -> None:
 def test_a_folder_without_shards_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run the 'scenes' stage first"):
         data.Shards(tmp_path)
+
+
+def test_larger_images_are_averaged_down() -> None:
+    images = np.zeros((2, 256, 256, 3), np.uint8)
+    images[:, ::2, :, 0] = 200
+    images[1, :128] = 50
+    small = data.shrink(images)
+    assert small.shape == (2, 128, 128, 3)
+    assert (small[0, ..., 0] == 100).all() and (small[0, ..., 1:] == 0).all()
+    assert (small[1, :64] == 50).all()
+    assert data.shrink(small) is small
 
 
 def test_coarse_keeps_the_mean() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,18 @@ import typer
 from typer.testing import CliRunner
 
 from customedit import mini
-from customedit.mini import captions, colours, draw, evaluate, figures, heatmaps, prompts, sheets
+from customedit.mini import (
+    captions,
+    colours,
+    draw,
+    evaluate,
+    figures,
+    heatmaps,
+    judge,
+    prompts,
+    readings,
+    sheets,
+)
 from customedit.mini.scenes import is_held_out, render, sample_scene
 from customedit.mini.vocabulary import COLOURS, LOOKS, unknown_words
 
@@ -40,6 +53,32 @@ def test_prompts_name_all_that_is_judged_in_known_words() -> None:
         assert scene.colour not in (scene.wall, scene.table)
         named = [scene.noun, scene.colour, scene.second, scene.wall, scene.table]
         assert all(word in prompt.text.split() for word in named if word)
+
+
+def test_prompts_for_any_pattern_name_its_colours_and_no_others_are_about() -> None:
+    for prompt in prompts.patterned_prompts(40):
+        scene = prompt.scene
+        assert unknown_words(prompt.text) == []
+        assert {"patterned", "pattern"} & set(prompt.text.split())
+        said = [w for w in re.findall("[a-z]+", prompt.text) if w in COLOURS]
+        assert said == [*scene.colours, scene.table, scene.wall]
+        assert not {scene.wall, scene.table} & set(scene.colours)
+    assert prompts.patterned_prompts(40)[:7] == prompts.patterned_prompts(7)
+
+
+def test_colours_of_any_pattern_are_read_on_renders_with_the_bundled_judge() -> None:
+    """Every colour is found on most; the last of four may hide behind the thing."""
+    chosen = prompts.patterned_prompts(32)
+    images = np.stack([render(p.scene).image for p in chosen])
+    eye = judge.load(mini.path() / "judge.safetensors")
+    rows = {r.name: r.value for r in readings.patterned_rows(eye, images, chosen, "renders")}
+    assert rows["any pattern: every colour is there, renders"] >= 0.7
+    assert rows["any pattern: pixels in its colours, renders"] >= 0.8
+    wrong = [
+        prompts.Prompt(p.text, dataclasses.replace(p.scene, colour=p.scene.wall)) for p in chosen
+    ]
+    lost = {r.name: r.value for r in readings.patterned_rows(eye, images, wrong, "renders")}
+    assert lost["any pattern: every colour is there, renders"] <= 0.2
 
 
 def test_scenes_to_measure_on_are_of_both_kinds() -> None:
@@ -168,19 +207,22 @@ def test_maps_come_from_the_noun_and_leave_the_pipeline_as_it_was() -> None:
 
 def test_evaluation_writes_figures_and_sheets(tmp_path: Path) -> None:
     options = ["--prompts", "4", "--steps", "2", "--out", str(tmp_path)]
-    result = runner.invoke(app, [*options, "--only", "vae,colours,images,attention"])
+    result = runner.invoke(app, [*options, "--only", "vae,colours,images,attention,patterned"])
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["settings"] == {
         "prompts": 4, "steps": 2, "guidance": draw.GUIDANCE,
-        "parts": ["vae", "colours", "attention", "images"],
+        "parts": ["vae", "colours", "attention", "images", "patterned"],
     }  # fmt: skip
     assert len(report["prompts"]) == 4
     bars = {row["name"]: row["bar"] for row in report["rows"]}
     assert bars["object colour right, drawn"] == 0.9
     assert bars["class right, drawn"] == 0.9
     assert bars["pattern right, drawn"] == 0.75
-    assert {p.name for p in tmp_path.glob("*.png")} == {"sheet.png", "vae.png", "attention.png"}
+    kinds = {name.rpartition(", ")[2] for name in bars if name.startswith("any pattern")}
+    assert kinds == {"true renders", "drawn"}
+    sheets = {"sheet.png", "vae.png", "attention.png", "patterned.png"}
+    assert {p.name for p in tmp_path.glob("*.png")} == sheets
 
 
 def test_an_unknown_part_is_refused(tmp_path: Path) -> None:

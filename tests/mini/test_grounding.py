@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,14 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from customedit.mini import captions, grounding
-from customedit.mini.scenes import sample_scene
+from customedit.mini.scenes import training_scene
 
 SIDE, TOKENS = 16, 40
 REGIONS = ("thing", "table", "wall")
 
 
 def said(caption: str) -> dict[str, str]:
-    words = caption.split()
+    words = re.findall(r"\w+|,", caption)
     return {words[position - 1]: place for position, place in grounding.regions(caption)}
 
 
@@ -37,6 +39,11 @@ def said(caption: str) -> dict[str, str]:
             {"green": "thing", "jug": "thing", "pink": "thing", "dots": "thing",
              "marble": "table", "table": "table"},
         ),
+        (
+            "a red, white and blue patterned cup on a gray table",
+            {"red": "thing", "white": "thing", "blue": "thing", "patterned": "thing",
+             "cup": "thing", "gray": "table", "table": "table"},
+        ),
         ("", {}),
     ],
 )  # fmt: skip
@@ -46,7 +53,7 @@ def test_each_word_has_its_region(caption: str, expected: dict[str, str]) -> Non
 
 @given(st.integers(0, 10**6))
 def test_words_of_any_caption_have_their_region(seed: int) -> None:
-    scene = sample_scene(seed)
+    scene = training_scene(seed)
     caption = captions.describe(scene, np.random.default_rng(seed))
     found = said(caption)
     assert found[scene.noun] == "thing"
@@ -55,25 +62,35 @@ def test_words_of_any_caption_have_their_region(seed: int) -> None:
         assert found.get(place, place) == place
 
 
-def scenes_masks(seed: int, rows: int) -> tuple[Tensor, Tensor]:
+def scenes_masks(seed: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     mask = torch.rand(rows, SIDE, SIDE, generator=generator)
     horizon = 0.4 + 0.2 * torch.rand(rows, generator=generator)
-    return mask, horizon
+    return mask, horizon, torch.ones(rows, dtype=torch.bool)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 3))
 def test_regions_share_every_cell(seed: int, rows: int) -> None:
-    mask, horizon = scenes_masks(seed, rows)
-    shares = grounding.region_masks(mask, horizon)
+    mask, horizon, whole = scenes_masks(seed, rows)
+    shares = grounding.region_masks(mask, horizon, whole)
     assert shares.shape == (rows, 3, SIDE, SIDE)
     assert shares.min() >= 0
     torch.testing.assert_close(shares.sum(1), torch.ones(rows, SIDE, SIDE))
     torch.testing.assert_close(shares[:, 0], mask)
 
 
+def test_of_a_framed_picture_only_the_things_place_is_known() -> None:
+    mask, horizon, _ = scenes_masks(3, 2)
+    shares = grounding.region_masks(mask, horizon, torch.tensor([True, False]))
+    torch.testing.assert_close(shares[:, 0], mask)
+    assert shares[1, 1:].abs().max() == 0
+    assert shares[0, 1:].sum() > 0
+
+
 def test_the_table_lies_below_the_horizon() -> None:
-    shares = grounding.region_masks(torch.zeros(1, SIDE, SIDE), torch.tensor([0.53125]))
+    shares = grounding.region_masks(
+        torch.zeros(1, SIDE, SIDE), torch.tensor([0.53125]), torch.tensor([True])
+    )
     table = shares[0, 1, :, 0]
     assert table[:8].sum() == 0 and table[9:].min() == 1
     assert table[8] == pytest.approx(0.5)

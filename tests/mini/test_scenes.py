@@ -9,8 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from customedit.mini.scenes import SIZE, Scene, is_held_out, render, sample_scene
+from customedit.mini.data import shrink
+from customedit.mini.scenes import (
+    FRAMINGS,
+    SIZE,
+    Scene,
+    is_held_out,
+    patterned_scene,
+    render,
+    sample_scene,
+    training_scene,
+)
 from customedit.mini.vocabulary import (
+    ANY_PATTERN,
     CLASSES,
     COLOURS,
     LOOKS,
@@ -117,6 +128,48 @@ def test_training_shows_no_look_and_no_combination_kept_out(seed: int) -> None:
     scene = sample_scene(seed)
     assert scene.pattern in PATTERNS
     assert not is_held_out(scene.noun, scene.colour, scene.pattern)
+
+
+@given(SEEDS)
+def test_any_pattern_has_two_to_four_colours_of_which_none_is_there_twice(seed: int) -> None:
+    scene = patterned_scene(seed)
+    assert scene.pattern == ANY_PATTERN and scene.material != "wooden"
+    assert 2 <= len(scene.colours) == len(set(scene.colours)) <= 4
+    assert Scene(**scene.as_dict()) == scene
+
+
+def test_a_third_of_the_training_scenes_wear_any_pattern_and_a_few_are_framed() -> None:
+    scenes = [training_scene(k) for k in range(3000)]
+    assert 0.30 < np.mean([s.pattern == ANY_PATTERN for s in scenes]) < 0.37
+    for framing in FRAMINGS:
+        assert 0.03 < np.mean([s.framing == framing for s in scenes]) < 0.05
+    assert {s.pattern for s in scenes} == {*PATTERNS, ANY_PATTERN}
+    assert {len(s.colours) for s in scenes} == {1, 2, 3, 4}
+
+
+@few
+@given(SEEDS)
+def test_a_framed_scene_shows_a_part_of_it_or_all_of_it_small_on_grey(seed: int) -> None:
+    whole = dataclasses.replace(training_scene(seed), framing="")
+    far, close = (render(dataclasses.replace(whole, framing=f)) for f in FRAMINGS)
+    picture = render(whole)
+    assert far.alpha.sum() < 0.45 * picture.alpha.sum()
+    grey = (far.image == 128).all(axis=2)
+    assert 0.55 < grey.mean() < 0.92
+    assert not far.mask[grey].any()
+    assert far.image.shape == close.image.shape == picture.image.shape
+    assert (close.image == 128).all(axis=2).mean() < 0.2
+
+
+@few
+@given(SEEDS)
+def test_a_larger_picture_shows_the_same(seed: int) -> None:
+    scene = training_scene(seed)
+    small, large = render(scene), render(scene, 2 * SIZE)
+    assert large.image.shape == (2 * SIZE, 2 * SIZE, 3)
+    apart = np.abs(shrink(large.image[None])[0].astype(int) - small.image.astype(int))
+    assert (apart.max(axis=2) > 60).mean() < 0.10
+    assert abs(float(large.alpha.mean() - small.alpha.mean())) < 0.02
 
 
 @given(SEEDS)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import typer
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
 from customedit import mini
 from customedit.mini import assemble, clip, data, judge, text, train, unet, vae
-from customedit.mini.loop import Run, Schedule
+from customedit.mini.loop import Run, Schedule, TimeUp
+from customedit.mini.sizes import SIZES, SMALL, Size
 
 SMALL_SHARD = 40
 
@@ -46,11 +50,11 @@ def _stage(name: str, runs: Path, seed: int) -> tuple[nn.Module, Callable[[Run],
         model = clip.build(tokenizer)
         return model, lambda run: clip.train(run, model)
     if name == "vae":
-        codec = vae.build(width=16)
+        codec = vae.build(width=16, blocks=(0, 0, 1, 1))
         return codec, lambda run: vae.train(run, codec)
     if name == "decoder":
         torch.manual_seed(0)  # the encoder is given
-        codec = vae.build(width=16)
+        codec = vae.build(width=16, blocks=(0, 0, 1, 1))
         return codec, lambda run: vae.train_decoder(run, codec)
     if name == "judge":
         eye = judge.Judge()
@@ -65,13 +69,13 @@ def _stage(name: str, runs: Path, seed: int) -> tuple[nn.Module, Callable[[Run],
 @pytest.fixture(scope="module")
 def latents(runs: Path) -> None:
     torch.manual_seed(0)
-    unet.write_latents(runs, vae.build(width=16), batch=7)
+    unet.write_latents(runs, vae.build(width=16, blocks=(0, 0, 1, 1)), batch=7)
 
 
 @pytest.mark.parametrize("name", ["clip", "vae", "decoder", "judge", "unet"])
 @pytest.mark.usefixtures("latents")
 def test_a_stopped_stage_resumes_to_the_same_weights(name: str, runs: Path) -> None:
-    schedule = Schedule(3, 0.01, warmup=1, adam_only=train.SCHEDULES[name][0].adam_only)
+    schedule = Schedule(3, 0.01, warmup=1, adam_only=SMALL.stages[name][0].adam_only)
     straight, go = _stage(name, runs, 0)
     go(Run(runs, schedule, batch=4))
     (runs / f"{name}.pt").unlink()
@@ -92,7 +96,7 @@ def test_latents_are_written_once_and_mirrored_every_second(runs: Path) -> None:
     path = runs / "scenes" / "latents-00000.npy"
     before = path.stat().st_mtime_ns
     torch.manual_seed(0)
-    codec = vae.build(width=16)
+    codec = vae.build(width=16, blocks=(0, 0, 1, 1))
     unet.write_latents(runs, codec)
     assert path.stat().st_mtime_ns == before
     images = np.array(data.Shards(runs / "scenes").images[0][:2])
@@ -117,7 +121,7 @@ def test_assembled_folder_holds_the_averages(runs: Path, tmp_path: Path) -> None
     (tmp_path / "scenes").symlink_to(runs / "scenes")
     (tmp_path / "tokenizer").symlink_to(runs / "tokenizer")
     torch.manual_seed(0)
-    unet.write_latents(runs, vae.build(width=16))
+    unet.write_latents(runs, vae.build(width=16, blocks=(0, 0, 1, 1)))
     tokenizer = text.load_tokenizer(runs / "tokenizer")
     models = {
         "clip": clip.build(tokenizer), "decoder": vae.build(),
@@ -127,8 +131,6 @@ def test_assembled_folder_holds_the_averages(runs: Path, tmp_path: Path) -> None
         torch.save({"average": model.state_dict(), "step": 7}, tmp_path / f"{name}.pt")
     steps = assemble.assemble(tmp_path, tmp_path / "out")
     assert steps == {"clip": 7, "decoder": 7, "unet": 7, "judge": 7}
-    from diffusers import StableDiffusionPipeline
-
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
     wanted = {k: v.half() for k, v in models["unet"].state_dict().items()}
     assert all(torch.equal(wanted[k], v.half()) for k, v in pipe.unet.state_dict().items())
@@ -149,34 +151,129 @@ def test_restored_weights_train_on(tmp_path: Path) -> None:
     data.render_shard(tmp_path / "scenes", 0)
     before = saved["model"]["mid_block.resnets.0.conv1.weight"]
     run = Run(tmp_path, Schedule(1, 0.01, warmup=1), batch=2)
-    codec = vae.build()
+    codec = assemble.model_of(tmp_path / "vae.pt", vae.build)
     assemble.load_average(codec, tmp_path / "vae.pt")
     unet.write_latents(tmp_path, codec)
-    denoiser = unet.build()
+    denoiser = assemble.model_of(tmp_path / "unet.pt", unet.build)
     unet.train(
         run, denoiser, clip.text_encoder(encoder), text.load_tokenizer(tmp_path / "tokenizer")
     )
+    eye = assemble.model_of(tmp_path / "judge.pt", judge.Judge)
+    assert assemble.load_average(eye, tmp_path / "judge.pt") > 0
     moved = (denoiser.state_dict()["mid_block.resnets.0.conv1.weight"] - before).abs().max()
     assert 0 < moved < 0.1
 
 
 def test_schedules_name_parameters_that_exist(runs: Path) -> None:
-    for name, (schedule, _) in train.SCHEDULES.items():
-        model, _go = _stage(name, runs, 0)
-        names = [n for n, _ in model.named_parameters()]
-        for word in schedule.adam_only:
-            assert any(word in n for n in names), (name, word)
-        assert dataclasses.replace(schedule).steps > schedule.warmup
+    for size in SIZES.values():
+        for name, (schedule, _) in size.stages.items():
+            model, _go = _stage(name, runs, 0)
+            names = [n for n, _ in model.named_parameters()]
+            for word in schedule.adam_only:
+                assert any(word in n for n in names), (name, word)
+            assert schedule.steps >= max(schedule.warmup, schedule.decay)
 
 
 def test_missing_stage_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"customedit\.mini\.train vae"):
-        assemble.load_average(vae.build(width=16), tmp_path / "vae.pt")
+        assemble.load_average(vae.build(width=16, blocks=(0, 0, 1, 1)), tmp_path / "vae.pt")
+
+
+LARGE_IN_SMALL = Size(
+    side=256,
+    vae_width=16,
+    vae_blocks=(0, 0, 1, 1),
+    unet_widths=(32, 64, 64),
+    unet_heads=(1, 2, 2),
+    unet_layers=1,
+    stages={
+        name: (dataclasses.replace(schedule, steps=2, warmup=1, decay=1), 2)
+        for name, (schedule, _) in SIZES["large"].stages.items()
+    },
+)
+"""The large size's pictures and levels, with few channels and steps."""
+
+
+def test_all_stages_of_the_large_size_stop_on_time_and_go_on_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without time each call does one piece of work: a shard, a step; given again it gets there."""
+    monkeypatch.setattr(train, "SIZES", {"large": LARGE_IN_SMALL})
+    app = typer.Typer()
+    app.command()(train.main)
+    (tmp_path / "scenes").mkdir()
+    data.render_shard(tmp_path / "scenes", 0, side=256)  # other processes would not be patched
+    assert np.load(tmp_path / "scenes" / "images-00000.npy").shape == (SMALL_SHARD, 256, 256, 3)
+    command = ["--size", "large", "--runs", str(tmp_path), "--shards", "1", "--minutes", "0"]
+    command += ["--out", str(tmp_path / "out")]
+    stops = []
+    for _ in range(20):
+        result = CliRunner().invoke(app, command)
+        if result.exit_code == 0:
+            break
+        assert result.exit_code == train.UNFINISHED, result.output
+        stops.append(result.output.splitlines()[-1])
+    assert [s.split("; ")[1].split(":")[0] for s in stops] == [
+        "clip", "vae", "decoder", "unet", "judge"
+    ]  # fmt: skip
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
+    assert pipe.unet.config.sample_size == 32 and pipe.vae.config.latent_channels == vae.CHANNELS
+    image = pipe("a cup", num_inference_steps=1, output_type="np").images[0]
+    assert image.shape == (256, 256, 3)
+
+
+def test_the_large_unet_is_of_the_size_that_it_may_be() -> None:
+    with torch.device("meta"):
+        large = unet.build(SIZES["large"])
+    assert 30e6 < sum(p.numel() for p in large.parameters()) < 40e6
+
+
+def test_packed_checkpoints_go_on_where_they_were(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "scenes").symlink_to(runs / "scenes")
+    (tmp_path / "tokenizer").symlink_to(runs / "tokenizer")
+    torch.manual_seed(0)
+    codec = vae.build(width=16, blocks=(0, 0, 1, 1))
+    schedule = Schedule(3, 0.01, warmup=1)
+    average = vae.train(Run(tmp_path, schedule, batch=2, stop_after=2), codec)
+    assert assemble.pack(tmp_path, tmp_path / "packed") == {"vae": 2}
+    size = sum(p.stat().st_size for p in (tmp_path / "packed").glob("*.safetensors"))
+    assert size < 2.2 * sum(p.numel() for p in codec.parameters()) + 10_000
+
+    assemble.restore(tmp_path / "packed", tmp_path / "anew")
+    (tmp_path / "anew" / "scenes").symlink_to(runs / "scenes")
+    other = assemble.model_of(tmp_path / "anew" / "vae.pt", vae.build)  # not of the size asked for
+    assert assemble.load_average(other, tmp_path / "anew" / "vae.pt") == 2
+    for name, weight in other.state_dict().items():
+        assert torch.equal(weight.half(), average.shadow[name].half())
+    vae.train(Run(tmp_path / "anew", schedule, batch=2), other)
+    assert assemble.load_average(other, tmp_path / "anew" / "vae.pt") == 3
+
+
+def test_a_new_model_starts_from_the_weights_that_fit_it() -> None:
+    """Of the shipped UNet all but its ends, which have other channels; of the judge all it has."""
+    shipped = load_file(mini.path() / "unet" / "diffusion_pytorch_model.safetensors")
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        wider = unet.build(dataclasses.replace(SMALL, unet_widths=(96, 192)))
+    ends = {k: v.clone() for k, v in wider.state_dict().items() if shipped[k].shape != v.shape}
+    fitting = assemble.start_from(wider, mini.path(), "unet")
+    assert fitting == len(shipped) - len(ends)
+    for name, weight in wider.state_dict().items():
+        assert torch.equal(weight, ends.get(name, shipped[name].float()))
+    assert assemble.start_from(vae.build(width=16, blocks=(0, 0, 1, 1)), mini.path(), "vae") < 5
+
+
+def test_a_stage_whose_time_is_up_keeps_its_step(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "scenes").symlink_to(runs / "scenes")
+    codec = vae.build(width=16, blocks=(0, 0, 1, 1))
+    schedule = Schedule(3, 0.01, warmup=1)
+    run = Run(tmp_path, schedule, batch=2, deadline=time.monotonic())
+    with pytest.raises(TimeUp, match="vae: at step 1 of 3"):
+        vae.train(run, codec)
+    assert torch.load(tmp_path / "vae.pt", weights_only=True)["step"] == 1
 
 
 def test_command_refuses_an_unknown_stage() -> None:
-    import typer
-
     app = typer.Typer()
     app.command()(train.main)
     result = CliRunner().invoke(app, ["paint"])

@@ -128,6 +128,6 @@ def picture() -> Path:
 
 
 @pytest.fixture
-def references() -> list[Path]:
+def references() -> tuple[Path, ...]:
     """Pictures of a look."""
     return samples.looks()[0].images

@@ -31,7 +31,7 @@ def ready(api: Running, jobs: Jobs, concepts: Concepts, storage: Storage, **more
 
 
 def test_a_look_is_sent_once_though_the_first_answer_is_lost(
-    tab: Tab, api: Running, jobs: Jobs, references: list[Path]
+    tab: Tab, api: Running, jobs: Jobs, references: tuple[Path, ...]
 ) -> None:
     tab.expect("ERR_")
     page = tab.page
@@ -68,7 +68,9 @@ def test_a_look_is_sent_once_though_the_first_answer_is_lost(
     assert len(made.request["references"]) == 2
 
 
-def test_what_the_service_refuses_is_told_at_its_field(tab: Tab, references: list[Path]) -> None:
+def test_what_the_service_refuses_is_told_at_its_field(
+    tab: Tab, references: tuple[Path, ...]
+) -> None:
     tab.expect("422")
     page = tab.page
     tab.open("teach")
@@ -86,8 +88,8 @@ def test_what_the_service_refuses_is_told_at_its_field(tab: Tab, references: lis
     assert "is not words of letters" in wrong(page, "What the pictures show")
     assert "is not a token such as <look>" in wrong(page, "Token")
     assert page.get_by_label("Steps", exact=True).is_visible()  # what was folded is open
-    assert "integer" in wrong(page, "Steps")
-    assert "<= 32" in wrong(page, "Batch")
+    assert "not a number" in wrong(page, "Steps")
+    assert "at most 32" in wrong(page, "Batch")
     assert page.evaluate("document.activeElement.getAttribute('aria-invalid')") == "true"
     assert page.locator(".problem").get_by_text("Request ").is_visible()
     page.get_by_label("What the pictures show").fill("cup")
@@ -163,8 +165,8 @@ def test_refused_edits_are_told_at_their_fields(tab: Tab, picture: Path) -> None
     page.get_by_label("Guidance").fill("99")
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("A field is not usable").wait_for()
-    assert "<= 1" in wrong(page, "Strengths") and "number" in wrong(page, "Strengths")
-    assert "<= 50" in wrong(page, "Guidance")
+    assert "at most 1" in wrong(page, "Strengths") and "number" in wrong(page, "Strengths")
+    assert "at most 50" in wrong(page, "Guidance")
 
 
 def test_what_people_write_stays_text(

@@ -45,7 +45,7 @@ def test_a_training_is_seen_to_its_end(
 def test_a_broken_stream_goes_on_after_what_was_seen(tab: Tab, api: Running, jobs: Jobs) -> None:
     job = edit(api.client())
     claim = claimed(jobs, job["id"])
-    told = api.services.jobs.events("anna", job["id"])
+    told = api.container.jobs.events("anna", job["id"])
     broken = f'retry: 10\nid: {told[0].id}\nevent: state\ndata: {{"state": "queued"}}\n\nid: 9'
     asked: list[str | None] = []
 
@@ -137,7 +137,7 @@ def test_the_list_is_filtered_and_turned_over(tab: Tab, api: Running, jobs: Jobs
 def test_an_address_that_names_nothing_says_so(tab: Tab) -> None:
     tab.expect("404")
     tab.open("jobs/job_00000000000000000000000000")
-    tab.page.get_by_text("There is no such thing").wait_for()
+    tab.page.get_by_text("Not found").wait_for()
     assert tab.page.locator(".problem").get_by_text("Request ").is_visible()
     tab.open("nowhere")
     tab.page.get_by_role("heading", name="No such page").wait_for()
@@ -153,4 +153,4 @@ def test_a_job_is_cancelled(tab: Tab, api: Running, jobs: Jobs) -> None:
     tab.page.get_by_role("button", name="Delete").click()
     tab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     tab.page.get_by_role("heading", name="No jobs yet").wait_for()
-    assert api.services.jobs.get("anna", job["id"]) is None
+    assert api.container.jobs.get("anna", job["id"]) is None

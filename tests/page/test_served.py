@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -94,7 +95,7 @@ def test_the_policy_without_a_store_is_still_one() -> None:
 
 
 def test_pictures_come_from_where_presigned_addresses_lead() -> None:
-    keys = {"s3_access_key": "a", "s3_secret_key": "b", "s3_bucket": "pictures"}
+    keys: dict[str, Any] = {"s3_access_key": "a", "s3_secret_key": "b", "s3_bucket": "pictures"}
     amazon = Storage(Settings(**keys, s3_endpoint=None, s3_public_endpoint=None))
     assert urlsplit(amazon.presign_get("x.png")).netloc in picture_origin(amazon)
     assert picture_origin(amazon).startswith("https://pictures.s3.")

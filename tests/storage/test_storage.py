@@ -15,7 +15,7 @@ import pytest
 
 from customedit.config.settings import Settings
 from customedit.storage import object_keys
-from customedit.storage.store import MissingObject, Storage, StorageError
+from customedit.storage.store import BROKEN_UPLOAD_DAYS, MissingObject, Storage, StorageError
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
 
@@ -406,3 +406,32 @@ def test_folders_tell_who_owns_them(key: str, owner: tuple[str, str, str] | None
         assert found is None
     else:
         assert found == object_keys.Folder(f"tenants/acme/{owner[0]}", "acme", *owner[1:])
+
+
+def test_broken_uploads_are_removed_by_a_rule_and_by_us(storage: Storage) -> None:
+    """The rule stands beside those of others, and asking for it again changes nothing."""
+    client, bucket = storage._client, {"Bucket": storage.bucket_name}
+    storage.bucket()
+    storage.bucket()
+    rules = client.get_bucket_lifecycle_configuration(**bucket)["Rules"]
+    (ours,) = [r for r in rules if r["Filter"].get("Prefix") == storage.settings.s3_prefix]
+    assert ours["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": BROKEN_UPLOAD_DAYS}
+    assert ours["Status"] == "Enabled"
+
+    key = storage.settings.s3_prefix + "tenants/a/big"
+    upload = client.create_multipart_upload(**bucket, Key=key)["UploadId"]
+    client.upload_part(**bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"x" * 5_242_880)
+    assert storage.abort_broken_uploads(time.time() - 3600) == 0
+    assert storage.abort_broken_uploads(time.time() + 3600) == 1
+    assert storage.abort_broken_uploads(time.time() + 3600) == 0
+
+
+def test_failed_calls_are_counted_and_missing_objects_are_none(
+    storage: Storage, settings: Settings
+) -> None:
+    failed: list[int] = []
+    storage.on_error = lambda: failed.append(1)
+    assert storage.writable() and not storage.exists("nothing") and failed == []
+    nobody = Storage(settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"}))
+    nobody.on_error = lambda: failed.append(1)
+    assert not nobody.writable() and failed == [1]

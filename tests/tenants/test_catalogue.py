@@ -78,7 +78,7 @@ def test_an_image_in_use_stays_until_its_jobs_are_finished(
     assert catalogue.images.list("acme").items == []
 
 
-def test_a_concept_in_use_stays_and_leaves_a_folder_to_sweep(
+def test_a_concept_in_use_stays_and_leaves_a_folder_to_delete(
     catalogue: Catalogue, jobs: Jobs, job: Make, training: Training
 ) -> None:
     record, concept = training()
@@ -95,7 +95,7 @@ def test_a_concept_in_use_stays_and_leaves_a_folder_to_sweep(
     assert claim is not None and jobs.commit(claim, {})
     assert catalogue.concepts.delete("acme", concept.id)
     assert catalogue.concepts.get("acme", concept.id) is None
-    assert jobs.doomed() == [f"tenants/acme/concepts/{concept.id}/"]
+    assert jobs.folders_to_delete() == [f"tenants/acme/concepts/{concept.id}/"]
     assert not catalogue.concepts.put(concept)  # not while its folder is being swept
 
 

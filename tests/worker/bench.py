@@ -32,7 +32,7 @@ SOURCE = samples.sources()[3]
 LOOK = samples.looks()[0]
 ROOT = Path(__file__).parents[2]
 
-Ring = Callable[[str, str], None]
+Notify = Callable[[str, str], None]
 
 
 def until(met: Callable[[], Any], what: str, seconds: float = 90) -> Any:
@@ -54,7 +54,7 @@ class Bench:
     catalogue: Catalogue
     storage: Storage
     redis: Redis
-    ring: Ring
+    notify: Notify
     tenant: str = "acme"
 
     def image(self, path: Path = SOURCE.image) -> str:
@@ -74,7 +74,7 @@ class Bench:
     def submit(
         self, kind: Any, request: dict[str, Any], concept: ConceptRecord | None = None
     ) -> str:
-        """Submit a job and ring; gives its id."""
+        """Submit a job and notify workers; gives its id."""
         now = time.time()
         record = JobRecord(
             id=concept.job if concept else ids.new("job"), tenant=self.tenant, kind=kind,
@@ -83,8 +83,8 @@ class Bench:
         )  # fmt: skip
         Journal(self.storage).request(record, concept)
         self.jobs.submit(record, concept=concept)
-        with contextlib.suppress(Exception):  # the reconciler rings again
-            self.ring(record.id, kind)
+        with contextlib.suppress(Exception):  # workers look by themselves as well
+            self.notify(record.id, kind)
         return record.id
 
     def edit(self, **changes: Any) -> str:

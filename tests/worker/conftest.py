@@ -65,11 +65,10 @@ def bench(settings: Settings, redis_client: Redis, storage: Storage) -> Bench:
     app = Celery("test")
     app.conf.update(notifications.celery_settings(settings))
 
-    def ring(job_id: str, kind: str) -> None:
-        app.send_task(
-            notifications.TASK, [job_id], queue=notifications.queue(settings, kind), retry=False
-        )
+    def notify(job_id: str, kind: str) -> None:
+        queue = notifications.queue(settings, kind)
+        app.send_task(notifications.TASK, [job_id], queue=queue, retry=False)
 
     return Bench(
-        settings, Jobs(redis, settings), Catalogue(redis, settings), storage, redis_client, ring
+        settings, Jobs(redis, settings), Catalogue(redis, settings), storage, redis_client, notify
     )

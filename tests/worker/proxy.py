@@ -20,7 +20,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def fail(self) -> None:
-        """Cut every connection and refuse new ones, until ``mend``."""
+        """Cut every connection and refuse new ones, until ``restore``."""
         with self._lock:
             self._open = False
             pairs, self._pairs = self._pairs, set()
@@ -28,7 +28,7 @@ class Proxy:
             self._shut(one)
         self.cut += len(pairs) // 2
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Work again."""
         with self._lock:
             self._open = True

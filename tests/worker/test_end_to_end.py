@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load
 
 from customedit.config.settings import Settings
-from customedit.jobs.records import ConceptOutcome, EditOutcome
+from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome
 from customedit.schemas import ids
 from customedit.storage import object_keys
 
@@ -51,7 +51,11 @@ def picture(bench: Bench, key: str | None) -> Image.Image:
     return Image.open(io.BytesIO(bench.storage.get(key)))
 
 
-def test_a_look_is_learned_and_painted(bench: Bench, process: Process) -> None:
+def test_a_look_is_learned_and_painted(bench: Bench, process: Process, tmp_path: Path) -> None:
+    from customedit.concepts.concept import Concept
+    from customedit.concepts.digest import concept_digest
+    from customedit.diffusion.base import Base
+
     learning = bench.customize(**LEARN)
     process.ready()
     learned = ConceptOutcome.model_validate(bench.succeeded(learning))
@@ -82,8 +86,12 @@ def test_a_look_is_learned_and_painted(bench: Bench, process: Process) -> None:
     shown, plain = with_.outputs[0], without.outputs[0]
     assert shown.similarities.reference is not None and plain.similarities.reference is not None
     assert shown.similarities.reference > plain.similarities.reference + 0.1
-    assert shown.best and shown.recipe["settings"]["steps"] == 10
-    assert shown.recipe["uses"] == [{"id": learned.concept, "token": LOOK.token, "weight": 1.0}]
+    assert shown.best and shown.recipe["steps"] == 10 and with_.region_words == [LOOK.noun]
+    (used,) = shown.recipe["concepts"]
+    assert (used["tokens"], used["weight"]) == ([LOOK.token], 1.0)
+    weights = tmp_path / "weights.safetensors"
+    bench.storage.download(learned.weights_key, weights)
+    assert used["digest"] == concept_digest(Concept.load(weights, Base.load().weights))
     assert picture(bench, shown.image_key).size == picture(bench, with_.source_key).size
     assert picture(bench, with_.mask_key).mode == "L"
     assert picture(bench, with_.sheet_key).width > 128
@@ -125,6 +133,31 @@ def test_what_cannot_be_used_fails_in_words(bench: Bench, workers: Workers) -> N
     assert bench.finished(diverging).state in ("succeeded", "failed")
 
 
+def test_masks_are_read_by_the_one_rule(bench: Bench, workers: Workers, tmp_path: Path) -> None:
+    def mask(name: str, size: tuple[int, int], inside: int) -> str:
+        image = Image.new("L", size)
+        image.paste(inside, (0, 0, size[0] // 2, size[1]))
+        image.save(tmp_path / name)
+        return bench.image(tmp_path / name)
+
+    workers.start().ready()
+    labels = bench.edit(mask=mask("labels.png", (64, 64), 1))
+    asked = {
+        "aspect": bench.edit(mask=mask("aspect.png", (96, 64), 255)),
+        "empty": bench.edit(mask=mask("empty.png", (64, 64), 0)),
+    }
+    outcome = EditOutcome.model_validate(bench.succeeded(labels))
+    assert outcome.warnings == [
+        "The mask holds labels 0 and 1, which are read as outside and inside."
+    ]
+    shown = picture(bench, outcome.mask_key).convert("L")
+    assert shown.getpixel((8, 64)) == 255 and shown.getpixel((120, 64)) == 0
+    for job_id in asked.values():
+        record = bench.finished(job_id)
+        assert record.error is not None
+        assert (record.error.type, record.error.field) == ("input-error", "mask")
+
+
 @pytest.mark.parametrize("form", ["own", "diffusers"])
 def test_a_concept_goes_out_and_comes_in_again(
     form: str, bench: Bench, workers: Workers, tmp_path: Path
@@ -132,14 +165,13 @@ def test_a_concept_goes_out_and_comes_in_again(
     import torch
 
     from customedit.concepts.concept import Concept
-    from customedit.concepts.files.formats import save_diffusers
+    from customedit.concepts.files.diffusers import save_diffusers
     from customedit.diffusion.base import Base
-    from customedit.jobs.records import ConceptRecord
 
     base = Base.load()
     layer = base.layers[0]
     own = {layer: base.weights[f"{layer}.to_k.weight"] * 1.5}
-    made = Concept({"<old>": torch.ones(base.width)}, own, own, base=base.fingerprint)
+    made = Concept({"<old>": torch.ones(base.width)}, own, own, base=base.concept_fingerprint)
     if form == "own":
         path = tmp_path / "own.safetensors"
         made.save(path)
@@ -161,12 +193,71 @@ def test_a_concept_goes_out_and_comes_in_again(
     job_id = bench.submit("import", request, concept)
     workers.start().ready()
     outcome = ConceptOutcome.model_validate(bench.succeeded(job_id))
-    assert (outcome.token, outcome.noun, outcome.base) == ("<new>", "cup", base.fingerprint)
+    assert (outcome.token, outcome.noun, outcome.base) == ("<new>", "cup", base.concept_fingerprint)
     (tmp_path / "back").write_bytes(bench.storage.get(outcome.weights_key))
     back = Concept.load(tmp_path / "back")
     assert torch.equal(back.keys[layer], made.keys[layer])
     assert torch.equal(back.tokens["<new>"].flatten(), made.tokens["<old>"])
     until(lambda: not bench.storage.exists(given), "the file that was given gone")
+
+
+def test_a_lora_is_imported_and_edited_with(bench: Bench, workers: Workers, tmp_path: Path) -> None:
+    """Adapters alone: its token takes no column, and the exported files are a LoRA again."""
+    import zipfile
+
+    import torch
+    from safetensors.torch import save_file
+
+    from customedit.concepts.concept import Concept
+
+    name = "lora_unet_mid_block_resnets_0_conv1"
+    save_file(
+        {
+            f"{name}.lora_down.weight": torch.randn(4, 192, 3, 3) * 0.1,
+            f"{name}.lora_up.weight": torch.randn(192, 4, 1, 1) * 0.1,
+        },
+        tmp_path / "lora",
+    )
+    data = (tmp_path / "lora").read_bytes()
+    concept = ConceptRecord(
+        id=ids.new("con"), tenant=bench.tenant, job=ids.new("job"), token="<soft>", created_at=0
+    )
+    given = object_keys.given(bench.tenant, concept.job)
+    bench.storage.put(given, data)
+    request = {"file": given, "bytes": len(data), "token": "<soft>"}
+    job_id = bench.submit("import", request, concept)
+    workers.start().ready()
+    outcome = ConceptOutcome.model_validate(bench.succeeded(job_id))
+    told = outcome.recipe["imported"]
+    assert (told["kind"], told["layers_used"], told["layers"]) == ("LoCon (kohya)", 1, 1)
+    assert told["effect"] > 1e-4
+    (tmp_path / "back").write_bytes(bench.storage.get(outcome.weights_key))
+    back = Concept.load(tmp_path / "back")
+    assert list(back.adapters) == ["unet.mid_block.resnets.0.conv1"] and list(back.tokens) == [
+        "<soft>"
+    ]
+    assert outcome.diffusers_key is not None
+    with zipfile.ZipFile(io.BytesIO(bench.storage.get(outcome.diffusers_key))) as archive:
+        assert archive.namelist() == ["pytorch_lora_weights.safetensors"]
+    prompts = {"source_prompt": "a cup", "target_prompt": "a <soft> cup"}
+    use = {"concepts": [{"id": concept.id, "weight": 1.0}]}
+    edited = EditOutcome.model_validate(bench.succeeded(bench.edit(**prompts, **use)))
+    assert edited.outputs
+
+
+def test_a_file_that_is_no_concept_fails_in_words(bench: Bench, workers: Workers) -> None:
+    """Without telling where the worker keeps it."""
+    concept = ConceptRecord(
+        id=ids.new("con"), tenant=bench.tenant, job=ids.new("job"), token="<x>", created_at=0
+    )
+    given = object_keys.given(bench.tenant, concept.job)
+    bench.storage.put(given, b"<!DOCTYPE html><html>please sign in</html>")
+    job_id = bench.submit("import", {"file": given, "bytes": 9, "name": "Tea pot"}, concept)
+    workers.start().ready()
+    job = bench.finished(job_id)
+    assert job.state == "failed" and job.error is not None
+    assert job.error.detail.startswith("tea-pot is an HTML page, which a site gave")
+    assert "/" not in job.error.detail.split(";")[0]
 
 
 def test_a_file_that_came_over_rest_is_found_by_the_worker(
@@ -183,7 +274,7 @@ def test_a_file_that_came_over_rest_is_found_by_the_worker(
     base = Base.load()
     own = {name: base.weights[f"{name}.to_k.weight"] for name in base.layers[:1]}
     path = tmp_path / "own.safetensors"
-    Concept({"<old>": torch.ones(base.width)}, own, own, base=base.fingerprint).save(path)
+    Concept({"<old>": torch.ones(base.width)}, own, own, base=base.concept_fingerprint).save(path)
     _, key = ApiKeys(bench.jobs.client, bench.settings).create(bench.tenant)
     with TestClient(create_app(bench.settings)) as client, path.open("rb") as file:
         answer = client.post(

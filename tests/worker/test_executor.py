@@ -1,9 +1,11 @@
-"""The desk by itself: no bell is lost there, and every attempt keeps its pulse."""
+"""The executor by itself: its slots, its heartbeats, and what ends a job."""
 
 from __future__ import annotations
 
+import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,143 +14,249 @@ import pytest
 import torch
 
 from customedit.config.settings import Settings
+from customedit.errors import InputError
 from customedit.jobs.journal import Journal
-from worker import executor as desks
-from worker.attempt import Work
-from worker.executor import Desk
+from worker import executor as module
+from worker.attempt import Attempt
+from worker.executor import Executor
 from worker.metrics import Metrics
 
 from .bench import Bench, until
 
+Made = Callable[..., Executor]
 
-class Taking(Desk):
-    """A desk whose jobs do nothing, or wait for ``go``."""
 
-    def __init__(self, concurrency: int) -> None:
-        self.taken: list[str] = []
-        self.rung: list[tuple[str, str]] = []
-        self.go = threading.Event()
-        self.go.set()
-        runtime: Any = SimpleNamespace(settings=Settings(worker_concurrency=concurrency))
-        super().__init__(runtime, "w", lambda *bell: self.rung.append(bell))
+class AtWork:
+    """Stands for the work of jobs: each waits until it is let go."""
 
-    def _take(self, job_id: str) -> None:
-        self.taken.append(job_id)
-        assert self.go.wait(30)
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+        self.go: dict[str, threading.Event] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, attempt: Attempt) -> Any:
+        with self._lock:
+            self.attempts.append(attempt)
+            go = self.go.setdefault(attempt.stamp, threading.Event())
+        assert go.wait(60)
+        attempt.check()
+        raise InputError("prompt", "is only a test")
+
+    @property
+    def ids(self) -> list[str]:
+        return [a.id for a in self.attempts]
+
+    def end(self, attempt: Attempt) -> None:
+        self.go[attempt.stamp].set()
+
+    def end_all(self) -> None:
+        for go in self.go.values():
+            go.set()
 
 
 @pytest.fixture
-def desk() -> Iterator[Taking]:
-    made = Taking(2)
-    yield made
-    made.go.set()
-    made.close()
+def at_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[AtWork]:
+    work = AtWork()
+    for kind in ("edit", "customize", "import"):
+        monkeypatch.setitem(module.PERFORM, kind, work)
+    yield work
+    work.end_all()
 
 
-def test_who_comes_while_the_last_one_leaves_is_served(desk: Taking) -> None:
-    leave, come = desk._next_waiting, []
+@pytest.fixture
+def make(bench: Bench, tmp_path: Path) -> Iterator[Made]:
+    """Executors on the bench's Redis and S3."""
+    made: list[Executor] = []
 
-    def leaving() -> str | None:
-        found = leave()
-        if found is None and not come:
-            come.append(threading.Thread(target=desk.ring, args=["late", "customize"]))
-            come[0].start()
-            come[0].join()
-        return found
+    def one(notify: Callable[[str, str], None] = lambda *_: None, **changes: Any) -> Executor:
+        runtime: Any = SimpleNamespace(
+            settings=bench.settings.model_copy(update=changes), jobs=bench.jobs,
+            storage=bench.storage, redis=bench.redis, journal=Journal(bench.storage),
+            concept_records=bench.catalogue.concepts, metrics=Metrics(), scratch=tmp_path,
+            engine=SimpleNamespace(), make_room=lambda: None,
+        )  # fmt: skip
+        executor = Executor(runtime, f"w{len(made)}", notify)
+        executor.start()
+        made.append(executor)
+        return executor
 
-    desk._next_waiting = leaving  # type: ignore[method-assign]
-    desk.ring("first", "customize")
-    assert desk.taken == ["first", "late"]
+    yield one
+    for executor in made:
+        executor.drain(0)
+        executor.close()
 
 
-def test_what_cannot_be_taken_up_keeps_no_slot(
-    desk: Taking, monkeypatch: pytest.MonkeyPatch
+def woken(executor: Executor) -> threading.Thread:
+    thread = threading.Thread(target=executor.wake, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_worker_looks_for_jobs_by_itself(bench: Bench, at_work: AtWork, make: Made) -> None:
+    make()
+    job_id = bench.edit()  # the bench's notification is received by nobody
+    until(lambda: at_work.ids == [job_id], "found")
+
+
+def test_one_tenants_jobs_leave_a_slot_to_the_others(
+    bench: Bench, at_work: AtWork, make: Made
 ) -> None:
-    def broken(job_id: str) -> None:
-        raise ValueError("a record that cannot be read")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(desk, "_take", broken)
-        desk.ring("odd", "customize")
-    desk.ring("fine", "customize")
-    assert desk.taken == ["fine"]
-
-
-def test_who_waits_when_the_worker_goes_is_rung_for_elsewhere(desk: Taking) -> None:
-    desk.go.clear()
-    training = threading.Thread(target=desk.ring, args=["first", "customize"])
-    training.start()
-    until(lambda: desk.taken, "a training at work")
-    desk.ring("second", "import")
-    desk.ring("second", "import")
-    desk.drain(0)
-    assert desk.rung == [("second", "import")]
-    desk.go.set()
-    training.join(30)
-    assert desk.taken == ["first"] and not desk.ring("third", "customize")
+    make(worker_concurrency=4)
+    image = bench.image()
+    for _ in range(9):
+        bench.edit(image=image)
+    until(lambda: len(at_work.attempts) == 3, "three slots taken")
+    other = replace(bench, tenant="other")
+    waiting = other.edit()
+    until(lambda: waiting in at_work.ids, "the other one runs")
+    assert at_work.ids.index(waiting) == 3 and len(at_work.attempts) == 4
+    at_work.end(at_work.attempts[3])
+    until(lambda: other.get(waiting).finished, "it ended")
+    assert len(at_work.attempts) == 4  # its slot waits for another tenant again
+    at_work.end(at_work.attempts[0])
+    until(lambda: len(at_work.attempts) == 5, "the next of the many")
 
 
-def test_a_job_that_comes_again_before_it_has_gone_keeps_its_pulse(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_trainings_that_a_busy_worker_cannot_take_go_to_an_idle_one_at_once(
+    bench: Bench, at_work: AtWork, make: Made
+) -> None:
+    busy = make(worker_concurrency=2)
+    first = bench.customize()
+    until(lambda: at_work.ids == [first], "a training at work")
+    second = bench.customize()
+    assert busy.wake()  # its notification reaches the worker that has no slot for trainings
+    assert bench.get(second).state == "queued"
+    idle = make(worker_concurrency=2)
+    until(lambda: at_work.ids == [first, second], "taken by the idle one", 10)
+    assert bench.get(second).worker == idle.name
+    edit = bench.edit()
+    until(lambda: edit in at_work.ids, "edits still find a slot")
+
+
+def test_a_full_worker_receives_no_more_until_a_slot_is_free(
+    bench: Bench, at_work: AtWork, make: Made
+) -> None:
+    executor = make(worker_concurrency=2, worker_queues="edit")
+    image = bench.image()
+    made = [bench.edit(image=image) for _ in range(3)]
+    until(lambda: len(at_work.attempts) == 2, "both slots taken")
+    waiting = woken(executor)
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    at_work.end(at_work.attempts[0])
+    until(lambda: len(at_work.attempts) == 3, "the third begins")
+    assert at_work.ids == made
+    waiting = woken(executor)
+    executor.drain(0)
+    waiting.join(10)
+    assert not waiting.is_alive() and not executor.wake()
+
+
+def test_what_a_worker_cannot_end_goes_back_and_others_are_notified(
+    bench: Bench, at_work: AtWork, make: Made
+) -> None:
+    notified: list[tuple[str, str]] = []
+    executor = make(lambda *job: notified.append(job))
+    job_id = bench.edit()
+    until(lambda: at_work.attempts, "at work")
+    executor.drain(0)
+    at_work.end_all()
+    until(lambda: notified == [(job_id, "edit")], "notified")
+    record = bench.get(job_id)
+    assert (record.state, record.handed_back) == ("queued", 1)
+    assert executor.finish(10)
+
+
+def test_a_job_that_cannot_be_read_keeps_no_slot(
+    bench: Bench, at_work: AtWork, make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_next, broken = type(bench.jobs).claim_next, [True, True]
+
+    def claims(*given: Any, **named: Any) -> Any:
+        claim = claim_next(*given, **named)
+        if claim is not None and broken:
+            broken.pop()
+            raise ValueError("a record that cannot be read")
+        return claim
+
+    monkeypatch.setattr(type(bench.jobs), "claim_next", claims)
+    image = bench.image()
+    for _ in range(4):
+        bench.edit(image=image)
+    make(worker_concurrency=2)
+    until(lambda: len(at_work.attempts) == 2, "both slots are good for others")
+
+
+def test_a_job_that_comes_again_before_it_has_gone_keeps_its_heartbeats(
+    bench: Bench, at_work: AtWork, make: Made
 ) -> None:
     """A lease was lost, and the same worker claims the job while its former attempt winds down."""
-    runtime: Any = SimpleNamespace(
-        settings=bench.settings, jobs=bench.jobs, storage=bench.storage, redis=bench.redis,
-        journal=Journal(bench.storage), concept_records=bench.catalogue.concepts,
-        metrics=Metrics(), scratch=tmp_path,
-    )  # fmt: skip
-    at_work: list[Work] = []
-    go = [threading.Event(), threading.Event()]
-
-    def perform(work: Work) -> Any:
-        at_work.append(work)
-        assert go[work.attempt - 1].wait(30)
-        work.check()
-        raise AssertionError("nobody stopped it")
-
-    monkeypatch.setitem(desks.PERFORM, "edit", perform)
-    desk = Desk(runtime, "w", lambda *bell: None)
+    executor = make()
     job_id = bench.edit()
-    attempts = [threading.Thread(target=desk.ring, args=[job_id, "edit"]) for _ in range(2)]
-    for number, attempt in enumerate(attempts):
-        bench.redis.hset(f"{bench.settings.namespace}:job:{job_id}", "lease_until", "1.0")
-        attempt.start()
-        until(lambda number=number: len(at_work) > number, "an attempt at work")
-    go[0].set()
-    attempts[0].join(30)
-    assert list(desk.under_way.values()) == at_work[1:]
+    until(lambda: len(at_work.attempts) == 1, "an attempt at work")
+    space = bench.settings.namespace
+    with bench.redis.pipeline() as both:
+        both.hset(f"{space}:job:{job_id}", mapping={"state": "queued"})
+        both.zrem(f"{space}:leases:edit", job_id)
+        both.zadd(f"{space}:claimable:edit:{bench.tenant}", {job_id: 1})
+        both.zadd(f"{space}:turns:edit", {bench.tenant: 0})
+        both.execute()
+    until(lambda: len(at_work.attempts) == 2, "a second attempt")
+    first, second = at_work.attempts
+    until(lambda: first.reason == "lost", "the first one lost its lease")
+    at_work.end(first)
+    until(lambda: list(executor.under_way.values()) == [second], "the first one gone")
     bench.jobs.cancel(bench.tenant, job_id)
-    until(lambda: at_work[1].reason == "cancel", "the second one hears of it by its pulse")
-    go[1].set()
-    attempts[1].join(30)
-    assert bench.get(job_id).state == "cancelled" and not desk.under_way
-    desk.close()
+    until(lambda: second.reason == "cancel", "the second one hears of it by its heartbeat")
+    at_work.end(second)
+    until(lambda: bench.get(job_id).state == "cancelled", "cancelled")
+    until(lambda: not executor.under_way, "nothing left")
 
 
 def test_a_device_that_failed_ends_the_worker_and_fails_no_job(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, make: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_up: list[Exception] = []
-    runtime: Any = SimpleNamespace(
-        settings=bench.settings, jobs=bench.jobs, storage=bench.storage, redis=bench.redis,
-        journal=Journal(bench.storage), concept_records=bench.catalogue.concepts,
-        metrics=Metrics(), scratch=tmp_path, engine=SimpleNamespace(give_up=given_up.append),
-        make_room=lambda: None,
-    )  # fmt: skip
     lost = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
     full = torch.AcceleratorError("CUDA error: out of memory")
+    image = bench.image()
+    first = bench.edit(image=image)
 
-    def perform(work: Work) -> Any:
-        raise lost if work.id == first else full
+    def perform(attempt: Attempt) -> Any:
+        raise lost if attempt.id == first else full
 
-    monkeypatch.setitem(desks.PERFORM, "edit", perform)
-    desk = Desk(runtime, "w", lambda *bell: None)
-    first, second = bench.edit(), bench.edit()
-    desk.ring(first, "edit")
-    assert given_up == [lost]
+    monkeypatch.setitem(module.PERFORM, "edit", perform)
+    executor = make(lease_seconds=60.0)
+    engine: Any = executor.runtime.engine
+    engine.give_up = given_up.append
+    until(lambda: given_up == [lost], "given up")
     assert bench.get(first).state == "running"  # until its lease is over: another worker's then
-    desk.ring(second, "edit")
+    failed = bench.finished(bench.edit(image=image))
     assert given_up == [lost]
-    failed = bench.get(second)
     assert failed.error is not None and failed.error.type == "out-of-memory"
-    desk.close()
+
+
+def test_a_full_disk_fails_no_job(
+    bench: Bench, make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    def perform(attempt: Attempt) -> Any:
+        tries.append(attempt.number)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(module.PERFORM, "edit", perform)
+    job_id = bench.edit()
+    executor = make(lease_seconds=60.0)
+    until(lambda: tries == [1], "tried")
+    until(lambda: not executor.under_way, "given up")
+    assert bench.get(job_id).state == "running"  # its lease runs out, and another worker takes it
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "free_scratch", lambda _: 0)
+        second = bench.edit()
+        assert executor.wake() and bench.get(second).state == "queued"
+
+
+def test_settings_alone_make_an_executor() -> None:
+    runtime: Any = SimpleNamespace(settings=Settings(worker_concurrency=2))
+    assert Executor(runtime, "w", lambda *_: None).under_way == {}

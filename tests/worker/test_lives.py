@@ -98,7 +98,7 @@ def test_cancel_stops_a_running_job_and_leaves_nothing(bench: Bench, workers: Wo
     worker.counts("customedit_jobs_running", 0)
 
 
-def test_a_worker_that_was_overtaken_sweeps_its_outputs(bench: Bench, workers: Workers) -> None:
+def test_a_worker_that_was_overtaken_removes_its_outputs(bench: Bench, workers: Workers) -> None:
     slow = workers.start(lease_seconds=1.0, heartbeat_seconds=0.4).ready()
     job_id = bench.edit(steps=16, strengths=[0.2, 0.8])
     bench.running(job_id, "edit", 3)
@@ -124,7 +124,7 @@ def test_a_training_goes_on_while_s3_is_away(bench: Bench, workers: Workers) -> 
     bench.running(job_id, "train", 2)
     proxy.fail()
     bench.running(job_id, "train", 10)
-    proxy.mend()
+    proxy.restore()
     bench.succeeded(job_id)
     assert bench.get(job_id).attempt == 1
     proxy.close()
@@ -143,7 +143,7 @@ def test_a_redis_that_lost_everything_is_rebuilt_under_a_running_worker(
     checkpoint_there(bench, training)
     waiting = [bench.edit(steps=2, strengths=[k / 10]) for k in range(1, 6)]
     keys = list(bench.redis.scan_iter(f"{bench.settings.namespace}:*", count=1000))
-    bench.redis.delete(*keys)  # and the doorbells with them
+    bench.redis.delete(*keys)  # and the notifications with them
     bench.redis.delete(*bench.redis.keys(f"{bench.settings.namespace}.*") or ["none"])
     assert bench.jobs.peek(training) is None
     worker.counts("customedit_jobs_running", 0)

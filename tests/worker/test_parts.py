@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -16,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
-from customedit.errors import DeadlineExceeded, InputError, TrainingError
+from customedit.errors import DeadlineExceeded, InputError, NumericalError, TrainingError
 from customedit.storage.store import MissingObject
 from worker import problems
 from worker.cache import Cache
@@ -24,8 +26,6 @@ from worker.engine_thread import EngineThread
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.runtime import own_scratch
-
-from .bench import until
 
 
 @given(
@@ -129,8 +129,8 @@ def test_the_health_port_tells_alive_from_ready() -> None:
 @pytest.mark.parametrize(
     ("kind", "error", "type_", "field"),
     [
-        ("edit", InputError("strength", "is -1"), "input-error", "strengths"),
-        ("customize", InputError("rate", "is 2"), "input-error", "training.rate"),
+        ("edit", InputError("strengths", "is -1"), "input-error", "strengths"),
+        ("customize", InputError("training.rate", "is 2"), "input-error", "training.rate"),
         ("edit", torch.OutOfMemoryError("CUDA"), "out-of-memory", None),
         ("customize", TrainingError("the loss is nan"), "training-diverged", "training.rate"),
         ("edit", DeadlineExceeded("late"), "deadline-exceeded", None),
@@ -141,14 +141,30 @@ def test_the_health_port_tells_alive_from_ready() -> None:
 def test_errors_become_problems_of_stable_types(
     kind: str, error: Exception, type_: str, field: str | None
 ) -> None:
-    problem = problems.of_error(kind, error)
+    problem = problems.job_error(kind, error)
     assert (problem.type, problem.field) == (type_, field)
     assert "secret" not in problem.detail and "tenants/" not in problem.detail
 
 
+def test_numbers_that_are_none_are_the_cause_that_is_named() -> None:
+    problem = problems.job_error("edit", NumericalError("the latents are not finite at step 3"))
+    assert problem.type == "numerical-error" and "latents are not finite" in problem.detail
+
+
 def test_scratch_of_killed_workers_is_removed(tmp_path: Path) -> None:
-    killed = tmp_path / "customedit-worker-4194305-abc"  # above the largest pid there can be
-    killed.mkdir()
-    mine, again = own_scratch(tmp_path), own_scratch(tmp_path)
-    assert not killed.exists() and mine.exists() and again.exists() and mine != again
-    until(mine.is_dir, "still there")
+    """And none of those that live, in whichever container: process ids say nothing there."""
+    program = (
+        "import pathlib, worker.runtime as r\n"
+        f"print(r.own_scratch(pathlib.Path({str(tmp_path)!r})), flush=True)\n"
+        "input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        theirs = Path(other.stdout.readline().strip())
+        mine, again = own_scratch(tmp_path), own_scratch(tmp_path)
+        assert theirs.is_dir() and mine.is_dir() and again.is_dir() and mine != again
+        other.kill()
+    own_scratch(tmp_path)
+    assert not theirs.exists() and mine.is_dir() and again.is_dir()

@@ -1,4 +1,4 @@
-"""What the reconciler does beside ringing: webhooks, the journal, old jobs."""
+"""What the reconciler does beside notifying: webhooks, the journal, old jobs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 from standardwebhooks.webhooks import Webhook
 
 from customedit.jobs import notifications
@@ -17,7 +18,7 @@ from customedit.jobs.webhooks import Secrets
 from customedit.schemas import ids
 from customedit.storage import object_keys
 from worker.metrics import Metrics
-from worker.reconciler import BELLS, Reconciler
+from worker.reconciler import EXCESS_NOTIFICATIONS, Reconciler
 
 from .bench import Bench, Workers, until
 
@@ -86,8 +87,10 @@ def test_files_that_were_sent_and_never_completed_go(bench: Bench, workers: Work
     assert bench.storage.exists(object_keys.upload(bench.tenant, kept))
 
 
-def test_what_cannot_be_swept_keeps_nothing_else_waiting(bench: Bench, workers: Workers) -> None:
-    marks = f"{bench.settings.namespace}:sweep"
+def test_what_cannot_be_cleaned_up_keeps_nothing_else_waiting(
+    bench: Bench, workers: Workers
+) -> None:
+    marks = f"{bench.settings.namespace}:cleanup"
     odd, fine, ended = (bench.edit(steps=1) for _ in range(3))
     for job_id in (odd, fine):
         claim = bench.jobs.claim(job_id, "w")
@@ -98,32 +101,63 @@ def test_what_cannot_be_swept_keeps_nothing_else_waiting(bench: Bench, workers: 
     for score, job_id in enumerate((odd, fine), 1):
         bench.redis.zadd(marks, {f"{bench.tenant}/{job_id}": score})
     worker = workers.start().ready()
-    until(lambda: not any("half" in name for name in bench.names(fine)), "the other one swept")
+    until(lambda: not any("half" in name for name in bench.names(fine)), "the other one cleaned up")
     until(lambda: "final.json" in bench.names(ended), "and the journal written")
     assert bench.redis.zrange(marks, 0, -1) == [f"{bench.tenant}/{odd}"]
-    assert f"{odd} cannot be swept" in worker.said()
+    assert f"{odd} cannot be cleaned up" in worker.said()
 
 
-def test_bells_that_nobody_hears_do_not_pile_up(bench: Bench) -> None:
+def test_notifications_that_no_worker_receives_do_not_pile_up(bench: Bench) -> None:
     """Of a kind that no worker takes at present, while another's worker reconciles."""
     runtime: Any = SimpleNamespace(
         settings=bench.settings, redis=bench.redis, jobs=bench.jobs, storage=bench.storage,
-        metrics=Metrics(), journal=None, concept_records=None, measure_device=None,
+        metrics=Metrics(), journal=None, concept_records=None, measure_device=None, scratch=None,
     )  # fmt: skip
-    reconciler = Reconciler(runtime, bench.ring, "w")
+    reconciler = Reconciler(runtime, bench.notify, "w")
     made = [bench.edit(steps=1) for _ in range(3)]
     queue = notifications.queue(bench.settings, "edit")
-    bench.redis.delete(queue)  # the first bells are lost
+    bench.redis.delete(queue)  # the first ones are lost
 
     def rounds(count: int) -> int:
         for _ in range(count):
             due = dict.fromkeys(made, 1.0)
-            bench.redis.zadd(f"{bench.settings.namespace}:ring", due)  # long ago
-            rung = reconciler.ring_stale()
-        return rung
+            bench.redis.zadd(f"{bench.settings.namespace}:wakeups", due)  # long ago
+            notified = reconciler.notify_overdue()
+        return notified
 
     assert rounds(1) == 3
     assert rounds(60) == 0
-    assert bench.redis.llen(queue) == BELLS + 3
+    assert bench.redis.llen(queue) == EXCESS_NOTIFICATIONS + 3
     bench.redis.delete(queue)
     assert rounds(1) == 3  # somebody listens again
+
+
+def test_operators_see_the_stores_and_the_disk(
+    bench: Bench, workers: Workers, receiver: tuple[str, Heard]
+) -> None:
+    worker = workers.start(reconcile_seconds=0.2).ready()
+    until(lambda: 'redis_memory_bytes{what="used"}' in worker.get("/metrics")[1], "measured")
+    text = worker.get("/metrics")[1]
+    series = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+    assert float(series['customedit_redis_memory_bytes{what="used"}']) > 1e5
+    assert series['customedit_redis_memory_bytes{what="most"}'] == "+Inf"  # no limit is set
+    free = float(series['customedit_scratch_bytes{what="free"}'])
+    assert 0 < free <= float(series['customedit_scratch_bytes{what="total"}'])
+    assert series["customedit_storage_writable"] == "1.0"
+    assert series['customedit_store_errors_total{store="s3"}'] == "0.0"
+    # without a secret of its tenant no webhook can be sent
+    bench.jobs.cancel(bench.tenant, bench.edit(webhook=receiver[0]))
+    until(lambda: worker.metric("customedit_webhooks_waiting") == 1, "the backlog")
+    until(lambda: worker.metric("customedit_webhooks_oldest_seconds") > 0, "its age")
+
+
+def test_a_bucket_that_takes_no_writes_is_told_of(bench: Bench) -> None:
+    metrics = Metrics()
+    runtime: Any = SimpleNamespace(
+        settings=bench.settings, redis=bench.redis, jobs=bench.jobs,
+        storage=SimpleNamespace(writable=lambda: False), metrics=metrics, journal=None,
+        concept_records=None, measure_device=None, scratch=None,
+    )  # fmt: skip
+    reconciler = Reconciler(runtime, bench.notify, "w")
+    reconciler._probe_storage()
+    assert b"customedit_storage_writable 0.0" in generate_latest(metrics.registry)

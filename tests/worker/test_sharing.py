@@ -10,7 +10,7 @@ from PIL import Image
 
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import customize
+from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Progress
 from customedit.editing.inversion import invert
@@ -83,7 +83,7 @@ def test_from_asking_to_the_first_call_it_is_one_training_step_at_most() -> None
 
     settings = TrainingSettings.of(base, steps=3000, batch=1, crops=1, class_images=0)
     prompts = ConceptPrompts(LOOK.token, LOOK.noun, LOOK.attribute)
-    learning = customize(base, [picture], prompts, settings)
+    learning = train_concept(base, [picture], prompts, settings)
     training = engine.submit(learning, priority=TRAININGS, on_progress=heard)
 
     def first_call() -> Method[int]:
@@ -137,3 +137,23 @@ def test_inversions_and_concepts_are_found_again(bench: Bench, workers: Workers)
     worker.kill()
     bench.succeeded(bench.edit(steps=3, strengths=[0.2]))
     other.counts("customedit_unet_calls_total", 3)  # found in S3
+
+
+def test_a_single_edit_beside_many_of_another_tenant_starts_within_three(
+    bench: Bench, workers: Workers
+) -> None:
+    """Counted in edits of the other tenant that ended between its submission and its start."""
+    workers.start(worker_concurrency=2, worker_queues="edit").ready()
+    image = bench.image()
+    many = [bench.edit(image=image, steps=2, strengths=[k / 50]) for k in range(1, 31)]
+    until(lambda: sum(bench.get(j).finished for j in many) >= 4, "some have ended")
+    other = replace(bench, tenant="other")
+    single = other.edit(steps=2)
+    other.succeeded(single)
+    record = other.get(single)
+    started = record.started_at or 0.0
+    waiting = [j for j in many if bench.get(j).state == "queued"]
+    ended = [bench.get(j).finished_at or 0.0 for j in many if bench.get(j).finished]
+    before = sum(record.queued_at < at < started for at in ended)
+    print(f"{before} edits of the other tenant ended first; {len(waiting)} still wait")
+    assert before <= 3 and waiting

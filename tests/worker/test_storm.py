@@ -141,7 +141,7 @@ def test_none_lost_none_twice(
 
     def s3_away() -> None:
         s3_proxy.fail()
-        threading.Timer(outage, s3_proxy.mend).start()
+        threading.Timer(outage, s3_proxy.restore).start()
 
     def redis_dies() -> None:
         os.kill(local_servers.pid("valkey"), signal.SIGKILL)
@@ -163,7 +163,7 @@ def test_none_lost_none_twice(
     asking.join()
     assert len(set(asked)) == count
     consistent(bench, asked)
-    until(lambda: all(tidy(bench, j) for j in asked), "the leavings of other attempts swept")
+    until(lambda: all(tidy(bench, j) for j in asked), "the files of other attempts removed")
 
 
 def unfinished(bench: Bench, asked: list[str]) -> int:

@@ -28,9 +28,13 @@ from torch import Tensor
 
 from customedit.concepts.checks import check_finite
 from customedit.concepts.concept import Concept
-from customedit.concepts.files import pickles
-from customedit.concepts.files.own import portable
-from customedit.concepts.files.state_dict import foreign, plain
+from customedit.concepts.files.entries import (
+    foreign_entry,
+    plain_tensor,
+    portable,
+    write_pickle,
+)
+from customedit.concepts.files.lora import LORA_WEIGHTS, lora_entries
 from customedit.errors import InputError
 from customedit.files import replacing
 
@@ -56,19 +60,26 @@ def save_diffusers(
     customises only some, because diffusers wants an entry for each; each has a self-attention
     ``attn1`` beside it, as in Stable Diffusion.
 
+    Adapters go into ``pytorch_lora_weights.safetensors``, for ``pipe.load_lora_weights(folder)``.
+
     Raises:
         InputError: if the concept has layers that are not in ``layers``.
     """
-    check_finite(concept.tokens | concept.weights, "it")
+    check_finite(concept.tensors, "concept")
     written = []
     if concept.keys:
         path = folder / f"{DIFFUSERS_WEIGHTS}{suffix}"
         _write(path, _processors(concept, list(concept.keys if layers is None else layers), suffix))
         written.append(path)
-    for token, vector in concept.tokens.items():
-        path = folder / f"{token}{suffix}"
-        _write(path, portable({token: vector}))
+    if concept.adapters:
+        path = folder / LORA_WEIGHTS
+        _write(path, portable(lora_entries(concept.adapters)))
         written.append(path)
+    for token, vector in concept.tokens.items():
+        if vector.numel():  # else it stands for adapters alone
+            path = folder / f"{token}{suffix}"
+            _write(path, portable({token: vector}))
+            written.append(path)
     return written
 
 
@@ -101,10 +112,10 @@ def _write(path: Path, entries: dict[str, Any]) -> None:
         with replacing(path) as draft:
             save_file(entries, draft, {"format": "pt"})
     else:
-        pickles.write(path, entries)
+        write_pickle(path, entries)
 
 
-def weights_of(held: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def read_weights(held: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """``{layer}.to_k.weight`` and so on of a weights' file.
 
     Raises:
@@ -112,14 +123,14 @@ def weights_of(held: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """
     weights: dict[str, Tensor] = {}
     for name, value in held.items():
-        if name.endswith(".processor") and _empty(value):
+        if name.endswith(".processor") and _is_empty(value):
             continue  # a processor that trained nothing
         match = _WEIGHT.fullmatch(name)
         if not match:
-            raise foreign(name, path)
-        weights[f"{match[1]}.{match[2]}.weight"] = plain(value, name, path)
+            raise foreign_entry(name, path)
+        weights[f"{match[1]}.{match[2]}.weight"] = plain_tensor(value, name, path)
     return weights
 
 
-def _empty(value: Any) -> bool:
+def _is_empty(value: Any) -> bool:
     return value.numel() == 0 if isinstance(value, Tensor) else value == {}

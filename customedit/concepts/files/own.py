@@ -1,35 +1,44 @@
 """The one file that a concept is kept in, written and read.
 
-The file is safetensors: ``token.<plaid>`` [width], and per customised cross-attention layer either
-``{layer}.to_k.weight`` [inner, width], whole, or ``{layer}.to_k.up`` [inner, r] and
-``{layer}.to_k.down`` [r, width], whose product is added to the base's weight; so for to_v. The
-rest is JSON in the file's metadata.
+The file is safetensors: ``token.<plaid>`` [width] or [n, width]; per customised cross-attention
+layer either ``{layer}.to_k.weight`` [inner, width], whole, or ``{layer}.to_k.up`` [inner, r] and
+``{layer}.to_k.down`` [r, width], whose product is added to the base's weight; so for to_v; and for
+each adapter ``adapter.{path}.{factor}`` (``diffusion.adapters``). The rest is JSON under one name
+in the file's metadata, in a fixed order: equal concepts make equal files, byte for byte.
+
+Version 1, which is still read, has no adapters and three names in its metadata.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from customedit.concepts.checks import check_counts, check_finite
-from customedit.concepts.low_rank import base_weight, restore
+from customedit.concepts.compress import base_weight, restore_weight
+from customedit.concepts.concept import Concept, content_digest
+from customedit.concepts.files.entries import check_size, portable, read_safetensors
+from customedit.concepts.files.identify import AGAIN, OWN, refuse_for_editing
+from customedit.diffusion.adapters import KINDS, Adapter
 from customedit.errors import InputError
 from customedit.files import replacing
 
-if TYPE_CHECKING:  # a concept reads and writes itself through this module
-    from customedit.concepts.concept import Concept
+VERSION: Final = 2
 
-FORMAT = "customedit.concept"
-VERSION = 1
-MAX_BYTES = 2 * 2**30
 
-_AGAIN = "copy or download it again, whole"
+class AdapterAbout(BaseModel):
+    """What the JSON tells of one adapter: a name of ``adapters.KINDS``, and its scale."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    kind: str
+    scale: float
 
 
 class About(BaseModel):
@@ -45,6 +54,8 @@ class About(BaseModel):
     images: Annotated[int, Field(ge=0)]
     tokens: tuple[str, ...]
     layers: tuple[str, ...]
+    adapters: dict[str, AdapterAbout] = Field(default_factory=dict)
+    version: int = 1
 
 
 def write(path: Path, concept: Concept, weights: Mapping[str, Tensor]) -> None:
@@ -54,8 +65,10 @@ def write(path: Path, concept: Concept, weights: Mapping[str, Tensor]) -> None:
         InputError: for numbers that are not finite.
     """
     layers = dict.fromkeys(n.rsplit(".to_", 1)[0] for n in weights)
-    tensors = {f"token.{t}": v for t, v in concept.tokens.items()} | dict(weights)
+    rest = {n: t for n, t in concept.tensors.items() if n.startswith(("token.", "adapter."))}
+    tensors = rest | dict(weights)
     check_finite(tensors, "concept")
+    names = {kind: name for name, kind in KINDS.items()}
     about = About(
         noun=concept.noun,
         attribute=concept.attribute,
@@ -65,42 +78,61 @@ def write(path: Path, concept: Concept, weights: Mapping[str, Tensor]) -> None:
         images=concept.images,
         tokens=tuple(concept.tokens),
         layers=tuple(layers),
+        adapters={
+            p: AdapterAbout(kind=names[type(a)], scale=a.scale) for p, a in concept.adapters.items()
+        },
+        version=VERSION,
     )
-    note = {"format": FORMAT, "version": str(VERSION), "concept": about.model_dump_json()}
+    # one name: safetensors writes several in an order that differs from run to run
+    note = {OWN: about.model_dump_json()}
     with replacing(path) as draft:
         save_file(portable(tensors), draft, note)
 
 
-def portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU that share no memory, as safetensors wants them."""
-    return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
-
-
-def read(path: Path, max_bytes: int = MAX_BYTES) -> tuple[About, dict[str, Tensor]]:
-    """The file's two halves, each checked by itself and against the other; on the CPU.
-
-    max_bytes: of the file, looked at before it is read.
-
-    Raises:
-        InputError: naming the file, for one that is missing, too large, truncated, no concept, of
-            an unknown version, or holds numbers that are not finite.
-    """
+def read(path: Path, base_weights: Mapping[str, Tensor] | None, max_bytes: int) -> Concept:
+    """``Concept.load``."""
+    refuse_for_editing(path)
     check_size(path, max_bytes)
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = _about(path, file.metadata() or {})
-            names = set(file.keys())
-            _check_names(path, about, names)
-            tensors = {n: file.get_tensor(n) for n in names}
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            "concept", f"{path} is truncated or no safetensors file ({error})", _AGAIN
-        ) from None
+    tensors, note = read_safetensors(path)
+    about = _about(path, note)
+    _check_names(path, about, set(tensors))
     check_finite(tensors, str(path))
-    return about, tensors
+    adapters = {p: _adapter(p, a, tensors, path) for p, a in about.adapters.items()}
+    whole = _whole(tensors, base_weights, path)
+    concept = Concept(
+        {t: tensors[f"token.{t}"] for t in about.tokens},
+        {n: whole[f"{n}.to_k.weight"] for n in about.layers},
+        {n: whole[f"{n}.to_v.weight"] for n in about.layers},
+        about.noun,
+        about.attribute,
+        about.base,
+        about.prompts,
+        about.recipe,
+        about.images,
+        adapters,
+    )
+    if whole.keys() - tensors.keys():  # restored from factors, which are what the file holds
+        concept.__dict__["digest"] = content_digest(concept, tensors)
+    return concept
 
 
-def whole(
+def _adapter(path: str, about: AdapterAbout, tensors: Mapping[str, Tensor], file: Path) -> Adapter:
+    start = f"adapter.{path}."
+    factors = {n.removeprefix(start): t for n, t in tensors.items() if _of_adapter(n, start)}
+    try:
+        return KINDS[about.kind](**factors, scale=about.scale)
+    except (TypeError, ValueError, KeyError):
+        raise InputError(
+            "concept", f"{file} has a damaged {about.kind} adapter of {path}", AGAIN
+        ) from None
+
+
+def _of_adapter(name: str, start: str) -> bool:
+    """Whether a tensor is a factor of the adapter whose tensors begin with ``start``."""
+    return name.startswith(start) and "." not in name.removeprefix(start)
+
+
+def _whole(
     tensors: Mapping[str, Tensor], base_weights: Mapping[str, Tensor] | None, path: Path
 ) -> dict[str, Tensor]:
     """``{layer}.to_k.weight`` of all, factors multiplied out and added to the base's.
@@ -110,55 +142,37 @@ def whole(
     """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
+        if name.startswith(("token.", "adapter.")):
+            continue
         stem, kind = name.rsplit(".", 1)
         if kind == "weight":
             found[name] = tensor
         elif kind == "up":
             base = base_weight(base_weights, f"{stem}.weight", str(path))
-            found[f"{stem}.weight"] = restore(tensor, tensors[f"{stem}.down"], base)
+            found[f"{stem}.weight"] = restore_weight(tensor, tensors[f"{stem}.down"], base)
     return found
 
 
-def check_size(path: Path, max_bytes: int) -> None:
-    """Look at a file before it is read.
-
-    Raises:
-        InputError: naming it, if it is missing, no file, or larger than ``max_bytes``.
-    """
-    try:
-        size = path.stat().st_size if path.is_file() else None
-    except OSError as error:
-        raise InputError("concept", f"{path} cannot be read ({error.strerror})") from None
-    if size is None:
-        raise InputError("concept", f"{path} is no file", "mend the path")
-    if size > max_bytes:
-        raise InputError(
-            "concept",
-            f"{path} has {size} bytes, the limit is {max_bytes}",
-            "compress it to low rank, or raise the limit if you trust it",
-        )
-
-
 def _about(path: Path, note: Mapping[str, str]) -> About:
-    if note.get("format") != FORMAT:
+    first = note.get("format") == OWN
+    text = note.get("concept", "") if first else note.get(OWN, "")
+    try:
+        version = note.get("version") if first else json.loads(text).get("version", VERSION)
+    except (ValueError, AttributeError, RecursionError):
+        version = VERSION  # then the JSON is damaged, which is said below
+    if str(version) not in ("1", str(VERSION)):
         raise InputError(
             "concept",
-            f"{path} is no concept of ours (its format is {note.get('format', 'not given')!r})",
-            "read files of diffusers and adobe with customedit.concepts.files.formats.load",
-        )
-    if note.get("version") != str(VERSION):
-        raise InputError(
-            "concept",
-            f"{path} is of format version {note.get('version')!r}, known is {VERSION}",
+            f"{path} is of format version {version!r}, known are 1 and {VERSION}",
             "update customedit",
         )
     try:
-        return About.model_validate_json(note.get("concept", ""))
+        return About.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "JSON"
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "JSON"
         raise InputError(
-            "concept", f"{path} has damaged metadata ({where}: {first['msg']})", _AGAIN
+            "concept", f"{path} has damaged metadata ({where}: {problem['msg']})", AGAIN
         ) from None
 
 
@@ -171,9 +185,11 @@ def _check_names(path: Path, about: About, names: set[str]) -> None:
             stem = f"{layer}.{part}"
             factors = {f"{stem}.up", f"{stem}.down"}
             told |= factors if names & factors else {f"{stem}.weight"}
+    for adapted in about.adapters:
+        told |= {n for n in names if _of_adapter(n, f"adapter.{adapted}.")}
     if told != names:
         raise InputError(
             "concept",
             f"{path} lacks {sorted(told - names)[:3]} and has unknown {sorted(names - told)[:3]}",
-            _AGAIN,
+            AGAIN,
         )

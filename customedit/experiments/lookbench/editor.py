@@ -7,12 +7,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, get_args
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor
 
 from customedit import images
@@ -20,17 +21,19 @@ from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Engine, Progress
+from customedit.diffusion.engine import Progress
 from customedit.diffusion.text import Weighted
-from customedit.editing.edit import EditSettings, MethodName, edit
-from customedit.editing.inversion import Kind
-from customedit.editing.prompt_to_prompt import STRENGTH, P2PSettings
+from customedit.editing import editor as editing
+from customedit.editing.request_check import check_request
+from customedit.editing.settings import INVERSIONS
 from customedit.errors import InputError
 from customedit.experiments.result_cache import Heard, Lesson, learned
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.looks import Look
+from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
+from customedit.schemas.validation import input_error
 
-EDITS: Final = 1
+EDITS: Final = 2
 """Raised when edits change under equal settings, so that kept pictures are drawn again."""
 
 
@@ -81,13 +84,13 @@ class Editor(Protocol):
 class Recipe:
     """How our editor learns and edits; None for the library's defaults.
 
-    method, inversion, strength, steps, guidance, preserve: as in ``EditSettings``; true_mask:
+    method, inversion, strength, steps, guidance, preserve: as in ``EditOptions``; true_mask:
     whether edits are kept to the thing's true mask, which a user would have to draw; training: what
     differs from ``TrainingSettings.of`` the base.
     """
 
-    method: MethodName = "p2p"
-    inversion: Kind = "direct"
+    method: EditMethod = "p2p"
+    inversion: InversionKind = "direct"
     strength: float | None = None
     steps: int = 50
     guidance: float | None = None
@@ -96,11 +99,11 @@ class Recipe:
     training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.inversion not in get_args(Kind):
+        if self.inversion not in INVERSIONS:
             raise InputError(
                 "inversion",
                 f"{self.inversion!r} is unknown",
-                f"take one of {', '.join(get_args(Kind))}",
+                f"take one of {', '.join(INVERSIONS)}",
             )
         if self.method == "sdedit" and self.preserve != self.true_mask:
             raise InputError(
@@ -108,36 +111,36 @@ class Recipe:
                 "sdedit derives no region: it keeps the source outside the true mask or not at all",
                 "give preserve and true_mask together, or neither",
             )
-        self._settings("a cup", "a red cup", "cup", 0)  # refuses what no edit takes
+        options = self._options("a cup", "a red cup", "cup", 0)  # refuses what no edit takes
+        check_request(options, mask=self.true_mask)
 
-    def settings(self, task: Task) -> EditSettings:
+    def options(self, task: Task) -> EditOptions:
         """The edit of ``task``; chance, if any, follows the seed of the look's training.
 
-        The region is the source's noun, for plain words, too, which derive none themselves.
+        The region is the source's noun, for plain words, too.
         """
         seed = 0 if task.taught is None else task.taught.seed
-        return self._settings(task.source_prompt, task.target_prompt, task.noun, seed)
+        return self._options(task.source_prompt, task.target_prompt, task.noun, seed)
 
-    def _settings(self, source: str, target: str, noun: str, seed: int) -> EditSettings:
+    def _options(self, source: str, target: str, noun: str, seed: int) -> EditOptions:
         p2p = None
         if self.method == "p2p":
-            share = STRENGTH if self.strength is None else self.strength
-            if self.true_mask:
-                p2p = P2PSettings(strength=share, blend_over="mask")
-            else:
-                p2p = P2PSettings(strength=share, blend_over="source", blend_words=(noun,))
-        return EditSettings(
-            source,
-            target,
-            method=self.method,
-            strength=self.strength,
-            steps=self.steps,
-            guidance=self.guidance,
-            seed=seed,
-            inversion=self.inversion,
-            p2p=p2p,
-            preserve=self.preserve,
-        )
+            p2p = P2POptions() if self.true_mask else P2POptions(blend_words=[noun])
+        try:
+            return EditOptions(
+                source_prompt=source,
+                target_prompt=target,
+                method=self.method,
+                strengths=None if self.strength is None else [self.strength],
+                steps=self.steps,
+                guidance=self.guidance,
+                seeds=[seed],
+                inversion=self.inversion if self.method == "p2p" else "direct",
+                p2p=p2p,
+                preserve=self.preserve,
+            )
+        except ValidationError as error:
+            raise input_error(error) from None
 
     def mask(self, task: Task) -> Tensor | None:
         """The mask that the edit of ``task`` is given, [h, w] in [0, 1]."""
@@ -180,22 +183,16 @@ class LibraryEditor:
 
     def edit(self, tasks: Sequence[Task]) -> list[Pixels]:
         """The edits, which share forwards; looks that are not learned yet are learned first."""
-        engine = Engine(self.base, max_rows=24)
-        tickets = []
+        store = self.folder / "inversions"
+        editor = editing.Editor(self.base, inversions=store, max_rows=24)
+        orders = []
         for task in tasks:
             concepts = [] if task.taught is None else [Weighted(self.concept(task.taught))]
-            method = edit(
-                self.base,
-                Image.fromarray(task.picture),
-                self.recipe.settings(task),
-                concepts,
-                mask=self.recipe.mask(task),
-                keep=self.folder / "inversions",
-            )
-            tickets.append(engine.submit(method))
-        while not engine.idle:
-            engine.tick()
-        return [np.asarray(ticket.result().image) for ticket in tickets]
+            options, mask = self.recipe.options(task), self.recipe.mask(task)
+            session = editor.open(Image.fromarray(task.picture), options.source_prompt)
+            (plan,) = session.plan_options(options, concepts=concepts, mask=mask)
+            orders.append(editing.Order(session, plan, concepts, mask))
+        return [np.asarray(result.image) for result in editor.edit_all(orders)]
 
     def copy(self, picture: Pixels) -> Pixels:
         """The picture through the base's autoencoder, at its working size."""

@@ -1,19 +1,32 @@
 -- What all job scripts share; it stands in front of each. KEYS is unused: the keys follow from the
 -- namespace, so these scripts want one Redis, not a cluster. Arguments come as one JSON document.
 --
---   <ns>:job:<id>                 hash: body (JSON of what never changes) and what changes
---   <ns>:jobs:<tenant>[:<state>]  sorted set, all scores 0: ids in the order of their making
---   <ns>:open:<tenant>            set: queued and running
---   <ns>:queued:<kind>            sorted set: queued_at
---   <ns>:running                  set
---   <ns>:ring                     sorted set: when the job's bell is to be rung (again)
---   <ns>:finished                 sorted set: finished_at
---   <ns>:unjournaled              set: finished, final.json not yet known to be written
---   <ns>:uses:<tenant>:<id>       set: unfinished jobs that need this image or concept
---   <ns>:events:<id>              stream
---   <ns>:doomed, <ns>:gone        folders whose owner is deleted: set (to sweep), sorted set (when swept)
---   <ns>:life                     hash: of which life of Redis the front ends' files speak
---   <ns>:outbox, <ns>:hook:<id>   webhooks to deliver: sorted set (when), hash (what)
+--   <ns>:job:<id>                   hash: body (JSON of what never changes) and what changes
+--   <ns>:jobs:<tenant>[:<state>]    sorted set, all scores 0: ids in the order of their making
+--   <ns>:open:<tenant>              set: queued and running
+--   <ns>:queued:<kind>              sorted set: queued_at
+--   <ns>:claimable:<kind>:<tenant>  sorted set: jobs that are queued, or that run under a lease that
+--                                   is over; by when they were queued first
+--   <ns>:turns:<kind>               sorted set: tenants with claimable jobs, by virtual start time
+--   <ns>:shares:<kind>              sorted set: tenants by the virtual finish time of their last job
+--   <ns>:virtual-time               hash: kind -> virtual start time of the job that was claimed last
+--   <ns>:leases:<kind>              sorted set: running jobs by lease_until
+--   <ns>:claim:<token>              string: the job that this claim got, for a while
+--   <ns>:running                    set
+--   <ns>:wakeups                    sorted set: when workers are notified of the job (again)
+--   <ns>:cleanup                    sorted set: <tenant>/<id> of claimed jobs, by when to clean up
+--   <ns>:finished                   sorted set: finished_at
+--   <ns>:unjournaled                set: finished, final.json not yet known to be written
+--   <ns>:uses:<tenant>:<id>         set: unfinished jobs that need this image or concept
+--   <ns>:events:<id>                stream
+--   <ns>:deleting, <ns>:deleted     folders whose owner is deleted: set (files still there), sorted
+--                                   set (files removed, by when)
+--   <ns>:epoch                      hash: the epoch of Redis that files in the bucket name
+--   <ns>:outbox, <ns>:hook:<id>     webhooks to deliver: sorted set (since when), hash (what)
+--   <ns>:outbox:<tenant>            sorted set: when to deliver the tenant's webhooks
+--   <ns>:outbox-tenants             set: tenants with webhooks to deliver
+--   <ns>:receiver:<tenant>:<host>   hash: how often a receiver of webhooks failed in a row, and
+--                                   until when it is left alone
 local ns = ARGV[1]
 local given = cjson.decode(ARGV[2])
 
@@ -24,39 +37,40 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 
 local KNOWN = {'tenant', 'kind', 'state', 'attempt', 'handed_back', 'max_attempts',
-  'cancel_requested', 'lease_until', 'token', 'webhook', 'concept', 'uses', 'rings'}
+  'cancel_requested', 'lease_until', 'token', 'webhook', 'concept', 'uses', 'notified', 'cost', 'place'}
 
 local function load(id)
   local values = redis.call('HMGET', key('job', id), unpack(KNOWN))
   if not values[1] then return nil end
   local job = {id = id}
   for i, name in ipairs(KNOWN) do job[name] = values[i] end
-  for _, name in ipairs({'attempt', 'handed_back', 'max_attempts', 'rings'}) do
+  for _, name in ipairs({'attempt', 'handed_back', 'max_attempts', 'notified'}) do
     job[name] = tonumber(job[name] or 0)
   end
   job.lease_until = tonumber(job.lease_until or 0)
+  job.cost = tonumber(job.cost or 1)
   return job
 end
 
--- Whether the owner of a folder is deleted: the folder waits for the sweeper, or is gone.
+-- Whether the owner of a folder is deleted: its files are being removed, or are removed.
 local function deleted(prefix)
-  return redis.call('SISMEMBER', key('doomed'), prefix) == 1
-    or redis.call('ZSCORE', key('gone'), prefix) ~= false
+  return redis.call('SISMEMBER', key('deleting'), prefix) == 1
+    or redis.call('ZSCORE', key('deleted'), prefix) ~= false
 end
 
 -- What changes whenever Redis may have forgotten something: it was started anew, another took over,
 -- or it made room. nil: it does not say.
-local function told()
-  local found = {}
+local function identity()
+  local parts = {}
   for section, name in pairs({server = 'run_id', replication = 'master_replid',
     stats = 'evicted_keys'}) do
     local info = redis.pcall('INFO', section)
     local value = type(info) == 'string' and string.match(info, name .. ':(%w+)')
     if not value then return nil end
-    found[#found + 1] = name .. '=' .. value
+    parts[#parts + 1] = name .. '=' .. value
   end
-  table.sort(found)
-  return table.concat(found, ' ')
+  table.sort(parts)
+  return table.concat(parts, ' ')
 end
 
 local function whole(id) return redis.call('HGETALL', key('job', id)) end
@@ -73,10 +87,46 @@ local function event(id, kind, data)
     'kind', kind, 'data', data)
 end
 
-local function say_state(job, state, err)
+local function state_event(job, state, err)
   local data = '{"state":"' .. state .. '","attempt":' .. string.format('%d', job.attempt)
   if err then data = data .. ',"error":' .. err end
   event(job.id, 'state', data .. '}')
+end
+
+-- Fair share between tenants: start-time fair queueing (Goyal, Vin and Cheng, 1996). Each claim
+-- moves its tenant's virtual time on by the job's cost; the tenant that is least far is next. One
+-- that comes back after a pause starts at the present virtual time: it saved up nothing, and owes
+-- nothing. So a tenant's first job waits for one turn of each other tenant at most.
+local function virtual_time(kind)
+  return tonumber(redis.call('HGET', key('virtual-time'), kind) or 0)
+end
+
+local function offer(job)
+  redis.call('ZADD', key('claimable', job.kind, job.tenant), job.place or 0, job.id)
+  if redis.call('ZSCORE', key('turns', job.kind), job.tenant) then return end
+  local finish = tonumber(redis.call('ZSCORE', key('shares', job.kind), job.tenant) or 0)
+  redis.call('ZADD', key('turns', job.kind), seconds(math.max(virtual_time(job.kind), finish)),
+    job.tenant)
+end
+
+local function withdraw(job)
+  redis.call('ZREM', key('claimable', job.kind, job.tenant), job.id)
+  if redis.call('EXISTS', key('claimable', job.kind, job.tenant)) == 0 then
+    redis.call('ZREM', key('turns', job.kind), job.tenant)
+  end
+end
+
+-- Counts a claim against its tenant's share.
+local function charge(job)
+  local turns, shares = key('turns', job.kind), key('shares', job.kind)
+  local virtual = virtual_time(job.kind)
+  local start = tonumber(redis.call('ZSCORE', turns, job.tenant) or virtual)
+  virtual = math.max(virtual, start)
+  redis.call('HSET', key('virtual-time'), job.kind, seconds(virtual))
+  withdraw(job)
+  redis.call('ZADD', turns, 'XX', seconds(start + job.cost), job.tenant)
+  redis.call('ZADD', shares, seconds(start + job.cost), job.tenant)
+  redis.call('ZREMRANGEBYSCORE', shares, '-inf', seconds(virtual)) -- they owe nothing
 end
 
 local function move(job, state)
@@ -85,37 +135,55 @@ local function move(job, state)
   redis.call('ZADD', key('jobs', job.tenant, state), 0, job.id)
   redis.call('ZREM', key('queued', job.kind), job.id)
   redis.call('SREM', key('running'), job.id)
+  redis.call('ZREM', key('leases', job.kind), job.id)
   job.state = state
 end
 
--- Puts a job into its queue; ring_in: seconds until the reconciler rings if nobody came.
-local function enqueue(job, ring_in)
+-- Puts a job into its queue; notify_in: seconds until workers are notified again if none came.
+local function enqueue(job, notify_in)
   move(job, 'queued')
-  redis.call('HSET', key('job', job.id), 'queued_at', seconds(now), 'rings', 0)
+  redis.call('HSET', key('job', job.id), 'queued_at', seconds(now), 'notified', 0)
   redis.call('HDEL', key('job', job.id), 'lease_until', 'worker')
+  if redis.call('HSETNX', key('job', job.id), 'place', seconds(now)) == 1 then
+    job.place = seconds(now)
+  end
   redis.call('ZADD', key('queued', job.kind), seconds(now), job.id)
-  redis.call('ZADD', key('ring'), seconds(now + ring_in), job.id)
-  say_state(job, 'queued')
+  redis.call('ZADD', key('wakeups'), seconds(now + notify_in), job.id)
+  offer(job)
+  state_event(job, 'queued')
 end
 
 local function each_use(job, does)
   for id in string.gmatch(job.uses or '', '%S+') do does(key('uses', job.tenant, id)) end
 end
 
--- Puts the news of a job's end into the outbox.
-local function tell(job)
+-- Puts the webhook of a finished job into the outbox.
+local function add_webhook(job)
   if not job.webhook then return end
   redis.call('HSET', key('hook', job.id), 'url', job.webhook, 'tenant', job.tenant,
     'tries', 0, 'since', seconds(now))
   redis.call('ZADD', key('outbox'), seconds(now), job.id)
+  redis.call('ZADD', key('outbox', job.tenant), seconds(now), job.id)
+  redis.call('SADD', key('outbox-tenants'), job.tenant)
+end
+
+local function drop_webhook(id, tenant)
+  redis.call('DEL', key('hook', id))
+  redis.call('ZREM', key('outbox'), id)
+  redis.call('ZREM', key('outbox', tenant), id)
+end
+
+local function receiver_key(tenant, url)
+  return key('receiver', tenant, string.match(url, '^%a+://([^/?#]*)') or '')
 end
 
 local function finish(job, state, err)
   move(job, state)
+  withdraw(job)
   redis.call('HSET', key('job', job.id), 'finished_at', seconds(now))
   redis.call('HDEL', key('job', job.id), 'lease_until')
   if err then redis.call('HSET', key('job', job.id), 'error', err) end
-  redis.call('ZREM', key('ring'), job.id)
+  redis.call('ZREM', key('wakeups'), job.id)
   redis.call('SREM', key('open', job.tenant), job.id)
   redis.call('ZADD', key('finished'), seconds(now), job.id)
   redis.call('SADD', key('unjournaled'), job.id)
@@ -124,7 +192,7 @@ local function finish(job, state, err)
     and redis.call('HGET', key('concept', job.concept), 'state') == 'training' then
     redis.call('HSET', key('concept', job.concept), 'state', 'failed')
   end
-  tell(job)
-  say_state(job, state, err)
+  add_webhook(job)
+  state_event(job, state, err)
   redis.call('EXPIRE', key('events', job.id), 86400)
 end

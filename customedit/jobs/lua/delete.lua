@@ -1,4 +1,4 @@
--- Removes a finished job from Redis; its files are for the sweeper. 0: none, -1: not finished.
+-- Removes a finished job from Redis and marks its folder for deletion. 0: none, -1: not finished.
 local job = load(given.id)
 if not job or job.tenant ~= given.tenant then return 0 end
 if job.state == 'queued' or job.state == 'running' then return -1 end
@@ -7,7 +7,6 @@ redis.call('ZREM', key('jobs', job.tenant), job.id)
 redis.call('ZREM', key('jobs', job.tenant, job.state), job.id)
 redis.call('ZREM', key('finished'), job.id)
 redis.call('SREM', key('unjournaled'), job.id)
-redis.call('DEL', key('hook', job.id))
-redis.call('ZREM', key('outbox'), job.id)
-redis.call('SADD', key('doomed'), given.prefix)
+drop_webhook(job.id, job.tenant)
+redis.call('SADD', key('deleting'), given.prefix)
 return 1

@@ -1,4 +1,4 @@
--- Ends a job for the one who holds it. A repeat with the same token and outcome is told 1 again.
+-- Ends a job for the one who holds it. A repeat with the same token and outcome is answered 1 again.
 local job = load(given.id)
 if not held(job) then
   if job and job.state == given.state and job.token == given.token then return 1 end

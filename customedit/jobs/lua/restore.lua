@@ -1,20 +1,28 @@
 -- Puts a job of the journal back unless it is there: unfinished ones are queued, finished ones
--- are as they were. One whose final.json is missing may not have been told of: it is told again.
-if redis.call('EXISTS', key('job', given.id)) == 1 then return 0 end
+-- are as they were. The webhook of one whose final.json is missing may not have been sent: it is
+-- sent again. A queued job that is there is made sure to be in its queue.
+local present = load(given.id)
+if present then
+  if present.state == 'queued' then offer(present) end
+  return 0
+end
 if deleted(given.prefix) then return 0 end
 redis.call('HSET', key('job', given.id), 'body', given.body, 'tenant', given.tenant,
-  'kind', given.kind, 'uses', table.concat(given.uses, ' '))
+  'kind', given.kind, 'cost', given.cost, 'uses', table.concat(given.uses, ' '))
 for name, value in pairs(given.fields) do
   redis.call('HSET', key('job', given.id), name, value)
 end
 redis.call('ZADD', key('jobs', given.tenant), 0, given.id)
+if given.fields.queued_at then
+  redis.call('HSET', key('job', given.id), 'place', given.fields.queued_at)
+end
 local job = load(given.id)
 if given.finished_at then
   redis.call('ZADD', key('jobs', given.tenant, job.state), 0, given.id)
   redis.call('ZADD', key('finished'), given.finished_at, given.id)
   if not given.journaled then
     redis.call('SADD', key('unjournaled'), given.id)
-    tell(job)
+    add_webhook(job)
   end
 else
   redis.call('SADD', key('open', given.tenant), given.id)

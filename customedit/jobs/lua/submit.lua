@@ -32,7 +32,7 @@ if redis.call('EXISTS', key('job', given.id)) == 0 then
   end
   redis.call('HSET', key('job', given.id), 'body', given.body, 'tenant', given.tenant,
     'kind', given.kind, 'state', 'queued', 'attempt', 0, 'handed_back', 0,
-    'max_attempts', given.max_attempts, 'uses', table.concat(given.uses, ' '))
+    'max_attempts', given.max_attempts, 'cost', given.cost, 'uses', table.concat(given.uses, ' '))
   for _, name in ipairs({'webhook', 'concept'}) do
     if given[name] then redis.call('HSET', key('job', given.id), name, given[name]) end
   end
@@ -40,7 +40,7 @@ if redis.call('EXISTS', key('job', given.id)) == 0 then
   redis.call('SADD', key('open', given.tenant), given.id)
   local job = load(given.id)
   each_use(job, function(k) redis.call('SADD', k, given.id) end)
-  enqueue(job, given.ring_after)
+  enqueue(job, given.notify_after)
 end
 
 -- Also for a job that is there already: one that `recover` saw in the journal before this call.

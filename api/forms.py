@@ -1,0 +1,119 @@
+"""Multipart forms: one file and a few text fields, checked by a model.
+
+The form is read here and not by FastAPI, which would read it before it looks at the key's scopes
+and before an import has its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
+
+from api.problems import ProblemError, input_problem, validation_problem, wrong_media_type
+from customedit.errors import InputError
+
+_MEDIA_TYPE: Final = "multipart/form-data"
+_CHARSETS: Final = ("", "utf-8", "utf8", "us-ascii")
+_MAX_FIELD_BYTES: Final = 64 * 2**10
+
+Fields = TypeVar("Fields", bound=BaseModel)
+
+
+class NoFields(BaseModel):
+    """The fields of a form that has the file alone."""
+
+
+@dataclass(frozen=True)
+class FileForm(Generic[Fields]):
+    """A form that was read. file: at its start; fields: the texts beside it."""
+
+    file: UploadFile
+    fields: Fields
+
+
+@asynccontextmanager
+async def read_form(request: Request, model: type[Fields]) -> AsyncIterator[FileForm[Fields]]:
+    """The request's form: one ``file``, on disk if it is large, and the fields of ``model``.
+
+    An empty text counts as left out. The file is closed at the end of the context.
+
+    Raises:
+        ProblemError: it is not a form, cannot be read, or a field is not usable.
+    """
+    _check_media_type(request.headers.get("content-type", ""))
+    try:
+        async with request.form(max_files=1, max_fields=20, max_part_size=_MAX_FIELD_BYTES) as form:
+            names = ("file", *model.model_fields)
+            _check_names([name for name, _ in form.multi_items()], names)
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise input_problem(InputError("file", "is missing", "required"))
+            texts = {name: value for name, value in form.items() if name != "file"}
+            yield FileForm(file, _fields(model, texts))
+    except MultiPartException as error:
+        raise ProblemError("malformed", error.message) from None
+
+
+def _check_media_type(content_type: str) -> None:
+    """A form in UTF-8: RFC 7578 knows no other charset for the whole form."""
+    media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    if media_type != _MEDIA_TYPE:
+        raise wrong_media_type(_MEDIA_TYPE)
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "charset" and value.strip().strip('"') not in _CHARSETS:
+            raise wrong_media_type(f"{_MEDIA_TYPE} in UTF-8")
+
+
+def _check_names(names: list[str], known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            raise input_problem(
+                InputError(name[:100], "is not a field", f"one of {', '.join(known)}")
+            )
+        if names.count(name) > 1:
+            raise input_problem(InputError(name, "is given twice", "each field once"))
+
+
+def _fields(model: type[Fields], texts: dict[str, Any]) -> Fields:
+    try:
+        return model(**{name: value for name, value in texts.items() if value != ""})
+    except ValidationError as error:
+        raise validation_problem(error.errors(include_url=False)) from None
+
+
+def form_schema(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI ``requestBody`` of a form with a file and the fields of ``model``."""
+    schema = {
+        "type": "object",
+        "required": ["file"],
+        "additionalProperties": False,
+        "properties": {
+            "file": {
+                "type": "string",
+                "contentMediaType": "application/octet-stream",
+                "format": "binary",
+            },
+            **_form_properties(model),
+        },
+    }
+    media = {"schema": schema, "examples": {"plain": {"value": example}}}
+    return {"requestBody": {"required": True, "content": {_MEDIA_TYPE: media}}}
+
+
+def _form_properties(model: type[BaseModel]) -> dict[str, Any]:
+    """The model's fields as a form has them: it knows no null, what is left out is none."""
+    properties: dict[str, Any] = model.model_json_schema().get("properties", {})
+    for schema in properties.values():
+        kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+        schema |= {"anyOf": kinds} if len(kinds) > 1 else dict(*kinds)
+        if schema.get("default", "") is None:
+            del schema["default"]
+    return properties

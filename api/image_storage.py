@@ -1,0 +1,108 @@
+"""Images on their way in: checked under limits, stored by their contents, deleted as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import anyio
+
+from api.container import Container
+from api.problems import RETRY_SECONDS, ProblemError, input_problem
+from customedit import images as pictures
+from customedit.errors import InputError
+from customedit.images.turns import Busy
+from customedit.jobs.journal import epoch_metadata
+from customedit.jobs.records import ImageRecord
+from customedit.schemas import ids
+from customedit.storage import object_keys
+from customedit.storage.store import StorageError
+
+TRIES: Final = 5
+
+
+async def store_image(
+    container: Container, tenant: str, load: Callable[[], Awaitable[bytes]]
+) -> tuple[ImageRecord, bool]:
+    """Check a file and store it; gives its record, and whether it is new.
+
+    load: reads the file into memory, which happens when a decoder is free for it.
+
+    Raises:
+        ProblemError: it is not usable, or the tenant has too many files waiting; nothing is stored.
+    """
+    settings = container.settings
+    limits = pictures.Limits(
+        max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels
+    )
+    try:
+        async with container.decoders.turn(tenant) as turn:
+            data = await load()
+            checked = await turn.check(data, field="file", limits=limits)
+    except Busy as busy:
+        raise ProblemError(
+            "rate-limited",
+            f"{busy.waiting} of your files wait to be checked; send this one again later",
+            field="file",
+            limit=f"{busy.waiting} files that wait",
+            headers={"Retry-After": str(RETRY_SECONDS)},
+        ) from None
+    except InputError as error:
+        raise input_problem(error, "unusable-image", _image_limit(container)) from None
+    return await anyio.to_thread.run_sync(put_image, container, tenant, data, checked)
+
+
+def _image_limit(container: Container) -> str:
+    limits = container.settings
+    return (
+        f"PNG, JPEG or WebP; at most {limits.max_upload_bytes} bytes and "
+        f"{limits.max_upload_pixels} pixels, {limits.decode_memory_bytes} bytes to decode; "
+        f"each side at least {pictures.MIN_SIDE} pixels"
+    )
+
+
+def put_image(
+    container: Container, tenant: str, data: bytes, checked: pictures.Checked
+) -> tuple[ImageRecord, bool]:
+    """The image's record, and whether this upload made it: again, if it is deleted meanwhile.
+
+    Raises:
+        ProblemError: it was deleted each time.
+    """
+    id_ = ids.of_image(data)
+    for _ in range(TRIES):
+        if (known := container.images.get(tenant, id_)) is not None:
+            return known, False
+        record = ImageRecord(
+            id=id_,
+            tenant=tenant,
+            media_type=checked.media_type,
+            bytes=len(data),
+            width=checked.size[0],
+            height=checked.size[1],
+            key=object_keys.image(tenant, id_, secrets.token_hex(8), object_keys.PICTURE),
+            created_at=time.time(),
+            warnings=[f"The file {warning}." for warning in checked.warnings],
+        )
+        if (stored := _put(container, record, data)) is not None:
+            return stored, stored.key == record.key
+    raise ProblemError("unavailable", "the picture was deleted again and again; send it once more")
+
+
+def _put(container: Container, record: ImageRecord, data: bytes) -> ImageRecord | None:
+    """File, journal, record, in a folder of this upload's own; gives the record that is stored.
+
+    So a deletion at the same time removes either this upload, whole, or none of it; what is left
+    of a front end that dies in between is known by its ``epoch`` and removed (``orphans``).
+    """
+    epoch = container.jobs.epoch()
+    container.storage.put(record.key, data, record.media_type, epoch_metadata(epoch))
+    container.journal.image(record, epoch)
+    stored = container.images.put(record)
+    if stored is not None and stored.key != record.key:  # another upload of the file was faster
+        with contextlib.suppress(StorageError):
+            container.journal.forget(record.folder)
+    return stored

@@ -1,0 +1,68 @@
+// What requests may hold, as the service's OpenAPI document has it: texts, limits, choices, defaults.
+
+import { api } from "./client.js";
+
+/** @type {Record<string, any>} */
+let schemas = {};
+
+/** Fetches the document, once. */
+export async function loadSchemas() {
+  if (!Object.keys(schemas).length) schemas = (await api.openapi()).components.schemas;
+}
+
+/** The schema behind references, and of `X or null` that of X. @returns {any} */
+function resolve(schema) {
+  if (schema.$ref) return resolve(schemas[schema.$ref.split("/").pop()]);
+  const kinds = (schema.anyOf || []).filter((kind) => kind.type !== "null");
+  return kinds.length ? resolve(kinds[0]) : schema;
+}
+
+/**
+ * The schema of a field, with its own description and default.
+ * @param {string} model such as "EditRequest" @param {string} path such as "p2p.threshold"
+ */
+export function field(model, path) {
+  let parent = schemas[model];
+  const names = path.split(".");
+  for (const name of names.slice(0, -1)) parent = resolve(parent.properties[name]);
+  const own = parent.properties[names[names.length - 1]];
+  return { ...resolve(own), description: own.description || "", default: own.default };
+}
+
+/** What a field of one of several values may be. @returns {string[]} */
+export const choices = (model, path) => {
+  const schema = field(model, path);
+  return schema.enum || (schema.const === undefined ? [] : [schema.const]);
+};
+
+/** The choices as pairs for a list box; the first one leaves it to the service. */
+export function options(model, path, words = {}) {
+  const schema = field(model, path);
+  const none = schema.default === null ? "chosen by the service" : `${words[schema.default] || schema.default} (default)`;
+  const others = choices(model, path).filter((value) => value !== schema.default);
+  return [["", none], ...others.map((value) => [value, words[value] || value])];
+}
+
+/** The bounds of a number in words. */
+function bounds(schema) {
+  const { minimum, maximum, exclusiveMinimum, exclusiveMaximum } = schema;
+  if (minimum !== undefined && maximum !== undefined) return `${minimum} to ${maximum}`;
+  return [
+    minimum !== undefined && `at least ${minimum}`, exclusiveMinimum !== undefined && `above ${exclusiveMinimum}`,
+    maximum !== undefined && `at most ${maximum}`, exclusiveMaximum !== undefined && exclusiveMaximum < 2 ** 53 && `below ${exclusiveMaximum}`,
+  ].filter(Boolean).join(", ");
+}
+
+/** What a field is, its limits and its default, in one line. */
+export function hint(model, path) {
+  const schema = field(model, path);
+  const item = schema.type === "array" ? resolve(schema.items) : schema;
+  const limits = [
+    bounds(item),
+    schema.type === "array" && schema.maxItems && `up to ${schema.maxItems}, commas between`,
+    schema.type === "array" && !schema.maxItems && "commas between",
+    schema.default !== null && schema.default !== undefined && ["number", "integer"].includes(schema.type) && `empty: ${schema.default}`,
+  ].filter(Boolean).join("; ");
+  const text = schema.description.replace(/`/g, "");
+  return limits ? `${text.replace(/\.$/, "")} (${limits}).` : text;
+}

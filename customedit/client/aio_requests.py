@@ -1,0 +1,176 @@
+"""Requests as methods. Made by ``python -m customedit.client.generate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from customedit.client import calls
+from customedit.client.calls import Answer, Call
+from customedit.schemas import answers as d
+from customedit.schemas.requests import ConceptUse, P2POptions, TrainingOptions
+
+
+class AsyncRequests:
+    """The requests of the service as methods, with their fields as parameters."""
+
+    async def _do(self, call: Call[Answer]) -> Answer:
+        raise NotImplementedError
+
+    async def customize(
+        self,
+        *,
+        noun: str,
+        references: Sequence[str],
+        attribute: str = "patterned",
+        token: str = "<look>",
+        name: str = "",
+        training: TrainingOptions | None = None,
+        webhook: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> d.Job:
+        """Learn a concept from 1 to 20 reference images (3 to 6 are best).
+
+        Args:
+            noun: What the references show.
+            references: Ids of the reference images.
+            attribute: What of the references is learned; empty for the whole object.
+            token: How prompts name the concept.
+            name: A title for people.
+            training: Expert settings.
+            webhook: An https address that is called at the job's end, signed with your secret.
+            idempotency_key: A request that is sent again with it is not done again; left out, a
+                fresh one.
+
+        Raises:
+            pydantic.ValidationError: a value is not usable; nothing was sent.
+            ApiError: the service refused.
+        """
+        values = {
+            "noun": noun,
+            "references": references,
+            "attribute": attribute,
+            "token": token,
+            "name": name,
+            "training": training,
+            "webhook": webhook,
+        }
+        return await self._do(calls.customize(values, idempotency_key))
+
+    async def edit(
+        self,
+        *,
+        target_prompt: str,
+        image: str,
+        source_prompt: str = "",
+        method: Literal["p2p", "sdedit"] = "p2p",
+        strengths: Sequence[float] | None = None,
+        change: float | None = None,
+        seeds: Sequence[int] = (0,),
+        steps: int = 50,
+        guidance: float | None = None,
+        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
+        p2p: P2POptions | None = None,
+        preserve: bool | None = None,
+        feather: float = 8.0,
+        everywhere: bool = False,
+        concepts: Sequence[ConceptUse] = (),
+        mask: str | None = None,
+        maps: bool = False,
+        references: Sequence[str] = (),
+        webhook: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> d.Job:
+        """Edit a picture by prompt, at one or several strengths and seeds.
+
+        Args:
+            target_prompt: What the picture shall show; it names concepts by their tokens.
+            image: Id of the picture to edit.
+            source_prompt: What the picture shows. Prompt-to-Prompt needs it.
+            method: `p2p` keeps the shape of the source, `sdedit` paints more freely.
+            strengths: One picture for each. p2p: share of the source that stays; sdedit: share
+                of the noise that is added. Left out, the method's default.
+            change: How much changes, in every method: 0 gives the source back, 1 changes most.
+                Instead of strengths.
+            seeds: One picture for each strength and seed. p2p has nothing random and uses the
+                first alone.
+            steps: DDIM steps.
+            guidance: Scale of classifier-free guidance; left out, the base's own.
+            inversion: How p2p inverts the source picture.
+            p2p: Expert settings of Prompt-to-Prompt.
+            preserve: Paste the source's own pixels outside the edited region; left out,
+                wherever the edit has a region.
+            feather: Width of the soft edge of that paste, in source pixels.
+            everywhere: Let the concepts act on the source prompt and the empty prompt, too.
+            concepts: The concepts that the target prompt names.
+            mask: Id of an image that is white where the edit may change the picture.
+            maps: Keep the attention maps as a file.
+            references: Images that the result is compared with; left out, the references of the
+                concepts.
+            webhook: An https address that is called at the job's end, signed with your secret.
+            idempotency_key: A request that is sent again with it is not done again; left out, a
+                fresh one.
+
+        Raises:
+            pydantic.ValidationError: a value is not usable; nothing was sent.
+            ApiError: the service refused.
+        """
+        values = {
+            "target_prompt": target_prompt,
+            "image": image,
+            "source_prompt": source_prompt,
+            "method": method,
+            "strengths": strengths,
+            "change": change,
+            "seeds": seeds,
+            "steps": steps,
+            "guidance": guidance,
+            "inversion": inversion,
+            "p2p": p2p,
+            "preserve": preserve,
+            "feather": feather,
+            "everywhere": everywhere,
+            "concepts": concepts,
+            "mask": mask,
+            "maps": maps,
+            "references": references,
+            "webhook": webhook,
+        }
+        return await self._do(calls.edit(values, idempotency_key))
+
+    async def import_concept(
+        self,
+        path: Path,
+        *,
+        noun: str = "",
+        attribute: str = "",
+        token: str | None = None,
+        name: str = "",
+        webhook: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> d.Job:
+        """Make a concept from a file of weights.
+
+        Args:
+            path: The file.
+            noun: What the references showed, if it is known.
+            attribute: What of them was learned, if it is known.
+            token: A new token; left out, the one in the file is kept.
+            name: A title for people.
+            webhook: An https address that is called at the job's end, signed with your secret.
+            idempotency_key: A request that is sent again with it is not done again; left out, a
+                fresh one.
+
+        Raises:
+            pydantic.ValidationError: a value is not usable; nothing was sent.
+            ApiError: the service refused.
+        """
+        values = {
+            "noun": noun,
+            "attribute": attribute,
+            "token": token,
+            "name": name,
+            "webhook": webhook,
+        }
+        return await self._do(calls.import_concept(path, values, idempotency_key))

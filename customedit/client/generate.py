@@ -1,0 +1,182 @@
+"""Makes the parts of the client that follow from others: ``python -m customedit.client.generate``.
+
+``aio_requests.py`` has a method for each request model, with the model's fields as parameters, so
+that editors complete them and type checkers check them. The sync client is the asyncio client
+without ``async``. Needs ruff; the tests check that the files are current.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from customedit.schemas.requests import CustomizeRequest, EditRequest, ImportForm
+
+FOLDER: Final = Path(__file__).parent
+_REQUESTS: Final[tuple[tuple[str, type[BaseModel], str], ...]] = (
+    ("customize", CustomizeRequest, ""),
+    ("edit", EditRequest, ""),
+    ("import_concept", ImportForm, "path: Path, "),
+)
+_HEADER: Final = '''"""Requests as methods. Made by ``python -m customedit.client.generate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from customedit.client import calls
+from customedit.client.calls import Answer, Call
+from customedit.schemas import answers as d
+from customedit.schemas.requests import ConceptUse, P2POptions, TrainingOptions
+
+
+class AsyncRequests:
+    """The requests of the service as methods, with their fields as parameters."""
+
+    async def _do(self, call: Call[Answer]) -> Answer:
+        raise NotImplementedError
+'''
+_SYNC: Final = (
+    ("async def ", "def "),
+    ("async with ", "with "),
+    ("async for ", "for "),
+    ("await ", ""),
+    ("import asyncio\n", ""),
+    ("asyncio.sleep", "time.sleep"),
+    ("AsyncIterator", "Iterator"),
+    ("httpx.AsyncClient", "httpx.Client"),
+    ("AsyncCustomEdit", "CustomEdit"),
+    ("AsyncRequests", "Requests"),
+    ("aio_requests", "sync_requests"),
+    ("aclose", "close"),
+    ("__aenter__", "__enter__"),
+    ("__aexit__", "__exit__"),
+    ("aiter_lines", "iter_lines"),
+    ("aread", "read"),
+)
+_SYNC_TITLE: Final = (
+    '"""The client. Made from ``aio.py`` by ``python -m customedit.client.generate``."""'
+)
+
+
+def files() -> dict[str, str]:
+    """The text of each file that is made, by its name in this folder."""
+    requests = _HEADER + "".join(_method(*request) for request in _REQUESTS)
+    sync = _without_async((FOLDER / "aio.py").read_text("utf-8"))
+    return {
+        "aio_requests.py": _formatted(requests),
+        "sync_requests.py": _formatted(_without_async(requests)),
+        "sync.py": _formatted(re.sub(r'^""".*?"""', _SYNC_TITLE, sync, flags=re.DOTALL)),
+    }
+
+
+def _without_async(text: str) -> str:
+    for before, after in _SYNC:
+        text = text.replace(before, after)
+    return text
+
+
+def _method(name: str, model: type[BaseModel], first: str) -> str:
+    fields = sorted(model.model_fields.items(), key=lambda item: not item[1].is_required())
+    parameters = "".join(f"        {key}: {_parameter(field)},\n" for key, field in fields)
+    described = "".join(_description(key, field) for key, field in fields)
+    values = "".join(f'            "{key}": {key},\n' for key, _ in fields)
+    path = "path, " if first else ""
+    return (
+        f"\n    async def {name}(\n        self, {first}*,\n{parameters}"
+        "        idempotency_key: str | None = None,\n    ) -> d.Job:\n"
+        f'        """{_title(model)}\n\n        Args:\n'
+        + (_argument("path", "The file.") if first else "")
+        + described
+        + _argument(
+            "idempotency_key",
+            "A request that is sent again with it is not done again; left out, a fresh one.",
+        )
+        + "\n        Raises:\n            pydantic.ValidationError: a value is not usable; nothing "
+        'was sent.\n            ApiError: the service refused.\n        """\n'
+        f"        values = {{\n{values}        }}\n"
+        f"        return await self._do(calls.{name}({path}values, idempotency_key))\n"
+    )
+
+
+def _title(model: type[BaseModel]) -> str:
+    if model is ImportForm:
+        return "Make a concept from a file of weights."
+    return (model.__doc__ or "").strip().splitlines()[0]
+
+
+def _description(name: str, field: FieldInfo) -> str:
+    return _argument(name, " ".join((field.description or "").split()))
+
+
+def _argument(name: str, text: str) -> str:
+    lines = textwrap.wrap(f"{name}: {text}", 84, subsequent_indent="    ")
+    return "".join(f"            {line}\n" for line in lines)
+
+
+def _parameter(field: FieldInfo) -> str:
+    kind = _python_type(field.annotation)
+    if field.is_required():
+        return kind
+    default = field.default
+    if default is None or isinstance(default, BaseModel):
+        return f"{kind.removesuffix(' | None')} | None = None"
+    if isinstance(default, list):
+        return f"{kind} = {tuple(default)!r}"
+    if isinstance(default, dict):
+        return f"{kind} | None = None"
+    return f"{kind} = {default!r}"
+
+
+def _python_type(annotation: Any) -> str:
+    """How a parameter of this type is written."""
+    origin, members = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _python_type(members[0])
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, members))}]"
+    if origin is list:
+        return f"Sequence[{_python_type(members[0])}]"
+    if origin in (dict, Mapping):
+        return f"Mapping[{', '.join(map(_python_type, members))}]"
+    if origin is tuple:
+        return f"tuple[{', '.join(map(_python_type, members))}]"
+    if origin in (Union, types.UnionType):
+        parts = list(dict.fromkeys(_python_type(member) for member in members))
+        if "str" in parts:  # a Literal beside it adds nothing
+            parts = [part for part in parts if not part.startswith("Literal")]
+        return " | ".join(parts)
+    if annotation is type(None):
+        return "None"
+    if annotation in (str, int, float, bool) or issubclass(annotation, BaseModel):
+        return annotation.__name__
+    return "str"  # an address, as pydantic reads it
+
+
+def _formatted(text: str) -> str:
+    """``text`` as ruff formats it, imports in order."""
+    for command in (["check", "--select", "I,F401", "--fix", "--quiet"], ["format"]):
+        text = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(FOLDER / "x.py"), "-"],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    return text
+
+
+if __name__ == "__main__":
+    for name, content in files().items():
+        (FOLDER / name).write_text(content, "utf-8")

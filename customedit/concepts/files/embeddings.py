@@ -1,0 +1,96 @@
+"""Textual-inversion embeddings of other programs (arXiv 2208.01618): read, and written.
+
+| made by | file | what is in it |
+|---|---|---|
+| diffusers' script | ``learned_embeds.*`` | ``{"<token>": [width] or [n, width]}`` |
+| AUTOMATIC1111 | ``name.pt`` | ``{"string_to_param": {"*": [n, width]}, "name": ...}`` |
+| several | ``name.safetensors`` | ``{"emb_params": [n, width]}``; the file's name is the token |
+
+A token of n vectors takes n columns of the prompt. Those for SDXL and Stable Diffusion 3
+(``clip_l``, ``clip_g``) are refused by name (``identify``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from customedit.concepts.files.entries import TRUSTED, StateDict, plain_tensor, portable
+from customedit.errors import InputError
+from customedit.files import replacing
+from customedit.prompt_syntax import CONCEPT
+
+UNNAMED: Final = ""
+"""A token that the file does not name."""
+
+
+def read_embeddings(held: StateDict) -> dict[str, Tensor] | None:
+    """Tokens to [width] or [n, width], spelt as in the file; None if it holds no embeddings.
+
+    Raises:
+        InputError: naming the file, for vectors that are no finite floats.
+    """
+    entries, path = held.entries, held.path
+    if "string_to_param" in entries:
+        found = entries["string_to_param"]
+        if not isinstance(found, Mapping) or not found:
+            raise InputError("concept", f"{path} has no vectors in string_to_param", TRUSTED)
+        name = str(entries.get("name") or UNNAMED)
+        named = {name if str(k) == "*" else str(k): v for k, v in found.items()}
+    elif "emb_params" in entries:
+        named = {UNNAMED: entries["emb_params"]}
+    elif entries and all(_is_vectors(n, v) for n, v in entries.items()):
+        named = dict(entries)
+    else:
+        return None
+    return {token: plain_tensor(v, token or "its vectors", path) for token, v in named.items()}
+
+
+def _is_vectors(name: str, value: Any) -> bool:
+    return "." not in name and isinstance(value, Tensor) and value.ndim in (1, 2)
+
+
+def read_bundled(held: StateDict) -> dict[str, Tensor]:
+    """The embeddings inside a LoRA's file (``bundle_emb.{token}.emb_params`` of kohya's kind)."""
+    form = re.compile(r"bundle_emb\.(.+?)\.(?:emb_params|string_to_param\.\*)")
+    found = ((form.fullmatch(name), value) for name, value in held.entries.items())
+    return {m[1]: plain_tensor(v, m[0], held.path) for m, v in found if m}
+
+
+def save_embedding(vectors: Tensor, path: Path) -> None:
+    """Write [width] or [n, width] as ``emb_params``, which A1111, ComfyUI and diffusers read."""
+    matrix = vectors[None] if vectors.ndim == 1 else vectors
+    with replacing(path) as draft:
+        save_file(portable({"emb_params": matrix}), draft, {"format": "pt"})
+
+
+def spelled(name: str) -> str | None:
+    """``name`` as a concept token: ``<cat-toy>`` for "Cat Toy"; None if nothing of it can be kept.
+
+    A token that is well spelt stays as it is.
+    """
+    if CONCEPT.fullmatch(name):
+        return name
+    plain = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:63]
+    return f"<{plain}>" if plain else None
+
+
+def final_files(files: list[Path]) -> list[Path]:
+    """``files`` of a training folder without those of earlier steps (``name-steps-500``).
+
+    Of each name the file without steps is the final one; without it that of the most steps.
+    """
+    best: dict[tuple[Path, str], tuple[float, Path]] = {}
+    for path in files:
+        match = re.fullmatch(r"(.+)-steps-(\d+)", path.stem)
+        name, steps = (match[1], float(match[2])) if match else (path.stem, float("inf"))
+        held = best.get((path.parent, name))
+        if held is None or steps > held[0]:
+            best[path.parent, name] = steps, path
+    chosen = {path for _, path in best.values()}
+    return [p for p in files if p in chosen]

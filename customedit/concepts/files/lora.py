@@ -1,0 +1,356 @@
+"""LoRAs of other programs, and of their kin LoCon, LoHa and LoKr: read for a base, and written.
+
+| key style | a key |
+|---|---|
+| kohya | ``lora_unet_down_blocks_0_..._attn1_to_q.lora_down.weight``, ``lora_te_...`` |
+| PEFT | ``base_model.model.down_blocks.0....attn1.to_q.lora_A.weight`` |
+| diffusers | ``unet.down_blocks.0....attn1.to_q.lora.down.weight``, also ``lora_A`` |
+| old diffusers | ``down_blocks.0....attn1.processor.to_q_lora.down.weight`` |
+
+LyCORIS writes kohya's names with ``hada_w1_a``, ``lokr_w1`` and so on, and ``lora_mid`` or
+``hada_t1`` where a convolution's kernel is a factor of its own. The scale is alpha / rank; a file
+without alpha means 1, as all these programs take it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from customedit.concepts.checks import shape_text
+from customedit.concepts.files.entries import TRUSTED, StateDict, plain_tensor
+from customedit.concepts.files.identify import lora_family
+from customedit.diffusion.adapters import (
+    TEXT_ENCODER,
+    UNET,
+    Adapter,
+    Hadamard,
+    Kronecker,
+    LowRank,
+    Whole,
+    layers_of,
+)
+from customedit.errors import InputError
+
+if TYPE_CHECKING:
+    from customedit.diffusion.base import Base
+
+LORA_WEIGHTS: Final = "pytorch_lora_weights.safetensors"
+"""The file that ``pipe.load_lora_weights`` looks for in a folder."""
+
+PEFT_CONFIG: Final = "adapter_config.json"
+
+_FACTORS: Final = re.compile(
+    r"(?P<module>.+?)"
+    r"(?:"
+    r"[._]lora(?:_linear_layer)?[._](?P<low>down|up|mid|A|B)(?:\.default)?\.weight"
+    r"|\.(?P<kin>hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))"
+    r"|\.(?P<other>alpha|diff|diff_b|dora_scale|lora_magnitude_vector(?:\.default)?(?:\.weight)?)"
+    r")"
+)
+_LOW: Final = {"down": "down", "A": "down", "up": "up", "B": "up", "mid": "mid"}
+
+
+@dataclass(frozen=True)
+class Lora:
+    """What was read of a LoRA's file.
+
+    adapters: by the paths of the base's layers; style: of its keys; layers: how many the file has;
+    unused: those that this base does not have or that are of an unknown kind.
+    """
+
+    adapters: dict[str, Adapter]
+    style: str
+    layers: int
+    unused: tuple[str, ...]
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of its adapters, as users call them."""
+        return sorted({_called(a) for a in self.adapters.values()})
+
+
+@dataclass
+class _Group:
+    """The entries of one layer in the file."""
+
+    factors: dict[str, Tensor] = field(default_factory=dict)
+    alpha: float | None = None
+
+
+def read_lora(held: StateDict, base: Base, *, allow_unused: bool = False) -> Lora:
+    """The adapters that a LoRA's file has for ``base``.
+
+    allow_unused: take what fits and leave the rest.
+
+    Raises:
+        InputError: naming file and layer, for a LoRA of another model, layers or keys that are not
+            used (unless allowed), factors that do not go together, and weight decomposition (DoRA).
+    """
+    path = held.path
+    groups, unknown = _grouped(held)
+    family = lora_family(held.entries)
+    layers = layers_of(base.unet, UNET) | layers_of(base.pipeline.text_encoder, TEXT_ENCODER)
+    find = _finder(layers)
+    alpha_of = _peft_alphas(held)
+    adapters: dict[str, Adapter] = {}
+    unused, misfits = list(unknown), list[str]()
+    for name, group in groups.items():
+        layer = find(name)
+        if layer is None or not group.factors:
+            unused.append(name)
+            continue
+        if group.alpha is None:
+            group.alpha = alpha_of(layer)
+        if layer in adapters:
+            raise InputError("concept", f"{path} changes {layer} twice", TRUSTED)
+        adapter, shape = _adapter(group, layers[layer], layer, path), layers[layer].weight.shape
+        if adapter.shape == tuple(shape):
+            adapters[layer] = adapter
+        else:
+            unused.append(name)
+            misfits.append(f"{layer} is {shape_text(shape)} and not {shape_text(adapter.shape)}")
+    if family is not None and (unused or not adapters):
+        raise InputError(
+            "concept",
+            f"{path} is a LoRA for {family}; this base is Stable Diffusion 1 or 2",
+            "use one that was trained for this base",
+        )
+    if not adapters or (unused and not allow_unused):
+        why = misfits[0] if misfits else f"it has no {min(unused, default='layer')}"
+        raise InputError(
+            "concept",
+            f"{path} is a LoRA of which this base can use {len(adapters)} of "
+            f"{len(groups) + len(unknown)} layers: {why}",
+            "use one that was trained for this base"
+            + ("; --allow-unused takes what fits" if adapters else ""),
+        )
+    return Lora(adapters, _style(held.entries), len(groups) + len(unknown), tuple(sorted(unused)))
+
+
+def _grouped(held: StateDict) -> tuple[dict[str, _Group], list[str]]:
+    """Entries by the layer they change, and the names that are of no known kind."""
+    groups: dict[str, _Group] = {}
+    unknown: list[str] = []
+    for name, value in held.entries.items():
+        if name.startswith("bundle_emb."):
+            continue
+        match = _FACTORS.fullmatch(name)
+        if match is None or match["other"] == "diff_b":
+            unknown.append(name)
+            continue
+        group = groups.setdefault(match["module"], _Group())
+        tensor = plain_tensor(value, name, held.path)
+        other = match["other"]
+        if other == "alpha":
+            group.alpha = float(tensor)
+        elif other is not None and other != "diff":
+            raise InputError(
+                "concept",
+                f"{held.path} is a DoRA (it has {name}): its weights are decomposed",
+                "use a LoRA without weight decomposition",
+            )
+        else:
+            group.factors[_LOW.get(match["low"] or "", match["kin"] or "diff")] = tensor
+    return groups, unknown
+
+
+def _finder(layers: Mapping[str, nn.Module]) -> Callable[[str], str | None]:
+    """Gives the base's layer that a name in a file means."""
+    flat: dict[str, str] = {}
+    for path in layers:
+        if path.startswith(UNET):
+            flat["lora_unet_" + path.removeprefix(UNET).replace(".", "_")] = path
+        else:
+            inner = path.removeprefix(TEXT_ENCODER).replace(".", "_")
+            flat["lora_te_text_model_" + inner] = flat["lora_te_" + inner] = path
+
+    def find(name: str) -> str | None:
+        if name in flat:
+            return flat[name]
+        plain = name.removeprefix("base_model.model.").replace(".processor.", ".")
+        plain = re.sub(r"\.to_out$", ".to_out.0", plain)
+        plain = plain.replace("text_model.", "")
+        starts = ("",) if plain.startswith((UNET, TEXT_ENCODER)) else (UNET, TEXT_ENCODER)
+        return next((s + plain for s in starts if s + plain in layers), None)
+
+    return find
+
+
+def _style(names: Mapping[str, Any]) -> str:
+    if any(n.startswith(("lora_unet_", "lora_te_")) for n in names):
+        return "kohya"
+    if any(n.startswith("base_model.model.") for n in names):
+        return "PEFT"
+    if any(".processor." in n for n in names):
+        return "old diffusers"
+    return "diffusers"
+
+
+def _peft_alphas(held: StateDict) -> Callable[[str], float | None]:
+    """Gives the alpha of a layer that PEFT keeps beside its factors.
+
+    In ``adapter_config.json``, or in the file's metadata, where diffusers writes it.
+    """
+    config: dict[str, Any] = {}
+    try:
+        beside = held.path.with_name(PEFT_CONFIG)
+        if "lora_adapter_metadata" in held.metadata:
+            config = json.loads(held.metadata["lora_adapter_metadata"])
+        elif beside.is_file() and beside.stat().st_size < 1 << 20:
+            config = json.loads(beside.read_text("utf-8"))
+        config = dict(config)
+    except (ValueError, TypeError, OSError, RecursionError) as error:
+        raise InputError(
+            "concept", f"{held.path} has settings of PEFT that cannot be read ({error})", TRUSTED
+        ) from None
+    for setting in ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern"):
+        if any(config.get(start + setting) for start in ("", UNET, TEXT_ENCODER)):
+            raise InputError(
+                "concept", f"{held.path} uses PEFT's {setting}", "merge it into a plain LoRA first"
+            )
+
+    def alpha_of(layer: str) -> float | None:
+        prefix = UNET if layer.startswith(UNET) else TEXT_ENCODER
+        alpha = config.get(f"{prefix}lora_alpha", config.get("lora_alpha"))
+        return float(alpha) if isinstance(alpha, int | float) else None
+
+    return alpha_of
+
+
+def _adapter(group: _Group, layer: nn.Linear | nn.Conv2d, name: str, path: Path) -> Adapter:
+    """The adapter of ``layer`` that the entries of one group make."""
+    try:
+        adapter = _made(group, tuple(layer.weight.shape))
+    except (KeyError, ValueError, RuntimeError, IndexError) as error:
+        raise InputError(
+            "concept", f"{path} has factors for {name} that make no change ({error})", TRUSTED
+        ) from None
+    if not math.isfinite(adapter.scale):
+        raise InputError("concept", f"{path} has an alpha of {name} that is not finite", TRUSTED)
+    return adapter
+
+
+def _made(group: _Group, shape: tuple[int, ...]) -> Adapter:
+    """The adapter of a weight of this shape. Raises ValueError or KeyError for factors amiss."""
+    f, kernel = group.factors, shape[2:]
+
+    def scale(rank: int) -> float:
+        return 1.0 if group.alpha is None else group.alpha / rank
+
+    def fitted(down: Tensor) -> Tensor:
+        """[r, in] or [r, in, kh, kw] as the layer has it, whichever way the file writes it."""
+        return down.flatten(1).unflatten(1, (-1, *kernel)) if kernel else down.flatten(1)
+
+    if "diff" in f:
+        return Whole(f["diff"].reshape(shape))
+    if "up" in f:
+        up, down = f["up"].flatten(1), f["down"]
+        if "mid" in f:  # down is 1 x 1, the kernel is between the two
+            down = torch.einsum("mr...,ri->mi...", f["mid"], down.flatten(1))
+        return LowRank(up, fitted(down), scale=scale(len(down)))
+    if "hada_w1_a" in f:
+        w1, w2 = _loha_pair(f, "1"), _loha_pair(f, "2")
+        rank = len(f["hada_w1_b"])
+        made = Hadamard(w1[0], fitted(w1[1]), w2[0], fitted(w2[1]), scale=scale(rank))
+        plain = made.low_rank()
+        return plain if plain.numbers <= math.prod(shape) else made
+    left, left_rank = _lokr_factor(f, "w1", ())
+    right, right_rank = _lokr_factor(f, "w2", kernel)
+    rank_of_either = right_rank or left_rank  # without either, alpha has no meaning
+    return Kronecker(left, right, scale=scale(rank_of_either) if rank_of_either else 1.0)
+
+
+def _loha_pair(f: Mapping[str, Tensor], number: str) -> tuple[Tensor, Tensor]:
+    """(up [out, r], down [r, in...]) of one of a LoHa's two matrices."""
+    a, b = f[f"hada_w{number}_a"], f[f"hada_w{number}_b"]
+    core = f.get(f"hada_t{number}")
+    if core is None:
+        return a, b
+    return a.mT, torch.einsum("ij...,jr->ir...", core, b)
+
+
+def _lokr_factor(
+    f: Mapping[str, Tensor], name: str, kernel: tuple[int, ...]
+) -> tuple[Tensor, int | None]:
+    """One of a LoKr's two factors, and its rank if the file keeps it as a product."""
+    if f"lokr_{name}" in f:
+        whole = f[f"lokr_{name}"]
+        if name == "w2" and kernel and whole.ndim == 2:
+            whole = whole.unflatten(1, (-1, *kernel))
+        return whole, None
+    a, b = f[f"lokr_{name}_a"], f[f"lokr_{name}_b"]
+    core = f.get("lokr_t2") if name == "w2" else None
+    if core is not None:
+        return torch.einsum("ij...,ip,jr->pr...", core, a, b), len(b)
+    product = a @ b.flatten(1)
+    return (product.unflatten(1, (-1, *kernel)) if kernel else product), len(b)
+
+
+def _called(adapter: Adapter) -> str:
+    if isinstance(adapter, LowRank):
+        return "LoCon" if adapter.down.ndim == 4 else "LoRA"
+    return {Hadamard: "LoHa", Kronecker: "LoKr", Whole: "full differences"}[type(adapter)]
+
+
+# writing
+
+
+def lora_entries(adapters: Mapping[str, Adapter]) -> dict[str, Tensor]:
+    """``adapters`` under kohya's names, which diffusers, A1111, ComfyUI and InvokeAI read.
+
+    All layers have one alpha: diffusers (0.42) ignores those that differ, says nothing of it but a
+    warning, and draws with other scales.
+    """
+    alphas = {a.scale * _rank(a) for a in adapters.values() if _rank(a)}
+    alpha = alphas.pop() if len(alphas) == 1 else float(max(map(_rank, adapters.values())) or 1)
+    entries: dict[str, Tensor] = {}
+    for path, adapter in adapters.items():
+        if path.startswith(UNET):
+            name = "lora_unet_" + path.removeprefix(UNET).replace(".", "_")
+        else:
+            name = "lora_te_text_model_" + path.removeprefix(TEXT_ENCODER).replace(".", "_")
+        entries |= {f"{name}.{k}": v for k, v in _kohya_factors(adapter, alpha).items()}
+    return entries
+
+
+def _rank(adapter: Adapter) -> int:
+    """What alpha is divided by; 0 for adapters that have none."""
+    if isinstance(adapter, LowRank | Hadamard):
+        return int((adapter.up if isinstance(adapter, LowRank) else adapter.up1).shape[1])
+    return 0
+
+
+def _kohya_factors(adapter: Adapter, alpha: float) -> dict[str, Tensor]:
+    """The entries of one layer; what ``alpha`` does not say of the scale is in the factors."""
+    rest = adapter.scale * _rank(adapter) / alpha
+
+    def scaled(factor: Tensor, by: float) -> Tensor:
+        return factor if by == 1 else factor * by
+
+    if isinstance(adapter, LowRank):
+        up = scaled(adapter.up, rest)
+        factors = {
+            "lora_down.weight": adapter.down,
+            "lora_up.weight": up[:, :, None, None] if adapter.down.ndim == 4 else up,
+        }
+    elif isinstance(adapter, Hadamard):
+        factors = {
+            "hada_w1_a": scaled(adapter.up1, rest),
+            "hada_w1_b": adapter.down1.flatten(1),
+            "hada_w2_a": adapter.up2,
+            "hada_w2_b": adapter.down2.flatten(1),
+        }
+    elif isinstance(adapter, Kronecker):
+        return {"lokr_w1": scaled(adapter.left, adapter.scale), "lokr_w2": adapter.right}
+    else:
+        return {"diff": adapter.delta()}
+    return factors | {"alpha": torch.tensor(alpha)}

@@ -1,0 +1,411 @@
+"""Edit pictures with a base: open one, then edit it as often as you like.
+
+    editor = Editor(Base.load())
+    session = editor.open(Image.open("cup.png"), "a photo of a cup on a table")
+    result = session.edit("a photo of a <plaid> patterned cup on a table", concepts=[plaid])
+    result.image.save("out.png")
+
+What the edits of a session have in common, the inversion of the source, is made once. Plans and
+methods are those of ``plan`` and ``edit``, which a service runs in an engine of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from PIL import Image
+from pydantic import ValidationError
+from torch import Tensor
+
+from customedit.concepts.digest import concept_digest
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Engine, Progress, Ticket
+from customedit.diffusion.text import Customization, Weighted
+from customedit.editing.edit import EditResult, edit, encode_and_invert
+from customedit.editing.inversion import Inversion
+from customedit.editing.plan import (
+    EditPlan,
+    base_plan,
+    check_mask,
+    mask_digest,
+    picture_digest,
+    plan_edits,
+)
+from customedit.editing.sweep import STRENGTHS
+from customedit.errors import InputError
+from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
+from customedit.schemas.validation import input_error
+
+MAX_SWEEP: Final = 256
+"""Most edits of one sweep."""
+
+OnProgress = Callable[[Progress], None]
+
+
+class InversionStore(Protocol):
+    """Where inversions are kept between sessions, by ``EditPlan.inversion_key``."""
+
+    def get(self, key: str) -> Inversion | None:
+        """The inversion, None if it is not kept."""
+
+    def put(self, key: str, inversion: Inversion) -> None:
+        """Keep it."""
+
+
+@dataclass(frozen=True)
+class InversionFolder:
+    """A store in a folder, a safetensors file each; float32, so that nothing is rounded."""
+
+    folder: Path
+
+    def get(self, key: str) -> Inversion | None:
+        """The inversion; None if there is no file, or one that cannot be read."""
+        path = self.folder / f"{key}.safetensors"
+        try:
+            return Inversion.load(path) if path.exists() else None
+        except InputError:  # damaged: it is made again
+            return None
+
+    def put(self, key: str, inversion: Inversion) -> None:
+        """Write it."""
+        inversion.save(self.folder / f"{key}.safetensors")
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """One edit to draw: a plan, and what it was made for."""
+
+    session: Session
+    plan: EditPlan
+    concepts: Sequence[Weighted] = ()
+    mask: Tensor | None = None
+    record: bool = False
+
+
+class Editor:
+    """Edits pictures with one base.
+
+    inversions: where they are kept between sessions, a folder or a store; None for nowhere.
+    max_rows: most rows of one UNet call. Not for several threads at once.
+    """
+
+    def __init__(
+        self, base: Base, *, inversions: Path | InversionStore | None = None, max_rows: int = 32
+    ) -> None:
+        self.base, self.max_rows = base, max_rows
+        self.inversions: InversionStore | None = (
+            InversionFolder(inversions) if isinstance(inversions, Path) else inversions
+        )
+
+    def open(self, picture: Image.Image, source_prompt: str = "") -> Session:
+        """A session on ``picture`` (any size, taken as RGB).
+
+        source_prompt: what it shows; Prompt-to-Prompt needs it, SDEdit does not.
+        """
+        return Session(self, picture.convert("RGB"), source_prompt)
+
+    def edit_all(
+        self, orders: Sequence[Order], on_progress: OnProgress | None = None
+    ) -> list[EditResult]:
+        """Draw all ``orders`` in shared UNet calls; each missing inversion is made once, first."""
+        inversions = self._inversions(orders, on_progress)
+        methods = [
+            edit(
+                self.base,
+                order.plan,
+                order.session.picture,
+                concepts=order.concepts,
+                mask=order.mask,
+                inversion=inversion,
+                record=order.record,
+            )
+            for order, inversion in zip(orders, inversions, strict=True)
+        ]
+        return self._run(methods, on_progress)
+
+    def _inversions(
+        self, orders: Sequence[Order], on_progress: OnProgress | None
+    ) -> list[Inversion | None]:
+        """The inversion of each order, None where it needs none; missing ones are made."""
+        known: dict[str, Inversion] = {}
+        missing: dict[str, Order] = {}
+        inverting = [o for o in orders if o.plan.inverts]
+        for order in inverting:
+            key = order.plan.inversion_key
+            if (stored := order.session.inversion(key)) is not None:
+                known[key] = stored
+            elif key not in known:
+                missing.setdefault(key, order)
+        methods = [
+            encode_and_invert(self.base, order.plan, order.session.picture)
+            for order in missing.values()
+        ]
+        known |= zip(missing, self._run(methods, on_progress), strict=True)
+        for order in inverting:
+            order.session.keep_inversion(order.plan.inversion_key, known[order.plan.inversion_key])
+        return [
+            dataclasses.replace(known[o.plan.inversion_key], kind=o.plan.inversion)
+            if o.plan.inverts and o.plan.inversion is not None
+            else None
+            for o in orders
+        ]
+
+    def _run(self, methods: Sequence[Any], on_progress: OnProgress | None) -> list[Any]:
+        """The results of ``methods``, whose UNet calls are merged; progress is of all together."""
+        engine = Engine(self.base, max_rows=self.max_rows)
+        steps = [0] * len(methods)
+
+        def listener(number: int) -> OnProgress:
+            def listen(progress: Progress) -> None:
+                steps[number] = progress.step
+                if on_progress is not None:
+                    total = len(methods) * progress.steps
+                    on_progress(dataclasses.replace(progress, step=sum(steps), steps=total))
+
+            return listen
+
+        tickets: list[Ticket[Any]] = [
+            engine.submit(method, on_progress=listener(k)) for k, method in enumerate(methods)
+        ]
+        while not engine.idle:
+            engine.tick()
+        return [ticket.result() for ticket in tickets]
+
+    def replay(
+        self,
+        plan: EditPlan,
+        picture: Image.Image,
+        *,
+        concepts: Sequence[Customization] = (),
+        mask: Tensor | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> EditResult:
+        """The picture of ``plan`` again, to the same pixels on the same kind of machine.
+
+        picture, mask: those it was made of; concepts: any, among which those of the plan are found
+        by their contents.
+
+        Raises InputError for a base, picture, mask or concept that is another or missing.
+        """
+        ours = base_plan(self.base)
+        for name in ("fingerprint", "dtype", "schedule"):
+            recorded, present = getattr(plan.base, name), getattr(ours, name)
+            if recorded != present:
+                raise InputError(
+                    "base",
+                    f"has {name} {present}, the recipe was made with {recorded} ({plan.base.name})",
+                    "load the base of the recipe, in its dtype",
+                )
+        picture = picture.convert("RGB")
+        if picture_digest(picture) != plan.source.digest:
+            raise InputError(
+                "picture",
+                f"is not that of the recipe ({picture.width} x {picture.height} pixels, the recipe "
+                f"says {plan.source.width} x {plan.source.height}, digest "
+                f"{plan.source.digest[:12]})",
+                "give the picture that was edited",
+            )
+        _check_mask(plan, picture, mask)
+        session = self.open(picture, plan.source_prompt)
+        order = Order(session, plan, _concepts_of(plan, concepts), mask)
+        return self.edit_all([order], on_progress)[0]
+
+
+class Session:
+    """A picture that is open for edits; made by ``Editor.open``."""
+
+    def __init__(self, editor: Editor, picture: Image.Image, source_prompt: str) -> None:
+        self.editor, self.picture, self.source_prompt = editor, picture, source_prompt
+        self._inversions: dict[str, Inversion] = {}
+
+    @cached_property
+    def picture_digest(self) -> str:
+        """``plan.picture_digest`` of the picture."""
+        return picture_digest(self.picture)
+
+    def plan(
+        self,
+        target_prompt: str,
+        *,
+        concepts: Sequence[Customization | Weighted] = (),
+        mask: Tensor | None = None,
+        **options: Any,
+    ) -> list[EditPlan]:
+        """The plans of what ``options`` (fields of ``EditOptions``) ask for; nothing is drawn.
+
+        Raises InputError naming the field.
+        """
+        return self.plan_options(
+            self.options(target_prompt, **options), concepts=concepts, mask=mask
+        )
+
+    def plan_options(
+        self,
+        options: EditOptions,
+        *,
+        concepts: Sequence[Customization | Weighted] = (),
+        mask: Tensor | None = None,
+    ) -> list[EditPlan]:
+        """The same for options that are checked already; their source prompt is the session's."""
+        if options.source_prompt != self.source_prompt:
+            raise ValueError("the options are for another source prompt")
+        return plan_edits(
+            self.editor.base,
+            options,
+            self.picture,
+            picture_id=self.picture_digest,
+            concepts=weighted(concepts),
+            mask=mask,
+        )
+
+    def options(self, target_prompt: str, **options: Any) -> EditOptions:
+        """A request on this picture; an option that is None is left out. Raises InputError."""
+        given = {name: value for name, value in options.items() if value is not None}
+        try:
+            return EditOptions(
+                source_prompt=self.source_prompt, target_prompt=target_prompt, **given
+            )
+        except ValidationError as error:
+            raise input_error(error) from None
+
+    def edit(
+        self,
+        target_prompt: str,
+        *,
+        concepts: Sequence[Customization | Weighted] = (),
+        method: EditMethod = "p2p",
+        change: float | None = None,
+        strength: float | None = None,
+        seed: int = 0,
+        steps: int = 50,
+        guidance: float | None = None,
+        inversion: InversionKind | None = None,
+        p2p: P2POptions | None = None,
+        mask: Tensor | None = None,
+        preserve: bool | None = None,
+        feather: float | None = None,
+        everywhere: bool = False,
+        record: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> EditResult:
+        """One edit.
+
+        target_prompt: what the picture shall show, naming concepts by their tokens; concepts: those
+        it names, ``Weighted`` for another weight than 1. change: how much changes, in [0, 1], the
+        same way for every method; or strength, the method's own knob (p2p: higher keeps more of the
+        source; sdedit: higher takes more of the prompt). seed: for sdedit. guidance: of the base if
+        left out. mask: [h, w] in [0, 1] in the picture's aspect, 1 where the edit may change. p2p:
+        expert settings, which name the region's words among others; else they follow from the
+        prompts (``region_words``) and are in ``result.plan.region_words``. preserve: whether the
+        source's own pixels are pasted outside the region, with a soft edge of ``feather`` pixels.
+        record: keep the attention maps.
+
+        Raises InputError naming the field, before anything is drawn.
+        """
+        plans = self.plan(
+            target_prompt, concepts=concepts, mask=mask, method=method, change=change,
+            strengths=None if strength is None else [strength], seeds=[seed], steps=steps,
+            guidance=guidance, inversion=inversion, p2p=p2p, preserve=preserve, feather=feather,
+            everywhere=everywhere,
+        )  # fmt: skip
+        return self.run(plans, concepts, mask, record=record, on_progress=on_progress)[0]
+
+    def sweep(
+        self,
+        target_prompt: str,
+        *,
+        strengths: Sequence[float] = STRENGTHS,
+        seeds: Sequence[int] = (0,),
+        concepts: Sequence[Customization | Weighted] = (),
+        mask: Tensor | None = None,
+        on_progress: OnProgress | None = None,
+        **options: Any,
+    ) -> list[EditResult]:
+        """Every strength with every seed, in shared UNet calls; other options as for ``edit``.
+
+        Prompt-to-Prompt draws nothing by chance, so of several seeds it uses the first.
+        """
+        if not 1 <= len(strengths) * len(seeds) <= MAX_SWEEP:
+            count = len(strengths) * len(seeds)
+            raise InputError(
+                "strengths", f"with seeds make {count} edits", f"give 1 to {MAX_SWEEP}"
+            )
+        plans = [
+            plan
+            for strength in strengths
+            for seed in (seeds[:1] if options.get("method", "p2p") == "p2p" else seeds)
+            for plan in self.plan(
+                target_prompt, concepts=concepts, mask=mask, strengths=[strength], seeds=[seed],
+                **options,
+            )
+        ]  # fmt: skip
+        return self.run(plans, concepts, mask, on_progress=on_progress)
+
+    def run(
+        self,
+        plans: Sequence[EditPlan],
+        concepts: Sequence[Customization | Weighted] = (),
+        mask: Tensor | None = None,
+        *,
+        record: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> list[EditResult]:
+        """Draw ``plans`` of this session, made for these concepts and this mask."""
+        entries = weighted(concepts)
+        orders = [Order(self, plan, entries, mask, record) for plan in plans]
+        return self.editor.edit_all(orders, on_progress)
+
+    def inversion(self, key: str) -> Inversion | None:
+        """The inversion of a plan's ``inversion_key``, if session or store have it."""
+        if key not in self._inversions and self.editor.inversions is not None:
+            stored = self.editor.inversions.get(key)
+            if stored is not None:
+                self._inversions[key] = stored.to(self.editor.base.device)
+        return self._inversions.get(key)
+
+    def keep_inversion(self, key: str, inversion: Inversion) -> None:
+        """Keep an inversion in the session, and in the store if it was not there."""
+        if key in self._inversions:
+            return
+        self._inversions[key] = inversion
+        if self.editor.inversions is not None:
+            self.editor.inversions.put(key, inversion)
+
+
+def weighted(concepts: Sequence[Customization | Weighted]) -> list[Weighted]:
+    """``concepts`` with their weights, 1 where none is given."""
+    return [entry if isinstance(entry, Weighted) else Weighted(entry) for entry in concepts]
+
+
+def _check_mask(plan: EditPlan, picture: Image.Image, mask: Tensor | None) -> None:
+    if (mask is None) != (plan.mask is None):
+        problem = "is missing" if mask is None else "is given, the recipe has none"
+        raise InputError("mask", problem, "give the mask that the recipe was made with")
+    if mask is None:
+        return
+    check_mask(mask, picture)
+    if mask_digest(mask) != plan.mask:
+        raise InputError("mask", "is not that of the recipe", "give the mask it was made with")
+
+
+def _concepts_of(plan: EditPlan, concepts: Sequence[Customization]) -> list[Weighted]:
+    """The concepts of ``plan``, in its order, found among ``concepts`` by their contents."""
+    there = {concept_digest(concept): concept for concept in concepts}
+    entries = []
+    for wanted in plan.concepts:
+        if wanted.digest not in there:
+            names = ", ".join(wanted.tokens)
+            have = ", ".join(digest[:12] for digest in there) or "none"
+            raise InputError(
+                "concept",
+                f"{names} of the recipe, digest {wanted.digest[:12]}, is not among those given "
+                f"({have})",
+                "give its file, or the folder it lies in",
+            )
+        entries.append(Weighted(there[wanted.digest], wanted.weight))
+    return entries

@@ -1,0 +1,261 @@
+"""The plan of an edit: a request with every default resolved, checked before anything is drawn.
+
+``request_check`` takes what needs words alone; ``plan_edits`` adds what the base decides. An
+``EditPlan`` holds everything that decides one picture, by digests where it is large: it is the
+picture's recipe, and the same plan gives the same picture again (``Editor.replay``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import customedit
+from customedit.editing.region_words import ConceptWords
+from customedit.editing.request_check import check_request
+from customedit.editing.settings import P2PSettings
+from customedit.schemas.requests import (
+    EditMethod,
+    EditOptions,
+    InversionKind,
+)
+from customedit.schemas.validation import input_error
+
+if TYPE_CHECKING:  # torch
+    from PIL import Image
+    from torch import Tensor
+
+    from customedit.diffusion.base import Base
+    from customedit.diffusion.text import Weighted
+
+INVERSION_VERSION: Final = 1
+"""To be raised when inversions change, so that stored ones are made again."""
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BasePlan(_Part):
+    """The base. fingerprint: of its weights; schedule: ``Schedule.key``; device: cpu or cuda."""
+
+    name: str
+    fingerprint: str
+    dtype: str
+    device: str
+    schedule: str
+
+
+class ConceptPlan(_Part):
+    """A concept by its contents (``Concept.digest``), and how strongly it acts."""
+
+    tokens: tuple[str, ...]
+    digest: _Digest
+    weight: float
+
+
+class PicturePlan(_Part):
+    """A picture by its pixels (``picture_digest``); width and height as it was given."""
+
+    digest: _Digest
+    width: int
+    height: int
+
+
+class EditPlan(_Part):
+    """Everything that decides one edited picture.
+
+    strength: of the method, also where ``change`` was asked for; inversion, p2p: None for SDEdit;
+    p2p.blend_words: the words that the region is read from, given or derived; working: (width,
+    height) that the model draws at; preserve: whether the source's own pixels are pasted outside
+    the region, with an edge of ``feather`` source pixels.
+    """
+
+    format: Literal["customedit.edit"] = "customedit.edit"
+    version: Literal[1] = 1
+    source_prompt: str
+    target_prompt: str
+    method: EditMethod
+    strength: _Share
+    change: _Share | None
+    seed: Annotated[int, Field(ge=0)]
+    steps: Annotated[int, Field(ge=1)]
+    guidance: float
+    inversion: InversionKind | None
+    p2p: P2PSettings | None
+    everywhere: bool
+    preserve: bool
+    feather: float
+    base: BasePlan
+    concepts: tuple[ConceptPlan, ...]
+    source: PicturePlan
+    working: tuple[int, int]
+    mask: _Digest | None
+    versions: dict[str, str]
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """The plan in ``document``, or under its key ``recipe`` as commands print it.
+
+        Raises InputError naming the field for anything else.
+        """
+        inner = document.get("recipe", document)
+        try:
+            return cls.model_validate(inner)
+        except ValidationError as error:
+            raise input_error(error, "recipe.") from None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data that ``read`` takes."""
+        return self.model_dump(mode="json")
+
+    @property
+    def region_words(self) -> tuple[str, ...]:
+        """The source's words that the region is read from; none: a mask, or everywhere."""
+        return () if self.p2p is None else self.p2p.blend_words
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the source itself is the result: ``change`` 0."""
+        return self.change == 0
+
+    @property
+    def inverts(self) -> bool:
+        """Whether the edit starts from an inversion of the source."""
+        return self.inversion is not None and not self.unchanged
+
+    @property
+    def inversion_key(self) -> str:
+        """Names the inversion that this edit starts from: a digest of all that decides it."""
+        assert self.inversion is not None, "SDEdit inverts nothing"
+        null_text = self.inversion == "null-text"  # the others end on the same trajectory
+        parts = [
+            INVERSION_VERSION,
+            *(self.base.fingerprint, self.base.dtype, self.base.device, self.base.schedule),
+            *(self.source.digest, self.working, self.source_prompt, self.steps),
+            *("null-text" if null_text else "ddim", self.guidance if null_text else None),
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def plan_edits(
+    base: Base,
+    options: EditOptions,
+    picture: Image.Image,
+    *,
+    picture_id: str | None = None,
+    concepts: Sequence[Weighted] = (),
+    mask: Tensor | None = None,
+) -> list[EditPlan]:
+    """A plan for each strength with each seed, the seeds of one strength together.
+
+    picture: RGB, upright; picture_id: its ``picture_digest``, if it is known; mask: the user's,
+    [h, w] in [0, 1]. Reads the base and changes nothing in it: any thread may call this.
+
+    Raises InputError naming the field, for all that cannot work.
+    """
+    checked = check_request(options, [concept_words(c) for c in concepts], mask=mask is not None)
+    known = {token: v for entry in concepts for token, v in entry.concept.tokens.items()}
+    for field in ("source_prompt", "target_prompt"):
+        base.tokens(getattr(options, field), known, field)
+    base.schedule.times(options.steps)
+    if mask is not None:
+        check_mask(mask, picture)
+    shared: dict[str, Any] = {
+        "source_prompt": options.source_prompt,
+        "target_prompt": options.target_prompt,
+        "method": options.method,
+        "change": options.change,
+        "steps": options.steps,
+        "guidance": base.guidance if options.guidance is None else options.guidance,
+        "inversion": None if checked.p2p is None else options.inversion,
+        "everywhere": options.everywhere,
+        "preserve": checked.preserve,
+        "feather": options.feather,
+        "base": base_plan(base),
+        "concepts": tuple(map(concept_plan, concepts)),
+        "source": PicturePlan(
+            digest=picture_id or picture_digest(picture),
+            width=picture.width,
+            height=picture.height,
+        ),
+        "working": base.size(*picture.size),
+        "mask": None if mask is None else mask_digest(mask),
+        "versions": versions(),
+    }
+    plans = []
+    for value, start in ((s.strength, s.start) for s in checked.strengths):
+        p2p = checked.p2p and dataclasses.replace(checked.p2p, strength=value, start=start)
+        plans += [EditPlan(strength=value, seed=k, p2p=p2p, **shared) for k in checked.seeds]
+    return plans
+
+
+def base_plan(base: Base) -> BasePlan:
+    """What of ``base`` decides a picture."""
+    return BasePlan(
+        name=base.name,
+        fingerprint=base.fingerprint,
+        dtype=str(base.dtype).removeprefix("torch."),
+        device=base.device.type,
+        schedule=base.schedule.key,
+    )
+
+
+def concept_plan(entry: Weighted) -> ConceptPlan:
+    """A concept as a plan names it."""
+    from customedit.concepts.digest import concept_digest
+
+    digest = concept_digest(entry.concept)
+    return ConceptPlan(tokens=tuple(entry.concept.tokens), digest=digest, weight=entry.weight)
+
+
+def concept_words(entry: Weighted) -> ConceptWords:
+    """The words of a loaded concept."""
+    noun, attribute = (str(getattr(entry.concept, n, "")) for n in ("noun", "attribute"))
+    return ConceptWords(tuple(entry.concept.tokens), noun, attribute)
+
+
+def check_mask(mask: Tensor, picture: Image.Image) -> None:
+    """Raises InputError for a mask [h, w] without effect or of another aspect than ``picture``."""
+    from customedit.images.masks import fit_mask
+
+    fit_mask(mask.detach().float().cpu().numpy(), picture.size)
+
+
+def picture_digest(picture: Image.Image) -> str:
+    """The sha256 of a picture's size and RGB pixels, in hex: the same for equal pixels."""
+    rgb = picture.convert("RGB")
+    digest = hashlib.sha256(f"{rgb.width} x {rgb.height} RGB ".encode())
+    digest.update(rgb.tobytes())
+    return digest.hexdigest()
+
+
+def mask_digest(mask: Tensor) -> str:
+    """The sha256 of a mask's shape and numbers (float32), in hex."""
+    values = mask.detach().float().cpu().contiguous().numpy()
+    digest = hashlib.sha256(str(values.shape).encode())
+    digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of the programs that a picture's bits depend on."""
+    programs = {"customedit": customedit.__version__, "python": platform.python_version()}
+    for name in ("torch", "diffusers", "transformers"):
+        try:
+            programs[name] = version(name)
+        except PackageNotFoundError:  # where requests are only checked
+            continue
+    return programs

@@ -1,0 +1,41 @@
+"""Every pattern of the REST API once: machines get the pattern, people get it in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from customedit.prompt_syntax import CONCEPT as _TOKEN
+
+_ID: Final = "[0-9a-hjkmnp-tv-z]{26}"
+
+JOB: Final = f"^job_{_ID}$"
+CONCEPT: Final = f"^con_{_ID}$"
+UPLOAD: Final = f"^upl_{_ID}$"
+IMAGE: Final = r"^img_[0-9a-f]{64}$"
+TENANT: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
+TOKEN_IN_TEXT: Final = _TOKEN
+"""The tokens inside a prompt."""
+
+TOKEN: Final = f"^{_TOKEN.pattern}$"
+"""A concept's token, such as ``<plaid>``."""
+
+PHRASE: Final = r"^[^\W_][\w' -]*$"
+"""A noun or an attribute: words without punctuation."""
+
+CURSOR: Final = r"^[A-Za-z0-9_:-]{1,200}$"
+EVENT: Final = r"^[0-9]{1,18}(-[0-9]{1,18})?$"
+IDEMPOTENCY_KEY: Final = r"^[\x21-\x7e]{1,255}$"
+
+IN_WORDS: Final[Mapping[str, str]] = {
+    IMAGE: "the id of an image: img_ and 64 hex digits",
+    CONCEPT: "the id of a concept: con_ and 26 letters and digits",
+    JOB: "the id of a job: job_ and 26 letters and digits",
+    UPLOAD: "the id of an upload: upl_ and 26 letters and digits",
+    CURSOR: "the next_cursor of the page before",
+    IDEMPOTENCY_KEY: "1 to 255 visible ASCII characters",
+    EVENT: "the id of an event, such as 1700000000000-0",
+    PHRASE: "words of letters, digits, spaces, ', - and _, a letter or digit first",
+    TOKEN: "a token such as <look>: small letters, digits, - and _ in <>",
+}
+"""What a text that matches the pattern is: "is not ..." tells the problem."""

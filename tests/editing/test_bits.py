@@ -1,0 +1,166 @@
+"""The library's results in float32 on a processor, bit by bit.
+
+``bits.json`` has for each case a few numbers, which every processor must give nearly, and per kind
+of processor (torch's version and instruction set) a digest of all bits, which that kind must give
+exactly. A change of the method changes both; record them again, and say so in CHANGELOG.md:
+
+    CUSTOMEDIT_RECORD_BITS=1 python -m pytest tests/editing/test_bits.py -k record
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from customedit.concepts.concept import Concept
+from customedit.concepts.prompts import ConceptPrompts
+from customedit.concepts.settings import TrainingSettings
+from customedit.concepts.training import train_concept
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import run
+from customedit.diffusion.text import Weighted
+from customedit.editing.editor import Editor, Session
+from customedit.editing.inversion import invert
+from customedit.mini import samples
+from customedit.schemas.requests import P2POptions
+
+FILE: Final = Path(__file__).with_name("bits.json")
+PROCESSOR: Final = f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
+SAMPLES: Final = 16
+NEAR: Final = 2e-3
+"""Most that processors differ in a number of a few steps; that a setting changes is far more."""
+
+LOOK = samples.looks()[0]
+EXPERT = P2POptions(
+    reweight={"patterned": 2.0}, words={"patterned": (0.0, 0.2)}, blend_over="union",
+    blend_words=["cup"], subtract=["table"], blend_target_words=["cup"],
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums are in one order whatever the machine has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def learn(base: Base) -> Callable[[Any], Concept]:
+    references = [Image.open(p).convert("RGB") for p in LOOK.images[:2]]
+    prompts = ConceptPrompts(LOOK.token, LOOK.noun, LOOK.attribute)
+    concepts: dict[str, Concept] = {}
+
+    def train(way: Any) -> Concept:
+        if way not in concepts:
+            images = 2 if way == "custom-diffusion" else 0
+            settings = TrainingSettings.of(
+                base, way=way, steps=4, class_images=images, class_steps=2, crops=2
+            )
+            concepts[way] = run(base, train_concept(base, references, prompts, settings))
+        return concepts[way]
+
+    return train
+
+
+def trained(concept: Concept) -> Tensor:
+    tensors = {**concept.tokens, **concept.weights}
+    return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
+
+
+def edited(session: Session, source: samples.Source, **options: Any) -> Tensor:
+    common = {"steps": 5, "strength": 0.4, "preserve": False} | options
+    return session.edit(source.target_prompt(LOOK), **common).drawing.latents
+
+
+@pytest.fixture(scope="module")
+def cases(
+    base: Base, source: samples.Source, picture: Image.Image, learn: Callable[[Any], Concept]
+) -> dict[str, Callable[[], Tensor]]:
+    session = Editor(base).open(picture, source.prompt)
+    latents = base.encode(picture)
+    box = torch.zeros(128, 128)
+    box[30:90, 20:100] = 1
+
+    def inverted(kind: Any) -> Tensor:
+        method = invert(base, latents, source.prompt, kind=kind, steps=5, guidance=base.guidance)
+        inversion = run(base, method)
+        return inversion.trajectory if inversion.nulls is None else inversion.nulls
+
+    def p2p(**options: Any) -> Tensor:
+        return edited(session, source, concepts=[learn("custom-diffusion")], **options)
+
+    return {
+        "custom-diffusion": lambda: trained(learn("custom-diffusion")),
+        "textual-inversion": lambda: trained(learn("textual-inversion")),
+        "inversion": lambda: inverted("direct"),
+        "null-text": lambda: inverted("null-text"),
+        **{
+            f"p2p {kind}": lambda kind=kind: p2p(inversion=kind)  # type: ignore[misc]  # bound now
+            for kind in ("direct", "ddim", "negative-prompt", "null-text")
+        },
+        "p2p expert": lambda: edited(
+            session, source, concepts=[Weighted(learn("custom-diffusion"), 0.7)], p2p=EXPERT
+        ),
+        "p2p mask": lambda: p2p(mask=box),
+        "p2p change": lambda: p2p(strength=None, change=0.3),
+        "sdedit": lambda: edited(
+            session, source, concepts=[learn("textual-inversion")], method="sdedit", strength=0.6,
+            seed=3,
+        ),
+        "sdedit everywhere": lambda: p2p(method="sdedit", strength=0.6, seed=3, everywhere=True),
+    }  # fmt: skip
+
+
+NAMES: Final = (
+    "custom-diffusion", "textual-inversion", "inversion", "null-text", "p2p direct", "p2p ddim",
+    "p2p negative-prompt", "p2p null-text", "p2p expert", "p2p mask", "p2p change", "sdedit",
+    "sdedit everywhere",
+)  # fmt: skip
+
+
+def some(values: Tensor) -> list[float]:
+    """Numbers that are spread over ``values``."""
+    flat = values.detach().flatten()
+    step = max(1, len(flat) // SAMPLES)
+    return [round(float(x), 6) for x in flat[::step][:SAMPLES]]
+
+
+def digest(values: Tensor) -> str:
+    return hashlib.sha256(values.detach().float().contiguous().numpy().tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_are_what_they_were(name: str, cases: dict[str, Callable[[], Tensor]]) -> None:
+    recorded = json.loads(FILE.read_text())[name]
+    values = cases[name]()
+    assert some(values) == pytest.approx(recorded["some"], abs=NEAR)
+    if PROCESSOR in recorded["digests"]:  # of another kind nobody has recorded the bits
+        assert digest(values) == recorded["digests"][PROCESSOR]
+
+
+@pytest.mark.skipif("CUSTOMEDIT_RECORD_BITS" not in os.environ, reason="records, tests nothing")
+def test_record(cases: dict[str, Callable[[], Tensor]]) -> None:
+    assert set(NAMES) == set(cases)
+    old = json.loads(FILE.read_text()) if FILE.exists() else {}
+    recorded = {}
+    for name, case in cases.items():
+        values = case()
+        numbers, kept = some(values), old.get(name, {"some": None, "digests": {}})
+        same = kept["some"] is not None and numbers == pytest.approx(kept["some"], abs=NEAR)
+        digests = kept["digests"] if same else {}
+        recorded[name] = {
+            "some": kept["some"] if same else numbers,
+            "digests": digests | {PROCESSOR: digest(values)},
+        }
+    FILE.write_text(json.dumps(recorded, indent=1) + "\n")

@@ -1,0 +1,314 @@
+"""Plans: what a request resolves to, what is refused before anything is drawn, recipes replayed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from customedit.diffusion.base import Base
+from customedit.diffusion.text import Weighted
+from customedit.editing.editor import Editor
+from customedit.editing.plan import EditPlan, mask_digest, picture_digest
+from customedit.editing.region_words import ConceptWords
+from customedit.editing.request_check import check_request
+from customedit.editing.settings import P2PSettings, strength_of_change
+from customedit.errors import InputError
+from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
+
+SOURCE, TARGET = "a photo of a cup on a table", "a photo of a red cup on a table"
+LOOK = ConceptWords(("<look>",), "cup", "patterned")
+
+
+class Word:
+    """A concept that trains nothing but its embedding."""
+
+    noun, attribute = "cup", "patterned"
+
+    def __init__(self, base: Base, token: str = "<look>", seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.tokens = {token: torch.randn(base.width, generator=generator)}
+        self.keys: dict[str, torch.Tensor] = {}
+        self.values: dict[str, torch.Tensor] = {}
+
+
+def asked(**changes: Any) -> EditOptions:
+    return EditOptions(**{"source_prompt": SOURCE, "target_prompt": TARGET} | changes)
+
+
+def test_a_request_that_says_nothing_has_every_default_resolved(
+    base: Base, picture: Image.Image
+) -> None:
+    (plan,) = Editor(base).open(picture, SOURCE).plan(TARGET)
+    assert plan.p2p == P2PSettings(blend_over="source", blend_words=("cup",))
+    assert (plan.strength, plan.seed, plan.steps, plan.inversion) == (0.5, 0, 50, "direct")
+    assert plan.guidance == base.guidance and plan.region_words == ("cup",)
+    assert plan.base.fingerprint == base.fingerprint and plan.base.dtype == "float32"
+    assert plan.working == picture.size and plan.mask is None
+
+
+def test_strengths_and_seeds_make_the_plans(base: Base, picture: Image.Image) -> None:
+    session = Editor(base).open(picture, SOURCE)
+
+    def pairs(**options: Any) -> list[tuple[float, int]]:
+        plans = session.plan(TARGET, **options)
+        assert all(p.p2p is None or p.p2p.strength == p.strength for p in plans)
+        return [(p.strength, p.seed) for p in plans]
+
+    assert pairs(method="sdedit") == [(0.6, 0)]
+    assert pairs(strengths=[0.2, 0.8], seeds=[1, 2]) == [(0.2, 1), (0.8, 1)]
+    drawn = pairs(method="sdedit", strengths=[0.2, 0.8], seeds=[1, 2])
+    assert drawn == [(0.2, 1), (0.2, 2), (0.8, 1), (0.8, 2)]
+
+
+def test_every_expert_option_reaches_the_method() -> None:
+    changed: dict[str, Any] = {
+        "way": "replace", "cross_steps": 0.1, "self_steps": 0.2, "words": {"tea": (0.0, 0.5)},
+        "reweight": {"tea": 2.0}, "blend_over": "union", "blend_words": ["cup"],
+        "blend_target_words": ["tea"], "subtract": ["photo"], "threshold": 0.4,
+        "blend_start": 0.3,
+    }  # fmt: skip
+    assert set(changed) == set(P2POptions.model_fields)
+    request = asked(target_prompt=SOURCE.replace("cup", "tea"), p2p=P2POptions(**changed))
+    tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()}
+    assert check_request(request).p2p == P2PSettings(**tuples)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mask", "over", "words"),
+    [
+        ({}, False, "source", ("cup",)),
+        ({"p2p": {"blend_words": ["table"]}}, False, "source", ("table",)),
+        ({"p2p": {"blend_over": "none"}}, False, "none", ()),
+        ({}, True, "mask", ()),
+        ({"p2p": {"blend_over": "mask"}}, True, "mask", ()),
+        ({"p2p": {"blend_words": ["cup"]}}, True, "source", ("cup",)),
+        ({"p2p": {"blend_over": "source"}}, True, "source", ("cup",)),
+        ({"p2p": {"blend_over": "union"}}, False, "union", ("cup",)),
+        ({"p2p": {"threshold": 0.5}}, False, "source", ("cup",)),
+        ({"target_prompt": "a painting of a cup on a table"}, False, "none", ()),
+    ],
+)
+def test_the_region_follows_from_what_is_given(
+    changes: dict[str, Any], mask: bool, over: str, words: tuple[str, ...]
+) -> None:
+    settings = check_request(asked(**changes), mask=mask).p2p
+    assert settings is not None
+    assert (settings.blend_over, settings.blend_words) == (over, words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mask", "field", "says"),
+    [
+        ({"p2p": {"blend_over": "none"}}, True, "mask", "contradicts"),
+        ({"p2p": {"blend_over": "mask"}}, False, "mask", "missing"),
+        ({"p2p": {"blend_over": "mask", "blend_words": ["cup"]}}, True, "p2p.blend_words", "no ef"),
+        ({"p2p": {"blend_over": "none", "subtract": ["cup"]}}, False, "p2p.subtract", "no effect"),
+        ({"p2p": {"blend_over": "none", "threshold": 0.1}}, False, "p2p.threshold", "no effect"),
+        ({"p2p": {"threshold": 0.1}}, True, "p2p.threshold", "no effect"),
+        ({"p2p": {"blend_target_words": ["cup"]}}, False, "p2p.blend_target_words", "no effect"),
+        ({"p2p": {"blend_words": ["jug"]}}, False, "source_prompt", "no word 'jug'"),
+        ({"p2p": {"subtract": ["jug"]}}, False, "source_prompt", "no word 'jug'"),
+        ({"p2p": {"reweight": {"jug": 2.0}}}, False, "target_prompt", "no word 'jug'"),
+        ({"p2p": {"words": {"jug": (0, 1)}}}, False, "target_prompt", "no word 'jug'"),
+        ({"p2p": {"way": "replace"}}, False, "target_prompt", "has 9 words and.*8"),
+        ({"p2p": {"threshold": 1.0}}, False, "p2p.threshold", "is 1.0"),
+        ({"p2p": {"words": {"red": (0.5, 0.4)}}}, False, "p2p.words", "start <= end"),
+        ({"method": "sdedit", "p2p": {}}, False, "p2p", "no effect on sdedit"),
+        ({"method": "sdedit", "inversion": "ddim"}, False, "inversion", "no effect on sdedit"),
+        ({"method": "sdedit", "preserve": True}, False, "preserve", "needs a region"),
+        ({"p2p": {"blend_over": "none"}, "preserve": True}, False, "preserve", "needs a region"),
+        ({"method": "sdedit", "strengths": [0.0]}, False, "strengths", "hold 0"),
+        ({"everywhere": True}, False, "everywhere", "no concept"),
+        ({"target_prompt": "a <b> cup"}, False, "target_prompt", "names <b>.*given: none"),
+        (
+            {"target_prompt": "a photo of a cup by a table"},
+            False,
+            "p2p.blend_words",
+            "cannot be told",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    changes: dict[str, Any], mask: bool, field: str, says: str
+) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        check_request(asked(**changes), mask=mask)
+    assert caught.value.field == field and caught.value.remedy
+
+
+def test_the_sources_pixels_are_preserved_where_there_is_a_region() -> None:
+    assert check_request(asked()).preserve
+    assert check_request(asked(method="sdedit"), mask=True).preserve
+    assert not check_request(asked(method="sdedit")).preserve
+    assert not check_request(asked(p2p={"blend_over": "none"})).preserve
+    assert not check_request(asked(preserve=False)).preserve
+
+
+def test_concepts_must_have_an_effect() -> None:
+    named = asked(target_prompt="a photo of a <look> cup on a table")
+    assert check_request(named, [LOOK]).p2p is not None
+    with pytest.raises(InputError, match="names no token of the concept <look>"):
+        check_request(asked(), [LOOK])
+    with pytest.raises(InputError, match="concepts: have <look> twice"):
+        check_request(named, [LOOK, LOOK])
+    assert check_request(asked(everywhere=True), [LOOK]).p2p is not None
+
+
+def test_refusals_come_before_anything_is_drawn(base: Base, picture: Image.Image) -> None:
+    class Untouched:
+        """A base whose UNet nobody may call."""
+
+        def __getattr__(self, name: str) -> Any:
+            assert name not in ("predict", "output", "encode", "decode", "text", "unet")
+            return getattr(base, name)
+
+    session = Editor(Untouched()).open(picture, SOURCE)  # type: ignore[arg-type]  # stands for a base
+    assert session.plan(TARGET)
+    turned = torch.zeros(64, 128)
+    turned[:, :9] = 1
+    for options, says in (
+        ({"steps": 201}, "steps: is 201"),
+        ({"strengths": [1.5]}, "strengths"),
+        ({"change": 0.5, "strengths": [0.5]}, "change: is given with strengths"),
+        ({"guidance": float("nan")}, "guidance"),
+        ({"seeds": [-1]}, "seeds"),
+        ({"method": "magic"}, "method"),
+        ({"mask": torch.zeros(128, 128)}, "mask: is black"),
+        ({"mask": torch.ones(128, 128)}, "mask: covers the whole"),
+        ({"mask": turned}, "mask: is 128 x 64"),
+        ({"bogus": 1}, "bogus"),
+    ):
+        with pytest.raises(InputError, match=says):
+            session.plan(TARGET, **options)
+    with pytest.raises(InputError, match=r"target_prompt: takes .* tokens"):
+        session.plan("a red " * 80 + "cup")
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_more_change_never_keeps_more(first: float, second: float) -> None:
+    low, high = sorted((first, second))
+    p2p = [strength_of_change("p2p", c) for c in (low, high)]
+    assert p2p[0].strength >= p2p[1].strength and p2p[0].start >= p2p[1].start
+    sdedit = [strength_of_change("sdedit", c) for c in (low, high)]
+    assert sdedit[0].strength <= sdedit[1].strength
+
+
+def test_the_ends_and_the_middle_of_change() -> None:
+    usual = P2PSettings()
+    middle = strength_of_change("p2p", 0.5)
+    assert (middle.strength, middle.start) == (usual.strength, usual.start)
+    assert strength_of_change("p2p", 1.0).strength == 0
+    assert strength_of_change("sdedit", 1.0).strength == 1
+    for method in get_args(EditMethod):
+        with pytest.raises(InputError, match="change"):
+            strength_of_change(method, 1.01)
+
+
+# what an inversion is kept under
+
+
+def test_inversion_keys_tell_apart_what_inversions_depend_on(
+    base: Base, picture: Image.Image
+) -> None:
+    half = Base.load(dtype=torch.bfloat16)
+    other = Image.fromarray(255 - np.asarray(picture))
+
+    def key(model: Base = base, image: Image.Image = picture, **changes: Any) -> str:
+        source = changes.pop("source", SOURCE)
+        (plan,) = Editor(model).open(image, source).plan(TARGET, **{"steps": 10} | changes)
+        return plan.inversion_key
+
+    apart = [
+        key(), key(half), key(image=other), key(image=picture.resize((256, 128))),
+        key(source="a photo of a blue cup on a table"), key(steps=11),
+        key(inversion="null-text"), key(inversion="null-text", guidance=3.0),
+    ]  # fmt: skip
+    assert len(set(apart)) == len(apart)
+    same: tuple[dict[str, Any], ...] = (
+        {"guidance": 3.0}, {"strengths": [0.1]}, {"inversion": "ddim"},
+        {"inversion": "negative-prompt"}, {"p2p": P2POptions(threshold=0.2)},
+    )  # fmt: skip
+    for changes in same:
+        assert key(**changes) == key()
+
+
+# recipes
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"inversion": kind} for kind in get_args(InversionKind)
+    ] + [
+        {"method": "sdedit", "seeds": [7]},
+        {"change": 0.3, "preserve": True},
+        {"p2p": P2POptions(reweight={"red": 2.0}, subtract=["table"], words={"red": (0, 0.5)})},
+    ],
+)  # fmt: skip
+def test_a_recipe_replays_to_the_same_pixels(
+    base: Base, picture: Image.Image, options: dict[str, Any]
+) -> None:
+    session = Editor(base).open(picture, SOURCE)
+    target = "a photo of a <look> red cup on a table"
+    concepts = [Weighted(Word(base), 0.7)]
+    plans = session.plan(target, concepts=concepts, steps=3, **options)
+    (first,) = session.run(plans, concepts)
+    recipe = json.loads(json.dumps(first.plan.as_json()))
+    plan = EditPlan.read(recipe)
+    assert plan == first.plan and EditPlan.read({"recipe": recipe}) == plan
+    others = [Word(base, "<other>", seed=2), Word(base, seed=1), Word(base)]
+    again = Editor(base).replay(plan, picture, concepts=others)
+    assert again.image.tobytes() == first.image.tobytes()
+    assert torch.equal(again.drawing.latents, first.drawing.latents)
+
+
+def test_what_is_not_the_recipes_is_refused(base: Base, picture: Image.Image) -> None:
+    editor = Editor(base)
+    session = editor.open(picture, SOURCE)
+    mask = torch.zeros(128, 128)
+    mask[:, :64] = 1
+    concepts = [Word(base)]
+    (plan,) = session.plan("a photo of a <look> cup on a table", concepts=concepts, steps=2)
+    (masked,) = session.plan(TARGET, mask=mask, steps=2)
+    with pytest.raises(InputError, match="picture: is not that of the recipe"):
+        editor.replay(plan, picture.resize((64, 64)), concepts=concepts)
+    with pytest.raises(InputError, match="concept: <look> of the recipe, digest"):
+        editor.replay(plan, picture, concepts=[Word(base, seed=3)])
+    with pytest.raises(InputError, match="mask: is missing"):
+        editor.replay(masked, picture)
+    with pytest.raises(InputError, match="mask: is given, the recipe has none"):
+        editor.replay(plan, picture, concepts=concepts, mask=mask)
+    with pytest.raises(InputError, match="mask: is not that of the recipe"):
+        editor.replay(masked, picture, mask=mask.flip(1))
+    with pytest.raises(InputError, match="base: has dtype bfloat16, the recipe was made with"):
+        Editor(Base.load(dtype=torch.bfloat16)).replay(plan, picture, concepts=concepts)
+    recipe = plan.as_json()
+    for broken, says in (
+        (recipe | {"steps": 0}, r"recipe\.steps: is 0"),
+        (recipe | {"more": 1}, r"recipe\.more"),
+        ({k: v for k, v in recipe.items() if k != "source"}, r"recipe\.source"),
+        ({"edits": []}, r"recipe\."),
+    ):
+        with pytest.raises(InputError, match=says):
+            EditPlan.read(broken)
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 255), st.data())
+def test_digests_are_of_the_pixels(width: int, height: int, level: int, data: Any) -> None:
+    picture = Image.new("RGB", (width, height), (level, 0, 0))
+    assert picture_digest(picture) == picture_digest(picture.convert("RGBA"))
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    other = picture.copy()
+    other.putpixel((x, y), (level, 1, 0))
+    assert picture_digest(other) != picture_digest(picture)
+    if width != height:
+        turned = Image.new("RGB", (height, width), (level, 0, 0))
+        assert picture_digest(turned) != picture_digest(picture)
+        assert mask_digest(torch.ones(height, width)) != mask_digest(torch.ones(width, height))
