@@ -19,8 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from customedit.cli import console
-from customedit.cli.serve import end_on_signals, local_key, say
+from customedit.cli import console, outputs
+from customedit.cli.command_errors import CommandFailed
+from customedit.cli.serve import end_on_signals, local_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,23 +45,22 @@ def demo_command(
     ] = None,
 ) -> None:
     """Start the service, teach it a look, paint it on a cup; before, after and sheet in OUT."""
-    with console.mendable():
-        from customedit.client import CustomEdit, JobFailed
-        from customedit.devserver.stack import Stack
-        from customedit.devserver.supervisor import LocalError
+    outputs.check_folder(out, force=True)
+    from customedit.client import CustomEdit, JobFailed
+    from customedit.devserver.stack import Stack
+    from customedit.devserver.supervisor import LocalError
 
-        # As Ctrl-C does, so that what runs by then is ended in order at any moment.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            with Stack(out / "service", port=port, say=say) as stack:
-                key = local_key(stack, TENANT)
-                with CustomEdit(stack.url, key.read_text().strip()) as client:
-                    edited = show(client, training_steps)
-                    write(client, edited, out)
-                finish(stack, key, out, keep, edited.id)
-        except (LocalError, JobFailed) as error:
-            console.errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from None
+    # As Ctrl-C does, so that what runs by then is ended in order at any moment.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Stack(out / "service", port=port, say=console.status) as stack:
+            key = local_key(stack, TENANT)
+            with CustomEdit(stack.url, key.read_text().strip()) as client:
+                edited = show(client, training_steps)
+                write(client, edited, out)
+            finish(stack, key, out, keep, edited.id)
+    except (LocalError, JobFailed) as error:
+        raise CommandFailed(str(error)) from None
 
 
 def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
@@ -70,7 +70,9 @@ def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
 
     look = next(x for x in samples.looks() if x.name == LOOK)
     source = next(x for x in samples.sources() if x.name == SOURCE)
-    say(f"uploading {len(look.images)} references, a {look.noun} each, and a picture to edit")
+    console.status(
+        f"uploading {len(look.images)} references, a {look.noun} each, and a picture to edit"
+    )
     references = [client.upload(path).id for path in look.images]
     picture = client.upload(source.image)
     learning = client.customize(
@@ -84,7 +86,7 @@ def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
     with bars() as heard:
         learned = client.wait(learning, heard)
     assert learned.concept is not None
-    say(f"{look.token} is learned: {learned.concept}")
+    console.status(f"{look.token} is learned: {learned.concept}")
     editing = client.edit(
         image=picture.id,
         source_prompt=source.prompt,
@@ -108,22 +110,22 @@ def write(client: CustomEdit, edited: answers.Job, out: Path) -> None:
         client.download(edited.result.sheet_url, out / "sheet.png")
     similar = best.similarities.model_dump(exclude_none=True)
     shown = "  ".join(f"{name} {value:.2f}" for name, value in similar.items())
-    say(f"{edited.request['target_prompt']}: {shown}")
-    say(f"written: {out}/before.png, {out}/after.png, {out}/sheet.png")
+    console.status(f"{edited.request['target_prompt']}: {shown}")
+    console.status(f"written: {out}/before.png, {out}/after.png, {out}/sheet.png")
 
 
 def finish(stack: Stack, key: Path, out: Path, keep: bool, edit: str) -> None:
     """How to go on; with ``keep`` the service runs until it is stopped. edit: the job's id."""
     if keep:
-        say(f"it runs at {stack.url} (API: /openapi.json); Ctrl-C stops it")
-        say(f"page: {stack.url}/  (sign in with the key in {key})")
-        say(f"this edit: {stack.url}/#/jobs/{edit}")
+        console.status(f"it runs at {stack.url} (API: /openapi.json); Ctrl-C stops it")
+        console.status(f"page: {stack.url}/  (sign in with the key in {key})")
+        console.status(f"this edit: {stack.url}/#/jobs/{edit}")
         end_on_signals(stack)
         stack.run()
     else:
         again = f"--data {out / 'service'} --tenant {TENANT} --port {stack.port}"
-        say(f"go on with: customedit serve {again}  (at {stack.url})")
-        say(f"then this edit is at {stack.url}/#/jobs/{edit}, the key in {key}")
+        console.status(f"go on with: customedit serve {again}  (at {stack.url})")
+        console.status(f"then this edit is at {stack.url}/#/jobs/{edit}, the key in {key}")
 
 
 @contextmanager

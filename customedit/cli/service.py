@@ -35,25 +35,21 @@ ScopeOption = Annotated[
 @contextmanager
 def _service() -> Iterator[tuple[Settings, Redis, Storage]]:
     """Redis and S3 as ``CUSTOMEDIT_*`` names them; errors in one line, exit status 2."""
-    with console.mendable():
-        try:
-            from redis.exceptions import RedisError
+    from redis.exceptions import RedisError
 
-            from customedit.config.settings import Settings
-            from customedit.jobs.redis import connect
-            from customedit.storage.store import Storage, StorageError
-        except ImportError as error:
-            name = error.name or "a package"
-            raise InputError(name, "is missing", "pip install 'customedit[server]'") from None
-        settings = Settings.of_environment()
-        try:
-            with connect(settings) as client:
-                yield settings, client, Storage(settings)
-        except RedisError as error:
-            problem = f"Redis does not answer ({type(error).__name__})"
-            raise InputError("CUSTOMEDIT_REDIS_URL", problem, "start it or fix the URL") from None
-        except StorageError as error:
-            raise InputError("CUSTOMEDIT_S3_ENDPOINT", str(error), "is S3 up?") from None
+    from customedit.config.settings import Settings
+    from customedit.jobs.redis import connect
+    from customedit.storage.store import Storage, StorageError
+
+    settings = Settings.of_environment()
+    try:
+        with connect(settings) as client:
+            yield settings, client, Storage(settings)
+    except RedisError as error:
+        problem = f"Redis does not answer ({type(error).__name__})"
+        raise InputError("CUSTOMEDIT_REDIS_URL", problem, "start it or fix the URL") from None
+    except StorageError as error:
+        raise InputError("CUSTOMEDIT_S3_ENDPOINT", str(error), "is S3 up?") from None
 
 
 @contextmanager
