@@ -1,8 +1,8 @@
 """The command line: ``customedit customize | edit | sweep | replay | concept | ...``.
 
 ``study`` and ``lookbench`` measure the method. The service has ``serve``, ``demo``, ``api``,
-``worker``, ``keys`` and ``recover``. Whatever takes seconds to import is imported by the command that needs it. How commands
-fail is in ``command_errors``.
+``worker``, ``keys`` and ``recover``. Whatever takes seconds to import is imported by the command
+that needs it. How commands fail is in ``command_errors``.
 """
 
 from __future__ import annotations

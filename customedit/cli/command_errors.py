@@ -72,7 +72,7 @@ def failure_of(error: BaseException) -> Failure | None:
         where = f"{error.filename}: " if error.filename else ""
         return Failure(f"{where}{reason}", 2, None)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return Failure("there is too little memory; use a smaller picture or fewer strengths", 1)
+        return Failure("the memory does not suffice; use a smaller picture or fewer strengths", 1)
     return None
 
 
@@ -83,7 +83,7 @@ def extra_of(module: str) -> str | None:
 
 
 def report(failure: Failure, as_json: bool, warnings: Sequence[str] = ()) -> None:
-    """Print ``failure``: one line on standard error, or JSON with ``warnings`` on standard output."""
+    """Print ``failure``: a line on standard error, or with ``warnings`` JSON on standard output."""
     if as_json:
         error = {"message": failure.line, "field": failure.field, "remedy": failure.remedy}
         document: dict[str, Any] = {"error": {k: v for k, v in error.items() if v is not None}}

@@ -163,7 +163,10 @@ def export_command(
 def compress_command(
     file: File,
     out: Annotated[Path, typer.Option("-o", "--out", help="The smaller file.")],
-    keep: Annotated[float, typer.Option(help="Share of the singular values' sum to keep.")] = 0.6,
+    keep: Annotated[
+        float | None,
+        typer.Option(help="Share of the singular values' sum to keep; 0.6 if left out."),
+    ] = None,
     rank: Annotated[
         int | None, typer.Option(help="The same rank for every layer, instead of --keep.")
     ] = None,
@@ -174,12 +177,14 @@ def compress_command(
     """Keep a concept's changes at low rank, and say by how much they are off."""
     outputs.check_file(out, force, suffixes=_SUFFIXES)
     _check_concepts(file)
+    if keep is not None and rank is not None:
+        raise InputError("keep", "has no effect with --rank", "give one of the two")
     from customedit.concepts import compress
     from customedit.concepts.concept import Concept
 
     model = console.load_base(base, "cpu", "float32")
     concept = Concept.load(file, model.weights).for_base(model)
-    small = compress.compress(concept, model.weights, keep=keep, rank=rank)
+    small = compress.compress(concept, model.weights, keep=0.6 if keep is None else keep, rank=rank)
     small.save(out)
     before, after = file.stat().st_size, out.stat().st_size
     document = {"concept": str(out), "bytes": after, "of": before, "error": small.error}

@@ -84,7 +84,7 @@ def bars(quiet: bool) -> Iterator[Callable[[Progress], None]]:
     ) as shown:
         tasks: dict[str, Any] = {}
 
-        def heard(progress: Progress) -> None:
+        def listen(progress: Progress) -> None:
             if progress.phase not in tasks:
                 tasks[progress.phase] = shown.add_task(
                     progress.phase, total=progress.steps, facts="", rate=""
@@ -97,7 +97,7 @@ def bars(quiet: bool) -> Iterator[Callable[[Progress], None]]:
                 task, completed=progress.step, total=progress.steps, facts=facts, rate=rate
             )
 
-        yield heard
+        yield listen
 
 
 def say(value: dict[str, Any], lines: list[str], as_json: bool) -> None:
@@ -208,7 +208,7 @@ def read_mask(path: Path, size: tuple[int, int], field: str = "mask") -> Tensor:
 def picture_limits() -> Limits:
     """What a picture of one's own may have: 500 MiB, and pixels as ``CUSTOMEDIT_MAX_PIXELS`` says.
 
-    Raises InputError for a value of the variable that is no number of pixels.
+    Raises InputError for a value of the variable that is not a number of pixels.
     """
     import os
 
@@ -235,7 +235,7 @@ def status(line: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Where inversions and class images are kept between commands."""
+    """The folder of inversions and class images, which later commands read."""
     import os
 
     root = os.environ.get("CUSTOMEDIT_CACHE") or os.environ.get("XDG_CACHE_HOME")

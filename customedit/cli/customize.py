@@ -77,11 +77,11 @@ def customize_command(
     prompts = ConceptPrompts(words.token, words.noun, words.attribute)
     subjects = [Subject(pictures, prompts), *(another(given) for given in also or [])]
     check_subjects(subjects)
-    for warning in reference_warnings(min(len(s.references) for s in subjects)):
-        console.warn(warning)
     model = console.load_base(base, device, dtype)
     every = (preview_every or 50) if previews else None
     settings = TrainingSettings.of(model, **training.model_dump() | {"preview_every": every})
+    for warning in reference_warnings(min(len(s.references) for s in subjects)):
+        console.warn(warning)
     with console.bars(as_json) as show:
         method = train_concepts(
             model,
@@ -108,7 +108,7 @@ def customize_command(
 
 
 def _check_checkpoint(path: Path) -> bool:
-    """Whether there is a checkpoint to go on from.
+    """Whether a training goes on from ``path``.
 
     Raises:
         InputError: for a file that is not a checkpoint, or cannot be written.

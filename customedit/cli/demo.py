@@ -37,11 +37,13 @@ STRENGTHS: Final = [0.4, 0.6]
 
 
 def demo_command(
-    out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("demo-output"),
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Of the front end.")] = 8000,
+    out: Annotated[
+        Path, typer.Option(help="A folder for the pictures and the service's data.")
+    ] = Path("demo-output"),
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port of the front end.")] = 8000,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running at the end.")] = False,
     training_steps: Annotated[
-        int | None, typer.Option(min=1, help="Fewer are faster and worse.")
+        int | None, typer.Option(min=1, help="Fewer are faster and teach the look worse.")
     ] = None,
 ) -> None:
     """Start the service, teach it a look, paint it on a cup; before, after and sheet in OUT."""
@@ -83,8 +85,8 @@ def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
         name=f"{look.name}, from the demo",
         training=TrainingOptions(steps=training_steps),
     )
-    with bars() as heard:
-        learned = client.wait(learning, heard)
+    with bars() as listen:
+        learned = client.wait(learning, listen)
     assert learned.concept is not None
     console.status(f"{look.token} is learned: {learned.concept}")
     editing = client.edit(
@@ -94,8 +96,8 @@ def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
         concepts=[ConceptUse(id=learned.concept)],
         strengths=STRENGTHS,
     )
-    with bars() as heard:
-        return client.wait(editing, heard)
+    with bars() as listen:
+        return client.wait(editing, listen)
 
 
 def write(client: CustomEdit, edited: answers.Job, out: Path) -> None:
@@ -141,7 +143,7 @@ def bars() -> Iterator[Callable[[answers.Job], None]]:
         console=console.errors,
     ) as shown:
 
-        def heard(job: answers.Job) -> None:
+        def listen(job: answers.Job) -> None:
             found = job.progress
             now = None if found is None else found.phase
             for phase, task in tasks.items():
@@ -153,4 +155,4 @@ def bars() -> Iterator[Callable[[answers.Job], None]]:
                 tasks[found.phase] = shown.add_task(found.phase, total=found.steps)
             shown.update(tasks[found.phase], completed=found.step, total=found.steps)
 
-        yield heard
+        yield listen

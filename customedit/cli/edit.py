@@ -113,7 +113,7 @@ def edit_command(
         float | None,
         typer.Option(help="Instead of --change; p2p: how much of the source stays; sdedit: goes."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="For sdedit.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the noise of sdedit; p2p has nothing random.")] = 0,
     concept: ConceptOption = None,
     blend_word: BlendWordOption = None,
     no_blend: NoBlendOption = False,
@@ -153,7 +153,9 @@ def edit_command(
     with console.bars(as_json) as listen:
         (result,) = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
     if result.plan.preserve and images.is_lossy(out):
-        console.warn(f"{out.name} is lossy, so pixels outside the region are not exactly kept")
+        console.warn(
+            f"{out.name} is lossy, so the pixels outside the region change slightly; use .png"
+        )
     images.write(result.image, out)
     measured = measure_edit(inputs.judge, result, inputs.references, **more_measures)
     similarities = measured.similarities.as_dict()

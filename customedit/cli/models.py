@@ -81,7 +81,7 @@ def check_command(
 @contextmanager
 def _download_bars(quiet: bool) -> Iterator[None]:
     """Progress bars of the hub's client on standard error, none if ``quiet``."""
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     if quiet:
         disable_progress_bars()

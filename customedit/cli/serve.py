@@ -33,7 +33,7 @@ def serve_command(
     workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes.")] = 1,
     tenant: Annotated[str, typer.Option(help="The tenant whose API key is created.")] = ("local"),
 ) -> None:
-    """Run Redis, S3, the front end and workers on this machine; a second start finds all data again.
+    """Run Redis, S3, the front end and workers on this machine; a second start finds all again.
 
     The first start creates an API key and keeps it in DATA/api-key, readable by you alone.
     """

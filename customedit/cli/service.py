@@ -69,7 +69,7 @@ def create_command(
     days: Annotated[float | None, typer.Option("--days", help="Days until it expires.")] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Make a key and print it. It is shown this once: only its hash is kept."""
+    """Create a key and print it, this once: only its hash is stored."""
     given: dict[str, Any] = {} if not scope else {"scopes": scope}
     with _keys() as api_keys:
         key, text = api_keys.create(tenant, name=name, days=days, **given)
@@ -101,7 +101,7 @@ def revoke_command(
     with _keys() as api_keys:
         key = api_keys.revoke(id)
         if key is None:
-            raise InputError("id", f"there is no key {id}", "see customedit keys list")
+            raise InputError("id", f"no key is called {id}", "see customedit keys list")
     console.say(_shown(key), [f"{key.id} of {key.tenant} is revoked"], as_json)
 
 

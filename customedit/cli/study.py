@@ -15,7 +15,10 @@ _OF_STUDY: Final = r"cells|grids|concepts|inversions|quick|study\.(json|md)|stud
 
 def study_command(
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Concepts, rows and grids; kept between runs.")
+        Path,
+        typer.Option(
+            "-o", "--out", help="A folder for concepts, rows and grids, which a later run reuses."
+        ),
     ] = Path("runs/study"),
     page: Annotated[
         Path | None, typer.Option(help="The file of the page; study.md in the folder if left out.")
