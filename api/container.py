@@ -17,6 +17,7 @@ from api.metrics import Metrics
 from api.notifications import Notifier
 from api.quotas import FailedKeys, ImportSlots, KeyChecks, StreamSlots
 from api.serializers import Serializers
+from api.store_watch import StoreWatch, watching
 from customedit.config.settings import Settings
 from customedit.images.decoder_pool import DecoderPool, default_decoders
 from customedit.jobs.events import AsyncEvents
@@ -56,6 +57,7 @@ class Container:
     notifier: Notifier
     serializers: Serializers
     decoders: DecoderPool
+    watch: StoreWatch
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stopping(self) -> bool:
@@ -69,9 +71,11 @@ class Container:
 
 @contextlib.asynccontextmanager
 async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[Container]:
-    """The container of ``settings``. It asks nothing of the stores yet, so they may be down."""
+    """The container of ``settings``. The stores may be down when it is opened."""
     client, async_client = connect(settings), connect_async(settings)
     storage = Storage(settings)
+    storage.on_error = metrics.store_errors.labels("s3").inc
+    watch = StoreWatch(client, storage, metrics)
     journal = Journal(storage)
     keys = ApiKeys(client, settings, journal)
     events = EventReader(AsyncEvents(async_client, settings))
@@ -83,7 +87,7 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
     )
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.api_threads
     try:
-        async with running(events):
+        async with running(events), watching(watch):
             yield Container(
                 settings=settings,
                 metrics=metrics,
@@ -104,6 +108,7 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 notifier=notifier,
                 serializers=Serializers(storage),
                 decoders=decoders,
+                watch=watch,
             )
     finally:
         notifier.close()

@@ -158,6 +158,7 @@ def test_a_bad_file_is_one_line(command: str, kind: Callable[[Path], Path], tmp_
         ["edit", PICTURE, *PROMPTS, "-o", "missing/x.png"],
         ["edit", PICTURE, *PROMPTS, "-o", "x.xyz"],
         ["sweep", PICTURE, *PROMPTS, "--strength", "7"],
+        ["sweep", PICTURE, *PROMPTS, "--seed", "1", "--seed", "2"],
         ["sweep", PICTURE, *PROMPTS, "-o", PICTURE],
         ["customize", PICTURE, "--noun", ""],
         ["customize", PICTURE, "--noun", "cup", "--token", "look"],
