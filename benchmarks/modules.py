@@ -4,7 +4,7 @@
 
 The front end and a worker run in this process, on servers of their own; a profiler follows the
 threads that a job passes through (the front end's, the one that performs the job, the engine's),
-not those of the background (pulse, watchdog, reconciler). Counted are modules of ours in which a
+not those of the background (heartbeat, poll, watchdog, reconciler). Counted are modules of ours in which a
 function was called, and hops: pairs of a module and another that it called.
 """
 
@@ -25,7 +25,7 @@ from typing import Annotated, Any, Final
 import typer
 
 OURS: Final = ("api", "worker", "customedit")
-BACKGROUND: Final = ("pulse", "watchdog", "reconciler", "health", "webhook", "metrics", "drain")
+BACKGROUND: Final = ("heartbeat", "poll", "watchdog", "reconciler", "health", "webhook", "metrics", "drain")
 """Beginnings of the names of threads that no job passes through."""
 
 
@@ -126,7 +126,7 @@ def perform(trace: Trace, call: Callable[[], Any], client: Any, taking: Any, kin
     """What is seen while ``call`` submits a job and a thread of its own performs it."""
     with trace.during():
         job = call()
-        thread = threading.Thread(target=taking.ring, args=[job.id, kind], name="job")
+        thread = threading.Thread(target=taking.wake, name="job")
         thread.start()
         thread.join()
     done = client.job(job.id, wait=30)

@@ -69,7 +69,7 @@ async def import_concept(
     wait: Wait,
     idempotency_key: IdempotencyKey = None,
 ) -> d.Job:
-    """Takes the service's own safetensors, diffusers' Custom Diffusion files and adobe's deltas."""
+    """Takes the service's own files, Custom Diffusion, textual inversion and LoRA, also zipped."""
     async with (
         container.imports.hold(caller.tenant),
         read_form(request, ImportForm) as form,

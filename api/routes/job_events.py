@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import anyio
 from fastapi import APIRouter, Response
+from redis.exceptions import RedisError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
@@ -95,7 +96,10 @@ async def job_events(
             now = time.monotonic()
             if not events and now - looked >= _RECORD_S:
                 looked = now
-                current = await in_thread(container.jobs.get, record.tenant, record.id)
+                try:
+                    current = await in_thread(container.jobs.get, record.tenant, record.id)
+                except RedisError:  # it may be back before the watcher gives up
+                    continue
                 if current is None:
                     return
                 if current.finished:  # its end was before ``after``, or its stream is gone

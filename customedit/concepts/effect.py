@@ -41,8 +41,8 @@ def measure_effect(base: Base, concept: Concept) -> Generator[Request, Predictio
     effect = 0.0
     for share in _TIMES:
         time = int(share * len(base.schedule.alphas))
-        found = yield from ask(Denoise(noise.repeat(2, 1, 1, 1), time, rows))
-        changed, plain = found.noise.double()
+        prediction = yield from ask(Denoise(noise.repeat(2, 1, 1, 1), time, rows))
+        changed, plain = prediction.noise.double()
         part = float((changed - plain).square().mean().sqrt() / plain.square().mean().sqrt())
         if not math.isfinite(part):
             raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -23,8 +23,8 @@ from customedit.mini.text import load_tokenizer
 LIMIT = 64 * 1024 * 1024
 """Most bytes that all weights of the small size together may take."""
 
-PART: Final = "16MB"
-"""Largest file of a diffusers part; the large size's UNet comes in several."""
+PART: Final = 16 * 1000 * 1000
+"""Most bytes of a file of packed checkpoints, and of the large size's UNet, which is in several."""
 
 STAGES: Final = ("clip", "vae", "decoder", "unet", "judge")
 """The stages that leave a checkpoint."""
@@ -106,7 +106,7 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
         for part in ("tokenizer", "clip"):
             shutil.copyfile(folder / "tokenizer" / name, out / part / name)
     save_file(_halves(eye.state_dict()), out / "judge.safetensors")
-    profile.write(out)
+    profile.write(out, 8 * denoiser.config.sample_size)
     (out / "training.json").write_text(json.dumps({"steps": steps}, indent=2) + "\n")
     size = sum(p.stat().st_size for p in out.rglob("*.safetensors"))
     if small and size > LIMIT:
@@ -117,12 +117,13 @@ def assemble(folder: Path, out: Path) -> dict[str, Any]:
 def pack(folder: Path, out: Path) -> dict[str, int]:
     """Write the moving averages of the checkpoints in ``folder`` to ``out``, in half precision.
 
-    A stage is a file ``vae.safetensors`` whose metadata has its step and configuration. With the
-    tokenizer that is all that :func:`restore` needs to go on with a training that is under way; the
-    optimiser's memory, three times as large, is left behind. Returns the step of each stage.
+    A stage becomes one or more files ``vae.1.safetensors`` of at most PART, whose metadata have its
+    step and configuration. With the tokenizer that is all that :func:`restore` needs to go on with
+    a training that is under way; the optimiser's memory is left behind. Returns the stages' steps.
     """
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(folder / "tokenizer", out / "tokenizer", dirs_exist_ok=True)
+    if (folder / "tokenizer").exists():
+        shutil.copytree(folder / "tokenizer", out / "tokenizer", dirs_exist_ok=True)
     steps: dict[str, int] = {}
     for name in STAGES:
         if not (folder / f"{name}.pt").exists():
@@ -130,8 +131,22 @@ def pack(folder: Path, out: Path) -> dict[str, int]:
         saved = torch.load(folder / f"{name}.pt", weights_only=True, map_location="cpu")
         steps[name] = saved["step"]
         notes = {"step": str(saved["step"]), "config": json.dumps(saved.get("config"))}
-        save_file(_halves(saved["average"]), out / f"{name}.safetensors", notes)
+        for old in out.glob(f"{name}.*.safetensors"):
+            old.unlink()
+        for number, part in enumerate(_parted(_halves(saved["average"])), 1):
+            save_file(part, out / f"{name}.{number}.safetensors", notes)
     return steps
+
+
+def _parted(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """``state`` in pieces of at most PART, less what their headers take."""
+    part: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if part and sum(t.nbytes for t in (*part.values(), tensor)) > PART - 500_000:
+            yield part
+            part = {}
+        part[name] = tensor
+    yield part
 
 
 def _halves(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -139,15 +154,19 @@ def _halves(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unpack(packed: Path, folder: Path) -> None:
-    if not (folder / "tokenizer").exists():
+    if (packed / "tokenizer").exists() and not (folder / "tokenizer").exists():
         shutil.copytree(packed / "tokenizer", folder / "tokenizer")
-    for path in sorted(packed.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            notes = file.metadata()
-            state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-        config = json.loads(notes["config"])
-        _start(folder / f"{path.stem}.pt", state, int(notes["step"]), config)
+    for name in STAGES:
+        state: dict[str, Tensor] = {}
+        notes: dict[str, str] = {}
+        for path in packed.glob(f"{name}.*.safetensors"):
+            with safe_open(path, "pt") as file:
+                notes = file.metadata()
+                state |= {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        if state:
+            state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+            step, config = int(notes["step"]), json.loads(notes["config"])
+            _start(folder / f"{name}.pt", state, step, config)
 
 
 def _start(checkpoint: Path, state: Mapping[str, Tensor], step: int, config: Any) -> None:

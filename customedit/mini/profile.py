@@ -10,20 +10,23 @@ from pathlib import Path
 from customedit import mini
 from customedit.diffusion.profile import CAPTIONS, FILE, Profile
 from customedit.mini import captions, vocabulary
-from customedit.mini.scenes import sample_scene
+from customedit.mini.scenes import SIZE, sample_scene
 
 CAPTIONS_SEED = 5_000_000
 """First seed of the scenes whose captions a merge leaves alone; no training scene is there."""
 
 
-def build() -> Profile:
-    """The profile. Training takes seconds on a processor, so its defaults are far below SD's."""
+def build(side: int = SIZE) -> Profile:
+    """The profile of a base that draws ``side`` pixels.
+
+    Training takes seconds on a processor, so its defaults are far below SD's.
+    """
     scenes = [sample_scene(CAPTIONS_SEED + k) for k in range(CAPTIONS)]
     common = {"steps": 250, "class_images": 24, "class_steps": 15}
     return Profile.model_validate(
         {
             "architecture": "customedit mini",
-            "side": 128,
+            "side": side,
             "guidance": 4.0,
             "training": {
                 "custom-diffusion": {**common, "rate": 2e-4},
@@ -37,9 +40,9 @@ def build() -> Profile:
     )
 
 
-def write(folder: Path) -> None:
-    """Write the profile into the base in ``folder``."""
-    text = build().model_dump_json(by_alias=True, exclude_none=True, indent=1)
+def write(folder: Path, side: int = SIZE) -> None:
+    """Write the profile into the base in ``folder``, which draws ``side`` pixels."""
+    text = build(side).model_dump_json(by_alias=True, exclude_none=True, indent=1)
     (folder / FILE).write_text(text + "\n")
 
 

@@ -58,7 +58,7 @@ customedit.cli.app(sys.argv[1:])
 
 
 NOTIFY = """
-from api.notifications import Doorbell
+from api.notifications import Notifier
 from customedit.config import telemetry
 from customedit.schemas import ids
 from customedit.jobs.records import JobRecord
@@ -68,7 +68,7 @@ settings = Settings.of_environment()
 telemetry.set_up_tracing(settings, "api")
 when = {"created_at": 1.0, "queued_at": 1.0}
 job = JobRecord(id=ids.new("job"), tenant="acme", kind="edit", request={}, **when)
-sys.exit(not Doorbell(settings).ring(job))
+sys.exit(not Notifier(settings).notify(job))
 """
 
 

@@ -275,6 +275,27 @@ def test_a_server_ends_when_its_parent_process_is_killed(tmp_path: Path) -> None
         assert servers.alive() == {"valkey": False, "seaweedfs": True}
 
 
+def test_s3_on_a_full_disk_takes_no_writes_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk of which less is free than the reserve: here 99 %."""
+    with LocalServers(tmp_path, usual_ports=False) as servers:
+        _, storage = opened(servers.environment())
+        storage.bucket()
+        storage.put("a", b"1")
+        assert storage.writable()
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, "MIN_FREE", "99")
+        with LocalServers(tmp_path, usual_ports=False) as servers:
+            _, storage = opened(servers.environment())
+            until(lambda: not storage.writable(), "it is full")
+            assert storage.get("a") == b"1"
+            storage.delete("a")
+            assert not storage.exists("a")
+    with LocalServers(tmp_path, usual_ports=False) as servers:
+        assert opened(servers.environment())[1].writable()
+
+
 # Ports
 
 

@@ -256,6 +256,7 @@ def test_a_file_that_is_no_concept_fails_in_words(bench: Bench, workers: Workers
     workers.start().ready()
     job = bench.finished(job_id)
     assert job.state == "failed" and job.error is not None
+    assert job.error.field == "file"
     assert job.error.detail.startswith("tea-pot is an HTML page, which a site gave")
     assert "/" not in job.error.detail.split(";")[0]
 

@@ -38,7 +38,7 @@ def imported(runtime: Any, folder: Path, data: bytes) -> Concept:
     path.write_bytes(data)
     with import_job.unreadable():
         request = ImportRequest(file="x", bytes=len(data))
-        return import_job.read(path, request, runtime).for_base(runtime.base)
+        return import_job.read_concept(path, request, runtime)
 
 
 def torch_file(value: Any) -> bytes:
