@@ -116,9 +116,42 @@ def test_commands_and_options_exist(page: Path) -> None:
         assert given <= OPTIONS[command], f"customedit {command}"
 
 
+def programs(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every ``python -m customedit...`` or ``python benchmarks/...``: its file, and its words."""
+    lines = "\n".join(blocks(page, "sh", "")).replace("\\\n", " ").splitlines()
+    for line in [*lines, *inline(page)]:
+        for found in re.finditer(
+            r"python (?:-m (customedit[\w.]*)|(benchmarks/\w+)\.py)([^;&|]*)", line
+        ):
+            module, script, rest = found.groups()
+            path = ROOT / (script or module.replace(".", "/"))
+            file = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+            yield str(file.relative_to(ROOT)), shlex.split(rest, comments=True)
+
+
+def options_of_program(file: str) -> set[str]:
+    """What a file's commands can be given: names of parameters, and names that are spelt out."""
+    nodes = list(ast.walk(ast.parse((ROOT / file).read_text())))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    parameters = [a.arg for f in functions for a in [*f.args.args, *f.args.kwonlyargs]]
+    texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    spelt = {option for text in texts if text.startswith("-") for option in text.split("/")}
+    negated = {f"--no-{name.replace('_', '-')}" for name in parameters}
+    return spelt | negated | {f"--{name.replace('_', '-')}" for name in parameters} | {"--help"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_programs_and_their_options_exist(page: Path) -> None:
+    for file, words in programs(page):
+        given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert given <= options_of_program(file), file
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_options_in_sentences_exist(page: Path) -> None:
     known = set().union(*OPTIONS.values())
+    for file, _ in programs(page):
+        known |= options_of_program(file)
     told = {code.split()[0] for code in inline(page) if re.match(r"--[a-z]", code)}
     assert told <= known
 
