@@ -28,9 +28,7 @@ MODULE = re.compile(r"(?<![\w/.-])customedit((?:\.[A-Za-z_]\w*)+)")
 NO_MODULES = {"customedit.json", "customedit.concept", "customedit.wake", "customedit._service"}
 """A profile's file, the metadata of a concept's file, a Celery task, a folder of wheels."""
 
-OLD_WORDS = re.compile(
-    r"\b(doorbells?|ringing|desks?|mend(ed|s)?|the way out|at hand|keeper|untold|not told)\b", re.I
-)
+OLD_WORDS = re.compile(r"\b(doorbells?|desks?|mend(ed|s|able)?|the way out|arms?|not told)\b", re.I)
 
 
 def name_of(page: Path) -> str:
