@@ -29,6 +29,7 @@ NO_MODULES = {"customedit.json", "customedit.concept", "customedit.wake", "custo
 """A profile's file, the metadata of a concept's file, a Celery task, a folder of wheels."""
 
 OLD_WORDS = re.compile(r"\b(doorbells?|desks?|mend(ed|s|able)?|the way out|arms?|not told)\b", re.I)
+"""What the docs call notification, executor, fix, remedy, variant and undecided."""
 
 
 def name_of(page: Path) -> str:
