@@ -36,6 +36,7 @@ def counted() -> dict[str, set[str]]:
         for metric in vars(owner).values():
             if isinstance(metric, MetricWrapperBase):
                 labels = {*metric._labelnames, *GIVEN_BY_PROMETHEUS}
+                assert metric._type is not None, f"{metric._name} is of no kind"
                 for suffix in SUFFIXES[metric._type]:
                     name = metric._name + suffix
                     found[name] = labels | ({"le"} if suffix == "_bucket" else set())
