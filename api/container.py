@@ -25,9 +25,8 @@ from customedit.jobs.redis import connect, connect_async
 from customedit.jobs.store import Jobs
 from customedit.jobs.webhooks import Secrets
 from customedit.storage.store import Storage
-from customedit.tenants.api_keys import ApiKeys
+from customedit.tenants.access import ApiKeys, Limits
 from customedit.tenants.catalogue import Concepts, Images
-from customedit.tenants.rate_limits import Limits
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,7 +11,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from api.container import Container
 from api.problems import ProblemError
 from customedit.schemas import patterns
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 ADMIN: Final = "admin"
 MAX_WAIT_S: Final = 60

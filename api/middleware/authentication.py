@@ -18,8 +18,7 @@ from api.container import Container
 from api.middleware.body import LimitedBody, body_limit
 from api.problems import ProblemError, problem_response
 from customedit.config import telemetry
-from customedit.tenants.api_keys import ApiKey
-from customedit.tenants.rate_limits import Allowed
+from customedit.tenants.access import Allowed, ApiKey
 
 PROTECTED: Final = "/v1/"
 _BEARER: Final = re.compile(r"(?i:bearer) +([\x21-\x7e]{1,200})")

@@ -30,7 +30,7 @@ from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
 from customedit.schemas import ids
 from customedit.schemas.requests import CustomizeRequest, reference_warnings
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["concepts"])
 Writer = Annotated[ApiKey, needs("concepts:write")]

@@ -17,7 +17,7 @@ from api.submission import Submission, submit
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
 from customedit.schemas.requests import EditRequest
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["edits"])
 Writer = Annotated[ApiKey, needs("edits:write")]

@@ -22,7 +22,7 @@ from customedit.schemas import ids
 from customedit.schemas.requests import UploadRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject, StorageError
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["images"])
 Writer = Annotated[ApiKey, needs("images:write")]

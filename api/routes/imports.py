@@ -23,7 +23,7 @@ from customedit.schemas import answers as d
 from customedit.schemas import ids
 from customedit.schemas.requests import ImportForm, ImportRequest
 from customedit.storage import object_keys
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["concepts"])
 Writer = Annotated[ApiKey, needs("concepts:write")]

@@ -20,7 +20,7 @@ from api.serializers import state_change
 from customedit.jobs.events import Event
 from customedit.jobs.records import JobProgress, JobRecord
 from customedit.schemas import answers as d
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["jobs"])
 RETRY_S: Final = 2

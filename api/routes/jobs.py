@@ -25,7 +25,7 @@ from customedit.jobs.records import JobKind, JobRecord, JobState
 from customedit.jobs.store import Page
 from customedit.schemas import answers as d
 from customedit.schemas import patterns
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["jobs"])
 Writer = Annotated[ApiKey, needs("edits:write", "concepts:write")]

@@ -270,7 +270,7 @@ def test_a_file_that_came_over_rest_is_found_by_the_worker(
     from api.app import create_app
     from customedit.concepts.concept import Concept
     from customedit.diffusion.base import Base
-    from customedit.tenants.api_keys import ApiKeys
+    from customedit.tenants.access import ApiKeys
 
     base = Base.load()
     own = {name: base.weights[f"{name}.to_k.weight"] for name in base.layers[:1]}
