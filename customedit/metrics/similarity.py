@@ -26,8 +26,7 @@ from transformers import (
 )
 
 from customedit.errors import InputError
-from customedit.metrics.masks import Mask, cut_out
-from customedit.metrics.pixels import psnr, ssim
+from customedit.metrics.pixels import Mask, cut_out, psnr, ssim
 
 __all__ = ["Dino", "Similarity", "cut_out", "psnr", "ssim"]
 
