@@ -333,8 +333,7 @@ def _concept_files(paths: list[Path]) -> list[Path]:
 
 def _judge(clip: str | None) -> Similarity:
     console.quiet_libraries()
-    from customedit.metrics.measure import bundled
-    from customedit.metrics.similarity import Similarity
+    from customedit.metrics.similarity import Similarity, bundled
 
     return Similarity(clip) if clip else bundled()
 

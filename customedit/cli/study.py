@@ -26,7 +26,7 @@ def study_command(
     with console.mendable():
         from customedit.experiments.study import study
         from customedit.experiments.variants import Plan
-        from customedit.metrics.measure import bundled
+        from customedit.metrics.similarity import bundled
 
         base = console.load_base("mini", "cpu", "float32")
         plan = Plan.quick() if quick else Plan.whole()

@@ -40,8 +40,7 @@ from customedit.experiments.result_cache import (
 )
 from customedit.experiments.variants import LOOKS, true_mask
 from customedit.grids import tiled
-from customedit.metrics.measure import Similarities, bundled
-from customedit.metrics.similarity import Similarity
+from customedit.metrics.similarity import Similarities, Similarity, bundled
 from customedit.mini import samples
 from customedit.schemas.requests import P2POptions
 

@@ -23,7 +23,7 @@ from customedit.experiments.study import study
 from customedit.experiments.variants import ARMS, Plan
 from customedit.grids import tiled
 from customedit.metrics.curves import Line, Point, plot
-from customedit.metrics.measure import bundled, plain
+from customedit.metrics.similarity import bundled, plain
 from customedit.mini import samples
 
 
