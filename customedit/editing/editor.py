@@ -22,7 +22,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from customedit.concepts.digest import concept_digest
+from customedit.concepts.concept import concept_digest
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Progress, Ticket
 from customedit.diffusion.text import Customization, Weighted

@@ -214,7 +214,7 @@ def base_plan(base: Base) -> BasePlan:
 
 def concept_plan(entry: Weighted) -> ConceptPlan:
     """A concept as a plan names it."""
-    from customedit.concepts.digest import concept_digest
+    from customedit.concepts.concept import concept_digest
 
     digest = concept_digest(entry.concept)
     return ConceptPlan(tokens=tuple(entry.concept.tokens), digest=digest, weight=entry.weight)

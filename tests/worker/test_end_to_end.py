@@ -52,8 +52,7 @@ def picture(bench: Bench, key: str | None) -> Image.Image:
 
 
 def test_a_look_is_learned_and_painted(bench: Bench, process: Process, tmp_path: Path) -> None:
-    from customedit.concepts.concept import Concept
-    from customedit.concepts.digest import concept_digest
+    from customedit.concepts.concept import Concept, concept_digest
     from customedit.diffusion.base import Base
 
     learning = bench.customize(**LEARN)
