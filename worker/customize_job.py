@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from customedit.concepts.concept import Concept
+from customedit.concepts.dataset import class_images_file
 from customedit.concepts.files import save_concept
-from customedit.concepts.prior import class_images_file
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
