@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from api.container import Container
 from api.problems import ProblemError, input_problem, unknown_reference
 from customedit.editing.region_words import ConceptWords
-from customedit.editing.request_check import check_request
+from customedit.editing.settings import check_request
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptRecord
 from customedit.prompt_syntax import check_prompt

@@ -20,8 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import customedit
 from customedit.editing.region_words import ConceptWords
-from customedit.editing.request_check import check_request
-from customedit.editing.settings import P2PSettings
+from customedit.editing.settings import P2PSettings, check_request
 from customedit.schemas.requests import (
     EditMethod,
     EditOptions,

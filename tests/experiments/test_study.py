@@ -15,7 +15,7 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.editing.region_words import ConceptWords
-from customedit.editing.request_check import check_request
+from customedit.editing.settings import check_request
 from customedit.experiments.comparison import advantage, means, reference_at
 from customedit.experiments.report import Table
 from customedit.experiments.result_cache import Lesson, Row
