@@ -28,6 +28,13 @@ from worker.runtime import EDITS, TRAININGS, Runtime
 
 PNG = "image/png"
 
+T = TypeVar("T")
+
+SHARES: Final = (0.35, 0.7)
+"""Of an edit's steps, where it is shown; edits of fewer than SHORTEST steps are not."""
+
+SHORTEST: Final = 10
+
 
 def png(image: Image.Image) -> bytes:
     """``image`` as a PNG file."""
@@ -77,14 +84,6 @@ def left_alone(result: EditResult) -> dict[str, float | None]:
     }
 
 
-T = TypeVar("T")
-
-SHARES: Final = (0.35, 0.7)
-"""Of an edit's steps, where it is shown; edits of fewer than SHORTEST steps are not."""
-
-SHORTEST: Final = 10
-
-
 class Previewer:
     """Shows the pictures that ``tickets`` draw; ``upload`` is for the job's own thread."""
 
@@ -103,7 +102,7 @@ class Previewer:
                 continue
             self._count += 1
             key = self._work.key(f"preview-{self._count}.jpg")
-            if self._work.try_put(key, outputs.jpeg(picture), "image/jpeg"):
+            if self._work.try_put(key, jpeg(picture), "image/jpeg"):
                 self._work.show(key)
 
     def draw(self, method: Method[Image.Image], priority: int) -> None:

@@ -31,6 +31,13 @@ from worker.metrics import Metrics
 if TYPE_CHECKING:
     from customedit.metrics.similarity import Similarity
 
+EDITS: Final = 0
+TRAININGS: Final = 10
+"""Priorities in the engine: a lower one goes first."""
+
+_SCRATCH: Final = "customedit-worker-"
+_log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 
@@ -81,14 +88,6 @@ class Cache(Generic[T]):
         held = self._held.pop(key, None)
         if held is not None:
             self.bytes -= held[1]
-
-
-EDITS: Final = 0
-TRAININGS: Final = 10
-"""Priorities in the engine: a lower one goes first."""
-
-_SCRATCH: Final = "customedit-worker-"
-_log = logging.getLogger(__name__)
 
 
 class Runtime:

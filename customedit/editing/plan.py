@@ -1,6 +1,6 @@
 """The plan of an edit: a request with every default resolved, checked before anything is drawn.
 
-``request_check`` takes what needs words alone; ``plan_edits`` adds what the base decides. An
+``check_request`` takes what needs words alone; ``plan_edits`` adds what the base decides. An
 ``EditPlan`` holds everything that decides one picture, by digests where it is large: it is the
 picture's recipe, and the same plan gives the same picture again (``Editor.replay``).
 """

@@ -181,9 +181,9 @@ def _check_tokens(options: EditOptions, concepts: Sequence[ConceptWords]) -> Non
         if token in known[:k]:
             raise InputError("concepts", f"have {token} twice", "give one of the two")
     named = set[str]()
-    for field in ("source_prompt", "target_prompt"):
-        prompt = getattr(options, field)
-        check_prompt(prompt, known, field)
+    for name in ("source_prompt", "target_prompt"):
+        prompt = getattr(options, name)
+        check_prompt(prompt, known, name)
         named |= set(tokens_in(prompt))
     if options.everywhere:
         if not known:

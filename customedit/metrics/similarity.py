@@ -35,10 +35,26 @@ from customedit.metrics.lpips import Lpips
 from customedit.metrics.pixels import Mask, cut_out, psnr, ssim
 from customedit.prompt_syntax import CONCEPT
 
-__all__ = ["Dino", "Similarity", "cut_out", "psnr", "ssim"]
+__all__ = [
+    "Dino",
+    "Similarities",
+    "Similarity",
+    "at_size",
+    "bundled",
+    "comparable",
+    "cut_out",
+    "measure",
+    "outside",
+    "plain",
+    "psnr",
+    "ssim",
+]
 
 BATCH = 32
 """Pictures or texts that go through a model at once."""
+
+MOST_PIXELS: Final = 2_000_000
+"""Larger pictures are compared at this size: a PSNR of 40 megapixels takes gigabytes."""
 
 
 class Eye:
@@ -201,10 +217,6 @@ def _joined(parts: Sequence[Tensor], width: int) -> Tensor:
 
 def _cosine(a: Tensor, b: Tensor) -> float:
     return min(1.0, max(-1.0, float(a @ b)))  # rounding may step over the edge
-
-
-MOST_PIXELS: Final = 2_000_000
-"""Larger pictures are compared at this size: a PSNR of 40 megapixels takes gigabytes."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Who may come in, and how often: API keys, and the rate of each tenant.
 
-A key is ``ce_<key id>_<secret>``. The secret is shown once; only its hash is kept. It has 256 random
-bits, so a plain SHA-256 cannot be searched through.
+A key is ``ce_<key id>_<secret>``. The secret is shown once; only its hash is kept. It has 256
+random bits, so a plain SHA-256 cannot be searched through.
 
 Requests are counted in Redis over a sliding minute. By a script of our own, since those of the
 package ``limits`` are refused while Redis is at ``maxmemory``: then nobody could even cancel a job
