@@ -13,7 +13,7 @@ import anyio.to_thread
 import redis
 
 from api.event_reader import EventReader, running
-from api.metrics import Metrics
+from api.middleware.observability import Metrics
 from api.notifications import Notifier
 from api.quotas import FailedKeys, ImportSlots, KeyChecks, StreamSlots
 from api.serializers import Serializers

@@ -1,7 +1,8 @@
 """What every request passes first and every answer last: ids, headers, the log, the metrics.
 
 Plain ASGI, so that streams pass through untouched. An exception that nothing else caught is caught
-here: logged with its trace, answered with a problem without one.
+here: logged with its trace, answered with a problem without one. A label of a metric has few
+values: none that a caller can invent.
 """
 
 from __future__ import annotations
@@ -12,12 +13,47 @@ import secrets
 import time
 from typing import Any, Final
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.metrics import Metrics, method_label
 from api.problems import ProblemError, problem_response
 from customedit.config import telemetry
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def method_label(method: str) -> str:
+    """The method, or ``other`` for what is not one of HTTP's usual ones."""
+    return method if method in METHODS else "other"
+
+
+class Metrics:
+    """The API's metrics, in a registry of their own so that several apps can live in a process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "customedit_http_requests",
+            "Requests by route and status.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "customedit_http_seconds",
+            "Time to the end of the answer, in seconds; event streams are left out.",
+            ["method", "route"],
+            registry=self.registry,
+        )
+        self.open = Gauge(
+            "customedit_http_open", "Requests that are being served.", registry=self.registry
+        )
+        self.notifications_failed = Counter(
+            "customedit_notifications_failed",
+            "Notifications of workers that were not sent; the reconciler sends them again.",
+            registry=self.registry,
+        )
+
 
 _log = logging.getLogger("api.access")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -13,7 +13,7 @@ import yaml
 from prometheus_client import Gauge, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from api.metrics import Metrics as ApiMetrics
+from api.middleware.observability import Metrics as ApiMetrics
 from worker.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
