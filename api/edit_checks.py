@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from api.container import Container
+from api.dependencies import Container
 from api.problems import ProblemError, input_problem, unknown_reference
 from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import check_request

@@ -10,7 +10,7 @@ import anyio
 from fastapi import Response
 from redis.exceptions import RedisError
 
-from api.container import Container
+from api.dependencies import Container
 from customedit.jobs.records import JobRecord
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Final
 
-from api.container import Container
+from api.dependencies import Container
 from api.problems import ProblemError, input_problem, unknown_reference
 from customedit.config import telemetry
 from customedit.errors import InputError

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.container import Container
+from api.dependencies import Container
 from api.problems import ProblemError, problem_response, too_large
 from customedit.config import telemetry
 from customedit.config.settings import Settings

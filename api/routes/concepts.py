@@ -8,16 +8,17 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
 
-from api.container import Container, in_thread
 from api.deletion import delete_concept
 from api.dependencies import (
     AppContainer,
     ConceptId,
+    Container,
     Cursor,
     IdempotencyKey,
     Limit,
     Reader,
     Wait,
+    in_thread,
     needs,
 )
 from api.job_responses import submitted_response

@@ -6,8 +6,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Response
 
-from api.container import Container, in_thread
-from api.dependencies import AppContainer, Cursor, IdempotencyKey, JobId, Limit, Reader, Wait, needs
+from api.dependencies import (
+    AppContainer,
+    Container,
+    Cursor,
+    IdempotencyKey,
+    JobId,
+    Limit,
+    Reader,
+    Wait,
+    in_thread,
+    needs,
+)
 from api.edit_checks import check_edit
 from api.job_responses import job_response, submitted_response
 from api.openapi import CONCEPT, IMAGE, example_bodies, refusals

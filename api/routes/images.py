@@ -9,9 +9,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
-from api.container import Container, in_thread
 from api.deletion import delete_image
-from api.dependencies import AppContainer, Cursor, ImageId, Limit, Reader, UploadId, needs
+from api.dependencies import (
+    AppContainer,
+    Container,
+    Cursor,
+    ImageId,
+    Limit,
+    Reader,
+    UploadId,
+    in_thread,
+    needs,
+)
 from api.forms import NoFields, form_schema, read_form
 from api.image_storage import store_image
 from api.openapi import refusals

@@ -9,8 +9,7 @@ from typing import IO, Annotated, Final
 
 from fastapi import APIRouter, Request, Response
 
-from api.container import Container, in_thread
-from api.dependencies import AppContainer, IdempotencyKey, Wait, needs
+from api.dependencies import AppContainer, Container, IdempotencyKey, Wait, in_thread, needs
 from api.forms import form_schema, read_form
 from api.job_responses import submitted_response
 from api.openapi import refusals

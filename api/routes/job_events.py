@@ -12,8 +12,7 @@ from redis.exceptions import RedisError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from api.container import Container, in_thread
-from api.dependencies import AppContainer, JobId, LastEventId, Reader
+from api.dependencies import AppContainer, Container, JobId, LastEventId, Reader, in_thread
 from api.openapi import refusals
 from api.routes.jobs import owned_job
 from api.serializers import state_change

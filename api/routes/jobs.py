@@ -6,15 +6,16 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 
-from api.container import Container, in_thread
 from api.deletion import cancel_job, delete_job
 from api.dependencies import (
     AppContainer,
+    Container,
     Cursor,
     JobId,
     Limit,
     Reader,
     Wait,
+    in_thread,
     needs,
     require_scope,
 )

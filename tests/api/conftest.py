@@ -16,7 +16,7 @@ from PIL import Image
 from redis import Redis
 
 from api.app import create_app
-from api.container import Container
+from api.dependencies import Container
 from api.main import Server, server
 from customedit.config.settings import Settings
 from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome
@@ -97,12 +97,12 @@ def bert(api: Running) -> httpx.Client:
 @pytest.fixture
 def jobs(api: Running) -> Jobs:
     """What a worker drives jobs with."""
-    return api.container.jobs
+    return api.dependencies.jobs
 
 
 @pytest.fixture
 def concepts(api: Running) -> Concepts:
-    return api.container.concepts
+    return api.dependencies.concepts
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
