@@ -20,10 +20,10 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from api.event_reader import EventReader, running
 from api.middleware.observability import Metrics
-from api.notifications import Notifier
 from api.problems import ProblemError
 from api.quotas import FailedKeys, ImportSlots, KeyChecks, StreamSlots
 from api.serializers import Serializers
+from api.submission import Notifier
 from customedit.config.settings import Settings
 from customedit.images.decoder_pool import DecoderPool, default_decoders
 from customedit.jobs.events import AsyncEvents

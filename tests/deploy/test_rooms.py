@@ -58,7 +58,7 @@ customedit.cli.app(sys.argv[1:])
 
 
 NOTIFY = """
-from api.notifications import Notifier
+from api.submission import Notifier
 from customedit.config import telemetry
 from customedit.schemas import ids
 from customedit.jobs.records import JobRecord
