@@ -39,6 +39,16 @@ from customedit.tenants.catalogue import Concepts, Images
 P = ParamSpec("P")
 R = TypeVar("R")
 
+ADMIN: Final = "admin"
+MAX_WAIT_S: Final = 60
+
+_bearer = HTTPBearer(
+    scheme_name="bearer", description="`Authorization: Bearer ce_...`", auto_error=False
+)
+_header = APIKeyHeader(
+    name="X-API-Key", scheme_name="header", description="The same key.", auto_error=False
+)
+
 
 @dataclass(frozen=True)
 class Container:
@@ -122,17 +132,6 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
 async def in_thread(call: Callable[P, R], *args: P.args, **named: P.kwargs) -> R:
     """``call`` in a thread: it waits for Redis or S3, which the event loop must not."""
     return await anyio.to_thread.run_sync(lambda: call(*args, **named))
-
-
-ADMIN: Final = "admin"
-MAX_WAIT_S: Final = 60
-
-_bearer = HTTPBearer(
-    scheme_name="bearer", description="`Authorization: Bearer ce_...`", auto_error=False
-)
-_header = APIKeyHeader(
-    name="X-API-Key", scheme_name="header", description="The same key.", auto_error=False
-)
 
 
 def _container(request: Request) -> Container:

@@ -10,11 +10,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from celery import Celery
 
-from api.dependencies import Container
 from api.problems import ProblemError, input_problem, unknown_reference
 from customedit.config import telemetry
 from customedit.config.settings import Settings
@@ -35,7 +34,11 @@ from customedit.schemas import ids
 from customedit.schemas.requests import RequestModel
 from customedit.storage import object_keys
 
+if TYPE_CHECKING:
+    from api.dependencies import Container  # which holds a Notifier
+
 _log = logging.getLogger(__name__)
+_RETRY_S: Final = 2
 
 
 class Notifier:
@@ -65,10 +68,6 @@ class Notifier:
     def close(self) -> None:
         """Close the broker's connections."""
         self._celery.close()
-
-
-_log = logging.getLogger(__name__)
-_RETRY_S: Final = 2
 
 
 def _no_check() -> None:

@@ -23,6 +23,9 @@ from customedit.config import telemetry
 from customedit.config.settings import Settings
 from customedit.tenants.access import Allowed, ApiKey
 
+PROTECTED: Final = "/v1/"
+_BEARER: Final = re.compile(r"(?i:bearer) +([\x21-\x7e]{1,200})")
+
 JSON_BYTES: Final = 256 * 2**10
 _FORM_BYTES: Final = 64 * 2**10  # boundaries and text fields around a file
 _MIN_RATE: Final = 16 * 2**10  # bytes a second that a sender keeps to, beyond the first seconds
@@ -90,10 +93,6 @@ class LimitedBody:
                 message = await self.receive()
                 left -= len(message.get("body", b""))
                 self._ended = message["type"] != "http.request" or not message.get("more_body")
-
-
-PROTECTED: Final = "/v1/"
-_BEARER: Final = re.compile(r"(?i:bearer) +([\x21-\x7e]{1,200})")
 
 
 class AuthenticationMiddleware:

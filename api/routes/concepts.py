@@ -21,9 +21,9 @@ from api.dependencies import (
     in_thread,
     needs,
 )
-from api.job_responses import submitted_response
 from api.openapi import IMAGE, OTHER_IMAGE, example_bodies, refusals
 from api.problems import ProblemError, not_found, unknown_reference
+from api.routes.jobs import submitted_response
 from api.serializers import at
 from api.submission import Submission, submit
 from customedit.jobs.records import ConceptRecord

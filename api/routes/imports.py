@@ -11,9 +11,9 @@ from fastapi import APIRouter, Request, Response
 
 from api.dependencies import AppContainer, Container, IdempotencyKey, Wait, in_thread, needs
 from api.forms import form_schema, read_form
-from api.job_responses import submitted_response
 from api.openapi import refusals
 from api.problems import input_problem
+from api.routes.jobs import submitted_response
 from api.submission import Submission, submit
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptRecord

@@ -97,12 +97,12 @@ def bert(api: Running) -> httpx.Client:
 @pytest.fixture
 def jobs(api: Running) -> Jobs:
     """What a worker drives jobs with."""
-    return api.dependencies.jobs
+    return api.container.jobs
 
 
 @pytest.fixture
 def concepts(api: Running) -> Concepts:
-    return api.dependencies.concepts
+    return api.container.concepts
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:

@@ -88,7 +88,7 @@ def test_what_nobody_foresaw_is_logged_and_not_told(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("the secret of /srv/code.py")
 
-    monkeypatch.setattr(api.dependencies.jobs, "list", broken)
+    monkeypatch.setattr(api.container.jobs, "list", broken)
     with caplog.at_level(logging.INFO):
         answer = anna.get("/v1/jobs")
         # the log is written after the answer
@@ -107,7 +107,7 @@ def test_a_redis_that_is_away_is_told(
     def away(*_: object, **__: object) -> None:
         raise ConnectionError("redis://user:password@host")
 
-    for target, name in [(api.dependencies.jobs, "list"), (api.dependencies.keys, "verify")]:
+    for target, name in [(api.container.jobs, "list"), (api.container.keys, "verify")]:
         with monkeypatch.context() as patch:
             patch.setattr(target, name, away)
             answer = anna.get("/v1/jobs")
@@ -122,7 +122,7 @@ def test_a_bell_that_does_not_ring_fails_no_request(
     def broken(*_: object, **__: object) -> None:
         raise OSError("no broker")
 
-    monkeypatch.setattr(api.dependencies.notifier._celery, "send_task", broken)
+    monkeypatch.setattr(api.container.notifier._celery, "send_task", broken)
     assert edit(anna)["state"] == "queued"
     assert "customedit_notifications_failed_total 1.0" in httpx.get(f"{api.url}/metrics").text
 

@@ -55,10 +55,10 @@ def test_cancelled_stays_so_when_redis_loses_everything(
     again()
     for job in (queued, running, training["id"]):
         assert (state(jobs, job).state, state(jobs, job).cancel_requested) == ("cancelled", True)
-    concept = api.dependencies.concepts.get("anna", training["concept"])
+    concept = api.container.concepts.get("anna", training["concept"])
     assert concept is not None and concept.state == "failed"
     assert jobs.open_jobs("anna") == 0
-    while api.dependencies.journal.settle(jobs, api.dependencies.concepts):
+    while api.container.journal.settle(jobs, api.container.concepts):
         pass
     assert names(storage, running) == {"request.json", "final.json"}
     again()
@@ -103,7 +103,7 @@ def test_of_a_job_that_is_deleted_meanwhile_nothing_is_left(
 
     def written(*given: Any) -> None:
         finish_edit(jobs, storage, job)
-        delete_job(api.dependencies, "anna", job)
+        delete_job(api.container, "anna", job)
         cancel(*given)
 
     monkeypatch.setattr(Journal, "cancel", written)
@@ -163,10 +163,10 @@ def test_a_job_is_cancelled_while_s3_is_away(
 
     with monkeypatch.context() as patch:
         for call in ("put", "delete"):
-            patch.setattr(api.dependencies.storage, call, away)
+            patch.setattr(api.container.storage, call, away)
         assert anna.post(f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
     assert names(storage, job) == {"request.json"}
-    while api.dependencies.journal.settle(jobs, api.dependencies.concepts):
+    while api.container.journal.settle(jobs, api.container.concepts):
         pass  # as the reconciler does it
     again()
     assert state(jobs, job).state == "cancelled"

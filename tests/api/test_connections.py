@@ -162,7 +162,7 @@ def test_wrong_keys_from_one_address_are_limited(
     statuses = [httpx.get(f"{api.url}/v1/limits", headers=wrong).status_code for _ in range(5)]
     assert statuses == [401, 401, 401, 429, 429]
     asked: list[str] = []
-    monkeypatch.setattr(api.dependencies.keys, "verify", asked.append)
+    monkeypatch.setattr(api.container.keys, "verify", asked.append)
     answer = httpx.get(f"{api.url}/v1/limits", headers=wrong)
     assert answer.json()["type"] == "/problems/too-many-failed-keys" and not asked
     assert 1 <= int(answer.headers["Retry-After"]) <= 60

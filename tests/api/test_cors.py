@@ -88,7 +88,7 @@ def test_a_fault_of_the_service_can_be_read_too(
 ) -> None:
     api = start(settings, cors_origins=OURS)
     client = api.client()
-    monkeypatch.setattr(type(api.dependencies.jobs), "open_jobs", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(api.container.jobs), "open_jobs", lambda *_: 1 / 0)
     answer = client.get("/v1/limits", headers={"Origin": OURS})
     assert answer.status_code == 500
     assert answer.headers["Access-Control-Allow-Origin"] == OURS

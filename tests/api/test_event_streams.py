@@ -181,9 +181,7 @@ def test_more_streams_than_redis_gives_connections(
         ]
         waiting = clients["bert"].get(f"/v1/jobs/{made['bert']}", headers={"Prefer": "wait=1"})
         assert waiting.status_code == 200
-        assert (
-            len(api.dependencies.events._events.client.connection_pool._available_connections) <= 3
-        )
+        assert len(api.container.events._events.client.connection_pool._available_connections) <= 3
         for tenant, job in made.items():
             claim = claimed(jobs, job)
             jobs.progress(claim, JobProgress(phase="edit", step=1, steps=2))
@@ -195,7 +193,7 @@ def test_more_streams_than_redis_gives_connections(
 
         with ThreadPoolExecutor(16) as pool:
             assert all('"cancelled"' in line for line in pool.map(last, streams))
-    wait_for(lambda: not api.dependencies.streams._open)
+    wait_for(lambda: not api.container.streams._open)
 
 
 def test_streams_over_the_tenants_limit_are_refused(start: Start, settings: Settings) -> None:
@@ -209,7 +207,7 @@ def test_streams_over_the_tenants_limit_are_refused(start: Start, settings: Sett
         assert answer.json()["type"] == "/problems/too-many-streams"
         assert answer.json()["limit"] == "2 open event streams"
         streams.append(opened(bert, other, stack))  # an iterator that is dropped closes it
-    wait_for(lambda: not api.dependencies.streams._open)
+    wait_for(lambda: not api.container.streams._open)
     with ExitStack() as stack:
         opened(anna, job, stack)
 
@@ -238,7 +236,7 @@ def test_the_streams_of_a_revoked_key_end(
 
         threading.Thread(target=read, daemon=True).start()
         assert not ends.wait(0.5)
-        api.dependencies.jobs.cancel("anna", job)
+        api.container.jobs.cancel("anna", job)
         assert ends.wait(20)
 
 
@@ -255,7 +253,7 @@ def test_an_error_while_waiting_is_no_503_once_the_job_exists(
     def away(*_: Any, **__: Any) -> Any:
         raise RedisConnectionError("away")
 
-    where = api.dependencies.jobs if call == "get" else api.dependencies.events._events
+    where = api.container.jobs if call == "get" else api.container.events._events
     monkeypatch.setattr(where, call, away)
     answer = anna.post("/v1/edits", json=body, headers={"Prefer": "wait=3"})
     assert answer.status_code == 202, answer.text
@@ -283,7 +281,7 @@ def test_a_result_that_cannot_be_signed_is_no_503_either(
     def away(*_: Any, **__: Any) -> Any:
         raise StorageError("no credentials", transient=True)
 
-    monkeypatch.setattr(api.dependencies.storage, "presign_get", away)
+    monkeypatch.setattr(api.container.storage, "presign_get", away)
     answer = anna.post("/v1/edits", json=body, headers=headers)
     assert answer.status_code == 200 and answer.json()["id"] == job
     assert answer.json()["state"] == "succeeded" and answer.json().get("result") is None

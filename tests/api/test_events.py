@@ -121,7 +121,7 @@ def test_streams_and_waits_end_when_the_service_stops(
         told: list[Told] = []
         stream = pool.submit(lambda: told.extend(events(anna, job)))
         wait = pool.submit(anna.get, f"/v1/jobs/{job}", headers={"Prefer": "wait=50"})
-        wait_for(lambda: told and api.dependencies.metrics.open._value.get() == 2)
+        wait_for(lambda: told and api.container.metrics.open._value.get() == 2)
         api.server.stop_streams()
         api.server.should_exit = True
         stream.result(20)
@@ -135,7 +135,7 @@ def test_watchers_that_leave_are_forgotten(api: Running, anna: httpx.Client) -> 
         stream = events(anna, job)
         next(stream)
         stream.close()
-    wait_for(lambda: api.dependencies.metrics.open._value.get() == 0)
+    wait_for(lambda: api.container.metrics.open._value.get() == 0)
 
 
 def test_a_watcher_that_reads_nothing_is_let_go(

@@ -97,7 +97,7 @@ def test_few_files_are_taken_in_at_once(
     """A tenant has its share; others wait for a slot, and their files with them."""
     monkeypatch.setattr(quotas, "_IMPORT_WAIT_S", 0.5)
     api = start(settings, imports_at_once=2, imports_per_tenant=1)
-    free, put = threading.Event(), api.dependencies.storage.put
+    free, put = threading.Event(), api.container.storage.put
     entered: list[str] = []
 
     def slow(key: str, *given: Any, **named: Any) -> None:
@@ -106,7 +106,7 @@ def test_few_files_are_taken_in_at_once(
             assert free.wait(60)
         put(key, *given, **named)
 
-    monkeypatch.setattr(api.dependencies.storage, "put", slow)
+    monkeypatch.setattr(api.container.storage, "put", slow)
     anna, bert, carl = (api.client(tenant) for tenant in ("anna", "bert", "carl"))
     with ThreadPoolExecutor(3) as pool:
         first, second = pool.submit(imported, anna), pool.submit(imported, bert)
@@ -119,4 +119,4 @@ def test_few_files_are_taken_in_at_once(
         free.set()
         assert first.result().status_code == second.result().status_code == 202
     assert imported(carl).status_code == 202
-    assert not api.dependencies.imports._active
+    assert not api.container.imports._active

@@ -29,12 +29,12 @@ Act = Callable[[Running], None]
 
 
 def upload(api: Running) -> None:
-    put_image(api.dependencies, "anna", DATA, Checked("image/png", (32, 24)))
+    put_image(api.container, "anna", DATA, Checked("image/png", (32, 24)))
 
 
 def delete(api: Running) -> None:
     try:
-        delete_image(api.dependencies, "anna", IMAGE)
+        delete_image(api.container, "anna", IMAGE)
     except ProblemError as refused:
         assert refused.kind.status == 404
 
@@ -50,8 +50,8 @@ ACTS: dict[str, tuple[Act, ...]] = {
 def whole(api: Running, storage: Storage) -> bool:
     """Whether the image is there; with all that belongs to it, or nothing is."""
     found = [s.key for s in storage.list(object_keys.images("anna"))]
-    listed = [record.id for record in api.dependencies.images.list("anna").items]
-    record = api.dependencies.images.get("anna", IMAGE)
+    listed = [record.id for record in api.container.images.list("anna").items]
+    record = api.container.images.get("anna", IMAGE)
     if record is None:
         assert found == [] and listed == []
         return False
@@ -121,7 +121,7 @@ def test_a_recovery_that_read_before_does_not_bring_it_back(
     act: str, api: Running, storage: Storage, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload(api)
-    read = type(api.dependencies.journal).read
+    read = type(api.container.journal).read
 
     def late(*given: Any) -> Any:
         found = read(*given)
@@ -130,7 +130,7 @@ def test_a_recovery_that_read_before_does_not_bring_it_back(
             does(api)
         return found
 
-    monkeypatch.setattr(type(api.dependencies.journal), "read", late)
+    monkeypatch.setattr(type(api.container.journal), "read", late)
     recover(redis_client, storage, api.settings)
     assert whole(api, storage) == (act != "delete")
 
@@ -140,10 +140,10 @@ def test_a_put_that_is_repeated_after_a_deletion_brings_nothing_back(
 ) -> None:
     """As the client does it whose first answer got lost."""
     upload(api)
-    record = api.dependencies.images.get("anna", IMAGE)
+    record = api.container.images.get("anna", IMAGE)
     assert record is not None
     delete(api)
-    assert api.dependencies.images.put(record) is None
+    assert api.container.images.put(record) is None
     assert not whole(api, storage)
 
 
@@ -151,18 +151,18 @@ def test_an_upload_whose_folder_was_swept_is_made_anew(
     api: Running, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By workers whose clocks or patience found it too old."""
-    put = type(api.dependencies.images).put
+    put = type(api.container.images).put
 
     def late(*given: Any) -> Any:
         monkeypatch.undo()
         for stored in storage.list(object_keys.images("anna")):
             folder = object_keys.folder_of(stored.key)
             assert folder is not None
-            api.dependencies.jobs.disown(folder)
-        api.dependencies.journal.settle(api.dependencies.jobs, api.dependencies.concepts)
+            api.container.jobs.disown(folder)
+        api.container.journal.settle(api.container.jobs, api.container.concepts)
         return put(*given)
 
-    monkeypatch.setattr(type(api.dependencies.images), "put", late)
+    monkeypatch.setattr(type(api.container.images), "put", late)
     upload(api)
     assert whole(api, storage)
 
@@ -196,9 +196,9 @@ def test_many_at_once(start: Callable[..., Running], settings: Any, storage: Sto
         thread.join()
     assert problems == []
     found = {s.key for s in storage.list(object_keys.images("anna"))}
-    records = api.dependencies.images.list("anna").items
+    records = api.container.images.list("anna").items
     assert found == {f"{r.folder}{name}" for r in records for name in ("picture", "image.json")}
     for record in records:
-        assert api.dependencies.images.get("anna", record.id) == record
+        assert api.container.images.get("anna", record.id) == record
         assert ids.of_image(storage.get(record.key)) == record.id
     assert not list(storage.list(f"{object_keys.tenant('anna')}uploads/"))

@@ -127,7 +127,7 @@ def test_a_decoder_that_hangs_is_no_ones_loss_but_the_files(
     anna, bert = api.client("anna"), api.client("bert")
     with ThreadPoolExecutor(20) as threads:
         list(threads.map(upload, (anna, bert), ("red", "green")))  # starts decoders
-        pool = api.dependencies.decoders
+        pool = api.container.decoders
         hung = pool._idle[-1]._process.pid  # the one that is taken next
         os.kill(hung, signal.SIGSTOP)
         calls = [

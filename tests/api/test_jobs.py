@@ -306,5 +306,5 @@ def test_a_submit_that_was_given_up_makes_no_job_when_it_comes_late(
         jobs.submit(record, **more)
     assert not anna.get("/v1/jobs").json()["items"]
     assert not anna.get("/v1/concepts").json()["items"]
-    api.dependencies.journal.settle(jobs, api.dependencies.concepts)
+    api.container.journal.settle(jobs, api.container.concepts)
     assert all("/images/" in stored.key for stored in storage.list("tenants/"))

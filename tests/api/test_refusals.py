@@ -284,7 +284,7 @@ def test_a_store_that_is_away_is_told_and_leaves_nothing(
         raise StorageError("http://secret-host:1/: away", transient=True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(api.dependencies.storage, "put", away)
+        patch.setattr(api.container.storage, "put", away)
         body = {"references": [image], "noun": "cup"}
         key = {"Idempotency-Key": "one"}
         answer = anna.post("/v1/concepts", json=body, headers=key)

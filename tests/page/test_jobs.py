@@ -45,7 +45,7 @@ def test_a_training_is_seen_to_its_end(
 def test_a_broken_stream_goes_on_after_what_was_seen(tab: Tab, api: Running, jobs: Jobs) -> None:
     job = edit(api.client())
     claim = claimed(jobs, job["id"])
-    told = api.dependencies.jobs.events("anna", job["id"])
+    told = api.container.jobs.events("anna", job["id"])
     broken = f'retry: 10\nid: {told[0].id}\nevent: state\ndata: {{"state": "queued"}}\n\nid: 9'
     asked: list[str | None] = []
 
@@ -153,4 +153,4 @@ def test_a_job_is_cancelled(tab: Tab, api: Running, jobs: Jobs) -> None:
     tab.page.get_by_role("button", name="Delete").click()
     tab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     tab.page.get_by_role("heading", name="No jobs yet").wait_for()
-    assert api.dependencies.jobs.get("anna", job["id"]) is None
+    assert api.container.jobs.get("anna", job["id"]) is None
