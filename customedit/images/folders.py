@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from customedit.errors import InputError
-from customedit.images import jpeg, png, webp
+from customedit.images import jpeg, structure
 
 _SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".webp"}
 
@@ -60,4 +60,4 @@ def _is_picture(path: Path) -> bool:
             head = stream.read(12)
     except OSError:
         return False
-    return head.startswith((png.SIGNATURE, jpeg.SIGNATURE)) or webp.is_webp(head)
+    return head.startswith((structure.PNG_SIGNATURE, jpeg.SIGNATURE)) or structure.is_webp(head)

@@ -23,8 +23,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from customedit.errors import InputError
-from customedit.images import colours, jpeg, png, webp
-from customedit.images.container import Container, Damaged, Limits, MediaType
+from customedit.images import colours, jpeg, structure
+from customedit.images.structure import Container, Damaged, Limits, MediaType
 
 _REMEDY: Final = "save it again as PNG, JPEG or WebP"
 _OTHERS: Final = {
@@ -181,12 +181,12 @@ def scan(data: bytes | Path, *, field: str = "image", limits: Limits | None = No
 
 def _scan(data: bytes | Path, field: str, limits: Limits) -> Container:
     content = _bytes(data, field, limits)
-    if content.startswith(png.SIGNATURE):
-        container = png.scan(content)
+    if content.startswith(structure.PNG_SIGNATURE):
+        container = structure.scan_png(content)
     elif content.startswith(jpeg.SIGNATURE):
         container = jpeg.scan(content)
-    elif webp.is_webp(content):
-        container = webp.scan(content)
+    elif structure.is_webp(content):
+        container = structure.scan_webp(content)
     else:
         begins = f"it begins with {content[:8]!r}"
         known = next((name for name, begin in _OTHERS.items() if begin.match(content)), begins)
