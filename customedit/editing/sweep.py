@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from customedit.editing.edit import EditResult
-from customedit.grids import tiled
+from customedit.images.layout import tiled
 from customedit.metrics import curves
 from customedit.metrics.curves import Line, Point
 from customedit.metrics.lpips import Lpips

@@ -9,8 +9,8 @@ reads where an edit may reach; ``regions`` refines and pastes at the source's si
 ``decoder_pool`` decodes in other processes for a service.
 """
 
+from customedit.images.layout import fit
 from customedit.images.reading import Checked, Decoded, check, read, scan
-from customedit.images.sizes import fit
 from customedit.images.structure import MIN_SIDE, Limits
 from customedit.images.writing import SUFFIXES, encode, is_lossy, write
 

@@ -21,7 +21,7 @@ from customedit.experiments.report import Table
 from customedit.experiments.result_cache import Lesson, Row
 from customedit.experiments.study import study
 from customedit.experiments.variants import ARMS, Plan
-from customedit.grids import tiled
+from customedit.images.layout import tiled
 from customedit.metrics.curves import Line, Point, plot
 from customedit.metrics.similarity import bundled, plain
 from customedit.mini import samples
