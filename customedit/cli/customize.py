@@ -145,7 +145,7 @@ def listed(paths: list[Path]) -> list[Path]:
 
     Raises InputError for what is neither.
     """
-    from customedit.images.folders import list_pictures, name_some
+    from customedit.images.reading import list_pictures, name_some
 
     out: list[Path] = []
     for path in paths:

@@ -148,16 +148,6 @@ def _switched(bounds: tuple[float, float], steps: int) -> Tensor:
     return out
 
 
-def step_of(share: float, steps: int) -> int:
-    """The step that a share of ``steps`` falls on: floor(share steps), in [0, steps] for [0, 1].
-
-    Of self-replacement and blends. Cross-replacement counts in steps + 1 (``cross_replace``), as
-    the paper's code does.
-    """
-    # 0.29 * 100 is 28.999999999999996, and means 29.
-    return math.floor(share * steps + 1e-9)
-
-
 def _check_column(column: int, length: int) -> None:
     if not 0 <= column < length:
         raise InputError("column", f"is {column}", f"give 0 to {length - 1}")

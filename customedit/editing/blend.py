@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from customedit.diffusion.devices import to_device
-from customedit.editing.alignment import step_of
+from customedit.editing.settings import step_of
 from customedit.errors import InputError
 
 Columns = Sequence[Sequence[int]]

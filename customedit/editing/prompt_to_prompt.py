@@ -15,10 +15,9 @@ from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.text import TextContext, Tokens
-from customedit.editing import alignment
 from customedit.editing.inversion import Inversion, empty_text, unconditional
 from customedit.editing.region import Region, word_columns
-from customedit.editing.settings import P2PSettings
+from customedit.editing.settings import P2PSettings, step_of
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,9 @@ def map_control(source: Tokens, target: Tokens, settings: P2PSettings, steps: in
     """
     length = len(source.ids)
     if settings.way == "refine":
-        mapper, taken = alignment.refine(source.ids, target.ids, length)
+        mapper, taken = refine(source.ids, target.ids, length)
     else:
-        mapper = alignment.replace(source.spans, target.spans, length)
+        mapper = replace(source.spans, target.spans, length)
         taken = torch.ones(length)
     factors = {
         column: float(value)
@@ -89,13 +88,13 @@ def map_control(source: Tokens, target: Tokens, settings: P2PSettings, steps: in
         for word, value in settings.words.items()
         for column in word_columns(target, word, "target_prompt")
     }
-    equal = alignment.equalizer(length, factors)
-    alpha = alignment.cross_replace(length, steps, settings.cross, bounds)
+    equal = equalizer(length, factors)
+    alpha = cross_replace(length, steps, settings.cross, bounds)
     return MapControl(
         mapper,
         alpha * equal * taken,
         alpha * equal * (1 - taken) + (1 - alpha),
-        alignment.step_of(settings.own, steps),
+        step_of(settings.own, steps),
     )
 
 
@@ -137,7 +136,7 @@ def prompt_to_prompt(
     beside = base.unconditional(empty, target)
     x_source = x_target = inversion.noise
     total: Tensor | None = None
-    first = alignment.step_of(settings.start, steps)
+    first = step_of(settings.start, steps)
     for k, (time, to) in enumerate(base.schedule.downwards(steps)):
         if k < first:
             x_source = x_target = inversion.at(k + 1)

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from customedit import pixels
 from customedit.diffusion.text import Tokens
-from customedit.editing.alignment import step_of
 from customedit.editing.blend import Blend, blend, latent_mask
 from customedit.editing.prompt_words import bare, find
-from customedit.editing.settings import P2PSettings
+from customedit.editing.settings import P2PSettings, step_of
 from customedit.errors import InputError
 
 
