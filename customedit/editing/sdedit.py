@@ -15,7 +15,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.schedule import CLEAN
 from customedit.diffusion.text import TextContext
-from customedit.editing.blend import blend, latent_mask
+from customedit.editing.region import blend, latent_mask
 from customedit.editing.settings import SDEDIT_STRENGTH
 from customedit.errors import InputError
 
