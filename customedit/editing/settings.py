@@ -105,8 +105,8 @@ class P2PSettings:
 def step_of(share: float, steps: int) -> int:
     """The step that a share of ``steps`` falls on: floor(share steps), in [0, steps] for [0, 1].
 
-    Of self-replacement and blends. Cross-replacement counts in steps + 1 (``prompt_to_prompt.cross_replace``), as
-    the paper's code does.
+    Of self-replacement and blends. Cross-replacement counts in steps + 1, as the paper's code does
+    (``prompt_to_prompt.cross_replace``).
     """
     # 0.29 * 100 is 28.999999999999996, and means 29.
     return math.floor(share * steps + 1e-9)

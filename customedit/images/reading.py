@@ -27,6 +27,7 @@ from customedit.images import colours, jpeg, structure
 from customedit.images.structure import Container, Damaged, Limits, MediaType
 
 _REMEDY: Final = "save it again as PNG, JPEG or WebP"
+_SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".webp"}
 _OTHERS: Final = {
     "it is a HEIC, as phones take them": re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL),
     "it is an AVIF": re.compile(rb"....ftypavi", re.DOTALL),
@@ -250,9 +251,6 @@ def _check_size(size: tuple[int, int], field: str, limits: Limits) -> None:
             f"is {width} x {height} pixels, each side must have {limits.min_side} or more",
             "give a larger picture",
         )
-
-
-_SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 @dataclass(frozen=True)
