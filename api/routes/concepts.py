@@ -23,8 +23,7 @@ from api.dependencies import (
 )
 from api.openapi import IMAGE, OTHER_IMAGE, example_bodies, refusals
 from api.problems import ProblemError, not_found, unknown_reference
-from api.routes.jobs import submitted_response
-from api.serializers import at
+from api.serializers import at, submitted_response
 from api.submission import Submission, submit
 from customedit.jobs.records import ConceptRecord
 from customedit.jobs.store import Submitted

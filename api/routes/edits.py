@@ -26,7 +26,8 @@ from api.dependencies import (
 )
 from api.openapi import CONCEPT, IMAGE, example_bodies, refusals
 from api.problems import ProblemError, input_problem, not_found, unknown_reference
-from api.routes.jobs import StateFilter, job_page, job_response, submitted_response
+from api.routes.jobs import StateFilter, job_page
+from api.serializers import job_response, submitted_response
 from api.submission import Submission, submit
 from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import check_request

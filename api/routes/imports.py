@@ -13,7 +13,7 @@ from api.dependencies import AppContainer, Container, IdempotencyKey, Wait, in_t
 from api.forms import form_schema, read_form
 from api.openapi import refusals
 from api.problems import input_problem
-from api.routes.jobs import submitted_response
+from api.serializers import submitted_response
 from api.submission import Submission, submit
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptRecord
