@@ -16,7 +16,7 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
-from customedit.editing.text_to_image import STEPS, portrait
+from customedit.editing.sdedit import PORTRAIT_STEPS, portrait
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.requests import CustomizeRequest, reference_warnings
@@ -58,7 +58,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
     with attempt.phase("fetch"):
         references = inputs.pictures(attempt, request.references, "references")
         keeper.fetch()
-    previewer, steps = Previewer(attempt), min(STEPS, settings.class_steps)
+    previewer, steps = Previewer(attempt), min(PORTRAIT_STEPS, settings.class_steps)
     shown = previewer.training(base, prompts.instance(), steps)
     method = train_concept(
         base,

@@ -20,8 +20,8 @@ from customedit.concepts.training import Preview, TrainableConcept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
 from customedit.editing.edit import EditResult
+from customedit.editing.sdedit import portrait
 from customedit.editing.sweep import MeasuredEdit, measure_edit
-from customedit.editing.text_to_image import portrait
 from customedit.metrics.similarity import at_size, outside
 from worker.attempt import Attempt
 from worker.runtime import EDITS, TRAININGS, Runtime

@@ -105,7 +105,7 @@ def drawn(base: Base, prompt: str, seed: int) -> Preview:
     """What a training shows of itself: a picture for ``prompt``, drawn in between."""
     from customedit.concepts.training import TrainableConcept
     from customedit.diffusion.engine import run
-    from customedit.editing.text_to_image import portrait
+    from customedit.editing.sdedit import portrait
 
     def preview(trained: TrainableConcept) -> Image.Image:
         return run(base, portrait(base, trained.snapshot(), prompt, seed=seed))
