@@ -16,7 +16,7 @@ import anyio.to_thread
 import redis
 from redis.exceptions import RedisError
 
-from api.metrics import Metrics
+from api.middleware.observability import Metrics
 from customedit.jobs.redis import memory
 from customedit.storage.store import Storage
 

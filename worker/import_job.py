@@ -12,7 +12,7 @@ from customedit.concepts.concept import Concept
 from customedit.concepts.effect import prove_effect
 from customedit.concepts.files import Description, load_concept
 from customedit.concepts.files.embeddings import spelled
-from customedit.editing.text_to_image import portrait
+from customedit.editing.sdedit import portrait
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.requests import ImportRequest

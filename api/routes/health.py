@@ -10,8 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
 import customedit
-from api.container import Container
-from api.dependencies import AppContainer
+from api.dependencies import AppContainer, Container
 from api.openapi import refusals
 from api.problem_types import TYPES
 from api.problems import ProblemError

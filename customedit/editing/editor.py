@@ -22,7 +22,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from customedit.concepts.digest import concept_digest
+from customedit.concepts.concept import concept_digest
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Progress, Ticket
 from customedit.diffusion.text import Customization, Weighted
@@ -36,7 +36,7 @@ from customedit.editing.plan import (
     picture_digest,
     plan_edits,
 )
-from customedit.editing.request_check import check_seeds
+from customedit.editing.settings import check_seeds
 from customedit.editing.sweep import STRENGTHS
 from customedit.errors import InputError
 from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions

@@ -16,8 +16,8 @@ from PIL import Image
 
 from customedit.errors import InputError
 from customedit.images import colours
-from customedit.images.container import Limits
 from customedit.images.reading import Stored, read_stored, refusing
+from customedit.images.structure import Limits
 
 Values = NDArray[np.float32]
 Levels = NDArray[np.uint8 | np.uint16]

@@ -13,7 +13,7 @@ import yaml
 from prometheus_client import Gauge, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from api.metrics import Metrics as ApiMetrics
+from api.middleware.observability import Metrics as ApiMetrics
 from api.store_watch import MEMORY_WARNING
 from worker.metrics import Metrics
 

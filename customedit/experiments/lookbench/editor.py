@@ -24,8 +24,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress
 from customedit.diffusion.text import Weighted
 from customedit.editing import editor as editing
-from customedit.editing.request_check import check_request
-from customedit.editing.settings import INVERSIONS
+from customedit.editing.settings import INVERSIONS, check_request
 from customedit.errors import InputError
 from customedit.experiments.result_cache import Heard, Lesson, learned
 from customedit.metrics.lookbench.colour import Pixels
