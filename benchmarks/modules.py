@@ -103,7 +103,7 @@ def service(folder: Path) -> Iterator[tuple[str, Any, str]]:
     from customedit.jobs.redis import connect
     from customedit.jobs.store import Jobs
     from customedit.storage.store import Storage
-    from customedit.tenants.api_keys import ApiKeys
+    from customedit.tenants.access import ApiKeys
     from worker import executor
     from worker.runtime import Runtime
 

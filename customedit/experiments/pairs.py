@@ -39,9 +39,8 @@ from customedit.experiments.result_cache import (
     named,
 )
 from customedit.experiments.variants import LOOKS, true_mask
-from customedit.grids import tiled
-from customedit.metrics.measure import Similarities, bundled
-from customedit.metrics.similarity import Similarity
+from customedit.images.layout import tiled
+from customedit.metrics.similarity import Similarities, Similarity, bundled
 from customedit.mini import samples
 from customedit.schemas.requests import P2POptions
 

@@ -13,7 +13,7 @@ from customedit.errors import InputError
 from customedit.jobs.journal import Journal
 from customedit.jobs.recovery import recover
 from customedit.storage.store import Storage
-from customedit.tenants.api_keys import SCOPES, ApiKeys
+from customedit.tenants.access import SCOPES, ApiKeys
 
 
 @pytest.fixture
