@@ -136,7 +136,7 @@ def test_a_folder_may_be_new_or_empty(tmp_path: Path) -> None:
 def test_a_resumed_folder_may_hold_its_own_files(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     outputs.check_folder(tmp_path, force=False, ours=r"\w\.png", resumable=True)
-    with pytest.raises(InputError, match="former run; .*--force"):
+    with pytest.raises(InputError, match=r"former run; .*--force"):
         outputs.check_folder(tmp_path, force=False, ours=r"\w\.png")
     (tmp_path / "b.txt").touch()
     with pytest.raises(InputError, match=r"such as b\.txt; .*--force"):
@@ -149,5 +149,5 @@ def test_a_resumed_folder_may_hold_its_own_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["file/out.png", "missing/out.png", ".", "out.gif"])
 def test_a_file_that_cannot_be_written_is_refused(path: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="^out: "):
+    with pytest.raises(InputError, match=r"^out: "):
         outputs.check_file(Path(path), force=True, suffixes=[".png"])

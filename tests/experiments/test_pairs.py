@@ -18,7 +18,7 @@ from customedit.editing.editor import Editor
 from customedit.editing.sweep import measure_edit
 from customedit.experiments import pairs
 from customedit.experiments.variants import true_mask
-from customedit.metrics.measure import Similarities, bundled
+from customedit.metrics.similarity import Similarities, bundled
 from customedit.mini import samples
 from customedit.schemas.requests import P2POptions
 
