@@ -32,7 +32,7 @@ def base() -> Base:
     return Base.load()
 
 
-def seen(reference: float | None, **others: float | None) -> Similarities:
+def seen(reference: float | None, **others: Any) -> Similarities:
     return Similarities(**({"source": 0.5, "text": 0.25} | others), reference=reference)
 
 
