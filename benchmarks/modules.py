@@ -4,8 +4,8 @@
 
 The front end and a worker run in this process, on servers of their own; a profiler follows the
 threads that a job passes through (the front end's, the one that performs the job, the engine's),
-not those of the background (heartbeat, poll, watchdog, reconciler). Counted are modules of ours in which a
-function was called, and hops: pairs of a module and another that it called.
+not those of the background (heartbeat, poll, watchdog, reconciler). Counted are modules of ours in
+which a function was called, and hops: pairs of a module and another that it called.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ from typing import Annotated, Any, Final
 import typer
 
 OURS: Final = ("api", "worker", "customedit")
-BACKGROUND: Final = ("heartbeat", "poll", "watchdog", "reconciler", "health", "webhook", "metrics", "drain")
+BACKGROUND: Final = (
+    "heartbeat",
+    "poll",
+    "watchdog",
+    "reconciler",
+    "health",
+    "webhook",
+    "metrics",
+    "drain",
+)
 """Beginnings of the names of threads that no job passes through."""
 
 
@@ -94,7 +103,7 @@ def service(folder: Path) -> Iterator[tuple[str, Any, str]]:
     from customedit.jobs.redis import connect
     from customedit.jobs.store import Jobs
     from customedit.storage.store import Storage
-    from customedit.tenants.api_keys import ApiKeys
+    from customedit.tenants.access import ApiKeys
     from worker import executor
     from worker.runtime import Runtime
 

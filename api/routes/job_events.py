@@ -12,15 +12,14 @@ from redis.exceptions import RedisError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from api.container import Container, in_thread
-from api.dependencies import AppContainer, JobId, LastEventId, Reader
+from api.dependencies import AppContainer, Container, JobId, LastEventId, Reader, in_thread
 from api.openapi import refusals
 from api.routes.jobs import owned_job
 from api.serializers import state_change
 from customedit.jobs.events import Event
 from customedit.jobs.records import JobProgress, JobRecord
 from customedit.schemas import answers as d
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["jobs"])
 RETRY_S: Final = 2

@@ -136,7 +136,7 @@ def draw_preview(base: Base, prompt: str, seed: int) -> Preview:
     """A preview of a training: a picture for ``prompt``, drawn between two steps."""
     from customedit.concepts.training import TrainableConcept
     from customedit.diffusion.engine import run
-    from customedit.editing.text_to_image import portrait
+    from customedit.editing.sdedit import portrait
 
     def preview(trained: TrainableConcept) -> Image.Image:
         return run(base, portrait(base, trained.snapshot(), prompt, seed=seed))
@@ -183,7 +183,7 @@ def listed(paths: list[Path], field: str = "references") -> list[Path]:
 
     Raises InputError, naming ``field``, for what is neither.
     """
-    from customedit.images.folders import list_pictures, name_some
+    from customedit.images.reading import list_pictures, name_some
 
     out: list[Path] = []
     for path in paths:

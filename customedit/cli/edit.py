@@ -261,8 +261,7 @@ def _region_in_words(result: EditResult) -> str:
 
 def _judge(clip: str | None) -> Similarity:
     console.quiet_libraries()
-    from customedit.metrics.measure import bundled
-    from customedit.metrics.similarity import Similarity
+    from customedit.metrics.similarity import Similarity, bundled
 
     if clip is None:
         return bundled()

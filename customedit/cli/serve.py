@@ -79,7 +79,7 @@ def local_key(stack: Stack, tenant: str) -> Path:
     from customedit.jobs.journal import Journal
     from customedit.jobs.redis import connect
     from customedit.storage.store import Storage
-    from customedit.tenants.api_keys import ApiKeys
+    from customedit.tenants.access import ApiKeys
 
     settings, file = stack.settings(), stack.folder / "api-key"
     with connect(settings) as client:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from customedit.config.settings import Settings
     from customedit.storage.store import Storage
-    from customedit.tenants.api_keys import ApiKey, ApiKeys
+    from customedit.tenants.access import ApiKey, ApiKeys
 
 keys = typer.Typer(name="keys", help="API keys of the service's tenants.", no_args_is_help=True)
 
@@ -55,7 +55,7 @@ def _service() -> Iterator[tuple[Settings, Redis, Storage]]:
 @contextmanager
 def _keys() -> Iterator[ApiKeys]:
     from customedit.jobs.journal import Journal
-    from customedit.tenants.api_keys import ApiKeys
+    from customedit.tenants.access import ApiKeys
 
     with _service() as (settings, client, storage):
         yield ApiKeys(client, settings, Journal(storage))

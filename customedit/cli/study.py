@@ -35,7 +35,7 @@ def study_command(
     outputs.check_folder(out, force, ours=_OF_STUDY, resumable=True)
     from customedit.experiments.study import study
     from customedit.experiments.variants import Plan
-    from customedit.metrics.measure import bundled
+    from customedit.metrics.similarity import bundled
 
     base = console.load_base("mini", "cpu", "float32")
     plan = Plan.quick() if quick else Plan.whole()

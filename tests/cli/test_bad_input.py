@@ -210,6 +210,7 @@ def test_a_bad_file_is_one_line(
         ["edit", PICTURE, *PROMPTS, "-o", "missing/x.png"],
         ["edit", PICTURE, *PROMPTS, "-o", "x.xyz"],
         ["sweep", PICTURE, *PROMPTS, "--strength", "7"],
+        ["sweep", PICTURE, *PROMPTS, "--seed", "1", "--seed", "2"],
         ["sweep", PICTURE, *PROMPTS, "-o", PICTURE],
         ["edit", PICTURE, *PROMPTS, "--dino", "x"],
         ["edit", PICTURE, *PROMPTS, "--concept", "{concept}:3"],

@@ -58,7 +58,7 @@ customedit.cli.app(sys.argv[1:])
 
 
 NOTIFY = """
-from api.notifications import Notifier
+from api.submission import Notifier
 from customedit.config import telemetry
 from customedit.schemas import ids
 from customedit.jobs.records import JobRecord
@@ -159,7 +159,7 @@ def test_setup_makes_bucket_and_key_once(
     from customedit.jobs.journal import Journal
     from customedit.jobs.redis import connect
     from customedit.storage.store import Storage
-    from customedit.tenants.api_keys import ApiKeys
+    from customedit.tenants.access import ApiKeys
 
     bucket = f"setup-{secrets.token_hex(6)}"
     monkeypatch.setenv("CUSTOMEDIT_S3_BUCKET", bucket)

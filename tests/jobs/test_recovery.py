@@ -27,7 +27,7 @@ from customedit.jobs.webhooks import Secrets
 from customedit.schemas import ids
 from customedit.storage import object_keys
 from customedit.storage.store import Storage
-from customedit.tenants.api_keys import ApiKeys
+from customedit.tenants.access import ApiKeys
 from customedit.tenants.catalogue import Catalogue
 
 Make = Callable[..., JobRecord]
