@@ -75,7 +75,7 @@ def test_two_looks_are_learned_together(run: CliRunner, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert set(Concept.load(tmp_path / "two.safetensors").tokens) == {"<first>", "<second>"}
     assert json.loads(done.stdout)["images"] == len(first.images) + len(second.images)
-    done = run.invoke(app, [*args, "--also", "somewhere"])
+    done = run.invoke(app, [*args, "--also", "somewhere", "--force"])
     assert done.exit_code == 2 and "FOLDER:NOUN:TOKEN" in done.stderr
 
 
@@ -145,17 +145,17 @@ def test_a_recipe_is_replayed_to_the_same_pixels(
         (["--concept", str(concept)], "mask: is missing"),
         (["--concept", str(tmp_path)], "holds no .safetensors file"),
     ):
-        refused = run.invoke(app, replay + given)
+        refused = run.invoke(app, [*replay, *given, "--force"])
         assert refused.exit_code == 2 and says in refused.stderr
     recipe.write_text("[1]")
-    refused = run.invoke(app, replay)
+    refused = run.invoke(app, [*replay, "--force"])
     assert refused.exit_code == 2 and "recipe" in refused.stderr
 
 
 def test_edit_and_sweep_take_the_options_of_the_request() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]  # of a group
     inputs = {"picture", "out", "concept", "blend_word", "no_blend", "mask", "reference", "clip",
-              "base", "device", "dtype", "as_json"}  # fmt: skip
+              "base", "device", "dtype", "force", "as_json"}  # fmt: skip
     own = {
         "edit": inputs | {"strength", "seed", "dino", "lpips"},
         "sweep": inputs,
@@ -298,7 +298,7 @@ def test_a_concept_as_kohyas_lora_says_its_error(
     told = json.loads(done.stdout)
     assert [Path(f).name for f in told["files"]] == ["look-lora.safetensors", "look.safetensors"]
     assert 0 < told["error"] < 1
-    done = run.invoke(app, arguments)
+    done = run.invoke(app, [*arguments, "--force"])
     assert "changes of keys and values off by" in done.stdout
 
 

@@ -106,3 +106,14 @@ def test_ctrl_c_is_json_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 130 and done.stderr == ""
     assert json.loads(done.stdout) == {"error": {"message": "stopped"}}
     assert CliRunner().invoke(app, ["models", "check"]).stderr == "error: stopped\n"
+
+
+def test_a_download_shows_no_bars_with_json() -> None:
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+
+    from customedit.cli.models import _download_bars
+
+    with _download_bars(quiet=True):
+        assert are_progress_bars_disabled()
+    with _download_bars(quiet=False):
+        assert not are_progress_bars_disabled()
