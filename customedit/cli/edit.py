@@ -96,7 +96,7 @@ def _read(
     region = None if mask is None else console.read_mask(mask, image.size)
     references = _references(reference)
     files = [console.ConceptFile.read(text) for text in concept or []]
-    if options.method == "p2p" and list(options.seeds) != [0]:
+    if options.method == "p2p" and len(options.seeds) == 1 and options.seeds != [0]:
         console.warn("--seed has no effect on p2p, in which nothing is random")
     judge = _judge(clip)
     model = console.load_base(base, device, dtype)
