@@ -32,8 +32,8 @@ def base() -> Base:
     return Base.load()
 
 
-def seen(reference: float | None, **others: float | None) -> Similarities:
-    return Similarities(**({"source": 0.5, "text": 0.25} | others), reference=reference)
+def seen(reference: float, outside_psnr: float | None = None) -> Similarities:
+    return Similarities(source=0.5, text=0.25, reference=reference, outside_psnr=outside_psnr)
 
 
 def row(nearer: bool, outside: float | None, reference: float) -> dict[str, Any]:
