@@ -23,6 +23,7 @@ from api.middleware.observability import Metrics
 from api.problems import ProblemError
 from api.quotas import FailedKeys, ImportSlots, KeyChecks, StreamSlots
 from api.serializers import Serializers
+from api.store_watch import StoreWatch, watching
 from api.submission import Notifier
 from customedit.config.settings import Settings
 from customedit.images.decoder_pool import DecoderPool, default_decoders
@@ -73,6 +74,7 @@ class Container:
     notifier: Notifier
     serializers: Serializers
     decoders: DecoderPool
+    watch: StoreWatch
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stopping(self) -> bool:
@@ -86,9 +88,11 @@ class Container:
 
 @contextlib.asynccontextmanager
 async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[Container]:
-    """The container of ``settings``. It asks nothing of the stores yet, so they may be down."""
+    """The container of ``settings``. The stores may be down when it is opened."""
     client, async_client = connect(settings), connect_async(settings)
     storage = Storage(settings)
+    storage.on_error = metrics.store_errors.labels("s3").inc
+    watch = StoreWatch(client, storage, metrics)
     journal = Journal(storage)
     keys = ApiKeys(client, settings, journal)
     events = EventReader(AsyncEvents(async_client, settings))
@@ -100,7 +104,7 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
     )
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.api_threads
     try:
-        async with running(events):
+        async with running(events), watching(watch):
             yield Container(
                 settings=settings,
                 metrics=metrics,
@@ -121,6 +125,7 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 notifier=notifier,
                 serializers=Serializers(storage),
                 decoders=decoders,
+                watch=watch,
             )
     finally:
         notifier.close()

@@ -4,8 +4,8 @@
 
 The front end and a worker run in this process, on servers of their own; a profiler follows the
 threads that a job passes through (the front end's, the one that performs the job, the engine's),
-not those of the background (heartbeat, poll, watchdog, reconciler). Counted are modules of ours in which a
-function was called, and hops: pairs of a module and another that it called.
+not those of the background (heartbeat, poll, watchdog, reconciler). Counted are modules of ours in
+which a function was called, and hops: pairs of a module and another that it called.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         with attempt.phase("read"), _named_for_callers(attempt.folder):
             with unreadable():
                 read = read_concept(path, request, attempt.runtime)
-            (concept,) = attempt.wait([attempt.submit(prove_effect(base, read), TRAININGS)])
+            proving = prove_effect(base, read, allow_none=request.allow_unused)
+            (concept,) = attempt.wait([attempt.submit(proving, TRAININGS)])
         for left in attempt.folder.iterdir():  # whatever the file was unpacked into
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     warnings = [] if read.base else ["the file does not say which base it was made for"]
@@ -96,7 +97,10 @@ def read_concept(path: Path, request: ImportRequest, runtime: Runtime) -> Concep
     """The concept in ``path``; the request's words win over the file's."""
     description = Description(request.noun, request.attribute, token=request.token or "")
     limit = runtime.settings.max_import_bytes
-    return load_concept(path, runtime.base, description, max_bytes=limit, scratch=path.parent)
+    return load_concept(
+        path, runtime.base, description,
+        max_bytes=limit, allow_unused=request.allow_unused, scratch=path.parent,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -110,4 +114,5 @@ def _named_for_callers(folder: Path) -> Iterator[None]:
     except InputError as error:
         field = "token" if error.field == "token" else "file"
         problem = error.problem.replace(f"{folder}/", "")
-        raise InputError(field, problem, error.remedy.split("; --")[0]) from None
+        remedy = error.remedy.replace("--allow-unused", "allow_unused")
+        raise InputError(field, problem, remedy.split("; --")[0]) from None

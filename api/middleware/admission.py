@@ -136,6 +136,7 @@ async def _admit(container: Container, scope: Scope, headers: Headers) -> Allowe
     try:
         key, allowed = await anyio.to_thread.run_sync(_verify, container, text)
     except RedisError as error:
+        container.metrics.store_errors.labels("redis").inc()
         raise ProblemError("unavailable", "keys cannot be checked now") from error
     if key is None or allowed is None:
         container.failed_keys.failed(address)

@@ -65,6 +65,26 @@ class Metrics:
             "Notifications of workers that were not sent; the reconciler sends them again.",
             registry=self.registry,
         )
+        self.store_errors = Counter(
+            "customedit_store_errors",
+            "Calls of Redis or S3 that failed, after their own retries.",
+            ["store"],
+            registry=self.registry,
+        )
+        self.redis_memory = Gauge(
+            "customedit_redis_memory_bytes",
+            "Memory of Redis: used, and the most that it may use.",
+            ["what"],
+            registry=self.registry,
+        )
+        self.storage_writable = Gauge(
+            "customedit_storage_writable",
+            "Whether the bucket took a write when it was last tried.",
+            registry=self.registry,
+        )
+        for store in ("redis", "s3"):  # a series that begins at 1 has not increased
+            self.store_errors.labels(store)
+        self.storage_writable.set(1)
 
 
 class ObservabilityMiddleware:

@@ -32,7 +32,8 @@ from api.submission import Submission, submit
 from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import check_request
 from customedit.errors import InputError
-from customedit.jobs.records import ConceptRecord
+from customedit.images.masks import check_aspect, same_aspect
+from customedit.jobs.records import ConceptRecord, ImageRecord
 from customedit.jobs.store import Submitted
 from customedit.prompt_syntax import check_prompt
 from customedit.schemas import answers as d
@@ -152,9 +153,12 @@ def check_edit(container: Container, tenant: str, request: EditRequest) -> None:
     Raises:
         ProblemError: unknown-image, unknown-concept, not-ready, validation.
     """
-    for field, image in _named_images(request):
-        if container.images.get(tenant, image) is None:
-            raise unknown_reference(image, field)
+    images = {
+        field: _uploaded_image(container, tenant, image, field)
+        for field, image in _named_images(request)
+    }
+    if request.mask is not None:
+        _check_mask_aspect(images["mask"], images["image"])
     records = [
         _ready_concept(container, tenant, use.id, f"concepts[{k}].id")
         for k, use in enumerate(request.concepts)
@@ -169,6 +173,25 @@ def _named_images(request: EditRequest) -> Iterator[tuple[str, str]]:
         yield "mask", request.mask
     for k, image in enumerate(request.references):
         yield f"references[{k}]", image
+
+
+def _uploaded_image(container: Container, tenant: str, id_: str, field: str) -> ImageRecord:
+    record = container.images.get(tenant, id_)
+    if record is None:
+        raise unknown_reference(id_, field)
+    return record
+
+
+def _check_mask_aspect(mask: ImageRecord, picture: ImageRecord) -> None:
+    """Refuse a mask of another aspect; its pixels are read by the worker.
+
+    Records have the sizes of the files: whether EXIF turns one of them the worker knows, so a mask
+    that would fit turned is let through.
+    """
+    size = (picture.width, picture.height)
+    if not same_aspect((mask.height, mask.width), size):
+        with _as_problem():
+            check_aspect((mask.width, mask.height), size)
 
 
 def _ready_concept(container: Container, tenant: str, id_: str, field: str) -> ConceptRecord:

@@ -33,7 +33,11 @@ def get_health() -> d.Health:
     responses={503: {"model": d.Health, "description": "A store is away, or it is stopping."}},
 )
 def get_readiness(container: AppContainer) -> Response:
-    """Ready when Redis and the file store answer."""
+    """Ready when Redis and the file store answer.
+
+    A store that is full, or nearly, is told in ``warnings`` and by metrics: most calls are served
+    still, and no other process would serve the rest.
+    """
     checks = {
         "redis": _redis(container),
         "storage": "ok" if container.storage.reachable() else "does not answer",
@@ -42,7 +46,10 @@ def get_readiness(container: AppContainer) -> Response:
         checks["process"] = "is stopping"
     ready = all(check == "ok" for check in checks.values())
     document = d.Health(
-        status="ok" if ready else "unavailable", version=customedit.__version__, checks=checks
+        status="ok" if ready else "unavailable",
+        version=customedit.__version__,
+        checks=checks,
+        warnings=container.watch.warnings,
     )
     return JSONResponse(document.model_dump(mode="json"), 200 if ready else 503)
 

@@ -170,7 +170,7 @@ def _kind(annotation: Any) -> Any:
 
 
 def _list_of(annotation: Any) -> Any:
-    """What a list holds; None for what is no list. Looks through Annotated and ``| None``."""
+    """What a list holds; None for other annotations. Looks through Annotated and ``| None``."""
     origin = get_origin(annotation)
     if origin is list:
         return get_args(annotation)[0]

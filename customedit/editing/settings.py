@@ -145,7 +145,7 @@ request does not say."""
 
 @dataclass(frozen=True)
 class CheckedRequest:
-    """A request whose words fit. p2p: all but the strength, None for SDEdit."""
+    """A request whose words fit. p2p: all but the strength, None for SDEdit; seeds: one for p2p."""
 
     strengths: tuple[Strength, ...]
     seeds: tuple[int, ...]
@@ -163,6 +163,7 @@ def check_request(
     Raises InputError naming the field of the request.
     """
     _check_tokens(options, concepts)
+    check_seeds(options.method, options.seeds)
     p2p = None
     if options.method == "p2p":
         p2p = _p2p_settings(options, concepts, mask)
@@ -180,9 +181,20 @@ def check_request(
         strengths = tuple(Strength(s) for s in options.strengths or [usual])
     if p2p is None and options.change != 0 and any(s.strength == 0 for s in strengths):
         raise InputError("strengths", "hold 0, with which sdedit draws nothing", "use above 0")
-    # Prompt-to-Prompt draws nothing by chance: several seeds would give the same picture
-    seeds = tuple(options.seeds) if p2p is None else tuple(options.seeds[:1])
-    return CheckedRequest(strengths, seeds, p2p, preserve)
+    return CheckedRequest(strengths, tuple(options.seeds), p2p, preserve)
+
+
+def check_seeds(method: EditMethod, seeds: Sequence[int]) -> None:
+    """Refuse several seeds where nothing is drawn by chance.
+
+    Raises InputError of ``seeds``.
+    """
+    if method == "p2p" and len(seeds) > 1:
+        raise InputError(
+            "seeds",
+            f"are {len(seeds)}, and p2p draws nothing by chance: each would give the same picture",
+            "give one seed, or use sdedit",
+        )
 
 
 def _check_tokens(options: EditOptions, concepts: Sequence[ConceptWords]) -> None:

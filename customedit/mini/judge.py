@@ -127,7 +127,15 @@ def soften(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def train(run: Run, judge: Judge) -> Average:
-    """Train ``judge`` on the run's scenes."""
+    """Train ``judge`` on the run's scenes.
+
+    Raises ValueError for a judge that has no answer for random patterns.
+    """
+    if judge.config["patterns"] < len(NAMES):
+        raise ValueError(
+            f"this judge knows named patterns alone; remove {run.folder / 'judge.pt'} and run the "
+            "stage again for a new one"
+        )
     shards = Shards(run.folder / "scenes", run.shards)
     batch, device = run.batch, run.device
     noun_of = torch.tensor([CLASSES.index(s.noun) for s in shards.scenes])

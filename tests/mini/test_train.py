@@ -256,6 +256,12 @@ def test_packed_checkpoints_go_on_where_they_were(
     assert assemble.load_average(other, tmp_path / "anew" / "vae.pt") == 3
 
 
+def test_a_judge_of_named_patterns_is_not_trained_on_others(runs: Path) -> None:
+    eye = judge.Judge(patterns=6)
+    with pytest.raises(ValueError, match=r"remove .*judge\.pt and run the stage again"):
+        judge.train(Run(runs, Schedule(1, 0.01), batch=2), eye)
+
+
 def test_a_new_model_starts_from_the_weights_that_fit_it() -> None:
     """Of the shipped UNet all but its ends, which have other channels; of the judge all it has."""
     shipped = load_file(mini.path() / "unet" / "diffusion_pytorch_model.safetensors")

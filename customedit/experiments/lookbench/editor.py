@@ -139,7 +139,9 @@ class Recipe:
                 preserve=self.preserve,
             )
         except ValidationError as error:
-            raise input_error(error) from None
+            refused = input_error(error)
+            name = "strength" if refused.field.startswith("strengths") else refused.field
+            raise InputError(name, refused.problem, refused.remedy) from None
 
     def mask(self, task: Task) -> Tensor | None:
         """The mask that the edit of ``task`` is given, [h, w] in [0, 1]."""
