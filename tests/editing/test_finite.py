@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from customedit.concepts.prior import draw_class_images
 from PIL import Image
 
 from customedit.concepts.concept import Concept
+from customedit.concepts.dataset import draw_class_images
 from customedit.concepts.effect import prove_effect
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
