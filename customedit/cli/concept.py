@@ -75,9 +75,6 @@ def import_command(
     rename: Annotated[
         list[str] | None, typer.Option(help="OLD=<new>, for files of several tokens; repeatable.")
     ] = None,
-    allow_unused: Annotated[
-        bool, typer.Option(help="Accept a LoRA that is used in part only, or that has no effect.")
-    ] = False,
     force: outputs.ForceOption = False,
     base: console.BaseOption = "mini",
     as_json: console.JsonOption = False,
@@ -98,8 +95,8 @@ def import_command(
         token=words.token or "",
         rename=names,
     )
-    read = load_concept(sources, model, description, allow_unused=allow_unused)
-    concept = run(model, prove_effect(model, read, allow_none=allow_unused))
+    read = load_concept(sources, model, description, allow_unused=words.allow_unused)
+    concept = run(model, prove_effect(model, read, allow_none=words.allow_unused))
     concept.save(out)
     about = concept.recipe.get("imported", {})
     document = {

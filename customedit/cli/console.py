@@ -177,10 +177,13 @@ def load_concepts(base: Base, files: list[ConceptFile]) -> list[Weighted]:
 
 def existing(path: Path, field: str) -> Path:
     """``path`` if it is a file. Raises InputError."""
-    if not path.is_file():
-        problem = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise InputError(field, f"{path} {problem}", "give a file")
-    return path
+    try:
+        if path.is_file():
+            return path
+        problem = "is a folder" if path.is_dir() else "does not exist"
+    except OSError as error:  # such as a name that is too long
+        problem = f"cannot be read ({error.strerror})"
+    raise InputError(field, f"{path} {problem}", "give a file")
 
 
 def read_image(path: Path, field: str) -> Image.Image:

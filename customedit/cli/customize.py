@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -186,7 +187,7 @@ def listed(paths: list[Path], field: str = "references") -> list[Path]:
 
     out: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # never raises, unlike the method of Path
             inside = list_pictures(path, field=field)
             if inside.left_out:
                 left_out = name_some(inside.left_out)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -263,7 +265,7 @@ def _judge(clip: str | None) -> Similarity:
 
     if clip is None:
         return bundled()
-    with _model_option("clip"):
+    with _model_option("clip", clip):
         return Similarity(clip)
 
 
@@ -273,9 +275,13 @@ def _more_measures(dino: str | None, lpips: Path | None) -> dict[str, Any]:
     from customedit.metrics.lpips import Lpips
     from customedit.metrics.similarity import Dino
 
-    with _model_option("dino"):
-        vision = Dino(dino) if dino else None
-    return {"dino": vision, "lpips": Lpips(console.existing(lpips, "lpips")) if lpips else None}
+    measures: dict[str, Any] = {}
+    if dino is not None:
+        with _model_option("dino", dino):
+            measures["dino"] = Dino(dino)
+    if lpips is not None:
+        measures["lpips"] = Lpips(console.existing(lpips, "lpips"))
+    return measures
 
 
 def _check_lpips_size(picture: Image.Image) -> None:
@@ -290,8 +296,11 @@ def _check_lpips_size(picture: Image.Image) -> None:
 
 
 @contextmanager
-def _model_option(option: str) -> Iterator[None]:
-    """An error about a model names the ``option`` that gave it."""
+def _model_option(option: str, name: str) -> Iterator[None]:
+    """Loading the model ``name``, a folder or OWNER/NAME; an error names the ``option``."""
+    if not os.path.isdir(name) and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        problem = "is a file" if os.path.isfile(name) else "does not exist"
+        raise InputError(option, f"{name} {problem}", "give a folder, or OWNER/NAME on the hub")
     try:
         yield
     except InputError as error:

@@ -30,9 +30,8 @@ def check_file(out: Path, force: bool, *, field: str = "out", suffixes: Sequence
             a path that is a folder, and a file that exists unless ``force``.
     """
     if not out.parent.is_dir():
-        raise InputError(
-            field, f"the folder {out.parent} does not exist", "create it, or correct the path"
-        )
+        problem = "is not a folder" if out.parent.exists() else "does not exist"
+        raise InputError(field, f"{out.parent} {problem}", "create it, or correct the path")
     if out.is_dir():
         raise InputError(field, f"{out} is a folder", "name a file in it")
     if suffixes and out.suffix.lower() not in suffixes:
