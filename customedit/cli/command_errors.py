@@ -22,6 +22,9 @@ from customedit.errors import InputError, NumericalError, TrainingError
 _PARSING: Final = typer.BadParameter.__mro__[2]
 """ClickException, of the click that this version of Typer brings or uses."""
 
+_STOPPED: Final = 130
+"""The exit status of a command that Ctrl-C stopped, as shells have it."""
+
 TRACEBACK: Final = "CUSTOMEDIT_TRACEBACK"
 """The environment variable that brings the traceback of an unexpected error."""
 
@@ -114,9 +117,11 @@ class Commands(typer.core.TyperGroup):
                 status = super().main(
                     given, prog_name, complete_var, False, windows_expand_args, **extra
                 )
+                if status == _STOPPED:  # what Typer makes of Ctrl-C
+                    raise KeyboardInterrupt
             except (KeyboardInterrupt, typer.Abort):
-                report(Failure("stopped", 130), as_json, warnings)
-                raise SystemExit(130) from None
+                report(Failure("stopped", _STOPPED), as_json, warnings)
+                raise SystemExit(_STOPPED) from None
             except BrokenPipeError:  # the reader of our output has gone, as `head` does
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing more can be written
                 raise SystemExit(1) from None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 
+import httpx
 import pytest
 from redis import Redis
 from typer.testing import CliRunner, Result
@@ -93,6 +95,43 @@ def test_servers_that_do_not_answer_are_named(
     result = run("keys", "list")
     assert result.exit_code == 2 and "CUSTOMEDIT_REDIS_URL" in result.output
     assert "hidden" not in result.output and "Traceback" not in result.output
+
+
+def test_a_program_of_the_service_runs_in_the_process(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("CUSTOMEDIT_API_PORT", str(port))
+    started = subprocess.Popen(
+        [sys.executable, "-m", "customedit.cli", "api"], stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while True:
+            try:
+                assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+                break
+            except httpx.TransportError:
+                assert started.poll() is None and time.monotonic() < deadline
+                time.sleep(0.2)
+        started.terminate()
+        assert started.wait(120) == 0
+    finally:
+        started.kill()
+
+
+@pytest.mark.parametrize("program", ["api", "worker"])
+def test_a_program_says_which_setting_is_wrong(
+    program: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUSTOMEDIT_REDIS_URL", "nowhere")
+    done = subprocess.run(
+        [sys.executable, "-m", "customedit.cli", program], capture_output=True, text=True
+    )
+    assert done.returncode != 0 and "REDIS_URL" in done.stderr and "Traceback" not in done.stderr
+    assert "CUSTOMEDIT_*" in run(program, "--help").stdout
 
 
 def test_the_command_line_starts_without_redis_or_s3() -> None:
