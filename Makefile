@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env test test-slow lint fmt hooks lock rehearse clean demo serve mini-train mini-evaluate mini-samples
+.PHONY: help env test test-slow lint lint-page fmt hooks lock rehearse clean demo serve mini-train mini-evaluate mini-samples
 
 help: ## Say what make can do here
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -37,11 +37,22 @@ test: $(READY) ## Run the tests (seconds each; PYTEST_ARGS= for options)
 test-slow: $(READY) ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-lint: $(READY) ## Check style, types and who imports whom
+lint: $(READY) lint-page ## Check style, types and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The page is served as it is written; only the check of its types comes from npm.
+PAGE_CHECKS := tests/page
+TSC := $(PAGE_CHECKS)/node_modules/.ready
+NPM := $(shell command -v npm)
+lint-page: $(if $(NPM),$(TSC)) ## Check the types of the page's JavaScript (where npm is)
+	$(if $(NPM),npm --prefix $(PAGE_CHECKS) run --silent check,@echo "lint-page: left out, since npm is missing; install Node.js with npm")
+
+$(TSC): $(PAGE_CHECKS)/package.json $(PAGE_CHECKS)/package-lock.json
+	npm --prefix $(PAGE_CHECKS) ci --no-audit --no-fund
+	@touch $@
 
 fmt: $(READY) ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .

@@ -12,10 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import customedit
 from api import openapi, page_files, problems
-from api.container import open_container
-from api.metrics import Metrics
-from api.middleware.authentication import AuthenticationMiddleware
-from api.middleware.observability import ObservabilityMiddleware
+from api.dependencies import open_container
+from api.middleware.admission import AuthenticationMiddleware
+from api.middleware.observability import Metrics, ObservabilityMiddleware
 from api.routes import account, concepts, edits, health, images, imports, job_events, jobs
 from customedit.config.settings import Settings
 

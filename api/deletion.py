@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 
-from api.container import Container
+from api.dependencies import Container
 from api.problems import ProblemError, not_found
 from customedit.jobs.records import JobRecord
 from customedit.jobs.store import NotFinished

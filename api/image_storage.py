@@ -10,7 +10,7 @@ from typing import Final
 
 import anyio
 
-from api.container import Container
+from api.dependencies import Container
 from api.problems import RETRY_SECONDS, ProblemError, input_problem
 from customedit import images as pictures
 from customedit.errors import InputError

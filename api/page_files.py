@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.container import Container, in_thread
+from api.dependencies import Container, in_thread
 from api.problems import ProblemError
 from customedit.storage.store import Storage, StorageError
 

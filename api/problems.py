@@ -129,6 +129,8 @@ def too_large(limit: int, headers: Mapping[str, str] | None = None) -> ProblemEr
 def _unavailable(request: Request, error: Exception) -> JSONResponse:
     """A store that does not answer; the error's own words may name hosts: for the log alone."""
     _log.error("cannot serve %s: %s: %s", request.url.path, type(error).__name__, error)
+    if isinstance(error, RedisError):  # those of S3 are counted where it is called
+        request.app.state.container.metrics.store_errors.labels("redis").inc()
     return _send(request, ProblemError("unavailable", "the request was not carried out; try again"))
 
 

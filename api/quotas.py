@@ -14,7 +14,7 @@ import anyio
 from redis.exceptions import RedisError
 
 from api.problems import ProblemError
-from customedit.tenants.api_keys import ApiKey, ApiKeys
+from customedit.tenants.access import ApiKey, ApiKeys
 
 KEY_CHECK_S: Final = 2.0
 """So long a stream may go on after its key was revoked, about."""

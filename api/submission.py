@@ -1,4 +1,7 @@
-"""From a request to a queued job: reserve the key, check, journal, record, notify the workers."""
+"""From a request to a queued job: reserve the key, check, journal, record, notify the workers.
+
+Workers are notified through Celery, which is never the reason that a request fails.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
-from api.container import Container
+from celery import Celery
+
 from api.problems import ProblemError, input_problem, unknown_reference
 from customedit.config import telemetry
+from customedit.config.settings import Settings
 from customedit.errors import InputError
-from customedit.jobs import webhook_addresses
+from customedit.jobs import notifications, webhook_addresses
 from customedit.jobs.journal import epoch_metadata
 from customedit.jobs.records import ConceptRecord, JobKind, JobRecord
 from customedit.jobs.store import (
@@ -29,8 +34,40 @@ from customedit.schemas import ids
 from customedit.schemas.requests import RequestModel
 from customedit.storage import object_keys
 
+if TYPE_CHECKING:
+    from api.dependencies import Container  # which holds a Notifier
+
 _log = logging.getLogger(__name__)
 _RETRY_S: Final = 2
+
+
+class Notifier:
+    """Sends notifications, from many threads. failed: called when one cannot be sent."""
+
+    def __init__(self, settings: Settings, failed: Callable[[], None] = lambda: None) -> None:
+        self._settings, self._failed = settings, failed
+        self._celery = Celery("customedit-api", set_as_current=False)
+        self._celery.conf.update(notifications.celery_settings(settings))
+
+    def notify(self, job: JobRecord) -> bool:
+        """Tell the workers of ``job`` once; False if that failed: the reconciler will do it."""
+        try:
+            self._celery.send_task(
+                notifications.TASK,
+                args=[job.id],
+                queue=notifications.queue(self._settings, job.kind),
+                retry=False,
+                headers={"traceparent": job.traceparent} if job.traceparent else None,
+            )
+        except Exception as error:  # whatever the broker's client raises: the record is safe
+            _log.warning("%s: no worker was notified: %s", job.id, type(error).__name__)
+            self._failed()
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the broker's connections."""
+        self._celery.close()
 
 
 def _no_check() -> None:

@@ -4,8 +4,8 @@
 
 The front end and a worker run in this process, on servers of their own; a profiler follows the
 threads that a job passes through (the front end's, the one that performs the job, the engine's),
-not those of the background (pulse, watchdog, reconciler). Counted are modules of ours in which a
-function was called, and hops: pairs of a module and another that it called.
+not those of the background (heartbeat, poll, watchdog, reconciler). Counted are modules of ours in
+which a function was called, and hops: pairs of a module and another that it called.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ from typing import Annotated, Any, Final
 import typer
 
 OURS: Final = ("api", "worker", "customedit")
-BACKGROUND: Final = ("pulse", "watchdog", "reconciler", "health", "webhook", "metrics", "drain")
+BACKGROUND: Final = (
+    "heartbeat",
+    "poll",
+    "watchdog",
+    "reconciler",
+    "health",
+    "webhook",
+    "metrics",
+    "drain",
+)
 """Beginnings of the names of threads that no job passes through."""
 
 
@@ -94,7 +103,7 @@ def service(folder: Path) -> Iterator[tuple[str, Any, str]]:
     from customedit.jobs.redis import connect
     from customedit.jobs.store import Jobs
     from customedit.storage.store import Storage
-    from customedit.tenants.api_keys import ApiKeys
+    from customedit.tenants.access import ApiKeys
     from worker import executor
     from worker.runtime import Runtime
 
@@ -126,7 +135,7 @@ def perform(trace: Trace, call: Callable[[], Any], client: Any, taking: Any, kin
     """What is seen while ``call`` submits a job and a thread of its own performs it."""
     with trace.during():
         job = call()
-        thread = threading.Thread(target=taking.ring, args=[job.id, kind], name="job")
+        thread = threading.Thread(target=taking.wake, name="job")
         thread.start()
         thread.join()
     done = client.job(job.id, wait=30)

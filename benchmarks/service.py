@@ -37,7 +37,7 @@ from customedit.jobs.store import Jobs
 from customedit.mini import samples
 from customedit.mini.evaluate import machine
 from customedit.schemas.answers import Job
-from customedit.tenants.api_keys import ApiKeys
+from customedit.tenants.access import ApiKeys
 
 SOURCE, LOOK = samples.sources()[3], samples.looks()[0]
 UNLIMITED = {

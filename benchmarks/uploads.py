@@ -37,7 +37,7 @@ from customedit.devserver.local_servers import LocalServers
 from customedit.jobs.redis import connect
 from customedit.mini.evaluate import machine
 from customedit.storage.store import Storage
-from customedit.tenants.api_keys import ApiKeys
+from customedit.tenants.access import ApiKeys
 
 MIB = 2**20
 SIZE = (8000, 5000)  # 40 million pixels: the limit

@@ -158,3 +158,8 @@ def _short(text: str) -> str:
     """``text`` in one line of at most 60 characters."""
     line = " ".join(text.split())
     return line if len(line) <= 60 else line[:57] + "..."
+
+
+def article(phrase: str) -> str:
+    """``phrase`` with "a" or "an" before it."""
+    return f"{'an' if phrase[:1].lower() in 'aeiou' else 'a'} {phrase}"

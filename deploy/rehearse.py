@@ -35,7 +35,7 @@ from urllib.request import urlopen
 from customedit import mini
 from customedit.client import CustomEdit
 from customedit.devserver.local_servers import LocalServers
-from customedit.schemas.answers import Job
+from customedit.schemas.answers import EditResult, Job
 
 ROOT = Path(__file__).resolve().parents[1]
 NEW_MOUNTS, NEW_NETWORK = 0x00020000, 0x40000000  # CLONE_NEWNS, CLONE_NEWNET
@@ -66,16 +66,19 @@ class Image:
     health: list[str] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
 
-    def inside(self, command: list[str], **variables: str) -> dict[str, object]:
-        """How ``subprocess`` runs ``command`` as the image's user."""
+    def inside(self, command: list[str], **variables: str) -> tuple[list[str], dict[str, str]]:
+        """The arguments and the environment that run ``command`` as the image's user."""
         user, _, group = self.user.partition(":")
         drop = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
         drop += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
         there = ["sh", "-c", 'cd "$0" && exec "$@"', self.folder, *command]
-        return {
-            "args": ["chroot", str(self.root), *drop, *there],
-            "env": {**self.environment, "HOME": "/home/customedit", **variables},
-        }
+        environment = {**self.environment, "HOME": "/home/customedit", **variables}
+        return ["chroot", str(self.root), *drop, *there], environment
+
+    def check(self, command: list[str], **variables: str) -> None:
+        """Run ``command`` as the image's user; it must succeed."""
+        arguments, environment = self.inside(command, **variables)
+        subprocess.run(arguments, env=environment, check=True)
 
 
 # The images
@@ -244,18 +247,17 @@ STEPS = {
 def play(api: Image, worker: Image, folder: Path) -> None:
     """Start all parts, have a picture edited, and stop."""
     for image in (api, worker):
-        subprocess.run(**image.inside(["sh", "-ec", LOCKED]), check=True)
+        image.check(["sh", "-ec", LOCKED])
     with LocalServers(folder / "servers") as servers:
         settings = {**servers.environment(), "CUSTOMEDIT_S3_BUCKET": "rehearsal"}
-        subprocess.run(**api.inside(["sh", "/setup.sh"], **settings), check=True)
-        key = subprocess.run(
-            **api.inside(["cat", "/keys/default"]), check=True, capture_output=True, text=True
-        ).stdout.strip()
+        api.check(["sh", "/setup.sh"], **settings)
+        arguments, environment = api.inside(["cat", "/keys/default"])
+        key = subprocess.check_output(arguments, env=environment, text=True).strip()
         with running(api, settings), running(worker, settings):
             service = CustomEdit("http://127.0.0.1:8000", key)
             job = edit(service)
             lose_redis(servers)
-            subprocess.run(**api.inside(["customedit", "recover"], **settings), check=True)
+            api.check(["customedit", "recover"], **settings)
             assert service.job(job.id).state == "succeeded"
             print("recovered from S3 alone", flush=True)
             edit(service)
@@ -270,8 +272,8 @@ def edit(service: CustomEdit) -> Job:
     cup = service.upload(mini.path().parent / "samples/sources/03-cup.png")
     job = service.edit(image=cup.id, target_prompt="a blue cup", method="sdedit", steps=5)
     done = service.wait(job)
+    assert done.state == "succeeded" and isinstance(done.result, EditResult)
     print(f"edit: {done.state}, {len(done.result.outputs)} picture", flush=True)
-    assert done.state == "succeeded"
     return done
 
 
@@ -288,10 +290,11 @@ def lose_redis(servers: LocalServers) -> None:
 @contextmanager
 def running(image: Image, settings: dict[str, str]) -> Iterator[None]:
     """The image's own command, from healthy to gone."""
-    process = subprocess.Popen(**image.inside(image.command, **settings))
+    arguments, environment = image.inside(image.command, **settings)
+    process = subprocess.Popen(arguments, env=environment)
     try:
         began = time.monotonic()
-        while subprocess.run(**image.inside(image.health), stderr=-3).returncode != 0:
+        while not healthy(image):
             assert process.poll() is None, f"{image.name} ended with {process.returncode}"
             assert time.monotonic() - began < HEALTHY_S, f"{image.name} is not healthy"
             time.sleep(0.5)
@@ -303,6 +306,13 @@ def running(image: Image, settings: dict[str, str]) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+
+
+def healthy(image: Image) -> bool:
+    """Whether the image's own check of its health succeeds."""
+    arguments, environment = image.inside(image.health)
+    done = subprocess.run(arguments, env=environment, stderr=subprocess.DEVNULL)
+    return done.returncode == 0
 
 
 # Linux
@@ -334,10 +344,10 @@ def main() -> int:
         folder = Path(name)
         mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", folder)
         try:
-            images = [build("api", folder), build("worker", folder)]
+            api, worker = build("api", folder), build("worker", folder)
             unshare(NEW_NETWORK)
             loopback()
-            play(*images, folder)
+            play(api, worker, folder)
         finally:
             subprocess.run(["umount", "--recursive", "--lazy", folder], check=True)
     print("both images do their work")

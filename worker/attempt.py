@@ -96,6 +96,7 @@ class Attempt:
             priority=priority,
             timeout=max(0.0, self.deadline - time.monotonic()),
             on_progress=self.hear if heard else None,
+            share=(self.tenant, self.id),
         )
         with self._lock:
             self._tickets.append(ticket)

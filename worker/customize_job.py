@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from customedit.concepts.concept import Concept
+from customedit.concepts.dataset import class_images_file
 from customedit.concepts.files import save_concept
-from customedit.concepts.prior import class_images_file
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
-from customedit.editing.text_to_image import STEPS, portrait
+from customedit.editing.sdedit import PORTRAIT_STEPS, portrait
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.requests import CustomizeRequest, reference_warnings
@@ -24,7 +24,7 @@ from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import inputs, outputs
 from worker.attempt import Attempt, Stopped
-from worker.previews import Previewer
+from worker.outputs import Previewer
 from worker.runtime import TRAININGS
 
 BINARY = "application/octet-stream"
@@ -58,7 +58,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
     with attempt.phase("fetch"):
         references = inputs.pictures(attempt, request.references, "references")
         keeper.fetch()
-    previewer, steps = Previewer(attempt), min(STEPS, settings.class_steps)
+    previewer, steps = Previewer(attempt), min(PORTRAIT_STEPS, settings.class_steps)
     shown = previewer.training(base, prompts.instance(), steps)
     method = train_concept(
         base,

@@ -24,7 +24,7 @@ from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import inputs, outputs
 from worker.attempt import Attempt
-from worker.previews import Previewer
+from worker.outputs import Previewer
 from worker.runtime import EDITS
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Method, Progress, Ticket
+from customedit.diffusion.fair_queue import Share
 from worker.metrics import Metrics
 
 T = TypeVar("T")
@@ -65,10 +66,11 @@ class EngineThread:
         priority: int = 0,
         timeout: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        share: Share = ("",),
     ) -> Ticket[T]:
         """As ``Engine.submit``; what ``on_progress`` does must take no time."""
         ticket = self.engine.submit(
-            method, priority=priority, timeout=timeout, on_progress=on_progress
+            method, priority=priority, timeout=timeout, on_progress=on_progress, share=share
         )
         self._fresh.set()
         return ticket

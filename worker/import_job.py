@@ -12,7 +12,7 @@ from customedit.concepts.concept import Concept
 from customedit.concepts.effect import prove_effect
 from customedit.concepts.files import Description, load_concept
 from customedit.concepts.files.embeddings import spelled
-from customedit.editing.text_to_image import portrait
+from customedit.editing.sdedit import portrait
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.requests import ImportRequest
@@ -39,9 +39,11 @@ def perform(attempt: Attempt) -> ConceptOutcome:
             path = attempt.folder / (spelled(request.name) or "<look>").strip("<>")
             key = object_keys.given(attempt.tenant, attempt.id)
             attempt.patiently(lambda: attempt.storage.download(key, path))
-        with attempt.phase("read"), _without_folder(attempt.folder), unreadable():
-            read = read_concept(path, request, attempt.runtime)
-            (concept,) = attempt.wait([attempt.submit(prove_effect(base, read), TRAININGS)])
+        with attempt.phase("read"), _named_for_callers(attempt.folder):
+            with unreadable():
+                read = read_concept(path, request, attempt.runtime)
+            proving = prove_effect(base, read, allow_none=request.allow_unused)
+            (concept,) = attempt.wait([attempt.submit(proving, TRAININGS)])
         for left in attempt.folder.iterdir():  # whatever the file was unpacked into
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     warnings = [] if read.base else ["the file does not say which base it was made for"]
@@ -95,14 +97,22 @@ def read_concept(path: Path, request: ImportRequest, runtime: Runtime) -> Concep
     """The concept in ``path``; the request's words win over the file's."""
     description = Description(request.noun, request.attribute, token=request.token or "")
     limit = runtime.settings.max_import_bytes
-    return load_concept(path, runtime.base, description, max_bytes=limit)
+    return load_concept(
+        path, runtime.base, description,
+        max_bytes=limit, allow_unused=request.allow_unused, scratch=path.parent,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
-def _without_folder(folder: Path) -> Iterator[None]:
-    """Errors do not tell callers where the worker keeps its files."""
+def _named_for_callers(folder: Path) -> Iterator[None]:
+    """Errors name the request's fields, no option of the command line, and no path of the worker's.
+
+    Of the library's fields, token is the request's own; the others are of what is in the file.
+    """
     try:
         yield
     except InputError as error:
+        field = "token" if error.field == "token" else "file"
         problem = error.problem.replace(f"{folder}/", "")
-        raise InputError(error.field, problem, error.remedy) from None
+        remedy = error.remedy.replace("--allow-unused", "allow_unused")
+        raise InputError(field, problem, remedy.split("; --")[0]) from None

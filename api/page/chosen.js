@@ -12,7 +12,7 @@ const PAGE = 50;
 /** The schema's pattern of a token, to be found inside a text. */
 const tokens = () => new RegExp(field("CustomizeRequest", "token").pattern.replace(/^\^|\$$/g, ""), "g");
 
-/** The tokens that a prompt names, as the service reads them. @param {string} prompt */
+/** The tokens that a prompt names, as the service reads them. @param {string} prompt @returns {string[]} */
 export const named = (prompt) => prompt.match(tokens()) || [];
 
 /** The ready concepts, to be chosen, each with a weight. */

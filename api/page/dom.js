@@ -1,14 +1,19 @@
 // Building the DOM. Data goes in as text and attributes, never as markup.
 
-/** @typedef {Node | string | number | null | undefined | false} Child */
+/**
+ * What an element can hold; what is empty or false is left out, lists may be in lists.
+ * @typedef {Node | string | number | null | undefined | false | ChildList} Child
+ * @typedef {Child[]} ChildList
+ */
 
 /**
  * An element. A property that begins with "on" is a listener, `value` and `checked` are set as
  * properties, all others are attributes; null, undefined and false leave one out.
- * @param {string} tag
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
  * @param {Record<string, unknown>} [given]
- * @param {...(Child | Child[])} children
- * @returns {any}
+ * @param {...Child} children
+ * @returns {HTMLElementTagNameMap[Tag]}
  */
 export function el(tag, given = {}, ...children) {
   const made = document.createElement(tag);
@@ -22,16 +27,16 @@ export function el(tag, given = {}, ...children) {
   return made;
 }
 
-/** Appends what is there. @param {Element} parent @param {...(Child | Child[])} children */
+/** Appends what is there. @param {Element} parent @param {...Child} children */
 export function add(parent, ...children) {
-  for (const child of children.flat(3)) {
+  for (const child of /** @type {Exclude<Child, ChildList>[]} */ (children.flat(3))) {
     if (child !== null && child !== undefined && child !== false) {
       parent.append(child instanceof Node ? child : String(child));
     }
   }
 }
 
-/** Puts `children` in place of all that is in `parent`. */
+/** Puts `children` in place of all that is in `parent`. @param {Element} parent @param {...Child} children */
 export function fill(parent, ...children) {
   parent.replaceChildren();
   add(parent, ...children);
@@ -47,11 +52,15 @@ export function announce(text) {
   if (live) live.textContent = text;
 }
 
-/** A button; `kind`: "main", "quiet" or "danger". */
+/**
+ * A button.
+ * @param {string} text @param {(event: MouseEvent) => void} onclick
+ * @param {string} [kind] "main", "quiet" or "danger" @param {object} [more] attributes
+ */
 export const button = (text, onclick, kind = "quiet", more = {}) =>
   el("button", { type: "button", class: kind, onclick, ...more }, text);
 
-/** What to do where there is nothing yet. */
+/** What to do where there is nothing yet. @param {string} title @param {string} text @param {...Child} actions */
 export const empty = (title, text, ...actions) =>
   el("div", { class: "empty" }, el("h2", {}, title), el("p", {}, text), el("p", { class: "row" }, actions));
 

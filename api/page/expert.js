@@ -37,11 +37,11 @@ export class Expert {
       fields.add("p2p.way", "Way", this.way, about("p2p.way")),
       fields.add("p2p.blend_over", "Region", this.over, about("p2p.blend_over")),
       fields.add("p2p.blend_words", "Words of the region", this.blend, about("p2p.blend_words")),
-      P2P.map(([name, label]) => fields.add(`p2p.${name}`, label, this.p2p.get(name), about(`p2p.${name}`)))));
+      P2P.map(([name, label]) => fields.add(`p2p.${name}`, label, /** @type {HTMLElement} */ (this.p2p.get(name)), about(`p2p.${name}`)))));
     this.node = el("details", {}, el("summary", {}, "Expert settings"),
       el("div", { class: "grid" },
         fields.add("inversion", "Inversion", this.inversion, about("inversion")),
-        EVERY.map(([name, label]) => fields.add(name, label, this.numbers.get(name), about(name)))),
+        EVERY.map(([name, label]) => fields.add(name, label, /** @type {HTMLElement} */ (this.numbers.get(name)), about(name)))),
       this.p2pOnly,
       fields.group("mask", "Mask", this.mask.node, about("mask")),
       fields.tick("everywhere", "Let the concept act on every word", this.everywhere, about("everywhere")),

@@ -85,7 +85,8 @@ export class Fields {
   focus() {
     for (const { control, error } of this.known.values()) {
       if (error.hidden) continue;
-      (control.matches("[role=group]") ? control.querySelector("input, button") || control : control).focus();
+      const inner = control.matches("[role=group]") && control.querySelector("input, button");
+      /** @type {HTMLElement} */ (inner || control).focus();
       control.scrollIntoView({ block: "center" });
       return;
     }

@@ -16,10 +16,11 @@ export async function jobView(main, { id, signal }) {
   const head = el("div", { class: "head" });
   const body = el("div", {});
   const wrong = el("div", { hidden: true });
-  add(main, el("p", {}, el("a", { href: "#/jobs" }, "← All jobs")), el("h1", { tabindex: "-1" }, "Job"), head, wrong, body);
+  const title = el("h1", { tabindex: "-1" }, "Job");
+  add(main, el("p", {}, el("a", { href: "#/jobs" }, "← All jobs")), title, head, wrong, body);
   const fresh = () => api.job(id, signal);
   const show = async (job) => {
-    main.querySelector("h1").textContent = about(job);
+    title.textContent = about(job);
     fill(head, ...top(job, wrong, show));
     if (finished(job)) fill(body, await outcome(job, fresh));
   };
@@ -34,7 +35,7 @@ function top(job, wrong, show) {
   const cancel = act(async () => {
     await show(await api.cancel(job.id));
     announce("Cancelling");
-    document.querySelector("main h1")?.focus(); // the button is gone
+    /** @type {HTMLElement | null} */ (document.querySelector("main h1"))?.focus(); // the button is gone
   });
   const remove = act(async () => {
     if (!(await confirmed("Delete this job?", "Its pictures go as well. A concept that it made stays.", "Delete"))) return;

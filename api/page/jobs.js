@@ -14,7 +14,9 @@ const MOST_ALONE = 5;
 
 /** @param {HTMLElement} main @param {{signal: AbortSignal}} given */
 export async function jobsView(main, { signal }) {
-  const state = select([["", "all states"], ...["queued", "running", "succeeded", "failed", "cancelled"].map((s) => [s, s])], { id: "jobs-state" });
+  /** @type {[string, string][]} */
+  const states = ["queued", "running", "succeeded", "failed", "cancelled"].map((s) => [s, s]);
+  const state = select([["", "all states"], ...states], { id: "jobs-state" });
   const what = select([["", "all kinds"], ["edit", "edits"], ["customize", "teachings"], ["import", "imports"]], { id: "jobs-kind" });
   const list = el("ul", { class: "list", "aria-label": "Jobs" });
   const below = el("div", {});
@@ -30,7 +32,7 @@ export async function jobsView(main, { signal }) {
     else {
       const had = before.row.contains(document.activeElement);
       before.row.replaceWith(made);
-      if (had) made.querySelector("a").focus();
+      if (had) made.querySelector("a")?.focus();
     }
   };
   const asked = (cursor) => ({ state: state.value, kind: what.value, limit: PAGE, cursor });

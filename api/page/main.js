@@ -20,6 +20,8 @@ const VIEWS = [
 ];
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
 const bar = /** @type {HTMLElement} */ (document.getElementById("bar"));
+const views = /** @type {HTMLElement} */ (document.getElementById("nav"));
+const who = /** @type {HTMLElement} */ (document.getElementById("account"));
 let leaving = new AbortController();
 let said = "";
 
@@ -83,9 +85,9 @@ function frame() {
   bar.hidden = !known();
   if (!known()) return;
   const { view } = asked();
-  fill(document.getElementById("nav"), VIEWS.filter(({ scopes }) => can(...scopes)).map((one) =>
+  fill(views, VIEWS.filter(({ scopes }) => can(...scopes)).map((one) =>
     el("a", { href: `#/${one.path}`, "aria-current": one === view ? "page" : null }, one.words)));
-  fill(document.getElementById("account"), account());
+  fill(who, account());
 }
 
 /** Who is signed in and what they may do. */
@@ -113,7 +115,7 @@ window.addEventListener("unauthenticated", () => {
   said = "Your key is not valid any more.";
   show();
 });
-document.querySelector(".skip").addEventListener("click", (event) => {
+document.querySelector(".skip")?.addEventListener("click", (event) => {
   event.preventDefault(); // the hash names the view
   main.focus();
 });

@@ -70,7 +70,9 @@ export class Pictures {
    * what: is asked for, such as "reference pictures"
    */
   constructor({ most, what, alt, changed = () => {} }) {
-    Object.assign(this, { most, what, alt, changed });
+    this.most = most;
+    this.alt = alt;
+    this.changed = changed;
     /** @type {Item[]} */
     this.items = [];
     this.node = el("div", { class: "pictures" });
@@ -78,7 +80,7 @@ export class Pictures {
     this.list = el("ul", { class: "thumbs", "aria-label": `Chosen ${what}` });
     this.input = el("input", {
       type: "file", accept: TYPES.join(","), multiple: most > 1, id: uid("file"), class: "unseen",
-      onchange: () => { this.take([...this.input.files]); this.input.value = ""; },
+      onchange: () => { this.take([...(this.input.files || [])]); this.input.value = ""; },
     });
     this.drop = el("label", { class: "drop", for: this.input.id },
       el("strong", {}, `Choose ${what}`), el("span", {}, `or drop ${most > 1 ? "them" : "it"} here: PNG, JPEG or WebP`));
@@ -93,7 +95,7 @@ export class Pictures {
     this.node.addEventListener("dragleave", over(false));
     this.node.addEventListener("drop", (event) => {
       over(false)(event);
-      this.take([...event.dataTransfer.files]);
+      this.take([...(event.dataTransfer?.files || [])]);
     });
   }
 

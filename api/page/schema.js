@@ -35,12 +35,18 @@ export const choices = (model, path) => {
   return schema.enum || (schema.const === undefined ? [] : [schema.const]);
 };
 
-/** The choices as pairs for a list box; the first one leaves it to the service. */
+/**
+ * The choices as pairs for a list box; the first one leaves it to the service.
+ * @param {string} model @param {string} path @param {Record<string, string>} [words]
+ * @returns {[string, string][]}
+ */
 export function options(model, path, words = {}) {
   const schema = field(model, path);
   const none = schema.default === null ? "chosen by the service" : `${words[schema.default] || schema.default} (default)`;
   const others = choices(model, path).filter((value) => value !== schema.default);
-  return [["", none], ...others.map((value) => [value, words[value] || value])];
+  /** @type {[string, string][]} */
+  const pairs = others.map((value) => [value, words[value] || value]);
+  return [["", none], ...pairs];
 }
 
 /** The bounds of a number in words. */

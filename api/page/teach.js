@@ -79,7 +79,7 @@ export function teachView(main) {
           el("details", {}, el("summary", {}, "How it is trained"),
             el("p", { class: "hint" }, "What stays empty is chosen for the base."),
             el("div", { class: "grid" }, HOW.map(([name, label]) =>
-              fields.add(`training.${name}`, label, training.get(name), about(`training.${name}`))))),
+              fields.add(`training.${name}`, label, /** @type {HTMLElement} */ (training.get(name)), about(`training.${name}`))))),
           fields.summary,
           el("div", { class: "row send" }, submit)))),
   );

@@ -17,6 +17,7 @@ export const phase = (name) => PHASES[name] || name;
 export const badge = (state) =>
   el("span", { class: `badge ${state}` }, el("span", { "aria-hidden": "true" }, MARKS[state] || "·"), ` ${state}`);
 
+/** @type {[Intl.RelativeTimeFormatUnit, number][]} */
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 const ago = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
@@ -24,6 +25,7 @@ const ago = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 export function when(iso) {
   if (!iso) return "";
   const seconds = (Date.now() - Date.parse(iso)) / 1000;
+  /** @type {[Intl.RelativeTimeFormatUnit, number]} */
   const [unit, size] = UNITS.find(([, s]) => seconds >= s) || ["second", 1];
   const said = seconds < 10 ? "just now" : ago.format(-Math.floor(seconds / size), unit);
   return el("time", { datetime: iso, title: new Date(iso).toLocaleString() }, said);

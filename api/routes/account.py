@@ -12,8 +12,7 @@ from api.problems import ProblemError
 from api.serializers import at
 from customedit.schemas import answers as d
 from customedit.schemas.requests import MAX_OUTPUTS, MAX_REFERENCES
-from customedit.tenants.api_keys import ApiKey
-from customedit.tenants.rate_limits import Allowed
+from customedit.tenants.access import Allowed, ApiKey
 
 router = APIRouter(tags=["account"])
 Admin = Annotated[ApiKey, needs("admin")]

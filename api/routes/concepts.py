@@ -8,29 +8,29 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
 
-from api.container import Container, in_thread
 from api.deletion import delete_concept
 from api.dependencies import (
     AppContainer,
     ConceptId,
+    Container,
     Cursor,
     IdempotencyKey,
     Limit,
     Reader,
     Wait,
+    in_thread,
     needs,
 )
-from api.job_responses import submitted_response
 from api.openapi import IMAGE, OTHER_IMAGE, example_bodies, refusals
 from api.problems import ProblemError, not_found, unknown_reference
-from api.serializers import at
+from api.serializers import at, submitted_response
 from api.submission import Submission, submit
 from customedit.jobs.records import ConceptRecord
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
 from customedit.schemas import ids
 from customedit.schemas.requests import CustomizeRequest, reference_warnings
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["concepts"])
 Writer = Annotated[ApiKey, needs("concepts:write")]

@@ -1,23 +1,44 @@
-"""Edits: pictures changed by prompt, with concepts or without."""
+"""Edits: pictures changed by prompt, with concepts or without.
+
+An edit is refused before a job is made unless its images and concepts are there and its words have
+an effect.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Response
 
-from api.container import Container, in_thread
-from api.dependencies import AppContainer, Cursor, IdempotencyKey, JobId, Limit, Reader, Wait, needs
-from api.edit_checks import check_edit
-from api.job_responses import job_response, submitted_response
+from api.dependencies import (
+    AppContainer,
+    Container,
+    Cursor,
+    IdempotencyKey,
+    JobId,
+    Limit,
+    Reader,
+    Wait,
+    in_thread,
+    needs,
+)
 from api.openapi import CONCEPT, IMAGE, example_bodies, refusals
-from api.problems import not_found
+from api.problems import ProblemError, input_problem, not_found, unknown_reference
 from api.routes.jobs import StateFilter, job_page
+from api.serializers import job_response, submitted_response
 from api.submission import Submission, submit
+from customedit.editing.region_words import ConceptWords
+from customedit.editing.settings import check_request
+from customedit.errors import InputError
+from customedit.images.masks import check_aspect, same_aspect
+from customedit.jobs.records import ConceptRecord, ImageRecord
 from customedit.jobs.store import Submitted
+from customedit.prompt_syntax import check_prompt
 from customedit.schemas import answers as d
 from customedit.schemas.requests import EditRequest
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["edits"])
 Writer = Annotated[ApiKey, needs("edits:write")]
@@ -124,3 +145,112 @@ async def get_edit(
     if record is None or record.kind != "edit":
         raise not_found("edit", id)
     return await job_response(container, record, wait, response)
+
+
+def check_edit(container: Container, tenant: str, request: EditRequest) -> None:
+    """Refuse an edit that names what its tenant does not have, or a concept without effect.
+
+    Raises:
+        ProblemError: unknown-image, unknown-concept, not-ready, validation.
+    """
+    images = {
+        field: _uploaded_image(container, tenant, image, field)
+        for field, image in _named_images(request)
+    }
+    if request.mask is not None:
+        _check_mask_aspect(images["mask"], images["image"])
+    records = [
+        _ready_concept(container, tenant, use.id, f"concepts[{k}].id")
+        for k, use in enumerate(request.concepts)
+    ]
+    _check_words(request, records)
+
+
+def _named_images(request: EditRequest) -> Iterator[tuple[str, str]]:
+    """Field and id of each image that the request names."""
+    yield "image", request.image
+    if request.mask is not None:
+        yield "mask", request.mask
+    for k, image in enumerate(request.references):
+        yield f"references[{k}]", image
+
+
+def _uploaded_image(container: Container, tenant: str, id_: str, field: str) -> ImageRecord:
+    record = container.images.get(tenant, id_)
+    if record is None:
+        raise unknown_reference(id_, field)
+    return record
+
+
+def _check_mask_aspect(mask: ImageRecord, picture: ImageRecord) -> None:
+    """Refuse a mask of another aspect; its pixels are read by the worker.
+
+    Records have the sizes of the files: whether EXIF turns one of them the worker knows, so a mask
+    that would fit turned is let through.
+    """
+    size = (picture.width, picture.height)
+    if not same_aspect((mask.height, mask.width), size):
+        with _as_problem():
+            check_aspect((mask.width, mask.height), size)
+
+
+def _ready_concept(container: Container, tenant: str, id_: str, field: str) -> ConceptRecord:
+    record = container.concepts.get(tenant, id_)
+    if record is None:
+        raise unknown_reference(id_, field)
+    if record.state != "ready":
+        raise ProblemError(
+            "not-ready", f"{field}: {id_} is {record.state}", field=field, limit="state ready"
+        )
+    return record
+
+
+def _check_words(request: EditRequest, records: list[ConceptRecord]) -> None:
+    """Each concept is named by the prompt, and what the request says of words can be carried out.
+
+    A file from elsewhere may hold further tokens than the one of its record: of such concepts the
+    worker checks the rest.
+    """
+    named = request.tokens
+    known = [record.token for record in records]
+    foreign = [record for record in records if not record.references]
+    others = [token for token in named if token not in known] if foreign else []
+    for k, token in enumerate(known):
+        if token in known[:k]:
+            raise _refused(
+                f"concepts[{k}].id",
+                f"two concepts have the token {token}",
+                "one concept of each token; import one of them under another token",
+            )
+    with _as_problem():
+        for field in ("source_prompt", "target_prompt"):
+            check_prompt(getattr(request, field), [*known, *others], field)
+    concepts = [ConceptWords((token,)) for token in others]
+    for k, record in enumerate(records):
+        if record.token in named or request.everywhere:
+            concepts.append(ConceptWords((record.token,), record.noun, record.attribute))
+        elif record.references or not others:
+            raise _without_effect(f"concepts[{k}].id", record)
+    with _as_problem():
+        check_request(request, concepts, mask=request.mask is not None)
+
+
+@contextlib.contextmanager
+def _as_problem() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise input_problem(error) from None
+
+
+def _without_effect(field: str, record: ConceptRecord) -> ProblemError:
+    words = " ".join(part for part in (record.token, record.attribute, record.noun) if part)
+    return _refused(
+        field,
+        f"the target prompt does not name {record.token}, so the concept has no effect",
+        f'write "{words}" in target_prompt, or leave the concept out',
+    )
+
+
+def _refused(field: str, problem: str, limit: str) -> ProblemError:
+    return ProblemError("validation", f"{field}: {problem}", field=field, limit=limit)

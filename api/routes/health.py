@@ -10,8 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
 import customedit
-from api.container import Container
-from api.dependencies import AppContainer
+from api.dependencies import AppContainer, Container
 from api.openapi import refusals
 from api.problem_types import TYPES
 from api.problems import ProblemError
@@ -34,7 +33,11 @@ def get_health() -> d.Health:
     responses={503: {"model": d.Health, "description": "A store is away, or it is stopping."}},
 )
 def get_readiness(container: AppContainer) -> Response:
-    """Ready when Redis and the file store answer."""
+    """Ready when Redis and the file store answer.
+
+    A store that is full, or nearly, is told in ``warnings`` and by metrics: most calls are served
+    still, and no other process would serve the rest.
+    """
     checks = {
         "redis": _redis(container),
         "storage": "ok" if container.storage.reachable() else "does not answer",
@@ -43,7 +46,10 @@ def get_readiness(container: AppContainer) -> Response:
         checks["process"] = "is stopping"
     ready = all(check == "ok" for check in checks.values())
     document = d.Health(
-        status="ok" if ready else "unavailable", version=customedit.__version__, checks=checks
+        status="ok" if ready else "unavailable",
+        version=customedit.__version__,
+        checks=checks,
+        warnings=container.watch.warnings,
     )
     return JSONResponse(document.model_dump(mode="json"), 200 if ready else 503)
 

@@ -9,9 +9,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
-from api.container import Container, in_thread
 from api.deletion import delete_image
-from api.dependencies import AppContainer, Cursor, ImageId, Limit, Reader, UploadId, needs
+from api.dependencies import (
+    AppContainer,
+    Container,
+    Cursor,
+    ImageId,
+    Limit,
+    Reader,
+    UploadId,
+    in_thread,
+    needs,
+)
 from api.forms import NoFields, form_schema, read_form
 from api.image_storage import store_image
 from api.openapi import refusals
@@ -22,7 +31,7 @@ from customedit.schemas import ids
 from customedit.schemas.requests import UploadRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject, StorageError
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["images"])
 Writer = Annotated[ApiKey, needs("images:write")]

@@ -9,12 +9,11 @@ from typing import IO, Annotated, Final
 
 from fastapi import APIRouter, Request, Response
 
-from api.container import Container, in_thread
-from api.dependencies import AppContainer, IdempotencyKey, Wait, needs
+from api.dependencies import AppContainer, Container, IdempotencyKey, Wait, in_thread, needs
 from api.forms import form_schema, read_form
-from api.job_responses import submitted_response
 from api.openapi import refusals
 from api.problems import input_problem
+from api.serializers import submitted_response
 from api.submission import Submission, submit
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptRecord
@@ -23,7 +22,7 @@ from customedit.schemas import answers as d
 from customedit.schemas import ids
 from customedit.schemas.requests import ImportForm, ImportRequest
 from customedit.storage import object_keys
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["concepts"])
 Writer = Annotated[ApiKey, needs("concepts:write")]
@@ -69,7 +68,7 @@ async def import_concept(
     wait: Wait,
     idempotency_key: IdempotencyKey = None,
 ) -> d.Job:
-    """Takes the service's own safetensors, diffusers' Custom Diffusion files and adobe's deltas."""
+    """Takes the service's own files, Custom Diffusion, textual inversion and LoRA, also zipped."""
     async with (
         container.imports.hold(caller.tenant),
         read_form(request, ImportForm) as form,

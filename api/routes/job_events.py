@@ -8,18 +8,18 @@ from typing import Any, Final
 
 import anyio
 from fastapi import APIRouter, Response
+from redis.exceptions import RedisError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from api.container import Container, in_thread
-from api.dependencies import AppContainer, JobId, LastEventId, Reader
+from api.dependencies import AppContainer, Container, JobId, LastEventId, Reader, in_thread
 from api.openapi import refusals
 from api.routes.jobs import owned_job
 from api.serializers import state_change
 from customedit.jobs.events import Event
 from customedit.jobs.records import JobProgress, JobRecord
 from customedit.schemas import answers as d
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["jobs"])
 RETRY_S: Final = 2
@@ -95,7 +95,10 @@ async def job_events(
             now = time.monotonic()
             if not events and now - looked >= _RECORD_S:
                 looked = now
-                current = await in_thread(container.jobs.get, record.tenant, record.id)
+                try:
+                    current = await in_thread(container.jobs.get, record.tenant, record.id)
+                except RedisError:  # it may be back before the watcher gives up
+                    continue
                 if current is None:
                     return
                 if current.finished:  # its end was before ``after``, or its stream is gone

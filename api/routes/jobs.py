@@ -6,26 +6,27 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 
-from api.container import Container, in_thread
 from api.deletion import cancel_job, delete_job
 from api.dependencies import (
     AppContainer,
+    Container,
     Cursor,
     JobId,
     Limit,
     Reader,
     Wait,
+    in_thread,
     needs,
     require_scope,
 )
-from api.job_responses import job_response
 from api.openapi import refusals
 from api.problems import not_found
+from api.serializers import job_response
 from customedit.jobs.records import JobKind, JobRecord, JobState
 from customedit.jobs.store import Page
 from customedit.schemas import answers as d
 from customedit.schemas import patterns
-from customedit.tenants.api_keys import ApiKey
+from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["jobs"])
 Writer = Annotated[ApiKey, needs("edits:write", "concepts:write")]

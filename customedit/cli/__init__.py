@@ -1,8 +1,8 @@
 """The command line: ``customedit customize | edit | sweep | replay | concept | ...``.
 
-``study`` and ``lookbench`` measure the method. The service has ``serve``, ``demo``, ``keys`` and
-``recover``. Whatever takes seconds to import is imported by the command that needs it. How commands
-fail is in ``command_errors``.
+``study`` and ``lookbench`` measure the method. The service has ``serve``, ``demo``, ``api``,
+``worker``, ``keys`` and ``recover``. Whatever takes seconds to import is imported by the command
+that needs it. How commands fail is in ``command_errors``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ from customedit.cli import (
     edit,
     lookbench,
     models,
+    replay,
     serve,
     service,
     study,
 )
 from customedit.cli.command_errors import Commands
+
+for _library in ("DIFFUSERS", "TRANSFORMERS"):  # read when they are first imported
+    os.environ.setdefault(f"{_library}_VERBOSITY", "error")
 
 app = typer.Typer(
     name="customedit",
@@ -59,7 +63,7 @@ def _options(
 app.command("customize")(customize.customize_command)
 app.command("edit")(edit.edit_command)
 app.command("sweep")(edit.sweep_command)
-app.command("replay")(edit.replay_command)
+app.command("replay")(replay.replay_command)
 app.command("study")(study.study_command)
 app.add_typer(lookbench.app, name="lookbench")
 app.command("doctor")(doctor.doctor_command)
@@ -68,11 +72,11 @@ app.add_typer(models.app, name="models")
 app.add_typer(service.keys, name="keys")
 app.command("recover")(service.recover_command)
 app.command("serve")(serve.serve_command)
+app.command("api")(serve.api_command)
+app.command("worker")(serve.worker_command)
 app.command("demo")(demo.demo_command)
 
 
 def main() -> None:
     """The ``customedit`` command."""
-    for library in ("DIFFUSERS", "TRANSFORMERS"):  # read when they are first imported
-        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     app()

@@ -2,7 +2,7 @@
 
 Exit status 2: something given cannot be used, or a package is not installed. 1: the command failed
 for a reason of its own. 130: stopped by Ctrl-C. With ``--json`` standard output holds the error as
-``{"error": {...}}`` in place of the result.
+``{"error": {...}}`` in place of the result, and the warnings before it as ``"warnings": [...]``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 import typer.core
 
+from customedit.cli import console
 from customedit.errors import InputError, NumericalError, TrainingError
 
 _PARSING: Final = typer.BadParameter.__mro__[2]
@@ -46,12 +47,18 @@ class Failure:
     remedy: str | None = None
 
 
+class CommandFailed(Exception):
+    """A command failed for a reason of its own: one line, exit status 1."""
+
+
 def failure_of(error: BaseException) -> Failure | None:
     """The failure that ``error`` is, or None if it is a fault of the program."""
     if isinstance(error, InputError):
         return Failure(str(error), 2, error.field, error.remedy or None)
     if isinstance(error, TrainingError | NumericalError):
         return Failure(str(error), 2)
+    if isinstance(error, CommandFailed):
+        return Failure(str(error), 1)
     if isinstance(error, _PARSING):
         parsing: Any = error
         option = getattr(error, "param_hint", None) or getattr(error, "param", None)
@@ -65,7 +72,7 @@ def failure_of(error: BaseException) -> Failure | None:
         where = f"{error.filename}: " if error.filename else ""
         return Failure(f"{where}{reason}", 2, None)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return Failure("there is too little memory; use a smaller picture or fewer strengths", 1)
+        return Failure("the memory does not suffice; use a smaller picture or fewer strengths", 1)
     return None
 
 
@@ -75,11 +82,12 @@ def extra_of(module: str) -> str | None:
     return next((extra for extra, names in EXTRAS.items() if top in names), None)
 
 
-def report(failure: Failure, as_json: bool) -> None:
-    """Print ``failure``: one line on standard error, or JSON on standard output."""
+def report(failure: Failure, as_json: bool, warnings: Sequence[str] = ()) -> None:
+    """Print ``failure``: a line on standard error, or with ``warnings`` JSON on standard output."""
     if as_json:
         error = {"message": failure.line, "field": failure.field, "remedy": failure.remedy}
-        print(json.dumps({"error": {k: v for k, v in error.items() if v is not None}}))
+        document: dict[str, Any] = {"error": {k: v for k, v in error.items() if v is not None}}
+        print(json.dumps(document | ({"warnings": list(warnings)} if warnings else {})))
     else:
         print("error: " + " ".join(failure.line.split()), file=sys.stderr)
 
@@ -100,22 +108,24 @@ class Commands(typer.core.TyperGroup):
         given = list(sys.argv[1:] if args is None else args)
         if not standalone_mode:
             return super().main(given, prog_name, complete_var, False, windows_expand_args, **extra)
-        try:
-            status = super().main(
-                given, prog_name, complete_var, False, windows_expand_args, **extra
-            )
-        except (KeyboardInterrupt, typer.Abort):
-            report(Failure("stopped", 130), False)
-            raise SystemExit(130) from None
-        except BrokenPipeError:  # the reader of our output has gone, as `head` does
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing more can be written
-            raise SystemExit(1) from None
-        except Exception as error:
-            _end(error, "--json" in given)
+        as_json = "--json" in given
+        with console.warnings_in(as_json) as warnings:
+            try:
+                status = super().main(
+                    given, prog_name, complete_var, False, windows_expand_args, **extra
+                )
+            except (KeyboardInterrupt, typer.Abort):
+                report(Failure("stopped", 130), as_json, warnings)
+                raise SystemExit(130) from None
+            except BrokenPipeError:  # the reader of our output has gone, as `head` does
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing more can be written
+                raise SystemExit(1) from None
+            except Exception as error:
+                _end(error, as_json, warnings)
         raise SystemExit(status if isinstance(status, int) else 0)
 
 
-def _end(error: Exception, as_json: bool) -> NoReturn:
+def _end(error: Exception, as_json: bool, warnings: Sequence[str]) -> NoReturn:
     if os.environ.get(TRACEBACK):
         raise error
     failure = failure_of(error) or Failure(
@@ -123,5 +133,5 @@ def _end(error: Exception, as_json: bool) -> NoReturn:
         f"this is a fault of the program: set {TRACEBACK}=1 and report what it prints",
         1,
     )
-    report(failure, as_json)
+    report(failure, as_json, warnings)
     raise SystemExit(failure.status) from None

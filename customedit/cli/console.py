@@ -1,4 +1,8 @@
-"""What the commands share: errors in one line, progress bars, results for people or machines."""
+"""What the commands share: options, progress bars, results and warnings, pictures read from files.
+
+With ``--json`` a result is one JSON document on standard output, whose key ``warnings`` lists the
+warnings if there are any; without it warnings are lines on standard error.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,6 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from customedit.errors import InputError
 
@@ -37,18 +43,29 @@ BaseOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or cuda:N.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, no bars.")]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result, warnings and errors as JSON; show no bars."),
+]
 
 errors = Console(stderr=True)
 
 MAX_PIXELS: Final = "CUSTOMEDIT_MAX_PIXELS"
 """The environment variable that says how many pixels a picture may have, 200 million if unset."""
 
+_warnings: ContextVar[list[str] | None] = ContextVar("warnings", default=None)
+"""The warnings of a command that prints JSON; None where warnings are printed at once."""
+
 
 @contextmanager
-def mendable() -> Iterator[None]:
-    """Nothing any more: ``command_errors`` handles what a command raises."""
-    yield
+def warnings_in(as_json: bool) -> Iterator[list[str]]:
+    """Collect warnings, for a JSON document, if ``as_json``; else each is printed at once."""
+    collected: list[str] = []
+    token = _warnings.set(collected if as_json else None)
+    try:
+        yield collected
+    finally:
+        _warnings.reset(token)
 
 
 @contextmanager
@@ -67,7 +84,7 @@ def bars(quiet: bool) -> Iterator[Callable[[Progress], None]]:
     ) as shown:
         tasks: dict[str, Any] = {}
 
-        def heard(progress: Progress) -> None:
+        def listen(progress: Progress) -> None:
             if progress.phase not in tasks:
                 tasks[progress.phase] = shown.add_task(
                     progress.phase, total=progress.steps, facts="", rate=""
@@ -80,17 +97,25 @@ def bars(quiet: bool) -> Iterator[Callable[[Progress], None]]:
                 task, completed=progress.step, total=progress.steps, facts=facts, rate=rate
             )
 
-        yield heard
+        yield listen
 
 
 def say(value: dict[str, Any], lines: list[str], as_json: bool) -> None:
-    """The result: JSON on stdout for machines, lines for people."""
+    """Print the result on standard output: JSON with the warnings, or lines for people."""
     if as_json:
-        json.dump(value, sys.stdout, indent=2)
+        collected = _warnings.get()
+        json.dump(value | ({"warnings": collected} if collected else {}), sys.stdout, indent=2)
         print()
     else:
         for line in lines:
             print(line)
+
+
+def quiet_libraries() -> None:
+    """Let diffusers and transformers print errors alone: no notices, no bars of their own."""
+    from customedit.mini.draw import hush
+
+    hush()
 
 
 def load_base(name: str, device: str, dtype: str) -> Base:
@@ -109,32 +134,60 @@ def load_base(name: str, device: str, dtype: str) -> Base:
     return Base.load(name, device=device, dtype=dtypes[dtype])
 
 
-def load_concepts(base: Base, given: list[str]) -> list[Weighted]:
-    """Concepts as ``FILE`` or ``FILE:WEIGHT``, checked against ``base``."""
+@dataclass(frozen=True)
+class ConceptFile:
+    """A concept as ``--concept`` names it: the file and the weight."""
+
+    path: Path
+    weight: float = 1.0
+
+    @classmethod
+    def read(cls, text: str) -> ConceptFile:
+        """Read ``FILE`` or ``FILE:WEIGHT``, and check all of it that needs no base.
+
+        Raises:
+            InputError: for a weight out of range, and a file that is not a concept of ours; one of
+                another kind is named, with the command that imports it.
+        """
+        from customedit.concepts.files.identify import refuse_for_editing
+        from customedit.diffusion.text import WEIGHTS
+
+        name, _, tail = text.rpartition(":")
+        path, weight = Path(text), 1.0
+        if name:
+            with suppress(ValueError):  # else the colon is the path's own
+                path, weight = Path(name), float(tail)
+        low, high = WEIGHTS
+        if not low <= weight <= high:  # also for nan
+            raise InputError("concept", f"the weight {tail} is not from {low:g} to {high:g}")
+        refuse_for_editing(path)
+        return cls(path, weight)
+
+
+def load_concepts(base: Base, files: list[ConceptFile]) -> list[Weighted]:
+    """The concepts in ``files``, checked against ``base``."""
     from customedit.concepts.concept import Concept
     from customedit.diffusion.text import Weighted
 
-    found = []
-    for text in given:
-        name, _, tail = text.rpartition(":")
-        weight = 1.0
-        if name:
-            with suppress(ValueError):  # else the colon is the path's own
-                weight, text = float(tail), name
-        concept = Concept.load(Path(text), base_weights=base.weights)
-        found.append(Weighted(concept.for_base(base), weight))
-    return found
+    return [
+        Weighted(Concept.load(file.path, base.weights).for_base(base), file.weight)
+        for file in files
+    ]
 
 
 def existing(path: Path, field: str) -> Path:
     """``path`` if it is a file. Raises InputError."""
-    if not path.is_file():
-        raise InputError(field, f"{path} is no file", "mend the path")
-    return path
+    try:
+        if path.is_file():
+            return path
+        problem = "is a folder" if path.is_dir() else "does not exist"
+    except OSError as error:  # such as a name that is too long
+        problem = f"cannot be read ({error.strerror})"
+    raise InputError(field, f"{path} {problem}", "give a file")
 
 
 def read_image(path: Path, field: str) -> Image.Image:
-    """The picture in ``path``, RGB; what was passed over is told."""
+    """The picture in ``path``, RGB; warns of what was passed over."""
     from customedit import images
 
     decoded = images.read(existing(path, field), field=field, limits=picture_limits())
@@ -158,7 +211,7 @@ def read_mask(path: Path, size: tuple[int, int], field: str = "mask") -> Tensor:
 def picture_limits() -> Limits:
     """What a picture of one's own may have: 500 MiB, and pixels as ``CUSTOMEDIT_MAX_PIXELS`` says.
 
-    Raises InputError for a value of the variable that is no number of pixels.
+    Raises InputError for a value of the variable that is not a number of pixels.
     """
     import os
 
@@ -171,12 +224,21 @@ def picture_limits() -> Limits:
 
 
 def warn(text: str) -> None:
-    """Tell something that the user may not expect, on standard error."""
-    errors.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
+    """Warn of something that the user may not expect."""
+    collected = _warnings.get()
+    if collected is not None:
+        collected.append(text)
+    else:
+        errors.print(Text.assemble(("warning:", "yellow"), " ", text), soft_wrap=True)
 
 
-def keeping() -> Path:
-    """Where inversions and class images are kept between commands."""
+def status(line: str) -> None:
+    """Print one line of what happens, on standard error."""
+    errors.print(Text(line), soft_wrap=True)
+
+
+def cache_folder() -> Path:
+    """The folder of inversions and class images, which later commands read."""
     import os
 
     root = os.environ.get("CUSTOMEDIT_CACHE") or os.environ.get("XDG_CACHE_HOME")

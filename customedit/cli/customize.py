@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from customedit.cli import console
+from customedit.cli import console, outputs
 from customedit.cli.options import Options, model_options
 from customedit.errors import InputError
 from customedit.schemas.requests import ConceptWords, TrainingOptions, reference_warnings
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from customedit.concepts.training import Preview
     from customedit.diffusion.base import Base
     from customedit.diffusion.engine import Progress
+
+_PREVIEWS: Final = r"step-\d+\.png"
+"""The names of previews."""
 
 
 @model_options(
@@ -42,70 +46,97 @@ def customize_command(
     ] = None,
     base: console.BaseOption = "mini",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Kept while training and resumed if it is there.")
+        Path | None,
+        typer.Option(help="Written while training; a training goes on from it if it exists."),
     ] = None,
     previews: Annotated[
         Path | None, typer.Option(help="A folder for pictures of what is learned so far.")
     ] = None,
     preview_every: Annotated[
-        int, typer.Option(min=1, help="Steps from one of those pictures to the next.")
-    ] = 50,
+        int | None,
+        typer.Option(min=1, help="Steps from one of those pictures to the next; 50 if left out."),
+    ] = None,
+    force: outputs.ForceOption = False,
     device: console.DeviceOption = "cpu",
     dtype: console.DtypeOption = "float32",
     as_json: console.JsonOption = False,
 ) -> None:
     """Learn a look from reference images and write it as a concept file."""
-    with console.mendable():
-        pictures = [console.read_image(p, "references") for p in listed(references)]
-        from customedit.concepts.dataset import Subject, check_subjects
-        from customedit.concepts.prompts import ConceptPrompts
-        from customedit.concepts.settings import TrainingSettings
-        from customedit.concepts.training import train_concepts
-        from customedit.diffusion.engine import run
+    outputs.check_file(out, force, suffixes=[".safetensors"])
+    resumed = checkpoint is not None and _check_checkpoint(checkpoint)
+    if previews is None and preview_every is not None:
+        raise InputError("preview-every", "has no effect without --previews", "give both")
+    if previews is not None:
+        outputs.check_folder(previews, force, field="previews", ours=_PREVIEWS, resumable=resumed)
+    pictures = [console.read_image(p, "references") for p in listed(references)]
+    from customedit.concepts.dataset import Subject, check_subjects
+    from customedit.concepts.prompts import ConceptPrompts
+    from customedit.concepts.settings import TrainingSettings
+    from customedit.concepts.training import train_concepts
+    from customedit.diffusion.engine import run
 
-        if not out.parent.is_dir():
-            raise InputError("out", f"{out.parent} is no folder", "make it, or mend the path")
-        prompts = ConceptPrompts(words.token, words.noun, words.attribute)
-        subjects = [Subject(pictures, prompts), *(another(given) for given in also or [])]
-        check_subjects(subjects)
-        model = console.load_base(base, device, dtype)
-        chosen = training.model_dump() | {"preview_every": preview_every if previews else None}
-        settings = TrainingSettings.of(model, **chosen)
-        with console.bars(as_json) as shown:
-            heard = shown if previews is None else keeping(previews, shown)
-            method = train_concepts(
-                model,
-                subjects,
-                settings,
-                resume=checkpoint,
-                class_cache=console.keeping() / "classes",
-                preview=None
-                if previews is None
-                else drawn(model, prompts.instance(), settings.seed),
-            )
-            concept = run(model, method, heard)
-        concept.save(out)
-    final = concept.recipe["final"]
+    prompts = ConceptPrompts(words.token, words.noun, words.attribute)
+    subjects = [Subject(pictures, prompts), *(another(given) for given in also or [])]
+    check_subjects(subjects)
+    model = console.load_base(base, device, dtype)
+    every = (preview_every or 50) if previews else None
+    settings = TrainingSettings.of(model, **training.model_dump() | {"preview_every": every})
+    for warning in reference_warnings(min(len(s.references) for s in subjects)):
+        console.warn(warning)
+    with console.bars(as_json) as show:
+        method = train_concepts(
+            model,
+            subjects,
+            settings,
+            resume=checkpoint,
+            class_cache=console.cache_folder() / "classes",
+            preview=draw_preview(model, prompts.instance(), settings.seed) if previews else None,
+        )
+        concept = run(model, method, write_previews(previews, resumed, show) if previews else show)
+    concept.save(out)
     lines = [
         f"{out}: {', '.join(concept.tokens)} learned from {concept.images} images "
         f"in {settings.steps} steps",
         *(f"name it in prompts: a photo of a {s.prompts.thing()}" for s in subjects),
     ]
-    lines += reference_warnings(min(len(s.references) for s in subjects))
-    told = {
+    document = {
         "concept": str(out),
         "tokens": list(concept.tokens),
         "images": concept.images,
-        "final": final,
+        "final": concept.recipe["final"],
     }
-    console.say(told, lines, as_json)
+    console.say(document, lines, as_json)
 
 
-def drawn(base: Base, prompt: str, seed: int) -> Preview:
-    """What a training shows of itself: a picture for ``prompt``, drawn in between."""
+def _check_checkpoint(path: Path) -> bool:
+    """Whether a training goes on from ``path``.
+
+    Raises:
+        InputError: for a file that is not a checkpoint, or cannot be written.
+    """
+    outputs.check_file(path, force=True, field="checkpoint")
+    if not path.exists():
+        return False
+    from customedit.concepts.files.identify import is_safetensors, read_header
+
+    try:
+        known = is_safetensors(path) and "training" in read_header(path).metadata
+    except InputError:  # damaged
+        known = False
+    if not known:
+        raise InputError(
+            "checkpoint",
+            f"{path} is not the checkpoint of a training",
+            "name a file that does not exist to start anew",
+        )
+    return True
+
+
+def draw_preview(base: Base, prompt: str, seed: int) -> Preview:
+    """A preview of a training: a picture for ``prompt``, drawn between two steps."""
     from customedit.concepts.training import TrainableConcept
     from customedit.diffusion.engine import run
-    from customedit.editing.text_to_image import portrait
+    from customedit.editing.sdedit import portrait
 
     def preview(trained: TrainableConcept) -> Image.Image:
         return run(base, portrait(base, trained.snapshot(), prompt, seed=seed))
@@ -113,18 +144,25 @@ def drawn(base: Base, prompt: str, seed: int) -> Preview:
     return preview
 
 
-def keeping(folder: Path, heard: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """``heard``, and the pictures that come with progress written into ``folder``."""
+def write_previews(
+    folder: Path, resumed: bool, show: Callable[[Progress], None]
+) -> Callable[[Progress], None]:
+    """A listener that writes the pictures of progress into ``folder``, and calls ``show``.
+
+    resumed: keep the pictures of the steps before.
+    """
     from customedit import images
 
     folder.mkdir(parents=True, exist_ok=True)
+    if not resumed:
+        outputs.remove_former(folder, _PREVIEWS)
 
-    def hear(progress: Progress) -> None:
+    def listen(progress: Progress) -> None:
         if progress.preview is not None:
             images.write(progress.preview, folder / f"step-{progress.step:05}.png")
-        heard(progress)
+        show(progress)
 
-    return hear
+    return listen
 
 
 def another(given: str) -> Subject:
@@ -136,25 +174,27 @@ def another(given: str) -> Subject:
     if len(parts) not in (3, 4):
         raise InputError("also", f"{given!r} cannot be read", "write FOLDER:NOUN:TOKEN[:ATTRIBUTE]")
     folder, noun, token, *attribute = parts
-    pictures = [console.read_image(p, "also") for p in listed([Path(folder)])]
+    pictures = [console.read_image(p, "also") for p in listed([Path(folder)], "also")]
     return Subject(pictures, ConceptPrompts(token, noun, *(attribute or ["patterned"])))
 
 
-def listed(paths: list[Path]) -> list[Path]:
-    """Files, and the pictures in folders, in order; what is left out of a folder is told.
+def listed(paths: list[Path], field: str = "references") -> list[Path]:
+    """Files, and the pictures in folders, in order; warns of what is left out of a folder.
 
-    Raises InputError for what is neither.
+    Raises InputError, naming ``field``, for what is neither.
     """
-    from customedit.images.folders import list_pictures, name_some
+    from customedit.images.reading import list_pictures, name_some
 
     out: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            inside = list_pictures(path, field="references")
+        if os.path.isdir(path):  # never raises, unlike the method of Path
+            inside = list_pictures(path, field=field)
             if inside.left_out:
                 left_out = name_some(inside.left_out)
-                console.warn(f"left out of {path}, being no PNG, JPEG or WebP: {left_out}")
+                console.warn(
+                    f"{path} has files that are not PNG, JPEG or WebP and are left out: {left_out}"
+                )
             out += inside.pictures
         else:
-            out.append(console.existing(path, "references"))
+            out.append(console.existing(path, field))
     return out

@@ -19,8 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from customedit.cli import console
-from customedit.cli.serve import end_on_signals, local_key, say
+from customedit.cli import console, outputs
+from customedit.cli.command_errors import CommandFailed
+from customedit.cli.serve import end_on_signals, local_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,31 +37,32 @@ STRENGTHS: Final = [0.4, 0.6]
 
 
 def demo_command(
-    out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("demo-output"),
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Of the front end.")] = 8000,
+    out: Annotated[
+        Path, typer.Option(help="A folder for the pictures and the service's data.")
+    ] = Path("demo-output"),
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port of the front end.")] = 8000,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running at the end.")] = False,
     training_steps: Annotated[
-        int | None, typer.Option(min=1, help="Fewer are faster and worse.")
+        int | None, typer.Option(min=1, help="Fewer are faster and teach the look worse.")
     ] = None,
 ) -> None:
     """Start the service, teach it a look, paint it on a cup; before, after and sheet in OUT."""
-    with console.mendable():
-        from customedit.client import CustomEdit, JobFailed
-        from customedit.devserver.stack import Stack
-        from customedit.devserver.supervisor import LocalError
+    outputs.check_folder(out, force=True)
+    from customedit.client import CustomEdit, JobFailed
+    from customedit.devserver.stack import Stack
+    from customedit.devserver.supervisor import LocalError
 
-        # As Ctrl-C does, so that what runs by then is ended in order at any moment.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            with Stack(out / "service", port=port, say=say) as stack:
-                key = local_key(stack, TENANT)
-                with CustomEdit(stack.url, key.read_text().strip()) as client:
-                    edited = show(client, training_steps)
-                    write(client, edited, out)
-                finish(stack, key, out, keep, edited.id)
-        except (LocalError, JobFailed) as error:
-            console.errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from None
+    # As Ctrl-C does, so that what runs by then is ended in order at any moment.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Stack(out / "service", port=port, say=console.status) as stack:
+            key = local_key(stack, TENANT)
+            with CustomEdit(stack.url, key.read_text().strip()) as client:
+                edited = show(client, training_steps)
+                write(client, edited, out)
+            finish(stack, key, out, keep, edited.id)
+    except (LocalError, JobFailed) as error:
+        raise CommandFailed(str(error)) from None
 
 
 def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
@@ -70,7 +72,9 @@ def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
 
     look = next(x for x in samples.looks() if x.name == LOOK)
     source = next(x for x in samples.sources() if x.name == SOURCE)
-    say(f"uploading {len(look.images)} references, a {look.noun} each, and a picture to edit")
+    console.status(
+        f"uploading {len(look.images)} references, a {look.noun} each, and a picture to edit"
+    )
     references = [client.upload(path).id for path in look.images]
     picture = client.upload(source.image)
     learning = client.customize(
@@ -81,10 +85,10 @@ def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
         name=f"{look.name}, from the demo",
         training=TrainingOptions(steps=training_steps),
     )
-    with bars() as heard:
-        learned = client.wait(learning, heard)
+    with bars() as listen:
+        learned = client.wait(learning, listen)
     assert learned.concept is not None
-    say(f"{look.token} is learned: {learned.concept}")
+    console.status(f"{look.token} is learned: {learned.concept}")
     editing = client.edit(
         image=picture.id,
         source_prompt=source.prompt,
@@ -92,8 +96,8 @@ def show(client: CustomEdit, training_steps: int | None) -> answers.Job:
         concepts=[ConceptUse(id=learned.concept)],
         strengths=STRENGTHS,
     )
-    with bars() as heard:
-        return client.wait(editing, heard)
+    with bars() as listen:
+        return client.wait(editing, listen)
 
 
 def write(client: CustomEdit, edited: answers.Job, out: Path) -> None:
@@ -108,22 +112,22 @@ def write(client: CustomEdit, edited: answers.Job, out: Path) -> None:
         client.download(edited.result.sheet_url, out / "sheet.png")
     similar = best.similarities.model_dump(exclude_none=True)
     shown = "  ".join(f"{name} {value:.2f}" for name, value in similar.items())
-    say(f"{edited.request['target_prompt']}: {shown}")
-    say(f"written: {out}/before.png, {out}/after.png, {out}/sheet.png")
+    console.status(f"{edited.request['target_prompt']}: {shown}")
+    console.status(f"written: {out}/before.png, {out}/after.png, {out}/sheet.png")
 
 
 def finish(stack: Stack, key: Path, out: Path, keep: bool, edit: str) -> None:
     """How to go on; with ``keep`` the service runs until it is stopped. edit: the job's id."""
     if keep:
-        say(f"it runs at {stack.url} (API: /openapi.json); Ctrl-C stops it")
-        say(f"page: {stack.url}/  (sign in with the key in {key})")
-        say(f"this edit: {stack.url}/#/jobs/{edit}")
+        console.status(f"it runs at {stack.url} (API: /openapi.json); Ctrl-C stops it")
+        console.status(f"page: {stack.url}/  (sign in with the key in {key})")
+        console.status(f"this edit: {stack.url}/#/jobs/{edit}")
         end_on_signals(stack)
         stack.run()
     else:
         again = f"--data {out / 'service'} --tenant {TENANT} --port {stack.port}"
-        say(f"go on with: customedit serve {again}  (at {stack.url})")
-        say(f"then this edit is at {stack.url}/#/jobs/{edit}, the key in {key}")
+        console.status(f"go on with: customedit serve {again}  (at {stack.url})")
+        console.status(f"then this edit is at {stack.url}/#/jobs/{edit}, the key in {key}")
 
 
 @contextmanager
@@ -139,7 +143,7 @@ def bars() -> Iterator[Callable[[answers.Job], None]]:
         console=console.errors,
     ) as shown:
 
-        def heard(job: answers.Job) -> None:
+        def listen(job: answers.Job) -> None:
             found = job.progress
             now = None if found is None else found.phase
             for phase, task in tasks.items():
@@ -151,4 +155,4 @@ def bars() -> Iterator[Callable[[answers.Job], None]]:
                 tasks[found.phase] = shown.add_task(found.phase, total=found.steps)
             shown.update(tasks[found.phase], completed=found.step, total=found.steps)
 
-        yield heard
+        yield listen

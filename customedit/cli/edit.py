@@ -1,15 +1,19 @@
-"""``customedit edit``, ``sweep`` and ``replay``: a picture and two prompts, or a recipe, in."""
+"""``customedit edit`` and ``sweep``: a picture and two prompts in, edited pictures out."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 
-from customedit.cli import console
+from customedit.cli import console, outputs
 from customedit.cli.options import Options, model_options
 from customedit.errors import InputError
 from customedit.schemas.requests import EditOptions, P2POptions
@@ -59,6 +63,9 @@ _MANY: Final = Options(
     EditOptions, leave_out=("change",), names={"strengths": "--strength", "seeds": "--seed"}
 )
 
+_OF_SWEEP: Final = r"strength-[\d.e-]+-seed-\d+\.png|sheet\.png|curve\.svg|sweep\.json"
+"""The names of a sweep's files."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -77,20 +84,23 @@ class Inputs:
         """An editor that keeps inversions between commands."""
         from customedit.editing.editor import Editor
 
-        return Editor(self.base, inversions=console.keeping() / "inversions")
+        return Editor(self.base, inversions=console.cache_folder() / "inversions")
 
 
 def _read(
     picture: Path, options: EditOptions, mask: Path | None, reference: list[Path] | None,
     clip: str | None, concept: list[str] | None, base: str, device: str, dtype: str,
 ) -> Inputs:  # fmt: skip
-    """Everything that is given: first what is read in a moment, the base last."""
+    """Read and check everything that is given: first the files, the base last."""
     image = console.read_image(picture, "picture")
     region = None if mask is None else console.read_mask(mask, image.size)
     references = _references(reference)
+    files = [console.ConceptFile.read(text) for text in concept or []]
+    if options.method == "p2p" and list(options.seeds) != [0]:
+        console.warn("--seed has no effect on p2p, in which nothing is random")
     judge = _judge(clip)
     model = console.load_base(base, device, dtype)
-    concepts = console.load_concepts(model, concept or [])
+    concepts = console.load_concepts(model, files)
     return Inputs(image, options, region, references, judge, model, concepts)
 
 
@@ -105,36 +115,51 @@ def edit_command(
         float | None,
         typer.Option(help="Instead of --change; p2p: how much of the source stays; sdedit: goes."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="For sdedit.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the noise of sdedit; p2p has nothing random.")] = 0,
     concept: ConceptOption = None,
     blend_word: BlendWordOption = None,
     no_blend: NoBlendOption = False,
     mask: MaskOption = None,
     reference: ReferenceOption = None,
     clip: ClipOption = None,
-    dino: Annotated[str | None, typer.Option(help="A DINO or DINOv2 that measures, too.")] = None,
-    lpips: Annotated[Path | None, typer.Option(help="LPIPS weights that measure, too.")] = None,
+    dino: Annotated[
+        str | None,
+        typer.Option(help="A DINO or DINOv2 that compares the edit with the references, too."),
+    ] = None,
+    lpips: Annotated[
+        Path | None,
+        typer.Option(help="LPIPS weights, to measure the distance from the source, too."),
+    ] = None,
+    force: outputs.ForceOption = False,
     base: console.BaseOption = "mini",
     device: console.DeviceOption = "cpu",
     dtype: console.DtypeOption = "float32",
     as_json: console.JsonOption = False,
 ) -> None:
     """Edit a picture by prompt, with concepts if the target prompt names any."""
-    with console.mendable():
-        _check_file(out)
-        strengths = None if strength is None else [strength]
-        options = _with(options, blend_word, no_blend, strengths=strengths, seeds=[seed])
-        finer = _finer(dino, lpips)
-        inputs = _read(picture, options, mask, reference, clip, concept, base, device, dtype)
-        from customedit import images
-        from customedit.editing.sweep import measure_edit
+    from customedit import images
 
-        session = inputs.editor.open(inputs.picture, options.source_prompt)
-        plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
-        with console.bars(as_json) as listen:
-            (result,) = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
-        images.write(result.image, out)
-        measured = measure_edit(inputs.judge, result, inputs.references, **finer)
+    outputs.check_file(out, force, suffixes=images.SUFFIXES)
+    strengths = None if strength is None else [strength]
+    options = _with(options, blend_word, no_blend, strengths=strengths, seeds=[seed])
+    if dino and not reference:
+        raise InputError("dino", "has no references to compare with", "give --reference")
+    more_measures = _more_measures(dino, lpips)
+    inputs = _read(picture, options, mask, reference, clip, concept, base, device, dtype)
+    from customedit.editing.sweep import measure_edit
+
+    if lpips:
+        _check_lpips_size(inputs.picture)
+    session = inputs.editor.open(inputs.picture, options.source_prompt)
+    plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
+    with console.bars(as_json) as listen:
+        (result,) = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
+    if result.plan.preserve and images.is_lossy(out):
+        console.warn(
+            f"{out.name} is lossy, so the pixels outside the region change slightly; use .png"
+        )
+    images.write(result.image, out)
+    measured = measure_edit(inputs.judge, result, inputs.references, **more_measures)
     similarities = measured.similarities.as_dict()
     figures = "  ".join(
         f"{name} {value:g}" for name, value in similarities.items() if value is not None
@@ -152,7 +177,7 @@ def edit_command(
 def sweep_command(
     picture: PictureArgument,
     options: EditOptions,
-    out: Annotated[Path, typer.Option("-o", "--out", help="A folder for what comes out.")] = Path(
+    out: Annotated[Path, typer.Option("-o", "--out", help="A folder for the results.")] = Path(
         "sweep"
     ),
     concept: ConceptOption = None,
@@ -161,109 +186,49 @@ def sweep_command(
     mask: MaskOption = None,
     reference: ReferenceOption = None,
     clip: ClipOption = None,
+    force: outputs.ForceOption = False,
     base: console.BaseOption = "mini",
     device: console.DeviceOption = "cpu",
     dtype: console.DtypeOption = "float32",
     as_json: console.JsonOption = False,
 ) -> None:
     """Edit at several strengths and seeds together: every edit, a sheet, a curve, the best one."""
-    with console.mendable():
-        _check_folder(out)
-        from customedit.editing import sweep as sweeps
+    outputs.check_folder(out, force, ours=_OF_SWEEP)
+    from customedit import images
+    from customedit.editing import sweep as sweeps
 
-        options = _with(
-            options, blend_word, no_blend, strengths=options.strengths or list(sweeps.STRENGTHS)
+    options = _with(
+        options, blend_word, no_blend, strengths=options.strengths or list(sweeps.STRENGTHS)
+    )
+    inputs = _read(picture, options, mask, reference, clip, concept, base, device, dtype)
+    session = inputs.editor.open(inputs.picture, options.source_prompt)
+    plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
+    with console.bars(as_json) as listen:
+        results = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
+    edits = [sweeps.measure_edit(inputs.judge, r, inputs.references) for r in results]
+    out.mkdir(parents=True, exist_ok=True)
+    outputs.remove_former(out, _OF_SWEEP)
+    rows = []
+    for edit in edits:
+        plan = edit.result.plan
+        name = f"strength-{plan.strength:g}-seed-{plan.seed}.png"
+        images.write(edit.result.image, out / name)
+        rows.append(
+            {"image": name, "strength": plan.strength, "seed": plan.seed}
+            | edit.similarities.as_dict()
         )
-        inputs = _read(picture, options, mask, reference, clip, concept, base, device, dtype)
-        from customedit import images
-
-        session = inputs.editor.open(inputs.picture, options.source_prompt)
-        plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
-        with console.bars(as_json) as listen:
-            results = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
-        edits = [sweeps.measure_edit(inputs.judge, r, inputs.references) for r in results]
-        out.mkdir(parents=True, exist_ok=True)
-        rows = []
-        for edit in edits:
-            plan = edit.result.plan
-            name = f"strength-{plan.strength:g}-seed-{plan.seed}.png"
-            images.write(edit.result.image, out / name)
-            rows.append(
-                {"image": name, "strength": plan.strength, "seed": plan.seed}
-                | edit.similarities.as_dict()
-            )
-        chosen = sweeps.best(edits)
-        images.write(sweeps.contact_sheet(edits), out / "sheet.png")
-        (out / "curve.svg").write_text(sweeps.curve(edits))
-        document = {
-            "edits": rows,
-            "best": rows[edits.index(chosen)],
-            "region_words": list(chosen.result.region_words),
-            "recipe": chosen.result.plan.as_json(),
-        }
-        (out / "sweep.json").write_text(json.dumps(document, indent=1) + "\n")
+    chosen = sweeps.best(edits)
+    images.write(sweeps.contact_sheet(edits), out / "sheet.png")
+    (out / "curve.svg").write_text(sweeps.curve(edits))
+    document = {
+        "edits": rows,
+        "best": rows[edits.index(chosen)],
+        "region_words": list(chosen.result.region_words),
+        "recipe": chosen.result.plan.as_json(),
+    }
+    (out / "sweep.json").write_text(json.dumps(document, indent=1) + "\n")
     line = f"best: strength {chosen.result.plan.strength:g}  {_region_in_words(chosen.result)}"
     console.say(document, [f"{out / 'sheet.png'}  {line}"], as_json)
-
-
-def replay_command(
-    recipe: Annotated[
-        Path, typer.Argument(help="A recipe, as edit --json or sweep.json holds it.")
-    ],
-    picture: Annotated[Path, typer.Option(help="The source picture that was edited.")],
-    concept: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--concept", help="Concept files, or folders of them; the recipe's are found by digest."
-        ),
-    ] = None,
-    mask: Annotated[
-        Path | None, typer.Option(help="The mask, if the recipe was made with one.")
-    ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The picture.")] = Path("replayed.png"),
-    base: Annotated[
-        str | None, typer.Option("--base", help="The base, if it is not where the recipe says.")
-    ] = None,
-    device: console.DeviceOption = "cpu",
-    as_json: console.JsonOption = False,
-) -> None:
-    """Make the picture of a recipe again, to the same pixels."""
-    with console.mendable():
-        _check_file(out)
-        from customedit.editing.plan import EditPlan, versions
-
-        try:
-            document = json.loads(console.existing(recipe, "recipe").read_text())
-        except (OSError, ValueError) as error:
-            raise InputError("recipe", f"{recipe} is not JSON ({error})", "give a recipe") from None
-        if not isinstance(document, dict):
-            raise InputError("recipe", f"{recipe} is no JSON object", "give a recipe")
-        plan = EditPlan.read(document)
-        image = console.read_image(picture, "picture")
-        region = None if mask is None else console.read_mask(mask, image.size)
-        model = console.load_base(base or plan.base.name, device, plan.base.dtype)
-        concepts = [
-            entry.concept
-            for path in _concept_files(concept or [])
-            for entry in console.load_concepts(model, [str(path)])
-        ]
-        from customedit import images
-        from customedit.editing.editor import Editor
-
-        editor = Editor(model, inversions=console.keeping() / "inversions")
-        with console.bars(as_json) as listen:
-            result = editor.replay(plan, image, concepts=concepts, mask=region, on_progress=listen)
-        images.write(result.image, out)
-    changed = {
-        name: f"{plan.versions.get(name, 'none')} -> {now}"
-        for name, now in versions().items()
-        if plan.versions.get(name) != now
-    }
-    if changed:
-        listed = ", ".join(f"{name} {change}" for name, change in changed.items())
-        console.errors.print(f"made with other versions, pixels may differ: {listed}")
-    document = {"image": str(out), "versions_changed": changed, "recipe": plan.as_json()}
-    console.say(document, [str(out)], as_json)
 
 
 def _with(
@@ -294,62 +259,55 @@ def _region_in_words(result: EditResult) -> str:
     return f"region: {' within '.join(part for part in (words, mask) if part) or 'everywhere'}"
 
 
-def _check_file(out: Path) -> None:
-    """Raises InputError for a file that pictures cannot be written to."""
-    from customedit import images
-
-    if not out.parent.is_dir():
-        raise InputError("out", f"{out.parent} is no folder", "make it, or correct the path")
-    if out.is_dir():
-        raise InputError("out", f"{out} is a folder", "name a file in it")
-    if out.suffix.lower() not in images.SUFFIXES:
-        raise InputError(
-            "out", f"{out.name} has no suffix of a picture", f"use {', '.join(images.SUFFIXES)}"
-        )
-
-
-def _check_folder(out: Path) -> None:
-    """Raises InputError for a folder that cannot be made."""
-    if out.exists() and not out.is_dir():
-        raise InputError("out", f"{out} is a file", "name a folder")
-    there = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
-    if not there.is_dir():
-        raise InputError("out", f"{there} is no folder", "name a folder")
-
-
-def _concept_files(paths: list[Path]) -> list[Path]:
-    """Files as they are given, folders as the safetensors files in them."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(path.glob("*.safetensors"))
-            if not inside:
-                raise InputError("concept", f"{path} holds no .safetensors file", "give another")
-            files += inside
-        else:
-            files.append(console.existing(path, "concept"))
-    return files
-
-
 def _judge(clip: str | None) -> Similarity:
-    from customedit.metrics.measure import bundled
-    from customedit.metrics.similarity import Similarity
+    console.quiet_libraries()
+    from customedit.metrics.similarity import Similarity, bundled
 
-    return Similarity(clip) if clip else bundled()
+    if clip is None:
+        return bundled()
+    with _model_option("clip", clip):
+        return Similarity(clip)
 
 
-def _finer(dino: str | None, lpips: Path | None) -> dict[str, Any]:
-    """The measures whose weights are there."""
+def _more_measures(dino: str | None, lpips: Path | None) -> dict[str, Any]:
+    """The measures whose weights are given."""
+    console.quiet_libraries()
     from customedit.metrics.lpips import Lpips
     from customedit.metrics.similarity import Dino
 
-    return {
-        "dino": Dino(dino) if dino else None,
-        "lpips": Lpips(lpips) if lpips else None,
-    }
+    measures: dict[str, Any] = {}
+    if dino is not None:
+        with _model_option("dino", dino):
+            measures["dino"] = Dino(dino)
+    if lpips is not None:
+        measures["lpips"] = Lpips(console.existing(lpips, "lpips"))
+    return measures
+
+
+def _check_lpips_size(picture: Image.Image) -> None:
+    from customedit.metrics.lpips import SMALLEST
+
+    if min(picture.size) < SMALLEST:
+        raise InputError(
+            "lpips",
+            f"cannot measure a picture of {picture.width} x {picture.height} pixels",
+            f"use one whose sides have {SMALLEST} or more, or leave out --lpips",
+        )
+
+
+@contextmanager
+def _model_option(option: str, name: str) -> Iterator[None]:
+    """Loading the model ``name``, a folder or OWNER/NAME; an error names the ``option``."""
+    if not os.path.isdir(name) and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        problem = "is a file" if os.path.isfile(name) else "does not exist"
+        raise InputError(option, f"{name} {problem}", "give a folder, or OWNER/NAME on the hub")
+    try:
+        yield
+    except InputError as error:
+        raise InputError(option, error.problem, error.remedy) from None
 
 
 def _references(paths: list[Path] | None) -> list[Image.Image]:
     from customedit.cli.customize import listed
 
-    return [console.read_image(path, "reference") for path in listed(paths or [])]
+    return [console.read_image(path, "reference") for path in listed(paths or [], "reference")]

@@ -1,13 +1,15 @@
-"""``customedit models``: the bases there are, how to get one, whether one will do."""
+"""``customedit models``: which bases are known, download one, check one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from customedit.cli import console
+from customedit.cli import console, outputs
 from customedit.errors import InputError
 
 if TYPE_CHECKING:  # seconds to import
@@ -31,13 +33,18 @@ def list_command(as_json: console.JsonOption = False) -> None:
 @app.command("fetch")
 def fetch_command(
     name: Annotated[str, typer.Argument(help="A hub name.")],
-    to: Annotated[Path | None, typer.Option(help="A folder, for machines without the hub.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="A folder instead of the hub's cache, to copy to other machines."),
+    ] = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Download the files of a base that loading reads, from the hub onto this machine."""
-    with console.mendable():
-        from customedit.diffusion.folder import fetch
+    if to is not None:
+        outputs.check_folder(to, force=True, field="to")  # a download goes on where it stopped
+    from customedit.diffusion.folder import fetch
 
+    with _download_bars(as_json):
         path = fetch(name, to=to)
     console.say({"model": name, "path": str(path)}, [f"{name} is in {path}"], as_json)
 
@@ -50,9 +57,8 @@ def check_command(
     as_json: console.JsonOption = False,
 ) -> None:
     """Load a base, run one step and the autoencoder, and report what it is."""
-    with console.mendable():
-        base = console.load_base(name, device, dtype)
-        ran = check_forward(base)
+    base = console.load_base(name, device, dtype)
+    ran = check_forward(base)
     about = {
         "name": base.name,
         "architecture": base.profile.architecture or "other",
@@ -72,8 +78,22 @@ def check_command(
     console.say(about, [f"{k:<23} {v}" for k, v in about.items()], as_json)
 
 
+@contextmanager
+def _download_bars(quiet: bool) -> Iterator[None]:
+    """Progress bars of the hub's client on standard error, none if ``quiet``."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+
+    if quiet:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if quiet:
+            enable_progress_bars()
+
+
 def check_forward(base: Base) -> dict[str, Any]:
-    """Run one step of the UNet and the autoencoder both ways; the sizes of what they gave.
+    """Run one step of the UNet and the autoencoder both ways; the sizes of their outputs.
 
     Raises InputError if the base does not run, NumericalError for numbers that are not finite.
     """

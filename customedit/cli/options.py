@@ -12,7 +12,6 @@ import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from customedit.cli import console
 from customedit.schemas.validation import input_error
 
 _BOUNDS: Final = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -56,7 +55,7 @@ def model_options(**models: type[BaseModel] | Options) -> Callable[[Callable[...
 
     ``@model_options(training=TrainingOptions)`` calls the command with ``training``, a
     TrainingOptions. Help texts, limits, choices and defaults are those of the model; a value that
-    it refuses is one line on stderr and exit status 2.
+    it refuses raises InputError, which ``command_errors`` tells in one line.
     """
     sources = {
         name: source if isinstance(source, Options) else Options(source)
@@ -73,11 +72,10 @@ def model_options(**models: type[BaseModel] | Options) -> Callable[[Callable[...
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
         def run(**values: Any) -> None:
-            with console.mendable():
-                models = {
-                    name: source.read({field: values.pop(field) for field in fields[name]})
-                    for name, source in sources.items()
-                }
+            models = {
+                name: source.read({field: values.pop(field) for field in fields[name]})
+                for name, source in sources.items()
+            }
             command(**values, **models)
 
         return _with_signature(run, command, parameters)
@@ -172,7 +170,7 @@ def _kind(annotation: Any) -> Any:
 
 
 def _list_of(annotation: Any) -> Any:
-    """What a list holds; None for what is no list. Looks through Annotated and ``| None``."""
+    """What a list holds; None for other annotations. Looks through Annotated and ``| None``."""
     origin = get_origin(annotation)
     if origin is list:
         return get_args(annotation)[0]

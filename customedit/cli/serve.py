@@ -1,4 +1,7 @@
-"""``customedit serve``: the whole service on this machine until Ctrl-C."""
+"""``customedit serve``: the whole service on this machine until Ctrl-C.
+
+``customedit api`` and ``customedit worker`` run one program of the service, in this process.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from customedit.cli import console
+from customedit import programs
+from customedit.cli import console, outputs
+from customedit.cli.command_errors import CommandFailed
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from customedit.devserver.stack import Stack
 
-DATA = Annotated[
-    Path, typer.Option(help="Everything that is kept: jobs, pictures, concepts, logs.")
-]
+DATA = Annotated[Path, typer.Option(help="The folder of all data: jobs, pictures, concepts, logs.")]
 
 
 def serve_command(
@@ -26,45 +31,55 @@ def serve_command(
         int, typer.Option(min=0, max=65_535, help="Its port; another free one if it is taken.")
     ] = 8000,
     workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes.")] = 1,
-    tenant: Annotated[str, typer.Option(help="Whose API key is made at the first start.")] = (
-        "local"
-    ),
+    tenant: Annotated[str, typer.Option(help="The tenant whose API key is created.")] = ("local"),
 ) -> None:
-    """Run Redis, S3, the front end and workers on this machine; a second start finds it all again.
+    """Run Redis, S3, the front end and workers on this machine; a second start finds all again.
 
-    An API key is made at the first start and kept in DATA/api-key, for its owner alone to read.
+    The first start creates an API key and keeps it in DATA/api-key, readable by you alone.
     """
-    with console.mendable():
-        from customedit.devserver.stack import Stack
-        from customedit.devserver.supervisor import LocalError
+    from customedit.devserver.stack import Stack
+    from customedit.devserver.supervisor import LocalError
 
-        stack = Stack(data, host=host, port=port, workers=workers, say=say)
-        ended = end_on_signals(stack)
-        try:
-            with stack:
-                key = local_key(stack, tenant)
-                say(f"ready at {stack.url}  (API: {stack.url}/openapi.json)")
-                say(f"page: {stack.url}/")
-                say(f"API key of tenant {tenant}: in {key}")
-                say("Ctrl-C stops it; what was begun goes on at the next start")
-                stack.run()
-        except LocalError as error:
-            if not ended:
-                console.errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-                raise typer.Exit(1) from None
+    outputs.check_folder(data, force=True, field="data")
+    stack = Stack(data, host=host, port=port, workers=workers, say=console.status)
+    ended = end_on_signals(stack)
+    try:
+        with stack:
+            key = local_key(stack, tenant)
+            console.status(f"ready at {stack.url}  (API: {stack.url}/openapi.json)")
+            console.status(f"page: {stack.url}/")
+            console.status(f"API key of tenant {tenant}: in {key}")
+            console.status("Ctrl-C stops it; unfinished jobs go on at the next start")
+            stack.run()
+    except LocalError as error:
+        if not ended:
+            raise CommandFailed(str(error)) from None
 
 
-def say(line: str) -> None:
-    """One line of what happens, for people."""
-    console.errors.print(line, highlight=False, soft_wrap=True)
+def api_command() -> None:
+    """Run the front end of the service: the REST API and the page.
+
+    The environment variables CUSTOMEDIT_* are its settings (docs/settings.md), such as
+    CUSTOMEDIT_REDIS_URL and CUSTOMEDIT_S3_ENDPOINT. SIGTERM or Ctrl-C stops it.
+    """
+    programs.run("api")
+
+
+def worker_command() -> None:
+    """Run a worker of the service, which trains concepts and draws edits.
+
+    The environment variables CUSTOMEDIT_* are its settings (docs/settings.md), such as
+    CUSTOMEDIT_REDIS_URL and CUSTOMEDIT_S3_ENDPOINT. SIGTERM or Ctrl-C stops it.
+    """
+    programs.run("worker")
 
 
 def local_key(stack: Stack, tenant: str) -> Path:
-    """The file with the API key of ``tenant``, made if there is none that is still good."""
+    """The file with the API key of ``tenant``, created unless a valid one exists."""
     from customedit.jobs.journal import Journal
     from customedit.jobs.redis import connect
     from customedit.storage.store import Storage
-    from customedit.tenants.api_keys import ApiKeys
+    from customedit.tenants.access import ApiKeys
 
     settings, file = stack.settings(), stack.folder / "api-key"
     with connect(settings) as client:
@@ -80,13 +95,13 @@ def local_key(stack: Stack, tenant: str) -> Path:
 
 
 def end_on_signals(stack: Stack) -> list[int]:
-    """SIGINT and SIGTERM end the stack in order; returns the list that they are noted in."""
-    seen: list[int] = []
+    """SIGINT and SIGTERM end the stack in order; returns the list of those received."""
+    received: list[int] = []
 
-    def heard(number: int, _: object) -> None:
-        seen.append(number)
+    def end(number: int, _: FrameType | None) -> None:
+        received.append(number)
         stack.end()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, heard)
-    return seen
+        signal.signal(number, end)
+    return received

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from customedit.config.settings import Settings
     from customedit.storage.store import Storage
-    from customedit.tenants.api_keys import ApiKey, ApiKeys
+    from customedit.tenants.access import ApiKey, ApiKeys
 
 keys = typer.Typer(name="keys", help="API keys of the service's tenants.", no_args_is_help=True)
 
@@ -35,31 +35,27 @@ ScopeOption = Annotated[
 @contextmanager
 def _service() -> Iterator[tuple[Settings, Redis, Storage]]:
     """Redis and S3 as ``CUSTOMEDIT_*`` names them; errors in one line, exit status 2."""
-    with console.mendable():
-        try:
-            from redis.exceptions import RedisError
+    from redis.exceptions import RedisError
 
-            from customedit.config.settings import Settings
-            from customedit.jobs.redis import connect
-            from customedit.storage.store import Storage, StorageError
-        except ImportError as error:
-            name = error.name or "a package"
-            raise InputError(name, "is missing", "pip install 'customedit[server]'") from None
-        settings = Settings.of_environment()
-        try:
-            with connect(settings) as client:
-                yield settings, client, Storage(settings)
-        except RedisError as error:
-            problem = f"Redis does not answer ({type(error).__name__})"
-            raise InputError("CUSTOMEDIT_REDIS_URL", problem, "start it or fix the URL") from None
-        except StorageError as error:
-            raise InputError("CUSTOMEDIT_S3_ENDPOINT", str(error), "is S3 up?") from None
+    from customedit.config.settings import Settings
+    from customedit.jobs.redis import connect
+    from customedit.storage.store import Storage, StorageError
+
+    settings = Settings.of_environment()
+    try:
+        with connect(settings) as client:
+            yield settings, client, Storage(settings)
+    except RedisError as error:
+        problem = f"Redis does not answer ({type(error).__name__})"
+        raise InputError("CUSTOMEDIT_REDIS_URL", problem, "start it or fix the URL") from None
+    except StorageError as error:
+        raise InputError("CUSTOMEDIT_S3_ENDPOINT", str(error), "is S3 up?") from None
 
 
 @contextmanager
 def _keys() -> Iterator[ApiKeys]:
     from customedit.jobs.journal import Journal
-    from customedit.tenants.api_keys import ApiKeys
+    from customedit.tenants.access import ApiKeys
 
     with _service() as (settings, client, storage):
         yield ApiKeys(client, settings, Journal(storage))
@@ -73,7 +69,7 @@ def create_command(
     days: Annotated[float | None, typer.Option("--days", help="Days until it expires.")] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Make a key and print it. It is shown this once: only its hash is kept."""
+    """Create a key and print it, this once: only its hash is stored."""
     given: dict[str, Any] = {} if not scope else {"scopes": scope}
     with _keys() as api_keys:
         key, text = api_keys.create(tenant, name=name, days=days, **given)
@@ -105,7 +101,7 @@ def revoke_command(
     with _keys() as api_keys:
         key = api_keys.revoke(id)
         if key is None:
-            raise InputError("id", f"there is no key {id}", "see customedit keys list")
+            raise InputError("id", f"no key is called {id}", "see customedit keys list")
     console.say(_shown(key), [f"{key.id} of {key.tenant} is revoked"], as_json)
 
 

@@ -3,41 +3,50 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from customedit.cli import console
+from customedit.cli import console, outputs
+
+_OF_STUDY: Final = r"cells|grids|concepts|inversions|quick|study\.(json|md)|study-[\w-]+\.(jpg|svg)"
+"""The names in a study's folder."""
 
 
 def study_command(
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Concepts, rows and grids; kept between runs.")
+        Path,
+        typer.Option(
+            "-o", "--out", help="A folder for concepts, rows and grids, which a later run reuses."
+        ),
     ] = Path("runs/study"),
     page: Annotated[
-        Path | None, typer.Option(help="Where the page goes; study.md in the folder if left out.")
+        Path | None, typer.Option(help="The file of the page; study.md in the folder if left out.")
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A few steps of everything: a check, not a result.")
     ] = False,
+    force: outputs.ForceOption = False,
     as_json: console.JsonOption = False,
 ) -> None:
     """Compare the methods and their ablations; stops and resumes at any point (hours)."""
-    with console.mendable():
-        from customedit.experiments.study import study
-        from customedit.experiments.variants import Plan
-        from customedit.metrics.measure import bundled
+    if page is not None:
+        outputs.check_file(page, force, field="page", suffixes=[".md"])
+    outputs.check_folder(out, force, ours=_OF_STUDY, resumable=True)
+    from customedit.experiments.study import study
+    from customedit.experiments.variants import Plan
+    from customedit.metrics.similarity import bundled
 
-        base = console.load_base("mini", "cpu", "float32")
-        plan = Plan.quick() if quick else Plan.whole()
-        if quick:
-            out = out / "quick"
+    base = console.load_base("mini", "cpu", "float32")
+    plan = Plan.quick() if quick else Plan.whole()
+    if quick:
+        out = out / "quick"
 
-        def on_cell(done: int, of: int, name: str) -> None:
-            if not as_json:
-                console.errors.print(f"{done} of {of}: {name}")
+    def on_cell(done: int, of: int, name: str) -> None:
+        if not as_json:
+            console.status(f"{done} of {of}: {name}")
 
-        rows = study(base, bundled(), plan, out, page_file=page, on_cell=on_cell)
+    rows = study(base, bundled(), plan, out, page_file=page, on_cell=on_cell)
     written = page or out / "study.md"
     console.say(
         {"page": str(written), "rows": len(rows)}, [f"{written}: {len(rows)} edits"], as_json

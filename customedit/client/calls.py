@@ -6,6 +6,7 @@ key, so that they can be sent again when a connection breaks.
 
 from __future__ import annotations
 
+import json
 import mimetypes
 import os
 import random
@@ -161,10 +162,15 @@ def import_concept(path: Path, values: Body, key: str | None) -> Call[d.Job]:
         "POST",
         "/v1/concepts/import",
         d.Job,
-        data={name: str(value) for name, value in form.items()},
+        data={name: _text(value) for name, value in form.items()},
         file=(path.name, path.read_bytes(), "application/octet-stream"),
         headers=_idempotency(key),
     )
+
+
+def _text(value: Any) -> str:
+    """A value as a form has it: ``true`` and ``false`` as JSON spells them."""
+    return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
 def read(kind: str, id_: str, answer: type[Answer], wait: int = 0) -> Call[Answer]:

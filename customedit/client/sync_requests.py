@@ -93,8 +93,8 @@ class Requests:
                 of the noise that is added. Left out, the method's default.
             change: How much changes, in every method: 0 gives the source back, 1 changes most.
                 Instead of strengths.
-            seeds: One picture for each strength and seed. p2p has nothing random and uses the
-                first alone.
+            seeds: One picture for each strength and seed. p2p draws nothing by chance and takes
+                one seed.
             steps: DDIM steps.
             guidance: Scale of classifier-free guidance; left out, the base's own.
             inversion: How p2p inverts the source picture.
@@ -147,6 +147,7 @@ class Requests:
         attribute: str = "",
         token: str | None = None,
         name: str = "",
+        allow_unused: bool = False,
         webhook: str | None = None,
         idempotency_key: str | None = None,
     ) -> d.Job:
@@ -158,6 +159,8 @@ class Requests:
             attribute: What of them was learned, if it is known.
             token: A new token; left out, the one in the file is kept.
             name: A title for people.
+            allow_unused: Take a LoRA of which the base cannot use every layer, or that changes
+                nothing.
             webhook: An https address that is called at the job's end, signed with your secret.
             idempotency_key: A request that is sent again with it is not done again; left out, a
                 fresh one.
@@ -171,6 +174,7 @@ class Requests:
             "attribute": attribute,
             "token": token,
             "name": name,
+            "allow_unused": allow_unused,
             "webhook": webhook,
         }
         return self._do(calls.import_concept(path, values, idempotency_key))

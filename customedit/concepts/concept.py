@@ -26,10 +26,11 @@ from customedit.concepts.checks import (
     shape_text,
 )
 from customedit.diffusion.adapters import TEXT_ENCODER, UNET, Adapter
+from customedit.diffusion.text import Customization
 from customedit.errors import InputError
 from customedit.prompt_syntax import CONCEPT
 
-if TYPE_CHECKING:  # seconds to import, and files can be read without
+if TYPE_CHECKING:
     from customedit.diffusion.base import Base
 
 MAX_COLUMNS: Final = 64
@@ -281,3 +282,23 @@ def _check_adapters(adapters: Mapping[str, Adapter]) -> None:
             raise InputError(
                 "adapters", f"{path} is in no model", f"begin it with {UNET} or {TEXT_ENCODER}"
             )
+
+
+def concept_digest(concept: Customization) -> str:
+    """``Concept.digest``; of what is no ``Concept``, the sha256 of its tokens and weights."""
+    known: str = getattr(concept, "digest", "")
+    if known:
+        return known
+    tensors = {f"token.{name}": vector for name, vector in concept.tokens.items()}
+    for part, weights in (("to_k", concept.keys), ("to_v", concept.values)):
+        tensors |= {f"{layer}.{part}.weight": weight for layer, weight in weights.items()}
+    return _tensors_digest(tensors)
+
+
+def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 of named tensors, in hex: names, dtypes, shapes and bytes, in order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -30,7 +30,8 @@ def measure_effect(base: Base, concept: Concept) -> Generator[Request, Predictio
     0 for a concept of embeddings alone.
 
     Raises:
-        InputError: if the prediction has numbers that are not finite.
+        InputError: if the concept's prediction has numbers that are not finite; NumericalError: if
+            already that of the base without it has.
     """
     token = next(iter(concept.tokens))
     prompt = " ".join(w for w in ("a photo of a", token, concept.noun) if w)
@@ -41,8 +42,9 @@ def measure_effect(base: Base, concept: Concept) -> Generator[Request, Predictio
     effect = 0.0
     for share in _TIMES:
         time = int(share * len(base.schedule.alphas))
-        found = yield from ask(Denoise(noise.repeat(2, 1, 1, 1), time, rows))
-        changed, plain = found.noise.double()
+        prediction = yield from ask(Denoise(noise.repeat(2, 1, 1, 1), time, rows))
+        changed, plain = prediction.noise.double()
+        base.check_finite("the base's own predictions", plain)
         part = float((changed - plain).square().mean().sqrt() / plain.square().mean().sqrt())
         if not math.isfinite(part):
             raise InputError(

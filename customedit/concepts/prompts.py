@@ -10,8 +10,7 @@ import re
 from dataclasses import dataclass
 
 from customedit.errors import InputError
-from customedit.prompt_syntax import CONCEPT
-from customedit.words import article
+from customedit.prompt_syntax import CONCEPT, article
 
 _WORDS = re.compile(r"[^\W_][\w' -]*")
 

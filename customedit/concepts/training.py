@@ -25,8 +25,7 @@ from torch import Tensor
 from customedit.concepts import checkpoint
 from customedit.concepts.concept import Concept
 from customedit.concepts.dataset import Dataset, Subject, build_datasets, check_subjects
-from customedit.concepts.determinism import DeterministicStep
-from customedit.concepts.optimizer_step import take_optimizer_step
+from customedit.concepts.optimizer_step import DeterministicStep, take_optimizer_step
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base

@@ -1,7 +1,7 @@
 """The whole service on one machine: local servers, the front end, workers; ended together.
 
 The front end and the workers are processes of their own, the same as in production
-(``python -m api``, ``python -m worker``). One supervisor runs them and the local servers.
+(``customedit.programs``). One supervisor runs them and the local servers.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from customedit import programs
 from customedit.config.settings import PREFIX, Settings
 from customedit.devserver.local_servers import LOOPBACK, LocalServers
 from customedit.devserver.supervisor import LocalError, Process, Supervisor, answers
+from customedit.programs import Program
 from customedit.storage.store import Storage
 
 START_S: Final = 180.0
@@ -171,13 +172,13 @@ class Stack:
         self.supervisor.wait_healthy(START_S, self._end)
 
     def _start(
-        self, name: str, module: str, settings: dict[str, str], address: tuple[str, int]
+        self, name: str, program: Program, settings: dict[str, str], address: tuple[str, int]
     ) -> None:
         environment = self.environment | {PREFIX + n: v for n, v in settings.items()}
         self.supervisor.start(
             Process(
                 name,
-                [sys.executable, "-m", module],
+                programs.command(program),
                 self.folder.resolve() / "logs" / f"{name}.log",
                 partial(answers, *address, "/readyz"),
                 environment=environment,

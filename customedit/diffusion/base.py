@@ -246,19 +246,22 @@ class Base:
         """[n, 3, H, W] in [-1, 1] as latents, float32 [n, C, h, w]; the mean, not a draw."""
         return autoencoder.encode(self.pipeline.vae, batch, self.device)
 
+    def check_finite(self, what: str, *tensors: Tensor) -> None:
+        """Raise NumericalError, naming ``what``, unless all numbers of the tensors are finite."""
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise NumericalError(
+                f"{what} are not finite (base {self.name} in {self.dtype}); use a smaller "
+                "guidance or concept weight, or a wider dtype (float32, bfloat16)"
+            )
+
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents [n, C, h, w] as pictures.
 
         Raises NumericalError for latents or pixels that are not finite, which would be black.
         """
         decoded = autoencoder.decode(self.pipeline.vae, latents, self.device).cpu()
-        if not bool(decoded.isfinite().all()):
-            fine = bool(latents.isfinite().all())
-            what = "autoencoder's pixels" if fine else "result's latents"
-            raise NumericalError(
-                f"the {what} are not finite (base {self.name} in {self.dtype}); use a smaller "
-                "guidance or concept weight, or a wider dtype (float32, bfloat16)"
-            )
+        self.check_finite("the result's latents", latents)
+        self.check_finite("the autoencoder's pixels", decoded)
         return [pixels.to_image(p) for p in decoded]
 
     # words

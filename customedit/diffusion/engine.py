@@ -21,6 +21,7 @@ from torch import Tensor
 
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base, Prediction
+from customedit.diffusion.fair_queue import AGED, FairQueue, Share
 from customedit.diffusion.text import TextContext
 from customedit.errors import Cancelled, DeadlineExceeded
 
@@ -98,9 +99,10 @@ class Ticket(Generic[T]):
         deadline: float | None,
         on_progress: Callable[[Progress], None] | None,
         number: int,
+        share: Share,
     ) -> None:
         self.method, self.priority, self.deadline = method, priority, deadline
-        self.on_progress, self.number = on_progress, number
+        self.on_progress, self.number, self.share = on_progress, number, share
         self.open: Denoise | None = None
         self.waited = 0
         self._stop: Exception | None = None
@@ -149,10 +151,11 @@ class Engine:
     """Many methods, one base: every tick one merged forward, and one turn of one training.
 
     max_rows: most rows in one forward; on a processor they hold ``CPU_POSITIONS`` at most, too.
-    Requests are served by priority (lower first), then by how long they waited. Methods whose work
-    needs gradients run their step inside ``tick``: at most one of them each tick, in rotation, so
-    none is starved and a forward waits for one step at most. New methods start at once: one whose
-    first stretch is heavy yields a Turn before it.
+    Requests are served by priority (lower first), then fairly by share, then in the order of their
+    methods; who was passed over eight times comes first. Methods whose work needs gradients run
+    their step inside ``tick``: at most one of them each tick, in rotation within a share, so none
+    is starved and a forward waits for one step at most. New methods start at once: one whose first
+    stretch is heavy yields a Turn before it.
     """
 
     def __init__(self, base: Base, *, max_rows: int = 32) -> None:
@@ -162,6 +165,7 @@ class Engine:
         self._tickets: list[Ticket[Any]] = []
         self._lock = threading.Lock()
         self._turns: list[Ticket[Any]] = []
+        self._fair_rows, self._fair_turns = FairQueue(), FairQueue()
         self._fresh: list[Ticket[Any]] = []
 
     def submit(
@@ -171,10 +175,15 @@ class Engine:
         priority: int = 0,
         timeout: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        share: Share = ("",),
     ) -> Ticket[T]:
-        """Take ``method`` in; safe from any thread. timeout: seconds it may take from now."""
+        """Take ``method`` in; safe from any thread.
+
+        timeout: seconds it may take from now; share: for whom it is, from the outside in, such as
+        tenant and job; within a priority shares are served alike, however many methods they have.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
-        ticket = Ticket(method, priority, deadline, on_progress, next(self._numbers))
+        ticket = Ticket(method, priority, deadline, on_progress, next(self._numbers), share)
         with self._lock:
             self._tickets.append(ticket)
             self._fresh.append(ticket)
@@ -198,48 +207,50 @@ class Engine:
                 self._advance(ticket, None)
         self._serve([t for t in tickets if t.open is not None and not t.done])
         with self._lock:
-            waiting = [t for t in self._turns if not t.done]
-            chosen = min(waiting, key=lambda t: t.priority, default=None) if waiting else None
-            if waiting and self._aged(waiting[0]):
-                chosen = waiting[0]
+            self._fair_turns.fill(t for t in self._turns if not t.done)
+            chosen = next(iter(self._fair_turns), None)
             if chosen is not None:
+                self._fair_turns.charge(chosen, 1)
                 self._turns.remove(chosen)
         if chosen is not None:
             self._advance(chosen, None)
         with self._lock:
             self._tickets = [t for t in self._tickets if not t.done]
             self._turns = [t for t in self._turns if not t.done]
-            for t in self._turns:
-                t.waited += 1
-
-    @staticmethod
-    def _aged(ticket: Ticket[Any]) -> bool:
-        """Waited so long that its turn comes whatever its priority."""
-        return ticket.waited >= 8
 
     def _serve(self, tickets: list[Ticket[Any]]) -> None:
         """Answer the most urgent requests of one shape, up to ``max_rows`` rows."""
-        if not tickets:
+        batch = self._batch(sorted(tickets, key=_by_age))
+        if not batch:
             return
-        tickets.sort(key=lambda t: (t.priority if not self._aged(t) else -1, t.number))
-        shape = tickets[0].open.latents.shape[1:]  # type: ignore[union-attr]  # filtered above
-        batch: list[Ticket[Any]] = []
-        rows, most = 0, self._most_rows(shape[1] * shape[2])
+        batch.sort(key=lambda t: (t.priority, *_by_age(t)))  # as if all had fitted: the same bits
         for ticket in tickets:
-            assert ticket.open is not None
-            fits = not batch or rows + ticket.open.rows <= most
-            if ticket.open.latents.shape[1:] == shape and fits:
-                batch.append(ticket)
-                rows += ticket.open.rows
-                ticket.waited = 0
-            else:
-                ticket.waited += 1
+            ticket.waited += 1
+        for ticket in batch:
+            ticket.waited = 0
         for ticket, answer in zip(batch, self._answers(batch), strict=True):
             if isinstance(answer, Prediction):
                 ticket.open = None
                 self._advance(ticket, answer)
             else:
                 self._end(ticket, answer)
+
+    def _batch(self, tickets: Sequence[Ticket[Any]]) -> list[Ticket[Any]]:
+        """Those whose requests make the next forward: the first one's shape decides."""
+        batch: list[Ticket[Any]] = []
+        shape, rows, most = torch.Size(), 0, 0
+        self._fair_rows.fill(tickets)
+        for ticket in self._fair_rows:
+            request = ticket.open
+            assert request is not None, "only tickets with an open request are served"
+            if not batch:
+                shape = request.latents.shape[1:]  # C, h, w
+                most = max(request.rows, self._most_rows(shape[1] * shape[2]))
+            if request.latents.shape[1:] == shape and rows + request.rows <= most:
+                batch.append(ticket)
+                rows += request.rows
+                self._fair_rows.charge(ticket, request.rows * shape[1] * shape[2])
+        return batch
 
     def _most_rows(self, positions: int) -> int:
         """How many rows of so many latent positions are merged into one forward."""
@@ -303,7 +314,6 @@ class Engine:
                     return
                 if isinstance(request, Turn):
                     with self._lock:
-                        ticket.waited = 0
                         self._turns.append(ticket)
                     return
                 if ticket.on_progress is not None:
@@ -320,3 +330,8 @@ class Engine:
         except Exception as error:
             reason.add_note(f"and while it was stopped: {error!r}")
         ticket.finish(None, reason)
+
+
+def _by_age(ticket: Ticket[Any]) -> tuple[bool, int]:
+    """Within a share: who waited so long that its turn has come, then who came first."""
+    return ticket.waited < AGED, ticket.number

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from customedit.errors import InputError
-from customedit.words import article
+from customedit.prompt_syntax import article
 
 FILE: Final = "customedit.json"
 """The profile's file in a base folder."""

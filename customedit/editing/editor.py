@@ -22,7 +22,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from customedit.concepts.digest import concept_digest
+from customedit.concepts.concept import concept_digest
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Progress, Ticket
 from customedit.diffusion.text import Customization, Weighted
@@ -36,6 +36,7 @@ from customedit.editing.plan import (
     picture_digest,
     plan_edits,
 )
+from customedit.editing.settings import check_seeds
 from customedit.editing.sweep import STRENGTHS
 from customedit.errors import InputError
 from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
@@ -328,8 +329,10 @@ class Session:
     ) -> list[EditResult]:
         """Every strength with every seed, in shared UNet calls; other options as for ``edit``.
 
-        Prompt-to-Prompt draws nothing by chance, so of several seeds it uses the first.
+        Raises InputError naming the field, as for several seeds with Prompt-to-Prompt, which draws
+        nothing by chance.
         """
+        check_seeds(options.get("method", "p2p"), seeds)
         if not 1 <= len(strengths) * len(seeds) <= MAX_SWEEP:
             count = len(strengths) * len(seeds)
             raise InputError(
@@ -338,7 +341,7 @@ class Session:
         plans = [
             plan
             for strength in strengths
-            for seed in (seeds[:1] if options.get("method", "p2p") == "p2p" else seeds)
+            for seed in seeds
             for plan in self.plan(
                 target_prompt, concepts=concepts, mask=mask, strengths=[strength], seeds=[seed],
                 **options,

@@ -83,6 +83,8 @@ class Inversion:
             with safe_open(path, framework="pt") as file:
                 note = json.loads((file.metadata() or {})["inversion"])
                 tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # no mapping
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+                raise ValueError("holds numbers that are not finite")
             return cls(
                 tensors["trajectory"],
                 note["kind"],
@@ -167,16 +169,19 @@ def invert(
     """Invert the picture whose latents [1, C, h, w] are given.
 
     guidance: of the sampling that null-texts are optimised for; the other kinds do not read it.
-    Raises InputError for an unknown kind, steps out of range and a prompt that is too long.
+    Raises InputError for an unknown kind, steps out of range and a prompt that is too long,
+    NumericalError for latents that are not finite: such an inversion must not be kept.
     """
     if kind not in INVERSIONS:
         raise InputError("inversion", f"is {kind!r}", f"use one of {', '.join(INVERSIONS)}")
     base.schedule.times(steps)  # refuses steps out of range
     text = base.text(prompt, field="source_prompt")
     path = yield from trajectory(base, latents, text, steps)
+    base.check_finite("the inversion's latents", path)
     nulls = None
     if kind == "null-text":
         nulls = yield from null_text(base, path, text, steps, guidance)
+        base.check_finite("the inversion's null texts", nulls)
     return Inversion(path, kind, prompt, steps, nulls)
 
 

@@ -1,6 +1,6 @@
 """The plan of an edit: a request with every default resolved, checked before anything is drawn.
 
-``request_check`` takes what needs words alone; ``plan_edits`` adds what the base decides. An
+``check_request`` takes what needs words alone; ``plan_edits`` adds what the base decides. An
 ``EditPlan`` holds everything that decides one picture, by digests where it is large: it is the
 picture's recipe, and the same plan gives the same picture again (``Editor.replay``).
 """
@@ -20,8 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import customedit
 from customedit.editing.region_words import ConceptWords
-from customedit.editing.request_check import check_request
-from customedit.editing.settings import P2PSettings
+from customedit.editing.settings import P2PSettings, check_request
 from customedit.schemas.requests import (
     EditMethod,
     EditOptions,
@@ -214,7 +213,7 @@ def base_plan(base: Base) -> BasePlan:
 
 def concept_plan(entry: Weighted) -> ConceptPlan:
     """A concept as a plan names it."""
-    from customedit.concepts.digest import concept_digest
+    from customedit.concepts.concept import concept_digest
 
     digest = concept_digest(entry.concept)
     return ConceptPlan(tokens=tuple(entry.concept.tokens), digest=digest, weight=entry.weight)

@@ -1,21 +1,24 @@
 """SDEdit (Meng et al., arXiv 2108.01073): noise the source part of the way, draw it again.
 
 Strength is the share of the way: higher takes more of the reference, lower keeps more of the
-source.
+source. From noise alone it shows a concept by itself (``portrait``), also while it is learned.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Final
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.schedule import CLEAN
-from customedit.diffusion.text import TextContext
-from customedit.editing.blend import blend, latent_mask
+from customedit.diffusion.text import Customization, TextContext, Weighted
+from customedit.editing.region import blend, latent_mask
 from customedit.editing.settings import SDEDIT_STRENGTH
 from customedit.errors import InputError
 
@@ -71,3 +74,25 @@ def sdedit(
             )
         yield Progress("edit", k + 1, len(pairs))
     return x
+
+
+PORTRAIT_STEPS: Final = 20
+"""DDIM steps that show enough of a concept."""
+
+
+def portrait(
+    base: Base, concept: Customization, prompt: str, steps: int = PORTRAIT_STEPS, seed: int = 0
+) -> Method[Image.Image]:
+    """A square picture drawn for ``prompt``, from noise alone."""
+    cells = base.side // base.factor
+    entries: Sequence[Weighted] = [Weighted(concept)]
+    latents = yield from sdedit(
+        base,
+        torch.zeros((1, base.channels, cells, cells)),
+        base.text(prompt, entries),
+        strength=1.0,
+        steps=steps,
+        guidance=base.guidance,
+        seed=seed,
+    )
+    return base.decode(latents)[0]

@@ -14,12 +14,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from customedit.editing.edit import EditResult
-from customedit.grids import tiled
+from customedit.images.layout import tiled
 from customedit.metrics import curves
 from customedit.metrics.curves import Line, Point
 from customedit.metrics.lpips import Lpips
-from customedit.metrics.measure import Similarities, measure
-from customedit.metrics.similarity import Dino, Similarity
+from customedit.metrics.similarity import Dino, Similarities, Similarity, measure
 
 STRENGTHS: Final = (0.2, 0.4, 0.5, 0.6, 0.8)
 """Of a sweep where none are given."""

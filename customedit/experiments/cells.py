@@ -29,9 +29,8 @@ from customedit.experiments.result_cache import (
     named,
 )
 from customedit.experiments.variants import Arm, Plan, true_mask
-from customedit.grids import tiled
-from customedit.metrics.measure import Similarities
-from customedit.metrics.similarity import Similarity
+from customedit.images.layout import tiled
+from customedit.metrics.similarity import Similarities, Similarity
 from customedit.mini import samples
 from customedit.schemas.requests import EditMethod, EditOptions
 

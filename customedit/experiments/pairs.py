@@ -4,7 +4,7 @@ What a concept adds is told from the same edit without it: the target prompt wit
 alone. Counted is in how many pairs the edited region (the source's true mask) is nearer to the
 references with the concept; and how well what lies outside stays, before any pixel is put back.
 Concepts are trained once into the runs folder; finished pairs are kept there and not done again
-while the settings are the same (``kept.py``).
+while the settings are the same (``result_cache``).
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ from customedit.experiments.result_cache import (
     named,
 )
 from customedit.experiments.variants import LOOKS, true_mask
-from customedit.grids import tiled
-from customedit.metrics.measure import Similarities, bundled
-from customedit.metrics.similarity import Similarity
+from customedit.images.layout import tiled
+from customedit.metrics.similarity import Similarities, Similarity, bundled
 from customedit.mini import samples
 from customedit.schemas.requests import P2POptions
 
@@ -88,7 +87,7 @@ def compare(
             measure_edit(judge, r, references, mask).similarities for r in (result, plain)
         )
         pictures.append(result)
-        rows.append(_row(look, source, with_it, without_it))
+        rows.append(row_of(look, source, with_it, without_it))
     return rows, pictures
 
 
@@ -97,9 +96,10 @@ def _same_region(source: samples.Source) -> P2POptions:
     return P2POptions(blend_words=[source.noun])
 
 
-def _row(
+def row_of(
     look: samples.Look, source: samples.Source, found: Similarities, plain: Similarities
 ) -> dict[str, Any]:
+    """A pair's row: what its edits measure with the concept and without."""
     return {
         "look": look.name,
         "source": source.name,
@@ -110,11 +110,11 @@ def _row(
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The two figures that count, and the means."""
+    """The two figures that count, and the means of what was measured, None of nothing."""
 
-    def mean(part: str, name: str) -> float:
+    def mean(part: str, name: str) -> float | None:
         values = [r[part][name] for r in rows if r[part][name] is not None]
-        return round(statistics.fmean(values), 4) if values else float("nan")
+        return round(statistics.fmean(values), 4) if values else None
 
     outside = [v for r in rows if (v := r["with"]["outside_psnr"]) is not None]
     return {
@@ -152,6 +152,17 @@ def about_look(
     }
 
 
+def looks_named(names: str) -> list[samples.Look]:
+    """The sample looks of ``names``, by commas. Raises typer.BadParameter for an unknown one."""
+    known = {look.name: look for look in samples.looks()}
+    for name in names.split(","):
+        if name not in known:
+            raise typer.BadParameter(
+                f"{name!r} is no sample look; known are {', '.join(known)}", param_hint="--looks"
+            )
+    return [known[name] for name in dict.fromkeys(names.split(","))]
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Where concepts, rows and sheets go.")] = Path(
         "runs/pairs"
@@ -162,9 +173,9 @@ def main(
     training_steps: Annotated[int | None, typer.Option(help="Instead of the default.")] = None,
 ) -> None:
     """Measure edits of the sample sources with looks, against the same edits without."""
+    chosen = looks_named(looks)
     out.mkdir(parents=True, exist_ok=True)
     base, judge, console = Base.load(), bundled(), Console()
-    chosen = [x for x in samples.looks() if x.name in looks.split(",")]
     taken = list(samples.sources())[:sources]
     rows: list[dict[str, Any]] = []
     for look in chosen:

@@ -23,7 +23,7 @@ from customedit.experiments.comparison import advantage, means
 from customedit.experiments.report import page
 from customedit.experiments.result_cache import Heard, Row
 from customedit.experiments.variants import Plan
-from customedit.grids import tiled
+from customedit.images.layout import tiled
 from customedit.metrics.similarity import Similarity
 
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from customedit.images.container import MAX_PROFILE_BYTES
+from customedit.images.structure import MAX_PROFILE_BYTES
 
 BROKEN_METADATA: Final = (
     OSError,

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 import customedit
 from customedit.errors import InputError
-from customedit.images.container import Limits
 from customedit.images.reading import Checked
+from customedit.images.structure import Limits
 from customedit.images.turns import Budget, Turns
 
 MIB: Final = 2**20

@@ -22,8 +22,8 @@ import sys
 from typing import Any, BinaryIO
 
 from customedit.errors import InputError
-from customedit.images.container import Limits
 from customedit.images.reading import check, scan
+from customedit.images.structure import Limits
 
 
 def limit_memory(extra: int) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from PIL import Image
 
-from customedit.images.container import MAX_PROFILE_BYTES, Container, Damaged
+from customedit.images.structure import MAX_PROFILE_BYTES, Container, Damaged
 
 SIGNATURE: Final = b"\xff\xd8\xff"
 MAX_SCANS: Final = 100

@@ -16,8 +16,8 @@ from PIL import Image
 
 from customedit.errors import InputError
 from customedit.images import colours
-from customedit.images.container import Limits
 from customedit.images.reading import Stored, read_stored, refusing
+from customedit.images.structure import Limits
 
 Values = NDArray[np.float32]
 Levels = NDArray[np.uint8 | np.uint16]
@@ -106,7 +106,7 @@ def fit_mask(
             field, "covers the whole picture", "paint black where the source is to stay, or omit it"
         )
     height, width = values.shape
-    _check_aspect((width, height), size, field)
+    check_aspect((width, height), size, field)
     covered = float(values.mean(dtype=np.float64))
     if covered < min_share:
         raise InputError(
@@ -122,16 +122,15 @@ def fit_mask(
     return np.asarray(resized, np.float32).clip(0, 1)
 
 
-def _check_aspect(mask: tuple[int, int], picture: tuple[int, int], field: str) -> None:
-    (w, h), (width, height) = mask, picture
-    rounded = min(  # pixels by which a side is off what the other size would give
-        abs(w - h * width / height),
-        abs(h - w * height / width),
-        abs(width - height * w / h),
-        abs(height - width * h / w),
-    )
-    if abs(w * height / (h * width) - 1) <= ASPECT_TOLERANCE or rounded <= 1:
+def check_aspect(mask: tuple[int, int], picture: tuple[int, int], field: str = "mask") -> None:
+    """Check that a mask of these sides, (width, height), fits a picture of those.
+
+    Raises:
+        InputError: the aspects differ by more than 1 %, and by more than a pixel of either size.
+    """
+    if same_aspect(mask, picture):
         return
+    (w, h), (width, height) = mask, picture
     turned = " (is it turned?)" if (w > h) != (width > height) else ""
     raise InputError(
         field,
@@ -139,6 +138,18 @@ def _check_aspect(mask: tuple[int, int], picture: tuple[int, int], field: str) -
         f"{width / height:.3f}{turned}",
         "give a mask of the picture's aspect; 1 % off is allowed",
     )
+
+
+def same_aspect(mask: tuple[int, int], picture: tuple[int, int]) -> bool:
+    """Whether (width, height) of both differ by scale alone, but for 1 % or a pixel of either."""
+    (w, h), (width, height) = mask, picture
+    rounded = min(  # pixels by which a side is off what the other size would give
+        abs(w - h * width / height),
+        abs(h - w * height / width),
+        abs(width - height * w / h),
+        abs(height - width * h / w),
+    )
+    return abs(w * height / (h * width) - 1) <= ASPECT_TOLERANCE or rounded <= 1
 
 
 def _interpret(stored: Stored, field: str, warnings: list[str]) -> Values:

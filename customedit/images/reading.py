@@ -1,7 +1,7 @@
-"""Files to pictures: PNG, JPEG and WebP, told by their contents.
+"""Files and folders to pictures: PNG, JPEG and WebP, told by their contents.
 
 ``check`` finds out whether a file can be decoded and takes little memory; ``read`` gives its
-picture. Both take and refuse the same files.
+picture. Both take and refuse the same files. ``list_pictures`` finds the files in a folder.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from customedit.errors import InputError
-from customedit.images import colours, jpeg, png, webp
-from customedit.images.container import Container, Damaged, Limits, MediaType
+from customedit.images import colours, jpeg, structure
+from customedit.images.structure import Container, Damaged, Limits, MediaType
 
 _REMEDY: Final = "save it again as PNG, JPEG or WebP"
+_SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".webp"}
 _OTHERS: Final = {
     "it is a HEIC, as phones take them": re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL),
     "it is an AVIF": re.compile(rb"....ftypavi", re.DOTALL),
@@ -181,12 +182,12 @@ def scan(data: bytes | Path, *, field: str = "image", limits: Limits | None = No
 
 def _scan(data: bytes | Path, field: str, limits: Limits) -> Container:
     content = _bytes(data, field, limits)
-    if content.startswith(png.SIGNATURE):
-        container = png.scan(content)
+    if content.startswith(structure.PNG_SIGNATURE):
+        container = structure.scan_png(content)
     elif content.startswith(jpeg.SIGNATURE):
         container = jpeg.scan(content)
-    elif webp.is_webp(content):
-        container = webp.scan(content)
+    elif structure.is_webp(content):
+        container = structure.scan_webp(content)
     else:
         begins = f"it begins with {content[:8]!r}"
         known = next((name for name, begin in _OTHERS.items() if begin.match(content)), begins)
@@ -250,3 +251,54 @@ def _check_size(size: tuple[int, int], field: str, limits: Limits) -> None:
             f"is {width} x {height} pixels, each side must have {limits.min_side} or more",
             "give a larger picture",
         )
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Pictures in the order of their names, and what lay beside them and is left out."""
+
+    pictures: tuple[Path, ...]
+    left_out: tuple[Path, ...]
+
+
+def list_pictures(folder: Path, *, field: str = "image") -> Listed:
+    """The PNG, JPEG and WebP files in ``folder``, by their contents or their suffix.
+
+    So a damaged file that is called a picture is listed, for its reader to refuse it by name. Files
+    whose names begin with a dot are no one's pictures and are not mentioned; all else that is no
+    picture, folders as well, is left out.
+
+    Raises:
+        InputError: if it cannot be read or holds no picture; what was left out is named.
+    """
+    try:
+        inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise InputError(field, f"{folder} cannot be read ({error.strerror})") from error
+    pictures = tuple(p for p in inside if _is_picture(p))
+    left_out = tuple(p for p in inside if p not in set(pictures))
+    if not pictures:
+        others = f", but {name_some(left_out)}" if left_out else ""
+        raise InputError(
+            field, f"{folder} holds no picture{others}", "give PNG, JPEG or WebP files"
+        )
+    return Listed(pictures, left_out)
+
+
+def name_some(paths: tuple[Path, ...], most: int = 5) -> str:
+    """The names of the first few of ``paths``, and how many more there are."""
+    names = ", ".join(p.name for p in paths[:most])
+    return names + (f" and {len(paths) - most} more" if len(paths) > most else "")
+
+
+def _is_picture(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    if path.suffix.lower() in _SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(12)
+    except OSError:
+        return False
+    return head.startswith((structure.PNG_SIGNATURE, jpeg.SIGNATURE)) or structure.is_webp(head)

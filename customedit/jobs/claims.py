@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from customedit.jobs.codec import job_of
-from customedit.jobs.records import ConceptRecord, JobError, JobKind, JobProgress, JobRecord
+from customedit.jobs.records import ConceptRecord, JobError, JobKind, JobProgress, JobRecord, job_of
 from customedit.jobs.redis import Scripts, pairs
 from customedit.storage import object_keys
 

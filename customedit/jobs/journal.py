@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from customedit.jobs.records import ConceptRecord, ImageRecord, JobRecord, Record
     from customedit.jobs.store import Jobs
     from customedit.storage.store import Storage
-    from customedit.tenants.api_keys import ApiKey
+    from customedit.tenants.access import ApiKey
     from customedit.tenants.catalogue import Concepts
 
 REQUEST: Final = "request.json"

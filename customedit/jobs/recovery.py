@@ -20,7 +20,7 @@ from customedit.jobs.store import Jobs
 from customedit.jobs.webhooks import Secrets
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
-from customedit.tenants.api_keys import ApiKey, ApiKeys
+from customedit.tenants.access import ApiKey, ApiKeys
 from customedit.tenants.catalogue import Concepts, Images
 
 if TYPE_CHECKING:

@@ -14,10 +14,20 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from customedit.jobs.claims import Claim, Claims, Standing
-from customedit.jobs.codec import body_of, cost_of, fields_of, job_of, uses_of
 from customedit.jobs.events import Events
 from customedit.jobs.maintenance import Maintenance
-from customedit.jobs.records import ConceptRecord, JobKind, JobRecord, JobState, Page
+from customedit.jobs.records import (
+    ConceptRecord,
+    JobKind,
+    JobRecord,
+    JobState,
+    Page,
+    body_of,
+    cost_of,
+    fields_of,
+    job_of,
+    uses_of,
+)
 from customedit.jobs.redis import pairs
 from customedit.storage import object_keys
 

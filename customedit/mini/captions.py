@@ -13,7 +13,7 @@ import numpy as np
 
 from customedit.mini.scenes import Scene
 from customedit.mini.vocabulary import ANY_PATTERN
-from customedit.words import article
+from customedit.prompt_syntax import article
 
 _PREFIXES = ("a photo of ", "a photo of ", "photo of ", "a picture of ", "an image of ", "")
 _WALL = ("by", "by", "against", "in front of")

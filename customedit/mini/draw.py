@@ -16,7 +16,8 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from customedit import grids, mini
+from customedit import mini
+from customedit.images import layout
 from customedit.mini.vocabulary import unknown_words
 
 if TYPE_CHECKING:  # they take seconds to import: not before there is something to draw
@@ -103,7 +104,7 @@ def draw(
 def grid(images: Images) -> Images:
     """Images [n, h, w, 3] in rows of about sqrt(n), on white: [rows h, columns w, 3]."""
     columns = math.ceil(math.sqrt(len(images)))
-    return np.asarray(grids.tiled([Image.fromarray(image) for image in images], columns))
+    return np.asarray(layout.tiled([Image.fromarray(image) for image in images], columns))
 
 
 def trouble_with(out: Path, steps: int, guidance: float, count: int, seed: int) -> str | None:

@@ -359,7 +359,7 @@ def render(scene: Scene, side: int = SIZE) -> Picture:
 
 
 def frame(picture: Picture, scene: Scene) -> Picture:
-    """``picture`` as crop augmentation shows it (:mod:`customedit.concepts.augmentation`).
+    """``picture`` as crop augmentation shows it (:mod:`customedit.concepts.dataset`).
 
     "far": made smaller by a factor of 1/3 to 0.6 and put anywhere on mid-grey; "close": a random
     part, 1.2 to 1.4 times as large.

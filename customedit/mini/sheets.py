@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from customedit import grids
+from customedit.images import layout
 
 Pixels = NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ def labelled(image: Pixels, lines: Sequence[str], wrong: Sequence[bool] = ()) ->
 
 def tiled(tiles: Sequence[Pixels], columns: int) -> Image.Image:
     """Tiles of one size in rows of ``columns``, on white."""
-    return grids.tiled([Image.fromarray(tile) for tile in tiles], columns)
+    return layout.tiled([Image.fromarray(tile) for tile in tiles], columns)
 
 
 def heated(image: Pixels, heat: NDArray[np.float32], mask: NDArray[np.bool_]) -> Pixels:

@@ -243,8 +243,12 @@ class Limits(Document):
 
 
 class Health(Document):
-    """Whether the service works; checks: of each part, ``ok`` or what is wrong."""
+    """Whether the service works; checks: of each part, ``ok`` or what is wrong.
+
+    warnings: by store, what it refuses or soon will, though most requests are served.
+    """
 
     status: Literal["ok", "unavailable"]
     version: str
     checks: dict[str, str] = Field(default_factory=dict)
+    warnings: dict[str, str] = Field(default_factory=dict)

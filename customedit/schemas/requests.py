@@ -47,6 +47,14 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _truth(value: Any) -> Any:
+    """Takes the texts ``true`` and ``false`` as well, since a form has nothing else."""
+    truth = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+    if not isinstance(truth, bool):
+        raise PydanticCustomError("bool_type", "is not true or false")
+    return truth
+
+
 _NUMBER: Final = BeforeValidator(_number)
 ImageId = Annotated[str, StringConstraints(pattern=patterns.IMAGE)]
 ConceptId = Annotated[str, StringConstraints(pattern=patterns.CONCEPT)]
@@ -167,6 +175,14 @@ class ImportForm(RequestModel):
         Token | None, Field(description="A new token; left out, the one in the file is kept.")
     ] = None
     name: Annotated[Name, Field(description="A title for people.")] = ""
+    allow_unused: Annotated[
+        bool,
+        BeforeValidator(_truth),
+        Field(
+            description="Take a LoRA of which the base cannot use every layer, or that changes "
+            "nothing."
+        ),
+    ] = False
     webhook: Annotated[Webhook | None, Field(description=_WEBHOOK)] = None
 
 
@@ -292,8 +308,8 @@ class EditOptions(RequestModel):
         Field(
             min_length=1,
             max_length=MAX_SEEDS,
-            description="One picture for each strength and seed. p2p has nothing random and uses "
-            "the first alone.",
+            description="One picture for each strength and seed. p2p draws nothing by chance and "
+            "takes one seed.",
         ),
     ] = [0]
     steps: Annotated[int, Field(ge=1, le=200, description="DDIM steps."), _NUMBER] = 50

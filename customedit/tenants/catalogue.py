@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from customedit.jobs.codec import concept_of
-from customedit.jobs.records import ConceptRecord, ImageRecord, Item, Page
+from customedit.jobs.records import ConceptRecord, ImageRecord, Item, Page, concept_of
 from customedit.jobs.redis import Scripts
 from customedit.storage import object_keys
 

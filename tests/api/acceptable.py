@@ -83,8 +83,11 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
             body["strengths"] = [max(strength, 0.01) for strength in body["strengths"]]
         if "mask" not in body:
             body["preserve"] = None
-    elif body.get("p2p"):
-        body["p2p"] = expert(body["p2p"], "concepts" in body)
+    else:
+        if body.get("seeds"):
+            body["seeds"] = body["seeds"][:1]
+        if body.get("p2p"):
+            body["p2p"] = expert(body["p2p"], "concepts" in body)
     return reachable(body)
 
 

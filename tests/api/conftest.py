@@ -16,13 +16,13 @@ from PIL import Image
 from redis import Redis
 
 from api.app import create_app
-from api.container import Container
+from api.dependencies import Container
 from api.main import Server, server
 from customedit.config.settings import Settings
 from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome
 from customedit.jobs.store import Claim, Jobs
 from customedit.storage.store import Storage
-from customedit.tenants.api_keys import ApiKeys
+from customedit.tenants.access import ApiKeys
 from customedit.tenants.catalogue import Concepts
 
 ALL = ("images:write", "edits:write", "concepts:write", "read", "admin")

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 from redis.exceptions import ConnectionError
 
 from api import problem_types
@@ -114,6 +115,8 @@ def test_a_redis_that_is_away_is_told(
         assert answer.status_code == 503 and answer.headers["retry-after"]
         assert answer.json()["type"] == "/problems/unavailable"
         assert "password" not in answer.text
+    text = httpx.get(f"{api.url}/metrics").text
+    assert 'customedit_store_errors_total{store="redis"} 2.0' in text
 
 
 def test_a_bell_that_does_not_ring_fails_no_request(
@@ -132,11 +135,37 @@ def test_health(api: Running, start: Callable[..., Running], settings: Settings)
     ready = httpx.get(f"{api.url}/readyz")
     assert ready.status_code == 200
     assert ready.json()["checks"] == {"redis": "ok", "storage": "ok"}
+    assert ready.json()["warnings"] == {}
     broken = start(settings, s3_bucket="not-there-at-all")
     unready = httpx.get(f"{broken.url}/readyz")
     assert unready.status_code == 503 and unready.json()["checks"]["storage"] != "ok"
     assert unready.json()["checks"]["redis"] == "ok"
     assert httpx.get(f"{broken.url}/healthz").status_code == 200
+
+
+def test_a_bucket_that_takes_no_writes_is_told_and_takes_no_process_out(
+    api: Running, anna: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk serves reads still, and no other process would serve the writes."""
+    refused = ClientError({"Error": {"Code": "InternalError"}}, "PutObject")
+
+    def full(**_: object) -> None:
+        raise refused
+
+    image = upload(anna)
+    with monkeypatch.context() as patch:
+        patch.setattr(api.container.storage._client, "put_object", full)
+        api.container.watch.measure()
+        ready = httpx.get(f"{api.url}/readyz")
+        assert ready.status_code == 200 and ready.json()["checks"]["storage"] == "ok"
+        assert "takes no writes" in ready.json()["warnings"]["storage"]
+        text = httpx.get(f"{api.url}/metrics").text
+        assert "customedit_storage_writable 0.0" in text
+        assert re.search(r'customedit_store_errors_total{store="s3"} [1-9]', text)
+        assert anna.get(f"/v1/images/{image}").status_code == 200
+    api.container.watch.measure()
+    assert httpx.get(f"{api.url}/readyz").json()["warnings"] == {}
+    assert "customedit_storage_writable 1.0" in httpx.get(f"{api.url}/metrics").text
 
 
 def test_figures_count_by_route_and_not_by_id(

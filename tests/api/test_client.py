@@ -179,8 +179,11 @@ def test_the_same_under_asyncio(api: Running, jobs: Jobs, storage: Storage) -> N
 def test_importing_a_concept(client: CustomEdit, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     path.write_bytes(b"\x10\0\0\0\0\0\0\0{" + b" " * 100)
-    job = client.import_concept(path, token="<x>", name="From elsewhere")
+    job = client.import_concept(path, token="<x>", name="From elsewhere", allow_unused=True)
     assert job.kind == "import" and job.concept is not None
+    assert job.request["allow_unused"] is True
+    again = client.import_concept(path, token="<x>")
+    assert client.job(again.id).request["allow_unused"] is False
     assert client.concept(job.concept).name == "From elsewhere"
     assert client.cancel(job.id).state == "cancelled"
 

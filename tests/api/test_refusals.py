@@ -14,7 +14,7 @@ from customedit.schemas.patterns import IN_WORDS
 from customedit.storage.store import Storage, StorageError
 from customedit.tenants.catalogue import Concepts
 
-from .conftest import Running, upload
+from .conftest import Running, png, upload
 
 IMAGE = "img_" + "0" * 64
 EDIT: dict[str, Any] = {"image": IMAGE, "source_prompt": "a cup", "target_prompt": "a red cup"}
@@ -258,6 +258,7 @@ def test_parameters(anna: httpx.Client) -> None:
         (b"12345678{", {}, "file"),
         (b"12345678{" + b" " * 50, {"token": "look"}, "token"),
         (b"12345678{" + b" " * 50, {"noun": "<>"}, "noun"),
+        (b"12345678{" + b" " * 50, {"allow_unused": "yes"}, "allow_unused"),
         (b"12345678{" + b" " * 50, {"bytes": "1"}, "bytes"),
         (b"12345678{" + b" " * 50, {"file": "../../x"}, "file"),
         (b"12345678{" + b" " * 50, {"path": "/etc/passwd"}, "path"),
@@ -272,6 +273,40 @@ def test_imports_that_are_refused(
     assert problem["limit"]
     assert not list(storage.list("tenants/")) and not anna.get("/v1/jobs").json()["items"]
     assert not anna.get("/v1/concepts").json()["items"]
+
+
+@pytest.mark.parametrize("method", [{}, {"method": "p2p"}])
+def test_several_seeds_have_no_effect_on_p2p(anna: httpx.Client, method: dict[str, str]) -> None:
+    asked = {**EDIT, "image": upload(anna), **method}
+    problem = anna.post("/v1/edits", json={**asked, "seeds": [1, 2]}).json()
+    assert (problem["status"], problem["field"]) == (422, "seeds")
+    assert "are 2" in problem["detail"] and problem["limit"] == "give one seed, or use sdedit"
+    assert anna.post("/v1/edits", json={**asked, "seeds": [1]}).status_code == 202
+    drawn = {**asked, "method": "sdedit", "seeds": [1, 2]}
+    assert anna.post("/v1/edits", json=drawn).status_code == 202
+
+
+def uploaded(client: httpx.Client, size: tuple[int, int]) -> str:
+    answer = client.post("/v1/images", files={"file": ("a.png", png(size=size), "image/png")})
+    return str(answer.json()["id"])
+
+
+def test_a_mask_of_another_aspect_is_refused_before_a_job_is_made(anna: httpx.Client) -> None:
+    asked = {**EDIT, "image": uploaded(anna, (96, 64))}
+    problem = anna.post("/v1/edits", json={**asked, "mask": uploaded(anna, (64, 64))}).json()
+    assert (problem["status"], problem["field"]) == (422, "mask")
+    assert "is 64 x 64 pixels" in problem["detail"] and "the picture 96 x 64" in problem["detail"]
+    assert problem["limit"] == "give a mask of the picture's aspect; 1 % off is allowed"
+    assert not anna.get("/v1/jobs").json()["items"]
+
+
+@pytest.mark.parametrize("size", [(96, 64), (48, 32), (290, 192), (64, 96)], ids=str)
+def test_a_mask_that_may_fit_is_left_to_the_worker(
+    anna: httpx.Client, size: tuple[int, int]
+) -> None:
+    """Also one that fits when it is turned: a file's EXIF may say so."""
+    asked = {**EDIT, "image": uploaded(anna, (96, 64)), "mask": uploaded(anna, size)}
+    assert anna.post("/v1/edits", json=asked).status_code == 202
 
 
 def test_a_store_that_is_away_is_told_and_leaves_nothing(

@@ -13,7 +13,7 @@ from customedit.config.settings import Settings
 from customedit.jobs.store import Jobs
 from customedit.schemas import ids
 from customedit.storage.store import Storage
-from customedit.tenants.api_keys import SCOPES
+from customedit.tenants.access import SCOPES
 from customedit.tenants.catalogue import Concepts
 
 from .conftest import Running, customize, edit, finish_concept, png, upload

@@ -171,13 +171,14 @@ def test_edit_and_sweep_take_the_options_of_the_request() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["-o", "nowhere/out.png"], "out: nowhere is no folder"),
+        (["-o", "nowhere/out.png"], "out: nowhere does not exist"),
         (["-o", "."], "out: . is a folder"),
-        (["-o", "out.gif"], "out: out.gif has no suffix of a picture"),
-        (["--reference", "none"], "none is no file"),
-        (["--clip", "/nowhere"], "model: /nowhere"),
+        (["-o", "out.gif"], "out: out.gif has an unknown suffix"),
+        (["--reference", "none"], "reference: none does not exist"),
+        (["--clip", "/nowhere"], "clip: /nowhere does not exist"),
+        (["--dino", "/nowhere"], "dino: has no references"),
         (["--lpips", "none"], "none"),
-        (["--mask", "none.png"], "mask: none.png is no file"),
+        (["--mask", "none.png"], "mask: none.png does not exist"),
         (["--concept", "none"], "concept: none is not a file"),
         (["--steps", "0"], "steps: is 0"),
         (["--change", "0.5", "--strength", "0.5"], "change: is given with strengths"),
@@ -214,7 +215,7 @@ def test_an_edit_is_refused_before_any_work(
     [
         (
             ["edit", "missing.png", "--source-prompt", "a cup", "--target-prompt", "a red cup"],
-            "picture: missing.png is no file",
+            "picture: missing.png does not exist",
         ),
         (["customize", "--noun", "cup", "."], "references: . holds no picture"),
         (["concept", "show", "missing"], "concept: missing is not a file"),

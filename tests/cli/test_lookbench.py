@@ -68,13 +68,13 @@ def test_our_own_editor_runs_and_is_scored(run: CliRunner, tmp_path: Path) -> No
         (["score", "none"], "folder: none is not a folder"),
         (["score", "full"], "folder: full lacks plaid/00-vase.png and 191 more pictures of 192"),
         (["score", "full", "--bench", "none.json"], "bench: none.json does not exist"),
-        (["run", "--method", "magic"], "method: 'magic'"),
+        (["run", "--method", "magic"], "method: is not one of 'p2p' or 'sdedit'"),
         (["run", "--method", "sdedit", "--preserve"], "method: sdedit derives no region"),
         (["run", "--inversion", "magic"], "inversion: 'magic' is unknown"),
-        (["run", "--strength", "2"], "strength: 2.0 is not from 0 to 1"),
-        (["run", "--guidance", "-1"], "guidance: -1.0 is not from 0 to 50"),
-        (["run", "--training-steps", "0"], "steps: 0 is not from 1"),
-        (["run", "--base", "./none"], "base: ./none is no folder"),
+        (["run", "--strength", "2"], "strength: is 2.0; at most 1"),
+        (["run", "--guidance", "-1"], "guidance: is -1.0; at least 0"),
+        (["run", "--training-steps", "0"], "steps: 0 is out of range; give 1 to"),
+        (["run", "--base", "./none"], "base: there is no folder ./none"),
     ],
 )
 def test_errors_are_one_line_and_come_before_any_work(

@@ -9,12 +9,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from customedit.cli.command_errors import Commands
 from customedit.cli.options import Options, model_options
 from customedit.schemas.requests import ConceptWords, EditOptions, TrainingOptions
 
 RUN = CliRunner(env={"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"})
 seen: list[object] = []
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
 
 
 @app.command()

@@ -74,7 +74,7 @@ def test_files_left_out_of_a_folder_are_told(
     (tmp_path / ".hidden").write_bytes(b"x")
     assert listed([tmp_path]) == [tmp_path / "a.png"]
     told = " ".join(capsys.readouterr().err.split())
-    assert told.endswith("being no PNG, JPEG or WebP: b.heic")
+    assert told.endswith("not PNG, JPEG or WebP and are left out: b.heic")
     (tmp_path / "b.heic").unlink()
     listed([tmp_path])
     assert capsys.readouterr().err == ""

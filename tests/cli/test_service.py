@@ -19,7 +19,7 @@ from customedit.jobs.records import JobRecord
 from customedit.jobs.store import Jobs
 from customedit.schemas import ids
 from customedit.storage.store import Storage
-from customedit.tenants.api_keys import ApiKeys
+from customedit.tenants.access import ApiKeys
 
 
 def run(*args: str) -> Result:

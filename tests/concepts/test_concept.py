@@ -15,7 +15,7 @@ from customedit.concepts.checks import MAX_TOKENS
 from customedit.concepts.compress import compress
 from customedit.concepts.concept import Concept
 from customedit.concepts.files.identify import OWN
-from customedit.diffusion.adapters import Hadamard, Kronecker, LowRank, Whole
+from customedit.diffusion.adapters import Adapter, Hadamard, Kronecker, LowRank, Whole
 from customedit.errors import InputError
 
 LAYERS = {
@@ -219,7 +219,7 @@ def test_missing_and_large_files(saved: Path, tmp_path: Path) -> None:
 
 
 def test_other_versions(saved: Path) -> None:
-    rewrite(saved, **{OWN: json.dumps({**about(saved), "version": 3})})
+    rewrite(saved, None, **{OWN: json.dumps({**about(saved), "version": 3})})
     with pytest.raises(InputError, match="version 3, known are 1 and 2; update"):
         Concept.load(saved)
 
@@ -233,7 +233,7 @@ def test_the_first_version_is_still_read(saved: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"noun": 3}', "[" * 10_000])
 def test_damaged_metadata(saved: Path, text: str) -> None:
-    rewrite(saved, **{OWN: text})
+    rewrite(saved, None, **{OWN: text})
     with pytest.raises(InputError, match="damaged metadata"):
         Concept.load(saved)
 
@@ -252,7 +252,7 @@ def test_tensors_must_be_those_told_of(saved: Path) -> None:
 def test_too_many_tokens_in_a_file(saved: Path) -> None:
     told = about(saved)
     told["tokens"] = [f"<t{k}>" for k in range(999)]
-    rewrite(saved, **{OWN: json.dumps(told)})
+    rewrite(saved, None, **{OWN: json.dumps(told)})
     with pytest.raises(InputError, match="tokens: are 999"):
         Concept.load(saved)
 
@@ -391,6 +391,6 @@ def test_adapters_with_factors_amiss_are_refused(tmp_path: Path, name: str) -> N
 
 
 def test_an_adapter_is_of_a_model() -> None:
-    made = {"vae.x": LowRank(torch.ones(6, 2), torch.ones(2, 8))}
+    made: dict[str, Adapter] = {"vae.x": LowRank(torch.ones(6, 2), torch.ones(2, 8))}
     with pytest.raises(InputError, match=r"vae\.x is in no model; begin it with unet\."):
         Concept({"<a>": torch.ones(8)}, adapters=made)

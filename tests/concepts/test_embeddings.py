@@ -17,9 +17,14 @@ from customedit.diffusion.adapters import UNET, LowRank, layers_of
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
 from customedit.diffusion.text import Weighted
-from customedit.editing import alignment
 from customedit.editing.inversion import invert
-from customedit.editing.prompt_to_prompt import P2PResult, map_control, prompt_to_prompt
+from customedit.editing.prompt_to_prompt import (
+    P2PResult,
+    map_control,
+    prompt_to_prompt,
+    refine,
+    replace,
+)
 from customedit.editing.sdedit import sdedit
 from customedit.editing.settings import P2PSettings
 from customedit.errors import InputError
@@ -117,13 +122,13 @@ def test_vectors_that_are_words_read_as_those_words(base: Base) -> None:
 def test_alignment_takes_it_as_one_word(base: Base) -> None:
     concept = Concept({"<a>": vectors(base, 3)})
     source, target = base.tokens(SOURCE), base.tokens(TARGET, concept.tokens)
-    mapper, taken = alignment.refine(source.ids, target.ids, base.length)
+    mapper, taken = refine(source.ids, target.ids, base.length)
     word = target.columns(target.words.index("<a>"))
     assert len(word) == 3 and not taken[list(word)].any()  # inserted: their own maps
     cup = target.columns(target.words.index("cup"))[0]
     assert mapper[source.columns(source.words.index("cup"))[0], cup] == 1
     swapped = base.tokens("a photo of a <a> on a table", concept.tokens)
-    mapper = alignment.replace(source.spans, swapped.spans, base.length)
+    mapper = replace(source.spans, swapped.spans, base.length)
     columns = swapped.columns(swapped.words.index("<a>"))
     cup = source.columns(source.words.index("cup"))[0]
     torch.testing.assert_close(mapper[cup, list(columns)], torch.full((3,), 1 / 3))

@@ -148,6 +148,9 @@ def test_a_zip_is_read_as_the_folder_that_is_in_it(tmp_path: Path) -> None:
     data = file.read_bytes()
     path = packed(tmp_path, ("out/<a>.safetensors", data), ("out/readme.md", b"x"))
     assert torch.equal(load_concept(path).tokens["<a>"], torch.ones(8))
+    before = sorted(tmp_path.iterdir())
+    assert torch.equal(load_concept(path, scratch=tmp_path).tokens["<a>"], torch.ones(8))
+    assert sorted(tmp_path.iterdir()) == before  # what was unpacked is gone
     climbing = packed(tmp_path, ("../../<a>.safetensors", data))
     assert list(load_concept(climbing).tokens) == ["<a>"]
     assert not (tmp_path.parent / "<a>.safetensors").exists()

@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from customedit.concepts.determinism import DeterministicStep, deterministic_algorithms
-from customedit.concepts.optimizer_step import gradients, take_optimizer_step
+from customedit.concepts.optimizer_step import (
+    DeterministicStep,
+    deterministic_algorithms,
+    gradients,
+    take_optimizer_step,
+)
 
 
 def _through_half(leaf: Tensor, *factors: float) -> Tensor:

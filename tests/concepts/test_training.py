@@ -11,10 +11,8 @@ import torch
 from PIL import Image
 
 from customedit.concepts import dataset, training
-from customedit.concepts.augmentation import full_frame, random_crop
 from customedit.concepts.concept import Concept
-from customedit.concepts.dataset import Subject
-from customedit.concepts.prior import draw_class_images
+from customedit.concepts.dataset import Subject, draw_class_images, full_frame, random_crop
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import (

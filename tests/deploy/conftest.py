@@ -64,7 +64,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Any]
 
     @functools.cache
     def build(name: str) -> list[Any]:
-        command = [program("kubectl"), "kustomize", folder / "overlays" / name]
+        command = [program("kubectl"), "kustomize", str(folder / "overlays" / name)]
         run = subprocess.run(command, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         return list(yaml.safe_load_all(run.stdout))

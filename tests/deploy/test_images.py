@@ -86,8 +86,9 @@ def test_packages_are_cached_between_builds_and_checked_for_health(dockerfile: P
 @each
 def test_stop_signal_reaches_python(dockerfile: Path) -> None:
     (command,) = [rest for word, rest in instructions(dockerfile) if word == "CMD"]
-    room = dockerfile.name.removesuffix(".Dockerfile")
-    assert json.loads(command) == ["python", "-m", room]  # exec form: no shell in between
+    program = dockerfile.name.removesuffix(".Dockerfile")
+    wanted = ["python", "-m", "customedit.programs", program]
+    assert json.loads(command) == wanted  # exec form: no shell in between
 
 
 @each

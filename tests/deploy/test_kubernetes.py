@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from customedit.config.settings import Settings
 from customedit.jobs import notifications, webhook_addresses
@@ -198,6 +199,23 @@ def test_slow_clients_meet_the_ingress_and_not_the_api(built: Callable[[str], li
     assert int(notes["proxy-body-size"].removesuffix("m")) * 2**20 > Settings().max_import_bytes
     assert int(notes["proxy-read-timeout"]) >= 3600
     assert 0 < int(notes["limit-connections"]) <= 200 and 0 < int(notes["limit-rps"]) <= 100
+
+
+def test_clients_are_told_apart_behind_the_ingress(production: list[Any]) -> None:
+    """Otherwise all share its address, and whoever sends wrong keys locks the others out."""
+    (settings,) = (
+        item["data"]
+        for name, item in of_kind(production, "ConfigMap").items()
+        if name.startswith("customedit-settings")
+    )
+    proxies = settings["CUSTOMEDIT_TRUSTED_PROXIES"]
+    for network in map(ipaddress.ip_network, proxies.split(",")):
+        assert network.is_private and network.prefixlen >= 8
+    proxy = next(iter(ipaddress.ip_network(proxies.split(",")[0]).hosts()))
+    trusted = _TrustedHosts(proxies)  # as the API's server reads the setting
+    assert str(proxy) in trusted
+    forged = f"198.51.100.1, 203.0.113.7, {proxy}"
+    assert trusted.get_trusted_client_address(forged)[0] == "203.0.113.7"
 
 
 def test_pods_are_spread(overlay: list[Any]) -> None:

@@ -13,7 +13,8 @@ import yaml
 from prometheus_client import Gauge, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from api.metrics import Metrics as ApiMetrics
+from api.middleware.observability import Metrics as ApiMetrics
+from api.store_watch import MEMORY_WARNING
 from worker.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,7 @@ def counted() -> dict[str, set[str]]:
         for metric in vars(owner).values():
             if isinstance(metric, MetricWrapperBase):
                 labels = {*metric._labelnames, *GIVEN_BY_PROMETHEUS}
+                assert metric._type is not None, f"{metric._name} is of no kind"
                 for suffix in SUFFIXES[metric._type]:
                     name = metric._name + suffix
                     found[name] = labels | ({"le"} if suffix == "_bucket" else set())
@@ -141,6 +143,11 @@ def test_what_alerts_wait_for_is_there_before_it_happens() -> None:
                     assert later or re.search(series, shown, re.MULTILINE), (selector.name, value)
                     waited += 1
     assert waited > 5
+
+
+def test_the_api_warns_of_memory_where_the_alert_does() -> None:
+    (alert,) = (alert for alert in ALERTS if alert["alert"] == "CustomeditRedisMemory")
+    assert f"> {MEMORY_WARNING} * " in alert["expr"]
 
 
 def test_the_operators_rules_are_the_plain_ones() -> None:

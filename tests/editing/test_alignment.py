@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from customedit.editing import alignment
+from customedit.editing.prompt_to_prompt import cross_replace, equalizer, refine, replace
 from customedit.editing.prompt_words import find
 from customedit.errors import InputError
 
@@ -55,7 +55,7 @@ def longest_common(a: list[int], b: list[int]) -> int:
 
 @given(tokens, tokens)
 def test_refine_is_the_reference_alignment(source: list[int], target: list[int]) -> None:
-    mapper, taken = alignment.refine(padded(source), padded(target), LENGTH)
+    mapper, taken = refine(padded(source), padded(target), LENGTH)
     found = reference_map([START, *source, END], [START, *target, END])
     expected = torch.zeros(LENGTH, LENGTH)
     for j in range(LENGTH):
@@ -71,7 +71,7 @@ def test_refine_is_the_reference_alignment(source: list[int], target: list[int])
 def test_refine_keeps_as_many_tokens_as_can_be_in_order(
     source: list[int], target: list[int]
 ) -> None:
-    mapper, taken = alignment.refine(padded(source), padded(target), LENGTH)
+    mapper, taken = refine(padded(source), padded(target), LENGTH)
     inner = range(1, len(target) + 1)
     columns = [j for j in inner if taken[j] == 1]
     rows = [int(mapper[:, j].argmax()) for j in columns]
@@ -82,25 +82,25 @@ def test_refine_keeps_as_many_tokens_as_can_be_in_order(
 
 @given(tokens)
 def test_refine_of_a_prompt_by_itself_changes_nothing(prompt: list[int]) -> None:
-    mapper, taken = alignment.refine(padded(prompt), padded(prompt), LENGTH)
+    mapper, taken = refine(padded(prompt), padded(prompt), LENGTH)
     assert torch.equal(mapper, torch.eye(LENGTH))
     assert bool((taken == 1).all())
 
 
 def test_an_inserted_word_keeps_its_map_and_moves_the_rest() -> None:
-    mapper, taken = alignment.refine(padded([1, 2, 3]), padded([1, 7, 8, 2, 3]), LENGTH)
+    mapper, taken = refine(padded([1, 2, 3]), padded([1, 7, 8, 2, 3]), LENGTH)
     assert taken.tolist() == [1, 1, 0, 0, 1, 1] + [1] * 6
     assert mapper.argmax(0)[[0, 1, 4, 5, 6, 7]].tolist() == [0, 1, 2, 3, 4, 7]
 
 
 def test_refine_takes_a_prompt_that_fills_all_columns() -> None:
     full = [START, 1, 2, 3, END]
-    assert torch.equal(alignment.refine(full, full, 5)[0], torch.eye(5))
+    assert torch.equal(refine(full, full, 5)[0], torch.eye(5))
 
 
 def test_refine_wants_padded_prompts() -> None:
     with pytest.raises(InputError, match="target prompt: is 3 tokens long, not 12"):
-        alignment.refine(padded([1]), [START, 1, END], LENGTH)
+        refine(padded([1]), [START, 1, END], LENGTH)
 
 
 def spans(counts: list[int]) -> list[tuple[int, int]]:
@@ -115,7 +115,7 @@ def spans(counts: list[int]) -> list[tuple[int, int]]:
 def test_a_word_swap_shares_each_words_maps(counts: list[tuple[int, int]]) -> None:
     length = 16
     source, target = spans([m for m, _ in counts]), spans([n for _, n in counts])
-    mapper = alignment.replace(source, target, length)
+    mapper = replace(source, target, length)
     for (a, b), (c, d) in zip(source, target, strict=True):
         block = mapper[a:b, c:d]
         if b - a == d - c:
@@ -133,29 +133,29 @@ def test_a_word_swap_shares_each_words_maps(counts: list[tuple[int, int]]) -> No
 
 def test_equal_prompts_swap_nothing() -> None:
     words = spans([1, 2, 1])
-    assert torch.equal(alignment.replace(words, words, 8), torch.eye(8))
+    assert torch.equal(replace(words, words, 8), torch.eye(8))
 
 
 def test_a_word_swap_names_both_counts_and_the_way_out() -> None:
     with pytest.raises(InputError, match=r"has 3 words and the source prompt has 2.*use refine"):
-        alignment.replace(spans([1, 1]), spans([1, 1, 1]), 8)
+        replace(spans([1, 1]), spans([1, 1, 1]), 8)
 
 
 def test_a_word_swap_wants_prompts_that_fit() -> None:
     with pytest.raises(InputError, match="ends at column 8 of 8"):
-        alignment.replace(spans([3, 1]), spans([3, 4]), 8)
+        replace(spans([3, 1]), spans([3, 4]), 8)
 
 
 @given(st.dictionaries(st.integers(0, 9), st.floats(-4, 4, width=32)))
 def test_an_equalizer_is_one_but_where_told(factors: dict[int, float]) -> None:
     expected = [factors.get(k, 1.0) for k in range(10)]
-    assert alignment.equalizer(10, factors).tolist() == expected
+    assert equalizer(10, factors).tolist() == expected
 
 
 @pytest.mark.parametrize("factors", [{10: 1.0}, {-1: 1.0}, {1: float("nan")}, {1: float("inf")}])
 def test_an_equalizer_refuses(factors: dict[int, float]) -> None:
     with pytest.raises(InputError):
-        alignment.equalizer(10, factors)
+        equalizer(10, factors)
 
 
 shares = st.tuples(st.integers(0, 100), st.integers(0, 100)).map(sorted)
@@ -175,9 +175,7 @@ def test_cross_replace_switches_on_and_off(
         table[first:last] = [1.0] * (last - first)
         return table[:steps]
 
-    alpha = alignment.cross_replace(
-        6, steps, share(default), {k: share(v) for k, v in per_column.items()}
-    )
+    alpha = cross_replace(6, steps, share(default), {k: share(v) for k, v in per_column.items()})
     assert alpha.shape == (steps, 6) and alpha.dtype == torch.float32
     for column in range(6):
         assert alpha[:, column].tolist() == of_the_papers_code(per_column.get(column, default))
@@ -187,24 +185,24 @@ def test_cross_replace_with_one_number_starts_at_once() -> None:
     def on(alpha: Tensor) -> list[float]:
         return alpha.sum(0).tolist()
 
-    assert on(alignment.cross_replace(2, 50, 0.4)) == [20, 20]
-    assert on(alignment.cross_replace(2, 50, 0.0)) == [0, 0]
-    assert on(alignment.cross_replace(2, 50, 1.0, {1: (0.0, 0.58)})) == [50, 29]
-    assert on(alignment.cross_replace(2, 50, 0.99)) == [50, 50]  # not floor(0.99 x 50)
-    assert on(alignment.cross_replace(2, 6, 0.8)) == [5, 5]
+    assert on(cross_replace(2, 50, 0.4)) == [20, 20]
+    assert on(cross_replace(2, 50, 0.0)) == [0, 0]
+    assert on(cross_replace(2, 50, 1.0, {1: (0.0, 0.58)})) == [50, 29]
+    assert on(cross_replace(2, 50, 0.99)) == [50, 50]  # not floor(0.99 x 50)
+    assert on(cross_replace(2, 6, 0.8)) == [5, 5]
 
 
 @pytest.mark.parametrize("default", [1.2, -0.1, (0.5, 0.4), (0.0, 2.0), float("nan")])
 def test_cross_replace_refuses(default: float | tuple[float, float]) -> None:
     with pytest.raises(InputError, match="cross_replace"):
-        alignment.cross_replace(4, 10, default)
+        cross_replace(4, 10, default)
 
 
 def test_cross_replace_refuses_columns_and_steps_that_are_not_there() -> None:
     with pytest.raises(InputError, match="column: is 4"):
-        alignment.cross_replace(4, 10, 0.4, {4: (0.0, 1.0)})
+        cross_replace(4, 10, 0.4, {4: (0.0, 1.0)})
     with pytest.raises(InputError, match="steps: is 0"):
-        alignment.cross_replace(4, 0, 0.4)
+        cross_replace(4, 0, 0.4)
 
 
 @pytest.mark.parametrize(

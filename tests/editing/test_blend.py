@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from customedit.editing import blend
-from customedit.editing.blend import Blend
+from customedit.editing import region
+from customedit.editing.region import Blend
 from customedit.errors import InputError
 
 TOKENS = 6
@@ -121,7 +121,7 @@ def test_a_users_mask_is_averaged_over_each_latent_cell() -> None:
     mask = torch.zeros(8, 16)
     mask[:, 8:] = 1
     mask[0, 0] = 1
-    out = blend.latent_mask(mask, (2, 4))
+    out = region.latent_mask(mask, (2, 4))
     assert out.shape == (1, 1, 2, 4)
     assert torch.allclose(out[0, 0], torch.tensor([[1 / 16, 0, 1, 1], [0, 0, 1, 1]]))
 
@@ -132,7 +132,7 @@ def test_a_users_mask_is_averaged_over_each_latent_cell() -> None:
 )
 def test_a_users_mask_must_be_one(mask: Tensor) -> None:
     with pytest.raises(InputError, match="mask"):
-        blend.latent_mask(mask, (2, 2))
+        region.latent_mask(mask, (2, 2))
 
 
 @given(seeds)
@@ -140,9 +140,9 @@ def test_blending_takes_source_and_target_by_the_mask(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     source, target = (torch.randn(1, 4, 5, 7, generator=generator) for _ in range(2))
     mask = (torch.rand(1, 1, 5, 7, generator=generator) > 0.5).float()
-    out = blend.blend(source, target, mask)
+    out = region.blend(source, target, mask)
     inside = mask.expand_as(out) == 1
     assert torch.equal(out[~inside], source[~inside])
     assert torch.equal(out[inside], target[inside])
-    half = blend.blend(source, target, mask * 0.5)
+    half = region.blend(source, target, mask * 0.5)
     assert torch.allclose(half[inside], ((source + target) / 2)[inside], atol=1e-6)

@@ -142,13 +142,15 @@ def test_a_sweep_without_a_store_inverts_once(base: Base, picture: Image.Image) 
     phases: list[str] = []
     session = Editor(base).open(picture, SOURCE)
     results = session.sweep(
-        TARGET, strengths=(0.2, 0.8), seeds=(1, 2), steps=3,
+        TARGET, strengths=(0.2, 0.8), seeds=(1,), steps=3,
         on_progress=lambda progress: phases.append(progress.phase),
     )  # fmt: skip
-    assert [r.plan.strength for r in results] == [0.2, 0.8]  # p2p draws nothing by chance
+    assert [r.plan.strength for r in results] == [0.2, 0.8]
     assert {r.plan.seed for r in results} == {1} and phases.count("invert") == 3
     drawn = session.sweep(TARGET, strengths=(0.5,), seeds=(1, 2), method="sdedit", steps=2)
     assert [r.plan.seed for r in drawn] == [1, 2]
+    with pytest.raises(InputError, match=r"seeds: are 2, .*; give one seed, or use sdedit"):
+        session.sweep(TARGET, seeds=(1, 2))
     with pytest.raises(InputError, match="strengths: with seeds make 0 edits"):
         session.sweep(TARGET, strengths=())
 

@@ -17,8 +17,7 @@ from customedit.diffusion.text import Weighted
 from customedit.editing.editor import Editor
 from customedit.editing.plan import EditPlan, mask_digest, picture_digest
 from customedit.editing.region_words import ConceptWords
-from customedit.editing.request_check import check_request
-from customedit.editing.settings import P2PSettings, strength_of_change
+from customedit.editing.settings import P2PSettings, check_request, strength_of_change
 from customedit.errors import InputError
 from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
 
@@ -62,7 +61,10 @@ def test_strengths_and_seeds_make_the_plans(base: Base, picture: Image.Image) ->
         return [(p.strength, p.seed) for p in plans]
 
     assert pairs(method="sdedit") == [(0.6, 0)]
-    assert pairs(strengths=[0.2, 0.8], seeds=[1, 2]) == [(0.2, 1), (0.8, 1)]
+    assert pairs(strengths=[0.2, 0.8], seeds=[1]) == [(0.2, 1), (0.8, 1)]
+    for method in ({}, {"method": "p2p"}):
+        with pytest.raises(InputError, match=r"seeds: are 2, and p2p draws nothing by chance"):
+            pairs(seeds=[1, 2], **method)
     drawn = pairs(method="sdedit", strengths=[0.2, 0.8], seeds=[1, 2])
     assert drawn == [(0.2, 1), (0.2, 2), (0.8, 1), (0.8, 2)]
 

@@ -16,7 +16,7 @@ from customedit.editing.edit import Drawing, EditResult
 from customedit.editing.editor import Editor
 from customedit.editing.plan import EditPlan
 from customedit.editing.sweep import MeasuredEdit, best, contact_sheet, curve, measure_edit, score
-from customedit.metrics.measure import Similarities, bundled, outside
+from customedit.metrics.similarity import Similarities, bundled, outside
 
 shares = st.floats(0.01, 1)
 

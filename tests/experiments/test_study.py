@@ -15,15 +15,15 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.editing.region_words import ConceptWords
-from customedit.editing.request_check import check_request
+from customedit.editing.settings import check_request
 from customedit.experiments.comparison import advantage, means, reference_at
 from customedit.experiments.report import Table
 from customedit.experiments.result_cache import Lesson, Row
 from customedit.experiments.study import study
 from customedit.experiments.variants import ARMS, Plan
-from customedit.grids import tiled
+from customedit.images.layout import tiled
 from customedit.metrics.curves import Line, Point, plot
-from customedit.metrics.measure import bundled, plain
+from customedit.metrics.similarity import bundled, plain
 from customedit.mini import samples
 
 

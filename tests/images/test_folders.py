@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from customedit.errors import InputError
-from customedit.images.folders import list_pictures, name_some
+from customedit.images.reading import list_pictures, name_some
 
 from .conftest import picture, saved
 

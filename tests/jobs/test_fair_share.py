@@ -16,8 +16,7 @@ from redis import Redis
 
 from customedit.config.settings import Settings
 from customedit.jobs.claims import Claim
-from customedit.jobs.codec import cost_of
-from customedit.jobs.records import ConceptRecord, JobRecord
+from customedit.jobs.records import ConceptRecord, JobRecord, cost_of
 from customedit.jobs.store import Jobs
 
 Make = Callable[..., JobRecord]

@@ -27,7 +27,7 @@ from customedit.jobs.webhooks import Secrets
 from customedit.schemas import ids
 from customedit.storage import object_keys
 from customedit.storage.store import Storage
-from customedit.tenants.api_keys import ApiKeys
+from customedit.tenants.access import ApiKeys
 from customedit.tenants.catalogue import Catalogue
 
 Make = Callable[..., JobRecord]
@@ -260,3 +260,23 @@ def test_what_is_deleted_stays_so_for_a_recovery_that_read_it_before(
     monkeypatch.setattr(Jobs, "restore", late)
     recover(client, storage, settings)
     assert put_back == [False] and jobs.get(made.tenant, made.id) is None
+
+
+def test_jobs_that_stand_in_no_queue_are_put_into_theirs(
+    client: Redis, settings: Settings, storage: Storage, jobs: Jobs,
+    submit: Callable[..., JobRecord], job: Make,
+) -> None:  # fmt: skip
+    """As of a version with other queues: waiting, left by a dead worker, and at work."""
+    waiting, left, held = (submit(job()) for _ in range(3))
+    claimed(jobs, left)
+    claim = claimed(jobs, held)
+    space = settings.namespace
+    client.hset(f"{space}:job:{left.id}", "lease_until", "1.0")
+    for name in ("claimable:edit:acme", "turns:edit", "leases:edit", "wakeups"):
+        client.delete(f"{space}:{name}")
+    assert jobs.claim_next(["edit"], "w") is None
+    recover(client, storage, settings)
+    taken = [jobs.claim_next(["edit"], "w") for _ in range(3)]
+    assert [c and c.id for c in taken] == [waiting.id, left.id, None]
+    assert jobs.renew(claim) == "held"
+    assert set(client.zrange(f"{space}:wakeups", 0, -1)) == {waiting.id, left.id, held.id}

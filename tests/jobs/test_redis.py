@@ -22,9 +22,8 @@ from customedit.jobs.store import Jobs
 from customedit.jobs.webhooks import Webhooks
 from customedit.schemas import ids
 from customedit.storage import object_keys
-from customedit.tenants.api_keys import ApiKeys
+from customedit.tenants.access import ApiKeys, Limits
 from customedit.tenants.catalogue import Images
-from customedit.tenants.rate_limits import Limits
 
 Make = Callable[..., JobRecord]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_selecting_keeps_order_and_refuses_what_is_not_there() -> None:
         public.select(sources=25)
 
 
-def looks_file(path: Path, *entries: dict[str, object]) -> Path:
+def looks_file(path: Path, *entries: Mapping[str, object]) -> Path:
     path.write_text(json.dumps({"looks": list(entries)}))
     return path
 

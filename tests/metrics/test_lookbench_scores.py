@@ -16,7 +16,7 @@ from PIL import Image
 
 from customedit.diffusion.base import Base
 from customedit.errors import InputError
-from customedit.metrics.lookbench import dataset, report, results, sheets
+from customedit.metrics.lookbench import dataset, report, results, scores, sheets
 from customedit.metrics.lookbench.colour import Array, Pixels
 from customedit.metrics.lookbench.dataset import Bench
 from customedit.metrics.lookbench.intervals import (
@@ -152,7 +152,7 @@ def halfway(i: int, j: int) -> Pixels:
 
 def scored(folder: Path) -> tuple[Scores, list[Row]]:
     bench = small()
-    rows = measure_all(bench, results.read(folder, bench), copier(), report.bundled_judge())
+    rows = measure_all(bench, results.read(folder, bench), copier(), scores.bundled_judge())
     return summarise(bench, rows), rows
 
 
@@ -211,7 +211,7 @@ def test_the_report_has_rows_table_and_the_worst_first(tmp_path: Path) -> None:
     assert found["scores"]["counts"] == {"looks": 2, "sources": 3, "seeds": 1}
     assert (out / "scores.md").read_text().count("\n| ") >= 12
     assert {path.name for path in out.glob("*.png")} == {"plaid.png", "waves.png", "worst.png"}
-    rows = measure_all(small(), results.read(tmp_path, small()), copier(), report.bundled_judge())
+    rows = measure_all(small(), results.read(tmp_path, small()), copier(), scores.bundled_judge())
     assert sheets.worst(rows)[0] == ("waves", small().sources[2].name)
     assert len(sheets.worst(rows)) == 6
 

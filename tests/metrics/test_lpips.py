@@ -18,7 +18,9 @@ def weights() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def measure(weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory):
+def measure(
+    weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory
+) -> lpips.Lpips:
     file = tmp_path_factory.mktemp("lpips") / "lpips.safetensors"
     save_file(weights, file)
     return lpips.Lpips(file)

@@ -14,7 +14,7 @@ from transformers import CLIPModel, ViTConfig, ViTImageProcessor, ViTModel
 
 from customedit import mini
 from customedit.errors import InputError
-from customedit.metrics import masks, similarity
+from customedit.metrics import pixels, similarity
 from customedit.metrics.similarity import Dino, Similarity
 
 SAMPLES = Path(mini.__file__).parent / "samples"
@@ -124,7 +124,7 @@ def test_cutting_out_keeps_the_object_on_grey() -> None:
     mask[10:20, 5:25] = 1
     out = similarity.cut_out(image, mask)
     assert out.size == (20 + 4, 10 + 4)
-    assert out.getpixel((1, 1)) == masks.GREY and out.getpixel((2, 2)) == (255, 0, 0)
+    assert out.getpixel((1, 1)) == pixels.GREY and out.getpixel((2, 2)) == (255, 0, 0)
     mask[:] = 1
     assert similarity.cut_out(image, mask).tobytes() == image.tobytes()
 

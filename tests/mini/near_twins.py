@@ -10,15 +10,14 @@ nearest draw; B is also drawn at 0.55 to 1.8 times its size, which makes the uni
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from customedit.mini.patterns import PAINTS, _cells, _edge, _mix, _saw, _triangle
+from customedit.mini.patterns import PAINTS, Array, _cells, _edge, _mix, _saw, _triangle
 from customedit.mini.random_patterns import paint
 from customedit.mini.vocabulary import COLOURS, LOOKS
 
-Array = NDArray[np.float32]
 Draw = Callable[[int], Array]
 
 SIDE, SPAN = 64, 0.42
@@ -82,8 +81,8 @@ def nearness(kind: Array, looks: Array) -> float:
 
 def measured(draws: dict[str, Draw]) -> dict[str, dict[str, float]]:
     """For each kind, how near it comes to each look, in units of the look at other sizes."""
-    looks = {name: _drawn(lambda k, name=name: look(name, k), 1000, 12) for name in LOOKS}
-    other_sizes = {name: _drawn(lambda k, name=name: look(name, k, (0.55, 1.8))) for name in LOOKS}
+    looks = {name: _drawn(partial(look, name), 1000, 12) for name in LOOKS}
+    other_sizes = {name: _drawn(partial(look, name, size=(0.55, 1.8))) for name in LOOKS}
     units = {name: nearness(other_sizes[name], looks[name]) for name in LOOKS}
     found = {}
     for kind, draw in draws.items():

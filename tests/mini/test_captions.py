@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from customedit.mini import captions
 from customedit.mini.scenes import Scene, patterned_scene, sample_scene, training_scene
 from customedit.mini.vocabulary import COLOURS, LOOKS, PATTERNS, unknown_words, words
-from customedit.words import article
+from customedit.prompt_syntax import article
 
 SEEDS = st.integers(0, 10**7)
 SCENES = SEEDS.map(sample_scene)

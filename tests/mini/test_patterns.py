@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from customedit.mini import patterns
 from customedit.mini.vocabulary import LOOKS, PATTERNS
 
-RED, WHITE = np.float32([0.8, 0.1, 0.1]), np.float32([0.95, 0.95, 0.95])
+RED, WHITE = np.array([[0.8, 0.1, 0.1], [0.95, 0.95, 0.95]], np.float32)
 HEIGHTS = np.linspace(0.0, 0.6, 200, dtype=np.float32)
 SEEDS = st.integers(0, 2**31)
 

@@ -11,15 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from customedit.mini import random_patterns
-from customedit.mini.random_patterns import FAMILIES, LEAST_SHARE, Family, Levels, paint
+from customedit.mini.random_patterns import FAMILIES, LEAST_SHARE, paint
+from customedit.mini.random_patterns.tools import Family, Levels
 from customedit.mini.vocabulary import LOOKS
 
 from . import near_twins
 
 
-def _counted(drawn: Counter, name: str, family: Family, *args: object) -> Levels:
+def _counted(
+    drawn: Counter[str], name: str, family: Family, rng: np.random.Generator, count: int
+) -> Levels:
     drawn[name] += 1
-    return family(*args)
+    return family(rng, count)
 
 
 SEEDS = st.integers(0, 2**31)
@@ -79,7 +82,7 @@ def test_equal_seeds_paint_equal_patterns(family: str, seed: int, count: int) ->
 
 
 def test_every_family_is_drawn() -> None:
-    drawn = Counter()
+    drawn: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:
         for name in FAMILIES:
             counted = functools.partial(_counted, drawn, name, FAMILIES[name])
@@ -100,9 +103,9 @@ def test_a_family_that_can_not_show_its_colours_is_told(monkeypatch: pytest.Monk
 @pytest.fixture(scope="module")
 def apart() -> dict[str, dict[str, float]]:
     draws: dict[str, near_twins.Draw] = {
-        name: lambda k, name=name: near_twins.family(name, k) for name in FAMILIES
+        name: functools.partial(near_twins.family, name) for name in FAMILIES
     }
-    draws |= {f"twin of {n}": lambda k, n=n: near_twins.twin(n, k) for n in LOOKS}
+    draws |= {f"twin of {n}": functools.partial(near_twins.twin, n) for n in LOOKS}
     return near_twins.measured(draws)
 
 

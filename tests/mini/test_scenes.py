@@ -3,6 +3,7 @@ import hashlib
 import itertools
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,7 +212,7 @@ def test_fields_given_are_kept(seed: int, noun: str, look: str) -> None:
 def test_a_combination_of_the_wrong_kind_is_refused() -> None:
     combinations = itertools.product(CLASSES, COLOURS, PATTERNS)
     noun, colour, pattern = next(c for c in combinations if is_held_out(*c))
-    fixed = {"noun": noun, "colour": colour, "pattern": pattern}
+    fixed: dict[str, Any] = {"noun": noun, "colour": colour, "pattern": pattern}
     with pytest.raises(ValueError, match=f"{colour} {pattern} {noun} is a held-out combination"):
         sample_scene(0, **fixed)
     assert sample_scene(0, held_out=True, **fixed).noun == noun

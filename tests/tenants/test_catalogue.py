@@ -16,6 +16,13 @@ Make = Callable[..., JobRecord]
 Training = Callable[..., tuple[JobRecord, ConceptRecord]]
 
 
+def kept(catalogue: Catalogue, record: ImageRecord) -> ImageRecord:
+    """Keeps a record that was never deleted."""
+    found = catalogue.images.put(record)
+    assert found is not None
+    return found
+
+
 def test_the_same_image_twice_is_one(catalogue: Catalogue, picture: Picture) -> None:
     first = picture(b"1", at=5.0)
     assert catalogue.images.put(first) == first
@@ -26,15 +33,16 @@ def test_the_same_image_twice_is_one(catalogue: Catalogue, picture: Picture) -> 
 def test_tenants_do_not_see_each_other(
     catalogue: Catalogue, picture: Picture, jobs: Jobs, training: Training
 ) -> None:
-    mine = catalogue.images.put(picture(b"1"))
+    mine = kept(catalogue, picture(b"1"))
     record, concept = training()
     jobs.submit(record, concept=concept)
     assert catalogue.images.get("other", mine.id) is None
     assert catalogue.concepts.get("other", concept.id) is None
     assert not catalogue.images.delete("other", mine.id)
     assert not catalogue.concepts.delete("other", concept.id)
-    assert catalogue.images.list("other").items == catalogue.concepts.list("other").items == []
-    theirs = catalogue.images.put(picture(b"1", tenant="other"))
+    assert catalogue.images.list("other").items == []
+    assert catalogue.concepts.list("other").items == []
+    theirs = kept(catalogue, picture(b"1", tenant="other"))
     assert catalogue.images.delete("other", theirs.id)
     assert catalogue.images.get("acme", mine.id) == mine
 
@@ -42,18 +50,20 @@ def test_tenants_do_not_see_each_other(
 def test_pages_are_newest_first_and_stable(
     catalogue: Catalogue, picture: Picture, jobs: Jobs, training: Training
 ) -> None:
-    images = [catalogue.images.put(picture(bytes([n]), at=100.0 + n)).id for n in range(7)]
+    images = [kept(catalogue, picture(bytes([n]), at=100.0 + n)).id for n in range(7)]
     concepts = []
     for _ in range(7):
         record, concept = training()
         jobs.submit(record, concept=concept)
         concepts.append(concept.id)
-    expected = images[::-1], sorted(concepts, reverse=True)
-    for shelf, names in zip((catalogue.images, catalogue.concepts), expected, strict=True):
+    for records, names in (
+        (catalogue.images, images[::-1]),
+        (catalogue.concepts, sorted(concepts, reverse=True)),
+    ):
         seen: list[str] = []
         cursor = None
         while True:
-            page = shelf.list("acme", cursor=cursor, limit=3)
+            page = records.list("acme", cursor=cursor, limit=3)
             seen += [item.id for item in page.items]
             if (cursor := page.next_cursor) is None:
                 break
@@ -65,7 +75,7 @@ def test_an_image_in_use_stays_until_its_jobs_are_finished(
     catalogue: Catalogue, picture: Picture, jobs: Jobs, job: Make
 ) -> None:
     for field in ("image", "mask", "references"):
-        image = catalogue.images.put(picture(field.encode()))
+        image = kept(catalogue, picture(field.encode()))
         value = [image.id] if field == "references" else image.id
         asked = jobs.submit(job(request={field: value})).record
         with pytest.raises(InUse) as error:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from redis import Redis
 
 from customedit.config.settings import Settings
-from customedit.tenants.rate_limits import Limits
+from customedit.tenants.access import Limits
 
 
 def limited(settings: Settings, limit: int) -> Settings:

@@ -52,8 +52,7 @@ def picture(bench: Bench, key: str | None) -> Image.Image:
 
 
 def test_a_look_is_learned_and_painted(bench: Bench, process: Process, tmp_path: Path) -> None:
-    from customedit.concepts.concept import Concept
-    from customedit.concepts.digest import concept_digest
+    from customedit.concepts.concept import Concept, concept_digest
     from customedit.diffusion.base import Base
 
     learning = bench.customize(**LEARN)
@@ -256,6 +255,7 @@ def test_a_file_that_is_no_concept_fails_in_words(bench: Bench, workers: Workers
     workers.start().ready()
     job = bench.finished(job_id)
     assert job.state == "failed" and job.error is not None
+    assert job.error.field == "file"
     assert job.error.detail.startswith("tea-pot is an HTML page, which a site gave")
     assert "/" not in job.error.detail.split(";")[0]
 
@@ -269,7 +269,7 @@ def test_a_file_that_came_over_rest_is_found_by_the_worker(
     from api.app import create_app
     from customedit.concepts.concept import Concept
     from customedit.diffusion.base import Base
-    from customedit.tenants.api_keys import ApiKeys
+    from customedit.tenants.access import ApiKeys
 
     base = Base.load()
     own = {name: base.weights[f"{name}.to_k.weight"] for name in base.layers[:1]}

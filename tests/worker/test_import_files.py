@@ -38,7 +38,7 @@ def imported(runtime: Any, folder: Path, data: bytes) -> Concept:
     path.write_bytes(data)
     with import_job.unreadable():
         request = ImportRequest(file="x", bytes=len(data))
-        return import_job.read(path, request, runtime).for_base(runtime.base)
+        return import_job.read_concept(path, request, runtime)
 
 
 def torch_file(value: Any) -> bytes:
@@ -134,6 +134,30 @@ def test_damaged_files_of_ours_are_read_or_refused(runtime: Any, tmp_path: Path)
             imported(runtime, folder, broken(good, seed, range(3000)))
         except InputError as error:
             assert error.problem
+
+
+def test_a_lora_that_does_not_fit_whole_is_taken_where_that_is_allowed(
+    runtime: Any, tmp_path: Path
+) -> None:
+    def lora(name: str, width: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        return {
+            f"{name}.lora_down.weight": torch.randn(4, width, 3, 3, generator=generator),
+            f"{name}.lora_up.weight": torch.randn(width, 4, 1, 1, generator=generator),
+        }
+
+    fits = lora("lora_unet_mid_block_resnets_0_conv1", 192)
+    data = save(fits | lora("lora_unet_down_blocks_9_resnets_0_conv1", 8))
+    path = tmp_path / "given"
+    path.write_bytes(data)
+    request = ImportRequest(file="x", bytes=len(data), token="<soft>")
+    with pytest.raises(InputError) as error, import_job._named_for_callers(tmp_path):
+        import_job.read_concept(path, request, runtime)
+    assert error.value.field == "file" and "can use 1 of 2 layers" in error.value.problem
+    assert error.value.remedy.endswith("; allow_unused takes what fits")
+    allowed = request.model_copy(update={"allow_unused": True})
+    concept = import_job.read_concept(path, allowed, runtime)
+    assert concept.recipe["imported"]["layers_used"] == 1
 
 
 def test_what_is_not_the_files_fault_stays_what_it_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from itertools import pairwise
 from typing import Any
@@ -162,9 +163,13 @@ def test_a_job_whose_worker_always_dies_fails_in_the_end(bench: Bench, workers: 
     poor = replace(bench, settings=bench.settings.model_copy(update={"max_attempts": 2}))
     poor.jobs = type(poor.jobs)(poor.jobs.client, poor.settings)
     job_id = poor.edit(steps=100, strengths=[0.2, 0.5, 0.8])
+
+    def in_attempt(number: int) -> bool:
+        return poor.get(job_id).attempt == number
+
     for attempt in (1, 2):
         worker = workers.start().ready()
-        until(lambda attempt=attempt: poor.get(job_id).attempt == attempt, f"attempt {attempt}")
+        until(functools.partial(in_attempt, attempt), f"attempt {attempt}")
         worker.kill()
         worker.gone()
     workers.start().ready()

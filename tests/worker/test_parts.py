@@ -21,11 +21,10 @@ from customedit.diffusion.engine import Method, Turn
 from customedit.errors import DeadlineExceeded, InputError, NumericalError, TrainingError
 from customedit.storage.store import MissingObject
 from worker import problems
-from worker.cache import Cache
 from worker.engine_thread import EngineThread
 from worker.health import Health
 from worker.metrics import Metrics
-from worker.runtime import own_scratch
+from worker.runtime import Cache, own_scratch
 
 
 @given(

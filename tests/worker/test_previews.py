@@ -10,7 +10,7 @@ from PIL import Image, ImageChops
 
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, run
-from worker import previews
+from worker import outputs
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_a_preview_shows_the_row_of_the_target(base: Base, rows: int, shown: int
     latents = torch.randn((rows, base.channels, 16, 16), generator=generator)
     noise = torch.randn(latents.shape, generator=generator)
     request = Denoise(latents, 501, [base.text("a cup")] * rows)
-    preview = run(base, previews._glimpse(base, request, noise))
+    preview = run(base, outputs._glimpse(base, request, noise))
     pictures: list[Image.Image] = base.decode(base.schedule.clean(latents, noise, 501))
     different = [ImageChops.difference(preview, p).getbbox() is not None for p in pictures]
     assert different == [k != shown for k in range(rows)]

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from customedit.config.settings import Settings
 from customedit.devserver.local_servers import LocalServers
 from customedit.jobs.records import EditOutcome
-from customedit.tenants.api_keys import ApiKeys
+from customedit.tenants.access import ApiKeys
 
 from .bench import ROOT, SOURCE, Bench, Workers, free_port, until
 from .proxy import Proxy

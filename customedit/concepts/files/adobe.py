@@ -47,7 +47,7 @@ def save_adobe_compressed(concept: LowRankConcept, path: Path) -> None:
 
 
 def read_delta(
-    held: Mapping[str, Any], path: Path, base_weights: Mapping[str, Tensor] | None
+    entries: Mapping[str, Any], path: Path, base_weights: Mapping[str, Tensor] | None
 ) -> Parts:
     """Tokens and weights of a delta.
 
@@ -55,10 +55,10 @@ def read_delta(
         InputError: naming the file, for an entry that no concept has, and for a compressed delta
             without the base's weights.
     """
-    extra = sorted(held.keys() - {"unet", "modifier_token"})
+    extra = sorted(entries.keys() - {"unet", "modifier_token"})
     if extra:
         raise foreign_entry(extra[0], path)
-    tokens, unet = held.get("modifier_token") or {}, held.get("unet") or {}
+    tokens, unet = entries.get("modifier_token") or {}, entries.get("unet") or {}
     if not isinstance(tokens, Mapping) or not isinstance(unet, Mapping):
         raise InputError("concept", f"{path} has 'unet' or 'modifier_token' without names", TRUSTED)
     weights: dict[str, Tensor] = {}
@@ -66,11 +66,11 @@ def read_delta(
         match = _WEIGHT.fullmatch(str(name))
         if not match:
             raise foreign_entry(str(name), path)
-        own = f"{match[1]}.{match[2]}.weight"
-        weights[own] = (
-            _expanded(value, own, path, base_weights)
+        target = f"{match[1]}.{match[2]}.weight"
+        weights[target] = (
+            _expanded(value, target, path, base_weights)
             if isinstance(value, Mapping)
-            else plain_tensor(value, own, path)
+            else plain_tensor(value, target, path)
         )
     return Parts({str(t): plain_tensor(v, str(t), path) for t, v in tokens.items()}, weights)
 

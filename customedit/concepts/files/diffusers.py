@@ -115,14 +115,14 @@ def _write(path: Path, entries: dict[str, Any]) -> None:
         write_pickle(path, entries)
 
 
-def read_weights(held: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def read_weights(entries: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """``{layer}.to_k.weight`` and so on of a weights' file.
 
     Raises:
         InputError: naming the file, for an entry that no concept has.
     """
     weights: dict[str, Tensor] = {}
-    for name, value in held.items():
+    for name, value in entries.items():
         if name.endswith(".processor") and _is_empty(value):
             continue  # a processor that trained nothing
         match = _WEIGHT.fullmatch(name)

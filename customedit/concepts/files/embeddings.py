@@ -29,19 +29,19 @@ UNNAMED: Final = ""
 """A token that the file does not name."""
 
 
-def read_embeddings(held: StateDict) -> dict[str, Tensor] | None:
+def read_embeddings(state: StateDict) -> dict[str, Tensor] | None:
     """Tokens to [width] or [n, width], spelt as in the file; None if it holds no embeddings.
 
     Raises:
         InputError: naming the file, for vectors that are no finite floats.
     """
-    entries, path = held.entries, held.path
+    entries, path = state.entries, state.path
     if "string_to_param" in entries:
-        found = entries["string_to_param"]
-        if not isinstance(found, Mapping) or not found:
+        params = entries["string_to_param"]
+        if not isinstance(params, Mapping) or not params:
             raise InputError("concept", f"{path} has no vectors in string_to_param", TRUSTED)
         name = str(entries.get("name") or UNNAMED)
-        named = {name if str(k) == "*" else str(k): v for k, v in found.items()}
+        named = {name if str(k) == "*" else str(k): v for k, v in params.items()}
     elif "emb_params" in entries:
         named = {UNNAMED: entries["emb_params"]}
     elif entries and all(_is_vectors(n, v) for n, v in entries.items()):
@@ -55,11 +55,11 @@ def _is_vectors(name: str, value: Any) -> bool:
     return "." not in name and isinstance(value, Tensor) and value.ndim in (1, 2)
 
 
-def read_bundled(held: StateDict) -> dict[str, Tensor]:
+def read_bundled(state: StateDict) -> dict[str, Tensor]:
     """The embeddings inside a LoRA's file (``bundle_emb.{token}.emb_params`` of kohya's kind)."""
     form = re.compile(r"bundle_emb\.(.+?)\.(?:emb_params|string_to_param\.\*)")
-    found = ((form.fullmatch(name), value) for name, value in held.entries.items())
-    return {m[1]: plain_tensor(v, m[0], held.path) for m, v in found if m}
+    matches = ((form.fullmatch(name), value) for name, value in state.entries.items())
+    return {m[1]: plain_tensor(v, m[0], state.path) for m, v in matches if m}
 
 
 def save_embedding(vectors: Tensor, path: Path) -> None:
@@ -89,8 +89,8 @@ def final_files(files: list[Path]) -> list[Path]:
     for path in files:
         match = re.fullmatch(r"(.+)-steps-(\d+)", path.stem)
         name, steps = (match[1], float(match[2])) if match else (path.stem, float("inf"))
-        held = best.get((path.parent, name))
-        if held is None or steps > held[0]:
+        chosen_before = best.get((path.parent, name))
+        if chosen_before is None or steps > chosen_before[0]:
             best[path.parent, name] = steps, path
     chosen = {path for _, path in best.values()}
     return [p for p in files if p in chosen]

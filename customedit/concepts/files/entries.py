@@ -61,16 +61,16 @@ def read_state_dict(path: Path, max_bytes: int) -> StateDict:
     if safe:
         refuse_models(read_header(path).names, path)  # before its size: it says more
     check_size(path, max_bytes)
-    held = _read_safetensors(path) if safe else StateDict(path, _read_pickle(path, max_bytes))
-    found: Any = held.entries  # of a pickle
-    if not isinstance(found, Mapping) or not all(isinstance(k, str) for k in found):
+    state = _read_safetensors(path) if safe else StateDict(path, _read_pickle(path, max_bytes))
+    entries: Any = state.entries  # of a pickle
+    if not isinstance(entries, Mapping) or not all(isinstance(k, str) for k in entries):
         raise InputError(
             "concept",
-            f"{path} holds a {type(found).__name__}, not named entries",
+            f"{path} holds a {type(entries).__name__}, not named entries",
             "give a file of Custom Diffusion, textual inversion or LoRA",
         )
-    refuse_models([*held.entries, *_nested(held.entries)], path)
-    return held
+    refuse_models([*entries, *_nested(entries)], path)
+    return state
 
 
 def _nested(entries: Mapping[str, Any]) -> list[str]:
@@ -133,7 +133,7 @@ def _read_pickle(path: Path, max_bytes: int) -> Any:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 _check_unpacked(path, sum(i.file_size for i in archive.infolist()), max_bytes)
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except Exception as error:  # hostile pickles make the unpickler raise anything
@@ -143,8 +143,8 @@ def _read_pickle(path: Path, max_bytes: int) -> Any:
             f"{path} is truncated, not a PyTorch file, or holds more than tensors ({reason[0]})",
             TRUSTED,
         ) from None
-    _check_unpacked(path, _tensor_bytes(held, path), max_bytes)
-    return held
+    _check_unpacked(path, _tensor_bytes(content, path), max_bytes)
+    return content
 
 
 def write_pickle(path: Path, entries: dict[str, Any]) -> None:
@@ -162,9 +162,9 @@ def _check_unpacked(path: Path, size: int, max_bytes: int) -> None:
         )
 
 
-def _tensor_bytes(held: Any, path: Path) -> int:
+def _tensor_bytes(content: Any, path: Path) -> int:
     """Of all tensors in nested dicts, if each were made whole; dicts may hold themselves."""
-    size, left, seen = 0, [held], set()
+    size, left, seen = 0, [content], set()
     while left:
         entry = left.pop()
         if isinstance(entry, Mapping) and id(entry) not in seen:
@@ -187,9 +187,9 @@ def plain_tensor(value: Any, name: str, path: Path) -> Tensor:
         raise InputError(
             "concept", f"{path} holds a {type(value).__name__} for {name}, not a tensor", TRUSTED
         )
-    own = value.detach().contiguous()
-    check_finite({name: own}, str(path))
-    return own
+    tensor = value.detach().contiguous()
+    check_finite({name: tensor}, str(path))
+    return tensor
 
 
 def portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

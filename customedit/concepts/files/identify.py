@@ -40,9 +40,9 @@ def refuse_other_files(path: Path) -> None:
             safetensors, a PyTorch pickle nor a zip.
     """
     head = _head(path)
-    found = _other(head)
-    if found is not None:
-        raise InputError("concept", f"{path} {found[0]}", found[1])
+    other = _other(head)
+    if other is not None:
+        raise InputError("concept", f"{path} {other[0]}", other[1])
 
 
 def is_safetensors(path: Path) -> bool:
@@ -74,9 +74,9 @@ def read_header(path: Path) -> Header:
             text = stream.read(min(length, size))
         if len(text) < length:
             raise _truncated(path, size, f"its header alone has {length}")
-        held: dict[str, Any] = json.loads(text)
-        metadata = {str(k): str(v) for k, v in (held.pop("__metadata__", None) or {}).items()}
-        end = max((int(v["data_offsets"][1]) for v in held.values()), default=0)
+        tensors: dict[str, Any] = json.loads(text)
+        metadata = {str(k): str(v) for k, v in (tensors.pop("__metadata__", None) or {}).items()}
+        end = max((int(v["data_offsets"][1]) for v in tensors.values()), default=0)
     except InputError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
@@ -85,7 +85,7 @@ def read_header(path: Path) -> Header:
         ) from None
     if size < 8 + length + end:
         raise _truncated(path, size, f"it should have {8 + length + end}")
-    return Header(tuple(held), metadata)
+    return Header(tuple(tensors), metadata)
 
 
 def _truncated(path: Path, size: int, wanted: str) -> InputError:
@@ -107,7 +107,7 @@ def refuse_for_editing(path: Path) -> None:
     else:
         kind = _pickled(path)
     if kind is None:
-        kind = "not a concept file", "see docs/library.md for the files that can be imported"
+        kind = "not a concept file", "docs/concept-files.md lists the files that can be imported"
     raise InputError("concept", f"{path} is {kind[0]}", kind[1].format(path=path))
 
 

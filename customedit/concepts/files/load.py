@@ -71,6 +71,7 @@ def load_concept(
     *,
     max_bytes: int = MAX_BYTES,
     allow_unused: bool = False,
+    scratch: Path | None = None,
 ) -> Concept:
     """Read a concept of any kind from a folder, a file, several, or a zip; told by its contents.
 
@@ -91,7 +92,8 @@ def load_concept(
 
     base: the base that it is for, against which it is checked. Without it nothing but Custom
     Diffusion and embeddings can be read. max_bytes: of each file, and of what it holds.
-    allow_unused: take a LoRA of which layers are not used.
+    allow_unused: take a LoRA of which layers are not used. scratch: a folder that zips are unpacked
+    in while they are read, None for the system's temporary one.
 
     Raises:
         InputError: naming the file, for one that is missing, too large, truncated, of no known
@@ -99,16 +101,16 @@ def load_concept(
     """
     description = description or Description()
     given = [sources] if isinstance(sources, Path) else list(sources)
-    with _unpacked(given, max_bytes) as unpacked:
+    with _unpacked(given, max_bytes, scratch) as unpacked:
         paths = _files(unpacked)
-        own = [p for p in paths if _is_own(p)]
-        if own and len(paths) > 1:
+        own_files = [p for p in paths if _is_own(p)]
+        if own_files and len(paths) > 1:
             raise InputError(
-                "concept", f"{own[0]} is a whole concept", "give it without other files"
+                "concept", f"{own_files[0]} is a whole concept", "give it without other files"
             )
-        if own:
+        if own_files:
             weights = None if base is None else base.weights
-            concept = Concept.load(own[0], weights, max_bytes=max_bytes)
+            concept = Concept.load(own_files[0], weights, max_bytes=max_bytes)
             concept = _described(concept, description)
         else:
             concept = _foreign(paths, base, description, max_bytes, allow_unused)
@@ -138,16 +140,16 @@ def _foreign(
     loras: list[Lora] = []
     kinds: list[str] = []
     for path in paths:
-        held = read_state_dict(path, max_bytes)
-        if is_lora(held.entries):
+        state = read_state_dict(path, max_bytes)
+        if is_lora(state.entries):
             if base is None:
                 raise InputError("base", "is missing", f"{path} is a LoRA: give the base it is for")
-            found = lora.read_lora(held, base, allow_unused=allow_unused)
-            loras.append(found)
-            kinds.append(f"{', '.join(found.kinds)} ({found.style})")
-            _join(parts.tokens, embeddings.read_bundled(held), path)
+            read = lora.read_lora(state, base, allow_unused=allow_unused)
+            loras.append(read)
+            kinds.append(f"{', '.join(read.kinds)} ({read.style})")
+            _join(parts.tokens, embeddings.read_bundled(state), path)
         else:
-            kind, new = _sorted(held, None if base is None else base.weights)
+            kind, new = _sorted(state, None if base is None else base.weights)
             kinds.append(kind)
             _join(parts.tokens, new.tokens, path)
             _join(parts.weights, new.weights, path)
@@ -180,12 +182,12 @@ def _foreign(
     )
 
 
-def _join(held: dict[str, Tensor], new: Mapping[str, Tensor], path: Path) -> None:
-    twice = held.keys() & new.keys()
+def _join(parts: dict[str, Tensor], new: Mapping[str, Tensor], path: Path) -> None:
+    twice = parts.keys() & new.keys()
     if twice:
         name = min(twice) or "an unnamed token"
         raise InputError("concept", f"{path} gives {name} a second time", "leave one file out")
-    held.update(new)
+    parts.update(new)
 
 
 def _named(tokens: Mapping[str, Tensor], description: Description, stem: str) -> dict[str, Tensor]:
@@ -225,14 +227,14 @@ def _files(sources: Sequence[Path]) -> list[Path]:
             continue
         safe = {p.stem: p for k in _NAMES for p in sorted(source.glob(f"{k}.safetensors"))}
         pickled = {p.stem: p for k in _NAMES for p in sorted(source.glob(f"{k}.bin"))}
-        found = embeddings.final_files([*{**pickled, **safe}.values()])
-        found = found or _only_file(source)
-        deltas = [p for p in found if "delta" in p.stem]
+        chosen = embeddings.final_files([*{**pickled, **safe}.values()])
+        chosen = chosen or _only_file(source)
+        deltas = [p for p in chosen if "delta" in p.stem]
         if len(deltas) > 1:
             raise InputError(
                 "concept", f"{source} holds {len(deltas)} deltas", "give one of the files itself"
             )
-        files += found
+        files += chosen
     if not files:
         raise InputError("concept", "no file is given", "give a folder or files")
     return files
@@ -254,7 +256,7 @@ def _only_file(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _unpacked(sources: Sequence[Path], most: int) -> Iterator[list[Path]]:
+def _unpacked(sources: Sequence[Path], most: int, parent: Path | None) -> Iterator[list[Path]]:
     """``sources``, with a folder in the place of each zip while it is read."""
     for source in sources:
         if not source.is_dir():
@@ -262,7 +264,7 @@ def _unpacked(sources: Sequence[Path], most: int) -> Iterator[list[Path]]:
     if not any(is_zip_of_files(p) for p in sources):
         yield list(sources)
         return
-    with tempfile.TemporaryDirectory(prefix="customedit-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="customedit-", dir=parent) as scratch:
         folders = {p: Path(scratch) / str(k) for k, p in enumerate(sources) if is_zip_of_files(p)}
         try:
             yield [_unpack(p, folders[p], most) if p in folders else p for p in sources]
@@ -318,16 +320,16 @@ def _is_own(path: Path) -> bool:
     return is_safetensors(path) and is_own(read_header(path).metadata)
 
 
-def _sorted(held: StateDict, base_weights: Mapping[str, Tensor] | None) -> tuple[str, Parts]:
+def _sorted(state: StateDict, base_weights: Mapping[str, Tensor] | None) -> tuple[str, Parts]:
     """What one file is called, and what it brings; told by the names of its entries."""
-    entries, path = held.entries, held.path
+    entries, path = state.entries, state.path
     if "unet" in entries or "modifier_token" in entries:
         return "Custom Diffusion (adobe)", adobe.read_delta(entries, path, base_weights)
     if any("custom_diffusion" in k for k in entries):
         return "Custom Diffusion (diffusers)", Parts({}, diffusers.read_weights(entries, path))
-    found = embeddings.read_embeddings(held)
-    if found is not None:
-        return "textual inversion", Parts(found, {})
+    tokens = embeddings.read_embeddings(state)
+    if tokens is not None:
+        return "textual inversion", Parts(tokens, {})
     if "state_dict" in entries:
         raise InputError(
             "concept",

@@ -86,7 +86,7 @@ class _Group:
     alpha: float | None = None
 
 
-def read_lora(held: StateDict, base: Base, *, allow_unused: bool = False) -> Lora:
+def read_lora(state: StateDict, base: Base, *, allow_unused: bool = False) -> Lora:
     """The adapters that a LoRA's file has for ``base``.
 
     allow_unused: take what fits and leave the rest.
@@ -95,12 +95,12 @@ def read_lora(held: StateDict, base: Base, *, allow_unused: bool = False) -> Lor
         InputError: naming file and layer, for a LoRA of another model, layers or keys that are not
             used (unless allowed), factors that do not go together, and weight decomposition (DoRA).
     """
-    path = held.path
-    groups, unknown = _grouped(held)
-    family = lora_family(held.entries)
+    path = state.path
+    groups, unknown = _grouped(state)
+    family = lora_family(state.entries)
     layers = layers_of(base.unet, UNET) | layers_of(base.pipeline.text_encoder, TEXT_ENCODER)
     find = _finder(layers)
-    alpha_of = _peft_alphas(held)
+    alpha_of = _peft_alphas(state)
     adapters: dict[str, Adapter] = {}
     unused, misfits = list(unknown), list[str]()
     for name, group in groups.items():
@@ -133,14 +133,14 @@ def read_lora(held: StateDict, base: Base, *, allow_unused: bool = False) -> Lor
             "use one that was trained for this base"
             + ("; --allow-unused takes what fits" if adapters else ""),
         )
-    return Lora(adapters, _style(held.entries), len(groups) + len(unknown), tuple(sorted(unused)))
+    return Lora(adapters, _style(state.entries), len(groups) + len(unknown), tuple(sorted(unused)))
 
 
-def _grouped(held: StateDict) -> tuple[dict[str, _Group], list[str]]:
+def _grouped(state: StateDict) -> tuple[dict[str, _Group], list[str]]:
     """Entries by the layer they change, and the names that are of no known kind."""
     groups: dict[str, _Group] = {}
     unknown: list[str] = []
-    for name, value in held.entries.items():
+    for name, value in state.entries.items():
         if name.startswith("bundle_emb."):
             continue
         match = _FACTORS.fullmatch(name)
@@ -148,14 +148,14 @@ def _grouped(held: StateDict) -> tuple[dict[str, _Group], list[str]]:
             unknown.append(name)
             continue
         group = groups.setdefault(match["module"], _Group())
-        tensor = plain_tensor(value, name, held.path)
+        tensor = plain_tensor(value, name, state.path)
         other = match["other"]
         if other == "alpha":
             group.alpha = float(tensor)
         elif other is not None and other != "diff":
             raise InputError(
                 "concept",
-                f"{held.path} is a DoRA (it has {name}): its weights are decomposed",
+                f"{state.path} is a DoRA (it has {name}): its weights are decomposed",
                 "use a LoRA without weight decomposition",
             )
         else:
@@ -195,27 +195,27 @@ def _style(names: Mapping[str, Any]) -> str:
     return "diffusers"
 
 
-def _peft_alphas(held: StateDict) -> Callable[[str], float | None]:
+def _peft_alphas(state: StateDict) -> Callable[[str], float | None]:
     """Gives the alpha of a layer that PEFT keeps beside its factors.
 
     In ``adapter_config.json``, or in the file's metadata, where diffusers writes it.
     """
     config: dict[str, Any] = {}
     try:
-        beside = held.path.with_name(PEFT_CONFIG)
-        if "lora_adapter_metadata" in held.metadata:
-            config = json.loads(held.metadata["lora_adapter_metadata"])
+        beside = state.path.with_name(PEFT_CONFIG)
+        if "lora_adapter_metadata" in state.metadata:
+            config = json.loads(state.metadata["lora_adapter_metadata"])
         elif beside.is_file() and beside.stat().st_size < 1 << 20:
             config = json.loads(beside.read_text("utf-8"))
         config = dict(config)
     except (ValueError, TypeError, OSError, RecursionError) as error:
         raise InputError(
-            "concept", f"{held.path} has settings of PEFT that cannot be read ({error})", TRUSTED
+            "concept", f"{state.path} has settings of PEFT that cannot be read ({error})", TRUSTED
         ) from None
     for setting in ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern"):
         if any(config.get(start + setting) for start in ("", UNET, TEXT_ENCODER)):
             raise InputError(
-                "concept", f"{held.path} uses PEFT's {setting}", "merge it into a plain LoRA first"
+                "concept", f"{state.path} uses PEFT's {setting}", "merge it into a plain LoRA first"
             )
 
     def alpha_of(layer: str) -> float | None:

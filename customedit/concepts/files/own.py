@@ -140,17 +140,17 @@ def _whole(
     Raises:
         InputError: for factors without the base's weight that they are added to.
     """
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.startswith(("token.", "adapter.")):
             continue
         stem, kind = name.rsplit(".", 1)
         if kind == "weight":
-            found[name] = tensor
+            weights[name] = tensor
         elif kind == "up":
             base = base_weight(base_weights, f"{stem}.weight", str(path))
-            found[f"{stem}.weight"] = restore_weight(tensor, tensors[f"{stem}.down"], base)
-    return found
+            weights[f"{stem}.weight"] = restore_weight(tensor, tensors[f"{stem}.down"], base)
+    return weights
 
 
 def _about(path: Path, note: Mapping[str, str]) -> About:
@@ -179,17 +179,18 @@ def _about(path: Path, note: Mapping[str, str]) -> About:
 def _check_names(path: Path, about: About, names: set[str]) -> None:
     """That the tensors are exactly those that the metadata tells of."""
     check_counts(len(about.tokens), len(about.layers))
-    told = {f"token.{t}" for t in about.tokens}
+    expected = {f"token.{t}" for t in about.tokens}
     for layer in about.layers:
         for part in ("to_k", "to_v"):
             stem = f"{layer}.{part}"
             factors = {f"{stem}.up", f"{stem}.down"}
-            told |= factors if names & factors else {f"{stem}.weight"}
+            expected |= factors if names & factors else {f"{stem}.weight"}
     for adapted in about.adapters:
-        told |= {n for n in names if _of_adapter(n, f"adapter.{adapted}.")}
-    if told != names:
+        expected |= {n for n in names if _of_adapter(n, f"adapter.{adapted}.")}
+    if expected != names:
         raise InputError(
             "concept",
-            f"{path} lacks {sorted(told - names)[:3]} and has unknown {sorted(names - told)[:3]}",
+            f"{path} lacks {sorted(expected - names)[:3]} and has unknown "
+            f"{sorted(names - expected)[:3]}",
             AGAIN,
         )

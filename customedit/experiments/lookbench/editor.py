@@ -24,8 +24,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress
 from customedit.diffusion.text import Weighted
 from customedit.editing import editor as editing
-from customedit.editing.request_check import check_request
-from customedit.editing.settings import INVERSIONS
+from customedit.editing.settings import INVERSIONS, check_request
 from customedit.errors import InputError
 from customedit.experiments.result_cache import Heard, Lesson, learned
 from customedit.metrics.lookbench.colour import Pixels
@@ -140,7 +139,9 @@ class Recipe:
                 preserve=self.preserve,
             )
         except ValidationError as error:
-            raise input_error(error) from None
+            refused = input_error(error)
+            name = "strength" if refused.field.startswith("strengths") else refused.field
+            raise InputError(name, refused.problem, refused.remedy) from None
 
     def mask(self, task: Task) -> Tensor | None:
         """The mask that the edit of ``task`` is given, [h, w] in [0, 1]."""

@@ -1,9 +1,12 @@
 -- Puts a job of the journal back unless it is there: unfinished ones are queued, finished ones
 -- are as they were. The webhook of one whose final.json is missing may not have been sent: it is
--- sent again. A queued job that is there is made sure to be in its queue.
+-- sent again. One that is there and could be claimed is put into its queue if it is not in it.
 local present = load(given.id)
 if present then
-  if present.state == 'queued' then offer(present) end
+  if present.state == 'queued' or (present.state == 'running' and present.lease_until <= now) then
+    offer(present)
+    redis.call('ZADD', key('wakeups'), 'NX', seconds(now), present.id)
+  end
   return 0
 end
 if deleted(given.prefix) then return 0 end

@@ -11,7 +11,7 @@ from customedit.mini.captions import thing
 from customedit.mini.samples.recipe import SOURCE_RECIPES, source_scene
 from customedit.mini.scenes import Scene, render, sample_scene
 from customedit.mini.vocabulary import CLASSES
-from customedit.words import article
+from customedit.prompt_syntax import article
 
 FIRST_SEED: Final = 5_000_000
 """Seeds of the scenes that are drawn count from here; training's stay below a million."""

@@ -9,7 +9,7 @@ from typing import Final
 from customedit.mini.captions import thing
 from customedit.mini.scenes import Scene, sample_scene
 from customedit.mini.vocabulary import LOOKS
-from customedit.words import article
+from customedit.prompt_syntax import article
 
 FIRST_SEED: Final = 2_000_000
 """Seeds of the sources count from here, those of the looks from 100,000 on; training's stay below

@@ -1,8 +1,11 @@
-"""Which size a model works at."""
+"""Which size a model works at, and pictures side by side."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+from PIL import Image
 
 
 def fit(size: tuple[int, int], multiple: int, area: int) -> tuple[int, int]:
@@ -25,3 +28,18 @@ def fit(size: tuple[int, int], multiple: int, area: int) -> tuple[int, int]:
         return multiple * int(min(max(1, round(pixels * scale / multiple)), longest))
 
     return side(width), side(height)
+
+
+def tiled(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
+    """``tiles`` in rows of ``columns``, on white: RGB. Each cell is as large as the largest tile.
+
+    Raises:
+        ValueError: if there are no tiles, or no columns.
+    """
+    if not tiles or columns < 1:
+        raise ValueError(f"{len(tiles)} tiles in {columns} columns make no picture")
+    width, height = (max(sides) for sides in zip(*(t.size for t in tiles), strict=True))
+    out = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height), "white")
+    for k, tile in enumerate(tiles):
+        out.paste(tile, ((k % columns) * width, (k // columns) * height))
+    return out

@@ -1,6 +1,11 @@
-"""API keys: ``ce_<key id>_<secret>``. The secret is shown once; only its hash is kept.
+"""Who may come in, and how often: API keys, and the rate of each tenant.
 
-The secret has 256 random bits, so a plain SHA-256 cannot be searched through.
+A key is ``ce_<key id>_<secret>``. The secret is shown once; only its hash is kept. It has 256
+random bits, so a plain SHA-256 cannot be searched through.
+
+Requests are counted in Redis over a sliding minute. By a script of our own, since those of the
+package ``limits`` are refused while Redis is at ``maxmemory``: then nobody could even cancel a job
+or delete what fills it.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pydantic import Field
@@ -19,6 +25,7 @@ from redis.exceptions import OutOfMemoryError
 
 from customedit.errors import InputError
 from customedit.jobs.records import Record
+from customedit.jobs.redis import Scripts
 from customedit.schemas import ids
 
 if TYPE_CHECKING:
@@ -169,3 +176,30 @@ class ApiKeys:
             with contextlib.suppress(OutOfMemoryError):  # a full Redis must not lock tenants out
                 self.client.hset(self._key("key", key.id), "last_used_at", f"{now:.3f}")
         return key
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Whether a request may pass, ``ok``, and what is left.
+
+    limit: requests in a minute; remaining: how many more at this moment; reset_s: seconds until
+    the counted minute ends; retry_s: seconds until a refused request may pass, 0 if ok.
+    """
+
+    ok: bool
+    limit: int
+    remaining: int
+    reset_s: float
+    retry_s: float
+
+
+class Limits:
+    """The rate limit of all tenants."""
+
+    def __init__(self, client: Redis, settings: Settings) -> None:
+        self._run, self.limit = Scripts(client, settings), settings.rate_per_minute
+
+    def take(self, tenant: str) -> Allowed:
+        """Counts one request of ``tenant``; a refused one is not counted."""
+        ok, remaining, reset, retry = self._run("rate", tenant=tenant, limit=self.limit)
+        return Allowed(bool(ok), self.limit, remaining, float(reset), float(retry))
