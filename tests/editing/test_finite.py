@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from customedit.editing.text_to_image import portrait
 from PIL import Image
 
 from customedit.concepts.concept import Concept
@@ -19,6 +18,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
 from customedit.editing.editor import Editor
 from customedit.editing.inversion import Inversion
+from customedit.editing.sdedit import portrait
 from customedit.errors import InputError, NumericalError
 from customedit.schemas.requests import P2POptions
 
