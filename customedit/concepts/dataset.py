@@ -110,6 +110,9 @@ def draw_class_images(
     """Latents float32 [count, C, h, w] of pictures that the base draws for ``prompt``.
 
     cache: a folder that keeps them per (base, prompt, count, steps, seed).
+
+    Raises:
+        NumericalError: for latents that are not finite; they are not kept.
     """
     file = cache / class_images_file(base, prompt, count, steps, seed) if cache else None
     if file is not None and file.exists():
@@ -134,6 +137,7 @@ def draw_class_images(
             yield Progress("class images", round(share * count), count)
         done.append(x)
     latents = torch.cat(done)
+    base.check_finite("the class images' latents", latents)
     if file is not None:
         with replacing(file) as draft:
             save_file({"latents": latents.cpu().contiguous()}, draft)

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from customedit.editing.text_to_image import portrait
 from PIL import Image
 
 from customedit.concepts.concept import Concept
+from customedit.concepts.dataset import draw_class_images
 from customedit.concepts.effect import prove_effect
-from customedit.concepts.prior import draw_class_images
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
 from customedit.editing.editor import Editor
 from customedit.editing.inversion import Inversion
+from customedit.editing.sdedit import portrait
 from customedit.errors import InputError, NumericalError
 from customedit.schemas.requests import P2POptions
 

@@ -32,8 +32,8 @@ def base() -> Base:
     return Base.load()
 
 
-def seen(reference: float | None, **others: Any) -> Similarities:
-    return Similarities(**({"source": 0.5, "text": 0.25} | others), reference=reference)
+def seen(reference: float, outside_psnr: float | None = None) -> Similarities:
+    return Similarities(source=0.5, text=0.25, reference=reference, outside_psnr=outside_psnr)
 
 
 def row(nearer: bool, outside: float | None, reference: float) -> dict[str, Any]:
@@ -83,18 +83,20 @@ def test_a_mean_of_nothing_is_null() -> None:
     json.dumps(told, allow_nan=False)
 
 
-def test_rows_are_what_single_edits_measure(base: Base, tmp_path: Path) -> None:
+def made_up(base: Base) -> Concept:
+    """A concept that nobody trained."""
     generator = torch.Generator().manual_seed(3)
-    concept = Concept({PLAID.token: torch.randn(base.width, generator=generator) * 0.05})
-    judge, sources = bundled(), [CUP, JAR]
-    rows, pictures = pairs.compare(
-        base, judge, PLAID, concept, sources, steps=STEPS, keep=tmp_path / "inversions"
-    )
-    assert [r["source"] for r in rows] == [CUP.name, JAR.name]
-    assert [p.plan.target_prompt for p in pictures] == [s.target_prompt(PLAID) for s in sources]
-    assert len(list((tmp_path / "inversions").iterdir())) == 2  # both edits of a pair use one
+    return Concept({PLAID.token: torch.randn(base.width, generator=generator) * 0.05})
+
+
+def test_rows_are_what_single_edits_measure(base: Base, tmp_path: Path) -> None:
+    concept, judge, keep = made_up(base), bundled(), tmp_path / "inversions"
+    rows, pictures = pairs.compare(base, judge, PLAID, concept, [JAR], steps=STEPS, keep=keep)
+    assert [r["source"] for r in rows] == [JAR.name]
+    assert [p.plan.target_prompt for p in pictures] == [JAR.target_prompt(PLAID)]
+    assert len(list(keep.iterdir())) == 1  # both edits of a pair use it
     references = [Image.open(p).convert("RGB") for p in PLAID.images]
-    session = Editor(base).open(Image.open(JAR.image), JAR.prompt)
+    session = Editor(base, inversions=keep).open(Image.open(JAR.image), JAR.prompt)
     target = JAR.target_prompt(PLAID)
     for prompt, concepts, part in (
         (target, [concept], "with"),
@@ -105,11 +107,13 @@ def test_rows_are_what_single_edits_measure(base: Base, tmp_path: Path) -> None:
             p2p=P2POptions(blend_words=[JAR.noun]),
         )  # fmt: skip
         measured = measure_edit(judge, alone, references, true_mask(JAR)).similarities.as_dict()
-        assert rows[1][part] == pytest.approx(measured, abs=2e-3)
-    assert rows[1]["with"] != rows[1]["without"]
+        assert rows[0][part] == pytest.approx(measured, abs=2e-3)
+    assert rows[0]["with"] != rows[0]["without"]
 
 
-def test_pairs_are_kept_and_measured_anew_under_other_settings(tmp_path: Path) -> None:
+def test_pairs_are_kept_and_measured_anew_under_other_settings(base: Base, tmp_path: Path) -> None:
+    made_up(base).save(tmp_path / f"{pairs.lesson_of(base, PLAID, 1).stem(base)}.safetensors")
+
     def run(steps: int = STEPS) -> dict[str, Any]:
         pairs.main(tmp_path, looks=PLAID.name, sources=1, steps=steps, training_steps=1)
         found: dict[str, Any] = json.loads((tmp_path / "pairs.json").read_text())
@@ -119,14 +123,16 @@ def test_pairs_are_kept_and_measured_anew_under_other_settings(tmp_path: Path) -
     assert first["steps"] == STEPS and first["summary"] == pairs.summary(first["rows"])
     assert [(r["look"], r["source"]) for r in first["rows"]] == [(PLAID.name, CUP.name)]
     (sheet,) = tmp_path.glob("plaid-*.png")
-    assert Image.open(sheet).size == (128, 256)  # the source over its edit
+    cell = Image.open(sheet).crop((0, 0, 128, 256))  # the source over its edit
+    assert cell.crop((0, 0, 128, 128)).tobytes() == Image.open(CUP.image).convert("RGB").tobytes()
+    assert cell.crop((0, 128, 128, 256)).tobytes() != cell.crop((0, 0, 128, 128)).tobytes()
     (file,) = (f for f in tmp_path.glob("plaid-*.json"))
     changed = json.loads(file.read_text())
     changed["rows"][0]["with"]["reference"] = 0.1234
     file.write_text(json.dumps(changed))
     assert run()["rows"] == changed["rows"]
     assert run(STEPS + 1)["rows"] != changed["rows"]
-    assert len(list(tmp_path.glob("plaid-*.safetensors"))) == 1  # the concept stayed the same
+    assert len(list(tmp_path.glob("plaid-*.safetensors"))) == 1  # kept, not trained anew
 
 
 def test_what_decides_the_rows_is_all_in_their_name(base: Base) -> None:

@@ -23,7 +23,8 @@ def beside_the_seam(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_every_word_for_a_pattern_can_be_painted() -> None:
-    assert set(patterns.PAINTS) == {*PATTERNS, *LOOKS}
+    # textures are added by those who bring looks of their own
+    assert {n for n in patterns.PAINTS if not n.startswith("texture")} == {*PATTERNS, *LOOKS}
 
 
 @pytest.mark.parametrize("name", [n for n in patterns.PAINTS if n != "checkered"])

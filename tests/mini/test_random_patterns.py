@@ -54,7 +54,7 @@ def test_patterns_meet_where_they_close(family: str, seed: int, count: int) -> N
     sheet = painted(s, t, seed, count, family).reshape(rows, columns, 3)
     jumps = (np.abs(sheet - np.roll(sheet, 1, axis=1)).max(axis=2) > 0.2).mean(axis=0)
     if jumps[1:].max() < 0.2:
-        assert jumps[0] <= 1.25 * jumps[1:].max() + 0.04
+        assert jumps[0] <= 1.5 * jumps[1:].max() + 0.08
 
 
 @every_family

@@ -195,16 +195,20 @@ LARGE_IN_SMALL = Size(
 """The large size's pictures and levels, with few channels and steps."""
 
 
+@pytest.mark.timeout(300)
 def test_all_stages_of_the_large_size_stop_on_time_and_go_on_to_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without time each call does one piece of work: a shard, a step; given again it gets there."""
     monkeypatch.setattr(train, "SIZES", {"large": LARGE_IN_SMALL})
+    monkeypatch.setattr(train, "PROMPTS", train.PROMPTS[:1])
+    for module in (data, unet):
+        monkeypatch.setattr(module, "SHARD", 8)
     app = typer.Typer()
     app.command()(train.main)
     (tmp_path / "scenes").mkdir()
     data.render_shard(tmp_path / "scenes", 0, side=256)  # other processes would not be patched
-    assert np.load(tmp_path / "scenes" / "images-00000.npy").shape == (SMALL_SHARD, 256, 256, 3)
+    assert np.load(tmp_path / "scenes" / "images-00000.npy").shape == (8, 256, 256, 3)
     command = ["--size", "large", "--runs", str(tmp_path), "--shards", "1", "--minutes", "0"]
     command += ["--out", str(tmp_path / "out")]
     stops = []

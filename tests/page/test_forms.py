@@ -115,9 +115,9 @@ def test_an_edit_names_only_looks_that_are_chosen(
     page = tab.page
     tab.open("edit")
     page.locator("input[type=file]").first.set_input_files(picture)
-    page.get_by_label("What it shows").fill("a photo of a cup")
+    page.get_by_label("What it shows").fill("a photo of a cup on a table")
     target = page.get_by_label("What it is to show")
-    target.fill("a photo of a <plaid> patterned cup")
+    target.fill("a photo of a <plaid> patterned cup on a table")
     page.get_by_text("no look with this token is chosen").wait_for()
     before = len(tab.asked)
     page.get_by_role("button", name="Edit", exact=True).click()
@@ -126,7 +126,7 @@ def test_an_edit_names_only_looks_that_are_chosen(
     page.get_by_label("Plaid <plaid>").check()
     expect(page.get_by_text("no look with this token is chosen")).to_have_count(0)
     page.get_by_role("button", name="Write it from the line above").click()
-    assert target.input_value() == "a photo of a <plaid> patterned cup"
+    assert target.input_value() == "a photo of a <plaid> patterned cup on a table"
     target.fill("a new ")
     page.get_by_role("button", name="Insert <plaid>").click()
     assert target.input_value() == "a new <plaid> "

@@ -112,7 +112,7 @@ def test_an_address_that_ran_out_is_asked_for_again(
 
 def test_the_list_is_filtered_and_turned_over(tab: Tab, api: Running, jobs: Jobs) -> None:
     client = api.client()
-    made = [edit(client, target_prompt=f"cup {number}")["id"] for number in range(22)]
+    made = [edit(client, target_prompt=f"a blue{number} cup")["id"] for number in range(22)]
     customize(client, name="a training")
     page = tab.page
     tab.open("jobs")
@@ -130,7 +130,7 @@ def test_the_list_is_filtered_and_turned_over(tab: Tab, api: Running, jobs: Jobs
     expect(rows).to_have_count(20)
     jobs.progress(claimed(jobs, made[-1]), progress(3))  # one that the list shows
     page.locator("main").get_by_text("Learning 3 of 20").wait_for()
-    page.get_by_role("button", name="Cancel cup 20").click()
+    page.get_by_role("button", name="Cancel a blue20 cup").click()
     rows.nth(2).get_by_text("cancelled").wait_for()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
-from safetensors.torch import load
+from safetensors.torch import load, save
 
 from customedit.config.settings import Settings
 from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome
@@ -130,6 +133,45 @@ def test_what_cannot_be_used_fails_in_words(bench: Bench, workers: Workers) -> N
         "late": ("deadline-exceeded", None),
     }
     assert bench.finished(diverging).state in ("succeeded", "failed")
+
+
+def test_a_base_that_overflows_gives_no_picture(
+    bench: Bench, workers: Workers, tmp_path: Path
+) -> None:
+    """Every kind of job fails with the cause, and shows and keeps nothing of what it computed."""
+    from safetensors.torch import save_file
+
+    good = ROOT / "customedit" / "mini" / "weights"
+    folder = shutil.copytree(good, tmp_path / "broken")
+    unet = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load(unet.read_bytes())
+    weights["conv_out.bias"] = weights["conv_out.bias"].float()
+    weights["conv_out.bias"][0] = 3e38  # finite, as a base must be; its steps are not
+    save_file(weights, unet)
+    width = json.loads((good / "text_encoder" / "config.json").read_text())["hidden_size"]
+    concept = ConceptRecord(
+        id=ids.new("con"), tenant=bench.tenant, job=ids.new("job"), token="<x>", created_at=0
+    )
+    data = save({"<x>": torch.ones(width)})
+    given = object_keys.given(bench.tenant, concept.job)
+    bench.storage.put(given, data)
+    image = bench.image()
+    asked = {
+        "p2p": bench.edit(image=image, steps=10),
+        "sdedit": bench.edit(image=image, steps=10, method="sdedit"),
+        "import": bench.submit("import", {"file": given, "bytes": len(data)}, concept),
+        "training": bench.customize(**LEARN | {"class_images": 2}),
+    }
+    workers.start(base=folder).ready()
+    for name, job_id in asked.items():
+        record = bench.finished(job_id)
+        assert record.state == "failed" and record.error is not None, (name, record)
+        of_loss = record.error.type == "training-diverged" and name == "training"
+        assert of_loss or record.error.type == "numerical-error", (name, record.error)
+        assert of_loss or "not finite" in record.error.detail
+        kept = [n for n in bench.names(job_id) if n.startswith(("attempts/", "checkpoint"))]
+        assert not kept, name
+    assert not list(bench.storage.list(object_keys.inversion(bench.tenant, image, "")))
 
 
 def test_masks_are_read_by_the_one_rule(bench: Bench, workers: Workers, tmp_path: Path) -> None:
