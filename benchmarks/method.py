@@ -279,7 +279,7 @@ def main(
     if "step" in wanted and steps < 2:
         raise typer.BadParameter("the part `step` needs --steps 2 or more")
     if unknown := [name for name in wanted if name not in timed]:
-        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(timed)}")
+        raise typer.BadParameter(f"{unknown[0]!r} is unknown; known are {', '.join(timed)}")
     report |= {name: timed[name]() for name in wanted}
     if defaults:
         report["defaults"] = whole(model)

@@ -113,7 +113,7 @@ def service(folder: Path) -> Iterator[tuple[str, Any, str]]:
         redis, storage = connect(settings), Storage(settings)
         storage.bucket()
         runtime = Runtime.load(settings, redis, Jobs(redis, settings), storage)
-        kind: Any = getattr(executor, "Executor", None) or getattr(executor, "Desk", None)
+        kind: Any = executor.Executor
         taking = kind(runtime, "bench", lambda *_: None)
         listener = socket.create_server(("127.0.0.1", 0))
         serving = server(settings, create_app(settings))

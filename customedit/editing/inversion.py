@@ -94,7 +94,9 @@ class Inversion:
             )
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise InputError(
-                "inversion", f"{path} is none ({error})", "delete it; it will be made again"
+                "inversion",
+                f"{path} is not an inversion ({error})",
+                "delete it; it will be made again",
             ) from None
 
 

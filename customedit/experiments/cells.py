@@ -1,4 +1,4 @@
-"""The cells of the study, an arm with a look each: trained, edited, measured, kept."""
+"""The cells of the study, a variant with a look each: trained, edited, measured, kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from customedit.experiments.result_cache import (
     learned,
     named,
 )
-from customedit.experiments.variants import Arm, Plan, true_mask
+from customedit.experiments.variants import Plan, Variant, true_mask
 from customedit.images.layout import tiled
 from customedit.metrics.similarity import Similarities, Similarity
 from customedit.mini import samples
@@ -39,24 +39,24 @@ Edits: TypeAlias = list[tuple[EditMethod, samples.Source, EditOptions]]
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm with one look: its rows, its grid of pictures, and what of it was there already."""
+    """One variant with one look: its rows, its grid of pictures, and what of it was there already."""
 
     rows: list[Row]
     grid: Path
     told: str
 
 
-def settings_of(base: Base, arm: Arm, plan: Plan) -> TrainingSettings:
-    """The training of ``arm``."""
+def settings_of(base: Base, variant: Variant, plan: Plan) -> TrainingSettings:
+    """The training of ``variant``."""
     few = {} if plan.training_steps is None else {"class_images": 2, "class_steps": 2, "crops": 2}
-    none = {} if arm.prior else {"class_images": 0}
-    return TrainingSettings.of(base, way=arm.way, steps=plan.training_steps, **few | none)
+    none = {} if variant.prior else {"class_images": 0}
+    return TrainingSettings.of(base, way=variant.way, steps=plan.training_steps, **few | none)
 
 
-def lesson_of(base: Base, arm: Arm, look: samples.Look, plan: Plan) -> Lesson:
-    """What ``arm`` trains for ``look``."""
-    settings = settings_of(base, arm, plan)
-    return Lesson(f"{arm.trained}-{look.name}", look.images, arm.prompts(look), settings)
+def lesson_of(base: Base, variant: Variant, look: samples.Look, plan: Plan) -> Lesson:
+    """What ``variant`` trains for ``look``."""
+    settings = settings_of(base, variant, plan)
+    return Lesson(f"{variant.trained}-{look.name}", look.images, variant.prompts(look), settings)
 
 
 def model_of(
@@ -75,29 +75,29 @@ def model_of(
     return *run(base, method, heard), there
 
 
-def edits_of(arm: Arm, look: samples.Look, plan: Plan) -> Edits:
+def edits_of(variant: Variant, look: samples.Look, plan: Plan) -> Edits:
     """Every edit of a cell: by editor, source and rising strength."""
     return [
-        (editor, source, arm.options(source, look, editor, strength, plan.steps))
-        for editor in arm.editors
+        (editor, source, variant.options(source, look, editor, strength, plan.steps))
+        for editor in variant.editors
         for source in plan.sources
-        for strength in arm.strengths
+        for strength in variant.strengths
     ]
 
 
 def run_cell(
     base: Base,
     judge: Similarity,
-    arm: Arm,
+    variant: Variant,
     look: samples.Look,
     plan: Plan,
     folder: Path,
     heard: Heard | None = None,
 ) -> Cell:
-    """All edits of one arm with one look, or what is kept of them."""
-    lesson, edits = lesson_of(base, arm, look, plan), edits_of(arm, look, plan)
-    about = about_cell(base, judge, lesson, arm, look, edits)
-    name = named(f"{arm.name} {look.name}", about)
+    """All edits of one variant with one look, or what is kept of them."""
+    lesson, edits = lesson_of(base, variant, look, plan), edits_of(variant, look, plan)
+    about = about_cell(base, judge, lesson, variant, look, edits)
+    name = named(f"{variant.name} {look.name}", about)
     file, picture = folder / "cells" / f"{name}.json", folder / "grids" / f"{name}.png"
     if (before := kept(file)) is not None and picture.exists():
         return Cell(before, picture, "kept")
@@ -105,14 +105,14 @@ def run_cell(
     store = folder / "inversions" if model is base else None
     results = draw_edits(Editor(model, inversions=store, max_rows=24), concept, edits, heard)
     rows = [
-        {"arm": arm.name, "editor": editor, "look": look.name, "picture": source.name,
+        {"variant": variant.name, "editor": editor, "look": look.name, "picture": source.name,
          "strength": result.plan.strength, **found.as_dict()}
         for (editor, source, _), result, found in zip(
             edits, results, measured(judge, look, edits, results), strict=True
         )
     ]  # fmt: skip
     picture.parent.mkdir(parents=True, exist_ok=True)
-    tiled([r.image for r in results], len(arm.strengths)).save(picture)
+    tiled([r.image for r in results], len(variant.strengths)).save(picture)
     keep_rows(file, about, rows)
     return Cell(rows, picture, f"{'concept kept' if there else 'trained'}, edits drawn")
 
@@ -141,13 +141,18 @@ def measured(
 
 
 def about_cell(
-    base: Base, judge: Similarity, lesson: Lesson, arm: Arm, look: samples.Look, edits: Edits
+    base: Base,
+    judge: Similarity,
+    lesson: Lesson,
+    variant: Variant,
+    look: samples.Look,
+    edits: Edits,
 ) -> Row:
     """All that decides the rows of a cell, as plain data."""
     pictures = {p for _, source, _ in edits for p in (source.image, source.mask)}
     return {
         "version": ROWS,
-        "arm": arm.name,
+        "variant": variant.name,
         "look": look.name,
         "lesson": lesson.about(base),
         "guidance": base.guidance,

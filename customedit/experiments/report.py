@@ -22,7 +22,7 @@ CLAIMS: Final = {
     "negative-prompt inversion": "direct inversion beats negative-prompt inversion",
     "null-text inversion": "direct inversion beats null-text inversion",
 }
-"""What the first arm would be better for, by the arm that lacks it."""
+"""What the first variant would be better for, by the variant that lacks it."""
 
 
 @dataclass(frozen=True)
@@ -51,24 +51,24 @@ def page(
         "",
         "## Findings",
         "",
-        f"Mean difference in reference similarity between {first} and each arm at equal source "
+        f"Mean difference in reference similarity between {first} and each variant at equal source "
         "similarity, over the range that both curves reach.",
         "",
         "| claim | against | editor | difference | |",
         "|---|---|---|---|---|",
     ]
-    for (arm, editor), gap in gaps.items():
-        claim = CLAIMS.get(arm, "")
+    for (variant, editor), gap in gaps.items():
+        claim = CLAIMS.get(variant, "")
         if gap is None:
-            parts.append(f"| {claim} | {arm} | {editor} | no common range | not told |")
+            parts.append(f"| {claim} | {variant} | {editor} | no common range | undecided |")
         else:
             word = "agrees" if gap > 0 else "contradicts"
-            parts.append(f"| {claim} | {arm} | {editor} | {gap:+.4f} | {word} |")
+            parts.append(f"| {claim} | {variant} | {editor} | {gap:+.4f} | {word} |")
     parts += ["", "## Curves", ""]
     parts += [f"![source against reference similarity, {e}](study-{e}.svg)" for e in editors]
-    arms = ", ".join(dict.fromkeys(arm for arm, _, _ in table))
+    variants = ", ".join(dict.fromkeys(variant for variant, _, _ in table))
     parts += ["", "## Pictures", ""]
-    parts += [f"The first source, p2p; down: {arms}; right: strengths rising.", ""]
+    parts += [f"The first source, p2p; down: {variants}; right: strengths rising.", ""]
     parts += [f"![{name}]({name})" for name in sheets]
     parts += ["", "## All means", "", *_rows(table)]
     return Page("\n".join(parts) + "\n", pictures)
@@ -76,23 +76,25 @@ def page(
 
 def _rows(table: Table) -> list[str]:
     names = ("source", "reference", "text", "outside_psnr", "outside_ssim")
-    head = "| arm | editor | strength | source | reference | text | PSNR outside | SSIM outside |"
+    head = (
+        "| variant | editor | strength | source | reference | text | PSNR outside | SSIM outside |"
+    )
     lines = [head, "|---|---|---|---|---|---|---|---|"]
-    for (arm, editor, strength), found in table.items():
+    for (variant, editor, strength), found in table.items():
         cells = [f"{found[n]:.3f}" if n in found else "" for n in names]
-        lines.append(f"| {arm} | {editor} | {strength:g} | {' | '.join(cells)} |")
+        lines.append(f"| {variant} | {editor} | {strength:g} | {' | '.join(cells)} |")
     return lines
 
 
 def curve(table: Table, editor: str) -> str:
-    """Source similarity to the right, reference similarity upwards, a line an arm, as SVG."""
+    """Source similarity to the right, reference similarity upwards, a line a variant, as SVG."""
     lines: dict[str, list[Point]] = {}
-    for (arm, e, _), found in sorted(table.items(), key=lambda item: item[0][2]):
+    for (variant, e, _), found in sorted(table.items(), key=lambda item: item[0][2]):
         if e == editor and "reference" in found:
-            lines.setdefault(arm, []).append(Point(found["source"], found["reference"]))
-    arms = dict.fromkeys(arm for arm, e, _ in table if e == editor)
+            lines.setdefault(variant, []).append(Point(found["source"], found["reference"]))
+    variants = dict.fromkeys(variant for variant, e, _ in table if e == editor)
     return curves.plot(
-        [Line(tuple(lines[arm]), arm) for arm in arms if arm in lines],
+        [Line(tuple(lines[variant]), variant) for variant in variants if variant in lines],
         f"source similarity, {editor}",
         "reference similarity",
     )

@@ -1,7 +1,7 @@
 """The paper's comparison on the bundled base and samples: ``customedit study``.
 
-Arms (``arms.py``) x looks x sources x strengths, each edit measured. Finished cells are kept in the
-runs folder (``kept.py``) and not done again, so the command may be stopped and given again at any
+Arms (``variants.py``) x looks x sources x strengths, each edit measured. Finished cells are kept in the
+runs folder (``result_cache.py``) and not done again, so the command may be stopped and given again at any
 time; under changed settings they are made anew, and the old ones stay. Writes
 ``study.json``, curves as SVG, picture grids and a page of tables and findings. The findings are
 reckoned from the rows, whichever way they fall.
@@ -28,11 +28,11 @@ from customedit.metrics.similarity import Similarity
 
 
 def sheet(cells: Sequence[Cell], plan: Plan) -> Image.Image:
-    """The first source: an arm a row, strengths rising to the right."""
+    """The first source: a variant a row, strengths rising to the right."""
     tiles = []
-    for arm, cell in zip(plan.arms, cells, strict=True):
+    for variant, cell in zip(plan.variants, cells, strict=True):
         whole = Image.open(cell.grid)
-        tiles.append(whole.crop((0, 0, whole.width, whole.width // len(arm.strengths))))
+        tiles.append(whole.crop((0, 0, whole.width, whole.width // len(variant.strengths))))
     return tiled(tiles, 1)
 
 
@@ -52,25 +52,25 @@ def study(
     kept from an earlier run.
     """
     cells: dict[tuple[str, str], Cell] = {}
-    count = len(plan.arms) * len(plan.looks)
-    for arm, look in itertools.product(plan.arms, plan.looks):
-        cell = run_cell(base, judge, arm, look, plan, folder, heard)
-        cells[arm.name, look.name] = cell
+    count = len(plan.variants) * len(plan.looks)
+    for variant, look in itertools.product(plan.variants, plan.looks):
+        cell = run_cell(base, judge, variant, look, plan, folder, heard)
+        cells[variant.name, look.name] = cell
         if on_cell is not None:
-            on_cell(len(cells), count, f"{arm.name}, {look.name}: {cell.told}")
+            on_cell(len(cells), count, f"{variant.name}, {look.name}: {cell.told}")
     rows = [row for cell in cells.values() for row in cell.rows]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(json.dumps(rows, indent=1) + "\n")
     table = means(rows)
-    first = plan.arms[0].name
+    first = plan.variants[0].name
     gaps: dict[tuple[str, str], float | None] = {
-        (arm.name, editor): advantage(table, first, arm.name, editor)
-        for arm in plan.arms[1:]
-        for editor in arm.editors
+        (variant.name, editor): advantage(table, first, variant.name, editor)
+        for variant in plan.variants[1:]
+        for editor in variant.editors
     }
     sheets = {
         f"study-{look.name.replace(' ', '-')}.jpg": sheet(
-            [cells[arm.name, look.name] for arm in plan.arms], plan
+            [cells[variant.name, look.name] for variant in plan.variants], plan
         )
         for look in plan.looks
     }

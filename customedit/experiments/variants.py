@@ -1,4 +1,4 @@
-"""The arms of the study: what is trained, how it is edited, what each ablation leaves out."""
+"""The variants of the study: what is trained, how it is edited, what each ablation leaves out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOOKS: Final = ("plaid", "scales", "leopard", "waves")
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One way to do it.
 
     name: in tables; way: of training; augmented: whether prompts have the attribute word; prior:
@@ -42,7 +42,7 @@ class Arm:
 
     @property
     def trained(self) -> str:
-        """Names what is trained: arms with equal names share their concepts."""
+        """Names what is trained: variants with equal names share their concepts."""
         plain = "" if self.augmented else "-plain"
         return f"{self.way}{plain}{'' if self.prior else '-no-prior'}"
 
@@ -65,7 +65,7 @@ class Arm:
         strength: float,
         steps: int,
     ) -> EditOptions:
-        """The edit of ``source`` by this arm."""
+        """The edit of ``source`` by this variant."""
         p2p = None
         if editor == "p2p":
             words = None
@@ -96,17 +96,17 @@ def true_mask(source: samples.Source) -> Tensor:
 
 BOTH: Final[tuple[EditMethod, ...]] = ("p2p", "sdedit")
 
-ARMS: Final = (
-    Arm("Custom Diffusion", editors=BOTH),
-    Arm("DreamBooth", way="dreambooth", editors=BOTH),
-    Arm("Textual Inversion", way="textual-inversion", editors=BOTH),
-    Arm("no augmented prompt", augmented=False),
-    Arm("no prior preservation", prior=False),
-    Arm("word swap", swap=True),
-    Arm("union mask", union=True),
-    Arm("DDIM inversion", inversion="ddim"),
-    Arm("negative-prompt inversion", inversion="negative-prompt"),
-    Arm("null-text inversion", inversion="null-text", strengths=(0.4,)),
+VARIANTS: Final = (
+    Variant("Custom Diffusion", editors=BOTH),
+    Variant("DreamBooth", way="dreambooth", editors=BOTH),
+    Variant("Textual Inversion", way="textual-inversion", editors=BOTH),
+    Variant("no augmented prompt", augmented=False),
+    Variant("no prior preservation", prior=False),
+    Variant("word swap", swap=True),
+    Variant("union mask", union=True),
+    Variant("DDIM inversion", inversion="ddim"),
+    Variant("negative-prompt inversion", inversion="negative-prompt"),
+    Variant("null-text inversion", inversion="null-text", strengths=(0.4,)),
 )
 """The comparison and the ablations; each differs from the first in one thing."""
 
@@ -117,7 +117,7 @@ class Plan:
 
     looks: tuple[samples.Look, ...]
     sources: tuple[samples.Source, ...]
-    arms: tuple[Arm, ...] = ARMS
+    variants: tuple[Variant, ...] = VARIANTS
     steps: int = 50
     training_steps: int | None = None
 
@@ -130,5 +130,5 @@ class Plan:
     @classmethod
     def quick(cls) -> Plan:
         """Minutes instead of hours, for checks: its figures mean nothing."""
-        arms = tuple(a for a in ARMS if a.inversion != "null-text")
-        return cls(samples.looks()[:1], samples.sources()[:1], arms, steps=4, training_steps=3)
+        variants = tuple(a for a in VARIANTS if a.inversion != "null-text")
+        return cls(samples.looks()[:1], samples.sources()[:1], variants, steps=4, training_steps=3)

@@ -35,17 +35,17 @@ def test_a_job_is_journaled_recorded_and_rung(
     assert job["state"] == "queued" and job["kind"] == "edit"
     assert {k: job["request"][k] for k in asked} == asked
     assert storage.exists(f"tenants/anna/jobs/{job['id']}/request.json")
-    (bell,) = redis_client.lrange(notifications.queue(api.settings, "edit"), 0, -1)
-    assert job["id"] in _body(str(bell))
+    (message,) = redis_client.lrange(notifications.queue(api.settings, "edit"), 0, -1)
+    assert job["id"] in _body(str(message))
     assert anna.get(answer.headers["location"]).json()["id"] == job["id"]
     assert anna.get(f"/v1/edits/{job['id']}").json()["id"] == job["id"]
 
 
-def _body(bell: str) -> str:
+def _body(message: str) -> str:
     import base64
     import json
 
-    return base64.b64decode(json.loads(bell)["body"]).decode()
+    return base64.b64decode(json.loads(message)["body"]).decode()
 
 
 def test_an_edit_to_its_end(anna: httpx.Client, jobs: Jobs, storage: Storage) -> None:

@@ -20,16 +20,16 @@ from customedit.experiments.comparison import advantage, means, reference_at
 from customedit.experiments.report import Table
 from customedit.experiments.result_cache import Lesson, Row
 from customedit.experiments.study import study
-from customedit.experiments.variants import ARMS, Plan
+from customedit.experiments.variants import VARIANTS, Plan
 from customedit.images.layout import tiled
 from customedit.metrics.curves import Line, Point, plot
 from customedit.metrics.similarity import bundled, plain
 from customedit.mini import samples
 
 
-def _table(arm: str, points: list[tuple[float, float]]) -> Table:
+def _table(variant: str, points: list[tuple[float, float]]) -> Table:
     return {
-        (arm, "p2p", float(k)): {"source": x, "reference": y} for k, (x, y) in enumerate(points)
+        (variant, "p2p", float(k)): {"source": x, "reference": y} for k, (x, y) in enumerate(points)
     }
 
 
@@ -44,7 +44,7 @@ def test_arms_are_compared_at_equal_source_similarity() -> None:
 
 def test_means_leave_out_what_was_not_measured() -> None:
     rows = [
-        {"arm": "a", "editor": "p2p", "strength": 0.5, "source": s, "reference": s, "text": 0.1,
+        {"variant": "a", "editor": "p2p", "strength": 0.5, "source": s, "reference": s, "text": 0.1,
          "outside_psnr": p, "outside_ssim": 1.0}
         for s, p in ((0.2, 20.0), (0.4, None))
     ]  # fmt: skip
@@ -54,15 +54,15 @@ def test_means_leave_out_what_was_not_measured() -> None:
 
 def test_every_arm_makes_prompts_that_its_edit_takes() -> None:
     base = Base.load()
-    for arm in ARMS:
+    for variant in VARIANTS:
         for source in samples.sources():
             look = samples.looks()[0]
-            prompt = arm.target(source, look)
+            prompt = variant.target(source, look)
             tokens = base.tokens(prompt, [look.token])
             assert list(tokens.concepts.values()) == [look.token]
-            if arm.swap:
+            if variant.swap:
                 assert len(prompt.split()) == len(source.prompt.split())
-            options = arm.options(source, look, "p2p", 0.5, 10)
+            options = variant.options(source, look, "p2p", 0.5, 10)
             words = ConceptWords((look.token,), look.noun, look.attribute)
             checked = check_request(options, [words]).p2p
             assert checked is not None and checked.blend_words == (source.noun,)
@@ -75,7 +75,7 @@ def test_concept_tokens_are_not_shown_to_the_clip() -> None:
 def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
     base, judge = Base.load(), bundled()
     quick = Plan.quick()
-    plan = Plan(quick.looks, quick.sources, ARMS[:3] + ARMS[5:6], steps=2, training_steps=1)
+    plan = Plan(quick.looks, quick.sources, VARIANTS[:3] + VARIANTS[5:6], steps=2, training_steps=1)
     told: list[str] = []
 
     def again(plan: Plan) -> list[Row]:
@@ -89,12 +89,12 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
         "Custom Diffusion, plaid: trained, edits drawn",
         "DreamBooth, plaid: trained, edits drawn",
         "Textual Inversion, plaid: trained, edits drawn",
-        "word swap, plaid: concept kept, edits drawn",  # the first arm's
+        "word swap, plaid: concept kept, edits drawn",  # the first variant's
     ]
     page = (tmp_path / "study.md").read_text()
     assert "| word swap |" in page and (tmp_path / "study-sdedit.svg").read_text().count("<use")
     assert "(study-plaid.jpg)" in page
-    assert Image.open(tmp_path / "study-plaid.jpg").size == (4 * 128, len(plan.arms) * 128)
+    assert Image.open(tmp_path / "study-plaid.jpg").size == (4 * 128, len(plan.variants) * 128)
     (grid,) = (tmp_path / "grids").glob("Custom-Diffusion-plaid-*.png")
     assert Image.open(grid).width == 4 * 128
 
