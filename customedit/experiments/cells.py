@@ -39,7 +39,7 @@ Edits: TypeAlias = list[tuple[EditMethod, samples.Source, EditOptions]]
 
 @dataclass(frozen=True)
 class Cell:
-    """One variant with one look: its rows, its grid of pictures, and what of it was there already."""
+    """One variant with one look: its rows, its grid of pictures, and what was there already."""
 
     rows: list[Row]
     grid: Path
