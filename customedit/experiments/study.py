@@ -1,8 +1,8 @@
 """The paper's comparison on the bundled base and samples: ``customedit study``.
 
-Variants (``variants.py``) x looks x sources x strengths, each edit measured. Finished cells are kept
-in the runs folder (``result_cache.py``) and not done again, so the command may be stopped and given
-again at any time; under changed settings they are made anew, and the old ones stay. Writes
+Variants (``variants.py``) x looks x sources x strengths, each edit measured. Finished cells are
+kept in the runs folder (``result_cache.py``) and not done again, so the command may be stopped and
+given again at any time; under changed settings they are made anew, and the old ones stay. Writes
 ``study.json``, curves as SVG, picture grids and a page of tables and findings. The findings are
 reckoned from the rows, whichever way they fall.
 """

@@ -118,6 +118,7 @@ def test_bodies_that_come_steadily_may_take_longer(start: Start, settings: Setti
 
 def test_connections_over_the_limit_are_refused(start: Start, settings: Settings) -> None:
     api = start(settings, api_connections=3)
+    wait_for(lambda: not api.server.server_state.connections)  # that of the start's own look
     with connected(api) as first, connected(api), connected(api):
         first.sendall(HEAD)
         assert b" 200 " in first.recv(65536)
