@@ -51,8 +51,7 @@ class StoreWatch:
             self._metrics.store_errors.labels("redis").inc()
             _log.warning("memory of Redis: %s", type(error).__name__)
             return ""  # that it is away is what readiness says
-        self._metrics.redis_memory.labels("used").set(held.used)
-        self._metrics.redis_memory.labels("most").set(held.most or float("inf"))
+        self._metrics.set_memory(held.used, held.most)
         if held.share is None or held.share < MEMORY_WARNING:
             return ""
         return (

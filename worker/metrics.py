@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Final, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from customedit.jobs.records import JobKind
+from customedit.storage.metrics import StoreMetrics
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -17,11 +18,11 @@ ALERTED_OUTCOMES: Final = ("internal", "out-of-memory", "abandoned")
 """Outcomes that alerts look for."""
 
 
-class Metrics:
+class Metrics(StoreMetrics):
     """Of one worker, in a registry of their own, so that tests can have several."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        super().__init__()
         self.queue_age = Histogram(
             "customedit_queue_age_seconds",
             "From when a job was queued until a worker claimed it.",
@@ -92,23 +93,6 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
-        self.store_errors = Counter(
-            "customedit_store_errors",
-            "Calls of Redis or S3 that failed, after their own retries.",
-            ["store"],
-            registry=self.registry,
-        )
-        self.redis_memory = Gauge(
-            "customedit_redis_memory_bytes",
-            "Memory of Redis: used, and the most that it may use.",
-            ["what"],
-            registry=self.registry,
-        )
-        self.storage_writable = Gauge(
-            "customedit_storage_writable",
-            "Whether the bucket took a write, as the reconciling worker tries it.",
-            registry=self.registry,
-        )
         self.scratch = Gauge(
             "customedit_scratch_bytes",
             "The disk of the scratch folder: free, and total.",
@@ -134,9 +118,6 @@ class Metrics:
             self.notified.labels(kind)
             for outcome in ALERTED_OUTCOMES:
                 self.jobs.labels(kind, outcome)
-        for store in ("redis", "s3"):
-            self.store_errors.labels(store)
-        self.storage_writable.set(1)
 
     @contextmanager
     def phase(self, kind: str, phase: str) -> Iterator[None]:

@@ -94,8 +94,7 @@ class Reconciler:
             self._metrics.depth.labels(kind).set(depths[kind])
             self._metrics.oldest.labels(kind).set(self._jobs.oldest_queued_age(kind))
         held = memory(self._redis)
-        self._metrics.redis_memory.labels("used").set(held.used)
-        self._metrics.redis_memory.labels("most").set(held.most or float("inf"))
+        self._metrics.set_memory(held.used, held.most)
         self._metrics.webhooks.set(self._webhooks.waiting())
         self._metrics.webhook_age.set(self._webhooks.oldest_age())
 

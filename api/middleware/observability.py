@@ -13,12 +13,13 @@ import secrets
 import time
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import ProblemError, problem_response
 from customedit.config import telemetry
+from customedit.storage.metrics import StoreMetrics
 
 _log = logging.getLogger("api.access")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -40,11 +41,11 @@ def method_label(method: str) -> str:
     return method if method in METHODS else "other"
 
 
-class Metrics:
+class Metrics(StoreMetrics):
     """The API's metrics, in a registry of their own so that several apps can live in a process."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        super().__init__()
         self.requests = Counter(
             "customedit_http_requests",
             "Requests by route and status.",
@@ -65,26 +66,6 @@ class Metrics:
             "Notifications of workers that were not sent; the reconciler sends them again.",
             registry=self.registry,
         )
-        self.store_errors = Counter(
-            "customedit_store_errors",
-            "Calls of Redis or S3 that failed, after their own retries.",
-            ["store"],
-            registry=self.registry,
-        )
-        self.redis_memory = Gauge(
-            "customedit_redis_memory_bytes",
-            "Memory of Redis: used, and the most that it may use.",
-            ["what"],
-            registry=self.registry,
-        )
-        self.storage_writable = Gauge(
-            "customedit_storage_writable",
-            "Whether the bucket took a write when it was last tried.",
-            registry=self.registry,
-        )
-        for store in ("redis", "s3"):  # a series that begins at 1 has not increased
-            self.store_errors.labels(store)
-        self.storage_writable.set(1)
 
 
 class ObservabilityMiddleware:
