@@ -120,9 +120,7 @@ def quiet_libraries() -> None:
 
 def load_base(name: str, device: str, dtype: str) -> Base:
     """The base that the options name."""
-    from customedit.mini.draw import hush
-
-    hush()  # before diffusers is imported, which says what it misses
+    quiet_libraries()  # before diffusers is imported, which says what it misses
 
     import torch
 

@@ -20,7 +20,7 @@ from .bench import ROOT, Bench, Workers
 
 QUICK = {
     "reconcile_seconds": 0.5,
-    "queued_ring_after_seconds": 1.0,
+    "queued_notify_after_seconds": 1.0,
     "lease_seconds": 2.0,
     "heartbeat_seconds": 0.5,
 }
