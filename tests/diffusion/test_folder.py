@@ -149,7 +149,7 @@ def test_a_repository_with_fp16_weights_alone_is_fetched_and_loads(
 def test_a_model_of_another_family_is_refused_before_its_weights_are_fetched(
     hub: Hub, tmp_path: Path
 ) -> None:
-    folders.configure(hub.root / "model_index.json", {"_class_name": "StableCascadeDecoderPipeline"})
+    folders.configure(hub.root / "model_index.json", {"_class_name": "StableCascadePipeline"})
     with pytest.raises(InputError, match="someone/base is a Stable Cascade model"):
         fetch("someone/base", to=tmp_path / "here")
     assert not {f for f in hub.copied if f.endswith(".safetensors")}
