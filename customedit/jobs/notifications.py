@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from customedit.config.settings import Settings
-from customedit.jobs.records import JobKind
+from customedit.schemas.answers import JobKind
 
 TASK: Final = "customedit.wake"
 """Name of the Celery task; its one argument is the job's id."""
