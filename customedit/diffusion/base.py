@@ -231,8 +231,8 @@ class Base:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Of the key and value weights of each cross-attention layer, (inner, width)."""
-        found = {n: self.weights[f"{n}.to_k.weight"].shape for n in self.layers}
-        return {name: (int(size[0]), int(size[1])) for name, size in found.items()}
+        weights = {n: self.weights[f"{n}.to_k.weight"].shape for n in self.layers}
+        return {name: (int(size[0]), int(size[1])) for name, size in weights.items()}
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) at which a picture of these sides is worked on."""
