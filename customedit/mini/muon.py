@@ -73,7 +73,8 @@ class Muon(torch.optim.Optimizer):
         m.lerp_(grad, 1 - group["momentum"])
         nesterov = grad.lerp(m, group["momentum"])
         flat = nesterov.reshape(p.shape[0], -1)
-        update = orthogonalise(flat, dtype=self.products) * max(1.0, flat.shape[0] / flat.shape[1]) ** 0.5
+        scale = max(1.0, flat.shape[0] / flat.shape[1]) ** 0.5
+        update = orthogonalise(flat, dtype=self.products) * scale
         rate = group["lr"] * group["share"]
         p.mul_(1 - rate * group["weight_decay"]).add_(update.reshape(p.shape), alpha=-rate)
 
