@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from customedit.concepts import checkpoint
@@ -36,17 +35,14 @@ def own_copy(base: Base) -> Base:
     Trained in half precision, a weight would stay as it is: one step changes less than its last
     bit. All that is shared is in place already, so that nothing of ``base`` is moved.
     """
-    parts = dict(base.pipeline.components)
-    parts["unet"] = copy.deepcopy(base.unet)
-    pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     tuned = Base.wrap(
-        pipeline,
+        base.family.with_denoiser(copy.deepcopy(base.denoiser)),
         f"{base.name}+dreambooth",
         device=str(base.device),
         dtype=base.dtype,
         profile=base.profile,
     )
-    tuned.unet.float()
+    tuned.denoiser.float()
     return tuned
 
 
@@ -74,7 +70,7 @@ def dreambooth(
     yield Turn()
     pool, prior = yield from build_datasets(base, [subject], settings, class_cache)
     tuned = own_copy(base)
-    leaves = {name: p.requires_grad_(True) for name, p in tuned.unet.named_parameters()}
+    leaves = {name: p.requires_grad_(True) for name, p in tuned.denoiser.named_parameters()}
     word = initial_vector(base, prompts, settings.initial)
     trained = TrainableConcept(
         {prompts.token: word},
@@ -87,9 +83,9 @@ def dreambooth(
         untrained = TrainableConcept({prompts.token: word}, {}, {})
         check_base_loss(base, untrained, settings, pool, prior, error.step)
         raise
-    tuned.unet.requires_grad_(False)
+    tuned.denoiser.requires_grad_(False)
     tuned.read_weights()
-    tuned.unet.to(base.dtype)
+    tuned.denoiser.to(base.dtype)
     concept = Concept(
         {prompts.token: word}, noun=prompts.noun, attribute=prompts.attribute,
         base=tuned.concept_fingerprint, prompts=(prompts.instance(),), images=len(references),

@@ -98,11 +98,11 @@ def test_a_checkpoint_of_another_training_is_refused(
 def test_only_the_concepts_own_copies_are_trained(
     base: Base, references: list[Image.Image]
 ) -> None:
-    before = {k: v.clone() for k, v in base.unet.state_dict().items()}
+    before = {k: v.clone() for k, v in base.denoiser.state_dict().items()}
     table = base.pipeline.text_encoder.get_input_embeddings().weight.clone()
     settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
     concept = run(base, train_concept(base, references, PROMPTS, settings))
-    assert all(torch.equal(v, before[k]) for k, v in base.unet.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in base.denoiser.state_dict().items())
     assert torch.equal(base.pipeline.text_encoder.get_input_embeddings().weight, table)
     assert set(concept.keys) == set(base.layers) == set(concept.values)
     changed = [
