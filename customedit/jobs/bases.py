@@ -81,7 +81,7 @@ class Bases:
     def check_prompt(self, prompt: str, columns: Mapping[str, int], field: str) -> None:
         """Refuse a prompt that no base which is known can read.
 
-        columns: as for ``BaseFacts.count``.
+        columns: as for ``TokenizerFacts.count``.
 
         Raises:
             InputError: as ``BaseFacts.check``, of the base named last.

@@ -377,7 +377,7 @@ class TestLengthOfPrompts:
 
     @pytest.fixture
     def base(self, api: Running, storage: Storage, redis_client: Redis) -> BaseFacts:
-        facts = BaseFacts.of(load_tokenizer(mini.path() / "tokenizer"), "f1")
+        facts = BaseFacts.of([load_tokenizer(mini.path() / "tokenizer")], "f1")
         Bases(redis_client, api.settings, storage).publish(facts)
         return facts
 

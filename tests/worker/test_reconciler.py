@@ -77,7 +77,7 @@ def test_a_worker_publishes_the_facts_of_its_base(bench: Bench, workers: Workers
         return Bases(bench.jobs.client, bench.settings, bench.storage).current()
 
     (facts,) = until(known, "the facts of the base")
-    assert facts == BaseFacts.of(load_tokenizer(mini.path() / "tokenizer"), facts.fingerprint)
+    assert facts == BaseFacts.of([load_tokenizer(mini.path() / "tokenizer")], facts.fingerprint)
     concept = bench.succeeded(bench.customize(steps=1, class_images=0))["concept"]
     record = Concepts(bench.jobs.client, bench.settings).get(bench.tenant, concept)
     assert record is not None and record.columns == {record.token: 1}
