@@ -224,6 +224,13 @@ def check_subjects(subjects: Sequence[Subject]) -> None:
         check_references(subject.references)
 
 
+def check_words(base: Base, subjects: Sequence[Subject]) -> None:
+    """Raises InputError for words that take more tokens than the base reads."""
+    known = [subject.prompts.token for subject in subjects]
+    for subject in subjects:
+        subject.prompts.check(lambda prompt, field: base.tokens(prompt, known, field))
+
+
 def build_datasets(
     base: Base, subjects: Sequence[Subject], settings: TrainingSettings, cache: Path | None
 ) -> Method[tuple[Dataset, Dataset | None]]:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -25,7 +25,13 @@ from torch import Tensor
 
 from customedit.concepts import checkpoint
 from customedit.concepts.concept import Concept
-from customedit.concepts.dataset import Dataset, Subject, build_datasets, check_subjects
+from customedit.concepts.dataset import (
+    Dataset,
+    Subject,
+    build_datasets,
+    check_subjects,
+    check_words,
+)
 from customedit.concepts.optimizer_step import DeterministicStep, take_optimizer_step
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
@@ -33,7 +39,7 @@ from customedit.diffusion.adapters import Adapter
 from customedit.diffusion.base import Base
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.engine import Method, Progress, Turn
-from customedit.errors import InputError, TrainingError
+from customedit.errors import InputError, NumericalError, TrainingError
 
 Preview: TypeAlias = Callable[["TrainableConcept"], Image.Image | None]
 """Shows a training: a picture for its progress, or None from one that draws it elsewhere."""
@@ -185,7 +191,8 @@ def train_concept(
     arguments ends in the same bits.
     class_cache: a folder that keeps class images. Progress carries the losses.
 
-    Raises InputError for arguments that cannot be used, TrainingError when the loss is not finite.
+    Raises InputError for arguments that cannot be used, TrainingError when the loss is not finite,
+    NumericalError when the base itself is the cause.
     """
     return train_concepts(
         base,
@@ -220,21 +227,29 @@ def train_concepts(
             "use custom-diffusion or textual-inversion",
         )
     check_subjects(subjects)
+    check_words(base, subjects)
+    words = [dataclasses.asdict(s.prompts) for s in subjects]
+    if resume is not None and resume.exists():
+        checkpoint.check(resume, checkpoint.about_training(base, settings, words))
     yield Turn()
     references, prior = yield from build_datasets(base, subjects, settings, class_cache)
     trained = TrainableConcept.of_base(base, [s.prompts for s in subjects], settings)
-    about = [dataclasses.asdict(s.prompts) for s in subjects]
-    facts = yield from train_leaves(
-        base,
-        trained,
-        trained.leaves,
-        about,
-        settings,
-        references,
-        prior,
-        resume=resume,
-        preview=preview,
-    )
+    untrained = TrainableConcept({k: v.detach().clone() for k, v in trained.tokens.items()}, {}, {})
+    try:
+        facts = yield from train_leaves(
+            base,
+            trained,
+            trained.leaves,
+            words,
+            settings,
+            references,
+            prior,
+            resume=resume,
+            preview=preview,
+        )
+    except TrainingError as error:
+        check_base_loss(base, untrained, settings, references, prior, error.step)
+        raise
     return finished_concept(base, trained, subjects, settings, facts)
 
 
@@ -261,11 +276,7 @@ def train_leaves(
     optimizer = torch.optim.AdamW(
         tensors, settings.rate, weight_decay=settings.weight_decay, foreach=False
     )
-    about: dict[str, Any] = {
-        "settings": dataclasses.asdict(settings),
-        "prompts": list(words),
-        "base": base.fingerprint,
-    }
+    about = checkpoint.about_training(base, settings, words)
     start = 0
     if resume is not None and resume.exists():
         start = checkpoint.load(resume, leaves, optimizer, about)
@@ -283,7 +294,8 @@ def train_leaves(
         if not math.isfinite(facts["loss"]):
             raise TrainingError(
                 f"The loss became {facts['loss']} at step {number + 1}; use a learning rate below "
-                f"{settings.rate:g}"
+                f"{settings.rate:g}",
+                step=number,
             )
         done = number + 1
         if resume is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
@@ -299,6 +311,27 @@ def train_leaves(
                 checkpoint.save(resume, leaves, optimizer, done, about)
             raise
     return facts
+
+
+def check_base_loss(
+    base: Base,
+    untrained: TrainableConcept,
+    settings: TrainingSettings,
+    references: Dataset,
+    prior: Dataset | None,
+    number: int,
+) -> None:
+    """Tell a base that overflows from a training that diverged at step ``number``.
+
+    Raises NumericalError where the loss of that step is not finite before any training, either.
+    """
+    with torch.no_grad():
+        loss, _ = training_loss(base, untrained, settings, references, prior, number)
+    if not bool(loss.isfinite()):
+        raise NumericalError(
+            f"The base {base.name} in {base.dtype} gives a loss of {float(loss)} at step "
+            f"{number + 1} without any training; use a wider dtype (float32, bfloat16)"
+        )
 
 
 def finished_concept(

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from customedit.diffusion.devices import to_device
+from customedit.diffusion.facts import check_length
 from customedit.diffusion.row_adapters import RowAdapters
 from customedit.errors import InputError, NumericalError
 from customedit.prompt_syntax import CONCEPT, check_prompt
@@ -212,12 +213,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], fiel
         ids += _plain(tokenizer, word[at:])
         spans.append((start, len(ids)))
     limit = int(tokenizer.model_max_length)
-    if len(ids) + 1 > limit:
-        raise InputError(
-            field,
-            f"takes {len(ids) + 1} tokens with start and end, the model reads {limit}",
-            f"shorten it by {len(ids) + 1 - limit} tokens or more",
-        )
+    check_length(len(ids) + 1, limit, field)
     end = int(tokenizer.eos_token_id)
     pad = tokenizer.pad_token_id
     ids += [end] + [int(end if pad is None else pad)] * (limit - len(ids) - 1)

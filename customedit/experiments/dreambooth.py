@@ -13,13 +13,20 @@ from pathlib import Path
 
 from PIL import Image
 
+from customedit.concepts import checkpoint
 from customedit.concepts.concept import Concept
-from customedit.concepts.dataset import Subject, build_datasets, check_subjects
+from customedit.concepts.dataset import Subject, build_datasets, check_subjects, check_words
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import TrainableConcept, initial_vector, train_leaves
+from customedit.concepts.training import (
+    TrainableConcept,
+    check_base_loss,
+    initial_vector,
+    train_leaves,
+)
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
+from customedit.errors import TrainingError
 
 
 def own_copy(base: Base) -> Base:
@@ -56,6 +63,10 @@ def dreambooth(
     settings = settings or TrainingSettings.of(base, way="dreambooth")
     subject = Subject(references, prompts)
     check_subjects([subject])
+    check_words(base, [subject])
+    about = [dataclasses.asdict(prompts)]
+    if resume is not None and resume.exists():
+        checkpoint.check(resume, checkpoint.about_training(base, settings, about))
     yield Turn()
     pool, prior = yield from build_datasets(base, [subject], settings, class_cache)
     tuned = own_copy(base)
@@ -66,8 +77,12 @@ def dreambooth(
         {n: leaves[f"{n}.to_k.weight"] for n in base.layers},
         {n: leaves[f"{n}.to_v.weight"] for n in base.layers},
     )
-    about = [dataclasses.asdict(prompts)]
-    yield from train_leaves(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
+    try:
+        yield from train_leaves(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
+    except TrainingError as error:
+        untrained = TrainableConcept({prompts.token: word}, {}, {})
+        check_base_loss(base, untrained, settings, pool, prior, error.step)
+        raise
     tuned.denoiser.requires_grad_(False)
     tuned.read_weights()
     tuned.denoiser.to(base.dtype)
