@@ -2,7 +2,7 @@
 
 A latent at sigma is x = (1 - sigma) picture + sigma noise, and the model gives the velocity
 v = dx / d sigma = noise - picture. A step is x' = x + (sigma' - sigma) v, up or down alike. Times
-are 1000 sigma, from 1000 (noise) to 0 (the picture itself), and are no whole numbers.
+are 1000 sigma, from 1000 (noise) down to the picture itself at CLEAN, and are no whole numbers.
 
 Times are those of diffusers' ``FlowMatchEulerDiscreteScheduler`` as its pipelines set them. All
 arithmetic is in float32, whatever the model computes in.
@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,27 +24,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from customedit.diffusion.devices import to_device
+from customedit.diffusion.families.flow_config import SCHEDULER_FILE, check_scheduler
+from customedit.diffusion.schedule import Schedule, Time
 from customedit.errors import InputError
-
-SCHEDULER: Final = "FlowMatchEulerDiscreteScheduler"
-FILE: Final = "scheduler/scheduler_config.json"
 
 Spacing = Literal["to-smallest", "even"]
 """Where the last time lies before shifting: at the scheduler's smallest sigma, as Stable Diffusion
 3's pipeline has it, or at 1 / steps, as FLUX's has."""
 
 ShiftType = Literal["exponential", "linear"]
-
-_REFUSED: Final[Mapping[str, str]] = {
-    "invert_sigmas": "runs the schedule the other way round",
-    "stochastic_sampling": "draws new noise at each step, so that no inversion leads back",
-    "use_karras_sigmas": "has times of its own",
-    "use_exponential_sigmas": "has times of its own",
-    "use_beta_sigmas": "has times of its own",
-    "shift_terminal": "ends above the picture",
-}
-"""Settings that are not followed, and what each does."""
-
 
 @dataclass(frozen=True)
 class DynamicShift:
@@ -66,44 +54,39 @@ class DynamicShift:
 
 
 @dataclass(frozen=True)
-class FlowSchedule:
+class FlowSchedule(Schedule):
     """A flow-matching schedule.
 
     shift: sigma becomes shift sigma / (1 + (shift - 1) sigma), unless dynamic is there; dynamic: a
     shift by the picture's size; spacing: as the pipeline of the base has it; train_steps: 1000,
-    by which times are sigmas; mu: of the picture that it is for, where the shift is dynamic.
+    by which times are sigmas; patch: latent cells a side that make a token; mu: of the picture that
+    it is for, where the shift is dynamic.
     """
 
     shift: float = 1.0
     dynamic: DynamicShift | None = None
     spacing: Spacing = "to-smallest"
     train_steps: int = 1000
+    patch: int = 2
     mu: float | None = None
 
     @classmethod
     def from_config(
-        cls, config: Mapping[str, Any], spacing: Spacing = "to-smallest"
+        cls, config: Mapping[str, Any], spacing: Spacing = "to-smallest", patch: int = 2
     ) -> FlowSchedule:
         """From a ``scheduler_config.json``; what is left out has the scheduler's defaults.
 
         Raises InputError, naming the setting, for one that is not followed or out of range.
         """
-        name = config.get("_class_name", SCHEDULER)
-        if name != SCHEDULER:
-            raise InputError(
-                "base",
-                f"its scheduler is a {name}, not a {SCHEDULER}",
-                f"use one with a {SCHEDULER}",
-            )
-        for setting, what in _REFUSED.items():
-            if config.get(setting):
-                raise InputError(
-                    "base", f"its scheduler has {setting}, which {what}", f"turn it off in {FILE}"
-                )
+        check_scheduler(config)
         count = _number(config, "num_train_timesteps", 1000, 2, 100_000)
         shift = _number(config, "shift", 1.0, 1e-3, 1e3)
         dynamic = _dynamic(config) if config.get("use_dynamic_shifting") else None
-        return cls(shift, dynamic, spacing, int(count))
+        return cls(shift, dynamic, spacing, int(count), patch)
+
+    def sized(self, height: int, width: int) -> FlowSchedule:
+        """The schedule for latents of this size, where the shift depends on it."""
+        return self.for_tokens((height // self.patch) * (width // self.patch))
 
     def for_tokens(self, tokens: int) -> FlowSchedule:
         """The schedule of a picture of which the transformer makes so many tokens."""
@@ -122,6 +105,12 @@ class FlowSchedule:
         """What the schedule computes in."""
         return torch.float32
 
+    @property
+    def about(self) -> dict[str, str]:
+        """Its kind in words, for people."""
+        shift = "by size" if self.dynamic else f"{self.shift:g}"
+        return {"prediction": "velocity", "spacing": f"flow matching, shift {shift}"}
+
     # times
 
     def check_steps(self, steps: int) -> None:
@@ -132,7 +121,7 @@ class FlowSchedule:
                 f"take 1 to {self.train_steps}",
             )  # fmt: skip
 
-    def times(self, steps: int) -> list[float]:
+    def times(self, steps: int) -> list[Time]:
         """The ``steps`` times that are visited, falling, as the pipeline's scheduler has them.
 
         Raises InputError unless 1 <= steps <= train steps, ValueError where the shift is dynamic
@@ -163,15 +152,6 @@ class FlowSchedule:
         by = math.exp(self.mu) if self.dynamic.kind == "exponential" else self.mu
         return np.asarray(by / (by + (1 / sigmas - 1)))
 
-    def downwards(self, steps: int) -> list[tuple[float, float]]:
-        """(time, next lower time) of each step from noise to picture; the last ends at 0."""
-        times = self.times(steps)
-        return list(zip(times, [*times[1:], 0.0], strict=True))
-
-    def upwards(self, steps: int) -> list[tuple[float, float]]:
-        """(time, next higher time) of each step from picture to noise: ``downwards`` reversed."""
-        return [(low, high) for high, low in reversed(self.downwards(steps))]
-
     def draw_times(self, rng: np.random.Generator, rows: int) -> Tensor:
         """Times to train at, float32 [rows]: sigma is the shifted sigmoid of a normal number.
 
@@ -180,23 +160,23 @@ class FlowSchedule:
         sigmas = 1 / (1 + np.exp(-rng.standard_normal(rows)))
         return torch.from_numpy(self._shifted(sigmas) * self.train_steps).float()
 
-    def time_at(self, share: float) -> float:
+    def time_at(self, share: float) -> Time:
         """The time at a share of the way into noise: 0 the picture, 1 noise alone."""
         return share * self.train_steps
 
     # latents
 
-    def sigma(self, time: Tensor | float, latents: Tensor) -> Tensor:
+    def sigma(self, time: Tensor | Time, latents: Tensor) -> Tensor:
         """Sigma at ``time``, a number or [rows]: [1 or rows, 1, 1, 1] float32 beside ``latents``.
 
         That of a single time is on the CPU, without axes, which goes with any device.
         """
         if not isinstance(time, Tensor):
-            return torch.tensor(time / self.train_steps, dtype=torch.float32)
+            return torch.tensor(max(time, 0) / self.train_steps, dtype=torch.float32)  # CLEAN is 0
         at = to_device(time, latents.device).float() / self.train_steps
-        return at.reshape(-1, 1, 1, 1)
+        return at.clamp(min=0).reshape(-1, 1, 1, 1)
 
-    def noise(self, output: Tensor, latents: Tensor, time: Tensor | float) -> Tensor:
+    def noise(self, output: Tensor, latents: Tensor, time: Tensor | Time) -> Tensor:
         """What ``step`` and ``clean`` take: the velocity, float32, as the model gives it.
 
         Not the noise itself, which x = noise at sigma 1 would say nothing more about. Guidance, a
@@ -204,21 +184,21 @@ class FlowSchedule:
         """
         return output.float()
 
-    def target(self, latents: Tensor, noise: Tensor, time: Tensor | float) -> Tensor:
+    def target(self, latents: Tensor, noise: Tensor, time: Tensor | Time) -> Tensor:
         """What the model should give: the velocity noise - latents, float32."""
         return noise.float() - latents.float()
 
-    def add_noise(self, latents: Tensor, noise: Tensor, time: Tensor | float) -> Tensor:
+    def add_noise(self, latents: Tensor, noise: Tensor, time: Tensor | Time) -> Tensor:
         """(1 - sigma) latents + sigma noise, at ``time``, a number or [rows]; float32."""
         sigma = self.sigma(time, latents)
         return (1 - sigma) * latents.float() + sigma * noise.float()
 
-    def clean(self, latents: Tensor, noise: Tensor, time: Tensor | float) -> Tensor:
+    def clean(self, latents: Tensor, noise: Tensor, time: Tensor | Time) -> Tensor:
         """The picture's latents in ``latents`` at ``time`` if their velocity is ``noise``."""
         return latents.float() - self.sigma(time, latents) * noise.float()
 
     def step(
-        self, latents: Tensor, noise: Tensor, time: Tensor | float, to: Tensor | float
+        self, latents: Tensor, noise: Tensor, time: Tensor | Time, to: Tensor | Time
     ) -> Tensor:
         """From ``time`` to ``to``, up or down, along the velocity ``noise``: Euler's; float32."""
         by = self.sigma(to, latents) - self.sigma(time, latents)
@@ -246,7 +226,7 @@ def _dynamic(config: Mapping[str, Any]) -> DynamicShift:
         raise InputError(
             "base",
             f"its scheduler has base_image_seq_len {base}, not below max_image_seq_len {most}",
-            f"correct them in {FILE}",
+            f"correct them in {SCHEDULER_FILE}",
         )
     return DynamicShift(shifts[0], shifts[1], base, most, kind)
 
@@ -261,6 +241,6 @@ def _number(
         raise InputError(
             "base",
             f"its scheduler has {setting} {value!r}",
-            f"set a number from {low:g} to {high:g} in {FILE}",
+            f"set a number from {low:g} to {high:g} in {SCHEDULER_FILE}",
         )
     return float(value)

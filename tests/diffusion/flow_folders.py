@@ -30,6 +30,8 @@ from transformers import (
 )
 
 from customedit import mini
+from customedit.diffusion.base import Base
+from customedit.diffusion.profile import Profile, by_architecture
 from customedit.mini import vocabulary
 
 SIDE = 32
@@ -152,8 +154,18 @@ def flux(*, guidance: bool = True, **scheduler: Any) -> FluxPipeline:
     )
 
 
+def profile(pipeline: Any) -> Profile:
+    """The profile of its architecture, but for the side of the pictures."""
+    return by_architecture(pipeline.transformer.config).model_copy(update={"side": SIDE})
+
+
+def wrapped(pipeline: Any) -> Base:
+    """``pipeline`` as a base."""
+    return Base.wrap(pipeline, type(pipeline).__name__, profile=profile(pipeline))
+
+
 def saved(pipeline: Any, folder: Path) -> Path:
-    """``pipeline`` in ``folder``, with a profile that tells the side of its pictures."""
+    """``pipeline`` in ``folder``, with its profile."""
     pipeline.save_pretrained(folder, safe_serialization=True)
-    (folder / "customedit.json").write_text(f'{{"side": {SIDE}}}')
+    (folder / "customedit.json").write_text(profile(pipeline).model_dump_json(by_alias=True))
     return folder

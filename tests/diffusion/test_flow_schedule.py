@@ -11,6 +11,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from customedit.diffusion.flow_schedule import FlowSchedule, Spacing
+from customedit.diffusion.schedule import CLEAN
 from customedit.errors import InputError
 
 SD3 = {"shift": 3.0}
@@ -49,7 +50,8 @@ def test_times_are_those_of_the_pipelines(
     times = torch.tensor(ours.times(steps))
     torch.testing.assert_close(times, scheduler.timesteps, atol=2e-4, rtol=1e-6)
     pairs = ours.downwards(steps)
-    sigmas = torch.tensor([*(t for t, _ in pairs), pairs[-1][1]]) / 1000
+    assert pairs[-1][1] == CLEAN
+    sigmas = torch.tensor([*(t for t, _ in pairs), 0.0]) / 1000
     torch.testing.assert_close(sigmas, scheduler.sigmas, atol=2e-7, rtol=1e-6)
     assert [(b, a) for a, b in reversed(pairs)] == ours.upwards(steps)
 
@@ -78,7 +80,7 @@ def test_velocity_noise_and_picture_are_one_line() -> None:
         atol=1e-6,
         rtol=1e-5,
     )
-    assert torch.equal(schedule.add_noise(picture, noise, 0.0), picture)
+    assert torch.equal(schedule.add_noise(picture, noise, CLEAN), picture)
     assert torch.equal(schedule.add_noise(picture, noise, 1000.0), noise)
 
 
