@@ -41,18 +41,20 @@ class TokenizerFacts(_Facts):
     """A tokenizer of a base.
 
     length: tokens in a row of its text encoder, start and end included; definition: the whole
-    tokenizer, as JSON of the library ``tokenizers``.
+    tokenizer, as JSON of the library ``tokenizers``; marks: how many of start and end there are.
     """
 
     length: int = Field(ge=2)
     definition: str
+    marks: int = Field(default=2, ge=1, le=2)
 
     @classmethod
-    def of(cls, tokenizer: Any) -> Self:
-        """The facts of a tokenizer of transformers."""
+    def of(cls, tokenizer: Any, length: int | None = None) -> Self:
+        """The facts of a tokenizer of transformers; length: of a row, None for its own."""
         return cls(
-            length=int(tokenizer.model_max_length),
+            length=int(tokenizer.model_max_length) if length is None else length,
             definition=tokenizer.backend_tokenizer.to_str(),
+            marks=1 if tokenizer.bos_token_id is None else 2,
         )
 
     def count(self, prompt: str, columns: Mapping[str, int]) -> int:
@@ -60,7 +62,7 @@ class TokenizerFacts(_Facts):
 
         columns: concept token to the columns that it takes; one that is left out takes none.
         """
-        total = 2
+        total = self.marks
         for word in prompt.split():
             total += sum(columns.get(token, 0) for token in CONCEPT.findall(word))
             total += sum(len(self._encode(part)) for part in CONCEPT.split(word) if part)
@@ -81,16 +83,24 @@ class TokenizerFacts(_Facts):
 
 
 class BaseFacts(_Facts):
-    """Facts of a base. fingerprint: of its weights; tokenizers: in the order of its encoders."""
+    """Facts of a base. fingerprint: of its weights; tokenizers: those that limit a prompt."""
 
     version: Literal[1] = 1
     fingerprint: str
     tokenizers: tuple[TokenizerFacts, ...] = Field(min_length=1)
 
     @classmethod
-    def of(cls, tokenizers: Sequence[Any], fingerprint: str) -> Self:
-        """The facts of a base that is loaded, with its tokenizers (of transformers)."""
-        return cls(fingerprint=fingerprint, tokenizers=tuple(map(TokenizerFacts.of, tokenizers)))
+    def of(
+        cls, tokenizers: Sequence[Any], fingerprint: str, lengths: Sequence[int] | None = None
+    ) -> Self:
+        """The facts of a base that is loaded.
+
+        tokenizers: of transformers, whose rows a prompt must keep to; lengths: of their rows, None
+        for the tokenizers' own.
+        """
+        each = [None] * len(tokenizers) if lengths is None else lengths
+        facts = tuple(map(TokenizerFacts.of, tokenizers, each))
+        return cls(fingerprint=fingerprint, tokenizers=facts)
 
     def check(self, prompt: str, columns: Mapping[str, int], field: str) -> None:
         """Check that the base can read ``prompt``.

@@ -34,6 +34,7 @@ Spacing = Literal["to-smallest", "even"]
 
 ShiftType = Literal["exponential", "linear"]
 
+
 @dataclass(frozen=True)
 class DynamicShift:
     """A shift that depends on how many tokens the transformer makes of the picture.

@@ -39,5 +39,7 @@ def ask_guided(
     rows = base.family.guided(target, empty, guidance)
     context = [text for text in rows for _ in range(len(latents))]
     stacked = latents.expand(len(rows), -1, -1, -1) if len(latents) == 1 else None
-    request = Denoise(torch.cat([latents] * len(rows)) if stacked is None else stacked, time, context)
+    request = Denoise(
+        torch.cat([latents] * len(rows)) if stacked is None else stacked, time, context
+    )
     return combine((yield from ask(request)).noise, len(rows), guidance)

@@ -74,11 +74,13 @@ def study(
         )
         for look in plan.looks
     }
-    told = page(table, gaps, list(sheets), first, plan.steps, len(plan.looks), len(plan.sources))
+    rendered = page(
+        table, gaps, list(sheets), first, plan.steps, len(plan.looks), len(plan.sources)
+    )
     target = page_file or folder / "study.md"
     for name, picture in sheets.items():
         images.write(picture, target.parent / name)
-    for name, curve in told.curves.items():
+    for name, curve in rendered.curves.items():
         (target.parent / name).write_text(curve)
-    target.write_text(told.text)
+    target.write_text(rendered.text)
     return rows

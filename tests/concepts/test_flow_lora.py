@@ -97,7 +97,9 @@ for _family, _table in LAYERS.items():
         f"{_family} kohya, diffusers' layers": (
             _family, apart(_table), lambda n: "lora_transformer_" + flat(n), *_kohya, False,
         ),
-        f"{_family} diffusers": (_family, apart(_table), lambda n: "transformer." + n, *_peft, True),
+        f"{_family} diffusers": (
+            _family, apart(_table), lambda n: "transformer." + n, *_peft, True,
+        ),
         f"{_family} PEFT": (
             _family, apart(_table), lambda n: "base_model.model." + n, *_peft, False,
         ),
@@ -196,9 +198,7 @@ def test_what_stock_diffusers_reads_changes_as_much(
     stock.fuse_lora()
     stock.unload_lora_weights()
     fused = folders.wrapped(stock)
-    torch.testing.assert_close(
-        ours, velocity(fused, [fused.text(PROMPT)]), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(ours, velocity(fused, [fused.text(PROMPT)]), atol=1e-5, rtol=0)
 
 
 def test_a_modulation_with_its_halves_exchanged(bases: dict[str, Base], tmp_path: Path) -> None:
@@ -227,18 +227,18 @@ def test_a_lora_of_another_family_is_named(
 
 
 @pytest.mark.parametrize(
-    ("family", "name", "path"),
+    ("family", "encoder", "part", "layer"),
     [
-        ("flux", "lora_te1_text_model_encoder_layers_0_mlp_fc1", "text_encoder.encoder.layers.0.mlp.fc1"),
-        ("flux", "lora_te3_encoder_block_0_layer_0_SelfAttention_q", "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q"),
-        ("sd3", "lora_te2_text_model_encoder_layers_1_self_attn_k_proj", "text_encoder_2.encoder.layers.1.self_attn.k_proj"),
-        ("sd3", "lora_te3_encoder_block_1_layer_1_DenseReluDense_wo", "text_encoder_3.encoder.block.1.layer.1.DenseReluDense.wo"),
+        ("flux", "te1_text_model", "text_encoder", "encoder.layers.0.mlp.fc1"),
+        ("flux", "te3", "text_encoder_2", "encoder.block.0.layer.0.SelfAttention.q"),
+        ("sd3", "te2_text_model", "text_encoder_2", "encoder.layers.1.self_attn.k_proj"),
+        ("sd3", "te3", "text_encoder_3", "encoder.block.1.layer.1.DenseReluDense.wo"),
     ],
-)  # fmt: skip
+)
 def test_text_encoders_are_counted_as_kohyas_scripts_do(
-    family: str, name: str, path: str, bases: dict[str, Base], tmp_path: Path
+    family: str, encoder: str, part: str, layer: str, bases: dict[str, Base], tmp_path: Path
 ) -> None:
-    base = bases[family]
+    base, path, name = bases[family], f"{part}.{layer}", f"lora_{encoder}_{flat(layer)}"
     weight = base.family.adaptable[path].weight
     g = torch.Generator().manual_seed(0)
     down = torch.randn(2, weight.shape[1], generator=g)
@@ -251,5 +251,6 @@ def test_text_encoders_are_counted_as_kohyas_scripts_do(
     changed = base.text(f"{PROMPT} <l>", [Weighted(concept)])
     plain = base.text(PROMPT)
     assert not torch.equal(changed.states, plain.states) or not torch.equal(
-        changed.pooled, plain.pooled  # type: ignore[arg-type]
+        changed.pooled,
+        plain.pooled,  # type: ignore[arg-type]
     )

@@ -4,7 +4,7 @@
 |---|---|
 | diffusers | ``transformer.transformer_blocks.0.attn.to_q`` |
 | PEFT | ``base_model.model.transformer_blocks.0.attn.to_q`` |
-| kohya | ``lora_unet_double_blocks_0_img_attn_qkv``, ``lora_te1_text_model_...``, ``lora_te3_...`` |
+| kohya | ``lora_unet_double_blocks_0_img_attn_qkv``, ``lora_te1_...``, ``lora_te3_...`` |
 | kohya, of diffusers' layers | ``lora_transformer_transformer_blocks_0_attn_to_q`` |
 | ComfyUI | ``diffusion_model.double_blocks.0.img_attn.qkv`` |
 | BFL | ``double_blocks.0.img_attn.qkv`` |

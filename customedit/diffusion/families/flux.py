@@ -54,6 +54,12 @@ class Flux(JointFamily):
         check_clip(clip.model, clip.tokenizer, name)
         check_t5(t5.model, t5.tokenizer, name)
 
+    @property
+    def tokenizers(self) -> Sequence[tuple[Any, int]]:
+        """T5's alone: CLIP reads the beginning of a longer prompt."""
+        t5 = self.encoders[1]
+        return [(t5.tokenizer, t5_length(t5, T5_LENGTH))]
+
     def tokenize(self, prompt: str, known: Any, field: str) -> JointTokens:
         """``prompt`` for T5, whose columns the transformer reads, and for CLIP's pooled text.
 

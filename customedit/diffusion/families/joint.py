@@ -42,9 +42,7 @@ from customedit.errors import InputError
 PATCH: Final = 2
 """Latent cells a side that make one token."""
 
-_NO_CROSS_MAPS: Final = (
-    "text and picture attend to each other in one attention, which has no cross maps of words to mix"
-)
+_NO_CROSS_MAPS: Final = "its text and picture share one attention, without cross maps to mix"
 _NO_KEY_VALUES: Final = "its concepts are adapters, since the text's keys and values change in time"
 
 LACKS: Final[Mapping[str, str]] = {
@@ -224,7 +222,9 @@ class JointFamily(Family):
         generator = torch.Generator().manual_seed(seed)
         return Changes(
             adapters={
-                TRANSFORMER + name.removesuffix(".weight"): untrained_change(weight, rank, generator)
+                TRANSFORMER + name.removesuffix(".weight"): untrained_change(
+                    weight, rank, generator
+                )
                 for name, weight in self.concept_weights().items()
             }
         )

@@ -36,7 +36,7 @@ class StableDiffusion3(JointFamily):
 
     @classmethod
     def assemble(cls, parts: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-        """diffusers' pipeline, with None for T5 where the base is without it."""
+        """Diffusers' pipeline, with None for T5 where the base is without it."""
         return super().assemble({"text_encoder_3": None, "tokenizer_3": None, **parts}, options)
 
     @property
@@ -69,6 +69,14 @@ class StableDiffusion3(JointFamily):
             check_widths(name, ("T5's states", width, config.joint_attention_dim))
             check_t5(encoder.model, encoder.tokenizer, name)
 
+    @property
+    def tokenizers(self) -> Sequence[tuple[Any, int]]:
+        """T5's alone where it is there: CLIP reads the beginning of a longer prompt."""
+        if not self.has_t5:
+            return super().tokenizers
+        t5 = self.encoders[2]
+        return [(t5.tokenizer, t5_length(t5, T5_LENGTH))]
+
     def tokenize(self, prompt: str, known: Any, field: str) -> JointTokens:
         """``prompt`` for the two CLIPs, which share their columns, and T5.
 
@@ -88,7 +96,7 @@ class StableDiffusion3(JointFamily):
     def encode(
         self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
     ) -> Encoded:
-        """CLIP's states before the last layer, padded to T5's width, then T5's; pooled of CLIP's."""
+        """CLIPs' states before the last layer, padded to T5's width, then T5's; CLIPs' pooled."""
         one, two, *t5 = self.runs(tokens, vectors, adapted)
         clip = torch.cat([one.hidden_states[-2][0], two.hidden_states[-2][0]], -1)
         width = self.denoiser.config.joint_attention_dim
