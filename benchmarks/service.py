@@ -1,8 +1,9 @@
 """How the service answers: ``python benchmarks/service.py submit | latency | start | streams``.
 
 ``submit``: POSTs of edits until their 202, the request journaled in S3 before each, from 32 clients
-at once to one front end. ``latency``: small edits through the whole service, one after another, on
-an idle worker and on one that trains. ``start``: in one process, from handing an edit to the engine
+at once to one front end; and how much processor time a submit takes of each process, which tells
+more than seconds where the machine does other work too. ``latency``: small edits through the whole
+service, one after another, on an idle worker and on one that trains. ``start``: in one process, from handing an edit to the engine
 until it begins and until its first UNet call is answered, idle and beside a training, whose steps
 are timed as well. ``streams``: event streams of five tenants on one front end, each with events all
 the time, and beside them another tenant's calls on one connection.
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import psutil
 import typer
 
 from customedit.client import CustomEdit, TrainingOptions
@@ -49,7 +51,7 @@ UNLIMITED = {
 app = typer.Typer(add_completion=False)
 
 
-def told(seconds: list[float]) -> dict[str, float]:
+def percentiles(seconds: list[float]) -> dict[str, float]:
     """p50, p99 and the largest, in milliseconds."""
     ordered = sorted(seconds)
     at = min(len(ordered) - 1, int(0.99 * len(ordered)))
@@ -85,16 +87,40 @@ def submit(
     requests: Annotated[int, typer.Option(min=32)] = 1600,
     clients: Annotated[int, typer.Option(min=1)] = 32,
 ) -> None:
-    """Requests per second and latency until 202."""
-    with service(workers=0) as (url, key):
-        with CustomEdit(url, key) as client:
+    """Requests per second, latency until 202, and processor time of each process."""
+    with started(workers=0) as stack:
+        settings = stack.settings()
+        _, key = ApiKeys(connect(settings), settings).create("bench")
+        with CustomEdit(stack.url, key) as client:
             image = client.upload(SOURCE.image).id
-        _submitting(url, key, image, clients * 4, clients)  # warm
-        began = time.perf_counter()
-        seconds, bad = _submitting(url, key, image, requests, clients)
-        took = time.perf_counter() - began
+        _submitting(stack.url, key, image, clients * 4, clients)  # warm
+        before, began = _processor_seconds(stack), time.perf_counter()
+        seconds, bad = _submitting(stack.url, key, image, requests, clients)
+        took, after = time.perf_counter() - began, _processor_seconds(stack)
     found = {"clients": clients, "requests": len(seconds), "errors": bad}
-    say({**found, "per_second": round(len(seconds) / took, 1), **told(seconds)})
+    spent = {name: round(1000 * (after[name] - before[name]) / requests, 2) for name in after}
+    say(
+        {
+            **found,
+            "per_second": round(len(seconds) / took, 1),
+            **percentiles(seconds),
+            "processor_ms_of_a_submit": spent | {"all": round(sum(spent.values()), 2)},
+        }
+    )
+
+
+def _processor_seconds(stack: Stack) -> dict[str, float]:
+    """User and system time so far of each process of the service, with its children.
+
+    The clients are this process.
+    """
+    spent = {}
+    for process in stack.supervisor.processes:
+        root = psutil.Process(process.pid)
+        times = [p.cpu_times() for p in (root, *root.children(recursive=True))]
+        spent[process.name] = sum(t.user + t.system for t in times)
+    own = psutil.Process().cpu_times()
+    return spent | {"clients": own.user + own.system}
 
 
 def _submitting(
@@ -157,7 +183,7 @@ def latency(edits: Annotated[int, typer.Option(min=2)] = 40) -> None:
                 assert done.started_at is not None and done.finished_at is not None
                 claims.append((done.started_at - done.created_at).total_seconds())
                 totals.append((done.finished_at - done.created_at).total_seconds())
-            return {"until_claimed": told(claims), "until_done": told(totals)}
+            return {"until_claimed": percentiles(claims), "until_done": percentiles(totals)}
 
         measured(2)
         idle = measured(edits)
@@ -215,7 +241,7 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
             answers.append(time.perf_counter() - asked)
             waits.append(begun[-1] - asked)
             time.sleep(chance.uniform(0.0, 0.4))  # at any moment of a step
-        return {"until_it_begins": told(waits), "until_first_answer": told(answers)}
+        return {"until_it_begins": percentiles(waits), "until_first_answer": percentiles(answers)}
 
     steps: list[float] = []
 
@@ -256,8 +282,8 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
         {
             "idle": idle,
             "beside a training": beside,
-            "a step of the training, alone": told(steps[:before]),
-            "a step of the training, between those edits": told(shared),
+            "a step of the training, alone": percentiles(steps[:before]),
+            "a step of the training, between those edits": percentiles(shared),
         }
     )
 
@@ -389,7 +415,7 @@ def _other_calls(url: str, key: str, image: str, seconds: float) -> dict[str, An
             bad += answer.status >= 400
         time.sleep(0.02)
     connection.close()
-    return {name: told(values) for name, values in took.items()} | {"errors": bad}
+    return {name: percentiles(values) for name, values in took.items()} | {"errors": bad}
 
 
 def until(met: Callable[[], bool]) -> None:

@@ -25,8 +25,8 @@ from customedit.experiments.dreambooth import dreambooth
 from customedit.experiments.lookbench.editor import write_references
 from customedit.experiments.result_cache import (
     ROWS,
-    Heard,
     Lesson,
+    OnProgress,
     Row,
     digest,
     keep_rows,
@@ -84,14 +84,19 @@ class Outcome:
 class Cells:
     """Runs cells of ``plan`` and keeps them in ``folder``.
 
-    judge: measures similarities; heard: told the progress of trainings.
+    judge: measures similarities; on_progress: called with the progress of trainings.
     """
 
     def __init__(
-        self, base: Base, judge: Similarity, plan: Plan, folder: Path, heard: Heard | None = None
+        self,
+        base: Base,
+        judge: Similarity,
+        plan: Plan,
+        folder: Path,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self.base, self.judge, self.plan = base, judge, plan
-        self.folder, self.heard = folder, heard
+        self.folder, self.on_progress = folder, on_progress
         self._shapes = bundled_judge()
         self._bench = plan.bench.identity()
 
@@ -195,14 +200,16 @@ class Cells:
             return self.base, []
         lesson, folder = self._lesson(cell), self.folder / "concepts"
         if lesson.settings.way != "dreambooth":
-            concept, _ = learned(self.base, lesson, folder, self.folder / "classes", self.heard)
+            concept, _ = learned(
+                self.base, lesson, folder, self.folder / "classes", self.on_progress
+            )
             return self.base, [concept]
         method = dreambooth(
             self.base, lesson.references, lesson.prompts, lesson.settings,
             resume=folder / f"{lesson.stem(self.base)}.checkpoint.safetensors",  # kept when done
             class_cache=self.folder / "classes",
         )  # fmt: skip
-        model, word = run(self.base, method, self.heard)
+        model, word = run(self.base, method, self.on_progress)
         return model, [word]
 
     def _draw(self, cell: Cell, jobs: Sequence[Job]) -> list[EditResult]:
@@ -216,7 +223,7 @@ class Cells:
             session = editor.open(picture, job.options.source_prompt)
             (plan,) = session.plan_options(job.options, concepts=concepts)
             orders.append(Order(session, plan, weighted(concepts)))
-        return editor.edit_all(orders, self.heard)
+        return editor.edit_all(orders, self.on_progress)
 
     def _measure(self, cell: Cell, jobs: Sequence[Job], results: Sequence[EditResult]) -> list[Row]:
         """A row for each edit: CLIP's similarities in the true mask, and LookBench's measures."""

@@ -22,7 +22,7 @@ from customedit.diffusion.base import Base
 from customedit.experiments.cells import Cell, Cells, Outcome, bounds
 from customedit.experiments.comparison import Comparison
 from customedit.experiments.report import Finding, page
-from customedit.experiments.result_cache import Heard, Row
+from customedit.experiments.result_cache import OnProgress, Row
 from customedit.experiments.variants import Plan, Training, Variant
 from customedit.images.layout import tiled
 from customedit.metrics.similarity import Similarity
@@ -94,12 +94,12 @@ def study(
     folder: Path,
     *,
     page_file: Path | None = None,
-    heard: Heard | None = None,
+    on_progress: OnProgress | None = None,
     on_cell: Callable[[int, int, str], None] | None = None,
 ) -> list[Row]:
     """Run what is not run yet and write everything; returns the rows of the scored sources."""
     folder.mkdir(parents=True, exist_ok=True)
-    running = Study(Cells(base, judge, plan, folder, heard), plan, on_cell)
+    running = Study(Cells(base, judge, plan, folder, on_progress), plan, on_cell)
     running.run()
     bench, distances = plan.bench, bounds(plan, base)
     comparison = Comparison(

@@ -9,7 +9,7 @@ from redis import Redis
 
 from customedit import mini
 from customedit.config.settings import Settings
-from customedit.diffusion.facts import BaseFacts
+from customedit.diffusion.facts import BaseFacts, TokenizerFacts
 from customedit.errors import InputError
 from customedit.jobs import bases
 from customedit.jobs.bases import FORGET_S, Bases
@@ -20,7 +20,8 @@ TOKENIZER = (mini.path() / "tokenizer" / "tokenizer.json").read_text()
 
 
 def facts(name: str, length: int = 40) -> BaseFacts:
-    return BaseFacts(fingerprint=name, length=length, tokenizer=TOKENIZER)
+    tokenizer = TokenizerFacts(length=length, definition=TOKENIZER)
+    return BaseFacts(fingerprint=name, tokenizers=(tokenizer,))
 
 
 @pytest.fixture
@@ -92,6 +93,12 @@ def test_a_base_whose_facts_are_lost_refuses_nothing(
     make().publish(facts("f1"))  # a worker puts them back
     make().publish(facts("f2"))
     assert len(make().current()) == 2
+
+
+def test_a_tokenizer_that_cannot_be_made_refuses_nothing(make: Callable[[], Bases]) -> None:
+    tokenizer = TokenizerFacts(length=40, definition='{"version": "9.0"}')
+    make().publish(BaseFacts(fingerprint="f1", tokenizers=(tokenizer,)))
+    assert make().current() == []
 
 
 def test_the_facts_lie_beside_the_tenants() -> None:
