@@ -23,12 +23,12 @@ from customedit.jobs.records import (
     EditOutput,
     ImageRecord,
     JobError,
-    JobKind,
     JobProgress,
     JobRecord,
 )
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
+from customedit.schemas.answers import JobKind
 from customedit.schemas.requests import reference_warnings
 from customedit.storage.store import Storage, StorageError
 

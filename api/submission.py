@@ -20,7 +20,7 @@ from customedit.config.settings import Settings
 from customedit.errors import InputError
 from customedit.jobs import notifications, webhook_addresses
 from customedit.jobs.journal import epoch_metadata
-from customedit.jobs.records import ConceptRecord, JobKind, JobRecord
+from customedit.jobs.records import ConceptRecord, JobRecord
 from customedit.jobs.store import (
     Gone,
     Idempotency,
@@ -31,6 +31,7 @@ from customedit.jobs.store import (
     Submitted,
 )
 from customedit.schemas import ids
+from customedit.schemas.answers import JobKind
 from customedit.schemas.requests import RequestModel
 from customedit.storage import object_keys
 

@@ -29,7 +29,8 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.diffusion.devices import to_device
-from customedit.diffusion.engine import Denoise, Method, Progress, Turn, ask
+from customedit.diffusion.engine import Method, Progress, Turn
+from customedit.diffusion.guided import ask_guided
 from customedit.errors import InputError
 from customedit.files import replacing
 
@@ -118,21 +119,18 @@ def draw_class_images(
     if file is not None and file.exists():
         return load_file(file)["latents"].to(base.device)
     empty, text = base.text(""), base.text(prompt, field="noun")
-    cells = base.side // base.factor
+    cells, guidance = base.side // base.factor, base.profile.class_guidance
     done: list[Tensor] = []
-    pairs = base.schedule.downwards(steps)
+    schedule = base.schedule.sized(cells, cells)
+    pairs = schedule.downwards(steps)
     for first in range(0, count, ROWS):
         rows = min(ROWS, count - first)
         seeds = [torch.Generator().manual_seed(seed * 1_000_003 + first + k) for k in range(rows)]
         start = [torch.randn((base.channels, cells, cells), generator=g) for g in seeds]
         x = torch.stack(start).to(base.device)
         for k, (time, to) in enumerate(pairs):
-            context = [empty] * rows + [text] * rows
-            noise = (yield from ask(Denoise(torch.cat([x, x]), time, context))).noise
-            none, worded = noise.chunk(2)
-            x = base.schedule.step(
-                x, none + base.profile.class_guidance * (worded - none), time, to
-            )
+            predicted = yield from ask_guided(base, x, time, text, empty, guidance)
+            x = schedule.step(x, predicted, time, to)
             share = (first + rows * (k + 1) / len(pairs)) / count
             yield Progress("class images", round(share * count), count)
         done.append(x)
@@ -223,6 +221,13 @@ def check_subjects(subjects: Sequence[Subject]) -> None:
         )
     for subject in subjects:
         check_references(subject.references)
+
+
+def check_words(base: Base, subjects: Sequence[Subject]) -> None:
+    """Raises InputError for words that take more tokens than the base reads."""
+    known = [subject.prompts.token for subject in subjects]
+    for subject in subjects:
+        subject.prompts.check(lambda prompt, field: base.tokens(prompt, known, field))
 
 
 def build_datasets(

@@ -25,7 +25,7 @@ from customedit.diffusion.engine import Progress, run
 from customedit.files import replacing
 
 Row = dict[str, Any]
-Heard = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 TRAININGS: Final = 1
 """To be raised when trainings change, so that what was trained before is trained again."""
@@ -36,8 +36,8 @@ ROWS: Final = 2
 
 def named(name: str, about: dict[str, Any]) -> str:
     """``name`` as a file's, without suffix, with the fingerprint of ``about`` (plain data)."""
-    told = json.dumps(about, sort_keys=True)
-    return f"{name.replace(' ', '-')}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    document = json.dumps(about, sort_keys=True)
+    return f"{name.replace(' ', '-')}-{hashlib.sha256(document.encode()).hexdigest()[:12]}"
 
 
 def digest(path: Path) -> str:
@@ -89,7 +89,7 @@ class Lesson:
 
 
 def learned(
-    base: Base, lesson: Lesson, folder: Path, classes: Path, heard: Heard | None = None
+    base: Base, lesson: Lesson, folder: Path, classes: Path, on_progress: OnProgress | None = None
 ) -> tuple[Concept, bool]:
     """The concept of ``lesson``, trained once into ``folder``; and whether it was there.
 
@@ -101,6 +101,6 @@ def learned(
     method = train_concept(
         base, lesson.references, lesson.prompts, lesson.settings, class_cache=classes
     )
-    made = run(base, method, heard)
+    made = run(base, method, on_progress)
     made.save(file)
     return made, False

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from customedit.config.settings import Settings
-    from customedit.jobs.records import JobKind
     from customedit.jobs.redis import Scripts
+    from customedit.schemas.answers import JobKind
     from customedit.storage.object_keys import Folder
 
 

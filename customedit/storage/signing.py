@@ -96,7 +96,11 @@ class BucketSigner:
             answer = self._http.send(self._request(key, body, media_type, metadata))
         except (BotoCoreError, HTTPClientError):
             return False
-        self._refused = 300 <= answer.status_code < 500 and answer.status_code not in (403, 404, 429)
+        self._refused = 300 <= answer.status_code < 500 and answer.status_code not in (
+            403,
+            404,
+            429,
+        )
         return bool(answer.status_code == 200)
 
     def _request(

@@ -105,7 +105,7 @@ class ApiKeys:
             expires_at=None if days is None else now + days * 86400,
         )
         if self._journal is not None:  # first, so that no key works that a loss of Redis undoes
-            self._journal.api_key(key)
+            self._journal.api_key(key.id, key)
         self.put(key)
         return key, f"ce_{key.id.removeprefix('key_')}_{secret}"
 
@@ -157,7 +157,7 @@ class ApiKeys:
             key = key.model_copy(update={"revoked_at": time.time()})
             self.client.hset(self._key("key", key_id), "record", key.model_dump_json())
         if self._journal is not None:
-            self._journal.api_key(key)
+            self._journal.api_key(key.id, key)
         return key
 
     def verify(self, text: str) -> ApiKey | None:
