@@ -3,8 +3,8 @@
 ``submit``: POSTs of edits until their 202, the request journaled in S3 before each, from 32 clients
 at once to one front end; and how much processor time a submit takes of each process, which tells
 more than seconds where the machine does other work too. ``latency``: small edits through the whole
-service, one after another, on an idle worker and on one that trains. ``start``: in one process, from handing an edit to the engine
-until it begins and until its first UNet call is answered, idle and beside a training, whose steps
+service, one after another, on an idle worker and on one that trains. ``start``: in one process,
+from handing an edit to the engine until it begins and until its first UNet call is answered, idle and beside a training, whose steps
 are timed as well. ``streams``: event streams of five tenants on one front end, each with events all
 the time, and beside them another tenant's calls on one connection.
 

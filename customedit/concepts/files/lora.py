@@ -116,14 +116,15 @@ def read_lora(state: StateDict, base: Base, *, allow_unused: bool = False) -> Lo
             group.alpha = alpha_of(found.layers[0])
         if twice := adapters.keys() & set(found.layers):
             raise InputError("concept", f"{path} changes {min(twice)} twice", TRUSTED)
-        adapter = _adapter(group, shape, name, path)
+        adapter = _adapter(group, shape, ", ".join(found.layers), path)
         if adapter.shape == shape:
             whole = swapped(adapter) if found.swapped else adapter
             parts = split(whole, [len(w) for w in weights])
             adapters |= zip(found.layers, parts, strict=True)
         else:
             unused.append(name)
-            misfits.append(f"{name} is {shape_text(shape)} and not {shape_text(adapter.shape)}")
+            where = name if len(weights) > 1 else found.layers[0]
+            misfits.append(f"{where} is {shape_text(shape)} and not {shape_text(adapter.shape)}")
     ours = base.family.layout.name
     if families and ours not in families and (unused or not adapters):
         raise InputError(
