@@ -32,6 +32,7 @@ class AsyncCustomEdit(AsyncRequests):
         self, url: str | None = None, key: str | None = None, *, timeout: float = 60.0
     ) -> None:
         base, headers = calls.connection(url, key)
+        self._timeout = timeout
         self._http = httpx.AsyncClient(base_url=base, headers=headers, timeout=timeout)
         # Files have other addresses, where the key must not go.
         self._files = httpx.AsyncClient(timeout=timeout)
@@ -153,7 +154,8 @@ class AsyncCustomEdit(AsyncRequests):
     ) -> d.Job:
         """The job once it has succeeded.
 
-        on_progress: called with the job at each of its events; timeout: seconds, None for ever.
+        on_progress: called with the job about once a second; timeout: seconds, 0 asks once, None
+        waits for ever.
 
         Raises:
             JobFailed: it failed or was cancelled.
@@ -162,14 +164,15 @@ class AsyncCustomEdit(AsyncRequests):
         id_ = job if isinstance(job, str) else job.id
         until = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = calls.WAIT_S if until is None else max(0.0, until - time.monotonic())
-            step = 1 if on_progress else calls.WAIT_S
-            current = await self.job(id_, wait=min(step, int(left)))
+            left = None if until is None else until - time.monotonic()
+            wait, pause = calls.wait_of(left, each=1 if on_progress else calls.WAIT_S)
+            await asyncio.sleep(pause)
+            current = await self.job(id_, wait=wait)
             if on_progress is not None:
                 on_progress(current)
             if current.finished:
                 return calls.succeeded(current)
-            if left < 1:
+            if until is not None and time.monotonic() >= until:
                 raise TimedOut(current)
 
     async def download(self, url: str, path: Path | str | None = None) -> bytes:
@@ -186,7 +189,9 @@ class AsyncCustomEdit(AsyncRequests):
             attempt += 1
             response: httpx.Response | None = None
             try:
-                response = await self._http.request(call.method, call.path, **call.arguments())
+                response = await self._http.request(
+                    call.method, call.path, timeout=self._timeout + call.wait, **call.arguments()
+                )
             except httpx.TransportError:
                 if not call.repeatable or calls.retry_delay(attempt, None) is None:
                     raise

@@ -28,6 +28,8 @@ SERVER: Final = "CUSTOMEDIT_SERVER"
 API_KEY: Final = "CUSTOMEDIT_KEY"
 ATTEMPTS: Final = 5
 WAIT_S: Final = 20
+PAUSE_S: Final = 0.25
+"""Between two looks at a job in the last second of a wait."""
 
 Answer = TypeVar("Answer")
 Body = Mapping[str, Any]
@@ -37,7 +39,8 @@ Body = Mapping[str, Any]
 class Call(Generic[Answer]):
     """A request, and the document that its answer is; None: the answer has no body.
 
-    repeatable: sent twice it does the same as once.
+    repeatable: sent twice it does the same as once; wait: seconds that the service may let pass
+    before it answers.
     """
 
     method: str
@@ -49,6 +52,7 @@ class Call(Generic[Answer]):
     file: tuple[str, bytes, str] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
+    wait: int = 0
 
     def arguments(self) -> dict[str, Any]:
         """What httpx is to be called with."""
@@ -57,7 +61,7 @@ class Call(Generic[Answer]):
             "params": self.params or None,
             "data": self.data or None,
             "files": {"file": self.file} if self.file else None,
-            "headers": dict(self.headers),
+            "headers": dict(self.headers) | ({"Prefer": f"wait={self.wait}"} if self.wait else {}),
         }
 
     def read(self, response: httpx.Response) -> Answer:
@@ -175,8 +179,20 @@ def _text(value: Any) -> str:
 
 def read(kind: str, id_: str, answer: type[Answer], wait: int = 0) -> Call[Answer]:
     """An item by its id; ``kind`` is ``jobs`` and the like."""
-    headers = {"Prefer": f"wait={wait}"} if wait else {}
-    return Call("GET", f"/v1/{kind}/{id_}", answer, headers=headers)
+    return Call("GET", f"/v1/{kind}/{id_}", answer, wait=wait)
+
+
+def wait_of(left: float | None, each: int) -> tuple[int, float]:
+    """How to spend the next part of ``left`` seconds: what the service is asked to wait, in whole
+    seconds and ``each`` at most, and what the client itself waits before it asks.
+
+    left: None for no end. The service knows whole seconds alone, so the client waits for the rest,
+    in parts of ``PAUSE_S``.
+    """
+    if left is None:
+        return each, 0.0
+    wait = max(0, min(each, int(left)))
+    return wait, 0.0 if wait else min(PAUSE_S, max(0.0, left))
 
 
 def delete(kind: str, id_: str) -> Call[None]:
