@@ -26,6 +26,7 @@ from api.serializers import Serializers
 from api.store_watch import StoreWatch, watching
 from api.submission import Notifier
 from customedit.config.settings import Settings
+from customedit.estimates.forecasts import Forecasts
 from customedit.images.decoder_pool import DecoderPool, default_decoders
 from customedit.jobs.events import AsyncEvents
 from customedit.jobs.journal import Journal
@@ -72,6 +73,7 @@ class Container:
     journal: Journal
     secrets: Secrets
     notifier: Notifier
+    forecasts: Forecasts
     serializers: Serializers
     decoders: DecoderPool
     watch: StoreWatch
@@ -96,6 +98,7 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
     journal = Journal(storage)
     keys = ApiKeys(client, settings, journal)
     events = EventReader(AsyncEvents(async_client, settings))
+    forecasts = Forecasts(client, settings)
     notifier = Notifier(settings, metrics.notifications_failed.inc)
     decoders = DecoderPool(
         decoders=settings.decoders or default_decoders(),
@@ -123,7 +126,8 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 journal=journal,
                 secrets=Secrets(client, settings, journal),
                 notifier=notifier,
-                serializers=Serializers(storage),
+                forecasts=forecasts,
+                serializers=Serializers(storage, forecasts),
                 decoders=decoders,
                 watch=watch,
             )
@@ -212,3 +216,7 @@ LastEventId = Annotated[
     ),
 ]
 Wait = Annotated[int, Depends(_wait)]
+DryRun = Annotated[
+    bool,
+    Query(description="Only tell what the request would do, and how long it would take."),
+]

@@ -25,11 +25,12 @@ TRIES: Final = 5
 
 
 async def store_image(
-    container: Container, tenant: str, load: Callable[[], Awaitable[bytes]]
+    container: Container, tenant: str, load: Callable[[], Awaitable[bytes]], field: str = "file"
 ) -> tuple[ImageRecord, bool]:
     """Check a file and store it; gives its record, and whether it is new.
 
-    load: reads the file into memory, which happens when a decoder is free for it.
+    load: reads the file into memory, which happens when a decoder is free for it; field: its name
+    in errors.
 
     Raises:
         ProblemError: it is not usable, or the tenant has too many files waiting; nothing is stored.
@@ -41,12 +42,12 @@ async def store_image(
     try:
         async with container.decoders.turn(tenant) as turn:
             data = await load()
-            checked = await turn.check(data, field="file", limits=limits)
+            checked = await turn.check(data, field=field, limits=limits)
     except Busy as busy:
         raise ProblemError(
             "rate-limited",
             f"{busy.waiting} of your files wait to be checked; send this one again later",
-            field="file",
+            field=field,
             limit=f"{busy.waiting} files that wait",
             headers={"Retry-After": str(RETRY_SECONDS)},
         ) from None

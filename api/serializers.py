@@ -16,6 +16,7 @@ from fastapi import Response
 from redis.exceptions import RedisError
 
 from api.problem_types import PATH, TYPES
+from customedit.estimates.forecasts import Forecast, Forecasts
 from customedit.jobs.records import (
     ConceptOutcome,
     ConceptRecord,
@@ -29,6 +30,7 @@ from customedit.jobs.records import (
 )
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
+from customedit.schemas import ids
 from customedit.schemas.requests import reference_warnings
 from customedit.storage.store import Storage, StorageError
 
@@ -53,8 +55,8 @@ def at(seconds: float) -> datetime:
 class Serializers:
     """Makes documents of records; ``storage`` signs the addresses, without asking the store."""
 
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
+    def __init__(self, storage: Storage, forecasts: Forecasts) -> None:
+        self.storage, self._forecasts = storage, forecasts
 
     def url(self, key: str | None) -> str | None:
         """A presigned address of what lies at ``key``."""
@@ -83,6 +85,7 @@ class Serializers:
     def job(self, record: JobRecord) -> d.Job:
         """A job, with its result or its error."""
         path = f"/v1/jobs/{record.id}"
+        forecast = self._forecast(record)
         links = d.JobLinks(
             self=path,
             events=f"{path}/events",
@@ -101,6 +104,8 @@ class Serializers:
             attempt=record.attempt,
             cancel_requested=record.cancel_requested,
             progress=self.progress(record.progress) if record.progress else None,
+            queue_position=forecast.position if forecast else None,
+            estimate=estimate(forecast) if forecast else None,
             result=self._result(record),
             error=_failure(record.error),
             warnings=[
@@ -109,6 +114,13 @@ class Serializers:
             ],
             links=links,
         )
+
+    def _forecast(self, record: JobRecord) -> Forecast | None:
+        try:
+            return self._forecasts.of(record)
+        except RedisError as error:  # a job is told of without it
+            _log.warning("%s has no estimate: %s", record.id, type(error).__name__)
+            return None
 
     def _result(self, record: JobRecord) -> d.EditResult | d.ConceptResult | None:
         if record.result is None:
@@ -122,10 +134,11 @@ class Serializers:
     def _edit(self, job: str, outcome: EditOutcome) -> d.EditResult:
         outputs = [
             d.EditedImage(
+                id=ids.of_output(job, number),
                 url=self.storage.presign_get(output.image_key, _file_name(job, output)),
                 **output.model_dump(exclude={"image_key"}),
             )
-            for output in outcome.outputs
+            for number, output in enumerate(outcome.outputs)
         ]
         return d.EditResult(
             outputs=outputs,
@@ -135,6 +148,17 @@ class Serializers:
             sheet_url=self.url(outcome.sheet_key),
             region_words=outcome.region_words,
         )
+
+
+def estimate(forecast: Forecast) -> d.Estimate:
+    """A forecast as a document."""
+    return d.Estimate(
+        seconds=None if forecast.seconds is None else round(forecast.seconds, 2),
+        wait_seconds=forecast.wait_s,
+        run_seconds=forecast.run_s,
+        workers=forecast.workers,
+        unknown=forecast.unknown,
+    )
 
 
 def _of_inputs(result: Mapping[str, Any] | None) -> list[str]:

@@ -71,14 +71,15 @@ class Notifier:
 
 
 def _no_check() -> None:
-    pass
+    return None
 
 
 @dataclass(frozen=True)
 class Submission:
     """A job to be made.
 
-    check: refuses what cannot be done; file: one that the job reads, open at its start; contents:
+    check: refuses what cannot be done, and gives (width, height) of the picture that is edited, if
+    there is one and it is known; file: one that the job reads, open at its start; contents:
     what else tells two requests apart, such as a digest of that file.
     """
 
@@ -88,7 +89,7 @@ class Submission:
     key: str | None = None
     contents: str = ""
     concept: ConceptRecord | None = None
-    check: Callable[[], None] = field(default=_no_check)
+    check: Callable[[], tuple[int, int] | None] = field(default=_no_check)
     file: IO[bytes] | None = None
     id: str = field(default_factory=lambda: ids.new("job"))
 
@@ -106,14 +107,22 @@ def submit(container: Container, submission: Submission) -> Submitted:
             if earlier is not None:
                 return Submitted(earlier, True)
         try:
-            _check_webhook(container, submission)
-            submission.check()
-            submitted = _write(container, submission, key)
+            submitted = _write(container, submission, key, check(container, submission))
         except BaseException:
             _release(container, submission.tenant, key)
             raise
     container.notifier.notify(submitted.record)
     return submitted
+
+
+def check(container: Container, submission: Submission) -> JobRecord:
+    """The job that would be made.
+
+    Raises:
+        ProblemError: something that the request names is not there or cannot be used.
+    """
+    _check_webhook(container, submission)
+    return _record(submission, submission.check())
 
 
 def _check_webhook(container: Container, submission: Submission) -> None:
@@ -142,9 +151,11 @@ def _idempotency(submission: Submission) -> Idempotency | None:
     return Idempotency.of(submission.key, [submission.kind, request, submission.contents])
 
 
-def _write(container: Container, submission: Submission, key: Idempotency | None) -> Submitted:
+def _write(
+    container: Container, submission: Submission, key: Idempotency | None, record: JobRecord
+) -> Submitted:
     """Journal, then record. What was written is taken back if the record cannot be made."""
-    record, epoch = _record(submission), container.jobs.epoch()
+    epoch = container.jobs.epoch()
     try:
         if submission.file is not None:
             path = object_keys.given(submission.tenant, submission.id)
@@ -162,7 +173,7 @@ def _write(container: Container, submission: Submission, key: Idempotency | None
         raise
 
 
-def _record(submission: Submission) -> JobRecord:
+def _record(submission: Submission, picture: tuple[int, int] | None) -> JobRecord:
     now = time.time()
     request = submission.request.model_dump(mode="json", exclude_none=True)
     return JobRecord(
@@ -172,6 +183,7 @@ def _record(submission: Submission) -> JobRecord:
         request=request,
         concept=submission.concept.id if submission.concept else None,
         webhook=request.get("webhook"),
+        picture=picture,
         created_at=now,
         queued_at=now,
         traceparent=telemetry.traceparent(),

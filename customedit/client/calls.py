@@ -183,11 +183,10 @@ def read(kind: str, id_: str, answer: type[Answer], wait: int = 0) -> Call[Answe
 
 
 def wait_of(left: float | None, each: int) -> tuple[int, float]:
-    """How to spend the next part of ``left`` seconds: what the service is asked to wait, in whole
-    seconds and ``each`` at most, and what the client itself waits before it asks.
+    """How to spend the next part of ``left`` seconds, None for no end.
 
-    left: None for no end. The service knows whole seconds alone, so the client waits for the rest,
-    in parts of ``PAUSE_S``.
+    Gives what the service is asked to wait, in whole seconds and ``each`` at most, and what the
+    client itself waits before it asks: less than a second, in parts of ``PAUSE_S``.
     """
     if left is None:
         return each, 0.0

@@ -67,6 +67,14 @@ class Gone(RuntimeError):
     """The job was deleted, or taken back, before this call of ``submit`` arrived."""
 
 
+class InUse(RuntimeError):
+    """``id`` is needed by unfinished ``jobs``: it can go once they are finished or cancelled."""
+
+    def __init__(self, id: str, jobs: list[str]) -> None:
+        super().__init__(f"{id} is needed by {', '.join(sorted(jobs)[:3])}, not finished yet")
+        self.id, self.jobs = id, sorted(jobs)
+
+
 class NotFinished(RuntimeError):
     """The job is queued or running: cancel it before it is deleted."""
 
@@ -224,11 +232,14 @@ class Jobs(Claims, Events, Maintenance):
 
         Raises:
             NotFinished: it is queued or running.
+            InUse: unfinished jobs need an output of it.
         """
         folder = object_keys.job(tenant, job_id)
         answer = self._run("delete", tenant=tenant, id=job_id, prefix=folder)
         if answer == -1:
             raise NotFinished(f"{job_id} is not finished; cancel it first")
+        if isinstance(answer, list):
+            raise InUse(job_id, answer)
         return bool(answer)
 
     def restore(self, record: JobRecord, *, journaled: bool) -> bool:

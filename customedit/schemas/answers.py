@@ -128,7 +128,10 @@ class JobFailure(Document):
 class EditedImage(Document):
     """One picture of an edit. best: of all strengths, the best of both similarities."""
 
+    id: Annotated[str, Field(description="Stands for the picture as ``image`` of a next edit.")]
     url: str
+    width: int | None = None
+    height: int | None = None
     strength: float | None = None
     seed: int
     best: bool = False
@@ -169,6 +172,103 @@ class ConceptResult(Document):
     warnings: list[str] = Field(default_factory=list)
 
 
+class Estimate(Document):
+    """How long until a job is done, from what the workers measured; of a dry run, if it began now.
+
+    seconds: wait_seconds until it starts, and run_seconds from then. They are null, with the reason
+    in ``unknown``, while no worker runs or nothing of the kind has been measured.
+    """
+
+    seconds: float | None = None
+    wait_seconds: float | None = None
+    run_seconds: float | None = None
+    workers: Annotated[int, Field(description="Workers that run now and take such jobs.")] = 0
+    unknown: Annotated[
+        str | None, Field(description="Why there are no seconds, such as: No worker is running.")
+    ] = None
+
+
+class BaseSummary(Document):
+    """The base that draws. side: of the square pictures it is made for, in pixels."""
+
+    name: str
+    architecture: str
+    side: int
+
+
+class PlannedPicture(Document):
+    """One picture of an edit.
+
+    strength: of the method, also where ``change`` was asked for; start: share of the steps of
+    Prompt-to-Prompt before which the picture is the source itself.
+    """
+
+    strength: float
+    start: float = 0.0
+    seed: int
+
+
+class PlannedConcept(Document):
+    """A concept as an edit uses it."""
+
+    id: str
+    token: str
+    weight: float
+
+
+class EditPlan(Document):
+    """An edit with every default resolved. Sizes are (width, height) in pixels.
+
+    p2p: the settings of Prompt-to-Prompt, null for other methods; region_words: the words of the
+    source prompt whose region may change. What only the base decides is null without a worker.
+    """
+
+    kind: Literal["edit"] = "edit"
+    source_prompt: str
+    target_prompt: str
+    method: str
+    pictures: list[PlannedPicture]
+    steps: int
+    guidance: float | None
+    inversion: str | None
+    p2p: dict[str, Any] | None
+    region_words: list[str]
+    everywhere: bool
+    preserve: bool
+    feather: float
+    concepts: list[PlannedConcept]
+    mask: bool
+    size: tuple[int, int] | None
+    working_size: Annotated[
+        tuple[int, int] | None, Field(description="At which the base draws; then it is scaled.")
+    ]
+    base: BaseSummary | None
+
+
+class CustomizePlan(Document):
+    """A customization with every default resolved; training: null without a worker."""
+
+    kind: Literal["customize"] = "customize"
+    token: str
+    noun: str
+    attribute: str
+    references: int
+    training: dict[str, Any] | None
+    base: BaseSummary | None
+
+
+class DryRun(Document):
+    """What a request would do. Nothing was stored.
+
+    queue_position: how many jobs are claimed before it.
+    """
+
+    plan: Annotated[EditPlan | CustomizePlan, Field(discriminator="kind")]
+    estimate: Estimate
+    queue_position: int
+    warnings: list[str] = Field(default_factory=list)
+
+
 class JobLinks(Document):
     """Where to go on."""
 
@@ -192,6 +292,10 @@ class Job(Document):
     attempt: Annotated[int, Field(description="How often a worker has begun it.")] = 0
     cancel_requested: bool = False
     progress: Progress | None = None
+    queue_position: Annotated[
+        int | None, Field(description="How many jobs are claimed before it; null once it began.")
+    ] = None
+    estimate: Annotated[Estimate | None, Field(description="Null once it is finished.")] = None
     result: Annotated[EditResult | ConceptResult, Field(discriminator="kind")] | None = None
     error: JobFailure | None = None
     warnings: list[str] = Field(default_factory=list)
@@ -240,6 +344,23 @@ class Limits(Document):
     max_import_bytes: int
     max_references: int
     max_edits_per_job: int
+
+
+class OpenAIImage(Document):
+    """A picture as OpenAI's images API answers it: one of the two."""
+
+    b64_json: str | None = None
+    url: str | None = None
+
+
+class OpenAIImages(Document):
+    """The answer of OpenAI's images API. created: seconds since 1970."""
+
+    created: int
+    data: list[OpenAIImage]
+    background: Literal["opaque"] = "opaque"
+    output_format: Literal["png", "jpeg", "webp"] = "png"
+    size: str | None = None
 
 
 class Health(Document):

@@ -13,6 +13,10 @@ JOB: Final = f"^job_{_ID}$"
 CONCEPT: Final = f"^con_{_ID}$"
 UPLOAD: Final = f"^upl_{_ID}$"
 IMAGE: Final = r"^img_[0-9a-f]{64}$"
+OUTPUT: Final = f"^out_{_ID}_[0-9]{{1,2}}$"
+PICTURE: Final = f"^(img_[0-9a-f]{{64}}|out_{_ID}_[0-9]{{1,2}})$"
+"""An image that was uploaded, or an output of an edit."""
+
 TENANT: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 TOKEN_IN_TEXT: Final = _TOKEN
 """The tokens inside a prompt."""
@@ -29,6 +33,7 @@ IDEMPOTENCY_KEY: Final = r"^[\x21-\x7e]{1,255}$"
 
 IN_WORDS: Final[Mapping[str, str]] = {
     IMAGE: "the id of an image: img_ and 64 hex digits",
+    PICTURE: "the id of an image (img_ and 64 hex digits) or of an edit's output (out_...)",
     CONCEPT: "the id of a concept: con_ and 26 letters and digits",
     JOB: "the id of a job: job_ and 26 letters and digits",
     UPLOAD: "the id of an upload: upl_ and 26 letters and digits",

@@ -57,6 +57,7 @@ def _truth(value: Any) -> Any:
 
 _NUMBER: Final = BeforeValidator(_number)
 ImageId = Annotated[str, StringConstraints(pattern=patterns.IMAGE)]
+PictureId = Annotated[str, StringConstraints(pattern=patterns.PICTURE)]
 ConceptId = Annotated[str, StringConstraints(pattern=patterns.CONCEPT)]
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)]
 Phrase = Annotated[str, StringConstraints(pattern=patterns.PHRASE, max_length=100)]
@@ -72,6 +73,7 @@ TrainingWay = Literal["custom-diffusion", "textual-inversion"]
 EditMethod = Literal["p2p", "sdedit"]
 InversionKind = Literal["direct", "null-text", "negative-prompt", "ddim"]
 P2PWay = Literal["refine", "replace"]
+MaskMarks = Literal["white", "transparent"]
 BlendOver = Literal["source", "union", "mask", "none"]
 
 _NOT_BLANK: Final[dict[str, Any]] = {"pattern": r"\S"}
@@ -369,6 +371,8 @@ def _edit_rules() -> dict[str, Any]:
     rules = [_if(p2p, _with("source_prompt", _NOT_BLANK))]
     by_mask = {"type": "object"} | _with("blend_over", {"const": "mask"})
     rules += [_if(_with("p2p", by_mask), _with("mask", {"type": "string"}))]
+    by_alpha = _with("mask_marks", {"const": "transparent"})
+    rules += [_if(by_alpha, _with("mask", {"type": "string"}))]
     by_change = _with("change", {"type": "number"})
     rules += [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
     most = MAX_SEEDS
@@ -394,7 +398,10 @@ class EditRequest(EditOptions):
 
     model_config = ConfigDict(json_schema_extra=_edit_rules())
 
-    image: Annotated[ImageId, Field(description="Id of the picture to edit.")]
+    image: Annotated[
+        PictureId,
+        Field(description="Id of the picture to edit: an image, or an output of an earlier edit."),
+    ]
     concepts: Annotated[
         list[ConceptUse],
         Field(
@@ -404,12 +411,19 @@ class EditRequest(EditOptions):
         ),
     ] = []
     mask: Annotated[
-        ImageId | None,
+        PictureId | None,
         Field(description="Id of an image that is white where the edit may change the picture."),
     ] = None
+    mask_marks: Annotated[
+        MaskMarks,
+        Field(
+            description="What in the mask marks where the edit may change the picture: `white`, or "
+            "`transparent` as in masks of OpenAI's images API."
+        ),
+    ] = "white"
     maps: Annotated[StrictBool, Field(description="Keep the attention maps as a file.")] = False
     references: Annotated[
-        list[ImageId],
+        list[PictureId],
         Field(
             max_length=MAX_REFERENCES,
             description="Images that the result is compared with; left out, the references of the "
@@ -422,6 +436,8 @@ class EditRequest(EditOptions):
     def _images_and_concepts_agree(self) -> Self:
         if self.p2p is not None and self.p2p.blend_over == "mask" and self.mask is None:
             raise field_rule("mask", "is missing", "blend_over mask needs one")
+        if self.mask_marks != "white" and self.mask is None:
+            raise field_rule("mask", "is missing", f"mask_marks {self.mask_marks} needs one")
         if len({use.id for use in self.concepts}) < len(self.concepts):
             raise field_rule("concepts", "name one concept twice", "give each concept once")
         return self

@@ -24,6 +24,8 @@ if redis.call('EXISTS', key('job', given.id)) == 0 then
       local tenant
       if string.sub(id, 1, 4) == 'img_' then
         tenant = redis.call('HGET', key('image', given.tenant, id), 'tenant')
+      elseif string.sub(id, 1, 4) == 'job_' then -- an output of it is used
+        tenant = redis.call('HGET', key('job', id), 'tenant')
       else
         tenant = redis.call('HGET', key('concept', id), 'tenant')
       end
