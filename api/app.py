@@ -17,6 +17,7 @@ from api.middleware.admission import AuthenticationMiddleware
 from api.middleware.observability import Metrics, ObservabilityMiddleware
 from api.routes import (
     account,
+    batches,
     concepts,
     edits,
     health,
@@ -103,7 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     routers = (
-        images, image_edits, imports, concepts, edits, jobs, job_events, account, health,
+        images, image_edits, imports, concepts, edits, batches, jobs, job_events, account, health,
     )  # fmt: skip
     for resource in routers:
         app.include_router(resource.router)

@@ -46,6 +46,7 @@ TAGS: Final = [
     {"name": "images", "description": "Pictures: references, sources, masks."},
     {"name": "concepts", "description": "Looks that the service learns from references."},
     {"name": "edits", "description": "Pictures changed by prompt."},
+    {"name": "batches", "description": "Many pictures edited in one way."},
     {
         "name": "jobs",
         "description": "Edits, customizations and imports, queued, running or finished.",
@@ -149,6 +150,7 @@ def _event(names: list[str], model: str) -> dict[str, Any]:
 
 _EVENTS: Final = [_event(["state"], "StateChange"), _event(["progress", "preview"], "Progress")]
 _JOB: Final = "getJob cancelJob deleteJob"
+_BATCH: Final = "getBatch cancelBatch deleteBatch"
 _CONCEPT: Final = "getConcept getConceptWeights deleteConcept"
 _LINKS: Final = {
     "uploadImage": {"id": "getImage deleteImage"},
@@ -157,8 +159,10 @@ _LINKS: Final = {
     "createConcept": {"id": _JOB, "concept": _CONCEPT},
     "importConcept": {"id": _JOB, "concept": _CONCEPT},
     "createEdit": {"id": f"getEdit {_JOB}"},
+    "createBatch": {"id": _BATCH},
     "listImages": {"items/0/id": "getImage deleteImage"},
     "listConcepts": {"items/0/id": _CONCEPT},
+    "listBatches": {"items/0/id": _BATCH},
     "listEdits": {"items/0/id": "getEdit"},
     "listJobs": {"items/0/id": _JOB},
 }

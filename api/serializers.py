@@ -6,7 +6,9 @@ A job is answered at once, or after a little wait for its end.
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -98,6 +100,7 @@ class Serializers:
             state=record.state,
             request={k: v for k, v in record.request.items() if k != "file"},
             concept=record.concept,
+            batch=record.batch,
             created_at=at(record.created_at),
             started_at=when(record.started_at),
             finished_at=when(record.finished_at),
@@ -113,6 +116,33 @@ class Serializers:
                 *(_of_inputs(record.result) if record.kind == "edit" else ()),
             ],
             links=links,
+        )
+
+    def batch(self, records: Sequence[JobRecord]) -> d.Batch:
+        """A batch of jobs that are not all deleted."""
+        jobs = [self.job(record) for record in records]
+        return d.Batch(**self._batch(records).model_dump(), jobs=jobs)
+
+    def batch_summary(self, records: Sequence[JobRecord]) -> d.BatchSummary:
+        """The same without its jobs."""
+        return self._batch(records)
+
+    def _batch(self, records: Sequence[JobRecord]) -> d.BatchSummary:
+        first, counts = records[0], Counter(record.state for record in records)
+        open_ = [record for record in records if not record.finished]
+        begun = any(record.state != "queued" for record in records)
+        forecasts = [f for record in open_ if (f := self._forecast(record)) is not None]
+        last = max(forecasts, key=_end, default=None)
+        request = {k: v for k, v in first.request.items() if k != "image"}
+        return d.BatchSummary(
+            id=first.batch or "",
+            state="finished" if not open_ else "running" if begun else "queued",
+            request=request,
+            created_at=at(first.created_at),
+            finished_at=None if open_ else when(max(r.finished_at or 0 for r in records)),
+            counts=d.BatchCounts(**counts),
+            progress=round(sum(map(_share_done, records)) / len(records), 3),
+            estimate=None if last is None else estimate(last),
         )
 
     def _forecast(self, record: JobRecord) -> Forecast | None:
@@ -148,6 +178,21 @@ class Serializers:
             sheet_url=self.url(outcome.sheet_key),
             region_words=outcome.region_words,
         )
+
+
+def _end(forecast: Forecast) -> float:
+    """When a job ends; last of all one of which that is not known."""
+    return math.inf if forecast.seconds is None else forecast.seconds
+
+
+def _share_done(record: JobRecord) -> float:
+    """How much of a job is done, 0 to 1; before its pictures are drawn, nothing."""
+    if record.finished:
+        return 1.0
+    at_ = record.progress
+    if at_ is None or at_.phase != "edit" or not at_.steps:
+        return 0.0
+    return at_.step / at_.steps
 
 
 def estimate(forecast: Forecast) -> d.Estimate:
@@ -226,7 +271,7 @@ async def job_response(
     return await anyio.to_thread.run_sync(container.serializers.job, record)
 
 
-async def wait_for_end(container: Container, record: JobRecord, seconds: int) -> JobRecord:
+async def wait_for_end(container: Container, record: JobRecord, seconds: float) -> JobRecord:
     """``record`` as it is at its end, or after ``seconds``, or when the service stops.
 
     While Redis is away the record is the last one that was read.

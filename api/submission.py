@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Final
 
@@ -31,7 +32,7 @@ from customedit.jobs.store import (
     Submitted,
 )
 from customedit.schemas import ids
-from customedit.schemas.requests import RequestModel
+from customedit.schemas.requests import BatchRequest, EditRequest, RequestModel
 from customedit.storage import object_keys
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _RETRY_S: Final = 2
+_JOURNAL_THREADS: Final = 8
 
 
 class Notifier:
@@ -113,6 +115,69 @@ def submit(container: Container, submission: Submission) -> Submitted:
             raise
     container.notifier.notify(submitted.record)
     return submitted
+
+
+def submit_batch(
+    container: Container,
+    tenant: str,
+    request: BatchRequest,
+    key: str | None,
+    check_edit: Callable[[EditRequest], tuple[int, int] | None],
+) -> Submitted:
+    """Make a job for each picture, or nothing at all; gives the first one.
+
+    Raises:
+        ProblemError: as ``submit``; the limit of unfinished jobs counts each picture.
+    """
+    batch = ids.new("bat")
+
+    def submission(edit: EditRequest) -> Submission:
+        return Submission(tenant, "edit", edit, check=lambda: check_edit(edit))
+
+    with _store_errors_as_problems():
+        idem = None
+        if key is not None:
+            idem = Idempotency.of(key, ["batch", request.model_dump(mode="json")])
+            earlier = container.jobs.reserve(tenant, idem)
+            if earlier is not None:
+                return Submitted(earlier, True)
+        try:
+            made = [submission(edit) for edit in request.edits()]
+            records = [
+                check(container, one).model_copy(update={"batch": batch, "batch_place": place})
+                for place, one in enumerate(made)
+            ]
+            submitted = _write_batch(container, made, records, idem)
+        except BaseException:
+            _release(container, tenant, idem)
+            raise
+    for record in records:
+        if not container.notifier.notify(record):
+            break  # the reconciler notifies of the rest
+    return submitted
+
+
+def _write_batch(
+    container: Container,
+    made: list[Submission],
+    records: list[JobRecord],
+    key: Idempotency | None,
+) -> Submitted:
+    """As ``_write``, for all jobs of a batch."""
+    epoch = container.jobs.epoch()
+    try:
+        with ThreadPoolExecutor(_JOURNAL_THREADS) as pool:
+            list(pool.map(lambda record: container.journal.request(record, None, epoch), records))
+        return container.jobs.submit_batch(records, key)
+    except (QueueFull, Missing, IdempotencyConflict, IdempotencyInFlight):
+        for one in made:
+            _take_back(container, one)
+        raise
+    except Exception:
+        for one in made:
+            if all([container.jobs.disown(folder) for folder in _folders(one)]):
+                _take_back(container, one)
+        raise
 
 
 def check(container: Container, submission: Submission) -> JobRecord:

@@ -22,12 +22,13 @@ from pydantic import BaseModel
 from customedit.client.errors import ApiError, JobFailed
 from customedit.schemas import answers as d
 from customedit.schemas.answers import Problem
-from customedit.schemas.requests import CustomizeRequest, EditRequest, ImportForm
+from customedit.schemas.requests import BatchRequest, CustomizeRequest, EditRequest, ImportForm
 
 SERVER: Final = "CUSTOMEDIT_SERVER"
 API_KEY: Final = "CUSTOMEDIT_KEY"
 ATTEMPTS: Final = 5
 WAIT_S: Final = 20
+_DRY: Final = {"dry_run": "true"}
 PAUSE_S: Final = 0.25
 """Between two looks at a job in the last second of a wait."""
 
@@ -159,6 +160,22 @@ def edit(values: Body, key: str | None) -> Call[d.Job]:
     return Call("POST", "/v1/edits", d.Job, body, headers=_idempotency(key))
 
 
+def edit_batch(values: Body, key: str | None) -> Call[d.Batch]:
+    """A batch: the fields of BatchRequest."""
+    body = _body(BatchRequest, values)
+    return Call("POST", "/v1/batches", d.Batch, body, headers=_idempotency(key))
+
+
+def try_customize(values: Body) -> Call[d.DryRun]:
+    """A dry run of ``customize``."""
+    return Call("POST", "/v1/concepts", d.DryRun, _body(CustomizeRequest, values), params=_DRY)
+
+
+def try_edit(values: Body) -> Call[d.DryRun]:
+    """A dry run of ``edit``."""
+    return Call("POST", "/v1/edits", d.DryRun, _body(EditRequest, values), params=_DRY)
+
+
 def import_concept(path: Path, values: Body, key: str | None) -> Call[d.Job]:
     """An import of a concept's file, with the fields of ImportForm."""
     form = _body(ImportForm, values)
@@ -208,9 +225,9 @@ def page(
     return Call("GET", f"/v1/{kind}", answer, params=params)
 
 
-def cancel(id_: str) -> Call[d.Job]:
-    """The cancelling of a job."""
-    return Call("POST", f"/v1/jobs/{id_}/cancel", d.Job)
+def cancel(kind: str, id_: str, answer: type[Answer]) -> Call[Answer]:
+    """The cancelling of a job or a batch."""
+    return Call("POST", f"/v1/{kind}/{id_}/cancel", answer)
 
 
 def weights(id_: str, format: str) -> Call[d.Weights]:

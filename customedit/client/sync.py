@@ -101,7 +101,23 @@ class CustomEdit(Requests):
 
     def cancel(self, id: str) -> d.Job:
         """Cancel a job."""
-        return self._do(calls.cancel(id))
+        return self._do(calls.cancel("jobs", id, d.Job))
+
+    def batch(self, id: str, *, wait: int = 0) -> d.Batch:
+        """A batch with its jobs; wait: seconds to wait for its end."""
+        return self._do(calls.read("batches", id, d.Batch, wait))
+
+    def batches(self, *, cursor: str | None = None, limit: int = 20) -> d.Page[d.BatchSummary]:
+        """A page of batches without their jobs, newest first; limit: 1 to 100."""
+        return self._do(calls.page("batches", d.Page[d.BatchSummary], {}, cursor, limit))
+
+    def cancel_batch(self, id: str) -> d.Batch:
+        """Cancel all jobs of a batch that are not finished."""
+        return self._do(calls.cancel("batches", id, d.Batch))
+
+    def delete_batch(self, id: str) -> None:
+        """Delete a finished batch, its jobs and their pictures."""
+        self._do(calls.delete("batches", id))
 
     def delete_image(self, id: str) -> None:
         """Delete an image."""
@@ -171,6 +187,31 @@ class CustomEdit(Requests):
                 on_progress(current)
             if current.finished:
                 return calls.succeeded(current)
+            if until is not None and time.monotonic() >= until:
+                raise TimedOut(current)
+
+    def wait_batch(
+        self,
+        batch: d.Batch | str,
+        on_progress: Callable[[d.Batch], None] | None = None,
+        timeout: float | None = None,
+    ) -> d.Batch:
+        """The batch once all of its jobs are at their end, whichever that is; as ``wait``.
+
+        Raises:
+            TimedOut: it has not ended in time; it goes on.
+        """
+        id_ = batch if isinstance(batch, str) else batch.id
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if until is None else until - time.monotonic()
+            wait, pause = calls.wait_of(left, each=1 if on_progress else calls.WAIT_S)
+            time.sleep(pause)
+            current = self.batch(id_, wait=wait)
+            if on_progress is not None:
+                on_progress(current)
+            if current.finished:
+                return current
             if until is not None and time.monotonic() >= until:
                 raise TimedOut(current)
 

@@ -112,7 +112,8 @@ class JobError(Record):
 class JobRecord(Record):
     """A job. attempt counts the claims, handed_back those that did not run to an end by design.
 
-    picture: (width, height) of the picture that is edited, as far as it is known at submission.
+    picture: (width, height) of the picture that is edited, as far as it is known at submission;
+    batch: the batch that it is part of, at ``batch_place`` from 0.
     """
 
     id: str
@@ -123,6 +124,8 @@ class JobRecord(Record):
     concept: str | None = None
     webhook: str | None = None
     picture: tuple[int, int] | None = None
+    batch: str | None = None
+    batch_place: int | None = None
     created_at: float
     queued_at: float
     started_at: float | None = None

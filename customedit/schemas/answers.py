@@ -286,6 +286,7 @@ class Job(Document):
     state: JobState
     request: dict[str, Any]
     concept: str | None = None
+    batch: Annotated[str | None, Field(description="The batch that it is part of.")] = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -305,6 +306,46 @@ class Job(Document):
     def finished(self) -> bool:
         """Whether nothing will happen to it any more."""
         return self.state in ("succeeded", "failed", "cancelled")
+
+
+class BatchCounts(Document):
+    """How many jobs of a batch are in each state."""
+
+    queued: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class BatchSummary(Document):
+    """A batch: many pictures edited in one way, with a job for each.
+
+    state: queued until a job begins, finished once all are at their end; request: without the
+    pictures; progress: share of the work that is done, 0 to 1.
+    """
+
+    id: str
+    state: Literal["queued", "running", "finished"]
+    request: dict[str, Any]
+    created_at: datetime
+    finished_at: datetime | None = None
+    counts: BatchCounts
+    progress: float
+    estimate: Annotated[
+        Estimate | None, Field(description="Of the job that ends last. Null once it is finished.")
+    ] = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will happen to it any more."""
+        return self.state == "finished"
+
+
+class Batch(BatchSummary):
+    """A batch with its jobs, in the order of its pictures; a job that was deleted is left out."""
+
+    jobs: list[Job]
 
 
 class StateChange(Document):
@@ -344,6 +385,7 @@ class Limits(Document):
     max_import_bytes: int
     max_references: int
     max_edits_per_job: int
+    max_pictures_per_batch: int
 
 
 class OpenAIImage(Document):

@@ -1,8 +1,8 @@
 """Names of things: a prefix that says the kind, and what nobody can guess.
 
-``job_`` and ``con_`` ids sort by the time they were made (48 bits of milliseconds, then 80 random
-bits, as ULID does); images are named by their contents: ``img_`` and the sha256 of the file; the
-pictures of an edit by its job and their number: ``out_``, the job's 26 characters, ``_0``.
+``job_``, ``bat_`` and ``con_`` ids sort by the time they were made (48 bits of milliseconds, then
+80 random bits, as ULID does); images are named by their contents: ``img_`` and the sha256 of the
+file; the pictures of an edit by its job and their number: ``out_``, the job's part, ``_0``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
     "output_of",
 ]
 
-Kind = Literal["job", "con", "key", "whk", "upl"]
+Kind = Literal["job", "bat", "con", "key", "whk", "upl"]
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
 

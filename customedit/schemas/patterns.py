@@ -11,6 +11,7 @@ _ID: Final = "[0-9a-hjkmnp-tv-z]{26}"
 
 JOB: Final = f"^job_{_ID}$"
 CONCEPT: Final = f"^con_{_ID}$"
+BATCH: Final = f"^bat_{_ID}$"
 UPLOAD: Final = f"^upl_{_ID}$"
 IMAGE: Final = r"^img_[0-9a-f]{64}$"
 OUTPUT: Final = f"^out_{_ID}_[0-9]{{1,2}}$"
@@ -36,6 +37,7 @@ IN_WORDS: Final[Mapping[str, str]] = {
     PICTURE: "the id of an image (img_ and 64 hex digits) or of an edit's output (out_...)",
     CONCEPT: "the id of a concept: con_ and 26 letters and digits",
     JOB: "the id of a job: job_ and 26 letters and digits",
+    BATCH: "the id of a batch: bat_ and 26 letters and digits",
     UPLOAD: "the id of an upload: upl_ and 26 letters and digits",
     CURSOR: "the next_cursor of the page before",
     IDEMPOTENCY_KEY: "1 to 255 visible ASCII characters",

@@ -29,6 +29,9 @@ MAX_REFERENCES: Final = 20
 MAX_CONCEPTS: Final = 8
 MAX_STRENGTHS: Final = 9
 MAX_SEEDS: Final = 9
+MAX_BATCH: Final = 100
+"""Most pictures of one batch."""
+
 MAX_OUTPUTS: Final = 16
 """Most pictures of one edit job: strengths times seeds."""
 
@@ -365,14 +368,20 @@ class EditOptions(RequestModel):
         return patterns.TOKEN_IN_TEXT.findall(self.target_prompt)
 
 
-def _edit_rules() -> dict[str, Any]:
-    """What ``EditRequest`` checks over several fields, as far as a schema can say it."""
+def _edit_rules(*, mask: bool = True) -> dict[str, Any]:
+    """What edits check over several fields, as far as a schema can say it.
+
+    mask: whether they may have one.
+    """
     p2p = {"properties": {"method": {"const": "p2p"}}}  # also when it is left out
     rules = [_if(p2p, _with("source_prompt", _NOT_BLANK))]
     by_mask = {"type": "object"} | _with("blend_over", {"const": "mask"})
-    rules += [_if(_with("p2p", by_mask), _with("mask", {"type": "string"}))]
-    by_alpha = _with("mask_marks", {"const": "transparent"})
-    rules += [_if(by_alpha, _with("mask", {"type": "string"}))]
+    given = _with("mask", {"type": "string"})
+    if mask:
+        by_alpha = _with("mask_marks", {"const": "transparent"})
+        rules += [_if(_with("p2p", by_mask), given), _if(by_alpha, given)]
+    else:
+        rules += [{"not": _with("p2p", by_mask)}]
     by_change = _with("change", {"type": "number"})
     rules += [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
     most = MAX_SEEDS
@@ -393,15 +402,9 @@ def _with(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"required": [name], "properties": {name: schema}}
 
 
-class EditRequest(EditOptions):
-    """Edit a picture by prompt, at one or several strengths and seeds."""
+class _TenantsEdit(EditOptions):
+    """What edits have beside their options where pictures and concepts have ids."""
 
-    model_config = ConfigDict(json_schema_extra=_edit_rules())
-
-    image: Annotated[
-        PictureId,
-        Field(description="Id of the picture to edit: an image, or an output of an earlier edit."),
-    ]
     concepts: Annotated[
         list[ConceptUse],
         Field(
@@ -410,17 +413,6 @@ class EditRequest(EditOptions):
             json_schema_extra={"uniqueItems": True},
         ),
     ] = []
-    mask: Annotated[
-        PictureId | None,
-        Field(description="Id of an image that is white where the edit may change the picture."),
-    ] = None
-    mask_marks: Annotated[
-        MaskMarks,
-        Field(
-            description="What in the mask marks where the edit may change the picture: `white`, or "
-            "`transparent` as in masks of OpenAI's images API."
-        ),
-    ] = "white"
     maps: Annotated[StrictBool, Field(description="Keep the attention maps as a file.")] = False
     references: Annotated[
         list[PictureId],
@@ -433,14 +425,69 @@ class EditRequest(EditOptions):
     webhook: Annotated[Webhook | None, Field(description=_WEBHOOK)] = None
 
     @model_validator(mode="after")
-    def _images_and_concepts_agree(self) -> Self:
+    def _concepts_agree(self) -> Self:
+        if len({use.id for use in self.concepts}) < len(self.concepts):
+            raise field_rule("concepts", "name one concept twice", "give each concept once")
+        return self
+
+
+class EditRequest(_TenantsEdit):
+    """Edit a picture by prompt, at one or several strengths and seeds."""
+
+    model_config = ConfigDict(json_schema_extra=_edit_rules())
+
+    image: Annotated[
+        PictureId,
+        Field(description="Id of the picture to edit: an image, or an output of an earlier edit."),
+    ]
+    mask: Annotated[
+        PictureId | None,
+        Field(description="Id of an image that is white where the edit may change the picture."),
+    ] = None
+    mask_marks: Annotated[
+        MaskMarks,
+        Field(
+            description="What in the mask marks where the edit may change the picture: `white`, or "
+            "`transparent` as in masks of OpenAI's images API."
+        ),
+    ] = "white"
+
+    @model_validator(mode="after")
+    def _mask_agrees(self) -> Self:
         if self.p2p is not None and self.p2p.blend_over == "mask" and self.mask is None:
             raise field_rule("mask", "is missing", "blend_over mask needs one")
         if self.mask_marks != "white" and self.mask is None:
             raise field_rule("mask", "is missing", f"mask_marks {self.mask_marks} needs one")
-        if len({use.id for use in self.concepts}) < len(self.concepts):
-            raise field_rule("concepts", "name one concept twice", "give each concept once")
         return self
+
+
+class BatchRequest(_TenantsEdit):
+    """Edit many pictures in one way: a job for each."""
+
+    model_config = ConfigDict(json_schema_extra=_edit_rules(mask=False))
+
+    images: Annotated[
+        list[PictureId],
+        Field(
+            min_length=1,
+            max_length=MAX_BATCH,
+            description="Ids of the pictures to edit: images, or outputs of earlier edits.",
+            json_schema_extra={"uniqueItems": True},
+        ),
+    ]
+
+    @model_validator(mode="after")
+    def _images_agree(self) -> Self:
+        if len(set(self.images)) < len(self.images):
+            raise field_rule("images", "name one picture twice", "give each picture once")
+        if self.p2p is not None and self.p2p.blend_over == "mask":
+            raise field_rule("p2p.blend_over", "is mask", "a batch has no masks; leave it out")
+        return self
+
+    def edits(self) -> list[EditRequest]:
+        """The edit of each picture."""
+        shared = {name: getattr(self, name) for name in self.model_fields_set - {"images"}}
+        return [EditRequest(image=image, **shared) for image in self.images]
 
 
 class UploadRequest(RequestModel):

@@ -5,6 +5,7 @@ if not job or job.tenant ~= given.tenant then return 0 end
 if job.state == 'queued' or job.state == 'running' then return -1 end
 local users = redis.call('SMEMBERS', key('uses', job.tenant, job.id))
 if #users > 0 then return users end
+leave_batch(job.id, job.tenant)
 redis.call('DEL', key('job', job.id), key('events', job.id))
 redis.call('ZREM', key('jobs', job.tenant), job.id)
 redis.call('ZREM', key('jobs', job.tenant, job.state), job.id)
