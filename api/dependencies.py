@@ -37,6 +37,7 @@ from customedit.schemas import patterns
 from customedit.storage.store import Storage
 from customedit.tenants.access import ApiKey, ApiKeys, Limits
 from customedit.tenants.catalogue import Concepts, Images
+from customedit.tenants.presets import Presets
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,6 +73,7 @@ class Container:
     imports: ImportSlots
     journal: Journal
     secrets: Secrets
+    presets: Presets
     notifier: Notifier
     forecasts: Forecasts
     serializers: Serializers
@@ -125,6 +127,7 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 imports=ImportSlots(settings.imports_at_once, settings.imports_per_tenant),
                 journal=journal,
                 secrets=Secrets(client, settings, journal),
+                presets=Presets(client, settings, journal),
                 notifier=notifier,
                 forecasts=forecasts,
                 serializers=Serializers(storage, forecasts),

@@ -47,6 +47,7 @@ TAGS: Final = [
     {"name": "concepts", "description": "Looks that the service learns from references."},
     {"name": "edits", "description": "Pictures changed by prompt."},
     {"name": "batches", "description": "Many pictures edited in one way."},
+    {"name": "presets", "description": "Settings of edits under names of your own."},
     {
         "name": "jobs",
         "description": "Edits, customizations and imports, queued, running or finished.",
@@ -131,7 +132,14 @@ def _refine(operation: dict[str, Any]) -> None:
             answer["content"] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
         if status.startswith("2") and (links := _LINKS.get(operation["operationId"])):
             answer["links"] = {
-                target: {"operationId": target, "parameters": {"id": f"$response.body#/{where}"}}
+                target: {
+                    "operationId": target,
+                    "parameters": {
+                        where.rpartition("/")[2] if where.endswith("name") else "id": (
+                            f"$response.body#/{where}"
+                        )
+                    },
+                }
                 for where, targets in links.items()
                 for target in targets.split()
             }
@@ -163,6 +171,8 @@ _LINKS: Final = {
     "listImages": {"items/0/id": "getImage deleteImage"},
     "listConcepts": {"items/0/id": _CONCEPT},
     "listBatches": {"items/0/id": _BATCH},
+    "listPresets": {"items/0/name": "getPreset deletePreset"},
+    "savePreset": {"name": "getPreset deletePreset"},
     "listEdits": {"items/0/id": "getEdit"},
     "listJobs": {"items/0/id": _JOB},
 }

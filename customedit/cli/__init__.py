@@ -21,6 +21,7 @@ from customedit.cli import (
     doctor,
     edit,
     lookbench,
+    mcp,
     models,
     remote,
     replay,
@@ -78,6 +79,7 @@ app.command("recover")(service.recover_command)
 app.command("serve")(serve.serve_command)
 app.command("api")(serve.api_command)
 app.command("worker")(serve.worker_command)
+app.command("mcp")(mcp.mcp_command)
 app.command("demo")(demo.demo_command)
 
 

@@ -43,6 +43,19 @@ images = typer.Typer(help="Images of a service: upload, list, show, delete, down
 batches = typer.Typer(help="Batches of a service: list, show, wait, cancel, delete, download.")
 
 
+def connection(url: str | None, key: str | None) -> tuple[str, str]:
+    """The address and the key that are given.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for name, value, variable in (("url", url, "SERVER"), ("key", key, "KEY")):
+        if not value:
+            raise InputError(name, "is missing", f"give --{name}, or set CUSTOMEDIT_{variable}")
+    assert url is not None and key is not None
+    return url, key
+
+
 @contextmanager
 def _client(url: str | None, key: str | None) -> Iterator[CustomEdit]:
     """A client; what goes wrong is one line."""
@@ -50,9 +63,7 @@ def _client(url: str | None, key: str | None) -> Iterator[CustomEdit]:
 
     from customedit.client import ApiError, CustomEdit, JobFailed, TimedOut
 
-    for name, value, variable in (("url", url, "SERVER"), ("key", key, "KEY")):
-        if not value:
-            raise InputError(name, "is missing", f"give --{name}, or set CUSTOMEDIT_{variable}")
+    url, key = connection(url, key)
     try:
         with CustomEdit(url, key) as client:
             yield client

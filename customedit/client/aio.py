@@ -96,6 +96,18 @@ class AsyncCustomEdit(AsyncRequests):
         """Where the file of a concept is."""
         return await self._do(calls.weights(id, format))
 
+    async def preset(self, name: str) -> d.Preset:
+        """A preset."""
+        return await self._do(calls.read("presets", name, d.Preset))
+
+    async def presets(self) -> d.Page[d.Preset]:
+        """All presets, by name."""
+        return await self._do(Call("GET", "/v1/presets", d.Page[d.Preset]))
+
+    async def delete_preset(self, name: str) -> None:
+        """Delete a preset."""
+        await self._do(calls.delete("presets", name))
+
     async def limits(self) -> d.Limits:
         """What may be done, and what is left of it."""
         return await self._do(Call("GET", "/v1/limits", d.Limits))

@@ -298,6 +298,70 @@ class AsyncRequests:
         }
         return await self._do(calls.try_customize(values))
 
+    async def save_preset(
+        self,
+        name: str,
+        *,
+        source_prompt: str = "",
+        target_prompt: str = "",
+        method: Literal["p2p", "sdedit"] = "p2p",
+        strengths: Sequence[float] | None = None,
+        change: float | None = None,
+        seeds: Sequence[int] = (0,),
+        steps: int = 50,
+        guidance: float | None = None,
+        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
+        p2p: P2POptions | None = None,
+        preserve: bool | None = None,
+        feather: float = 8.0,
+        everywhere: bool = False,
+        concepts: Sequence[ConceptUse] = (),
+    ) -> d.Preset:
+        """Save settings of edits under a name; what is left out is left to the edit.
+
+        Args:
+            name: Under which name.
+            source_prompt: What the picture shows. Prompt-to-Prompt needs it.
+            target_prompt: What the pictures shall show, if it is always the same.
+            method: `p2p` keeps the shape of the source, `sdedit` paints more freely.
+            strengths: One picture for each. p2p: share of the source that stays; sdedit: share
+                of the noise that is added. Left out, the method's default.
+            change: How much changes, in every method: 0 gives the source back, 1 changes most.
+                Instead of strengths.
+            seeds: One picture for each strength and seed. p2p draws nothing by chance and takes
+                one seed.
+            steps: DDIM steps.
+            guidance: Scale of classifier-free guidance; left out, the base's own.
+            inversion: How p2p inverts the source picture.
+            p2p: Expert settings of Prompt-to-Prompt.
+            preserve: Paste the source's own pixels outside the edited region; left out,
+                wherever the edit has a region.
+            feather: Width of the soft edge of that paste, in source pixels.
+            everywhere: Let the concepts act on the source prompt and the empty prompt, too.
+            concepts: The concepts that the target prompt names.
+
+        Raises:
+            pydantic.ValidationError: a value is not usable; nothing was sent.
+            ApiError: the service refused.
+        """
+        values = {
+            "source_prompt": source_prompt,
+            "target_prompt": target_prompt,
+            "method": method,
+            "strengths": strengths,
+            "change": change,
+            "seeds": seeds,
+            "steps": steps,
+            "guidance": guidance,
+            "inversion": inversion,
+            "p2p": p2p,
+            "preserve": preserve,
+            "feather": feather,
+            "everywhere": everywhere,
+            "concepts": concepts,
+        }
+        return await self._do(calls.save_preset(name, values))
+
     async def try_edit(
         self,
         *,

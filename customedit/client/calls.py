@@ -22,7 +22,13 @@ from pydantic import BaseModel
 from customedit.client.errors import ApiError, JobFailed
 from customedit.schemas import answers as d
 from customedit.schemas.answers import Problem
-from customedit.schemas.requests import BatchRequest, CustomizeRequest, EditRequest, ImportForm
+from customedit.schemas.requests import (
+    BatchRequest,
+    CustomizeRequest,
+    EditRequest,
+    ImportForm,
+    PresetSettings,
+)
 
 SERVER: Final = "CUSTOMEDIT_SERVER"
 API_KEY: Final = "CUSTOMEDIT_KEY"
@@ -174,6 +180,11 @@ def try_customize(values: Body) -> Call[d.DryRun]:
 def try_edit(values: Body) -> Call[d.DryRun]:
     """A dry run of ``edit``."""
     return Call("POST", "/v1/edits", d.DryRun, _body(EditRequest, values), params=_DRY)
+
+
+def save_preset(name: str, values: Body) -> Call[d.Preset]:
+    """A preset: the fields of PresetSettings."""
+    return Call("PUT", f"/v1/presets/{name}", d.Preset, _body(PresetSettings, values))
 
 
 def import_concept(path: Path, values: Body, key: str | None) -> Call[d.Job]:

@@ -20,7 +20,13 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from customedit.schemas.requests import BatchRequest, CustomizeRequest, EditRequest, ImportForm
+from customedit.schemas.requests import (
+    BatchRequest,
+    CustomizeRequest,
+    EditRequest,
+    ImportForm,
+    PresetSettings,
+)
 
 FOLDER: Final = Path(__file__).parent
 
@@ -29,14 +35,16 @@ FOLDER: Final = Path(__file__).parent
 class Request:
     """A method to be made.
 
-    answer: the document it gives; first: a parameter before the model's fields; title: the first
-    line of its docstring, None for the model's; keyed: whether it takes an idempotency key.
+    answer: the document it gives; first: a parameter before the model's fields, and what it is;
+    title: the first line of its docstring, None for the model's; keyed: whether it takes an
+    idempotency key.
     """
 
     name: str
     model: type[BaseModel]
     answer: str = "Job"
     first: str = ""
+    first_is: str = ""
     title: str | None = None
     keyed: bool = True
 
@@ -50,6 +58,7 @@ _REQUESTS: Final = (
         "import_concept",
         ImportForm,
         first="path: Path, ",
+        first_is="The file.",
         title="Make a concept from a file of weights.",
     ),
     Request(
@@ -57,6 +66,14 @@ _REQUESTS: Final = (
         CustomizeRequest,
         "DryRun",
         title=f"What ``customize`` {_DRY}",
+        keyed=False,
+    ),
+    Request(
+        "save_preset",
+        PresetSettings,
+        "Preset",
+        first="name: str, ",
+        first_is="Under which name.",
         keyed=False,
     ),
     Request("try_edit", EditRequest, "DryRun", title=f"What ``edit`` {_DRY}", keyed=False),
@@ -126,7 +143,7 @@ def _method(request: Request) -> str:
     parameters = "".join(f"        {key}: {_parameter(field)},\n" for key, field in fields)
     described = "".join(_description(key, field) for key, field in fields)
     values = "".join(f'            "{key}": {key},\n' for key, _ in fields)
-    given = ["path"] if request.first else []
+    given = [request.first.partition(":")[0]] if request.first else []
     given += ["values", "idempotency_key"] if request.keyed else ["values"]
     title = request.title or (request.model.__doc__ or "").strip().splitlines()[0]
     if request.keyed:
@@ -139,7 +156,7 @@ def _method(request: Request) -> str:
         f"\n    async def {request.name}(\n        self, {request.first}*,\n{parameters}"
         f"    ) -> d.{request.answer}:\n"
         f'        """{title}\n\n        Args:\n'
-        + (_argument("path", "The file.") if request.first else "")
+        + (_argument(given[0], request.first_is) if request.first else "")
         + described
         + "\n        Raises:\n            pydantic.ValidationError: a value is not usable; nothing "
         'was sent.\n            ApiError: the service refused.\n        """\n'

@@ -95,6 +95,18 @@ class CustomEdit(Requests):
         """Where the file of a concept is."""
         return self._do(calls.weights(id, format))
 
+    def preset(self, name: str) -> d.Preset:
+        """A preset."""
+        return self._do(calls.read("presets", name, d.Preset))
+
+    def presets(self) -> d.Page[d.Preset]:
+        """All presets, by name."""
+        return self._do(Call("GET", "/v1/presets", d.Page[d.Preset]))
+
+    def delete_preset(self, name: str) -> None:
+        """Delete a preset."""
+        self._do(calls.delete("presets", name))
+
     def limits(self) -> d.Limits:
         """What may be done, and what is left of it."""
         return self._do(Call("GET", "/v1/limits", d.Limits))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from customedit.storage.store import Storage
     from customedit.tenants.access import ApiKey
     from customedit.tenants.catalogue import Concepts
+    from customedit.tenants.presets import PresetRecord
 
 REQUEST: Final = "request.json"
 FINAL: Final = "final.json"
@@ -82,6 +83,14 @@ class Journal:
         """What the tenant's webhooks are signed with."""
         text = json.dumps({"secret": secret, "made_at": made_at})
         self.storage.put(secret_key(tenant), text.encode(), _JSON)
+
+    def preset(self, record: PresetRecord) -> None:
+        """A preset that is about to be saved."""
+        self._put(object_keys.preset(record.tenant, record.name), record)
+
+    def forget_preset(self, tenant: str, name: str) -> None:
+        """Removes a preset that is about to be deleted."""
+        self.storage.delete(object_keys.preset(tenant, name))
 
     def forget(self, folder: str) -> None:
         """Removes a folder whose job, concept or image is deleted, the record first."""

@@ -364,6 +364,14 @@ class Event(Document):
     data: dict[str, Any]
 
 
+class Preset(Document):
+    """Settings of edits under a name. settings: those that were given, as an edit takes them."""
+
+    name: str
+    settings: dict[str, Any]
+    saved_at: datetime
+
+
 class WebhookSecret(Document):
     """The secret that signs webhooks (Standard Webhooks). secret: only shown when it is made."""
 

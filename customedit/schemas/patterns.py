@@ -28,6 +28,7 @@ TOKEN: Final = f"^{_TOKEN.pattern}$"
 PHRASE: Final = r"^[^\W_][\w' -]*$"
 """A noun or an attribute: words without punctuation."""
 
+PRESET: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 CURSOR: Final = r"^[A-Za-z0-9_:-]{1,200}$"
 EVENT: Final = r"^[0-9]{1,18}(-[0-9]{1,18})?$"
 IDEMPOTENCY_KEY: Final = r"^[\x21-\x7e]{1,255}$"
@@ -39,6 +40,7 @@ IN_WORDS: Final[Mapping[str, str]] = {
     JOB: "the id of a job: job_ and 26 letters and digits",
     BATCH: "the id of a batch: bat_ and 26 letters and digits",
     UPLOAD: "the id of an upload: upl_ and 26 letters and digits",
+    PRESET: "a name of letters, digits, ., _ and -, up to 64, a letter or digit first",
     CURSOR: "the next_cursor of the page before",
     IDEMPOTENCY_KEY: "1 to 255 visible ASCII characters",
     EVENT: "the id of an event, such as 1700000000000-0",

@@ -352,20 +352,23 @@ class EditOptions(RequestModel):
     def _fields_agree(self) -> Self:
         if self.method == "p2p" and not self.source_prompt:
             raise field_rule("source_prompt", "is empty", "p2p needs the picture in words")
-        if self.change is not None and self.strengths is not None:
-            raise field_rule("change", "is given with strengths", "give one of the two")
-        if len(self.strengths or [0]) * len(self.seeds) > MAX_OUTPUTS:
-            raise field_rule(
-                "strengths",
-                f"with seeds make more than {MAX_OUTPUTS} edits",
-                "send two requests",
-            )
+        _check_pictures(self)
         return self
 
     @property
     def tokens(self) -> list[str]:
         """The concept tokens that the target prompt names, in order."""
         return patterns.TOKEN_IN_TEXT.findall(self.target_prompt)
+
+
+def _check_pictures(options: EditOptions) -> None:
+    """One way to say how much changes, and not too many pictures."""
+    if options.change is not None and options.strengths is not None:
+        raise field_rule("change", "is given with strengths", "give one of the two")
+    if len(options.strengths or [0]) * len(options.seeds) > MAX_OUTPUTS:
+        raise field_rule(
+            "strengths", f"with seeds make more than {MAX_OUTPUTS} edits", "send two requests"
+        )
 
 
 def _edit_rules(*, mask: bool = True) -> dict[str, Any]:
@@ -488,6 +491,28 @@ class BatchRequest(_TenantsEdit):
         """The edit of each picture."""
         shared = {name: getattr(self, name) for name in self.model_fields_set - {"images"}}
         return [EditRequest(image=image, **shared) for image in self.images]
+
+
+class PresetSettings(EditOptions):
+    """Save settings of edits under a name; what is left out is left to the edit."""
+
+    target_prompt: Annotated[
+        Prompt, Field(description="What the pictures shall show, if it is always the same.")
+    ] = ""
+    concepts: Annotated[
+        list[ConceptUse],
+        Field(
+            max_length=MAX_CONCEPTS,
+            description="The concepts that the target prompt names.",
+            json_schema_extra={"uniqueItems": True},
+        ),
+    ] = []
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        """As of edits, but for the prompts, which may come with the edit."""
+        _check_pictures(self)
+        return self
 
 
 class UploadRequest(RequestModel):

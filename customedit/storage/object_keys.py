@@ -106,6 +106,16 @@ def inversion(owner: str, picture_id: str, name: str = "") -> str:
     return f"{tenant(owner)}inversions/{_part(picture_id)}/{_part(name) if name else ''}"
 
 
+def presets(owner: str) -> str:
+    """The folder of a tenant's presets."""
+    return f"{tenant(owner)}presets/"
+
+
+def preset(owner: str, name: str) -> str:
+    """The journal's record of a preset."""
+    return f"{presets(owner)}{_part(name)}.json"
+
+
 def upload(owner: str, upload_id: str) -> str:
     """What a presigned upload wrote, until it is checked and moved."""
     return f"{tenant(owner)}uploads/{_part(upload_id)}"
