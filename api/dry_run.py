@@ -12,7 +12,7 @@ from customedit.editing.settings import CheckedRequest
 from customedit.errors import InputError
 from customedit.estimates.forecasts import Forecast
 from customedit.estimates.work import training_settings
-from customedit.estimates.workers import BaseFacts
+from customedit.estimates.workers import WorkerBase
 from customedit.jobs.records import ConceptRecord, JobRecord
 from customedit.schemas import answers as d
 from customedit.schemas.requests import CustomizeRequest, EditRequest
@@ -27,7 +27,7 @@ Plan = d.EditPlan | d.CustomizePlan
 
 
 def dry_run_of(
-    container: Container, record: JobRecord, plan_on: Callable[[BaseFacts | None], Plan]
+    container: Container, record: JobRecord, plan_on: Callable[[WorkerBase | None], Plan]
 ) -> d.DryRun:
     """The answer of a dry run. record: the job that would be made; plan_on: its plan on a base.
 
@@ -76,7 +76,7 @@ def edit_plan(
     checked: CheckedRequest,
     concepts: Sequence[ConceptRecord],
     size: tuple[int, int] | None,
-    base: BaseFacts | None,
+    base: WorkerBase | None,
 ) -> d.EditPlan:
     """The plan of an edit. size: (width, height) of its picture, None if that is not known."""
     p2p = checked.p2p
@@ -115,7 +115,7 @@ def edit_plan(
     )
 
 
-def customize_plan(request: CustomizeRequest, base: BaseFacts | None) -> d.CustomizePlan:
+def customize_plan(request: CustomizeRequest, base: WorkerBase | None) -> d.CustomizePlan:
     """The plan of a customization.
 
     Raises:
@@ -135,7 +135,7 @@ def customize_plan(request: CustomizeRequest, base: BaseFacts | None) -> d.Custo
     )
 
 
-def _summary(base: BaseFacts | None) -> d.BaseSummary | None:
+def _summary(base: WorkerBase | None) -> d.BaseSummary | None:
     if base is None:
         return None
     return d.BaseSummary(name=base.name, architecture=base.architecture, side=base.sizes.side)

@@ -14,12 +14,13 @@ from api.dependencies import Container
 from api.problems import RETRY_SECONDS, ProblemError, input_problem
 from customedit import images as pictures
 from customedit.errors import InputError
+from customedit.images.masks import Marks
 from customedit.images.turns import Busy
 from customedit.jobs.journal import epoch_metadata
-from customedit.jobs.records import ImageRecord
+from customedit.jobs.records import ImageRecord, output_record
 from customedit.schemas import ids
 from customedit.storage import object_keys
-from customedit.storage.store import StorageError
+from customedit.storage.store import MissingObject, StorageError
 
 TRIES: Final = 5
 
@@ -35,25 +36,67 @@ async def store_image(
     Raises:
         ProblemError: it is not usable, or the tenant has too many files waiting; nothing is stored.
     """
-    settings = container.settings
-    limits = pictures.Limits(
-        max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels
-    )
     try:
         async with container.decoders.turn(tenant) as turn:
             data = await load()
-            checked = await turn.check(data, field=field, limits=limits)
+            checked = await turn.check(data, field=field, limits=_limits(container))
     except Busy as busy:
-        raise ProblemError(
-            "rate-limited",
-            f"{busy.waiting} of your files wait to be checked; send this one again later",
-            field=field,
-            limit=f"{busy.waiting} files that wait",
-            headers={"Retry-After": str(RETRY_SECONDS)},
-        ) from None
+        raise too_busy(busy, field) from None
     except InputError as error:
         raise input_problem(error, "unusable-image", _image_limit(container)) from None
     return await anyio.to_thread.run_sync(put_image, container, tenant, data, checked)
+
+
+async def check_mask(container: Container, tenant: str, mask: str, marks: Marks) -> None:
+    """Refuse a stored picture that cannot be used as a mask, as the worker would.
+
+    One that is not there is let through: whoever makes the job says so. So is one too large to be
+    read here; the worker reads it.
+
+    Raises:
+        ProblemError: validation, of ``mask``; rate-limited.
+    """
+    key = await anyio.to_thread.run_sync(_key_of, container, tenant, mask)
+    if key is None:
+        return
+    try:
+        async with container.decoders.turn(tenant) as turn:
+            data = await anyio.to_thread.run_sync(container.storage.get, key)
+            await turn.check_mask(data, limits=_limits(container), marks=marks)
+    except MissingObject:
+        return
+    except Busy as busy:
+        raise too_busy(busy, "mask") from None
+    except InputError as error:
+        raise input_problem(error) from None
+
+
+def _key_of(container: Container, tenant: str, picture: str) -> str | None:
+    """Where the file of an image or an output lies; None: there is none."""
+    if (output := ids.output_of(picture)) is not None:
+        job = container.jobs.get(tenant, output[0])
+        found = None if job is None else output_record(job, output[1])
+        return None if found is None else found.image_key
+    record = container.images.get(tenant, picture)
+    return None if record is None else record.key
+
+
+def too_busy(busy: Busy, field: str) -> ProblemError:
+    """The problem of a tenant with as many files waiting for a decoder as it may have."""
+    return ProblemError(
+        "rate-limited",
+        f"{busy.waiting} of your files wait to be checked; send this one again later",
+        field=field,
+        limit=f"{busy.waiting} files that wait",
+        headers={"Retry-After": str(RETRY_SECONDS)},
+    )
+
+
+def _limits(container: Container) -> pictures.Limits:
+    settings = container.settings
+    return pictures.Limits(
+        max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels
+    )
 
 
 def _image_limit(container: Container) -> str:

@@ -44,11 +44,11 @@ def picture_key(attempt: Attempt, picture_id: str) -> str:
     runtime, tenant = attempt.runtime, attempt.tenant
     if (output := ids.output_of(picture_id)) is not None:
         job, number = output
-        record = attempt.patiently(lambda: runtime.jobs.get(tenant, job))
+        record = attempt.with_retries(lambda: runtime.jobs.get(tenant, job))
         if record is not None and (found := output_record(record, number)) is not None:
             return found.image_key
         raise MissingObject(picture_id)
-    image = attempt.patiently(lambda: runtime.image_records.get(tenant, picture_id))
+    image = attempt.with_retries(lambda: runtime.image_records.get(tenant, picture_id))
     if image is None:
         raise MissingObject(picture_id)
     return image.key
@@ -100,7 +100,7 @@ def concepts(
 
 def concept_record(attempt: Attempt, concept_id: str) -> ConceptRecord | None:
     """The tenant's concept; None: there is none, or it is another's."""
-    return attempt.patiently(
+    return attempt.with_retries(
         lambda: attempt.runtime.concept_records.get(attempt.tenant, concept_id)
     )
 
@@ -115,7 +115,7 @@ def loaded(attempt: Attempt, record: ConceptRecord) -> Concept:
     if concept is None:
         path = attempt.folder / f"{record.id}.safetensors"
         key = record.weights_key
-        attempt.patiently(lambda: attempt.storage.download(key, path))
+        attempt.with_retries(lambda: attempt.storage.download(key, path))
         concept = Concept.load(path, runtime.base.weights).for_base(runtime.base)
         concept = concept.to(runtime.base.device, runtime.base.dtype)
         runtime.concepts.put(held, concept)

@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import CPU_POSITIONS
-from customedit.estimates.workers import BEAT_S, BaseFacts, WorkerReport, Workers
-from customedit.jobs.records import JobKind
+from customedit.estimates.workers import BEAT_S, WorkerBase, WorkerReport, Workers
+from customedit.schemas.answers import JobKind
 from customedit.schemas.requests import TrainingOptions, TrainingWay
 from worker.executor import Executor
 from worker.runtime import Runtime
@@ -36,7 +36,7 @@ class Presence:
             name=name,
             kinds=cast("tuple[JobKind, ...]", tuple(settings.worker_queues.split(","))),
             slots=settings.worker_concurrency,
-            base=base_facts(runtime.base, settings.engine_rows),
+            base=worker_base(runtime.base, settings.engine_rows),
         )
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -80,7 +80,7 @@ class Presence:
         )
 
 
-def base_facts(base: Base, rows: int) -> BaseFacts:
+def worker_base(base: Base, rows: int) -> WorkerBase:
     """What the front end knows of ``base``. rows: most rows of one call."""
     training = {
         way: {
@@ -90,7 +90,7 @@ def base_facts(base: Base, rows: int) -> BaseFacts:
         }
         for way in get_args(TrainingWay)
     }
-    return BaseFacts(
+    return WorkerBase(
         name=base.name,
         fingerprint=base.fingerprint,
         architecture=base.profile.architecture,

@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from api.deletion import cancel_job
 from api.dependencies import AppContainer, Container, in_thread, needs
 from api.forms import form_schema, read_files
-from api.image_storage import store_image
+from api.image_storage import check_mask, store_image
 from api.openai import MODEL, ImageEditForm, encoded
 from api.openapi import refusals
 from api.problem_types import PATH as PROBLEMS
@@ -73,6 +73,8 @@ async def edit_image(request: Request, container: AppContainer, caller: Writer) 
         mask = await _stored(container, caller.tenant, form.files, "mask")
     assert image is not None
     _check_size(fields, image)
+    if mask is not None:
+        await check_mask(container, caller.tenant, mask.id, "transparent")
     record = await in_thread(_submit, container, caller.tenant, fields, image, mask)
     record = await _ended(request, container, record)
     return JSONResponse(await in_thread(_document, container, fields, record))

@@ -16,7 +16,7 @@ from typing import Final
 from customedit.estimates import speed
 from customedit.estimates.speed import Line, Speed
 from customedit.estimates.work import Stage, Work
-from customedit.estimates.workers import BaseFacts
+from customedit.estimates.workers import WorkerBase
 
 MOST_EVENTS: Final = 5000
 """A simulation that has not ended by then is given up: those jobs have no estimate."""
@@ -66,7 +66,7 @@ class Machine:
     """A worker: its slots, and what runs in them."""
 
     slots: int
-    base: BaseFacts
+    base: WorkerBase
     running: list[_Running] = field(default_factory=list)
 
     def free(self, kind: str) -> int:

@@ -18,8 +18,9 @@ from customedit.errors import InputError
 from customedit.schemas.requests import CustomizeRequest, EditRequest
 
 if TYPE_CHECKING:
-    from customedit.estimates.workers import BaseFacts
-    from customedit.jobs.records import JobKind, JobProgress
+    from customedit.estimates.workers import WorkerBase
+    from customedit.jobs.records import JobProgress
+    from customedit.schemas.answers import JobKind
 
 NULL_TEXT_STEPS: Final = 10
 """Steps with gradients of null-text inversion at each step, at most."""
@@ -151,7 +152,7 @@ def training_label(training: dict[str, Any]) -> str:
     return f"{training['way']}:{training['batch']}:{prior}"
 
 
-def training_settings(base: BaseFacts, request: CustomizeRequest) -> dict[str, Any]:
+def training_settings(base: WorkerBase, request: CustomizeRequest) -> dict[str, Any]:
     """The request's training with all defaults of the base.
 
     Raises:

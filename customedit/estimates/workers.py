@@ -11,7 +11,7 @@ from redis.exceptions import OutOfMemoryError
 from customedit.diffusion.profile import Sizes
 from customedit.estimates.speed import Line, Speed
 from customedit.images.layout import fit
-from customedit.jobs.records import JobKind
+from customedit.schemas.answers import JobKind
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -32,7 +32,7 @@ class _Report(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class BaseFacts(_Report):
+class WorkerBase(_Report):
     """What of a worker's base decides a plan and its time.
 
     rows: most rows of one call of the UNet; cells: most latent cells of all rows together, None for
@@ -79,7 +79,7 @@ class WorkerReport(_Report):
     name: str
     kinds: tuple[JobKind, ...]
     slots: int
-    base: BaseFacts
+    base: WorkerBase
     speed: Speed = Field(default_factory=dict)
     classes: frozenset[str] = frozenset()
 
@@ -114,7 +114,7 @@ class Workers:
         self.client.zrem(self._key("workers"), name)
         self.client.delete(self._key("worker", name))
 
-    def speed(self, base: BaseFacts) -> Speed:
+    def speed(self, base: WorkerBase) -> Speed:
         """What a worker on the same base and device measured last; empty if none did."""
         text: Any = self.client.get(self._speed(base))
         try:
@@ -136,7 +136,7 @@ class Workers:
                 continue
         return reports
 
-    def _speed(self, base: BaseFacts) -> str:
+    def _speed(self, base: WorkerBase) -> str:
         return self._key("speed", base.machine)
 
     def _now(self) -> float:

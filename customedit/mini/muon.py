@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 
-def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(g: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """An approximation of U V^T for g = U S V^T, [n, m]: Newton-Schulz with Jordan's quintic.
 
-    Its singular values come out in about [0.7, 1.2], which is all that the update needs.
+    Its singular values come out in about [0.7, 1.2], which is all that the update needs. dtype: of
+    the products; bfloat16 is enough, but slow on processors that emulate it.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = g.bfloat16()
+    x = g.to(dtype)
     wide = x.shape[0] <= x.shape[1]
     x = x if wide else x.T
     x = x / (x.norm() + 1e-7)
@@ -33,7 +34,8 @@ class Muon(torch.optim.Optimizer):
 
     rate: of the orthogonalised updates (each has spectral norm about 1, times
     sqrt(max(1, rows / columns))); the AdamW group's rate is ``rate * adam_share``. Setting
-    ``group["lr"]`` works as for any optimiser; schedules should scale both groups alike.
+    ``group["lr"]`` works as for any optimiser; schedules should scale both groups alike. products:
+    dtype of the orthogonalisation.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Muon(torch.optim.Optimizer):
         adam_share: float = 0.05,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
+        products: torch.dtype = torch.bfloat16,
     ) -> None:
         groups = [
             {"params": list(matrices), "muon": True, "share": 1.0},
             {"params": list(others), "muon": False, "share": adam_share},
         ]
         defaults = {"lr": rate, "momentum": momentum, "weight_decay": weight_decay}
+        self.products = products
         super().__init__([g for g in groups if g["params"]], defaults)
 
     @torch.no_grad()
@@ -69,7 +73,8 @@ class Muon(torch.optim.Optimizer):
         m.lerp_(grad, 1 - group["momentum"])
         nesterov = grad.lerp(m, group["momentum"])
         flat = nesterov.reshape(p.shape[0], -1)
-        update = orthogonalise(flat) * max(1.0, flat.shape[0] / flat.shape[1]) ** 0.5
+        scale = max(1.0, flat.shape[0] / flat.shape[1]) ** 0.5
+        update = orthogonalise(flat, dtype=self.products) * scale
         rate = group["lr"] * group["share"]
         p.mul_(1 - rate * group["weight_decay"]).add_(update.reshape(p.shape), alpha=-rate)
 

@@ -89,7 +89,7 @@ def write_latents(
             flip = torch.from_numpy(mirrored(np.arange(at, at + len(x)))).to(device)
             x[flip] = x[flip].flip(3)
             x = x.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(torch.device(device).type, torch.bfloat16):
+            with loop.half_precision(device):
                 out[at : at + batch] = vae.encode(x).latents.float().cpu().numpy()
         part = path.with_suffix(".part.npy")
         np.save(part, out)
@@ -203,7 +203,7 @@ def sample(
     x = torch.randn((len(states), channels, side, side), generator=generator).to(states.device)
     context = torch.cat([empty.expand_as(states), states])
     for t in schedule.timesteps:
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with loop.half_precision(x.device):
             none, worded = unet(torch.cat([x, x]), t, context).sample.float().chunk(2)
         x = schedule.step(none + guidance * (worded - none), t, x).prev_sample
     return x

@@ -46,7 +46,7 @@ class Presets:
         if self.client.hlen(key) >= MOST and not self.client.hexists(key, record.name):
             raise InputError("name", f"you have {MOST} presets", "delete one first")
         if self._journal is not None:
-            self._journal.preset(record)
+            self._journal.preset(record.tenant, record.name, record)
         return bool(self.client.hset(key, record.name, record.model_dump_json()))
 
     def put(self, record: PresetRecord) -> bool:

@@ -11,14 +11,14 @@ from redis import Redis
 from customedit.diffusion.profile import Sizes
 from customedit.estimates import forecasts, speed, workers
 from customedit.estimates.speed import Line
-from customedit.estimates.workers import BaseFacts, WorkerReport, Workers
+from customedit.estimates.workers import WorkerBase, WorkerReport, Workers
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from .conftest import Running, claimed, customize, edit, finish_concept, upload
 
-BASE = BaseFacts(
+BASE = WorkerBase(
     name="mini", fingerprint="f", architecture="Mini", device="cpu", dtype="float32", guidance=4.0,
     sizes=Sizes(side=128, multiple=16, factor=8), rows=24, cells=8192,
     training={

@@ -11,11 +11,11 @@ from customedit.estimates import speed
 from customedit.estimates.simulation import Machine, Waiting, play
 from customedit.estimates.speed import Line
 from customedit.estimates.work import Stage, Work, edit_work
-from customedit.estimates.workers import BaseFacts
+from customedit.estimates.workers import WorkerBase
 from customedit.jobs.records import JobProgress
 from customedit.schemas.requests import EditRequest
 
-BASE = BaseFacts(
+BASE = WorkerBase(
     name="mini", fingerprint="f", device="cpu", dtype="float32", guidance=4.0,
     sizes=Sizes(side=128, multiple=16, factor=8), rows=24, cells=8192,
 )  # fmt: skip
