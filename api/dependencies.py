@@ -203,6 +203,9 @@ Reader = Annotated[ApiKey, needs("read")]
 JobId = Annotated[str, Path(pattern=patterns.JOB, description="Id of a job.")]
 ConceptId = Annotated[str, Path(pattern=patterns.CONCEPT, description="Id of a concept.")]
 ImageId = Annotated[str, Path(pattern=patterns.IMAGE, description="Id of an image.")]
+PictureId = Annotated[
+    str, Path(pattern=patterns.PICTURE, description="Id of an image, or of an output of an edit.")
+]
 UploadId = Annotated[str, Path(pattern=patterns.UPLOAD, description="Id of an upload.")]
 Cursor = Annotated[
     str | None, Query(pattern=patterns.CURSOR, description="`next_cursor` of the page before.")

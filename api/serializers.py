@@ -28,13 +28,14 @@ from customedit.jobs.records import (
     JobError,
     JobProgress,
     JobRecord,
+    output_record,
 )
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
 from customedit.schemas import ids
 from customedit.schemas.answers import JobKind
 from customedit.schemas.requests import reference_warnings
-from customedit.storage.store import Storage, StorageError
+from customedit.storage.store import MissingObject, Storage, StorageError
 
 if TYPE_CHECKING:
     from api.dependencies import Container  # which holds the Serializers
@@ -71,6 +72,25 @@ class Serializers:
             **facts,
             created_at=at(record.created_at),
             url=self.storage.presign_get(record.key, media_type=record.media_type),
+        )
+
+    def output(self, job: JobRecord, number: int) -> d.Image | None:
+        """Picture ``number`` of an edit as an image; None: there is none, or its file is gone."""
+        found = output_record(job, number)
+        if found is None or not found.width or not found.height:
+            return None
+        try:
+            size = self.storage.head(found.image_key).bytes
+        except MissingObject:
+            return None
+        return d.Image(
+            id=ids.of_output(job.id, number),
+            media_type="image/png",
+            bytes=size,
+            width=found.width,
+            height=found.height,
+            created_at=at(job.finished_at or job.created_at),
+            url=self.storage.presign_get(found.image_key, media_type="image/png"),
         )
 
     def concept(self, record: ConceptRecord) -> d.Concept:

@@ -80,13 +80,17 @@ class _Entry:
 
 @dataclass
 class _Queue:
-    """What Redis had at ``read_at``: workers, waiting jobs by kind in their order, running ones."""
+    """What Redis had at ``read_at``: workers, waiting jobs by kind in their order, running ones.
+
+    virtual, next_start: virtual times of the fair queue, by kind, and of the next job of a tenant.
+    """
 
     read_at: float
     workers: list[WorkerReport]
     speed: Speed
     waiting: dict[str, list[_Entry]]
     running: list[JobRecord]
+    virtual: dict[str, float]
     next_start: dict[tuple[str, str], float]
     spans: dict[str, Span]
 
@@ -121,9 +125,11 @@ class Forecasts:
     def would_be(self, record: JobRecord) -> Forecast:
         """The forecast of a job that is not in the queue, as if it were submitted now."""
         queue = self.queue()
-        start = queue.next_start.get((record.kind, record.tenant), 0.0)
+        start = queue.next_start.get((record.kind, record.tenant), queue.virtual[record.kind])
         waiting = list(queue.waiting[record.kind])
-        place = next((k for k, e in enumerate(waiting) if e.start > start), len(waiting))
+        turn = start, record.tenant
+        later = (k for k, e in enumerate(waiting) if (e.start, e.record.tenant) > turn)
+        place = next(later, len(waiting))
         waiting.insert(place, _Entry(record, start))
         spans = self._play(replace(queue, waiting=queue.waiting | {record.kind: waiting}))
         return self._answer(queue, record, place, spans.get(record.id))
@@ -168,16 +174,22 @@ class Forecasts:
             running, virtual, *by_kind = pipe.execute()
         waiting: dict[str, list[_Entry]] = {}
         following: dict[tuple[str, str], float] = {}
+        virtual = {kind: float(virtual.get(kind, 0.0)) for kind in KINDS}
         for number, kind in enumerate(KINDS):
             turns, shares = by_kind[2 * number : 2 * number + 2]
-            now = float(virtual.get(kind, 0.0))
-            starts = {tenant: max(now, finish) for tenant, finish in shares}
+            starts = {tenant: max(virtual[kind], finish) for tenant, finish in shares}
             waiting[kind] = self._waiting(kind, turns, starts)
             following |= {(kind, tenant): start for tenant, start in starts.items()}
         records = self._load(running)
-        speed = joined(alive)
         return _Queue(
-            time.monotonic(), alive, speed, waiting, list(records.values()), following, {}
+            read_at=time.monotonic(),
+            workers=alive,
+            speed=joined(alive),
+            waiting=waiting,
+            running=list(records.values()),
+            virtual=virtual,
+            next_start=following,
+            spans={},
         )
 
     def _waiting(

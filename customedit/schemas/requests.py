@@ -385,15 +385,20 @@ def _edit_rules(*, mask: bool = True) -> dict[str, Any]:
         rules += [_if(_with("p2p", by_mask), given), _if(by_alpha, given)]
     else:
         rules += [{"not": _with("p2p", by_mask)}]
+    return {"allOf": [*rules, *_picture_rules()]}
+
+
+def _picture_rules() -> list[dict[str, Any]]:
+    """What ``_check_pictures`` checks, as a schema says it."""
     by_change = _with("change", {"type": "number"})
-    rules += [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
+    rules = [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
     most = MAX_SEEDS
     for strengths in range(2, MAX_STRENGTHS + 1):
         if MAX_OUTPUTS // strengths < most:
             most = MAX_OUTPUTS // strengths
             many = _with("strengths", {"type": "array", "minItems": strengths})
             rules += [_if(many, {"properties": {"seeds": {"maxItems": most}}})]
-    return {"allOf": rules}
+    return rules
 
 
 def _if(condition: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
@@ -495,6 +500,8 @@ class BatchRequest(_TenantsEdit):
 
 class PresetSettings(EditOptions):
     """Save settings of edits under a name; what is left out is left to the edit."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": _picture_rules()})
 
     target_prompt: Annotated[
         Prompt, Field(description="What the pictures shall show, if it is always the same.")

@@ -176,6 +176,8 @@ def finish_edit(jobs: Jobs, storage: Storage, job_id: str) -> None:
                     "strength": 0.5,
                     "seed": 0,
                     "image_key": key,
+                    "width": 32,
+                    "height": 24,
                     "similarities": {"text": 0.3},
                     "best": True,
                     "recipe": {"steps": 50},

@@ -24,6 +24,11 @@ def test_an_output_is_a_source(anna: httpx.Client, jobs: Jobs, storage: Storage)
     first = finished(anna, jobs, storage)
     (output,) = first["result"]["outputs"]
     assert output["id"] == f"out_{first['id'][4:]}_0"
+    shown = anna.get(f"/v1/images/{output['id']}").json()
+    assert (shown["width"], shown["height"], shown["media_type"]) == (32, 24, "image/png")
+    assert len(httpx.get(shown["url"]).content) == shown["bytes"]
+    assert anna.get(f"/v1/images/{output['id'][:-1]}7").status_code == 404
+    assert anna.delete(f"/v1/images/{output['id']}").status_code == 422
     body = {"image": output["id"], "source_prompt": "a cup", "target_prompt": "a red cup"}
     second = anna.post("/v1/edits", json=body)
     assert second.status_code == 202, second.text
