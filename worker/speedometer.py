@@ -30,7 +30,9 @@ class Speedometer:
         self.accounted += seconds
 
     def turn(self, label: str, seconds: float) -> None:
-        """As of ``engine.Observer``."""
+        """As of ``engine.Observer``; steps without a label are the job's own, such as previews."""
+        if not label:
+            return
         self._add(speed.turn(label), 1, seconds, speed.STEPS)
         self.accounted += seconds
 

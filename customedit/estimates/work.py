@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from customedit.editing.settings import SDEDIT_STRENGTH, step_of, strength_of_change
@@ -58,16 +58,19 @@ class Work:
         """What is left of it at ``progress``."""
         if progress is None or progress.phase == "fetch":
             return self
+        if progress.phase == "train" and not progress.steps:
+            return self  # class images come first
         phases = [stage.phase for stage in self.stages]
         if progress.phase not in phases:
-            return Work(self.kind, (), self.pictures)  # it measures and uploads
-        at = phases.index(progress.phase)
-        done = progress.step / progress.steps if progress.steps else 0.0
-        stage = self.stages[at]
-        left = Stage(
-            stage.phase, stage.rounds * max(0.0, 1 - done), stage.rows, stage.cells, stage.label
-        )
-        return Work(self.kind, (left, *self.stages[at + 1 :]), self.pictures)
+            return replace(self, stages=())  # it measures and uploads
+        left = 1 - progress.step / progress.steps if progress.steps else 1.0
+        stages = [
+            replace(stage, rounds=stage.rounds * max(0.0, left))
+            if stage.phase == progress.phase
+            else stage
+            for stage in self.stages[phases.index(progress.phase) :]
+        ]
+        return replace(self, stages=tuple(stages))
 
 
 def inversion_mark(request: EditRequest) -> str:

@@ -388,7 +388,7 @@ def _edit_rules(*, mask: bool = True) -> dict[str, Any]:
     return {"allOf": [*rules, *_picture_rules()]}
 
 
-def _picture_rules() -> list[dict[str, Any]]:
+def _picture_rules() -> list[Any]:
     """What ``_check_pictures`` checks, as a schema says it."""
     by_change = _with("change", {"type": "number"})
     rules = [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]

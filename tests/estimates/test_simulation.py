@@ -70,6 +70,18 @@ def test_the_work_of_an_edit(more: dict[str, object], stages: list[tuple[str, in
     assert [(s.phase, s.rounds, s.rows) for s in work.stages] == stages
 
 
+def test_what_is_left_of_a_null_text_inversion_and_a_training() -> None:
+    work = edit_work(request(inversion="null-text", steps=10), 256, inverted=False)
+    half = work.rest(JobProgress(phase="null-text", step=5, steps=10))
+    assert [(s.phase, s.rounds) for s in half.stages] == [
+        ("null-text", 10), ("null-text", 50), ("edit", 10),
+    ]  # fmt: skip
+    learning = Work("customize", (Stage("class images", 9, 16, 256), Stage("train", 8, label="t")))
+    assert learning.rest(JobProgress(phase="train")) == learning
+    trained = learning.rest(JobProgress(phase="train", step=6, steps=8))
+    assert [(s.phase, s.rounds) for s in trained.stages] == [("train", 2)]
+
+
 def test_what_is_left_of_a_job() -> None:
     work = edit_work(request(), 256, inverted=False)
     half = work.rest(JobProgress(phase="edit", step=25, steps=50))

@@ -29,6 +29,11 @@
 --   <ns>:outbox-tenants             set: tenants with webhooks to deliver
 --   <ns>:receiver:<tenant>:<host>   hash: how often a receiver of webhooks failed in a row, and
 --                                   until when it is left alone
+--   <ns>:inverted:<tenant>:<id>     set: inversions of a picture that are kept, for estimates
+-- Kept by Python alone:
+--   <ns>:workers, <ns>:worker:<name>  workers that live: sorted set (when each said so), JSON
+--   <ns>:speed:<machine>            JSON: what workers on a base and device measured last
+--   <ns>:presets:<tenant>           hash: name -> JSON
 local ns = ARGV[1]
 local given = cjson.decode(ARGV[2])
 
