@@ -26,6 +26,7 @@ from api.routes import (
     imports,
     job_events,
     jobs,
+    pictures,
     presets,
 )
 from customedit.config.settings import Settings
@@ -106,7 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     routers = (
         *(images, image_edits, imports, concepts, edits, batches, presets),
-        *(jobs, job_events, account, health),
+        *(jobs, job_events, pictures, account, health),
     )
     for resource in routers:
         app.include_router(resource.router)

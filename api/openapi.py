@@ -157,18 +157,18 @@ def _event(names: list[str], model: str) -> dict[str, Any]:
 
 
 _EVENTS: Final = [_event(["state"], "StateChange"), _event(["progress", "preview"], "Progress")]
-_JOB: Final = "getJob cancelJob deleteJob"
+_JOB: Final = "getJob getMaskFile cancelJob deleteJob"
 _BATCH: Final = "getBatch cancelBatch deleteBatch"
 _CONCEPT: Final = "getConcept getConceptWeights deleteConcept"
 _LINKS: Final = {
-    "uploadImage": {"id": "getImage deleteImage"},
-    "completeUpload": {"id": "getImage deleteImage"},
+    "uploadImage": {"id": "getImage getImageFile deleteImage"},
+    "completeUpload": {"id": "getImage getImageFile deleteImage"},
     "createUpload": {"id": "completeUpload"},
     "createConcept": {"id": _JOB, "concept": _CONCEPT},
     "importConcept": {"id": _JOB, "concept": _CONCEPT},
     "createEdit": {"id": f"getEdit {_JOB}"},
     "createBatch": {"id": _BATCH},
-    "listImages": {"items/0/id": "getImage deleteImage"},
+    "listImages": {"items/0/id": "getImage getImageFile deleteImage"},
     "listConcepts": {"items/0/id": _CONCEPT},
     "listBatches": {"items/0/id": _BATCH},
     "listPresets": {"items/0/name": "getPreset deletePreset"},

@@ -304,8 +304,9 @@ class Engine:
         times = torch.cat([torch.full((r.rows,), r.time) for r in requests])
         control = None
         if any(r.control is not None for r in requests):
+            columns = self.base.family.mapped_tokens
             control = AttentionControl.join(
-                [r.control or AttentionControl.none(r.rows, self.base.length) for r in requests]
+                [r.control or AttentionControl.none(r.rows, columns) for r in requests]
             )
         context = [c for r in requests for c in r.context]
         latents = torch.cat([r.latents.to(self.base.device) for r in requests])

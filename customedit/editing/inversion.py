@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from customedit.concepts.optimizer_step import gradients
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.engine import Denoise, Method, Progress, Request, Turn, ask
+from customedit.diffusion.guided import ask_guided
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.editing.settings import INVERSIONS
 from customedit.errors import InputError
@@ -178,7 +179,8 @@ def invert(
     """
     if kind not in INVERSIONS:
         raise InputError("inversion", f"is {kind!r}", f"use one of {', '.join(INVERSIONS)}")
-    base.schedule.times(steps)  # refuses steps out of range
+    base.family.require(kind, "inversion")
+    base.schedule.sized(*latents.shape[-2:]).times(steps)  # refuses steps out of range
     text = base.text(prompt, field="source_prompt")
     path = yield from trajectory(base, latents, text, steps)
     base.check_finite("the inversion's latents", path)
@@ -219,8 +221,8 @@ def reconstruct(
     x = inversion.noise
     schedule = base.schedule.sized(*x.shape[-2:])
     for k, (time, to) in enumerate(schedule.downwards(inversion.steps)):
-        rows: Sequence[TextContext] = [unconditional(base, inversion, k, empty), text]
-        none, worded = (yield from ask(Denoise(x.expand(2, -1, -1, -1), time, rows))).noise.chunk(2)
-        x = schedule.step(x, none + guidance * (worded - none), time, to)
+        none = unconditional(base, inversion, k, empty)
+        predicted = yield from ask_guided(base, x, time, text, none, guidance)
+        x = schedule.step(x, predicted, time, to)
         yield Progress("reconstruct", k + 1, inversion.steps)
     return x

@@ -20,6 +20,7 @@ from torch import Tensor
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
+from customedit.diffusion.guided import combine
 from customedit.diffusion.text import TextContext, Tokens
 from customedit.editing.inversion import Inversion, empty_text, unconditional
 from customedit.editing.prompt_words import align
@@ -242,6 +243,31 @@ def map_control(source: Tokens, target: Tokens, settings: P2PSettings, steps: in
     )
 
 
+def base_maps(
+    base: Base, source: Tokens, target: Tokens, settings: P2PSettings, steps: int
+) -> MapControl:
+    """``map_control``; without cross maps in a family that has none to mix.
+
+    There the source's share is the queries and keys of its picture (arXiv 2508.07519), which are
+    taken as self maps are. Raises InputError for settings that would mix cross maps.
+    """
+    if base.family.mapped_tokens:
+        return map_control(source, target, settings, steps)
+    given = {
+        "replace": settings.way == "replace",
+        "cross_steps": settings.cross_steps is not None,
+        "words": bool(settings.words),
+        "reweight": bool(settings.reweight),
+    }
+    for feature, asked in given.items():
+        if asked:
+            base.family.require(feature, f"p2p.{'way' if feature == 'replace' else feature}")
+    return MapControl(
+        torch.zeros(0, 0), torch.zeros(steps, 0), torch.zeros(steps, 0),
+        step_of(settings.own, steps),
+    )  # fmt: skip
+
+
 def prompt_to_prompt(
     base: Base,
     inversion: Inversion,
@@ -270,7 +296,7 @@ def prompt_to_prompt(
     if source.tokens is None or target.tokens is None:
         raise ValueError("the contexts are of prompts")
     steps = inversion.steps
-    maps = map_control(source.tokens, target.tokens, settings, steps)
+    maps = base_maps(base, source.tokens, target.tokens, settings, steps)
     size = (int(inversion.noise.shape[2]), int(inversion.noise.shape[3]))
     region = Region(settings, source.tokens, target.tokens, size, mask, base.device)
     inversion = inversion.to(base.device)
@@ -289,21 +315,20 @@ def prompt_to_prompt(
             continue
         none = unconditional(base, inversion, k, empty)
         own = beside if none is empty else base.unconditional(none, target)
-        rows = [source, own, target] if direct else [source, own, target, none]
-        parts = (
-            [x_source, x_target, x_target] if direct else [x_source, x_target, x_target, x_source]
-        )
-        control = maps.control(k, len(rows), 0, 2, watched)
+        drawn = base.family.guided(target, own, guidance)
+        *beside_source, read = [source] if direct else base.family.guided(source, none, guidance)
+        rows = [read, *drawn, *beside_source]
+        parts = [x_source, *[x_target] * len(drawn), *[x_source] * len(beside_source)]
+        control = maps.control(k, len(rows), 0, len(drawn), watched)
         prediction = yield from ask(Denoise(torch.cat(parts), time, rows, control))
         noise = prediction.noise
-        x_target = schedule.step(
-            x_target, noise[1:2] + guidance * (noise[2:3] - noise[1:2]), time, to
-        )
+        of_target, of_source = noise[1 : 1 + len(drawn)], noise[1 + len(drawn) :]
+        x_target = schedule.step(x_target, combine(of_target, len(drawn), guidance), time, to)
         if direct:
             x_source = inversion.at(k + 1)
         else:
-            guided = noise[3:4] + guidance * (noise[0:1] - noise[3:4])
-            x_source = schedule.step(x_source, guided, time, to)
+            both = torch.cat([of_source, noise[:1]])
+            x_source = schedule.step(x_source, combine(both, len(both), guidance), time, to)
         if prediction.maps is not None:
             region.see(prediction.maps)
             if record:

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Denoise, Method, Progress, ask
+from customedit.diffusion.engine import Method, Progress
+from customedit.diffusion.guided import ask_guided
 from customedit.diffusion.schedule import CLEAN
 from customedit.diffusion.text import Customization, TextContext, Weighted
 from customedit.editing.region import blend, latent_mask
@@ -65,9 +66,8 @@ def sdedit(
     size = (int(latents.shape[2]), int(latents.shape[3]))
     bound = None if mask is None else latent_mask(mask.cpu(), size).to(base.device)
     for k, (time, to) in enumerate(pairs):
-        rows = x.expand(2, -1, -1, -1)
-        none, worded = (yield from ask(Denoise(rows, time, [empty, target]))).noise.chunk(2)
-        x = schedule.step(x, none + guidance * (worded - none), time, to)
+        predicted = yield from ask_guided(base, x, time, target, empty, guidance)
+        x = schedule.step(x, predicted, time, to)
         if bound is not None:
             source = latents.to(base.device)
             x = blend(source if to == CLEAN else schedule.add_noise(source, noise, to), x, bound)
