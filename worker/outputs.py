@@ -139,7 +139,8 @@ class Previewer:
 
 def _glimpse(base: Base, request: Denoise, noise: torch.Tensor) -> Method[Image.Image]:
     """The picture that the target's row is on the way to."""
-    row = slice(2, 3) if request.rows > 2 else slice(1, 2)  # P2P: source, none, target; SDEdit: two
+    at = request.shown % request.rows
+    row = slice(at, at + 1)
     clean = base.schedule.clean(request.latents[row].to(base.device), noise[row], request.time)
     yield Turn()
     return base.decode(clean)[0]

@@ -16,7 +16,13 @@ from torch import Tensor
 from customedit import images, pixels
 from customedit.diffusion import autoencoder, fingerprint, loading
 from customedit.diffusion.adapters import UNET, adapters_of
-from customedit.diffusion.attention import AttentionControl, AttentionState, Forward, Processor
+from customedit.diffusion.attention import (
+    AttentionControl,
+    AttentionState,
+    Forward,
+    Processor,
+    taken_features,
+)
 from customedit.diffusion.devices import device_of, to_device
 from customedit.diffusion.folder import locate
 from customedit.diffusion.profile import Profile, Sizes, by_architecture
@@ -49,6 +55,36 @@ class Prediction:
     maps: Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class RowsText:
+    """What the rows of one forward read, stacked.
+
+    keys, values: per cross-attention layer [rows, tokens, inner]; states: [rows, tokens, width].
+    """
+
+    context: tuple[TextContext, ...]
+    keys: list[Tensor]
+    values: list[Tensor]
+    states: Tensor
+
+    @classmethod
+    def of(cls, context: Sequence[TextContext], dtype: torch.dtype) -> RowsText:
+        """``context``, one entry per row; states in ``dtype``."""
+        layers = range(len(context[0].keys))
+        return cls(
+            tuple(context),
+            [torch.stack([c.keys[k] for c in context]) for k in layers],
+            [torch.stack([c.values[k] for c in context]) for k in layers],
+            torch.stack([c.states.to(dtype) for c in context]),
+        )
+
+    def is_of(self, context: Sequence[TextContext]) -> bool:
+        """Whether it was made of these very contexts, in this order."""
+        return len(self.context) == len(context) and all(
+            a is b for a, b in zip(self.context, context, strict=True)
+        )
+
+
 @dataclass
 class Base:
     """A Stable Diffusion 1.x or 2.x model, frozen. Make it with ``Base.load``.
@@ -74,6 +110,7 @@ class Base:
     fingerprint: str = ""
     concept_fingerprint: str = ""
     _sampled: str = ""
+    _rows_text: RowsText | None = field(default=None, repr=False)
 
     @classmethod
     def load(
@@ -149,9 +186,10 @@ class Base:
     def install(self) -> None:
         """Give the UNet our processors, which read the running forward from ``attention_state``."""
         order = {f"{layer}.processor": k for k, layer in enumerate(self.layers)}
+        depth = {f"{layer}.processor": k for k, layer in enumerate(self.self_layers)}
         self.unet.set_attn_processor(
             {
-                name: Processor(self.attention_state, order.get(name))
+                name: Processor(self.attention_state, order.get(name), depth.get(name, 0))
                 for name in self.unet.attn_processors
             }
         )
@@ -178,6 +216,19 @@ class Base:
         """Paths of the cross-attention modules, in the UNet's own order."""
         names = (n.removesuffix(".processor") for n in self.unet.attn_processors)
         return tuple(n for n in names if n.endswith("attn2"))
+
+    @cached_property
+    def self_layers(self) -> tuple[str, ...]:
+        """Paths of the self-attention modules, in the order in which they run."""
+        names = (n.removesuffix(".processor") for n in self.unet.attn_processors)
+        found = [n for n in names if not n.endswith("attn2")]
+        parts = ("down_blocks", "mid_block", "up_blocks")
+        return tuple(sorted(found, key=lambda n: parts.index(n.split(".")[0])))  # sorted is stable
+
+    @cached_property
+    def decoder_blocks(self) -> tuple[Any, ...]:
+        """What the residual blocks of the UNet's decoder add to their input, in order."""
+        return tuple(b.conv2 for blocks in self.unet.up_blocks for b in blocks.resnets)
 
     @property
     def width(self) -> int:
@@ -366,24 +417,38 @@ class Base:
         rows, _, height, width = latents.shape
         if len(context) != rows:
             raise ValueError(f"{rows} rows of latents, {len(context)} of text")
-        grid, dtype = self.grid(height, width), self.unet.dtype
-        keys = [torch.stack([c.keys[k] for c in context]) for k in range(len(self.layers))]
-        values = [torch.stack([c.values[k] for c in context]) for k in range(len(self.layers))]
-        states = torch.stack([c.states.to(dtype) for c in context])
+        grid = self.grid(height, width)
+        text = self._text_of_rows(context)
         recorded = grid[0] * grid[1]
         self.attention_state.forward = forward = Forward.of(
-            keys, values, control, recorded, self.device
+            text.keys, text.values, control, recorded, (height, width), self.device
         )
         try:
-            x = latents.to(self.device, dtype)
-            with RowAdapters([c.adapted for c in context]).applied(self.unet, UNET):
-                output = self.unet(x, self._times(time, rows), states).sample
+            x = latents.to(self.device, self.unet.dtype)
+            with (
+                RowAdapters([c.adapted for c in context]).applied(self.unet, UNET),
+                taken_features(self.decoder_blocks, control, self.device),
+            ):
+                output = self.unet(x, self._times(time, rows), text.states).sample
         finally:
             self.attention_state.forward = None
         maps = None
         if forward.maps is not None:
             maps = (forward.maps / forward.layers).unflatten(1, grid)
         return output.float(), maps
+
+    def _text_of_rows(self, context: Sequence[TextContext]) -> RowsText:
+        """The stacked text of the rows: that of the last call, where its rows were the same.
+
+        An edit asks with the same contexts at every step. Where gradients are wanted nothing is
+        kept.
+        """
+        if torch.is_grad_enabled():
+            return RowsText.of(context, self.unet.dtype)
+        if self._rows_text is None or not self._rows_text.is_of(context):
+            self._rows_text = None  # frees it before the next is made
+            self._rows_text = RowsText.of(context, self.unet.dtype)
+        return self._rows_text
 
     def _times(self, time: Tensor | int, rows: int) -> Tensor:
         """``time``, int or [rows], as [rows] on the device."""

@@ -25,8 +25,9 @@ from torch import Tensor
 from customedit.concepts.concept import concept_digest
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Progress, Ticket
+from customedit.diffusion.joint import together
 from customedit.diffusion.text import Customization, Weighted
-from customedit.editing.edit import EditResult, edit, encode_and_invert
+from customedit.editing.edit import EditResult, Opened, edit, encode_and_invert
 from customedit.editing.inversion import Inversion
 from customedit.editing.plan import (
     EditPlan,
@@ -113,21 +114,32 @@ class Editor:
     def edit_all(
         self, orders: Sequence[Order], on_progress: OnProgress | None = None
     ) -> list[EditResult]:
-        """Draw all ``orders`` in shared UNet calls; each missing inversion is made once, first."""
+        """Draw all ``orders`` in shared UNet calls; each missing inversion is made once, first.
+
+        Edits of one session go step by step together, and rows that are equal run once.
+        """
         inversions = self._inversions(orders, on_progress)
-        methods = [
-            edit(
-                self.base,
-                order.plan,
-                order.session.picture,
-                concepts=order.concepts,
-                mask=order.mask,
-                inversion=inversion,
-                record=order.record,
-            )
-            for order, inversion in zip(orders, inversions, strict=True)
-        ]
-        return self._run(methods, on_progress)
+        pictures = {id(order.session): order.session for order in orders}
+        places = {key: [k for k, o in enumerate(orders) if id(o.session) == key] for key in pictures}
+        methods = []
+        for key, session in pictures.items():
+            opened = Opened(self.base, session.picture)
+            edits = [
+                edit(
+                    self.base, orders[k].plan, session.picture, concepts=orders[k].concepts,
+                    mask=orders[k].mask, inversion=inversions[k], record=orders[k].record,
+                    opened=opened,
+                )
+                for k in places[key]
+            ]  # fmt: skip
+            methods.append(together(self.base, edits, max_rows=self.max_rows))
+        found = self._run(methods, on_progress)
+        results = {
+            k: result
+            for key, group in zip(pictures, found, strict=True)
+            for k, result in zip(places[key], group, strict=True)
+        }
+        return [results[k] for k in range(len(orders))]
 
     def _inversions(
         self, orders: Sequence[Order], on_progress: OnProgress | None
@@ -159,14 +171,16 @@ class Editor:
     def _run(self, methods: Sequence[Any], on_progress: OnProgress | None) -> list[Any]:
         """The results of ``methods``, whose UNet calls are merged; progress is of all together."""
         engine = Engine(self.base, max_rows=self.max_rows)
-        steps = [0] * len(methods)
+        done: dict[int, Progress] = {}
 
         def listener(number: int) -> OnProgress:
             def listen(progress: Progress) -> None:
-                steps[number] = progress.step
+                done[number] = progress
                 if on_progress is not None:
-                    total = len(methods) * progress.steps
-                    on_progress(dataclasses.replace(progress, step=sum(steps), steps=total))
+                    step = sum(p.step for p in done.values())
+                    total = sum(p.steps for p in done.values())
+                    total += (len(methods) - len(done)) * progress.steps
+                    on_progress(dataclasses.replace(progress, step=step, steps=total))
 
             return listen
 

@@ -21,10 +21,12 @@ from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.text import TextContext, Tokens
+from customedit.editing.beside import Drawn, Watched
+from customedit.editing.guidance import Guidance
 from customedit.editing.inversion import Inversion, empty_text, unconditional
 from customedit.editing.prompt_words import align
 from customedit.editing.region import Region, word_columns
-from customedit.editing.settings import P2PSettings, step_of
+from customedit.editing.method_settings import P2PSettings, step_of
 from customedit.errors import InputError
 
 Span = tuple[int, int]
@@ -165,21 +167,6 @@ def _check_column(column: int, length: int) -> None:
 
 
 @dataclass(frozen=True)
-class P2PResult:
-    """What an edit came to.
-
-    latents: of the edit, [1, C, h, w]; source: of the source row, the same shape; mask: [h, w] in
-    [0, 1] that the edit was kept to, None without a blend; maps: cross maps of the source's and the
-    target's row summed over the steps, [2, rows, columns, tokens].
-    """
-
-    latents: Tensor
-    source: Tensor
-    mask: Tensor | None
-    maps: Tensor | None
-
-
-@dataclass(frozen=True)
 class MapControl:
     """The settings as tensors, for two prompts.
 
@@ -205,6 +192,13 @@ class MapControl:
         control.from_own[target] = self.from_own[step]
         control.record[source] = control.record[target] = record
         return control
+
+    def changes(self, step: int) -> bool:
+        """Whether the control of ``step`` differs from that of the step before."""
+        if step == self.self_until:
+            return True
+        tables = (self.from_source, self.from_own)
+        return step == 0 or not all(torch.equal(t[step], t[step - 1]) for t in tables)
 
 
 def map_control(source: Tokens, target: Tokens, settings: P2PSettings, steps: int) -> MapControl:
@@ -249,11 +243,11 @@ def prompt_to_prompt(
     target: TextContext,
     *,
     settings: P2PSettings | None = None,
-    guidance: float = 7.5,
+    guidance: Guidance | float = 7.5,
     mask: Tensor | None = None,
     record: bool = False,
     empty: TextContext | None = None,
-) -> Method[P2PResult]:
+) -> Method[Drawn]:
     """Edit the picture that was inverted.
 
     source, target: the two prompts' contexts, made with equal lists of concepts. mask: the user's,
@@ -263,6 +257,7 @@ def prompt_to_prompt(
 
     With direct inversion (arXiv 2310.01506) the source row lies on the stored trajectory at every
     step, so it needs no unconditional row and comes out as it went in: three rows instead of four.
+    A step without guidance has the two conditional rows alone.
 
     Raises InputError as ``map_control`` and ``Region`` do.
     """
@@ -273,41 +268,56 @@ def prompt_to_prompt(
     maps = map_control(source.tokens, target.tokens, settings, steps)
     size = (int(inversion.noise.shape[2]), int(inversion.noise.shape[3]))
     region = Region(settings, source.tokens, target.tokens, size, mask, base.device)
+    watched = Watched(region, steps, record)
     inversion = inversion.to(base.device)
     direct = inversion.kind == "direct"
-    watched = record or bool(region.columns)
+    guidance = Guidance.of(guidance)
     empty = empty or empty_text(base, inversion)
     beside = base.unconditional(empty, target)
     x_source = x_target = inversion.noise
-    total: Tensor | None = None
     first = step_of(settings.start, steps)
+    # what decides the source's rows, apart from the step: nothing of the target
+    way = "stored" if direct else (inversion.kind, first, guidance)
+    origin = (way, inversion.trajectory.data_ptr(), id(source))
+    control: AttentionControl | None = None
     for k, (time, to) in enumerate(base.schedule.downwards(steps)):
         if k < first:
             x_source = x_target = inversion.at(k + 1)
             yield Progress("edit", k + 1, steps)
             continue
-        none = unconditional(base, inversion, k, empty)
-        own = beside if none is empty else base.unconditional(none, target)
-        rows = [source, own, target] if direct else [source, own, target, none]
-        parts = (
-            [x_source, x_target, x_target] if direct else [x_source, x_target, x_target, x_source]
-        )
-        control = maps.control(k, len(rows), 0, 2, watched)
-        prediction = yield from ask(Denoise(torch.cat(parts), time, rows, control))
+        # 1. The rows: both conditional ones, and the unconditional ones that guidance needs.
+        rows = [(x_source, source, (*origin, k))]
+        guided = guidance.acts(k, steps)
+        none = unconditional(base, inversion, k, empty) if guided else empty
+        if guided:
+            own = beside if none is empty else base.unconditional(none, target)
+            rows += [(x_target, own, None)]
+        rows += [(x_target, target, None)]
+        if guided and not direct:
+            rows += [(x_source, none, (*origin, k, "none"))]
+        at = 1 + guided  # the target's conditional row
+        # 2. One call of the model.
+        if control is None or control.rows != len(rows) or maps.changes(k):
+            control = maps.control(k, len(rows), 0, at, watched.wanted)
+        request = Denoise(
+            torch.cat([row[0] for row in rows]), time, [row[1] for row in rows], control,
+            names=[row[2] for row in rows], shown=at,
+        )  # fmt: skip
+        prediction = yield from ask(request)
+        # 3. The step of each row, and the region.
         noise = prediction.noise
+        worded = noise[at : at + 1]
         x_target = base.schedule.step(
-            x_target, noise[1:2] + guidance * (noise[2:3] - noise[1:2]), time, to
+            x_target, guidance.guided(noise[1:2], worded) if guided else worded, time, to
         )
         if direct:
             x_source = inversion.at(k + 1)
         else:
-            guided = noise[3:4] + guidance * (noise[0:1] - noise[3:4])
-            x_source = base.schedule.step(x_source, guided, time, to)
-        if prediction.maps is not None:
-            region.see(prediction.maps)
-            if record:
-                total = prediction.maps if total is None else total + prediction.maps
+            worded = noise[0:1]
+            x_source = base.schedule.step(
+                x_source, guidance.guided(noise[3:4], worded) if guided else worded, time, to
+            )
+        watched.see(prediction.maps)
         x_target = region.apply(x_source, x_target, k, steps)
         yield Progress("edit", k + 1, steps)
-    shown = region.current[0, 0] if region.current is not None else None
-    return P2PResult(x_target, x_source, shown, total)
+    return watched.result(x_target, x_source)

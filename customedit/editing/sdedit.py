@@ -18,8 +18,9 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.schedule import CLEAN
 from customedit.diffusion.text import Customization, TextContext, Weighted
+from customedit.editing.guidance import Guidance
+from customedit.editing.method_settings import STRENGTHS
 from customedit.editing.region import blend, latent_mask
-from customedit.editing.settings import SDEDIT_STRENGTH
 from customedit.errors import InputError
 
 
@@ -40,9 +41,9 @@ def sdedit(
     latents: Tensor,
     target: TextContext,
     *,
-    strength: float = SDEDIT_STRENGTH,
+    strength: float = STRENGTHS["sdedit"],
     steps: int = 50,
-    guidance: float = 7.5,
+    guidance: Guidance | float = 7.5,
     seed: int = 0,
     mask: Tensor | None = None,
     empty: TextContext | None = None,
@@ -55,6 +56,7 @@ def sdedit(
 
     Raises InputError for a strength or a mask out of range.
     """
+    guidance = Guidance.of(guidance)
     start = first_step(strength, steps)
     pairs = base.schedule.downwards(steps)[start:]
     generator = torch.Generator().manual_seed(seed)
@@ -64,9 +66,12 @@ def sdedit(
     size = (int(latents.shape[2]), int(latents.shape[3]))
     bound = None if mask is None else latent_mask(mask.cpu(), size).to(base.device)
     for k, (time, to) in enumerate(pairs):
-        rows = x.expand(2, -1, -1, -1)
-        none, worded = (yield from ask(Denoise(rows, time, [empty, target]))).noise.chunk(2)
-        x = base.schedule.step(x, none + guidance * (worded - none), time, to)
+        guided = guidance.acts(start + k, steps)
+        texts = [empty, target] if guided else [target]
+        rows = x.expand(len(texts), -1, -1, -1)
+        found = (yield from ask(Denoise(rows, time, texts))).noise
+        noise = guidance.guided(found[:1], found[1:]) if guided else found
+        x = base.schedule.step(x, noise, time, to)
         if bound is not None:
             source = latents.to(base.device)
             x = blend(
