@@ -19,6 +19,7 @@ from torch import Tensor
 from customedit.concepts.training import Preview, TrainableConcept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
+from customedit.editing.auto_change import check_auto, chosen
 from customedit.editing.edit import EditResult
 from customedit.editing.sdedit import portrait
 from customedit.editing.sweep import MeasuredEdit, measure_edit
@@ -73,6 +74,15 @@ def measured(
         return None
     with runtime.judging, torch.no_grad():
         return measure_edit(runtime.judge, result, references)
+
+
+def chosen_change(
+    runtime: Runtime, results: Sequence[EditResult], references: Sequence[Image.Image]
+) -> EditResult:
+    """The edit that ``change: "auto"`` chooses; the curve is in its plan."""
+    judge = check_auto(runtime.judge, references)
+    with runtime.judging, torch.no_grad():
+        return chosen(judge, results, references)
 
 
 def left_alone(result: EditResult) -> dict[str, float | None]:

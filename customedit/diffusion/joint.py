@@ -150,10 +150,7 @@ def _joined_control(
         for r, c in zip(requests, controls, strict=True)
     ]
     out = AttentionControl.concatenated(
-        [
-            c.at(where).select(own)
-            for c, own, where in zip(whole, kept, places, strict=True)
-        ]
+        [c.at(where).select(own) for c, own, where in zip(whole, kept, places, strict=True)]
     )
     for c, where in zip(whole, places, strict=True):
         out.record[where[c.record]] = True

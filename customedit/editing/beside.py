@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,8 +41,10 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Step:
-    """One downward step. number: from 0; time, to: of the schedule; guided: whether it has an
-    unconditional row; source, target: places of these rows; drawn: those on the target's latents.
+    """One downward step.
+
+    number: from 0; time, to: of the schedule; guided: whether it has an unconditional row; source,
+    target: places of these rows; drawn: those on the target's latents.
     """
 
     number: int
@@ -49,7 +52,7 @@ class Step:
     to: int
     guided: bool
 
-    source = 0
+    source: ClassVar[int] = 0
 
     @property
     def target(self) -> int:

@@ -6,6 +6,7 @@ engine of their own.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from customedit import pixels
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Method
+from customedit.diffusion.engine import Method, Turn
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.editing.beside import Drawn
 from customedit.editing.direct_edit import direct_edit
@@ -72,6 +73,10 @@ class EditResult:
     def region_words(self) -> tuple[str, ...]:
         """The source's words that the region was read from; none: a mask, or everywhere."""
         return self.plan.region_words
+
+    def with_plan(self, plan: EditPlan) -> EditResult:
+        """The same with another plan, of the same picture."""
+        return dataclasses.replace(self, plan=plan)
 
 
 def encode_and_invert(base: Base, plan: EditPlan, picture: Image.Image) -> Method[Inversion]:
@@ -159,6 +164,7 @@ def draw(
             mask=mask,
             empty=opened.text("", reading, everywhere=everywhere),
         )
+        yield Turn()
         return Drawing(base.decode(latents)[0], latents, mask)
     source = opened.text(plan.source_prompt, concepts, "source_prompt", everywhere=everywhere)
     common: dict[str, Any] = {"guidance": plan.guided, "mask": mask, "record": record}
@@ -168,7 +174,7 @@ def draw(
             base, opened.latents, source, target, settings=settings, steps=plan.steps,
             seed=plan.seed, empty=empty, **common,
         )  # fmt: skip
-        return _drawing(base, drawn)
+        return (yield from _drawing(base, drawn))
     if inversion is None:
         inversion = yield from encode_and_invert(base, plan, picture)
     words = inversion.prompt if inversion.kind == "negative-prompt" else ""
@@ -182,10 +188,12 @@ def draw(
     else:
         assert isinstance(settings, DirectEditSettings)
         method = direct_edit(base, inversion, source, target, settings=settings, **common)
-    return _drawing(base, (yield from method))
+    return (yield from _drawing(base, (yield from method)))
 
 
-def _drawing(base: Base, drawn: Drawn) -> Drawing:
+def _drawing(base: Base, drawn: Drawn) -> Method[Drawing]:
+    """What was drawn, decoded in a turn of its own: several edits end at the same step."""
+    yield Turn()
     return Drawing(base.decode(drawn.latents)[0], drawn.latents, drawn.mask, drawn.maps)
 
 

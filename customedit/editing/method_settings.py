@@ -5,7 +5,7 @@ Imports no torch. What a user may leave out is in ``customedit.schemas.requests`
 | method | strength is | more strength | default |
 |---|---|---|---|
 | p2p | share of the steps with the source's attention maps | keeps more | 0.5 |
-| masactrl | share of the steps, the last ones, with the source's keys and values | keeps more | 0.92 |
+| masactrl | share of the steps, the last, with the source's keys and values | keeps more | 0.92 |
 | pnp | share of the steps with the source's features | keeps more | 0.8 |
 | ddpm | share of the steps that are skipped, with the source's own noise | keeps more | 0.36 |
 | directedit | share of the steps with the source's values | keeps more | 0.3 |
@@ -180,7 +180,8 @@ class EditFriendlySettings(RegionSettings):
     """An edit-friendly DDPM noise space (arXiv 2304.06140).
 
     strength: the share of the steps that are skipped, of which one is drawn in any case: the edit
-    starts from the source's noisy latents there; source_guidance: with which the source's noise maps are read.
+    starts from the source's noisy latents there; source_guidance: with which the source's noise
+    maps are read.
 
     Raises InputError for settings out of range.
     """

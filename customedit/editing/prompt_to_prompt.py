@@ -24,9 +24,9 @@ from customedit.diffusion.text import TextContext, Tokens
 from customedit.editing.beside import Drawn, Watched
 from customedit.editing.guidance import Guidance
 from customedit.editing.inversion import Inversion, empty_text, unconditional
+from customedit.editing.method_settings import P2PSettings, step_of
 from customedit.editing.prompt_words import align
 from customedit.editing.region import Region, word_columns
-from customedit.editing.method_settings import P2PSettings, step_of
 from customedit.errors import InputError
 
 Span = tuple[int, int]

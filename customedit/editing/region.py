@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from customedit import pixels
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.text import Tokens
-from customedit.editing.prompt_words import bare, find
 from customedit.editing.method_settings import RegionSettings, step_of
+from customedit.editing.prompt_words import bare, find
 from customedit.errors import InputError
 
 Columns = Sequence[Sequence[int]]

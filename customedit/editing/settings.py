@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from customedit.editing.method_settings import (
-    INVERTING,
     RANDOM,
     SETTINGS,
     STRENGTHS,
@@ -24,8 +23,8 @@ from customedit.editing.prompt_words import find
 from customedit.editing.region_words import ConceptWords, region_words
 from customedit.errors import InputError
 from customedit.prompt_syntax import check_prompt, tokens_in
+from customedit.schemas.change import AUTO_CHANGES
 from customedit.schemas.requests import (
-    AUTO_CHANGES,
     EXPERTS,
     BlendOver,
     EditMethod,
@@ -150,9 +149,7 @@ def _check_idle(options: EditOptions) -> None:
         raise InputError("inversion", f"has no effect on {method}", "leave it out, or use p2p")
 
 
-def _settings(
-    options: EditOptions, concepts: Sequence[ConceptWords], mask: bool
-) -> RegionSettings:
+def _settings(options: EditOptions, concepts: Sequence[ConceptWords], mask: bool) -> RegionSettings:
     """The expert settings with the region resolved; every word is looked up in its prompt."""
     method = options.method
     expert = options.expert or EXPERTS[method]()
@@ -194,12 +191,16 @@ def _region(
     """What the region is read from, and its words; see ``region`` for what each means."""
     method, over, words = options.method, expert.blend_over, tuple(expert.blend_words)
     if over == "none" and mask:
-        raise InputError("mask", f"contradicts {method}.blend_over none", "leave out one of the two")
+        raise InputError(
+            "mask", f"contradicts {method}.blend_over none", "leave out one of the two"
+        )
     if over == "mask" and not mask:
         raise InputError("mask", "is missing", f"give one, or leave out {method}.blend_over")
     if over in ("none", "mask") and words:
         raise InputError(
-            f"{method}.blend_words", f"have no effect with blend_over {over}", "leave out one of the two"
+            f"{method}.blend_words",
+            f"have no effect with blend_over {over}",
+            "leave out one of the two",
         )
     if over is None:
         over = "source" if words or not mask else "mask"
@@ -217,7 +218,9 @@ def _region(
     }
     for name, has_no_effect in idle.items():
         if has_no_effect:
-            raise InputError(f"{method}.{name}", f"has no effect with blend_over {over}", "leave it out")
+            raise InputError(
+                f"{method}.{name}", f"has no effect with blend_over {over}", "leave it out"
+            )
     return over, words
 
 

@@ -15,6 +15,8 @@ from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from customedit.schemas.change import AUTO_CHANGES, ChangeCurve
+
 JobKind = Literal["edit", "customize", "import"]
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ConceptState = Literal["training", "ready", "failed"]
@@ -154,6 +156,7 @@ class EditOutput(Record):
     """One picture of an edit job."""
 
     strength: float | None
+    change: float | None = None
     seed: int
     image_key: str
     similarities: Similarities
@@ -165,7 +168,7 @@ class EditOutcome(Record):
     """The result of an edit job.
 
     source_key: the picture that was uploaded; region_words: the source prompt's words that the
-    region was read from.
+    region was read from; change_curve: what ``change`` "auto" measured and chose, None elsewhere.
     """
 
     kind: Literal["edit"] = "edit"
@@ -176,6 +179,7 @@ class EditOutcome(Record):
     sheet_key: str | None = None
     warnings: list[str] = Field(default_factory=list)
     region_words: list[str] = Field(default_factory=list)
+    change_curve: ChangeCurve | None = None
 
 
 class ConceptOutcome(Record):
@@ -230,7 +234,8 @@ def cost_of(record: JobRecord) -> float:
     """
     request = record.request
     if record.kind == "edit":
-        pictures = len(request.get("strengths") or [0]) * len(request.get("seeds") or [0])
+        drawn = AUTO_CHANGES if request.get("change") == "auto" else request.get("strengths")
+        pictures = len(drawn or [0]) * len(request.get("seeds") or [0])
         return max(0.01, pictures * (request.get("steps") or 50) / 50)
     if record.kind == "customize":
         return max(0.01, ((request.get("training") or {}).get("steps") or 500) / 500)

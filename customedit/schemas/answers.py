@@ -12,6 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from customedit.jobs.records import ConceptState, JobKind, JobState, Similarities
+from customedit.schemas.change import ChangeCurve
 
 Item = TypeVar("Item")
 
@@ -126,10 +127,14 @@ class JobFailure(Document):
 
 
 class EditedImage(Document):
-    """One picture of an edit. best: of all strengths, the best of both similarities."""
+    """One picture of an edit. best: of all strengths, the best of both similarities.
+
+    change: that was asked for, or chosen where it was ``auto``.
+    """
 
     url: str
     strength: float | None = None
+    change: float | None = None
     seed: int
     best: bool = False
     similarities: Similarities
@@ -152,6 +157,10 @@ class EditResult(Document):
             "derived; empty with a mask alone, and where the edit reached everywhere."
         ),
     ] = Field(default_factory=list)
+    change_curve: Annotated[
+        ChangeCurve | None,
+        Field(description='What `change` "auto" measured and chose; null without it.'),
+    ] = None
 
 
 class ConceptResult(Document):

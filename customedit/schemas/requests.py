@@ -35,9 +35,6 @@ MAX_OUTPUTS: Final = 16
 FEW_REFERENCES: Final = 3
 """With fewer references a concept gets a warning."""
 
-AUTO_CHANGES: Final = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""The values of ``change`` that ``"auto"`` draws and chooses from."""
-
 _MAX_WORDS: Final = 40
 _MAX_SEED: Final = 2**53
 """The largest whole number that every JSON parser reads exactly."""
@@ -488,9 +485,7 @@ class EditOptions(RequestModel):
         if self.change == "auto" and len(self.seeds) > 1:
             raise field_rule("seeds", f"are {len(self.seeds)}", "one, where change is auto")
         if self.guidance_start >= self.guidance_end:
-            raise field_rule(
-                "guidance_start", f"is {self.guidance_start:g}", "below guidance_end"
-            )
+            raise field_rule("guidance_start", f"is {self.guidance_start:g}", "below guidance_end")
         if len(self.strengths or [0]) * len(self.seeds) > MAX_OUTPUTS:
             raise field_rule(
                 "strengths",

@@ -17,7 +17,9 @@ from customedit.diffusion.adapters import UNET, LowRank, layers_of
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
 from customedit.diffusion.text import Weighted
+from customedit.editing.beside import Drawn
 from customedit.editing.inversion import invert
+from customedit.editing.method_settings import P2PSettings
 from customedit.editing.prompt_to_prompt import (
     map_control,
     prompt_to_prompt,
@@ -25,8 +27,6 @@ from customedit.editing.prompt_to_prompt import (
     replace,
 )
 from customedit.editing.sdedit import sdedit
-from customedit.editing.beside import Drawn
-from customedit.editing.method_settings import P2PSettings
 from customedit.errors import InputError
 from customedit.mini import samples
 

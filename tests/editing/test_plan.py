@@ -15,9 +15,9 @@ from PIL import Image
 from customedit.diffusion.base import Base
 from customedit.diffusion.text import Weighted
 from customedit.editing.editor import Editor
+from customedit.editing.method_settings import P2PSettings, strength_of_change
 from customedit.editing.plan import EditPlan, mask_digest, picture_digest
 from customedit.editing.region_words import ConceptWords
-from customedit.editing.method_settings import P2PSettings, strength_of_change
 from customedit.editing.settings import check_request
 from customedit.errors import InputError
 from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
