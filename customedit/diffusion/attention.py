@@ -98,8 +98,12 @@ class AttentionControl:
 
     def at(self, places: Tensor) -> AttentionControl:
         """The same for rows that stand at ``places`` of another request; the order stays."""
-        indices = ("self_source", "cross_source", "feature_source")
-        return dataclasses.replace(self, **{n: places[getattr(self, n)] for n in indices})
+        return dataclasses.replace(
+            self,
+            self_source=places[self.self_source],
+            cross_source=places[self.cross_source],
+            feature_source=places[self.feature_source],
+        )
 
     def select(self, rows: Tensor) -> AttentionControl:
         """The entries of ``rows`` alone, whose indices stay what they are."""

@@ -236,7 +236,7 @@ def plan_edits(
     for wanted, change in zip(checked.strengths, checked.changes, strict=True):
         own: dict[str, Any] = {"strength": wanted.strength, "change": change}
         if checked.settings is not None:
-            knobs = {"strength": wanted.strength}
+            knobs: dict[str, Any] = {"strength": wanted.strength}
             if options.method in INVERTING:
                 knobs["start"] = wanted.start
             own[options.method] = dataclasses.replace(checked.settings, **knobs)

@@ -11,7 +11,7 @@ cross-replace steps. Prompts are read word by word, split at any white space.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -286,7 +286,7 @@ def prompt_to_prompt(
             yield Progress("edit", k + 1, steps)
             continue
         # 1. The rows: both conditional ones, and the unconditional ones that guidance needs.
-        rows = [(x_source, source, (*origin, k))]
+        rows: list[tuple[Tensor, TextContext, Hashable]] = [(x_source, source, (*origin, k))]
         guided = guidance.acts(k, steps)
         none = unconditional(base, inversion, k, empty) if guided else empty
         if guided:
