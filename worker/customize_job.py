@@ -9,6 +9,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from customedit.concepts.concept import Concept
 from customedit.concepts.dataset import class_images_file
 from customedit.concepts.files import save_concept
@@ -47,8 +49,8 @@ def settings_of(base: Base, request: CustomizeRequest) -> TrainingSettings:
 def perform(attempt: Attempt) -> ConceptOutcome:
     """Run a customization and upload the concept.
 
-    Raises InputError for what cannot be used, TrainingError for a loss that is no number, and what
-    ``Attempt`` raises.
+    Raises InputError for what cannot be used, TrainingError for a loss that is not finite,
+    NumericalError if that is the base's fault, and what ``Attempt`` raises.
     """
     request = CustomizeRequest.model_validate(attempt.record.request)
     base = attempt.runtime.base
@@ -139,7 +141,7 @@ class Keeper:
     def _download(self, name: str, path: Path) -> bool:
         key = object_keys.checkpoint(self.attempt.tenant, self.attempt.id, name)
         with contextlib.suppress(MissingObject):
-            self.attempt.patiently(lambda: self.attempt.storage.download(key, path))
+            self.attempt.with_retries(lambda: self.attempt.storage.download(key, path))
             return True
         return False
 
@@ -209,6 +211,7 @@ def uploaded(
         preview_key=preview,
         bytes=size,
         token=next(iter(concept.tokens)),
+        columns={token: len(torch.atleast_2d(v)) for token, v in concept.tokens.items()},
         noun=concept.noun,
         attribute=concept.attribute,
         base=concept.base,

@@ -19,7 +19,8 @@ from customedit.editing.inversion import Inversion
 from customedit.editing.plan import EditPlan, picture_digest, plan_edits
 from customedit.editing.sweep import MeasuredEdit, best, contact_sheet
 from customedit.errors import InputError
-from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput, Similarities
+from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput
+from customedit.schemas.answers import Similarities
 from customedit.schemas.requests import MAX_REFERENCES, EditRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
@@ -132,7 +133,7 @@ def stored_inversion(attempt: Attempt, key: str) -> Inversion | None:
     """The inversion that an earlier edit left in S3; None if there is none that can be read."""
     path = attempt.folder / "stored.safetensors"
     try:
-        attempt.patiently(lambda: attempt.storage.download(key, path))
+        attempt.with_retries(lambda: attempt.storage.download(key, path))
         inversion = Inversion.load(path)
     except (MissingObject, InputError):
         return None

@@ -120,7 +120,8 @@ def draw_class_images(
     empty, text = base.text(""), base.text(prompt, field="noun")
     cells = base.side // base.factor
     done: list[Tensor] = []
-    pairs = base.schedule.downwards(steps)
+    schedule = base.schedule.sized(cells, cells)
+    pairs = schedule.downwards(steps)
     for first in range(0, count, ROWS):
         rows = min(ROWS, count - first)
         seeds = [torch.Generator().manual_seed(seed * 1_000_003 + first + k) for k in range(rows)]
@@ -130,9 +131,7 @@ def draw_class_images(
             context = [empty] * rows + [text] * rows
             noise = (yield from ask(Denoise(torch.cat([x, x]), time, context))).noise
             none, worded = noise.chunk(2)
-            x = base.schedule.step(
-                x, none + base.profile.class_guidance * (worded - none), time, to
-            )
+            x = schedule.step(x, none + base.profile.class_guidance * (worded - none), time, to)
             share = (first + rows * (k + 1) / len(pairs)) / count
             yield Progress("class images", round(share * count), count)
         done.append(x)
@@ -223,6 +222,13 @@ def check_subjects(subjects: Sequence[Subject]) -> None:
         )
     for subject in subjects:
         check_references(subject.references)
+
+
+def check_words(base: Base, subjects: Sequence[Subject]) -> None:
+    """Raises InputError for words that take more tokens than the base reads."""
+    known = [subject.prompts.token for subject in subjects]
+    for subject in subjects:
+        subject.prompts.check(lambda prompt, field: base.tokens(prompt, known, field))
 
 
 def build_datasets(

@@ -18,7 +18,8 @@ class TrainingSettings:
     way: what is trained; steps: optimisation steps; rate: of AdamW; batch: references in a step
     (and as many class images); class_images: for prior preservation, 0 for none; prior_weight: of
     their loss; instance_weight: of the references' loss (the public scripts' masked loss amounts to
-    4, the formula says 1); crops: framings kept of each reference; initial: word whose embedding V*
+    4, the formula says 1); crops: framings kept of each reference; rank: of the
+    changes of weights, 0 for whole weights; initial: word whose embedding V*
     starts from, None for the profile's rare word or else the attribute; seed: decides everything by
     chance; augment_crops: whether references are framed at random.
     """
@@ -33,6 +34,7 @@ class TrainingSettings:
     instance_weight: float = 1.0
     augment_crops: bool = True
     crops: int = 24
+    rank: int = 0
     initial: str | None = None
     weight_decay: float = 1e-2
     clip: float = 1.0
@@ -48,6 +50,7 @@ class TrainingSettings:
             "class_images": (0, 1000),
             "class_steps": (1, 1000),
             "crops": (1, 1000),
+            "rank": (0, 1024),
             "prior_weight": (0, 100),
             "instance_weight": (0, 100),
         }
@@ -56,6 +59,8 @@ class TrainingSettings:
                 raise InputError(
                     name, f"{getattr(self, name)} is out of range", f"give {low:g} to {high:g}"
                 )
+        if self.rank and self.way != "custom-diffusion":
+            raise InputError("rank", f"has no effect on {self.way}", "leave it out")
         if self.way not in get_args(Way):
             raise InputError(
                 "way", f"{self.way!r} is unknown", f"use one of {', '.join(get_args(Way))}"

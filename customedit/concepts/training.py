@@ -1,6 +1,7 @@
 """Customization: Custom Diffusion (arXiv 2212.04488) with Custom-Edit's augmented prompts.
 
-The concept's embedding V* and the key and value weights of every cross-attention layer are trained;
+The concept's embedding V* and the key and value weights of every cross-attention layer are trained,
+whole or as changes of low rank, or what the base's family has in their place (``new_changes``);
 Textual Inversion (arXiv 2208.01618), the baseline, trains the embedding alone. The base stays
 frozen and shared: the weights that are trained are the concept's own copies, which enter through
 the keys and values of its rows. A training is a method: one optimization step, then a turn for the
@@ -13,9 +14,9 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -24,15 +25,21 @@ from torch import Tensor
 
 from customedit.concepts import checkpoint
 from customedit.concepts.concept import Concept
-from customedit.concepts.dataset import Dataset, Subject, build_datasets, check_subjects
+from customedit.concepts.dataset import (
+    Dataset,
+    Subject,
+    build_datasets,
+    check_subjects,
+    check_words,
+)
 from customedit.concepts.optimizer_step import DeterministicStep, take_optimizer_step
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
+from customedit.diffusion.adapters import Adapter
 from customedit.diffusion.base import Base
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.engine import Method, Progress, Turn
-from customedit.diffusion.text import TextContext
-from customedit.errors import InputError, TrainingError
+from customedit.errors import InputError, NumericalError, TrainingError
 
 Preview: TypeAlias = Callable[["TrainableConcept"], Image.Image | None]
 """Shows a training: a picture for its progress, or None from one that draws it elsewhere."""
@@ -48,6 +55,7 @@ class TrainableConcept:
     tokens: dict[str, Tensor]
     keys: dict[str, Tensor]
     values: dict[str, Tensor]
+    adapters: dict[str, Adapter] = field(default_factory=dict)
 
     @classmethod
     def of_base(
@@ -57,14 +65,10 @@ class TrainableConcept:
         tokens = {
             p.token: initial_vector(base, p, settings.initial).requires_grad_(True) for p in prompts
         }
-        keys: dict[str, Tensor] = {}
-        values: dict[str, Tensor] = {}
-        if settings.way == "custom-diffusion":
-            for layer in base.layers:
-                for part, name in ((keys, "to_k"), (values, "to_v")):
-                    weight = base.weights[f"{layer}.{name}.weight"].clone()
-                    part[layer] = weight.requires_grad_(True)
-        return cls(tokens, keys, values)
+        if settings.way != "custom-diffusion":
+            return cls(tokens, {}, {})
+        changes = base.family.new_changes(settings.rank, settings.seed)
+        return cls(tokens, changes.keys, changes.values, changes.adapters)
 
     def snapshot(self) -> TrainableConcept:
         """A copy that training does not change."""
@@ -72,7 +76,15 @@ class TrainableConcept:
         def copied(part: dict[str, Tensor]) -> dict[str, Tensor]:
             return {k: v.detach().clone() for k, v in part.items()}
 
-        return TrainableConcept(copied(self.tokens), copied(self.keys), copied(self.values))
+        return TrainableConcept(
+            copied(self.tokens),
+            copied(self.keys),
+            copied(self.values),
+            {
+                path: dataclasses.replace(adapter, **copied(adapter.factors))  # type: ignore[arg-type]  # tensors alone
+                for path, adapter in self.adapters.items()
+            },
+        )
 
     @property
     def leaves(self) -> dict[str, Tensor]:
@@ -81,6 +93,11 @@ class TrainableConcept:
             **{f"token.{k}": v for k, v in self.tokens.items()},
             **{f"{k}.to_k": v for k, v in self.keys.items()},
             **{f"{k}.to_v": v for k, v in self.values.items()},
+            **{
+                f"adapter.{path}.{name}": factor
+                for path, adapter in self.adapters.items()
+                for name, factor in adapter.factors.items()
+            },
         }
 
 
@@ -90,35 +107,15 @@ def initial_vector(base: Base, prompts: ConceptPrompts, word: str | None) -> Ten
     word: whose it is; None for the profile's rare word, or for the attribute (else the noun) where
     the base's vocabulary lacks it. Of a word of several tokens the first is used.
     """
-    table = base.pipeline.text_encoder.get_input_embeddings().weight
+    encoders = base.family.encoders
     candidates = [word] if word else [base.profile.rare_word, prompts.attribute or prompts.noun]
     for candidate in candidates:
-        ids = base.tokenizer(candidate, add_special_tokens=False).input_ids
-        if len(ids) == 1 or candidate == candidates[-1]:
-            return table[ids[0]].detach().float().clone()
+        ids = [e.tokenizer(candidate, add_special_tokens=False).input_ids for e in encoders]
+        if len(ids[0]) == 1 or candidate == candidates[-1]:
+            tables = (encoder.model.get_input_embeddings().weight for encoder in encoders)
+            rows = [table[own[0]] for table, own in zip(tables, ids, strict=True)]
+            return torch.cat(rows).detach().float().clone()
     raise AssertionError("the last candidate always serves")
-
-
-def encode_trained_prompt(base: Base, trained: TrainableConcept, prompt: str) -> TextContext:
-    """What a row with ``prompt`` reads, with gradients into ``trained``.
-
-    The start token's key and value are not trained through, as in Custom Diffusion's code: its
-    state is the same in every prompt, so a change there would act on everything.
-    """
-    tokens = base.tokens(prompt, trained.tokens)
-    states = base.states(tokens, trained.tokens)
-
-    def projected(own: dict[str, Tensor], name: str) -> tuple[Tensor, ...]:
-        out = []
-        for layer in base.layers:
-            weight = own.get(layer, base.weights[f"{layer}.{name}.weight"])
-            rows = states.float() @ weight.T
-            out.append(torch.cat([rows[:1].detach(), rows[1:]]).to(base.unet.dtype))
-        return tuple(out)
-
-    return TextContext(
-        prompt, states, projected(trained.keys, "to_k"), projected(trained.values, "to_v")
-    )
 
 
 def masked_loss(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -153,12 +150,12 @@ def training_loss(
     if prior is not None:
         parts.append((prior, rng.integers(len(prior.texts), size=settings.batch)))
     words = [part.texts[i] for part, numbers in parts for i in numbers]
-    texts = {w: encode_trained_prompt(base, trained, w) for w in dict.fromkeys(words)}
+    texts = {w: base.trained_text(w, trained) for w in dict.fromkeys(words)}
     context = [texts[w] for w in words]
     drawings = [part.select(numbers) for part, numbers in parts]
     latents, masks = (torch.cat(found) for found in zip(*drawings, strict=True))
     rows = len(latents)
-    times = torch.from_numpy(rng.integers(len(base.schedule.alphas), size=rows))
+    times = base.schedule.draw_times(rng, rows)
     noise = to_device(torch.randn(latents.shape, generator=noise_of), base.device)
     noisy = base.schedule.add_noise(latents, noise, times)
     target = base.schedule.target(latents, noise, times)
@@ -194,7 +191,8 @@ def train_concept(
     arguments ends in the same bits.
     class_cache: a folder that keeps class images. Progress carries the losses.
 
-    Raises InputError for arguments that cannot be used, TrainingError when the loss is not finite.
+    Raises InputError for arguments that cannot be used, TrainingError when the loss is not finite,
+    NumericalError when the base itself is the cause.
     """
     return train_concepts(
         base,
@@ -221,6 +219,7 @@ def train_concepts(
     embedding, and a step draws from the references of all. The rest is as for ``train_concept``.
     """
     settings = settings or TrainingSettings.of(base)
+    base.family.require(settings.way, "way")
     if settings.way == "dreambooth":
         raise InputError(
             "way",
@@ -228,21 +227,29 @@ def train_concepts(
             "use custom-diffusion or textual-inversion",
         )
     check_subjects(subjects)
+    check_words(base, subjects)
+    words = [dataclasses.asdict(s.prompts) for s in subjects]
+    if resume is not None and resume.exists():
+        checkpoint.check(resume, checkpoint.about_training(base, settings, words))
     yield Turn()
     references, prior = yield from build_datasets(base, subjects, settings, class_cache)
     trained = TrainableConcept.of_base(base, [s.prompts for s in subjects], settings)
-    about = [dataclasses.asdict(s.prompts) for s in subjects]
-    facts = yield from train_leaves(
-        base,
-        trained,
-        trained.leaves,
-        about,
-        settings,
-        references,
-        prior,
-        resume=resume,
-        preview=preview,
-    )
+    untrained = TrainableConcept({k: v.detach().clone() for k, v in trained.tokens.items()}, {}, {})
+    try:
+        facts = yield from train_leaves(
+            base,
+            trained,
+            trained.leaves,
+            words,
+            settings,
+            references,
+            prior,
+            resume=resume,
+            preview=preview,
+        )
+    except TrainingError as error:
+        check_base_loss(base, untrained, settings, references, prior, error.step)
+        raise
     return finished_concept(base, trained, subjects, settings, facts)
 
 
@@ -269,11 +276,7 @@ def train_leaves(
     optimizer = torch.optim.AdamW(
         tensors, settings.rate, weight_decay=settings.weight_decay, foreach=False
     )
-    about: dict[str, Any] = {
-        "settings": dataclasses.asdict(settings),
-        "prompts": list(words),
-        "base": base.fingerprint,
-    }
+    about = checkpoint.about_training(base, settings, words)
     start = 0
     if resume is not None and resume.exists():
         start = checkpoint.load(resume, leaves, optimizer, about)
@@ -285,13 +288,14 @@ def train_leaves(
         )
         facts = deterministic_step(
             functools.partial(
-                take_optimizer_step, loss_of, optimizer, base.unet.dtype, settings.clip
+                take_optimizer_step, loss_of, optimizer, base.denoiser.dtype, settings.clip
             )
         )
         if not math.isfinite(facts["loss"]):
             raise TrainingError(
                 f"The loss became {facts['loss']} at step {number + 1}; use a learning rate below "
-                f"{settings.rate:g}"
+                f"{settings.rate:g}",
+                step=number,
             )
         done = number + 1
         if resume is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
@@ -309,6 +313,27 @@ def train_leaves(
     return facts
 
 
+def check_base_loss(
+    base: Base,
+    untrained: TrainableConcept,
+    settings: TrainingSettings,
+    references: Dataset,
+    prior: Dataset | None,
+    number: int,
+) -> None:
+    """Tell a base that overflows from a training that diverged at step ``number``.
+
+    Raises NumericalError where the loss of that step is not finite before any training, either.
+    """
+    with torch.no_grad():
+        loss, _ = training_loss(base, untrained, settings, references, prior, number)
+    if not bool(loss.isfinite()):
+        raise NumericalError(
+            f"The base {base.name} in {base.dtype} gives a loss of {float(loss)} at step "
+            f"{number + 1} without any training; use a wider dtype (float32, bfloat16)"
+        )
+
+
 def finished_concept(
     base: Base,
     trained: TrainableConcept,
@@ -322,6 +347,7 @@ def finished_concept(
         tokens=held.tokens,
         keys=held.keys,
         values=held.values,
+        adapters=held.adapters,
         noun=first.noun,
         attribute=first.attribute,
         base=base.concept_fingerprint,

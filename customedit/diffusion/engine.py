@@ -1,4 +1,4 @@
-"""Runs methods: alone (``run``), or many at once, their UNet calls merged (``Engine``).
+"""Runs methods: alone (``run``), or many at once, their calls of the denoiser merged (``Engine``).
 
 A method is a generator that yields requests: ``Denoise`` (rows to predict the noise of), ``Turn``
 (a step of work that needed gradients is done; let others have theirs) and ``Progress``. It is sent
@@ -23,6 +23,7 @@ from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.fair_queue import AGED, FairQueue, Share
+from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import TextContext
 from customedit.errors import Cancelled, DeadlineExceeded
 
@@ -48,7 +49,7 @@ class Denoise:
     """
 
     latents: Tensor
-    time: int
+    time: Time
     context: Sequence[TextContext]
     control: AttentionControl | None = None
     names: Sequence[Hashable] = ()
@@ -313,7 +314,7 @@ class Engine:
 
     @torch.no_grad()
     def _forward(self, requests: Sequence[Denoise]) -> list[Prediction]:
-        """The requests' rows in one call of the UNet."""
+        """The requests' rows in one call of the denoiser."""
         times = torch.cat([torch.full((r.rows,), r.time) for r in requests])
         control = None
         if any(r.control is not None for r in requests):

@@ -17,6 +17,7 @@ from torch import Tensor
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
+from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import TextContext
 from customedit.editing.guidance import Guidance
 from customedit.editing.inversion import Inversion
@@ -48,8 +49,8 @@ class Step:
     """
 
     number: int
-    time: int
-    to: int
+    time: Time
+    to: Time
     guided: bool
 
     source: ClassVar[int] = 0
@@ -112,6 +113,7 @@ class Beside:
         self.guidance = Guidance.of(guidance)
         size = (int(inversion.noise.shape[2]), int(inversion.noise.shape[3]))
         region = Region(settings, source.tokens, target.tokens, size, mask, base.device)
+        self.schedule = base.schedule.sized(*size)
         self.watched = Watched(region, inversion.steps, record)
 
     @property
@@ -122,7 +124,7 @@ class Beside:
     def begin(self, start: float) -> Iterator[Step]:
         """The steps from the share ``start`` on; before it the target is the source itself."""
         first = step_of(start, self.steps)
-        for k, (time, to) in enumerate(self.base.schedule.downwards(self.steps)):
+        for k, (time, to) in enumerate(self.schedule.downwards(self.steps)):
             if k >= first:
                 yield Step(k, time, to, self.guidance.acts(k, self.steps))
 

@@ -56,6 +56,6 @@ def direct_edit(
             control.self_large[step.target] = True
         upper, lower = beside.inversion.at(step.number), beside.inversion.at(step.number + 1)
         noise = yield from beside.noise(step, x + (lower - upper), control, ahead=True)
-        x = base.schedule.step(x, noise, step.time, step.to)
+        x = beside.schedule.step(x, noise, step.time, step.to)
         x = yield from beside.kept(step, x)
     return beside.result(x)

@@ -12,13 +12,14 @@ and multiplying again, so it is exact where s_t is 0, too.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor
 
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
+from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.schedule import Schedule
 from customedit.diffusion.text import TextContext
@@ -26,18 +27,6 @@ from customedit.editing.beside import Drawn, Watched
 from customedit.editing.guidance import Guidance
 from customedit.editing.method_settings import EditFriendlySettings, step_of
 from customedit.editing.region import Region
-
-
-def ddpm_mean(schedule: Schedule, x: Tensor, noise: Tensor, time: int, to: int) -> Tensor:
-    """The mean of the DDPM step of ``x`` [rows, C, h, w] from ``time`` to ``to``; float32.
-
-    DDIM eq. 12 with eta 1: sqrt(a_to) x_0 + sqrt(1 - a_to - s^2) noise, where x_0 is the picture in
-    ``x`` and s^2 = (1 - a_to) / (1 - a) (1 - a / a_to).
-    """
-    alpha, lower = float(schedule.alpha(time)), float(schedule.alpha(to))
-    variance = (1 - lower) / (1 - alpha) * (1 - alpha / lower)
-    direction = math.sqrt(max(0.0, 1 - lower - variance))
-    return math.sqrt(lower) * schedule.clean(x, noise, time) + direction * noise.float()
 
 
 def noisy_sources(schedule: Schedule, latents: Tensor, steps: int, seed: int) -> list[Tensor]:
@@ -83,17 +72,19 @@ def edit_friendly(
     size = (int(latents.shape[2]), int(latents.shape[3]))
     region = Region(settings, source.tokens, target.tokens, size, mask, base.device)
     watched = Watched(region, steps, record)
+    schedule = base.schedule.sized(*size)
+    assert isinstance(schedule, DDIMSchedule), "families with other schedules lack the method"
     origin = ("drawn", latents.data_ptr(), seed)
-    sources = noisy_sources(base.schedule, latents.to(base.device), steps, seed)
+    sources = noisy_sources(schedule, latents.to(base.device), steps, seed)
     skip = min(step_of(settings.strength, steps), steps - 1)
     x = sources[skip]
-    for k, (time, to) in enumerate(base.schedule.downwards(steps)):
+    for k, (time, to) in enumerate(schedule.downwards(steps)):
         if k < skip:
             continue
         # 1. One call: the source's rows at its own latents, the target's at the edit's.
         guided = guidance.acts(k, steps)
         reads = guided and reading.scale != 1
-        rows = [
+        rows: list[tuple[Tensor, TextContext, Hashable]] = [
             *([(sources[k], empty, (*origin, k, "none"))] if reads else []),
             (sources[k], source, (*origin, k, id(source))),
             *([(x, beside, None)] if guided else []),
@@ -110,10 +101,10 @@ def edit_friendly(
         found = list(answer.noise.split(1))
         # 2. s_t z_t of the source.
         noise = reading.guided(found[0], found[1]) if reads else found[0]
-        step_noise = sources[k + 1] - ddpm_mean(base.schedule, sources[k], noise, time, to)
+        step_noise = sources[k + 1] - schedule.random_mean(sources[k], noise, time, to)
         # 3. The target's step with it.
         noise = guidance.guided(found[-2], found[-1]) if guided else found[-1]
-        x = ddpm_mean(base.schedule, x, noise, time, to) + step_noise
+        x = schedule.random_mean(x, noise, time, to) + step_noise
         x = region.apply(sources[k + 1], x, k, steps)
         yield Progress("edit", k + 1 - skip, steps - skip)
     return watched.result(x, sources[-1])

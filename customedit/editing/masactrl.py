@@ -59,7 +59,7 @@ def masactrl(
                 region = beside.watched.region.acting(step.number, beside.steps)
             control = mutual(control, step, layer, region)
         noise = yield from beside.noise(step, x, control)
-        x = base.schedule.step(x, noise, step.time, step.to)
+        x = beside.schedule.step(x, noise, step.time, step.to)
         x = yield from beside.kept(step, x)
     return beside.result(x)
 

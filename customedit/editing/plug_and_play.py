@@ -56,6 +56,6 @@ def plug_and_play(
             control.self_from[drawn] = layer
             control.self_large[drawn] = True
         noise = yield from beside.noise(step, x, control)
-        x = base.schedule.step(x, noise, step.time, step.to)
+        x = beside.schedule.step(x, noise, step.time, step.to)
         x = yield from beside.kept(step, x)
     return beside.result(x)

@@ -280,7 +280,8 @@ def prompt_to_prompt(
     way = "stored" if direct else (inversion.kind, first, guidance)
     origin = (way, inversion.trajectory.data_ptr(), id(source))
     control: AttentionControl | None = None
-    for k, (time, to) in enumerate(base.schedule.downwards(steps)):
+    schedule = base.schedule.sized(*size)
+    for k, (time, to) in enumerate(schedule.downwards(steps)):
         if k < first:
             x_source = x_target = inversion.at(k + 1)
             yield Progress("edit", k + 1, steps)
@@ -307,14 +308,14 @@ def prompt_to_prompt(
         # 3. The step of each row, and the region.
         noise = prediction.noise
         worded = noise[at : at + 1]
-        x_target = base.schedule.step(
+        x_target = schedule.step(
             x_target, guidance.guided(noise[1:2], worded) if guided else worded, time, to
         )
         if direct:
             x_source = inversion.at(k + 1)
         else:
             worded = noise[0:1]
-            x_source = base.schedule.step(
+            x_source = schedule.step(
                 x_source, guidance.guided(noise[3:4], worded) if guided else worded, time, to
             )
         watched.see(prediction.maps)

@@ -58,10 +58,11 @@ def sdedit(
     """
     guidance = Guidance.of(guidance)
     start = first_step(strength, steps)
-    pairs = base.schedule.downwards(steps)[start:]
+    schedule = base.schedule.sized(*latents.shape[-2:])
+    pairs = schedule.downwards(steps)[start:]
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latents.shape, generator=generator).to(base.device)
-    x = base.schedule.add_noise(latents.to(base.device), noise, pairs[0][0])
+    x = schedule.add_noise(latents.to(base.device), noise, pairs[0][0])
     empty = base.unconditional(empty or base.text(""), target)
     size = (int(latents.shape[2]), int(latents.shape[3]))
     bound = None if mask is None else latent_mask(mask.cpu(), size).to(base.device)
@@ -71,12 +72,10 @@ def sdedit(
         rows = x.expand(len(texts), -1, -1, -1)
         found = (yield from ask(Denoise(rows, time, texts))).noise
         noise = guidance.guided(found[:1], found[1:]) if guided else found
-        x = base.schedule.step(x, noise, time, to)
+        x = schedule.step(x, noise, time, to)
         if bound is not None:
             source = latents.to(base.device)
-            x = blend(
-                source if to == CLEAN else base.schedule.add_noise(source, noise, to), x, bound
-            )
+            x = blend(source if to == CLEAN else schedule.add_noise(source, noise, to), x, bound)
         yield Progress("edit", k + 1, len(pairs))
     return x
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from customedit.errors import InputError
 from customedit.images import colours
-from customedit.images.reading import Stored, read_stored, refusing
-from customedit.images.structure import Limits
+from customedit.images.reading import Stored, mode, read_stored, refusing
+from customedit.images.structure import Container, Limits
 
 Values = NDArray[np.float32]
 Levels = NDArray[np.uint8 | np.uint16]
@@ -33,6 +33,8 @@ _TINT: Final = 24  # levels between channels that still are grey
 _TINTED_SHARE: Final = 1e-3
 _MOST_LABELS: Final = 32
 _BAND_ROWS: Final = 256
+_GREY_BYTES: Final = 12  # a pixel: levels, values, and what is made on the way
+_COLOUR_BYTES: Final = 24  # the same, with colours and alpha
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,14 @@ def read_mask(
         return Mask(fitted, tuple(warnings))
 
 
+def memory(container: Container) -> int:
+    """Bytes that ``read_mask`` takes for a file that ``scan`` took, about."""
+    width, height = container.size
+    grey = mode(container) in ("1", "L", "I", "I;16", "I;16B")
+    pixels = width * height * (_GREY_BYTES if grey else _COLOUR_BYTES)
+    return container.memory + len(container.data) + pixels
+
+
 def fit_mask(
     values: Values, size: tuple[int, int], *, field: str = "mask", min_share: float = MIN_SHARE
 ) -> Values:
@@ -99,8 +109,8 @@ def fit_mask(
     if not (lowest >= 0 and highest <= 1):  # not a number either
         raise InputError(field, f"spans {lowest:g} to {highest:g}", "scale it to 0 to 1")
     if highest < 0.5:
-        found = "is black everywhere" if not highest else f"is nowhere above {highest:.2f} of 1"
-        raise InputError(field, f"{found}, so nothing would be edited", _REMEDY)
+        problem = "is black everywhere" if not highest else f"is nowhere above {highest:.2f} of 1"
+        raise InputError(field, f"{problem}, so nothing would be edited", _REMEDY)
     if lowest >= 0.5:
         raise InputError(
             field, "covers the whole picture", "paint black where the source is to stay, or omit it"
@@ -187,7 +197,7 @@ def _of_grey(
     unit: the level of label 1; alpha: [height, width] in [0, 1], None for opaque.
     """
     visible = levels if alpha is None else levels * (alpha > 0)
-    found = _distinct(visible, full)
+    present = _distinct(visible, full)
     if alpha is not None:
         shown = _distinct(levels[None, alpha > 0], full)
         if shown == [0]:
@@ -196,23 +206,24 @@ def _of_grey(
             if shown[0] != full:
                 warnings.append(f"holds the one level {shown[0]}, which is read as inside")
             return alpha
-    between = [level for level in found if level not in (0, full)]
-    if found in ([0, unit], [0, 255]) and found[-1] != full:
-        warnings.append(f"holds labels 0 and {found[-1]}, which are read as outside and inside")
-        values = (levels == found[-1]).astype(np.float32)
+    between = [level for level in present if level not in (0, full)]
+    if present in ([0, unit], [0, 255]) and present[-1] != full:
+        warnings.append(f"holds labels 0 and {present[-1]}, which are read as outside and inside")
+        values = (levels == present[-1]).astype(np.float32)
     elif between and (
-        max(found) * 2 < full
+        max(present) * 2 < full
         or (len(between) <= _MOST_LABELS and max(between) <= unit * _MOST_LABELS)
     ):
-        shown_levels = ", ".join(map(str, found[:6])) + (", ..." if len(found) > 6 else "")
+        shown_levels = ", ".join(map(str, present[:6])) + (", ..." if len(present) > 6 else "")
         raise InputError(
             field,
-            f"spans {found[0]} to {found[-1]} of {full} (levels {shown_levels}), which may be "
+            f"spans {present[0]} to {present[-1]} of {full} (levels {shown_levels}), which may be "
             "several labels",
             _REMEDY,
         )
     else:
-        values = levels.astype(np.float32) / np.float32(full)
+        values = levels.astype(np.float32)
+        values /= np.float32(full)
     return values if alpha is None else values * alpha
 
 
@@ -232,14 +243,22 @@ def _one_colour(
     Raises:
         InputError: for more colours.
     """
-    pixels = np.asarray(image)
-    tinted = pixels.max(-1).astype(np.int16) - pixels.min(-1) > _TINT
-    if alpha is not None:
-        tinted &= alpha > 0
-    if tinted.mean() <= _TINTED_SHARE:
+    tints, colours_shown = 0, set[tuple[int, int, int]]()
+    for top in range(0, image.height, _BAND_ROWS):
+        band = slice(top, min(top + _BAND_ROWS, image.height))
+        pixels = np.asarray(image.crop((0, band.start, image.width, band.stop)))
+        tinted = pixels.max(-1).astype(np.int16) - pixels.min(-1) > _TINT
+        shown = pixels.any(-1)
+        if alpha is not None:
+            tinted &= alpha[band] > 0
+            shown &= alpha[band] > 0
+        tints += int(tinted.sum())
+        if len(colours_shown) < 2:
+            first = pixels[shown][:1]
+            others = pixels[shown & (pixels != first).any(-1)][:1] if len(first) else first
+            colours_shown |= {(int(r), int(g), int(b)) for r, g, b in (*first, *others)}
+    if tints <= _TINTED_SHARE * image.width * image.height:
         return None
-    shown = pixels.any(-1) if alpha is None else (alpha > 0) & pixels.any(-1)
-    first = pixels[shown][0]
-    if (pixels[shown] == first).all():
-        return int(first[0]), int(first[1]), int(first[2])
+    if len(colours_shown) == 1:
+        return colours_shown.pop()
     raise InputError(field, "holds colours, which may be several labels", _REMEDY)

@@ -15,11 +15,8 @@ from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from customedit.schemas.answers import ConceptState, JobKind, JobState, Similarities
 from customedit.schemas.change import AUTO_CHANGES, ChangeCurve
-
-JobKind = Literal["edit", "customize", "import"]
-JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-ConceptState = Literal["training", "ready", "failed"]
 
 STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
@@ -62,13 +59,18 @@ class ImageRecord(Record):
 
 
 class ConceptRecord(Record):
-    """A concept and where its files are; it belongs to the job that makes it."""
+    """A concept and where its files are; it belongs to the job that makes it.
+
+    columns: its tokens, and how many columns of a prompt each takes; empty until it is ready, and
+    for concepts of versions that did not record it.
+    """
 
     id: str
     tenant: str
     job: str
     name: str = ""
     token: str
+    columns: dict[str, int] = Field(default_factory=dict)
     noun: str = ""
     attribute: str = ""
     state: ConceptState = "training"
@@ -140,18 +142,6 @@ class JobRecord(Record):
         return self.state in FINAL
 
 
-class Similarities(Record):
-    """What an edit measures of itself; None where there was nothing to measure with."""
-
-    source: float | None = None
-    reference: float | None = None
-    text: float | None = None
-    outside_psnr: float | None = None
-    outside_ssim: float | None = None
-    dino: float | None = None
-    lpips: float | None = None
-
-
 class EditOutput(Record):
     """One picture of an edit job."""
 
@@ -183,7 +173,7 @@ class EditOutcome(Record):
 
 
 class ConceptOutcome(Record):
-    """The result of a customization or an import."""
+    """The result of a customization or an import. columns: as of ``ConceptRecord``."""
 
     kind: Literal["concept"] = "concept"
     concept: str
@@ -192,6 +182,7 @@ class ConceptOutcome(Record):
     preview_key: str | None = None
     bytes: int
     token: str
+    columns: dict[str, int] = Field(default_factory=dict)
     noun: str
     attribute: str
     base: str

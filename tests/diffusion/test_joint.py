@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from customedit.diffusion.base import Base, RowsText
+from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Progress, run
+from customedit.diffusion.families.unet import RowsText
 from customedit.diffusion.joint import together
 from customedit.editing.edit import Opened, draw
 from customedit.editing.editor import Editor

@@ -56,7 +56,7 @@ def texts(base: Base) -> tuple[TextContext, TextContext]:
 
 @pytest.fixture(scope="module")
 def order(base: Base, inversion: Inversion) -> list[str]:
-    found = plain.depths(base.unet, lambda: base.output(inversion.noise, 500, [base.text("")]))
+    found = plain.depths(base.denoiser, lambda: base.output(inversion.noise, 500, [base.text("")]))
     assert [f"{name}.processor" for name in base.self_layers] == found
     return found
 
@@ -80,7 +80,7 @@ def asked(base: Base, texts: tuple[TextContext, TextContext]) -> Noise:
 
     def noise(step: int, time: int, source: Tensor, x: Tensor) -> Tensor:
         rows = torch.cat([source, x, x])
-        return base.schedule.noise(base.unet(rows, time, states).sample, rows, time)
+        return base.schedule.noise(base.denoiser(rows, time, states).sample, rows, time)
 
     return noise
 
@@ -94,7 +94,7 @@ def test_masactrl_equals_the_equations(
 
     def noise(step: int, *rest: Any) -> Tensor:
         rule = plain.taking("kv", [1, 2], 3) if step >= 2 else plain.plain
-        with plain.writing_out(base.unet, order, rule):
+        with plain.writing_out(base.denoiser, order, rule):
             return ask(step, *rest)
 
     wanted = beside(base, inversion, noise)
@@ -115,7 +115,7 @@ def test_masactrl_within_a_region_equals_the_equations(
 
     def noise(step: int, *rest: Any) -> Tensor:
         rule = plain.mutual_within(cells, 0) if step >= 1 else plain.plain
-        with plain.writing_out(base.unet, order, rule):
+        with plain.writing_out(base.denoiser, order, rule):
             return ask(step, *rest)
 
     wanted = beside(base, inversion, noise, keep=cells)
@@ -131,12 +131,12 @@ def test_plug_and_play_equals_the_equations(
     settings = PlugAndPlaySettings(strength=0.8, attention_steps=0.4, block=0.5, layer=0.5)
     got = run(base, plug_and_play(base, inversion, *texts, settings=settings, guidance=GUIDANCE))
     ask = asked(base, texts)
-    resnet = base.unet.up_blocks[1].resnets[0]  # block 2 of 4
+    resnet = base.denoiser.up_blocks[1].resnets[0]  # block 2 of 4
 
     def noise(step: int, *rest: Any) -> Tensor:
         rule = plain.taking("qk", [1, 2], 3) if step < 2 else plain.plain
         features = plain.features_of_row_0(resnet) if step < 4 else contextlib.nullcontext()
-        with plain.writing_out(base.unet, order, rule), features:
+        with plain.writing_out(base.denoiser, order, rule), features:
             return ask(step, *rest)
 
     wanted = beside(base, inversion, noise)
@@ -153,7 +153,7 @@ def test_direct_edit_equals_the_equations(
     def noise(step: int, time: int, source: Tensor, x: Tensor) -> Tensor:
         rule = plain.taking("v", [2], 0) if step < 2 else plain.plain
         shift = path[step + 1] - path[step]
-        with plain.writing_out(base.unet, order, rule):
+        with plain.writing_out(base.denoiser, order, rule):
             found = ask(step, time, source + shift, x + shift)
         replayed = base.schedule.step(
             source, found[:1], time, base.schedule.downwards(STEPS)[step][1]

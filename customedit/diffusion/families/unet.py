@@ -1,0 +1,290 @@
+"""What families with a UNet have in common: keys and values are made once a prompt.
+
+Cross-attention reads text through two projections, which for a prompt are the same at every step: a
+concept changes them there (``project``), and costs nothing per step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from customedit.diffusion.adapters import UNET, Adapter, LowRank, adapters_of
+from customedit.diffusion.attention import (
+    AttentionControl,
+    AttentionState,
+    Forward,
+    Processor,
+    taken_features,
+)
+from customedit.diffusion.ddim import DDIMSchedule
+from customedit.diffusion.devices import to_device
+from customedit.diffusion.families.family import Changes, Family
+from customedit.diffusion.row_adapters import RowAdapters
+from customedit.diffusion.text import Customization, Encoded, TextContext, Tokens, Weighted
+
+BLEND_SIDE: Final = 16
+"""Cross maps are read where they are nearest to this many positions a side, as the paper does."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowsText:
+    """What the rows of one forward read, stacked.
+
+    keys, values: per cross-attention layer [rows, tokens, inner]; states: [rows, tokens, width].
+    """
+
+    context: tuple[TextContext, ...]
+    keys: list[Tensor]
+    values: list[Tensor]
+    states: Tensor
+
+    @classmethod
+    def of(cls, context: Sequence[TextContext], dtype: torch.dtype) -> RowsText:
+        """``context``, one entry per row; states in ``dtype``."""
+        layers = range(len(context[0].keys))
+        return cls(
+            tuple(context),
+            [torch.stack([c.keys[k] for c in context]) for k in layers],
+            [torch.stack([c.values[k] for c in context]) for k in layers],
+            torch.stack([c.states.to(dtype) for c in context]),
+        )
+
+    def is_of(self, context: Sequence[TextContext]) -> bool:
+        """Whether it was made of these very contexts, in this order."""
+        return len(self.context) == len(context) and all(
+            a is b for a, b in zip(self.context, context, strict=True)
+        )
+
+
+class UNetFamily(Family):
+    """A UNet2DConditionModel that is told a time, a row of text states, and maybe conditions."""
+
+    def __init__(self, pipeline: Any) -> None:
+        super().__init__(pipeline)
+        self.state = AttentionState()
+        self._rows_text: RowsText | None = None
+
+    def conditions(
+        self, context: Sequence[TextContext], height: int, width: int, device: torch.device
+    ) -> dict[str, Any]:
+        """What the UNet is told beside states, for latents of this size, as its arguments."""
+        return {}
+
+    def install(self) -> None:
+        """Give the UNet our processors, which read the running forward from ``state``."""
+        order = {f"{layer}.processor": k for k, layer in enumerate(self.layers)}
+        depth = {f"{layer}.processor": k for k, layer in enumerate(self.self_layers)}
+        self.denoiser.set_attn_processor(
+            {
+                name: Processor(self.state, order.get(name), depth.get(name, 0))
+                for name in self.denoiser.attn_processors
+            }
+        )
+
+    def schedule(self) -> DDIMSchedule:
+        """The noise schedule of the base's scheduler, as diffusers' pipeline corrected it."""
+        return DDIMSchedule.from_config(dict(self.pipeline.scheduler.config))
+
+    # concepts
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:  # type: ignore[override]  # computed once
+        """Paths of the cross-attention modules, in the UNet's own order."""
+        names = (n.removesuffix(".processor") for n in self.denoiser.attn_processors)
+        return tuple(n for n in names if n.endswith("attn2"))
+
+    @cached_property
+    def self_layers(self) -> tuple[str, ...]:  # type: ignore[override]  # computed once
+        """Paths of the self-attention modules, in the order in which they run."""
+        names = (n.removesuffix(".processor") for n in self.denoiser.attn_processors)
+        found = [n for n in names if n.endswith("attn1")]
+        parts = ("down_blocks", "mid_block", "up_blocks")
+        return tuple(sorted(found, key=lambda n: parts.index(n.split(".")[0])))  # sorted is stable
+
+    @cached_property
+    def decoder_blocks(self) -> tuple[nn.Module, ...]:  # type: ignore[override]  # computed once
+        """What the residual blocks of the UNet's decoder add to their input, in order."""
+        return tuple(b.conv2 for blocks in self.denoiser.up_blocks for b in blocks.resnets)
+
+    def read_weights(self) -> None:
+        """Take the key and value weights from the UNet as it is now, as float32."""
+        names = [f"{n}.{part}.weight" for n in self.layers for part in ("to_k", "to_v")]
+        state = self.denoiser.state_dict()
+        self.weights = {name: state[name].float() for name in names}
+
+    def new_changes(self, rank: int, seed: int) -> Changes:
+        """Copies of all key and value weights, or low-rank changes of them.
+
+        A change W' - W = up down starts with up zero and down at random, as LoRA does.
+        """
+        if rank:
+            generator = torch.Generator().manual_seed(seed)
+            return Changes(
+                adapters={
+                    UNET + name.removesuffix(".weight"): _untrained(weight, rank, generator)
+                    for name, weight in self.weights.items()
+                }
+            )
+
+        def copies(part: str) -> dict[str, Tensor]:
+            weights = ((n, self.weights[f"{n}.{part}.weight"]) for n in self.layers)
+            return {n: weight.clone().requires_grad_(True) for n, weight in weights}
+
+        return Changes(copies("to_k"), copies("to_v"))
+
+    # text
+
+    def row(
+        self, prompt: str, encoded: Encoded, acting: Sequence[Weighted], tokens: Tokens | None
+    ) -> TextContext:
+        """What a row reads; see ``Family.row``."""
+        keys, values = project(encoded.states, self.layers, self.weights, acting)
+        dtype = self.denoiser.dtype
+        return TextContext(
+            prompt,
+            encoded.states,
+            tuple(k.to(dtype) for k in keys),
+            tuple(v.to(dtype) for v in values),
+            tokens,
+            tuple(c for c in acting if c.weight != 0 and self._acts_later(c)),
+            encoded.pooled,
+        )
+
+    def _acts_later(self, entry: Weighted) -> bool:
+        """Whether a concept has adapters beside those of keys and values, which are in the row."""
+        return any(
+            path.removeprefix(UNET) + ".weight" not in self.weights
+            for path in adapters_of(entry.concept)
+        )
+
+    def trained_row(self, prompt: str, encoded: Encoded, trained: Customization) -> TextContext:
+        """What a row reads with gradients into ``trained``; not through the start token's state."""
+        states, adapters = encoded.states, adapters_of(trained)
+
+        def projected(own: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...]:
+            out = []
+            for layer in self.layers:
+                weight = own.get(layer, self.weights[f"{layer}.{name}.weight"])
+                if (adapter := adapters.get(f"{UNET}{layer}.{name}")) is not None:
+                    weight = weight + adapter.delta()
+                rows = states.float() @ weight.T
+                out.append(torch.cat([rows[:1].detach(), rows[1:]]).to(self.denoiser.dtype))
+            return tuple(out)
+
+        keys, values = projected(trained.keys, "to_k"), projected(trained.values, "to_v")
+        return TextContext(prompt, states, keys, values, pooled=encoded.pooled)
+
+    # denoiser
+
+    def output(
+        self,
+        latents: Tensor,
+        time: Tensor | float,
+        context: Sequence[TextContext],
+        control: AttentionControl | None,
+        device: torch.device,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The UNet's own output (noise, v or picture), float32, and the recorded maps."""
+        rows, _, height, width = latents.shape
+        grid = self.grid(height, width)
+        text = self._text_of_rows(context)
+        recorded = grid[0] * grid[1]
+        self.state.forward = forward = Forward.of(
+            text.keys, text.values, control, recorded, (height, width), device
+        )
+        try:
+            x = latents.to(device, self.denoiser.dtype)
+            conditions = self.conditions(context, height, width, device)
+            times = row_times(time, rows, device)
+            with (
+                RowAdapters([c.adapted for c in context]).applied(self.denoiser, UNET),
+                taken_features(self.decoder_blocks, control, device),
+            ):
+                output = self.denoiser(x, times, text.states, **conditions)
+        finally:
+            self.state.forward = None
+        maps = None
+        if forward.maps is not None:
+            maps = (forward.maps / forward.layers).unflatten(1, grid)
+        return output.sample.float(), maps
+
+    def _text_of_rows(self, context: Sequence[TextContext]) -> RowsText:
+        """The stacked text of the rows: that of the last call, where its rows were the same.
+
+        An edit asks with the same contexts at every step. Where gradients are wanted nothing is
+        kept.
+        """
+        if torch.is_grad_enabled():
+            return RowsText.of(context, self.denoiser.dtype)
+        if self._rows_text is None or not self._rows_text.is_of(context):
+            self._rows_text = None  # frees it before the next is made
+            self._rows_text = RowsText.of(context, self.denoiser.dtype)
+        return self._rows_text
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of the cross maps that are read, for latents of ``height`` x ``width``.
+
+        Of the UNet's resolutions that hold cross-attention, the one nearest to BLEND_SIDE squared.
+        """
+        levels = len(self.denoiser.config.block_out_channels)
+        kinds = self.denoiser.config.down_block_types
+        sizes = [(height >> k, width >> k) for k in range(levels) if "CrossAttn" in kinds[k]] or [
+            (height, width)
+        ]
+        return min(sizes, key=lambda s: abs(s[0] * s[1] - BLEND_SIDE**2))
+
+
+def row_times(time: Tensor | float, rows: int, device: torch.device) -> Tensor:
+    """``time``, a number or [rows], as [rows] on ``device``."""
+    if isinstance(time, int | float):
+        return torch.full((rows,), time, device=device)
+    return to_device(torch.as_tensor(time), device).expand(rows).contiguous()
+
+
+def _untrained(weight: Tensor, rank: int, generator: torch.Generator) -> Adapter:
+    """A change of ``weight`` [inner, width] that is none yet, its factors leaves."""
+    inner, width = weight.shape
+    rank = min(rank, inner, width)
+    down = torch.randn((rank, width), generator=generator) / math.sqrt(width)
+    up = torch.zeros((inner, rank), device=weight.device)
+    return LowRank(up.requires_grad_(True), down.to(weight.device).requires_grad_(True))
+
+
+def project(
+    states: Tensor,
+    layers: Sequence[str],
+    base: Mapping[str, Tensor],
+    concepts: Sequence[Weighted],
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Keys and values of ``states`` [..., tokens, width] for every layer, [..., tokens, inner].
+
+    base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``; the product is computed in their
+    dtype. The changes of several concepts, and of their adapters of these layers, add up.
+    """
+    out: list[tuple[Tensor, ...]] = []
+    for kind in ("keys", "values"):
+        name = "to_k" if kind == "keys" else "to_v"
+        projected = []
+        for layer in layers:
+            weight = base[f"{layer}.{name}.weight"]
+            whole = weight
+            for entry in concepts:
+                own = getattr(entry.concept, kind).get(layer)
+                if own is not None and entry.weight != 0:
+                    whole = whole + entry.weight * (
+                        to_device(own, weight.device).to(weight) - weight
+                    )
+                adapter = adapters_of(entry.concept).get(f"{UNET}{layer}.{name}")
+                if adapter is not None and entry.weight != 0:
+                    delta = to_device(adapter.delta(), weight.device).to(weight)
+                    whole = whole + entry.weight * delta
+            projected.append(states.to(weight.dtype) @ whole.T)
+        out.append(tuple(projected))
+    return out[0], out[1]
