@@ -47,6 +47,13 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _change(value: Any) -> Any:
+    """As ``_number``, for a field that takes ``auto`` as well."""
+    if isinstance(value, bool | str | bytes):
+        raise PydanticCustomError("number_type", "is neither a number nor 'auto'")
+    return value
+
+
 def _truth(value: Any) -> Any:
     """Takes the texts ``true`` and ``false`` as well, since a form has nothing else."""
     truth = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
@@ -65,6 +72,7 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Words = Annotated[list[Word], Field(max_length=_MAX_WORDS)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
 Share = Annotated[float, Field(ge=0, le=1), _NUMBER]
+Change = Annotated[float, Field(ge=0, le=1), BeforeValidator(_change)]
 Seed = Annotated[int, Field(ge=0, lt=_MAX_SEED), _NUMBER]
 Webhook = Annotated[AnyHttpUrl, UrlConstraints(max_length=2000)]
 
@@ -397,7 +405,7 @@ class EditOptions(RequestModel):
         ),
     ] = None
     change: Annotated[
-        Share | Literal["auto"] | None,
+        Change | Literal["auto"] | None,
         Field(
             description="How much changes, in every method: 0 gives the source back, 1 changes "
             "most; `auto` draws several and chooses by source and references. Instead of strengths."
