@@ -15,7 +15,17 @@ from api import openapi, page_files, problems
 from api.dependencies import open_container
 from api.middleware.admission import AuthenticationMiddleware
 from api.middleware.observability import Metrics, ObservabilityMiddleware
-from api.routes import account, concepts, edits, health, images, imports, job_events, jobs
+from api.routes import (
+    account,
+    concepts,
+    edits,
+    health,
+    images,
+    imports,
+    job_events,
+    jobs,
+    pictures,
+)
 from customedit.config.settings import Settings
 
 __all__ = ["create_app"]
@@ -92,7 +102,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     problems.install(app)
     openapi.install(app)
-    for resource in (images, imports, concepts, edits, jobs, job_events, account, health):
+    for resource in (
+        images,
+        imports,
+        concepts,
+        edits,
+        jobs,
+        job_events,
+        pictures,
+        account,
+        health,
+    ):
         app.include_router(resource.router)
     page_files.install(app)
     return app

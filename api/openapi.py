@@ -148,16 +148,16 @@ def _event(names: list[str], model: str) -> dict[str, Any]:
 
 
 _EVENTS: Final = [_event(["state"], "StateChange"), _event(["progress", "preview"], "Progress")]
-_JOB: Final = "getJob cancelJob deleteJob"
+_JOB: Final = "getJob getMaskFile cancelJob deleteJob"
 _CONCEPT: Final = "getConcept getConceptWeights deleteConcept"
 _LINKS: Final = {
-    "uploadImage": {"id": "getImage deleteImage"},
-    "completeUpload": {"id": "getImage deleteImage"},
+    "uploadImage": {"id": "getImage getImageFile deleteImage"},
+    "completeUpload": {"id": "getImage getImageFile deleteImage"},
     "createUpload": {"id": "completeUpload"},
     "createConcept": {"id": _JOB, "concept": _CONCEPT},
     "importConcept": {"id": _JOB, "concept": _CONCEPT},
     "createEdit": {"id": f"getEdit {_JOB}"},
-    "listImages": {"items/0/id": "getImage deleteImage"},
+    "listImages": {"items/0/id": "getImage getImageFile deleteImage"},
     "listConcepts": {"items/0/id": _CONCEPT},
     "listEdits": {"items/0/id": "getEdit"},
     "listJobs": {"items/0/id": _JOB},

@@ -140,7 +140,7 @@ def step_times(base: Base, steps: int, repeats: int) -> dict[str, Any]:
 
     marks: list[float] = []
 
-    def heard(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if progress.phase == "edit":
             marks.append(clock(base))
 
@@ -151,7 +151,7 @@ def step_times(base: Base, steps: int, repeats: int) -> dict[str, Any]:
 
     def ours() -> None:
         marks.clear()
-        run(base, method(), heard)
+        run(base, method(), on_progress)
 
     plain()
     ours()
@@ -223,11 +223,11 @@ def training(base: Base, steps: int) -> dict[str, float]:
     settings = TrainingSettings.of(base, steps=steps + 1, class_images=2, class_steps=1, crops=1)
     marks: list[float] = []
 
-    def heard(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if progress.phase == "train":
             marks.append(clock(base))
 
-    run(base, train_concept(base, references, prompts, settings), heard)
+    run(base, train_concept(base, references, prompts, settings), on_progress)
     return {"steps": steps, "steps_per_s": steps / (marks[-1] - marks[0])}
 
 

@@ -5,7 +5,8 @@ import { add, announce, button, confirmed, el, empty, fill } from "./dom.js";
 import { complain, complaining, select } from "./fields.js";
 import { stored } from "./pictures.js";
 import { can } from "./session.js";
-import { about, badge, bar, far, finished, kind, when } from "./words.js";
+import { far, jobBar, waits } from "./progress.js";
+import { about, badge, finished, kind, when } from "./words.js";
 
 const PAGE = 20;
 const EVERY_MS = 3000;
@@ -111,10 +112,10 @@ function row(job, wrong, put, gone) {
 }
 
 function at(job) {
-  if (job.state === "queued") return el("p", { class: "hint" }, "Waiting for a worker.");
-  const progress = bar(`Progress of ${about(job)}`);
-  progress.show(job.progress);
-  return [progress.node, el("p", { class: "hint" }, far(job.progress))];
+  if (job.state === "queued") return el("p", { class: "hint" }, waits(job));
+  const progress = jobBar(`Progress of ${about(job)}`);
+  progress.show(job);
+  return [progress.node, el("p", { class: "hint" }, far(job))];
 }
 
 /** What it made, or is making, small. */

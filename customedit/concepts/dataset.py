@@ -29,7 +29,8 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.diffusion.devices import to_device
-from customedit.diffusion.engine import Denoise, Method, Progress, Turn, ask
+from customedit.diffusion.engine import Method, Progress, Turn
+from customedit.diffusion.guided import ask_guided
 from customedit.errors import InputError
 from customedit.files import replacing
 
@@ -118,7 +119,7 @@ def draw_class_images(
     if file is not None and file.exists():
         return load_file(file)["latents"].to(base.device)
     empty, text = base.text(""), base.text(prompt, field="noun")
-    cells = base.side // base.factor
+    cells, guidance = base.side // base.factor, base.profile.class_guidance
     done: list[Tensor] = []
     schedule = base.schedule.sized(cells, cells)
     pairs = schedule.downwards(steps)
@@ -128,10 +129,8 @@ def draw_class_images(
         start = [torch.randn((base.channels, cells, cells), generator=g) for g in seeds]
         x = torch.stack(start).to(base.device)
         for k, (time, to) in enumerate(pairs):
-            context = [empty] * rows + [text] * rows
-            noise = (yield from ask(Denoise(torch.cat([x, x]), time, context))).noise
-            none, worded = noise.chunk(2)
-            x = schedule.step(x, none + base.profile.class_guidance * (worded - none), time, to)
+            predicted = yield from ask_guided(base, x, time, text, empty, guidance)
+            x = schedule.step(x, predicted, time, to)
             share = (first + rows * (k + 1) / len(pairs)) / count
             yield Progress("class images", round(share * count), count)
         done.append(x)

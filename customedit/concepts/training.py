@@ -155,10 +155,11 @@ def training_loss(
     drawings = [part.select(numbers) for part, numbers in parts]
     latents, masks = (torch.cat(found) for found in zip(*drawings, strict=True))
     rows = len(latents)
-    times = base.schedule.draw_times(rng, rows)
+    schedule = base.schedule.sized(*latents.shape[-2:])
+    times = schedule.draw_times(rng, rows)
     noise = to_device(torch.randn(latents.shape, generator=noise_of), base.device)
-    noisy = base.schedule.add_noise(latents, noise, times)
-    target = base.schedule.target(latents, noise, times)
+    noisy = schedule.add_noise(latents, noise, times)
+    target = schedule.target(latents, noise, times)
     output, _ = base.output(noisy, times, context)
     instance = masked_loss(
         output[: settings.batch], target[: settings.batch], masks[: settings.batch]

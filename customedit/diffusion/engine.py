@@ -43,7 +43,7 @@ class Denoise:
 
     control: over the request's own rows; None changes nothing. names: of each row, None for a row
     like no other: rows of one job with equal names have equal latents and contexts, so that one of
-    them suffices (``joint``); empty for no names. shown: the row of the picture that is drawn.
+    them suffices (``shared_rows``); empty for no names. shown: the row of the picture that is drawn.
     parts: the requests that it was made of, with the places of their rows, which can be asked one
     by one where all together take too much memory.
     """
@@ -318,8 +318,9 @@ class Engine:
         times = torch.cat([torch.full((r.rows,), r.time) for r in requests])
         control = None
         if any(r.control is not None for r in requests):
+            columns = self.base.family.mapped_tokens
             control = AttentionControl.join(
-                [r.control or AttentionControl.none(r.rows, self.base.length) for r in requests]
+                [r.control or AttentionControl.none(r.rows, columns) for r in requests]
             )
         context = [c for r in requests for c in r.context]
         latents = torch.cat([r.latents.to(self.base.device) for r in requests])

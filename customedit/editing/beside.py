@@ -17,6 +17,7 @@ from torch import Tensor
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
+from customedit.diffusion.guided import combine
 from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import TextContext
 from customedit.editing.guidance import Guidance
@@ -44,21 +45,22 @@ class Drawn:
 class Step:
     """One downward step.
 
-    number: from 0; time, to: of the schedule; guided: whether it has an unconditional row; source,
-    target: places of these rows; drawn: those on the target's latents.
+    number: from 0; time, to: of the schedule; texts: what the rows on the target's latents read,
+    the conditional one last; source, target: places of these rows; drawn: those on the target's
+    latents.
     """
 
     number: int
     time: Time
     to: Time
-    guided: bool
+    texts: tuple[TextContext, ...]
 
     source: ClassVar[int] = 0
 
     @property
     def target(self) -> int:
         """The target's conditional row, the last."""
-        return 2 if self.guided else 1
+        return len(self.texts)
 
     @property
     def drawn(self) -> range:
@@ -126,7 +128,8 @@ class Beside:
         first = step_of(start, self.steps)
         for k, (time, to) in enumerate(self.schedule.downwards(self.steps)):
             if k >= first:
-                yield Step(k, time, to, self.guidance.acts(k, self.steps))
+                texts = self.guidance.rows(self.base, self.target, self.empty, k, self.steps)
+                yield Step(k, time, to, texts)
 
     def latents(self, start: float) -> Tensor:
         """The source's latents at the step that the share ``start`` falls on, [1, C, h, w]."""
@@ -135,7 +138,7 @@ class Beside:
     def control(self, step: Step) -> AttentionControl:
         """Control that changes nothing, to be filled in; source and target are recorded."""
         rows = step.target + 1
-        control = AttentionControl.none(rows, len(self.source.states))
+        control = AttentionControl.none(rows, self.base.family.mapped_tokens)
         control.record[step.source] = control.record[step.target] = self.watched.wanted
         return control
 
@@ -148,14 +151,13 @@ class Beside:
         """
         source = self.inversion.at(step.number + ahead)
         latents = torch.cat([source, *[x] * len(step.drawn)])
-        texts = [self.source, *([self.empty] if step.guided else []), self.target]
+        texts = [self.source, *step.texts]
         where = self.inversion.trajectory.data_ptr()
         name = ("stored", where, step.number, ahead, id(self.source))
         names = (name, *[None] * len(step.drawn))
         answer = yield from ask(Denoise(latents, step.time, texts, control, names, step.target))
         self.watched.see(answer.maps)
-        worded = answer.noise[step.target :]
-        return self.guidance.guided(answer.noise[1:2], worded) if step.guided else worded
+        return combine(answer.noise[1:], len(step.texts), self.guidance.scale)
 
     def kept(self, step: Step, x: Tensor) -> Method[Tensor]:
         """The target's latents after a step, kept to the region; tells the progress."""

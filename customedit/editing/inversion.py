@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from customedit.concepts.optimizer_step import gradients
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.engine import Denoise, Method, Progress, Request, Turn, ask
+from customedit.diffusion.guided import ask_guided, combine
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.editing.guidance import Guidance
 from customedit.editing.settings import INVERSIONS
@@ -152,7 +153,7 @@ def null_text(
         for _ in range(inner):
             with torch.enable_grad():
                 empty = base.predict(x, time, [base.context(states)]).noise
-                noise = guidance.guided(empty, worded)
+                noise = combine(torch.cat([empty, worded]), 2, guidance.scale)
                 loss = F.mse_loss(schedule.step(x, noise, time, to), wanted)
             (states.grad,) = gradients(loss, [states], base.dtype)
             del empty, noise  # what the gradient needed is not held while others have their turn
@@ -164,7 +165,8 @@ def null_text(
         states = states.detach()
         optimised.append(states)
         empty = (yield from ask(Denoise(x, time, [base.context(states)]))).noise
-        x = schedule.step(x, guidance.guided(empty, worded), time, to)
+        noise = combine(torch.cat([empty, worded]), 2, guidance.scale)
+        x = schedule.step(x, noise, time, to)
         yield Progress("null-text", i + 1, steps, {"loss": loss.item()})
     return torch.stack(optimised)
 
@@ -186,7 +188,8 @@ def invert(
     """
     if kind not in INVERSIONS:
         raise InputError("inversion", f"is {kind!r}", f"use one of {', '.join(INVERSIONS)}")
-    base.schedule.times(steps)  # refuses steps out of range
+    base.family.require(kind, "inversion")
+    base.schedule.sized(*latents.shape[-2:]).times(steps)  # refuses steps out of range
     text = base.text(prompt, field="source_prompt")
     path = yield from trajectory(base, latents, text, steps)
     base.check_finite("the inversion's latents", path)
@@ -227,8 +230,8 @@ def reconstruct(
     x = inversion.noise
     schedule = base.schedule.sized(*x.shape[-2:])
     for k, (time, to) in enumerate(schedule.downwards(inversion.steps)):
-        rows: Sequence[TextContext] = [unconditional(base, inversion, k, empty), text]
-        none, worded = (yield from ask(Denoise(x.expand(2, -1, -1, -1), time, rows))).noise.chunk(2)
-        x = schedule.step(x, none + guidance * (worded - none), time, to)
+        none = unconditional(base, inversion, k, empty)
+        predicted = yield from ask_guided(base, x, time, text, none, guidance)
+        x = schedule.step(x, predicted, time, to)
         yield Progress("reconstruct", k + 1, inversion.steps)
     return x

@@ -206,7 +206,8 @@ def plan_edits(
     known = {token: v for entry in concepts for token, v in entry.concept.tokens.items()}
     for field in ("source_prompt", "target_prompt"):
         base.tokens(getattr(options, field), known, field)
-    base.schedule.times(options.steps)
+    cells = [side // base.factor for side in base.size(*picture.size)]
+    base.schedule.sized(cells[1], cells[0]).times(options.steps)
     base.family.require(options.method, "method")
     if checked.p2p is not None:
         base.family.require(options.inversion, "inversion")

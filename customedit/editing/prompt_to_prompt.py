@@ -20,6 +20,7 @@ from torch import Tensor
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
+from customedit.diffusion.guided import combine
 from customedit.diffusion.text import TextContext, Tokens
 from customedit.editing.beside import Drawn, Watched
 from customedit.editing.guidance import Guidance
@@ -236,6 +237,31 @@ def map_control(source: Tokens, target: Tokens, settings: P2PSettings, steps: in
     )
 
 
+def base_maps(
+    base: Base, source: Tokens, target: Tokens, settings: P2PSettings, steps: int
+) -> MapControl:
+    """``map_control``; without cross maps in a family that has none to mix.
+
+    There the source's share is the queries and keys of its picture (arXiv 2508.07519), which are
+    taken as self maps are. Raises InputError for settings that would mix cross maps.
+    """
+    if base.family.mapped_tokens:
+        return map_control(source, target, settings, steps)
+    given = {
+        "replace": settings.way == "replace",
+        "cross_steps": settings.cross_steps is not None,
+        "words": bool(settings.words),
+        "reweight": bool(settings.reweight),
+    }
+    for feature, asked in given.items():
+        if asked:
+            base.family.require(feature, f"p2p.{'way' if feature == 'replace' else feature}")
+    return MapControl(
+        torch.zeros(0, 0), torch.zeros(steps, 0), torch.zeros(steps, 0),
+        step_of(settings.own, steps),
+    )  # fmt: skip
+
+
 def prompt_to_prompt(
     base: Base,
     inversion: Inversion,
@@ -265,7 +291,7 @@ def prompt_to_prompt(
     if source.tokens is None or target.tokens is None:
         raise ValueError("the contexts are of prompts")
     steps = inversion.steps
-    maps = map_control(source.tokens, target.tokens, settings, steps)
+    maps = base_maps(base, source.tokens, target.tokens, settings, steps)
     size = (int(inversion.noise.shape[2]), int(inversion.noise.shape[3]))
     region = Region(settings, source.tokens, target.tokens, size, mask, base.device)
     watched = Watched(region, steps, record)
@@ -287,16 +313,16 @@ def prompt_to_prompt(
             yield Progress("edit", k + 1, steps)
             continue
         # 1. The rows: both conditional ones, and the unconditional ones that guidance needs.
-        rows: list[tuple[Tensor, TextContext, Hashable]] = [(x_source, source, (*origin, k))]
-        guided = guidance.acts(k, steps)
-        none = unconditional(base, inversion, k, empty) if guided else empty
-        if guided:
-            own = beside if none is empty else base.unconditional(none, target)
-            rows += [(x_target, own, None)]
-        rows += [(x_target, target, None)]
-        if guided and not direct:
-            rows += [(x_source, none, (*origin, k, "none"))]
-        at = 1 + guided  # the target's conditional row
+        none = unconditional(base, inversion, k, empty) if guidance.acts(k, steps) else empty
+        own = beside if none is empty else base.unconditional(none, target)
+        drawn = guidance.rows(base, target, own, k, steps)
+        *unworded, read = [source] if direct else guidance.rows(base, source, none, k, steps)
+        rows: list[tuple[Tensor, TextContext, Hashable]] = [
+            (x_source, read, (*origin, k)),
+            *((x_target, text, None) for text in drawn),
+            *((x_source, text, (*origin, k, "none")) for text in unworded),
+        ]
+        at = len(drawn)  # the target's conditional row
         # 2. One call of the model.
         if control is None or control.rows != len(rows) or maps.changes(k):
             control = maps.control(k, len(rows), 0, at, watched.wanted)
@@ -306,18 +332,14 @@ def prompt_to_prompt(
         )  # fmt: skip
         prediction = yield from ask(request)
         # 3. The step of each row, and the region.
-        noise = prediction.noise
-        worded = noise[at : at + 1]
-        x_target = schedule.step(
-            x_target, guidance.guided(noise[1:2], worded) if guided else worded, time, to
-        )
+        noise, scale = prediction.noise, guidance.scale
+        of_target, of_source = noise[1 : 1 + at], noise[1 + at :]
+        x_target = schedule.step(x_target, combine(of_target, at, scale), time, to)
         if direct:
             x_source = inversion.at(k + 1)
         else:
-            worded = noise[0:1]
-            x_source = schedule.step(
-                x_source, guidance.guided(noise[3:4], worded) if guided else worded, time, to
-            )
+            both = torch.cat([of_source, noise[:1]])
+            x_source = schedule.step(x_source, combine(both, len(both), scale), time, to)
         watched.see(prediction.maps)
         x_target = region.apply(x_source, x_target, k, steps)
         yield Progress("edit", k + 1, steps)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
+from customedit.diffusion.guided import ask_guided
 from customedit.diffusion.schedule import CLEAN
 from customedit.diffusion.text import Customization, TextContext, Weighted
 from customedit.editing.guidance import Guidance
@@ -67,12 +68,11 @@ def sdedit(
     size = (int(latents.shape[2]), int(latents.shape[3]))
     bound = None if mask is None else latent_mask(mask.cpu(), size).to(base.device)
     for k, (time, to) in enumerate(pairs):
-        guided = guidance.acts(start + k, steps)
-        texts = [empty, target] if guided else [target]
-        rows = x.expand(len(texts), -1, -1, -1)
-        found = (yield from ask(Denoise(rows, time, texts))).noise
-        noise = guidance.guided(found[:1], found[1:]) if guided else found
-        x = schedule.step(x, noise, time, to)
+        if guidance.acts(start + k, steps):
+            predicted = yield from ask_guided(base, x, time, target, empty, guidance.scale)
+        else:
+            predicted = (yield from ask(Denoise(x, time, [target]))).noise
+        x = schedule.step(x, predicted, time, to)
         if bound is not None:
             source = latents.to(base.device)
             x = blend(source if to == CLEAN else schedule.add_noise(source, noise, to), x, bound)

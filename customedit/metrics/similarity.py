@@ -209,12 +209,12 @@ def _check_kind(model: str | Path, *kinds: str) -> None:
     if isinstance(model, Path) and not model.is_dir():
         raise InputError("model", f"{model} is no folder", "give a folder with the model's files")
     try:
-        found = AutoConfig.from_pretrained(model).model_type
+        model_type = AutoConfig.from_pretrained(model).model_type
     except (OSError, ValueError) as error:
         raise _unusable(model, error) from error
-    if found not in kinds:
+    if model_type not in kinds:
         raise InputError(
-            "model", f"{model} is of type {found!r}", f"give one of type {' or '.join(kinds)}"
+            "model", f"{model} is of type {model_type!r}", f"give one of type {' or '.join(kinds)}"
         )
 
 

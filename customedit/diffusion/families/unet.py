@@ -6,7 +6,6 @@ concept changes them there (``project``), and costs nothing per step.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from customedit.diffusion.adapters import UNET, Adapter, LowRank, adapters_of
+from customedit.diffusion.adapters import UNET, adapters_of, untrained_change
 from customedit.diffusion.attention import (
     AttentionControl,
     AttentionState,
@@ -25,7 +24,7 @@ from customedit.diffusion.attention import (
 )
 from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.devices import to_device
-from customedit.diffusion.families.family import Changes, Family
+from customedit.diffusion.families.family import Changes, Family, row_times
 from customedit.diffusion.row_adapters import RowAdapters
 from customedit.diffusion.text import Customization, Encoded, TextContext, Tokens, Weighted
 
@@ -128,7 +127,7 @@ class UNetFamily(Family):
             generator = torch.Generator().manual_seed(seed)
             return Changes(
                 adapters={
-                    UNET + name.removesuffix(".weight"): _untrained(weight, rank, generator)
+                    UNET + name.removesuffix(".weight"): untrained_change(weight, rank, generator)
                     for name, weight in self.weights.items()
                 }
             )
@@ -239,22 +238,6 @@ class UNetFamily(Family):
             (height, width)
         ]
         return min(sizes, key=lambda s: abs(s[0] * s[1] - BLEND_SIDE**2))
-
-
-def row_times(time: Tensor | float, rows: int, device: torch.device) -> Tensor:
-    """``time``, a number or [rows], as [rows] on ``device``."""
-    if isinstance(time, int | float):
-        return torch.full((rows,), time, device=device)
-    return to_device(torch.as_tensor(time), device).expand(rows).contiguous()
-
-
-def _untrained(weight: Tensor, rank: int, generator: torch.Generator) -> Adapter:
-    """A change of ``weight`` [inner, width] that is none yet, its factors leaves."""
-    inner, width = weight.shape
-    rank = min(rank, inner, width)
-    down = torch.randn((rank, width), generator=generator) / math.sqrt(width)
-    up = torch.zeros((inner, rank), device=weight.device)
-    return LowRank(up.requires_grad_(True), down.to(weight.device).requires_grad_(True))
 
 
 def project(

@@ -217,7 +217,7 @@ class LibraryEditor:
         """The concept of a look, learned once."""
         key = taught.look.name, taught.seed
         if key not in self._concepts:
-            files = self._written(taught)
+            files = write_references(self.folder / "references", taught.look, taught.references)
             prompts = ConceptPrompts(taught.look.token, taught.look.noun, taught.look.attribute)
             lesson = Lesson(
                 f"{taught.look.slug}-{taught.seed}", files, prompts, self.training(taught.seed)
@@ -227,15 +227,6 @@ class LibraryEditor:
                 self.base, lesson, concepts, classes, self._labelled(key)
             )
         return self._concepts[key]
-
-    def _written(self, taught: Taught) -> list[Path]:
-        """The references as files."""
-        folder = self.folder / "references" / taught.look.slug
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f"{number}.png" for number in range(len(taught.references))]
-        for path, pixels in zip(files, taught.references, strict=True):
-            images.write(Image.fromarray(pixels), path)
-        return files
 
     def _labelled(self, key: tuple[str, int]) -> OnProgress | None:
         on_progress = self.on_progress
@@ -247,6 +238,16 @@ class LibraryEditor:
             on_progress(named)
 
         return label
+
+
+def write_references(folder: Path, look: Look, references: Sequence[Pixels]) -> list[Path]:
+    """The references of ``look`` as PNG files in ``folder``."""
+    place = folder / look.slug
+    place.mkdir(parents=True, exist_ok=True)
+    files = [place / f"{number}.png" for number in range(len(references))]
+    for path, pixels in zip(files, references, strict=True):
+        images.write(Image.fromarray(pixels), path)
+    return files
 
 
 def weights_digest(base: Base) -> str:
