@@ -28,7 +28,8 @@ from customedit.diffusion.devices import to_device
 class JointForward:
     """What the processors need to know of the forward that runs, and what they record.
 
-    tokens: of text in each row; taken, recording [n]: on the device, None for nothing to do; maps: [n, image tokens, text tokens], mean over heads, summed over ``layers`` blocks.
+    tokens: of text in each row; taken, recording [n]: on the device, None for nothing to do; maps:
+    [n, image tokens, text tokens], mean over heads, summed over ``layers`` blocks.
     """
 
     tokens: int
@@ -43,8 +44,7 @@ class JointForward:
     ) -> JointForward:
         """A forward under ``control``, of which only what it needs goes to ``device``.
 
-        ``self_source``, ``self_parts`` and ``record`` are followed, in all blocks that inject; there
-        are no cross maps to mix.
+        ``self_source``, ``self_parts`` and ``record`` are followed; there are no cross maps to mix.
         """
         if control is None:
             return cls(tokens)
@@ -57,7 +57,7 @@ class JointForward:
         )
 
     def controlled(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        """Image queries, keys and values [rows, ...], where a row takes them those of its source."""
+        """Image queries, keys and values [rows, ...]; those of its source where a row takes them."""
         if self.taken is None:
             return query, key, value
         pairs = ((query, self.taken.query), (key, self.taken.key), (value, self.taken.value))
@@ -98,7 +98,8 @@ class JointState:
 class BlockControl:
     """What may happen in one block.
 
-    injects: whether image queries, keys and values are exchanged there; records: whether maps are read.
+    injects: whether image queries, keys and values are exchanged there; records: whether maps are
+    read.
     """
 
     injects: bool = True

@@ -44,7 +44,6 @@ PATCH: Final = 2
 
 _NO_CROSS_MAPS: Final = "its text and picture share one attention, without cross maps to mix"
 _NO_KEY_VALUES: Final = "its concepts are adapters, since the text's keys and values change in time"
-
 _NO_UNET: Final = "it names layers and blocks of a UNet"
 
 LACKS: Final[Mapping[str, str]] = {
