@@ -70,7 +70,11 @@ class ControlledAttention:
         self.controller, self.cross = controller, cross
 
     def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         """As diffusers calls a processor."""
         text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
@@ -225,7 +229,9 @@ class PublishedTraining:
         instance, prior = output.chunk(2)
         own, kept = target.chunk(2)
         mask = torch.ones_like(instance[:, :1])
-        loss = ((F.mse_loss(instance, own, reduction="none") * mask).sum((1, 2, 3)) / mask.sum()).mean()
+        loss = (
+            (F.mse_loss(instance, own, reduction="none") * mask).sum((1, 2, 3)) / mask.sum()
+        ).mean()
         loss = loss + F.mse_loss(prior, kept)
         loss.backward()  # type: ignore[no-untyped-call]
         grads = self.table.grad
