@@ -70,6 +70,13 @@ export const api = {
   /** @param {FormData} body file, token, name, noun */
   importConcept: async (body) => (await request("v1/concepts/import", { method: "POST", body, headers: { "Idempotency-Key": word() } })).json(),
   removeConcept: (name) => request(`v1/concepts/${id(name)}`, { method: "DELETE" }),
+  presets: (signal) => read("v1/presets", signal),
+  savePreset: (name, settings) =>
+    request(`v1/presets/${id(name)}`, { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(settings) }),
+  removePreset: (name) => request(`v1/presets/${id(name)}`, { method: "DELETE" }),
+  batch: (name, signal) => read(`v1/batches/${id(name)}`, signal),
+  cancelBatch: async (name) => (await request(`v1/batches/${id(name)}/cancel`, { method: "POST" })).json(),
+  removeBatch: (name) => request(`v1/batches/${id(name)}`, { method: "DELETE" }),
   job: (name, signal) => read(`v1/jobs/${id(name)}`, signal),
   jobs: (given, signal) => read(`v1/jobs?${query(given)}`, signal),
   /** The bytes of an image. @returns {Promise<Blob>} */

@@ -22,20 +22,40 @@ export function outputTitle(job, output) {
 /** The number of the best output of a job. */
 export const bestOutput = (job) => Math.max(0, (job.result?.outputs || []).findIndex((output) => output.best));
 
-/** The output that a job's picture is; null for an upload. @returns {{job: string, output: number} | null} */
-export const parentOf = (job) => parents(known().tenant).of(job.request.image);
+/** An output's id, as the service makes them: the job's and the output's number. */
+const OUTPUT = /^out_([0-9a-z]+)_(\d+)$/;
+
+/** The output that a picture is; null for an upload. @param {string} image @returns {{job: string, output: number} | null} */
+export function outputOf(image) {
+  const [, job, number] = OUTPUT.exec(image) || [];
+  return job ? { job: `job_${job}`, output: Number(number) } : parents(known().tenant).of(image);
+}
+
+/** The output that a job began from; null for an upload. @returns {{job: string, output: number} | null} */
+export const parentOf = (job) => outputOf(job.request.image);
+
+/** A picture to edit by its id, an upload or an output. @param {string} id @param {AbortSignal} [signal] @param {string} [name] @returns {Promise<import("./pictures.js").Item>} */
+export async function pictureItem(id, signal, name = "") {
+  const from = outputOf(id);
+  if (from && OUTPUT.test(id)) return outputItem(await api.job(from.job, signal), from.output);
+  return { ...imageItem(await api.image(id, signal), name), from };
+}
 
 /** Where to go on from an output. @param {string} job its id @param {number} output */
 export const continueAddress = (job, output) => `#/edit?from=${job}.${output}`;
 
-/** An output as a picture to edit; it is known from then on which output it was. */
+/** An output as a picture to edit. @returns {Promise<import("./pictures.js").Item>} */
 export async function outputItem(job, number) {
   const output = job.result.outputs[number];
   const parent = { job: job.id, output: number };
+  const name = `${job.request.target_prompt}, ${outputTitle(job, output)}`;
+  if (output.id) {
+    return { file: null, id: output.id, url: output.url, name, width: output.width, height: output.height, from: parent };
+  }
   const file = new File([await api.outputFile(job.id, number)], `${job.id}-${number}.png`, { type: "image/png" });
   const image = await api.upload(file);
   parents(known().tenant).keep(image.id, parent);
-  return { ...imageItem(image, `${job.request.target_prompt}, ${outputTitle(job, output)}`), from: parent };
+  return { ...imageItem(image, name), from: parent };
 }
 
 /** The jobs from the first edit of the upload to `job`. @returns {Promise<any[]>} */
