@@ -59,6 +59,8 @@ def test_it_is_known_and_its_sizes_and_layers_are_read(base: Base, folder: Path)
     assert (base.side, base.factor, base.multiple, base.channels) == (64, 4, 16, 4)
     assert base.width == xl_folders.ONE + xl_folders.TWO
     assert len(base.layers) == 2 * 1 + 2 * 3 + 3 + 3 * 3 + 3 * 1
+    assert base.profile.architecture == "Stable Diffusion XL" and base.guidance == 5
+    assert base.profile.training.of("custom-diffusion")["rank"] == 16
     named = set(required([*listing(folder), "README.md"], "x"))
     assert {f"text_encoder_2/{n}" for n in ("config.json", "model.safetensors")} <= named
     assert "tokenizer_2/tokenizer.json" in named and "README.md" not in named

@@ -151,7 +151,7 @@ def test_a_lora_is_imported_and_edits_beside_a_concept(
     save_file(lora_entries(adapters, len(base.family.encoders)), path)
     soft = run(base, prove_effect(base, load_concept(path, base, Description(token="<soft>"))))
     assert soft.recipe["imported"]["layers_used"] == len(adapters)
-    options = {"steps": STEPS, "strength": 0.4, "guidance": 3.0}
+    options: dict[str, Any] = {"steps": STEPS, "strength": 0.4, "guidance": 3.0}
     one = session.edit(TARGET, concepts=[plaid], **options)
     target = "a photo of a <plaid> patterned <soft> cup on a table"
     both = session.edit(target, concepts=[plaid, soft], **options)
