@@ -87,11 +87,15 @@ def test_it_acts_where_it_is_named_and_costs_nothing_per_step(base: Base, plaid:
     assert not worded.keys[0].equal(base.text(TARGET, [Weighted(plaid, 0.0)]).keys[0])
 
 
-def test_whole_weights_are_trained_where_rank_is_0(base: Base) -> None:
+def test_whole_weights_are_trained_where_rank_is_0(base: Base, tmp_path: Path) -> None:
     settings = TrainingSettings.of(base, steps=1, rank=0, class_images=0, crops=1)
     prompts = ConceptPrompts("<plaid>", "cup", "patterned")
     concept = run(base, train_concept(base, [drawn(0)], prompts, settings))
     assert concept.weights.keys() == base.weights.keys() and not concept.adapters
+    save_concept(concept, tmp_path, base, "diffusers")
+    again = load_concept(tmp_path, base)
+    assert again.tokens["<plaid>"].equal(concept.tokens["<plaid>"])
+    assert all(again.weights[n].equal(w) for n, w in concept.weights.items())
     with pytest.raises(InputError, match="rank: has no effect on textual-inversion"):
         TrainingSettings.of(base, way="textual-inversion", rank=4)
 
