@@ -102,7 +102,7 @@ class UNetFamily(Family):
     # concepts
 
     @cached_property
-    def layers(self) -> tuple[str, ...]:  # type: ignore[override]  # computed once
+    def layers(self) -> tuple[str, ...]:
         """Paths of the cross-attention modules, in the UNet's own order."""
         names = (n.removesuffix(".processor") for n in self.denoiser.attn_processors)
         return tuple(n for n in names if n.endswith("attn2"))
