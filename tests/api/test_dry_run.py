@@ -158,7 +158,11 @@ def test_a_customization_is_planned(anna: httpx.Client, worker: Workers) -> None
 def test_a_dry_run_refuses_what_the_request_would_be_refused_for(
     anna: httpx.Client, bert: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage
 ) -> None:
-    body = {"image": upload(bert, "green"), "source_prompt": "a", "target_prompt": "b"}
+    body: dict[str, Any] = {
+        "image": upload(bert, "green"),
+        "source_prompt": "a",
+        "target_prompt": "b",
+    }
     hers = anna.post("/v1/edits", params={"dry_run": True}, json=body)
     assert hers.status_code == 409 and hers.json()["type"] == "/problems/unknown-image"
     learning = customize(anna)
