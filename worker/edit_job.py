@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 from PIL import Image
+from redis.exceptions import RedisError
 from torch import Tensor
 
 from customedit.diffusion.engine import Method, Progress
@@ -18,6 +20,7 @@ from customedit.editing.inversion import Inversion
 from customedit.editing.plan import EditPlan, picture_digest, plan_edits
 from customedit.editing.sweep import MeasuredEdit, best, contact_sheet
 from customedit.errors import InputError
+from customedit.estimates.work import inversion_mark
 from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput
 from customedit.schemas.answers import Similarities
 from customedit.schemas.requests import MAX_REFERENCES, EditRequest
@@ -76,11 +79,11 @@ def perform(attempt: Attempt) -> EditOutcome:
 
 def fetch(attempt: Attempt, request: EditRequest) -> Inputs:
     """Pictures and concepts; without references of its own an edit is held against a concept's."""
-    record = inputs.image_record(attempt, request.image)
+    key = inputs.picture_key(attempt, request.image)
     image = inputs.picture(attempt, request.image, "image")
     mask, warnings = None, list[str]()
     if request.mask is not None:
-        given = inputs.mask(attempt, request.mask, image.size)
+        given = inputs.mask(attempt, request.mask, image.size, marks=request.mask_marks)
         mask = torch.from_numpy(given.values)
         warnings = [f"The mask {warning}." for warning in given.warnings]
     concepts, records = inputs.concepts(attempt, request.concepts)
@@ -88,7 +91,7 @@ def fetch(attempt: Attempt, request: EditRequest) -> Inputs:
     if not references:
         references = concept_references(attempt, records)
     digest = picture_digest(image)
-    return Inputs(image, digest, record.key, mask, concepts, references, warnings)
+    return Inputs(image, digest, key, mask, concepts, references, warnings)
 
 
 def concept_references(attempt: Attempt, records: Sequence[ConceptRecord]) -> list[Image.Image]:
@@ -115,10 +118,13 @@ def find_inversion(
         inversion, origin = stored_inversion(attempt, key), "storage"
     if inversion is None:
         inverting = encode_and_invert(runtime.base, plan, image)
-        (inversion,), origin = attempt.wait([attempt.submit(inverting, EDITS)]), "nowhere"
+        ticket = attempt.submit(inverting, EDITS, label=request.inversion)
+        (inversion,), origin = attempt.wait([ticket]), "nowhere"
         path = attempt.folder / "inversion.safetensors"
         inversion.save(path)
         attempt.put(key, path, _SAFETENSORS)
+        with contextlib.suppress(RedisError):  # only estimates read it
+            runtime.inverted.add(attempt.tenant, request.image, inversion_mark(request))
     attempt.metrics.cache.labels("inversion", origin).inc()
     if origin != "device":
         runtime.inversions.put(key, inversion)
@@ -199,6 +205,8 @@ def upload(
                 strength=result.plan.strength,
                 seed=result.plan.seed,
                 image_key=attempt.keep(f"{k}.png", outputs.png(result.image), outputs.PNG),
+                width=result.image.width,
+                height=result.image.height,
                 similarities=Similarities.model_validate(measures),
                 best=k == chosen,
                 recipe=result.plan.as_json(),

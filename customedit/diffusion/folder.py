@@ -28,7 +28,10 @@ KNOWN: Final[Mapping[str, str]] = {
 """Bases that are known to work, and what to know of them."""
 
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_SINGLE_FILES: Final = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
+CHECKPOINTS: Final = (".safetensors", ".ckpt")
+"""Endings of single files that are loaded."""
+
+_SINGLE_FILES: Final = (*CHECKPOINTS, ".pt", ".pth", ".bin", ".gguf")
 _LFS: Final = b"version https://git-lfs"
 
 
@@ -41,10 +44,10 @@ class Weights:
 
 
 def locate(name: str | Path | None, *, local: bool = False) -> tuple[Path, str]:
-    """(the folder of a base, its name for people); None or "mini" for the bundled one.
+    """(a base's folder or single file, its name for people); None or "mini" for the bundled one.
 
-    name: a folder saved by diffusers, or OWNER/NAME on the hub, which is downloaded if it is not
-    in the hub's cache; local: never ask the hub.
+    name: a folder saved by diffusers, a checkpoint in one file, or OWNER/NAME on the hub, which is
+    downloaded if it is not in the hub's cache; local: never ask the hub.
 
     Raises:
         InputError: for what is neither, or cannot be downloaded.
@@ -58,6 +61,8 @@ def locate(name: str | Path | None, *, local: bool = False) -> tuple[Path, str]:
         if not (path / "model_index.json").is_file():
             raise InputError("base", f"{path} {_no_pipeline(path)}", "give a folder saved by the "
                              "save_pretrained of diffusers' pipelines")  # fmt: skip
+        return path, str(name)
+    if path.is_file() and path.suffix.lower() in CHECKPOINTS and not _is_part(path):
         return path, str(name)
     if path.is_file():
         raise InputError("base", f"{path} is a single file", _single_file(path))
@@ -225,9 +230,16 @@ def _no_pipeline(path: Path) -> str:
     return "has no model_index.json"
 
 
+def _is_part(path: Path) -> bool:
+    """Whether a file holds one part of a diffusers folder."""
+    return (path.parent.parent / "model_index.json").is_file()
+
+
 def _single_file(path: Path) -> str:
     if path.name == "model_index.json":
         return f"give its folder, {path.parent}"
+    if _is_part(path):
+        return f"it is one part of a base; give the base, {path.parent.parent}"
     if path.suffix.lower() in _SINGLE_FILES:
         return (
             "if it is a checkpoint of Stable Diffusion, convert it once: "

@@ -192,6 +192,8 @@ def finish_edit(
                     "strength": 0.5,
                     "seed": number,
                     "image_key": key,
+                    "width": 32,
+                    "height": 24,
                     "similarities": {"text": 0.3},
                     "best": number == 0,
                     "recipe": {"steps": 50},

@@ -13,11 +13,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from customedit.diffusion.adapters import UNET, adapters_of, untrained_change
+from customedit.diffusion.adapters import UNET, adapters_of, layers_of, untrained_change
 from customedit.diffusion.attention import AttentionControl, AttentionState, Forward, Processor
 from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.families.family import Changes, Family, row_times
+from customedit.diffusion.families.original_names import Stacked
+from customedit.diffusion.families.unet_names import unet_names
 from customedit.diffusion.row_adapters import RowAdapters
 from customedit.diffusion.text import Customization, Encoded, TextContext, Tokens, Weighted
 
@@ -37,6 +39,12 @@ class UNetFamily(Family):
     ) -> dict[str, Any]:
         """What the UNet is told beside states, for latents of this size, as its arguments."""
         return {}
+
+    def original_names(self) -> dict[str, Stacked]:
+        """The original paths of the UNet's layers."""
+        names = unet_names(self.denoiser, self.denoiser.config)
+        layers = layers_of(self.denoiser, "")
+        return {name: Stacked((path,)) for name, path in names.items() if path in layers}
 
     def install(self) -> None:
         """Give the UNet our processors, which read the running forward from ``state``."""
