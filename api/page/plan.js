@@ -3,7 +3,6 @@
 import { api, Problem } from "./client.js";
 import { el, fill } from "./dom.js";
 import { behind, forecast } from "./progress.js";
-import { has } from "./schema.js";
 
 const PAUSE_MS = 700;
 
@@ -29,7 +28,7 @@ export class Plan {
   /** Asks a moment after the last call, if what is asked for is new. */
   later() {
     clearTimeout(this.timer);
-    if (has("DryRun")) this.timer = setTimeout(() => this.#ask(), PAUSE_MS);
+    this.timer = setTimeout(() => this.#ask(), PAUSE_MS);
   }
 
   async #ask() {
