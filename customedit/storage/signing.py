@@ -1,11 +1,11 @@
 """Two frequent calls of S3 signed here: PUT of small objects, and presigned addresses.
 
-boto3 builds, checks and dispatches each call by its model of the API. That takes more processor time
-than all the rest of a submission, which waits for its journal record, and most of the time of a list
-of jobs, which has three addresses a job. Here both are signed as Signature Version 4 has it
-("Authenticating Requests (AWS Signature Version 4)", Amazon S3 API Reference: in the header with the
-payload in a single chunk, and in query parameters). A PUT that is not answered with 200 is boto3's to
-do again and to name: it bears being repeated.
+boto3 builds, checks and dispatches each call by its model of the API. That takes more processor
+time than all the rest of a submission, which waits for its journal record, and most of the time of
+a list of jobs, which has three addresses a job. Here both are signed as Signature Version 4 has it
+("Authenticating Requests (AWS Signature Version 4)", Amazon S3 API Reference: in the header with
+the payload in a single chunk, and in query parameters). A PUT that is not answered with 200 is
+boto3's to do again and to name: it bears being repeated.
 """
 
 from __future__ import annotations
