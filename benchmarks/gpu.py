@@ -260,7 +260,7 @@ def ratios(found: dict[str, Any], mixed: tuple[int, ...]) -> dict[str, Any]:
 
 
 def share_of_peak(found: dict[str, Any], peak: float, mixed: tuple[int, ...], steps: int) -> float:
-    """Of ``peak`` TFLOP/s, by the rows of the largest mix of edits: 4 a step and one of inversion."""
+    """Of ``peak`` TFLOP/s, by the rows of the largest mix of edits."""
     count = mixed[-1]
     if not {"plain", "together"} <= set(found):
         return 0.0

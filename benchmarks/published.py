@@ -191,8 +191,10 @@ class PublishedTraining:
         self.text = copy.deepcopy(base.pipeline.text_encoder).float().requires_grad_(False)
         self.scheduler = base.pipeline.scheduler
         trained = [
-            p for n, p in self.unet.named_parameters() if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
-        ]  # fmt: skip
+            p
+            for n, p in self.unet.named_parameters()
+            if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+        ]
         self.table = self.text.get_input_embeddings().weight
         for parameter in (*trained, self.table):
             parameter.requires_grad_(True)

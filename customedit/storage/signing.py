@@ -164,9 +164,9 @@ def presigned_query(
     region: str,
     at: datetime,
 ) -> str:
-    """The query of an address that holds for ``seconds`` s from ``at`` (UTC): ``parameters``, signed.
+    """``parameters`` and their signature: the query of an address that holds for ``seconds`` s.
 
-    path: as it is sent, quoted.
+    at: from when on, UTC; path: as it is sent, quoted.
     """
     stamp = at.strftime("%Y%m%dT%H%M%SZ")
     fields = {
