@@ -226,6 +226,17 @@ class DDIMSchedule(Schedule):
         clean = self._clean(latents, noise, time)
         return (alpha.sqrt() * clean + (1 - alpha).sqrt() * noise.to(self.dtype)).float()
 
+    def random_mean(self, latents: Tensor, noise: Tensor, time: float, to: float) -> Tensor:
+        """The mean of the random (DDPM) step from ``time`` down to ``to``; float32.
+
+        DDIM eq. 12 with eta 1: sqrt(a_to) x_0 + sqrt(1 - a_to - s^2) noise, where x_0 is the
+        picture in ``latents`` and s^2 = (1 - a_to) / (1 - a) (1 - a / a_to).
+        """
+        alpha, lower = float(self.alpha(int(time))), float(self.alpha(int(to)))
+        variance = (1 - lower) / (1 - alpha) * (1 - alpha / lower)
+        direction = math.sqrt(max(0.0, 1 - lower - variance))
+        return math.sqrt(lower) * self.clean(latents, noise, time) + direction * noise.float()
+
 
 def zero_terminal_snr(alphas: Tensor) -> Tensor:
     """``alphas`` [train steps] shifted and scaled so that the last is 0 and the first is kept.

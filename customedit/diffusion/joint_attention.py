@@ -19,7 +19,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 from torch.nn import functional as F
 
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention import KEY, QUERY, VALUE, AttentionControl
 from customedit.diffusion.devices import to_device
 
 
@@ -27,12 +27,13 @@ from customedit.diffusion.devices import to_device
 class JointForward:
     """What the processors need to know of the forward that runs, and what they record.
 
-    tokens: of text in each row; source [rows], recording [n]: on the device, None for nothing to
-    do; maps: [n, image tokens, text tokens], mean over heads, summed over ``layers`` blocks.
+    tokens: of text in each row; sources: of queries, keys and values the row [rows] whose image
+    tokens are used, recording [n]: on the device, None for nothing to do; maps: [n, image tokens,
+    text tokens], mean over heads, summed over ``layers`` blocks.
     """
 
     tokens: int
-    source: Tensor | None = None
+    sources: tuple[Tensor | None, ...] = (None, None, None)
     recording: Tensor | None = None
     maps: Tensor | None = None
     layers: int = 0
@@ -43,21 +44,28 @@ class JointForward:
     ) -> JointForward:
         """A forward under ``control``, of which only what it needs goes to ``device``.
 
-        ``self_source`` and ``record`` are followed; there are no cross maps to mix.
+        ``self_source``, ``self_parts`` and ``record`` are followed, in every block and at every
+        size; the rest is of UNets.
         """
         if control is None:
             return cls(tokens)
-        moved = bool((control.self_source != torch.arange(control.rows)).any())
+        own = torch.arange(control.rows)
+        sources = []
+        for part in (QUERY, KEY, VALUE):
+            source = torch.where(control.self_parts[:, part], control.self_source, own)
+            sources.append(to_device(source, device) if bool((source != own).any()) else None)
         recording = control.record.nonzero()[:, 0]
-        return cls(
-            tokens,
-            to_device(control.self_source, device) if moved else None,
-            to_device(recording, device) if len(recording) else None,
-        )
+        return cls(tokens, tuple(sources), to_device(recording, device) if len(recording) else None)
 
-    def controlled(self, x: Tensor) -> Tensor:
-        """Image queries or keys [rows, ...], those of each row's source."""
-        return x if self.source is None else x[self.source]
+    def controlled(self, part: int, x: Tensor, first: int = 0) -> Tensor:
+        """Queries, keys or values [rows, heads, tokens, dim], the image's of each row's source.
+
+        part: ``attention.QUERY``, ``KEY`` or ``VALUE``; first: where the image's tokens begin.
+        """
+        source = self.sources[part]
+        if source is None:
+            return x
+        return torch.cat([x[:, :, :first], x[:, :, first:][source]], 2) if first else x[source]
 
     def record(self, query: Tensor, key: Tensor, text: slice, scale: float) -> None:
         """Add one block's maps of the recording rows.
@@ -135,7 +143,8 @@ class SD3Processor:
         key = _normed(attn.norm_k, _heads(attn.to_k(hidden_states), heads))
         value = _heads(attn.to_v(hidden_states), heads)
         if self.block.injects:
-            query, key = forward.controlled(query), forward.controlled(key)
+            query, key = forward.controlled(QUERY, query), forward.controlled(KEY, key)
+            value = forward.controlled(VALUE, value)
         image = query
         if encoder_hidden_states is not None:
             text = encoder_hidden_states
@@ -183,11 +192,10 @@ class FluxProcessor:
             query = torch.cat([text_query, query], 2)
             key = torch.cat([text_key, key], 2)
             value = torch.cat([_heads(attn.add_v_proj(worded), heads), value], 2)
-        if self.block.injects and forward.source is not None:
-            query, key = (
-                torch.cat([x[:, :, :text], forward.controlled(x[:, :, text:])], 2)
-                for x in (query, key)
-            )
+        if self.block.injects:
+            query = forward.controlled(QUERY, query, text)
+            key = forward.controlled(KEY, key, text)
+            value = forward.controlled(VALUE, value, text)
         if image_rotary_emb is not None:
             query = apply_rotary_emb(query, image_rotary_emb, sequence_dim=2)
             key = apply_rotary_emb(key, image_rotary_emb, sequence_dim=2)

@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from customedit.schemas.answers import ConceptState, JobKind, JobState, Similarities
+from customedit.schemas.change import AUTO_CHANGES, ChangeCurve
 
 STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
@@ -145,6 +146,7 @@ class EditOutput(Record):
     """One picture of an edit job."""
 
     strength: float | None
+    change: float | None = None
     seed: int
     image_key: str
     similarities: Similarities
@@ -156,7 +158,7 @@ class EditOutcome(Record):
     """The result of an edit job.
 
     source_key: the picture that was uploaded; region_words: the source prompt's words that the
-    region was read from.
+    region was read from; change_curve: what ``change`` "auto" measured and chose, None elsewhere.
     """
 
     kind: Literal["edit"] = "edit"
@@ -167,6 +169,7 @@ class EditOutcome(Record):
     sheet_key: str | None = None
     warnings: list[str] = Field(default_factory=list)
     region_words: list[str] = Field(default_factory=list)
+    change_curve: ChangeCurve | None = None
 
 
 class ConceptOutcome(Record):
@@ -222,7 +225,8 @@ def cost_of(record: JobRecord) -> float:
     """
     request = record.request
     if record.kind == "edit":
-        pictures = len(request.get("strengths") or [0]) * len(request.get("seeds") or [0])
+        drawn = AUTO_CHANGES if request.get("change") == "auto" else request.get("strengths")
+        pictures = len(drawn or [0]) * len(request.get("seeds") or [0])
         return max(0.01, pictures * (request.get("steps") or 50) / 50)
     if record.kind == "customize":
         return max(0.01, ((request.get("training") or {}).get("steps") or 500) / 500)

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from customedit.schemas.change import ChangeCurve
+
 JobKind = Literal["edit", "customize", "import"]
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ConceptState = Literal["training", "ready", "failed"]
@@ -140,10 +142,14 @@ class JobFailure(Document):
 
 
 class EditedImage(Document):
-    """One picture of an edit. best: of all strengths, the best of both similarities."""
+    """One picture of an edit. best: of all strengths, the best of both similarities.
+
+    change: that was asked for, or chosen where it was ``auto``.
+    """
 
     url: str
     strength: float | None = None
+    change: float | None = None
     seed: int
     best: bool = False
     similarities: Similarities
@@ -166,6 +172,10 @@ class EditResult(Document):
             "derived; empty with a mask alone, and where the edit reached everywhere."
         ),
     ] = Field(default_factory=list)
+    change_curve: Annotated[
+        ChangeCurve | None,
+        Field(description='What `change` "auto" measured and chose; null without it.'),
+    ] = None
 
 
 class ConceptResult(Document):
