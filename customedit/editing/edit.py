@@ -182,7 +182,7 @@ def draw(
             base, opened.latents, source, target, settings=settings, steps=plan.steps,
             seed=plan.seed, empty=opened.text("", reading, everywhere=everywhere), **common,
         )  # fmt: skip
-        return _drawing(base, drawn)
+        return (yield from _drawing(base, drawn))
     if inversion is None:
         inversion = yield from encode_and_invert(base, plan, picture)
     words = inversion.prompt if inversion.kind == "negative-prompt" else ""

@@ -112,6 +112,17 @@ class P2PSettings(RegionSettings):
         super().__post_init__()
 
     @property
+    def map_features(self) -> dict[str, str]:
+        """What of the settings mixes cross maps, which not every family has: name to field."""
+        asked = {
+            "replace": ("p2p.way", self.way == "replace"),
+            "cross_steps": ("p2p.cross_steps", self.cross_steps is not None),
+            "words": ("p2p.words", bool(self.words)),
+            "reweight": ("p2p.reweight", bool(self.reweight)),
+        }
+        return {name: field for name, (field, given) in asked.items() if given}
+
+    @property
     def cross(self) -> float:
         """Share of the steps with the source's cross maps."""
         return self.strength if self.cross_steps is None else self.cross_steps

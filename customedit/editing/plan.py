@@ -213,6 +213,8 @@ def plan_edits(
     base.family.require(options.method, "method")
     if checked.p2p is not None:
         base.family.require(options.inversion, "inversion")
+        for feature, field in checked.p2p.map_features.items():
+            base.family.require(feature, field)
     if mask is not None:
         check_mask(mask, picture)
     shared: dict[str, Any] = {
