@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from customedit.diffusion.joint import together
+from customedit.diffusion.shared_rows import together
 from customedit.diffusion.text import Weighted
 from customedit.editing.auto_change import check_auto
 from customedit.editing.edit import EditResult, Opened, draw, encode_and_invert, finish

@@ -106,7 +106,7 @@ class Requests:
         Args:
             target_prompt: What the picture shall show; it names concepts by their tokens.
             image: Id of the picture to edit.
-            source_prompt: What the picture shows. Prompt-to-Prompt needs it.
+            source_prompt: What the picture shows. All methods but sdedit need it.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
                 of other papers, `flowedit` the one for bases of flow matching.

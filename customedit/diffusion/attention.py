@@ -170,6 +170,15 @@ class Taken:
     key: Tensor | None
     value: Tensor | None
 
+    @classmethod
+    def of(cls, control: AttentionControl, active: Tensor, device: torch.device) -> Taken:
+        """What the ``active`` rows [rows] bool take by ``control``."""
+        own = torch.arange(control.rows)
+        chosen = active[:, None] & control.self_parts
+        rows = torch.where(chosen, control.self_source[:, None], own[:, None])
+        parts = (rows[:, part] for part in (QUERY, KEY, VALUE))
+        return cls(*(to_device(r, device) if (r != own).any() else None for r in parts))
+
 
 class SelfSources:
     """Which rows' queries, keys and values each self-attention layer uses, and within which region.
@@ -181,8 +190,8 @@ class SelfSources:
         self, control: AttentionControl, size: tuple[int, int], device: torch.device
     ) -> None:
         self.control, self.size, self.device = control, size, device
-        self._own = torch.arange(control.rows)
-        self._moved = (control.self_source != self._own) & control.self_parts.any(1)
+        own = torch.arange(control.rows)
+        self._moved = (control.self_source != own) & control.self_parts.any(1)
         self._taken: dict[tuple[bool, ...], Taken] = {}
         self._pairs: dict[tuple[int, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
 
@@ -195,12 +204,7 @@ class SelfSources:
         """What the ``active`` rows [rows] bool take."""
         key = tuple(active.tolist())
         if key not in self._taken:
-            chosen = active[:, None] & self.control.self_parts
-            rows = torch.where(chosen, self.control.self_source[:, None], self._own[:, None])
-            parts = (rows[:, part] for part in (QUERY, KEY, VALUE))
-            self._taken[key] = Taken(
-                *(to_device(r, self.device) if (r != self._own).any() else None for r in parts)
-            )
+            self._taken[key] = Taken.of(self.control, active, self.device)
         return self._taken[key]
 
     def active(self, layer: int, positions: int) -> Tensor:

@@ -43,7 +43,7 @@ class Denoise:
 
     control: over the request's own rows; None changes nothing. names: of each row, None for a row
     like no other: rows of one job with equal names have equal latents and contexts, so that one of
-    them suffices (``joint``); empty for no names. shown: the row of the picture that is drawn.
+    them suffices (``shared_rows``); empty for no names. shown: the row of what is drawn.
     parts: the requests that it was made of, with the places of their rows, which can be asked one
     by one where all together take too much memory.
     """

@@ -17,7 +17,7 @@ from torch import Tensor
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
-from customedit.diffusion.guided import combine, guided_rows
+from customedit.diffusion.guided import combine
 from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import TextContext
 from customedit.editing.guidance import Guidance
@@ -45,15 +45,14 @@ class Drawn:
 class Step:
     """One downward step.
 
-    number: from 0; time, to: of the schedule; scale: of the guidance, None for none; texts: what
-    the rows on the target's latents read (``guided_rows``); source, target: places of these rows;
-    drawn: those on the target's latents.
+    number: from 0; time, to: of the schedule; texts: what the rows on the target's latents read,
+    the conditional one last; source, target: places of these rows; drawn: those on the target's
+    latents.
     """
 
     number: int
     time: Time
     to: Time
-    scale: float | None
     texts: tuple[TextContext, ...]
 
     source: ClassVar[int] = 0
@@ -129,9 +128,8 @@ class Beside:
         first = step_of(start, self.steps)
         for k, (time, to) in enumerate(self.schedule.downwards(self.steps)):
             if k >= first:
-                scale = self.guidance.at(k, self.steps)
-                texts = guided_rows(self.base, self.target, self.empty, scale)
-                yield Step(k, time, to, scale, texts)
+                texts = self.guidance.rows(self.base, self.target, self.empty, k, self.steps)
+                yield Step(k, time, to, texts)
 
     def latents(self, start: float) -> Tensor:
         """The source's latents at the step that the share ``start`` falls on, [1, C, h, w]."""
@@ -159,7 +157,7 @@ class Beside:
         names = (name, *[None] * len(step.drawn))
         answer = yield from ask(Denoise(latents, step.time, texts, control, names, step.target))
         self.watched.see(answer.maps)
-        return combine(answer.noise[1:], len(step.texts), step.scale)
+        return combine(answer.noise[1:], len(step.texts), self.guidance.scale)
 
     def kept(self, step: Step, x: Tensor) -> Method[Tensor]:
         """The target's latents after a step, kept to the region; tells the progress."""

@@ -21,6 +21,7 @@ from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
+from customedit.diffusion.guided import combine
 from customedit.diffusion.schedule import Schedule
 from customedit.diffusion.text import TextContext
 from customedit.editing.beside import Drawn, Watched
@@ -66,7 +67,7 @@ def edit_friendly(
     if source.tokens is None or target.tokens is None:
         raise ValueError("the contexts are of prompts")
     guidance = Guidance.of(guidance)
-    reading = Guidance(settings.source_guidance, guidance.start, guidance.end)
+    source_scale = settings.source_guidance
     empty = empty or base.text("")
     beside = base.unconditional(empty, target)
     size = (int(latents.shape[2]), int(latents.shape[3]))
@@ -82,15 +83,14 @@ def edit_friendly(
         if k < skip:
             continue
         # 1. One call: the source's rows at its own latents, the target's at the edit's.
-        guided = guidance.acts(k, steps)
-        reads = guided and reading.scale != 1
+        drawn = guidance.rows(base, target, beside, k, steps)
+        reads = guidance.acts(k, steps) and source_scale != 1
         rows: list[tuple[Tensor, TextContext, Hashable]] = [
             *([(sources[k], empty, (*origin, k, "none"))] if reads else []),
             (sources[k], source, (*origin, k, id(source))),
-            *([(x, beside, None)] if guided else []),
-            (x, target, None),
+            *((x, text, None) for text in drawn),
         ]
-        control = AttentionControl.none(len(rows), len(source.states))
+        control = AttentionControl.none(len(rows), base.family.mapped_tokens)
         control.record[int(reads)] = control.record[-1] = watched.wanted
         request = Denoise(
             torch.cat([row[0] for row in rows]), time, [row[1] for row in rows], control,
@@ -98,12 +98,12 @@ def edit_friendly(
         )  # fmt: skip
         answer = yield from ask(request)
         watched.see(answer.maps)
-        found = list(answer.noise.split(1))
+        read, of_target = answer.noise[: 1 + reads], answer.noise[1 + reads :]
         # 2. s_t z_t of the source.
-        noise = reading.guided(found[0], found[1]) if reads else found[0]
+        noise = combine(read, len(read), source_scale)
         step_noise = sources[k + 1] - schedule.random_mean(sources[k], noise, time, to)
         # 3. The target's step with it.
-        noise = guidance.guided(found[-2], found[-1]) if guided else found[-1]
+        noise = combine(of_target, len(drawn), guidance.scale)
         x = schedule.random_mean(x, noise, time, to) + step_noise
         x = region.apply(sources[k + 1], x, k, steps)
         yield Progress("edit", k + 1 - skip, steps - skip)

@@ -25,7 +25,7 @@ from torch import Tensor
 from customedit.concepts.concept import concept_digest
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Progress, Ticket
-from customedit.diffusion.joint import together
+from customedit.diffusion.shared_rows import together
 from customedit.diffusion.text import Customization, Weighted
 from customedit.editing.auto_change import check_auto, chosen
 from customedit.editing.edit import EditResult, Opened, edit, encode_and_invert

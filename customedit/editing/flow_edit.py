@@ -20,7 +20,7 @@ from torch import Tensor
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
-from customedit.diffusion.guided import combine, guided_rows
+from customedit.diffusion.guided import combine
 from customedit.diffusion.text import TextContext
 from customedit.editing.beside import Drawn, Watched
 from customedit.editing.guidance import Guidance
@@ -73,16 +73,15 @@ def flow_edit(
         of_source = schedule.add_noise(picture, noise, time)
         of_target = edited + of_source - picture
         # 2. One call for both velocities.
-        scale, read = guidance.at(k, steps), reading.at(k, steps)
         rows = [
-            guided_rows(base, target, none, scale),
-            guided_rows(base, source, none_of_source, read),
+            guidance.rows(base, target, none, k, steps),
+            reading.rows(base, source, none_of_source, k, steps),
         ]
         request = _request(base, [of_target, of_source], rows, time, watched.wanted)
         answer = yield from ask(request)
         split = count * len(rows[0])
-        to_target = combine(answer.noise[:split], len(rows[0]), scale)
-        to_source = combine(answer.noise[split:], len(rows[1]), read)
+        to_target = combine(answer.noise[:split], len(rows[0]), guidance.scale)
+        to_source = combine(answer.noise[split:], len(rows[1]), reading.scale)
         # 3. The step along their difference, kept to the region.
         difference = (to_target - to_source).mean(0, keepdim=True)
         edited = schedule.step(edited, difference, time, to)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from customedit.editing.method_settings import step_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from customedit.diffusion.base import Base
+    from customedit.diffusion.text import TextContext
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,13 @@ class Guidance:
         """Whether downward step ``step`` (from 0) of ``steps`` is guided."""
         return step_of(self.start, steps) <= step < step_of(self.end, steps)
 
-    def at(self, step: int, steps: int) -> float | None:
-        """The scale at downward step ``step`` (from 0) of ``steps``, None for no guidance."""
-        return self.scale if self.acts(step, steps) else None
+    def rows(
+        self, base: Base, target: TextContext, empty: TextContext, step: int, steps: int
+    ) -> tuple[TextContext, ...]:
+        """What the rows of a step read, of whose predictions ``combine`` makes one.
 
-    def guided(self, none: Tensor, worded: Tensor) -> Tensor:
-        """The prediction from an unconditional and a conditional one."""
-        return none + self.scale * (worded - none)
+        As ``Family.guided``; outside the interval the conditional row alone.
+        """
+        if not self.acts(step, steps):
+            return (target,)
+        return base.family.guided(target, empty, self.scale)

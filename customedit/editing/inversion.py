@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from customedit.concepts.optimizer_step import gradients
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.engine import Denoise, Method, Progress, Request, Turn, ask
-from customedit.diffusion.guided import ask_guided
+from customedit.diffusion.guided import ask_guided, combine
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.editing.guidance import Guidance
 from customedit.editing.settings import INVERSIONS
@@ -153,7 +153,7 @@ def null_text(
         for _ in range(inner):
             with torch.enable_grad():
                 empty = base.predict(x, time, [base.context(states)]).noise
-                noise = guidance.guided(empty, worded)
+                noise = combine(torch.cat([empty, worded]), 2, guidance.scale)
                 loss = F.mse_loss(schedule.step(x, noise, time, to), wanted)
             (states.grad,) = gradients(loss, [states], base.dtype)
             del empty, noise  # what the gradient needed is not held while others have their turn
@@ -165,7 +165,8 @@ def null_text(
         states = states.detach()
         optimised.append(states)
         empty = (yield from ask(Denoise(x, time, [base.context(states)]))).noise
-        x = schedule.step(x, guidance.guided(empty, worded), time, to)
+        noise = combine(torch.cat([empty, worded]), 2, guidance.scale)
+        x = schedule.step(x, noise, time, to)
         yield Progress("null-text", i + 1, steps, {"loss": loss.item()})
     return torch.stack(optimised)
 

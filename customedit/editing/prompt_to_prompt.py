@@ -20,7 +20,7 @@ from torch import Tensor
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
-from customedit.diffusion.guided import combine, guided_rows
+from customedit.diffusion.guided import combine
 from customedit.diffusion.text import TextContext, Tokens
 from customedit.editing.beside import Drawn, Watched
 from customedit.editing.guidance import Guidance
@@ -306,15 +306,14 @@ def prompt_to_prompt(
             yield Progress("edit", k + 1, steps)
             continue
         # 1. The rows: both conditional ones, and the unconditional ones that guidance needs.
-        scale = guidance.at(k, steps)
-        none = empty if scale is None else unconditional(base, inversion, k, empty)
+        none = unconditional(base, inversion, k, empty) if guidance.acts(k, steps) else empty
         own = beside if none is empty else base.unconditional(none, target)
-        drawn = guided_rows(base, target, own, scale)
-        *others, read = (source,) if direct else guided_rows(base, source, none, scale)
+        drawn = guidance.rows(base, target, own, k, steps)
+        *unworded, read = [source] if direct else guidance.rows(base, source, none, k, steps)
         rows: list[tuple[Tensor, TextContext, Hashable]] = [
-            (x_source, read, (*origin, k, read.guidance)),
+            (x_source, read, (*origin, k)),
             *((x_target, text, None) for text in drawn),
-            *((x_source, text, (*origin, k, "none")) for text in others),
+            *((x_source, text, (*origin, k, "none")) for text in unworded),
         ]
         at = len(drawn)  # the target's conditional row
         # 2. One call of the model.
@@ -326,12 +325,13 @@ def prompt_to_prompt(
         )  # fmt: skip
         prediction = yield from ask(request)
         # 3. The step of each row, and the region.
-        noise = prediction.noise
-        x_target = schedule.step(x_target, combine(noise[1 : at + 1], at, scale), time, to)
+        noise, scale = prediction.noise, guidance.scale
+        of_target, of_source = noise[1 : 1 + at], noise[1 + at :]
+        x_target = schedule.step(x_target, combine(of_target, at, scale), time, to)
         if direct:
             x_source = inversion.at(k + 1)
         else:
-            both = torch.cat([noise[at + 1 :], noise[:1]])
+            both = torch.cat([of_source, noise[:1]])
             x_source = schedule.step(x_source, combine(both, len(both), scale), time, to)
         watched.see(prediction.maps)
         x_target = region.apply(x_source, x_target, k, steps)

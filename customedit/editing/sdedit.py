@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Method, Progress
+from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.guided import ask_guided
 from customedit.diffusion.schedule import CLEAN
 from customedit.diffusion.text import Customization, TextContext, Weighted
@@ -68,8 +68,10 @@ def sdedit(
     size = (int(latents.shape[2]), int(latents.shape[3]))
     bound = None if mask is None else latent_mask(mask.cpu(), size).to(base.device)
     for k, (time, to) in enumerate(pairs):
-        scale = guidance.at(start + k, steps)
-        predicted = yield from ask_guided(base, x, time, target, empty, scale)
+        if guidance.acts(start + k, steps):
+            predicted = yield from ask_guided(base, x, time, target, empty, guidance.scale)
+        else:
+            predicted = (yield from ask(Denoise(x, time, [target]))).noise
         x = schedule.step(x, predicted, time, to)
         if bound is not None:
             source = latents.to(base.device)

@@ -395,7 +395,7 @@ class EditOptions(RequestModel):
     """What an edit shall do: the part that REST and the command line have in common."""
 
     source_prompt: Annotated[
-        Prompt, Field(description="What the picture shows. Prompt-to-Prompt needs it.")
+        Prompt, Field(description="What the picture shows. All methods but sdedit need it.")
     ] = ""
     target_prompt: Annotated[
         Prompt,

@@ -155,7 +155,7 @@ def test_a_bucket_that_takes_no_writes_is_told_and_takes_no_process_out(
 
     image = upload(anna)
     with monkeypatch.context() as patch:
-        patch.setattr(api.container.storage._small, "put", lambda *_: False)
+        patch.setattr(api.container.storage._signer, "put", lambda *_: False)
         patch.setattr(api.container.storage._client, "put_object", full)
         api.container.watch.measure()
         ready = httpx.get(f"{api.url}/readyz")

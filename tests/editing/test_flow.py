@@ -193,7 +193,10 @@ def test_regions_are_read_from_image_to_text_maps(
     assert float(maps.sum(-1).max()) <= STEPS * 1.001  # shares of attention, of image and text
     columns = base.tokens(SOURCE).columns(4)
     heat = torch.nn.functional.max_pool2d(maps[0][..., columns].sum(-1)[None, None], 3, 1, 1)
-    inside = torch.nn.functional.interpolate(heat, size=(height // 2, width // 2))[0, 0] > 0.3 * heat.max()
+    inside = (
+        torch.nn.functional.interpolate(heat, size=(height // 2, width // 2))[0, 0]
+        > 0.3 * heat.max()
+    )
     assert result.drawing.mask is not None
     assert torch.equal(result.drawing.mask.bool(), inside)
 

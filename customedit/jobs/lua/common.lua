@@ -2,7 +2,9 @@
 -- namespace, so these scripts want one Redis, not a cluster. Arguments come as one JSON document.
 --
 --   <ns>:job:<id>                   hash: body (JSON of what never changes) and what changes
---   <ns>:jobs:<tenant>[:<state>]    sorted set, all scores 0: ids in the order of their making
+--   <ns>:jobs:<tenant>              sorted set, all scores 0: ids in the order of their making
+--   <ns>:jobs:<tenant>:<state>, <ns>:jobs:<tenant>:<kind>     the same, of one state, of one kind
+--   <ns>:indexed:<tenant>           string: the sets by kind are complete (older versions had none)
 --   <ns>:open:<tenant>              set: queued and running
 --   <ns>:queued:<kind>              sorted set: queued_at
 --   <ns>:claimable:<kind>:<tenant>  sorted set: jobs that are queued, or that run under a lease that

@@ -5,6 +5,7 @@ if job.state == 'queued' or job.state == 'running' then return -1 end
 redis.call('DEL', key('job', job.id), key('events', job.id))
 redis.call('ZREM', key('jobs', job.tenant), job.id)
 redis.call('ZREM', key('jobs', job.tenant, job.state), job.id)
+redis.call('ZREM', key('jobs', job.tenant, job.kind), job.id)
 redis.call('ZREM', key('finished'), job.id)
 redis.call('SREM', key('unjournaled'), job.id)
 drop_webhook(job.id, job.tenant)

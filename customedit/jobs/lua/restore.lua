@@ -16,6 +16,7 @@ for name, value in pairs(given.fields) do
   redis.call('HSET', key('job', given.id), name, value)
 end
 redis.call('ZADD', key('jobs', given.tenant), 0, given.id)
+redis.call('ZADD', key('jobs', given.tenant, given.kind), 0, given.id)
 if given.fields.queued_at then
   redis.call('HSET', key('job', given.id), 'place', given.fields.queued_at)
 end

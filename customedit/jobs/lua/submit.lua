@@ -37,6 +37,7 @@ if redis.call('EXISTS', key('job', given.id)) == 0 then
     if given[name] then redis.call('HSET', key('job', given.id), name, given[name]) end
   end
   redis.call('ZADD', key('jobs', given.tenant), 0, given.id)
+  redis.call('ZADD', key('jobs', given.tenant, given.kind), 0, given.id)
   redis.call('SADD', key('open', given.tenant), given.id)
   local job = load(given.id)
   each_use(job, function(k) redis.call('SADD', k, given.id) end)

@@ -13,7 +13,7 @@ from torch import Tensor
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Progress, run
 from customedit.diffusion.families.unet import RowsText
-from customedit.diffusion.joint import together
+from customedit.diffusion.shared_rows import together
 from customedit.editing.edit import Opened, draw
 from customedit.editing.editor import Editor
 from customedit.editing.inversion import Inversion, invert
