@@ -57,14 +57,14 @@ LACKS: Final[Mapping[str, str]] = {
     "cross_steps": _NO_CROSS_MAPS,
     "words": _NO_CROSS_MAPS,
     "reweight": _NO_CROSS_MAPS,
-    "masactrl": "it has no self-attention of the picture alone",
-    "pnp": "it has no decoder whose features could be taken",
-    "ddpm": "its schedule has no noise of single steps (flow matching); use flowedit",
     "whole weights": _NO_KEY_VALUES,
     "merge": _NO_KEY_VALUES,
     "dreambooth": "the baseline is written for a UNet",
     "adobe": _NO_KEY_VALUES,
     "adobe-compressed": _NO_KEY_VALUES,
+    "diffusers-bin": "diffusers reads its LoRAs from safetensors",
+    "kohya": "queries, keys and values of its text are one layer there, of which concepts change a "
+    "part; diffusers' format is read by ComfyUI as well",
 }
 
 
