@@ -81,7 +81,7 @@ Seed = Annotated[int, Field(ge=0, lt=_MAX_SEED), _NUMBER]
 Webhook = Annotated[AnyHttpUrl, UrlConstraints(max_length=2000)]
 
 TrainingWay = Literal["custom-diffusion", "textual-inversion"]
-EditMethod = Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit"]
+EditMethod = Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"]
 InversionKind = Literal["direct", "null-text", "negative-prompt", "ddim"]
 P2PWay = Literal["refine", "replace"]
 MaskMarks = Literal["white", "transparent"]
@@ -354,12 +354,37 @@ class DirectEditOptions(RegionOptions):
     """Expert settings of DirectEdit; the strength stands in the edit."""
 
 
+class FlowEditOptions(RegionOptions):
+    """Expert settings of FlowEdit; the strength stands in the edit."""
+
+    source_guidance: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=50,
+            description="Guidance of the source's velocity; left out, a quarter of the guidance, "
+            "but not below 1.",
+        ),
+        _NUMBER,
+    ] = None
+    samples: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=8,
+            description="Drawings of noise that each step averages over; left out, 1.",
+        ),
+        _NUMBER,
+    ] = None
+
+
 EXPERTS: Final[dict[str, type[RegionOptions]]] = {
     "p2p": P2POptions,
     "masactrl": MasaCtrlOptions,
     "pnp": PlugAndPlayOptions,
     "ddpm": DdpmOptions,
     "directedit": DirectEditOptions,
+    "flowedit": FlowEditOptions,
 }
 """The expert settings of each method that has some, which are the field of the method's name."""
 
@@ -390,7 +415,7 @@ class EditOptions(RequestModel):
         Field(
             description="`p2p` keeps the shape of the source, `sdedit` paints more freely; "
             "`masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors of "
-            "other papers."
+            "other papers, `flowedit` the one for bases of flow matching."
         ),
     ] = "p2p"
     preset: Annotated[
@@ -405,8 +430,8 @@ class EditOptions(RequestModel):
         Field(
             min_length=1,
             max_length=MAX_STRENGTHS,
-            description="One picture for each. sdedit: share of the noise that is added; all "
-            "others: more keeps more of the source. Left out, the method's default.",
+            description="One picture for each. sdedit and flowedit: share of the way into noise; "
+            "all others: more keeps more of the source. Left out, the method's default.",
         ),
     ] = None
     change: Annotated[
@@ -421,8 +446,8 @@ class EditOptions(RequestModel):
         Field(
             min_length=1,
             max_length=MAX_SEEDS,
-            description="One picture for each strength and seed. Only sdedit and ddpm draw by "
-            "chance; the others take one seed.",
+            description="One picture for each strength and seed. Only sdedit, ddpm and flowedit "
+            "draw by chance; the others take one seed.",
         ),
     ] = [0]
     steps: Annotated[int, Field(ge=1, le=200, description="DDIM steps."), _NUMBER] = 50
@@ -457,6 +482,9 @@ class EditOptions(RequestModel):
     ] = None
     directedit: Annotated[
         DirectEditOptions | None, Field(description="Expert settings of DirectEdit.")
+    ] = None
+    flowedit: Annotated[
+        FlowEditOptions | None, Field(description="Expert settings of FlowEdit.")
     ] = None
     preserve: Annotated[
         StrictBool | None,

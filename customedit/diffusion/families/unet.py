@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,10 @@ class RowsText:
 
 class UNetFamily(Family):
     """A UNet2DConditionModel that is told a time, a row of text states, and maybe conditions."""
+
+    lacks: ClassVar[Mapping[str, str]] = {
+        "flowedit": "it predicts noise, and FlowEdit needs velocities (flow matching); use p2p"
+    }
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
