@@ -318,18 +318,23 @@ class Base:
         return self.text(empty.prompt, target.adapted, everywhere=True)
 
     def context(
-        self, states: Tensor, prompt: str = "", adapted: Sequence[Weighted] = ()
+        self,
+        states: Tensor,
+        prompt: str = "",
+        adapted: Sequence[Weighted] = (),
+        tokens: Tokens | None = None,
     ) -> TextContext:
         """What a row reads that is given its states [length, width]; differentiable in them.
 
-        adapted: concepts whose adapters, and changed keys and values, the row uses.
+        adapted: concepts whose adapters, and changed keys and values, the row uses; tokens: of the
+        prompt, None if the states are of none.
         """
-        return self._read(prompt, states, adapted, None)
+        return self._read(prompt, states, adapted, tokens)
 
     def _read(
         self, prompt: str, states: Tensor, acting: Sequence[Weighted], tokens: Tokens | None
     ) -> TextContext:
-        keys, values = project(states, self.layers, self.weights, acting)
+        keys, values = project(states, self.layers, self.weights, acting, tokens)
         return TextContext(
             prompt,
             states,

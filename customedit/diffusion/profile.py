@@ -51,13 +51,14 @@ class TrainingDefaults(_Data):
     """Defaults of one way to train; what is None takes that of ``TrainingSettings``.
 
     steps: optimizer steps; rate: the learning rate; class_images, class_steps: for prior
-    preservation, and the DDIM steps that draw one.
+    preservation, and the DDIM steps that draw one; rank: of changes of low rank, 0 for whole ones.
     """
 
     steps: Annotated[int, Field(ge=1, le=20_000)] | None = None
     rate: Annotated[float, Field(ge=1e-9, le=1)] | None = None
     class_images: Annotated[int, Field(ge=0, le=1000)] | None = None
     class_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    rank: Annotated[int, Field(ge=0, le=1024)] | None = None
 
 
 class TrainingProfile(_Data):
@@ -68,6 +69,7 @@ class TrainingProfile(_Data):
         default=TrainingDefaults(rate=5e-3, class_images=0), alias="textual-inversion"
     )
     dreambooth: TrainingDefaults = TrainingDefaults(rate=5e-6)
+    lora: TrainingDefaults = TrainingDefaults(rate=1e-4, rank=8)
 
     def of(self, way: str) -> dict[str, Any]:
         """The defaults of ``way`` that are given, as arguments of ``TrainingSettings``."""
@@ -83,7 +85,9 @@ class Profile(_Data):
     weight of classifier-free guidance that edits take; class_guidance: the same for class images;
     rare_word: the word whose embedding a new token starts from; class_caption: the prompt of a
     class image, with ``{noun}`` for "a cup"; captions: ordinary captions that a merge of concepts
-    leaves alone; training: defaults by way; clip: a folder beside the profile that holds a CLIP
+    leaves alone; training: defaults by way; recipe: the one of ``schemas.recipes`` that trainings
+    take by default; nouns: of classes that the base draws, for class images of several classes and
+    to tell what references show; clip: a folder beside the profile that holds a CLIP
     which knows the base's pictures, "" for none; vocabulary: the words and looks that the base
     knows, for people to choose from, None if they are too many to list.
     """
@@ -101,6 +105,10 @@ class Profile(_Data):
         default_factory=_ordinary_captions, min_length=1, max_length=10_000
     )
     training: TrainingProfile = TrainingProfile()
+    recipe: Annotated[str, Field(min_length=1, max_length=100)] = "paper"
+    nouns: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(
+        default=_THINGS, max_length=1000
+    )
     clip: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$")] = ""
     vocabulary: dict[str, Any] | None = None
 

@@ -3,7 +3,8 @@
 Concept tokens like ``<plaid>`` are never added to a tokenizer: they are given with the request and
 enter as embeddings (``inputs_embeds`` in spirit), so that no two requests can collide and nothing
 must be unloaded. A concept's key and value weights act here alone: K = K_base + s (K_concept -
-K_base). The UNet sees per-row keys and values and knows of no concept.
+K_base), on every column of the prompt or on those of its own tokens. The UNet sees per-row keys and
+values and knows of no concept.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from customedit.diffusion.row_adapters import RowAdapters
 from customedit.errors import InputError, NumericalError
 from customedit.prompt_syntax import CONCEPT, check_prompt
 
+Columns = Literal["prompt", "token"]
+"""Which columns of a prompt a concept's keys and values act on: all, or those of its tokens."""
+
 WEIGHTS = (0.0, 2.0)
 """Least and greatest weight of a concept in a prompt."""
 
@@ -30,7 +34,8 @@ WEIGHTS = (0.0, 2.0)
 class Customization(Protocol):
     """What a prompt may name: see ``customedit.concepts.concept.Concept``.
 
-    It may carry adapters as well (``adapters.Adapted``).
+    It may carry adapters as well (``adapters.Adapted``), and say the ``columns`` that its keys and
+    values act on ("prompt" if it does not).
     """
 
     @property
@@ -200,37 +205,71 @@ def _column_vectors(tokens: Tokens, vectors: Mapping[str, Tensor]) -> list[Tenso
     return found
 
 
+def own_columns(concept: Customization, tokens: Tokens | None) -> list[int] | None:
+    """The columns that keys and values of ``concept`` act on, None for all.
+
+    tokens: of the prompt, None for states of no prompt, which name no token.
+    """
+    if getattr(concept, "columns", "prompt") == "prompt":
+        return None
+    named = {} if tokens is None else tokens.concepts
+    return [column for column, token in named.items() if token in concept.tokens]
+
+
 def project(
     states: Tensor,
     layers: Sequence[str],
     base: Mapping[str, Tensor],
     concepts: Sequence[Weighted],
+    tokens: Tokens | None = None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Keys and values of ``states`` [..., tokens, width] for every layer, [..., tokens, inner].
 
     base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``; the product is computed in their
-    dtype. The changes of several concepts, and of their adapters of these layers, add up.
+    dtype. The changes of several concepts, and of their adapters of these layers, add up. tokens:
+    of the prompt, for concepts that act on their own columns alone.
     """
+    own = [(entry, own_columns(entry.concept, tokens)) for entry in concepts if entry.weight != 0]
     out: list[tuple[Tensor, ...]] = []
-    for kind in ("keys", "values"):
-        name = "to_k" if kind == "keys" else "to_v"
+    for part in ("to_k", "to_v"):
         projected = []
         for layer in layers:
-            weight = base[f"{layer}.{name}.weight"]
-            whole = weight
-            for entry in concepts:
-                own = getattr(entry.concept, kind).get(layer)
-                if own is not None and entry.weight != 0:
-                    whole = whole + entry.weight * (
-                        to_device(own, weight.device).to(weight) - weight
-                    )
-                adapter = adapters_of(entry.concept).get(f"{UNET}{layer}.{name}")
-                if adapter is not None and entry.weight != 0:
-                    delta = to_device(adapter.delta(), weight.device).to(weight)
-                    whole = whole + entry.weight * delta
-            projected.append(states.to(weight.dtype) @ whole.T)
+            weight = base[f"{layer}.{part}.weight"]
+            whole, rest = weight, []
+            for entry, columns in own:
+                for change in _changes(entry, layer, part, weight):
+                    if columns is None:
+                        whole = whole + change
+                    elif columns:
+                        rest.append((columns, change))
+            rows = states.to(weight.dtype)
+            found = rows @ whole.T
+            for columns, change in rest:
+                found = add_columns(found, rows, columns, change)
+            projected.append(found)
         out.append(tuple(projected))
     return out[0], out[1]
+
+
+def _changes(entry: Weighted, layer: str, part: str, weight: Tensor) -> list[Tensor]:
+    """What ``entry`` adds to ``weight``, that of ``{layer}.{part}``: by its own, by an adapter."""
+    found = []
+    kept = (entry.concept.keys if part == "to_k" else entry.concept.values).get(layer)
+    if kept is not None:
+        found.append(entry.weight * (to_device(kept, weight.device).to(weight) - weight))
+    adapter = adapters_of(entry.concept).get(f"{UNET}{layer}.{part}")
+    if adapter is not None:
+        found.append(entry.weight * to_device(adapter.delta(), weight.device).to(weight))
+    return found
+
+
+def add_columns(found: Tensor, states: Tensor, columns: Sequence[int], change: Tensor) -> Tensor:
+    """``found`` [..., tokens, inner] with ``change`` [inner, width] on ``states`` of ``columns``.
+
+    Differentiable in all.
+    """
+    index = to_device(torch.tensor(columns), states.device)
+    return found.index_add(-2, index, states.index_select(-2, index) @ change.T)
 
 
 def check_text_finite(
