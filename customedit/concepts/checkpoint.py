@@ -1,4 +1,4 @@
-"""Checkpoints of a training: leaves, AdamW's moments and the step, in one safetensors file."""
+"""Checkpoints of a training: leaves, their averages, AdamW's moments and the step, in one file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from customedit.concepts.trainable import Averages
 from customedit.errors import InputError
 from customedit.files import replacing
 
@@ -24,6 +25,7 @@ def save(
     optimizer: torch.optim.AdamW,
     step: int,
     about: Mapping[str, Any],
+    averages: Averages | None = None,
 ) -> None:
     """Write it whole or not at all. about: what the training was asked for, to be matched."""
     tensors: dict[str, Tensor] = {}
@@ -31,6 +33,8 @@ def save(
         tensors[f"leaf.{name}"] = leaf.detach().cpu().contiguous()
         for moment in _MOMENTS:
             tensors[f"{moment}.{name}"] = optimizer.state[leaf][moment].cpu().contiguous()
+        if averages is not None:
+            tensors[f"average.{name}"] = averages.values[name].cpu().contiguous()
     note = json.dumps({"step": step, "about": about}, sort_keys=True)
     with replacing(path) as draft:
         save_file(tensors, draft, {"training": note})
@@ -41,8 +45,9 @@ def load(
     leaves: Mapping[str, Tensor],
     optimizer: torch.optim.AdamW,
     about: Mapping[str, Any],
+    averages: Averages | None = None,
 ) -> int:
-    """Fill ``leaves`` and ``optimizer`` and return the step that is done.
+    """Fill ``leaves``, ``optimizer`` and ``averages`` and return the step that is done.
 
     Raises InputError for a file that is not a checkpoint, or is one of another training.
     """
@@ -65,6 +70,8 @@ def load(
     with torch.no_grad():
         for name, leaf in leaves.items():
             leaf.copy_(tensors[f"leaf.{name}"])
+            if averages is not None:
+                averages.values[name].copy_(tensors[f"average.{name}"])
             moments = {m: tensors[f"{m}.{name}"].to(leaf.device) for m in _MOMENTS}
             optimizer.state[leaf] = {"step": torch.tensor(float(note["step"])), **moments}
     return int(note["step"])

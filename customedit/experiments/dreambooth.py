@@ -7,7 +7,6 @@ is here for the comparison of the paper.
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from customedit.concepts.concept import Concept
 from customedit.concepts.dataset import Subject, build_datasets, check_subjects
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import TrainableConcept, initial_vector, train_leaves
+from customedit.concepts.trainable import TrainableConcept, initial_vector
+from customedit.concepts.training import train_leaves, words_of
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
 
@@ -70,7 +70,7 @@ def dreambooth(
         {n: leaves[f"{n}.to_k.weight"] for n in base.layers},
         {n: leaves[f"{n}.to_v.weight"] for n in base.layers},
     )
-    about = [dataclasses.asdict(prompts)]
+    about = [words_of(subject)]
     yield from train_leaves(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
     tuned.unet.requires_grad_(False)
     tuned.read_weights()
