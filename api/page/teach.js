@@ -10,6 +10,7 @@ import { known } from "./session.js";
 const FEW = 3;
 const HOW = [
   ["way", "Way"],
+  ["recipe", "Recipe"],
   ["steps", "Steps"],
   ["rate", "Learning rate"],
   ["batch", "Batch"],
@@ -21,8 +22,22 @@ const HOW = [
   ["preview_every", "Preview every"],
   ["checkpoint_every", "Checkpoint every"],
   ["seed", "Seed"],
+  ["columns", "Columns it acts on"],
+  ["rate_schedule", "Fall of the rate"],
+  ["rank", "Rank"],
+  ["ema", "Moving average"],
+  ["snr_gamma", "Min-SNR gamma"],
+  ["crop_cells", "Smallest crop, in cells"],
+  ["weigh_cells", "Cells weigh the same"],
+  ["focus", "Where the loss counts"],
+  ["prior_classes", "Classes of class pictures"],
+  ["lora_layers", "Layers of a LoRA"],
+  ["alpha", "Alpha of a LoRA"],
+  ["train_text_encoder", "LoRA of the text encoder"],
 ];
-const WAYS = { "custom-diffusion": "Custom Diffusion", "textual-inversion": "Textual Inversion" };
+const CHOICES = ["recipe", "columns", "rate_schedule", "focus", "lora_layers"];
+const SWITCHES = ["augment_crops", "weigh_cells", "train_text_encoder"];
+const WAYS = { "custom-diffusion": "Custom Diffusion", "textual-inversion": "Textual Inversion", lora: "LoRA" };
 const YES_OR_NO = [["", "chosen by the service"], ["true", "yes"], ["false", "no"]];
 const about = (name) => hint("CustomizeRequest", name);
 
@@ -41,7 +56,9 @@ export function teachView(main) {
   const attribute = text({ value: field("CustomizeRequest", "attribute").default });
   const token = text({ value: field("CustomizeRequest", "token").default, required: true });
   const name = text();
-  const lists = { way: options("CustomizeRequest", "training.way", WAYS), augment_crops: YES_OR_NO };
+  const lists = { way: options("CustomizeRequest", "training.way", WAYS) };
+  for (const name of CHOICES) lists[name] = options("CustomizeRequest", `training.${name}`);
+  for (const name of SWITCHES) lists[name] = YES_OR_NO;
   const training = new Map(HOW.map(([name]) => [name, lists[name] ? select(lists[name]) : number()]));
   const submit = el("button", { class: "main", type: "submit" }, "Teach this look");
 

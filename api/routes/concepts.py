@@ -108,9 +108,10 @@ def _customize(
     )
 
     def check() -> None:
-        for number, image in enumerate(request.references):
-            if container.images.get(tenant, image) is None:
-                raise unknown_reference(image, f"references[{number}]")
+        for name in ("references", "masks"):
+            for number, image in enumerate(getattr(request, name)):
+                if container.images.get(tenant, image) is None:
+                    raise unknown_reference(image, f"{name}[{number}]")
 
     return submit(
         container,

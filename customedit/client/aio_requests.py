@@ -25,6 +25,8 @@ class AsyncRequests:
         references: Sequence[str],
         attribute: str = "patterned",
         token: str = "<look>",
+        nouns: Sequence[str] = (),
+        masks: Sequence[str] = (),
         name: str = "",
         training: TrainingOptions | None = None,
         webhook: str | None = None,
@@ -37,6 +39,9 @@ class AsyncRequests:
             references: Ids of the reference images.
             attribute: What of the references is learned; empty for the whole object.
             token: How prompts name the concept.
+            nouns: What each reference shows, in their order, where they show several classes.
+            masks: Ids of images, one for each reference, white where the look is: it is learned
+                there alone.
             name: A title for people.
             training: Expert settings.
             webhook: An https address that is called at the job's end, signed with your secret.
@@ -52,6 +57,8 @@ class AsyncRequests:
             "references": references,
             "attribute": attribute,
             "token": token,
+            "nouns": nouns,
+            "masks": masks,
             "name": name,
             "training": training,
             "webhook": webhook,

@@ -262,6 +262,6 @@ def uses_of(record: JobRecord) -> list[str]:
     """The images and concepts that must stay until the job is finished, each once."""
     request = record.request
     names = [record.concept, request.get("image"), request.get("mask")]
-    names += request.get("references") or []
+    names += [*(request.get("references") or []), *(request.get("masks") or [])]
     names += [use["id"] for use in request.get("concepts") or []]
     return list(dict.fromkeys(name for name in names if name))

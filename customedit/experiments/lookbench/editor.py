@@ -40,12 +40,14 @@ EDITS: Final = 2
 class Taught:
     """A look that an editor is to learn first.
 
-    references: uint8 [h, w, 3] each; seed: of the training.
+    references: uint8 [h, w, 3] each; seed: of the training; nouns: what each reference shows, empty
+    where all show the look's noun.
     """
 
     look: Look
     references: tuple[Pixels, ...] = field(compare=False, repr=False)
     seed: int
+    nouns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,11 @@ class LibraryEditor:
             files = self._written(taught)
             prompts = ConceptPrompts(taught.look.token, taught.look.noun, taught.look.attribute)
             lesson = Lesson(
-                f"{taught.look.slug}-{taught.seed}", files, prompts, self.training(taught.seed)
+                f"{taught.look.slug}-{taught.seed}",
+                files,
+                prompts,
+                self.training(taught.seed),
+                taught.nouns,
             )
             concepts, classes = self.folder / "concepts", self.folder / "classes"
             self._concepts[key], _ = learned(self.base, lesson, concepts, classes, self._hear(key))
@@ -214,7 +220,8 @@ class LibraryEditor:
 
     def _written(self, taught: Taught) -> list[Path]:
         """The references as files."""
-        folder = self.folder / "references" / taught.look.slug
+        several = "-classes" if taught.nouns else ""
+        folder = self.folder / "references" / f"{taught.look.slug}{several}"
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{number}.png" for number in range(len(taught.references))]
         for path, pixels in zip(files, taught.references, strict=True):
