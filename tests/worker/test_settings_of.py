@@ -36,17 +36,36 @@ def test_a_request_that_says_nothing_is_trained_by_the_librarys_defaults(base: B
 
 def test_every_training_option_reaches_the_library_under_its_own_name(base: Base) -> None:
     changed: dict[str, Any] = {
-        "way": "textual-inversion", "steps": 7, "rate": 0.5, "batch": 3, "class_images": 4,
-        "class_steps": 5, "prior_weight": 2.0, "crops": 6, "augment_crops": False,
-        "checkpoint_every": 8, "preview_every": 9, "seed": 10,
+        "way": "lora", "recipe": "contained", "steps": 7, "rate": 0.5, "batch": 3,
+        "class_images": 4, "class_steps": 5, "prior_weight": 2.0, "crops": 6,
+        "augment_crops": True, "checkpoint_every": 8, "preview_every": 9, "seed": 10,
+        "columns": "prompt", "rate_schedule": "linear", "rank": 3, "ema": 0.25, "snr_gamma": 2.0,
+        "crop_cells": 7, "weigh_cells": False, "focus": "picture", "prior_classes": 3,
+        "lora_layers": "all", "alpha": 1.5, "train_text_encoder": True,
     }  # fmt: skip
     assert set(changed) == set(TrainingOptions.model_fields)
     found = dataclasses.asdict(training_of(base, customize(**changed)))
     assert {name: found[name] for name in changed} == changed
+    still = training_of(base, customize(augment_crops=False, columns="token"))
+    assert (still.augment_crops, still.columns) == (False, "token")
 
 
 @pytest.mark.parametrize(
-    "name", ["steps", "rate", "batch", "class_images", "class_steps", "prior_weight", "crops"]
+    "name",
+    [
+        "steps",
+        "rate",
+        "batch",
+        "class_images",
+        "class_steps",
+        "prior_weight",
+        "crops",
+        "rank",
+        "ema",
+        "snr_gamma",
+        "crop_cells",
+        "prior_classes",
+    ],
 )
 @given(value=st.one_of(st.integers(-5, 30_000), st.floats(-1, 200, allow_subnormal=False)))
 def test_what_a_request_lets_through_the_library_takes(name: str, value: float) -> None:
