@@ -27,6 +27,7 @@ from api.store_watch import StoreWatch, watching
 from api.submission import Notifier
 from customedit.config.settings import Settings
 from customedit.images.decoder_pool import DecoderPool, default_decoders
+from customedit.jobs.bases import Bases
 from customedit.jobs.events import AsyncEvents
 from customedit.jobs.journal import Journal
 from customedit.jobs.redis import connect, connect_async
@@ -53,7 +54,11 @@ _header = APIKeyHeader(
 
 @dataclass(frozen=True)
 class Container:
-    """All that a request may need. decoders: the processes that check uploaded pictures."""
+    """All that a request may need.
+
+    bases: what is known of the bases that workers run; decoders: the processes that check uploaded
+    pictures.
+    """
 
     settings: Settings
     metrics: Metrics
@@ -63,6 +68,7 @@ class Container:
     events: EventReader
     images: Images
     concepts: Concepts
+    bases: Bases
     keys: ApiKeys
     key_checks: KeyChecks
     limits: Limits
@@ -114,6 +120,7 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 events=events,
                 images=Images(client, settings),
                 concepts=Concepts(client, settings),
+                bases=Bases(client, settings, storage),
                 keys=keys,
                 key_checks=KeyChecks(keys),
                 limits=Limits(client, settings),

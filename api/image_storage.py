@@ -19,7 +19,7 @@ from customedit.jobs.journal import epoch_metadata
 from customedit.jobs.records import ImageRecord
 from customedit.schemas import ids
 from customedit.storage import object_keys
-from customedit.storage.store import StorageError
+from customedit.storage.store import MissingObject, StorageError
 
 TRIES: Final = 5
 
@@ -34,25 +34,57 @@ async def store_image(
     Raises:
         ProblemError: it is not usable, or the tenant has too many files waiting; nothing is stored.
     """
-    settings = container.settings
-    limits = pictures.Limits(
-        max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels
-    )
     try:
         async with container.decoders.turn(tenant) as turn:
             data = await load()
-            checked = await turn.check(data, field="file", limits=limits)
+            checked = await turn.check(data, field="file", limits=_limits(container))
     except Busy as busy:
-        raise ProblemError(
-            "rate-limited",
-            f"{busy.waiting} of your files wait to be checked; send this one again later",
-            field="file",
-            limit=f"{busy.waiting} files that wait",
-            headers={"Retry-After": str(RETRY_SECONDS)},
-        ) from None
+        raise too_busy(busy, "file") from None
     except InputError as error:
         raise input_problem(error, "unusable-image", _image_limit(container)) from None
     return await anyio.to_thread.run_sync(put_image, container, tenant, data, checked)
+
+
+async def check_mask(container: Container, tenant: str, mask: str) -> None:
+    """Refuse a stored picture that cannot be used as a mask, as the worker would.
+
+    One that is not there is let through: whoever makes the job says so. So is one too large to be
+    read here; the worker reads it.
+
+    Raises:
+        ProblemError: validation, of ``mask``; rate-limited.
+    """
+    record = await anyio.to_thread.run_sync(container.images.get, tenant, mask)
+    if record is None:
+        return
+    try:
+        async with container.decoders.turn(tenant) as turn:
+            data = await anyio.to_thread.run_sync(container.storage.get, record.key)
+            await turn.check_mask(data, limits=_limits(container))
+    except MissingObject:
+        return
+    except Busy as busy:
+        raise too_busy(busy, "mask") from None
+    except InputError as error:
+        raise input_problem(error) from None
+
+
+def too_busy(busy: Busy, field: str) -> ProblemError:
+    """The problem of a tenant with as many files waiting for a decoder as it may have."""
+    return ProblemError(
+        "rate-limited",
+        f"{busy.waiting} of your files wait to be checked; send this one again later",
+        field=field,
+        limit=f"{busy.waiting} files that wait",
+        headers={"Retry-After": str(RETRY_SECONDS)},
+    )
+
+
+def _limits(container: Container) -> pictures.Limits:
+    settings = container.settings
+    return pictures.Limits(
+        max_bytes=settings.max_upload_bytes, max_pixels=settings.max_upload_pixels
+    )
 
 
 def _image_limit(container: Container) -> str:

@@ -233,7 +233,7 @@ _ALL: Final = (
         "numerical-error",
         0,
         "The computation left the range of numbers",
-        "Numbers of the picture became NaN or infinite; `detail` says where.",
+        "Numbers of a picture or of the base became NaN or infinite; `detail` says where.",
         "Use smaller weights and factors, or float32 where the service runs in half precision.",
     ),
     ProblemType(

@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections: how many, how slow a client may be, and no delay in answers.
+"""HTTP/1.1 connections: how many, of one address and in all, and how slow a client may be.
 
 uvicorn waits for a request's head for as long as it takes, which a client that sends a byte a
 minute can use to hold every connection there is.
@@ -15,6 +15,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.problem_types import TYPES
+from api.quotas import ConnectionShares
 from customedit.config.settings import Settings
 
 _BUSY: Final = TYPES["unavailable"]
@@ -25,6 +26,7 @@ def http_protocol(settings: Settings) -> type[H11Protocol]:
 
     class LimitedProtocol(_LimitedProtocol):
         max_connections = settings.api_connections
+        shares = ConnectionShares(settings.api_connections_per_address, settings.trusted_proxies)
         head_seconds = settings.head_timeout_seconds
         write_seconds = settings.body_timeout_seconds
 
@@ -35,6 +37,8 @@ class _LimitedProtocol(H11Protocol):
     """Ends connections over the limit, heads that come too slowly, and clients that do not read."""
 
     max_connections: int
+    shares: ConnectionShares
+    _counted: str | None = None
     head_seconds: float
     write_seconds: float
     _head_timer: asyncio.TimerHandle | None = None
@@ -47,11 +51,19 @@ class _LimitedProtocol(H11Protocol):
             # asyncio sets it for sockets of its own alone. Without it the second part of each
             # answer waits for the client's delayed acknowledgement, 40 ms.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer = transport.get_extra_info("peername")
+        address = str(peer[0]) if isinstance(peer, tuple) else ""
         if len(self.connections) > self.max_connections:
-            transport.write(_busy())
-            transport.close()
+            self._refuse("too many connections are open")
+        elif not self.shares.take(address):
+            self._refuse("too many connections of your address are open")
         else:
+            self._counted = address
             self._expect_head()
+
+    def _refuse(self, reason: str) -> None:
+        self.transport.write(_busy(reason))
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -72,6 +84,9 @@ class _LimitedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_timer = _cancelled(self._head_timer)
         self._write_timer = _cancelled(self._write_timer)
+        if self._counted is not None:
+            self.shares.release(self._counted)
+            self._counted = None
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -100,9 +115,9 @@ def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     return None
 
 
-def _busy() -> bytes:
+def _busy(reason: str) -> bytes:
     problem = {"type": _BUSY.uri, "title": _BUSY.title, "status": 503}
-    body = json.dumps(problem | {"detail": "too many connections are open"}).encode()
+    body = json.dumps(problem | {"detail": reason}).encode()
     head = (
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
         f"Retry-After: 5\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"

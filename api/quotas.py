@@ -1,4 +1,4 @@
-"""Shares of one process: event streams and imports of a tenant, failed keys of an address."""
+"""Shares of one process: streams, imports of a tenant; connections, wrong keys of an address."""
 
 from __future__ import annotations
 
@@ -166,6 +166,47 @@ class FailedKeys:
 
 def _digest(key_text: str) -> bytes:
     return hashlib.sha256(key_text.encode()).digest()
+
+
+class ConnectionShares:
+    """How many connections one address, of IPv6 one network of 64 bits, may have open.
+
+    A trusted proxy carries many clients, whose connections it limits itself: it has no share.
+    Clients behind a Unix socket have none either. trusted: as ``Settings.trusted_proxies``.
+    """
+
+    def __init__(self, per_address: int, trusted: str) -> None:
+        self._limit, self._open = per_address, Counter[str]()
+        parts = trusted.split(",") if trusted else []
+        self._trusted = [ipaddress.ip_network(part) for part in parts]
+
+    def take(self, address: str) -> bool:
+        """Count a connection; False if the address has as many as it may have."""
+        network = _network(address)
+        if not self._limited(network):
+            return True
+        if self._open[network] >= self._limit:
+            return False
+        self._open[network] += 1
+        return True
+
+    def release(self, address: str) -> None:
+        """Count a connection that was taken no more."""
+        network = _network(address)
+        if network in self._open:
+            self._open[network] -= 1
+            if not self._open[network]:
+                del self._open[network]
+
+    def _limited(self, network: str) -> bool:
+        try:
+            parsed = ipaddress.ip_network(network)
+        except ValueError:
+            return False
+        return not any(
+            parsed.version == proxies.version and parsed.overlaps(proxies)
+            for proxies in self._trusted
+        )
 
 
 def _network(address: str) -> str:

@@ -36,7 +36,7 @@ def make_adapters(base: Base, rank: int, seed: int, convolutions: bool) -> Carri
     """Random adapters of every linear layer of the UNet, and of its convolutions if asked for."""
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, Adapter] = {}
-    for path, layer in layers_of(base.unet, UNET).items():
+    for path, layer in layers_of(base.denoiser, UNET).items():
         if convolutions or isinstance(layer, nn.Linear):
             out, *into = layer.weight.shape
             up = torch.randn(out, rank, generator=generator) * 0.01

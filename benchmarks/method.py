@@ -130,7 +130,7 @@ def step_times(base: Base, steps: int, repeats: int) -> dict[str, Any]:
 
     steps: 2 or more, since the time between two is taken.
     """
-    stock = copy.deepcopy(base.unet)
+    stock = copy.deepcopy(base.denoiser)
     stock.set_attn_processor(AttnProcessor2_0())
     method = edit_method(base, random_concept(base, 0), steps)
     cells = base.side // base.factor

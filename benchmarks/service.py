@@ -43,6 +43,7 @@ SOURCE, LOOK = samples.sources()[3], samples.looks()[0]
 UNLIMITED = {
     "CUSTOMEDIT_QUEUE_LIMIT_PER_TENANT": "100000",
     "CUSTOMEDIT_RATE_PER_MINUTE": "1000000",
+    "CUSTOMEDIT_API_CONNECTIONS_PER_ADDRESS": "2000",
 }
 
 app = typer.Typer(add_completion=False)

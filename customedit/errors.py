@@ -23,7 +23,14 @@ class NumericalError(RuntimeError):
 
 
 class TrainingError(RuntimeError):
-    """The loss of a training is not finite. Says the step and the remedy."""
+    """The loss of a training is not finite. Says the step and the remedy.
+
+    step: its number, from 0.
+    """
+
+    def __init__(self, message: str, step: int = 0) -> None:
+        self.step = step
+        super().__init__(message)
 
 
 class Cancelled(RuntimeError):

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -90,3 +91,14 @@ def test_every_pin_has_hashes_and_torch_is_none(name: str) -> None:
     hashed = r"\S+==\S+( ; [^-]+?)?(\s+--hash=sha256:[0-9a-f]{64})+"
     assert [line.split()[0] for line in lines if not re.fullmatch(hashed, line)] == []
     assert "torch" not in locked(name)
+
+
+def test_no_file_has_conflict_markers() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    (pattern,) = (hook["entry"] for hook in hooks if hook["id"] == "conflict-markers")
+    merge = ["<" * 7 + " ours", "|" * 7 + " before", "=" * 7, ">" * 7 + " theirs"]
+    assert all(re.search(pattern, line) for line in merge)
+    found = subprocess.run(
+        ["git", "grep", "-nIE", pattern], cwd=ROOT, capture_output=True, text=True
+    )
+    assert found.returncode == 1, found.stdout or found.stderr  # 1: no line matches

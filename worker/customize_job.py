@@ -52,8 +52,8 @@ def settings_of(base: Base, request: CustomizeRequest) -> TrainingSettings:
 def perform(attempt: Attempt) -> ConceptOutcome:
     """Run a customization and upload the concept.
 
-    Raises InputError for what cannot be used, TrainingError for a loss that is no number, and what
-    ``Attempt`` raises.
+    Raises InputError for what cannot be used, TrainingError for a loss that is not finite,
+    NumericalError if that is the base's fault, and what ``Attempt`` raises.
     """
     request = CustomizeRequest.model_validate(attempt.record.request)
     base = attempt.runtime.base
@@ -229,6 +229,7 @@ def uploaded(
         preview_key=preview,
         bytes=size,
         token=next(iter(concept.tokens)),
+        columns={token: len(torch.atleast_2d(v)) for token, v in concept.tokens.items()},
         noun=concept.noun,
         attribute=concept.attribute,
         base=concept.base,

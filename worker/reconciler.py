@@ -2,7 +2,8 @@
 
 One worker at a time does it, under a lock: it notifies workers of jobs that wait too long, removes
 files of attempts that did not count, writes what the journal lacks, removes jobs that are too old
-and files that belong to nobody, and delivers webhooks. Every worker measures the stores.
+and files that belong to nobody, and delivers webhooks. Every worker measures the stores and
+publishes the facts of its base.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final, get_args
 
 from customedit.jobs import notifications
+from customedit.jobs.bases import PUBLISH_EVERY_S, Bases
 from customedit.jobs.journal import REQUEST
 from customedit.jobs.orphans import Orphans
 from customedit.jobs.records import JobKind
@@ -54,8 +56,9 @@ class Reconciler:
         self._closed = threading.Event()
         self._journal, self._concepts = runtime.journal, runtime.concept_records
         self._orphans = Orphans(self._redis, self._settings, self._storage, self._jobs)
+        self._bases = Bases(self._redis, self._settings, self._storage)
         self._webhooks = Webhooks(self._redis, self._settings, self._jobs)
-        self._probe_at = self._abort_at = 0.0
+        self._probe_at = self._abort_at = self._publish_at = 0.0
         self._threads = [
             threading.Thread(target=self._run, name="reconciler", daemon=True),
             threading.Thread(target=self._deliver, name="webhooks", daemon=True),
@@ -73,7 +76,9 @@ class Reconciler:
             thread.join(5)
 
     def _run(self) -> None:
+        self._try(self.publish_base)
         while not self._closed.wait(self._settings.reconcile_seconds):
+            self._try(self.publish_base)
             self._try(self.measure)
             self._try(self._round)
 
@@ -82,6 +87,12 @@ class Reconciler:
             step()
         except Exception as error:  # Redis or S3 is away: the next round does it
             _log.warning("%s: %s: %s", step.__name__, type(error).__name__, error)
+
+    def publish_base(self) -> None:
+        """Name the base of this worker, for front ends, unless that was done a moment ago."""
+        if time.monotonic() >= self._publish_at:
+            self._bases.publish(self._runtime.facts)
+            self._publish_at = time.monotonic() + PUBLISH_EVERY_S
 
     def measure(self) -> None:
         """Set the gauges of the device, the scratch folder, the queues and Redis."""

@@ -19,6 +19,7 @@ from redis import Redis
 from customedit.concepts.concept import Concept
 from customedit.config.settings import Settings
 from customedit.diffusion.base import Base
+from customedit.diffusion.facts import BaseFacts
 from customedit.editing.inversion import Inversion
 from customedit.jobs.journal import Journal
 from customedit.jobs.store import Jobs
@@ -113,6 +114,7 @@ class Runtime:
         self.metrics = metrics or Metrics()
         # read once here: they are computed when first asked for, which no two threads should do
         self.fingerprint, self.schedule_key = base.fingerprint, base.schedule.key
+        self.facts = BaseFacts.of(base.tokenizer, base.fingerprint)
         self.concepts: Cache[Concept] = Cache(settings.cache_bytes // 2, concept_bytes)
         self.inversions: Cache[Inversion] = Cache(settings.cache_bytes // 2, inversion_bytes)
         self.engine = EngineThread(

@@ -22,9 +22,11 @@ from api.dependencies import (
     needs,
 )
 from api.openapi import IMAGE, OTHER_IMAGE, example_bodies, refusals
-from api.problems import ProblemError, not_found, unknown_reference
+from api.problems import ProblemError, input_problem, not_found, unknown_reference
 from api.serializers import at, submitted_response
 from api.submission import Submission, submit
+from customedit.concepts.prompts import ConceptPrompts
+from customedit.errors import InputError
 from customedit.jobs.records import ConceptRecord
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
@@ -112,11 +114,28 @@ def _customize(
             for number, image in enumerate(getattr(request, name)):
                 if container.images.get(tenant, image) is None:
                     raise unknown_reference(image, f"{name}[{number}]")
+        for noun in dict.fromkeys([request.noun, *request.nouns]):
+            prompts = ConceptPrompts(request.token, noun, request.attribute)
+            check_words(container, prompts, {request.token: 1})
 
     return submit(
         container,
         Submission(tenant, "customize", request, key, concept=concept, check=check, id=job),
     )
+
+
+def check_words(container: Container, prompts: ConceptPrompts, columns: dict[str, int]) -> None:
+    """Refuse words of which the workers' bases cannot read the prompts of a training.
+
+    columns: as of ``ConceptRecord``.
+
+    Raises:
+        ProblemError: validation, of the noun or the attribute.
+    """
+    try:
+        prompts.check(lambda prompt, field: container.bases.check_prompt(prompt, columns, field))
+    except InputError as error:
+        raise input_problem(error) from None
 
 
 @router.get(

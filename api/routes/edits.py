@@ -24,6 +24,7 @@ from api.dependencies import (
     in_thread,
     needs,
 )
+from api.image_storage import check_mask
 from api.openapi import CONCEPT, IMAGE, example_bodies, refusals
 from api.problems import ProblemError, input_problem, not_found, unknown_reference
 from api.routes.jobs import StateFilter, job_page
@@ -33,6 +34,7 @@ from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import check_request
 from customedit.errors import InputError
 from customedit.images.masks import check_aspect, same_aspect
+from customedit.jobs.bases import Bases
 from customedit.jobs.records import ConceptRecord, ImageRecord
 from customedit.jobs.store import Submitted
 from customedit.prompt_syntax import check_prompt
@@ -100,6 +102,8 @@ async def create_edit(
 
     Several strengths and seeds make several pictures in one job, which share the inversion.
     """
+    if request.mask is not None:
+        await check_mask(container, caller.tenant, request.mask)
     submitted = await in_thread(_edit, container, caller.tenant, request, idempotency_key)
     return await submitted_response(container, submitted, wait, response)
 
@@ -164,6 +168,7 @@ def check_edit(container: Container, tenant: str, request: EditRequest) -> None:
         for k, use in enumerate(request.concepts)
     ]
     _check_words(request, records)
+    _check_length(container.bases, request, records)
 
 
 def _named_images(request: EditRequest) -> Iterator[tuple[str, str]]:
@@ -183,7 +188,7 @@ def _uploaded_image(container: Container, tenant: str, id_: str, field: str) -> 
 
 
 def _check_mask_aspect(mask: ImageRecord, picture: ImageRecord) -> None:
-    """Refuse a mask of another aspect; its pixels are read by the worker.
+    """Refuse a mask of another aspect; what its pixels must be is checked before.
 
     Records have the sizes of the files: whether EXIF turns one of them the worker knows, so a mask
     that would fit turned is let through.
@@ -208,31 +213,44 @@ def _ready_concept(container: Container, tenant: str, id_: str, field: str) -> C
 def _check_words(request: EditRequest, records: list[ConceptRecord]) -> None:
     """Each concept is named by the prompt, and what the request says of words can be carried out.
 
-    A file from elsewhere may hold further tokens than the one of its record: of such concepts the
-    worker checks the rest.
+    A file from elsewhere may hold further tokens than the one of its record, where an earlier
+    version did not record them: of such concepts the worker checks the rest.
     """
     named = request.tokens
-    known = [record.token for record in records]
-    foreign = [record for record in records if not record.references]
+    tokens = [tuple(record.columns) or (record.token,) for record in records]
+    known = [token for of_record in tokens for token in of_record]
+    foreign = [record for record in records if not (record.references or record.columns)]
     others = [token for token in named if token not in known] if foreign else []
-    for k, token in enumerate(known):
-        if token in known[:k]:
+    for k, of_record in enumerate(tokens):
+        taken = {token for earlier in tokens[:k] for token in earlier}
+        if twice := taken.intersection(of_record):
             raise _refused(
                 f"concepts[{k}].id",
-                f"two concepts have the token {token}",
+                f"two concepts have the token {min(twice)}",
                 "one concept of each token; import one of them under another token",
             )
     with _as_problem():
         for field in ("source_prompt", "target_prompt"):
             check_prompt(getattr(request, field), [*known, *others], field)
     concepts = [ConceptWords((token,)) for token in others]
-    for k, record in enumerate(records):
-        if record.token in named or request.everywhere:
-            concepts.append(ConceptWords((record.token,), record.noun, record.attribute))
-        elif record.references or not others:
+    for k, (record, of_record) in enumerate(zip(records, tokens, strict=True)):
+        if request.everywhere or not set(named).isdisjoint(of_record):
+            concepts.append(ConceptWords(of_record, record.noun, record.attribute))
+        elif record not in foreign or not others:
             raise _without_effect(f"concepts[{k}].id", record)
     with _as_problem():
         check_request(request, concepts, mask=request.mask is not None)
+
+
+def _check_length(bases: Bases, request: EditRequest, records: list[ConceptRecord]) -> None:
+    """Refuse prompts that no base of the workers can read.
+
+    Where it is not recorded how many columns a concept's token takes, it is taken for none here.
+    """
+    columns = {token: n for record in records for token, n in record.columns.items()}
+    with _as_problem():
+        for field in ("source_prompt", "target_prompt"):
+            bases.check_prompt(getattr(request, field), columns, field)
 
 
 @contextlib.contextmanager

@@ -13,8 +13,10 @@ from api.dependencies import AppContainer, Container, IdempotencyKey, Wait, in_t
 from api.forms import form_schema, read_form
 from api.openapi import refusals
 from api.problems import input_problem
+from api.routes.concepts import check_words
 from api.serializers import submitted_response
 from api.submission import Submission, submit
+from customedit.concepts.prompts import ConceptPrompts
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptRecord
 from customedit.jobs.store import Submitted
@@ -98,8 +100,21 @@ def _import(
         attribute=form.attribute,
         created_at=time.time(),
     )
+
+    def check() -> None:
+        if form.noun:  # the token's columns are known when the file is read
+            check_words(container, ConceptPrompts("<a>", form.noun, form.attribute), {})
+
     submission = Submission(
-        tenant, "import", request, key, contents=digest, concept=concept, file=file, id=job
+        tenant,
+        "import",
+        request,
+        key,
+        contents=digest,
+        concept=concept,
+        check=check,
+        file=file,
+        id=job,
     )
     return submit(container, submission)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from customedit.cli import console
+from customedit.cli import console, outputs
 from customedit.cli.options import dataclass_options
 from customedit.errors import InputError
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from customedit.experiments.lookbench.editor import LibraryEditor
     from customedit.metrics.lookbench.dataset import Bench
     from customedit.metrics.lookbench.scores import Scores
+
+_OF_EXPORT: Final = r"lookbench\.json|prompts\.json|looks|sources|answers"
+_OF_REPORT: Final = r"scores\.(json|md)|[\w-]+\.png"
+_OF_RUN: Final = r"run-[0-9a-f]+|references|concepts|classes|inversions"
+"""The names in the folders that the commands write."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,6 +73,7 @@ class Selection:
 def export_command(
     selection: Selection,
     folder: Annotated[Path, typer.Argument(help="Where the files go; made if it is missing.")],
+    force: outputs.ForceOption = False,
     as_json: console.JsonOption = False,
 ) -> None:
     """Write references, sources, masks, prompts and right answers as files, for any editor.
@@ -74,11 +81,15 @@ def export_command(
     The editor learns looks/LOOK/*.png, edits sources/SOURCE.png as prompts.json says, and writes
     LOOK/SOURCE.png into a folder of its own, which ``lookbench score`` measures.
     """
-    from customedit.metrics.lookbench.folder import export
+    outputs.check_folder(folder, force, field="folder", ours=_OF_EXPORT)
+    from customedit.metrics.lookbench.folder import INDEX, export
 
     bench = selection.open()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError("folder", f"{folder} is not an empty folder", "give another")
+    if selection.bench is not None and selection.bench.resolve() == folder.resolve():
+        raise InputError("folder", f"{folder} is the set itself", "give another")
+    if (folder / INDEX).is_file():  # pictures of looks and sources that are not exported now
+        for name in ("looks", "sources", "answers"):
+            shutil.rmtree(folder / name, ignore_errors=True)
     files = export(bench, folder)
     console.say(
         {"folder": str(folder), "pairs": len(bench), "files": files},
@@ -109,6 +120,7 @@ def score_command(
             "--base", help="Whose autoencoder copies right answers where copies/ is missing; mini."
         ),
     ] = None,
+    force: outputs.ForceOption = False,
     as_json: console.JsonOption = False,
 ) -> None:
     """Measure the edits in FOLDER against the right answers; write scores and picture sheets.
@@ -121,15 +133,18 @@ def score_command(
     from customedit.metrics.lookbench.report import score
 
     bench = selection.open()
-    own = results.read(folder, bench).copies is not None  # what is missing is told first
+    own = results.read(folder, bench).copies is not None  # refuses a folder that lacks pictures
+    outputs.check_folder(report, force, ours=_OF_REPORT)
     if own and base is not None:
         raise InputError(
             "base", f"is of no use: {folder} has copies of its own", "leave it out, or move copies/"
         )
     editor = None if own else _editor(base or "mini", "cpu", "float32", {}, folder)
-    with console.bars(as_json) as heard:
+    with console.bars(as_json) as show:
         copier = None if editor is None else editor.copy
-        scores = score(bench, folder, copier, report, on_pair=_told(heard, "measuring"))
+        if report.is_dir():
+            outputs.remove_former(report, _OF_REPORT)
+        scores = score(bench, folder, copier, report, on_pair=_counter(show, "measuring"))
     _say(scores, report, as_json)
 
 
@@ -178,12 +193,14 @@ def run_command(
     base: console.BaseOption = "mini",
     device: console.DeviceOption = "cpu",
     dtype: console.DtypeOption = "float32",
+    force: outputs.ForceOption = False,
     as_json: console.JsonOption = False,
 ) -> None:
     """Learn every look with these settings, paint it on every source, and score the edits.
 
     Stops and resumes at any point. Settings have folders of their own inside OUT.
     """
+    outputs.check_folder(out, force, ours=_OF_RUN, resumable=True)
     from customedit.experiments.lookbench.run import run
     from customedit.metrics.lookbench.report import score
 
@@ -197,15 +214,15 @@ def run_command(
         "training": training,
     }  # fmt: skip
     editor = _editor(base, device, dtype, settings, out)
-    with console.bars(as_json) as heard:
-        editor.heard = heard
+    with console.bars(as_json) as show:
+        editor.heard = show
         done = run(
             bench,
             editor,
             out,
             seeds=range(seeds),
             words=not no_words,
-            told=_told(heard, "pictures"),
+            on_picture=_counter(show, "pictures"),
         )
         report = done.folder / "report"
         scores = score(
@@ -214,7 +231,7 @@ def run_command(
             editor.copy,
             report,
             about={**done.about, "words": done.words},
-            on_pair=_told(heard, "measuring"),
+            on_pair=_counter(show, "measuring"),
         )
     _say(scores, report, as_json)
 
@@ -228,11 +245,11 @@ def _editor(
     return LibraryEditor(console.load_base(base, device, dtype), recipe, folder)
 
 
-def _told(heard: Callable[[Progress], None], phase: str) -> Callable[..., None]:
+def _counter(show: Callable[[Progress], None], phase: str) -> Callable[..., None]:
     """Shows counts (done, of, what) as the progress of ``phase``."""
     from customedit.diffusion.engine import Progress
 
-    return lambda done, of, *_: heard(Progress(phase, done, of))
+    return lambda done, of, *_: show(Progress(phase, done, of))
 
 
 def _say(scores: Scores, report: Path, as_json: bool) -> None:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:  # seconds to import
 
 app = typer.Typer(help="Bases: list, fetch, check.", no_args_is_help=True)
 
-CHECKED_TIME = 501
-"""The time of the forward that ``check`` runs: in the middle of the schedule."""
-
 
 @app.command("list")
 def list_command(as_json: console.JsonOption = False) -> None:
@@ -64,15 +61,14 @@ def check_command(
         "architecture": base.profile.architecture or "other",
         "fingerprint": base.fingerprint,
         "concept_fingerprint": base.concept_fingerprint,
-        "prediction": base.schedule.prediction,
-        "spacing": base.schedule.spacing,
+        **base.schedule.about,
         "guidance": base.guidance,
         "side": base.side,
         "multiple": base.multiple,
         "tokens": base.length,
         "width": base.width,
         "cross_attention_layers": len(base.layers),
-        "parameters": sum(p.numel() for p in base.unet.parameters()),
+        "parameters": sum(p.numel() for p in base.denoiser.parameters()),
         **ran,
     }
     console.say(about, [f"{k:<23} {v}" for k, v in about.items()], as_json)
@@ -93,7 +89,7 @@ def _download_bars(quiet: bool) -> Iterator[None]:
 
 
 def check_forward(base: Base) -> dict[str, Any]:
-    """Run one step of the UNet and the autoencoder both ways; the sizes of their outputs.
+    """Run one step of the denoiser and the autoencoder both ways; the sizes of their outputs.
 
     Raises InputError if the base does not run, NumericalError for numbers that are not finite.
     """
@@ -108,7 +104,7 @@ def check_forward(base: Base) -> dict[str, Any]:
             grey = Image.new("RGB", (base.side, base.side), "gray")
             latents = base.encode(grey)
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-            time = min(CHECKED_TIME, len(base.schedule.alphas) - 1)
+            time = base.schedule.time_at(0.5)
             noisy = base.schedule.add_noise(latents, noise.to(latents.device), time)
             predicted = base.predict(noisy, time, [base.text("a photo of a cup")]).noise
             if not bool(predicted.isfinite().all()):

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from customedit.concepts.trainable import Averages
 from customedit.errors import InputError
 from customedit.files import replacing
+
+if TYPE_CHECKING:
+    from customedit.concepts.settings import TrainingSettings
+    from customedit.concepts.trainable import Averages
+    from customedit.diffusion.base import Base
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -40,6 +46,37 @@ def save(
         save_file(tensors, draft, {"training": note})
 
 
+def about_training(
+    base: Base, settings: TrainingSettings, words: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What a training was asked for, as a checkpoint keeps it. words: of the subjects."""
+    about = {
+        "settings": dataclasses.asdict(settings),
+        "prompts": list(words),
+        "base": base.fingerprint,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(about))
+    return plain
+
+
+def check(path: Path, about: Mapping[str, Any]) -> int:
+    """The step that the checkpoint in ``path`` has done; reads no tensor.
+
+    Raises InputError for a file that is not a checkpoint, or is one of another training.
+    """
+    with _checkpoint(path) as file:
+        note = json.loads((file.metadata() or {})["training"])
+        recorded, step = note["about"], int(note["step"])
+    if recorded != about:
+        changed = [k for k in about if recorded.get(k) != about[k]]
+        raise InputError(
+            "resume",
+            f"{path} is of another training (other {', '.join(changed)})",
+            "give the same arguments, or another file",
+        )
+    return step
+
+
 def load(
     path: Path,
     leaves: Mapping[str, Tensor],
@@ -47,31 +84,27 @@ def load(
     about: Mapping[str, Any],
     averages: Averages | None = None,
 ) -> int:
-    """Fill ``leaves``, ``optimizer`` and ``averages`` and return the step that is done.
-
-    Raises InputError for a file that is not a checkpoint, or is one of another training.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            note = json.loads((file.metadata() or {})["training"])
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise InputError(
-            "resume", f"{path} is not a training checkpoint ({error})", "delete it to start anew"
-        ) from None
-    wanted = json.loads(json.dumps(dict(about)))
-    if note["about"] != wanted:
-        changed = [k for k in wanted if note["about"].get(k) != wanted[k]]
-        raise InputError(
-            "resume",
-            f"{path} is of another training (other {', '.join(changed)})",
-            "give the same arguments, or another file",
-        )
+    """Fill leaves, optimizer and averages and return the step that is done. Raises as ``check``."""
+    step = check(path, about)
+    with _checkpoint(path) as file:
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # no mapping
     with torch.no_grad():
         for name, leaf in leaves.items():
             leaf.copy_(tensors[f"leaf.{name}"])
             if averages is not None:
                 averages.values[name].copy_(tensors[f"average.{name}"])
             moments = {m: tensors[f"{m}.{name}"].to(leaf.device) for m in _MOMENTS}
-            optimizer.state[leaf] = {"step": torch.tensor(float(note["step"])), **moments}
-    return int(note["step"])
+            optimizer.state[leaf] = {"step": torch.tensor(float(step)), **moments}
+    return step
+
+
+@contextmanager
+def _checkpoint(path: Path) -> Iterator[Any]:
+    """The file, open. Raises InputError where it cannot be read as a checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(
+            "resume", f"{path} is not a training checkpoint ({error})", "delete it to start anew"
+        ) from None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from customedit.diffusion.adapters import TEXT_ENCODER, UNET, layers_of
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def check_concept(concept: Concept, base: Base) -> None:
 def _check_adapted_layers(concept: Concept, base: Base) -> None:
     if not concept.adapters:
         return
-    layers = layers_of(base.unet, UNET) | layers_of(base.pipeline.text_encoder, TEXT_ENCODER)
+    layers = base.family.adaptable
     remedy = "use it with the base it was made for"
     for path, adapter in concept.adapters.items():
         if path not in layers:

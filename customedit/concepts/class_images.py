@@ -50,7 +50,8 @@ class ClassImages:
         empty, text = base.text(""), base.text(self.prompt, field="noun")
         cells = base.side // base.factor
         done: list[Tensor] = []
-        pairs = base.schedule.downwards(self.steps)
+        schedule = base.schedule.sized(cells, cells)
+        pairs = schedule.downwards(self.steps)
         for first in range(0, self.count, ROWS):
             rows = min(ROWS, self.count - first)
             numbers = [self.seed * 1_000_003 + first + k for k in range(rows)]
@@ -61,9 +62,7 @@ class ClassImages:
                 context = [empty] * rows + [text] * rows
                 noise = (yield from ask(Denoise(torch.cat([x, x]), time, context))).noise
                 none, worded = noise.chunk(2)
-                x = base.schedule.step(
-                    x, none + base.profile.class_guidance * (worded - none), time, to
-                )
+                x = schedule.step(x, none + base.profile.class_guidance * (worded - none), time, to)
                 share = (first + rows * (k + 1) / len(pairs)) / self.count
                 yield Progress("class images", round(share * self.count), self.count)
             done.append(x)

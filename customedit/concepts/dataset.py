@@ -174,6 +174,13 @@ def check_subjects(subjects: Sequence[Subject]) -> None:
                 )
 
 
+def check_words(base: Base, subjects: Sequence[Subject]) -> None:
+    """Raises InputError for words that take more tokens than the base reads."""
+    known = [subject.prompts.token for subject in subjects]
+    for prompts in (prompts for subject in subjects for prompts in dict.fromkeys(subject.each)):
+        prompts.check(lambda prompt, field: base.tokens(prompt, known, field))
+
+
 def build_datasets(
     base: Base, subjects: Sequence[Subject], settings: TrainingSettings, cache: Path | None
 ) -> Method[tuple[Dataset, Dataset | None]]:

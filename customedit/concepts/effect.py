@@ -41,7 +41,7 @@ def measure_effect(base: Base, concept: Concept) -> Generator[Request, Answer, f
     noise = torch.randn((1, base.channels, cells, cells), generator=generator)
     effect = 0.0
     for share in _TIMES:
-        time = int(share * len(base.schedule.alphas))
+        time = base.schedule.time_at(share)
         prediction = yield from ask(Denoise(noise.repeat(2, 1, 1, 1), time, rows))
         changed, plain = prediction.noise.double()
         base.check_finite("the base's own predictions", plain)

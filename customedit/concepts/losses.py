@@ -11,8 +11,8 @@ from torch import Tensor
 from customedit.concepts.dataset import Dataset
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
+from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.devices import to_device
-from customedit.diffusion.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,11 @@ def draw_batch(
     drawings = [part.select(numbers) for part, numbers in parts]
     latents, masks = (torch.cat(found) for found in zip(*drawings, strict=True))
     rows = len(latents)
-    times = torch.from_numpy(rng.integers(len(base.schedule.alphas), size=rows))
+    times = base.schedule.draw_times(rng, rows)
     noise = to_device(torch.randn(latents.shape, generator=noise_of), base.device)
     weights = torch.ones(rows)
     if settings.snr_gamma:
+        assert isinstance(base.schedule, DDIMSchedule), "TrainingSettings.of refuses others"
         weights = min_snr_weights(base.schedule, times, settings.snr_gamma)
     return Batch(
         base.schedule.add_noise(latents, noise, times),
@@ -112,7 +113,7 @@ def masked_loss(
     return ((error * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)).mean()
 
 
-def min_snr_weights(schedule: Schedule, times: Tensor, gamma: float) -> Tensor:
+def min_snr_weights(schedule: DDIMSchedule, times: Tensor, gamma: float) -> Tensor:
     """Of the loss at ``times`` [rows], by min-SNR-gamma (Hang et al., arXiv 2303.09556); float32.
 
     With snr = alpha / (1 - alpha), a loss of the picture weighs min(snr, gamma). A loss of the

@@ -37,8 +37,9 @@ def noun_map(base: Base, image: Image.Image, noun: str, seed: int = 0) -> Method
     latents = base.encode_pixels(pixels.to_tensor(square(image, base.side), (base.side,) * 2))
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((NOISES, *latents.shape[1:]), generator=generator).to(base.device)
-    time = round(TIME * (len(base.schedule.alphas) - 1))
-    noisy = base.schedule.add_noise(latents.expand(NOISES, -1, -1, -1), noise, time)
+    schedule = base.schedule.sized(*latents.shape[2:])
+    time = schedule.time_at(TIME)
+    noisy = schedule.add_noise(latents.expand(NOISES, -1, -1, -1), noise, time)
     control = dataclasses.replace(
         AttentionControl.none(NOISES, base.length), record=torch.ones(NOISES, dtype=torch.bool)
     )

@@ -7,10 +7,15 @@ references to learn, the noun what they show.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from customedit.errors import InputError
 from customedit.prompt_syntax import CONCEPT, article
+
+FRAMINGS: Final = ("", "far away", "very small", "zoomed in", "close up")
+"""What a prompt says of how a reference is framed: see ``ConceptPrompts.instance``."""
 
 _WORDS = re.compile(r"[^\W_][\w' -]*")
 
@@ -52,3 +57,9 @@ class ConceptPrompts:
         if prefix == "very small":
             return f"a photo of a very small {self.thing()}"
         return f"{article(f'{prefix} photo' if prefix else 'photo')} of a {self.thing()}"
+
+    def check(self, check: Callable[[str, str], object]) -> None:
+        """Call ``check`` with each prompt of a reference and the field to be shortened."""
+        field = "noun" if len(self.noun) >= len(self.attribute) else "attribute"
+        for prefix in FRAMINGS:
+            check(self.instance(prefix), field)

@@ -7,10 +7,12 @@ sets of settings are in ``schemas.recipes``.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from customedit.diffusion.base import Base
+from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.text import Columns
 from customedit.errors import InputError
 from customedit.schemas.recipes import NAMES, has_prior, recipe, without_effect
@@ -150,30 +152,11 @@ class TrainingSettings:
         own["rate"] = chosen.rate * own.get("rate", cls.rate)
         start = {"recipe": name, **own, **chosen.settings}
         everything = {**_DEFAULTS, **start, **given}
-        idle = without_effect(everything).keys() - given.keys()
+        idle = {**without_effect(everything), **_unfit(base, everything)}
+        for setting in idle.keys() & given.keys():
+            raise InputError(setting, f"has no effect: {idle[setting]}", "leave it out")
         found = cls(**{k: v for k, v in start.items() if k not in idle} | given)
-        cells = base.side // base.factor
-        if found.crop_cells > cells:
-            raise InputError(
-                "crop_cells",
-                f"{found.crop_cells} is more than this base's {cells} cells a side",
-                f"give 0 to {cells}",
-            )
-        most = len(base.profile.nouns)
-        if found.prior_classes > max(1, most):
-            raise InputError(
-                "prior_classes",
-                f"{found.prior_classes} is more than the {most} classes that this base's profile "
-                "names",
-                f"give 1 to {max(1, most)}",
-            )
-        largest = max(min(shape) for shape in base.shapes.values())
-        if found.rank > largest:
-            raise InputError(
-                "rank",
-                f"{found.rank} is more than this base's keys and values have, {largest}",
-                f"give {largest} or less",
-            )
+        found.check(base)
         if given.get("class_images") and found.columns == "token" and not found.has_prior:
             raise InputError(
                 "class_images",
@@ -182,5 +165,29 @@ class TrainingSettings:
             )
         return found
 
+    def check(self, base: Base) -> None:
+        """Check the numbers against ``base``. Raises InputError."""
+        cells, classes = base.side // base.factor, max(1, len(base.profile.nouns))
+        limits = {"crop_cells": (cells, "cells a side"), "prior_classes": (classes, "nouns")}
+        if base.shapes:
+            largest = max(min(shape) for shape in base.shapes.values())
+            limits["rank"] = (largest, "as the largest rank of its keys and values")
+        for name, (most, what) in limits.items():
+            value = getattr(self, name)
+            if value > most:
+                raise InputError(
+                    name, f"is {value}, and this base has {most} {what}", f"give {most} or less"
+                )
+
 
 _DEFAULTS: Final = {field.name: field.default for field in dataclasses.fields(TrainingSettings)}
+
+
+def _unfit(base: Base, settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that are not off and have no meaning for ``base``, and why."""
+    found: dict[str, str] = {}
+    if settings["snr_gamma"] and not isinstance(base.schedule, DDIMSchedule):
+        found["snr_gamma"] = "this base matches a flow, which has no such weights"
+    if settings["columns"] == "token" and not base.weights:
+        found["columns"] = "this base's text changes from layer to layer"
+    return found

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.diffusion.adapters import TEXT_ENCODER, UNET, Adapter, LowRank, layers_of
+from customedit.diffusion.adapters import Adapter, LowRank
 from customedit.diffusion.base import Base
-from customedit.diffusion.text import (
-    Columns,
-    Customization,
-    TextContext,
-    Weighted,
-    add_columns,
-    own_columns,
-)
+from customedit.diffusion.text import Columns, TextContext, Weighted
+
+_ATTENTION: Final = re.compile(r"\.attn\d?\.")
 
 
 @dataclass
 class TrainableConcept:
     """A concept under training: its tensors are float32 leaves.
 
-    tokens: embeddings; keys, values: whole weights by layer; factors: instead of them, changes of
-    low rank by ``{layer}.to_k`` and ``{layer}.to_v``; adapters: of a LoRA, by path; columns: as
-    in ``Concept``.
+    It can be used in prompts meanwhile, as a ``text.Customization``.
+
+    tokens: embeddings; keys, values: whole weights by layer; adapters: changes of low rank, by
+    path; columns: as in ``Concept``; whole_rows: whether the adapters are a LoRA's, which acts on
+    all that a row computes, the text encoders included.
     """
 
     tokens: dict[str, Tensor]
     keys: dict[str, Tensor] = field(default_factory=dict)
     values: dict[str, Tensor] = field(default_factory=dict)
-    factors: dict[str, LowRank] = field(default_factory=dict)
     adapters: dict[str, Adapter] = field(default_factory=dict)
     columns: Columns = "prompt"
+    whole_rows: bool = False
 
     @classmethod
     def of_base(
@@ -49,23 +48,38 @@ class TrainableConcept:
                 for p in prompts
             },
             columns=settings.columns,
+            whole_rows=settings.way == "lora",
         )
-        rng = torch.Generator().manual_seed(settings.seed)
         if settings.way == "custom-diffusion":
-            for layer in base.layers:
-                for part, name in ((found.keys, "to_k"), (found.values, "to_v")):
-                    weight = base.weights[f"{layer}.{name}.weight"]
-                    if settings.rank:
-                        change = untrained(weight, settings.rank, 1.0, rng)
-                        found.factors[f"{layer}.{name}"] = change
-                    else:
-                        part[layer] = weight.clone().requires_grad_(True)
-        if settings.way == "lora":
-            for path, module in lora_modules(base, settings).items():
-                found.adapters[path] = untrained(
-                    module.weight, settings.rank, settings.lora_scale, rng
-                )
+            changes = base.family.new_changes(settings.rank, settings.seed)
+            found.keys, found.values = changes.keys, changes.values
+            found.adapters = changes.adapters
+        elif settings.way == "lora":
+            generator = torch.Generator().manual_seed(settings.seed)
+            found.adapters = {
+                path: untrained(module.weight, settings.rank, settings.lora_scale, generator)
+                for path, module in lora_layers(base, settings).items()
+            }
         return found
+
+    def snapshot(self) -> TrainableConcept:
+        """A copy that training does not change."""
+
+        def copied(part: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {k: v.detach().clone() for k, v in part.items()}
+
+        adapters: dict[str, Adapter] = {}
+        for path, adapter in self.adapters.items():
+            factors: dict[str, Any] = copied(adapter.factors)
+            adapters[path] = type(adapter)(**factors, scale=adapter.scale)
+        return TrainableConcept(
+            copied(self.tokens),
+            copied(self.keys),
+            copied(self.values),
+            adapters,
+            self.columns,
+            self.whole_rows,
+        )
 
     @property
     def leaves(self) -> dict[str, Tensor]:
@@ -75,71 +89,42 @@ class TrainableConcept:
             **{f"{k}.to_k": v for k, v in self.keys.items()},
             **{f"{k}.to_v": v for k, v in self.values.items()},
             **{
-                f"{path}.{name}": factor
-                for part in (self.factors, self.adapters)
-                for path, adapter in part.items()
+                f"adapter.{path}.{name}": factor
+                for path, adapter in self.adapters.items()
                 for name, factor in adapter.factors.items()
             },
         }
 
-    def whole(self, base: Base, layer: str, part: str) -> Tensor:
-        """The weight [inner, width] of ``{layer}.to_k`` or ``to_v``, with gradients."""
-        kept = (self.keys if part == "to_k" else self.values).get(layer)
-        if kept is not None:
-            return kept
-        weight = base.weights[f"{layer}.{part}.weight"]
-        change = self.factors.get(f"{layer}.{part}")
-        return weight if change is None else weight + change.delta()
 
-    def snapshot(self, base: Base) -> TrainableConcept:
-        """A copy that training does not change, with whole weights: a ``text.Customization``."""
-        layers = [*self.keys, *(n[: -len(".to_k")] for n in self.factors if n.endswith(".to_k"))]
-
-        def copied(tensor: Tensor) -> Tensor:
-            return tensor.detach().clone()
-
-        with torch.no_grad():
-            return TrainableConcept(
-                {k: copied(v) for k, v in self.tokens.items()},
-                {n: copied(self.whole(base, n, "to_k")) for n in layers},
-                {n: copied(self.whole(base, n, "to_v")) for n in layers},
-                adapters={
-                    path: type(a)(**{n: copied(f) for n, f in a.factors.items()}, scale=a.scale)
-                    for path, a in self.adapters.items()
-                },
-                columns=self.columns,
-            )
-
-
-def untrained(weight: Tensor, rank: int, scale: float, rng: torch.Generator) -> LowRank:
+def untrained(weight: Tensor, rank: int, scale: float, generator: torch.Generator) -> LowRank:
     """Leaves of a change of ``weight`` [out, in] or with a kernel that is 0: LoRA's beginning.
 
     down is uniform as ``nn.Linear`` begins, up is 0 (arXiv 2106.09685, section 4.1). A layer with
     less than ``rank`` inputs or outputs gets no more factors than it can use.
     """
     out, inner = weight.shape[0], weight[0].numel()
-    rank = min(rank, out, inner)
-    down = torch.empty(rank, *weight.shape[1:])
-    bound = inner**-0.5
-    down.uniform_(-bound, bound, generator=rng)
+    rank, bound = min(rank, out, inner), inner**-0.5
+    down = torch.empty(rank, *weight.shape[1:]).uniform_(-bound, bound, generator=generator)
     up = torch.zeros(out, rank, device=weight.device)
     return LowRank(
         up.requires_grad_(True), down.to(weight.device).requires_grad_(True), scale=scale
     )
 
 
-def lora_modules(base: Base, settings: TrainingSettings) -> dict[str, nn.Module]:
+def lora_layers(base: Base, settings: TrainingSettings) -> dict[str, nn.Linear | nn.Conv2d]:
     """The layers that a LoRA of these settings changes, by path."""
-    chosen = settings.lora_layers or "attention"
-    found: dict[str, nn.Module] = {}
-    for path, module in layers_of(base.unet, UNET).items():
-        attention = ".attn1." in path or ".attn2." in path
-        if chosen == "all" or (attention if chosen == "attention" else ".attn2." in path):
-            found[path] = module
-    if settings.train_text_encoder:
-        text = layers_of(base.pipeline.text_encoder, TEXT_ENCODER)
-        found |= {path: module for path, module in text.items() if ".self_attn." in path}
-    return found
+    denoiser = f"{base.family.layout.denoiser}."
+    reading = tuple(f"{denoiser}{layer}." for layer in base.layers)
+    encoders = tuple(encoder.prefix for encoder in base.family.encoders)
+
+    def chosen(path: str) -> bool:
+        if path.startswith(encoders):
+            return settings.train_text_encoder and ".self_attn." in path
+        if settings.lora_layers == "cross-attention":
+            return path.startswith(reading)
+        return settings.lora_layers == "all" or _ATTENTION.search(path) is not None
+
+    return {path: layer for path, layer in base.family.adaptable.items() if chosen(path)}
 
 
 def initial_vector(base: Base, prompts: ConceptPrompts, word: str | None) -> Tensor:
@@ -148,48 +133,28 @@ def initial_vector(base: Base, prompts: ConceptPrompts, word: str | None) -> Ten
     word: whose it is; None for the profile's rare word, or for the attribute (else the noun) where
     the base's vocabulary lacks it. Of a word of several tokens the first is used.
     """
-    table = base.pipeline.text_encoder.get_input_embeddings().weight
+    encoders = base.family.encoders
     candidates = [word] if word else [base.profile.rare_word, prompts.attribute or prompts.noun]
     for candidate in candidates:
-        ids = base.tokenizer(candidate, add_special_tokens=False).input_ids
-        if len(ids) == 1 or candidate == candidates[-1]:
-            return table[ids[0]].detach().float().clone()
+        ids = [e.tokenizer(candidate, add_special_tokens=False).input_ids for e in encoders]
+        if len(ids[0]) == 1 or candidate == candidates[-1]:
+            tables = (encoder.model.get_input_embeddings().weight for encoder in encoders)
+            rows = [table[own[0]] for table, own in zip(tables, ids, strict=True)]
+            return torch.cat(rows).detach().float().clone()
     raise AssertionError("the last candidate always serves")
 
 
 def encode_trained_prompt(base: Base, trained: TrainableConcept, prompt: str) -> TextContext:
     """What a row with ``prompt`` reads, with gradients into ``trained``.
 
-    The start token's key and value are not trained through, as in Custom Diffusion's code: its
-    state is the same in every prompt, so a change there would act on everything. A LoRA changes it
-    all the same, as it does in use.
+    A LoRA acts on every row, as it does in use on those of its edit.
     """
+    if not trained.whole_rows:
+        return base.trained_text(prompt, trained)
     tokens = base.tokens(prompt, trained.tokens)
-    own: Customization = trained
-    if trained.adapters:
-        adapted = (Weighted(own),)
-        states = base.states(tokens, trained.tokens, adapted)
-        return base.context(states, prompt, adapted, tokens)
-    states = base.states(tokens, trained.tokens)
-    columns = own_columns(own, tokens)
-
-    def projected(part: str) -> tuple[Tensor, ...]:
-        out = []
-        rows = states.float()
-        for layer in base.layers:
-            weight = trained.whole(base, layer, part)
-            if columns is None:
-                found = rows @ weight.T
-                found = torch.cat([found[:1].detach(), found[1:]])
-            else:
-                plain = base.weights[f"{layer}.{part}.weight"]
-                found = rows @ plain.T
-                if columns and weight is not plain:
-                    found = add_columns(found, rows, columns, weight - plain)
-            out.append(found.to(base.unet.dtype))
-        return tuple(out)
-
-    return TextContext(prompt, states, projected("to_k"), projected("to_v"))
+    adapted = (Weighted(trained),)
+    encoded = base.family.encode(tokens, trained.tokens, adapted)
+    return base.family.row(prompt, encoded, adapted, tokens)
 
 
 class Averages:

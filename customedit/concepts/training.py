@@ -1,11 +1,12 @@
 """Customization: Custom Diffusion (arXiv 2212.04488) with Custom-Edit's augmented prompts.
 
 The concept's embedding V* and the key and value weights of every cross-attention layer are trained,
-whole or as changes of low rank; Textual Inversion (arXiv 2208.01618), the baseline, trains the
-embedding alone; a LoRA (arXiv 2106.09685) trains small changes of chosen layers. The base stays
-frozen and shared: what is trained is the concept's own and enters through the rows that read it. A
-training is a method: it asks the engine for the gradients of each step, which may compute them
-together with those of other trainings, and takes the optimizer's step itself.
+whole or as changes of low rank, or what the base's family has in their place (``new_changes``);
+Textual Inversion (arXiv 2208.01618), the baseline, trains the embedding alone; a LoRA (arXiv
+2106.09685) trains small changes of chosen layers. The base stays frozen and shared: what is trained
+is the concept's own and enters through the rows that read it. A training is a method: it asks the
+engine for the gradients of each step, which may compute them together with those of other
+trainings, and takes the optimizer's step itself.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ from torch import Tensor
 
 from customedit.concepts import checkpoint
 from customedit.concepts.concept import Concept
-from customedit.concepts.dataset import Dataset, Subject, build_datasets, check_subjects
+from customedit.concepts.dataset import (
+    Dataset,
+    Subject,
+    build_datasets,
+    check_subjects,
+    check_words,
+)
 from customedit.concepts.losses import Batch, batch_loss, draw_batch
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
@@ -31,7 +38,7 @@ from customedit.concepts.trainable import Averages, TrainableConcept, encode_tra
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Learn, Method, Progress, Turn, learn
 from customedit.diffusion.text import Customization, TextContext
-from customedit.errors import InputError, TrainingError
+from customedit.errors import InputError, NumericalError, TrainingError
 
 Preview: TypeAlias = Callable[[Customization], Image.Image | None]
 """Shows a training: a picture for its progress, or None from one that draws it elsewhere."""
@@ -54,7 +61,8 @@ def train_concept(
     arguments ends in the same bits (beside others in one engine: to rounding).
     class_cache: a folder that keeps class images. Progress carries the losses.
 
-    Raises InputError for arguments that cannot be used, TrainingError when the loss is not finite.
+    Raises InputError for arguments that cannot be used, TrainingError when the loss is not finite,
+    NumericalError when the base itself is the cause.
     """
     return train_concepts(
         base,
@@ -81,6 +89,7 @@ def train_concepts(
     embedding, and a step draws from the references of all. The rest is as for ``train_concept``.
     """
     settings = settings or TrainingSettings.of(base)
+    base.family.require(settings.way, "way")
     if settings.way == "dreambooth":
         raise InputError(
             "way",
@@ -88,20 +97,29 @@ def train_concepts(
             "use custom-diffusion, lora or textual-inversion",
         )
     check_subjects(subjects)
+    check_words(base, subjects)
+    words = [words_of(s) for s in subjects]
+    if resume is not None and resume.exists():
+        checkpoint.check(resume, checkpoint.about_training(base, settings, words))
     yield Turn()
     references, prior = yield from build_datasets(base, subjects, settings, class_cache)
     trained = TrainableConcept.of_base(base, [s.prompts for s in subjects], settings)
-    facts = yield from train_leaves(
-        base,
-        trained,
-        trained.leaves,
-        [words_of(s) for s in subjects],
-        settings,
-        references,
-        prior,
-        resume=resume,
-        preview=preview,
-    )
+    untrained = TrainableConcept({k: v.detach().clone() for k, v in trained.tokens.items()})
+    try:
+        facts = yield from train_leaves(
+            base,
+            trained,
+            trained.leaves,
+            words,
+            settings,
+            references,
+            prior,
+            resume=resume,
+            preview=preview,
+        )
+    except TrainingError as error:
+        check_base_loss(base, untrained, settings, references, prior, error.step)
+        raise
     return finished_concept(base, trained, subjects, settings, facts)
 
 
@@ -138,11 +156,7 @@ def train_leaves(
         tensors, settings.rate, weight_decay=settings.weight_decay, foreach=False
     )
     averages = Averages(leaves, settings.ema) if settings.ema else None
-    about: dict[str, Any] = {
-        "settings": dataclasses.asdict(settings),
-        "prompts": list(words),
-        "base": base.fingerprint,
-    }
+    about = checkpoint.about_training(base, settings, words)
     done = 0
     if resume is not None and resume.exists():
         done = checkpoint.load(resume, leaves, optimizer, about, averages)
@@ -157,7 +171,8 @@ def train_leaves(
             if not math.isfinite(facts["loss"]):
                 raise TrainingError(
                     f"The loss became {facts['loss']} at step {done + 1}; use a learning rate "
-                    f"below {settings.rate:g}"
+                    f"below {settings.rate:g}",
+                    step=done,
                 )
             done += 1
             if averages is not None:
@@ -169,7 +184,7 @@ def train_leaves(
                 written = done
             shown, every = None, settings.preview_every
             if preview is not None and every and done % every == 0:
-                shown = preview(averaged_snapshot(base, trained, leaves, averages))
+                shown = preview(averaged_snapshot(trained, leaves, averages))
             yield Progress("train", done, settings.steps, facts, shown)
     except GeneratorExit:
         if resume is not None and written < done:
@@ -248,19 +263,39 @@ def take_step(
 
 
 def averaged_snapshot(
-    base: Base,
-    trained: TrainableConcept,
-    leaves: Mapping[str, Tensor],
-    averages: Averages | None,
+    trained: TrainableConcept, leaves: Mapping[str, Tensor], averages: Averages | None
 ) -> TrainableConcept:
     """A copy of what the concept would be if the training ended now."""
     if averages is None:
-        return trained.snapshot(base)
+        return trained.snapshot()
     averages.swap(leaves)
     try:
-        return trained.snapshot(base)
+        return trained.snapshot()
     finally:
         averages.swap(leaves)
+
+
+def check_base_loss(
+    base: Base,
+    untrained: TrainableConcept,
+    settings: TrainingSettings,
+    references: Dataset,
+    prior: Dataset | None,
+    number: int,
+) -> None:
+    """Tell a base that overflows from a training that diverged at step ``number``.
+
+    Raises NumericalError where the loss of that step is not finite before any training, either.
+    """
+    request = step_request(base, untrained, settings, references, prior, number, ())
+    with torch.no_grad():
+        output, _ = base.output(request.latents, request.times, request.context())
+        loss, _ = request.loss(output)
+    if not bool(loss.isfinite()):
+        raise NumericalError(
+            f"The base {base.name} in {base.dtype} gives a loss of {float(loss)} at step "
+            f"{number + 1} without any training; use a wider dtype (float32, bfloat16)"
+        )
 
 
 def finished_concept(
@@ -271,7 +306,7 @@ def finished_concept(
     facts: dict[str, float],
 ) -> Concept:
     """The concept that was trained, with its recipe."""
-    first, held = subjects[0].prompts, trained.snapshot(base)
+    first, held = subjects[0].prompts, trained.snapshot()
     prompts = [p.instance() for s in subjects for p in s.each]
     return Concept(
         tokens=held.tokens,

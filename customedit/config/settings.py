@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import re
@@ -54,6 +55,19 @@ def _origins(value: str) -> str:
 
 
 Origins = Annotated[str, AfterValidator(_origins)]
+
+
+def _networks(value: str) -> str:
+    """Addresses and networks without bits beyond their prefix."""
+    for number, network in enumerate(value.split(",") if value else [], 1):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise ValueError(f"entry {number} is not an address or a network") from None
+    return value
+
+
+Networks = Annotated[str, AfterValidator(_networks)]
 
 
 class Settings(BaseSettings):
@@ -154,7 +168,7 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="Wrong API keys one address may send to one API process in a minute.",
     )
-    trusted_proxies: str = Field(
+    trusted_proxies: Networks = Field(
         default="",
         pattern=r"^([0-9a-fA-F.:/]+(,[0-9a-fA-F.:/]+)*)?$",
         description="Addresses or networks of reverse proxies, with commas between, whose "
@@ -180,6 +194,13 @@ class Settings(BaseSettings):
     )
     api_connections: int = Field(
         default=2000, ge=1, le=1_000_000, description="Connections that one API process holds."
+    )
+    api_connections_per_address: int = Field(
+        default=500,
+        ge=1,
+        le=1_000_000,
+        description="Connections that one API process holds of one client address, of IPv6 one "
+        "network of 64 bits; trusted proxies have no such share.",
     )
     head_timeout_seconds: float = Field(
         default=10,

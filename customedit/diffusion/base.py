@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,40 +10,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
 from customedit import images, pixels
 from customedit.diffusion import autoencoder, fingerprint, loading
-from customedit.diffusion.adapters import UNET, adapters_of
-from customedit.diffusion.attention import AttentionControl, AttentionState, Forward, Processor
-from customedit.diffusion.devices import device_of, to_device
+from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.devices import device_of
+from customedit.diffusion.families.family import Family
 from customedit.diffusion.folder import locate
 from customedit.diffusion.profile import Profile, Sizes, by_architecture
-from customedit.diffusion.row_adapters import RowAdapters
-from customedit.diffusion.schedule import Schedule
+from customedit.diffusion.schedule import Schedule, Time
 from customedit.diffusion.text import (
+    Customization,
+    Encoded,
     TextContext,
     Tokens,
     Weighted,
     check_text_finite,
-    encode,
-    project,
-    tokenize,
 )
 from customedit.errors import InputError, NumericalError
-
-BLEND_SIDE = 16
-"""Cross maps are read where they are nearest to this many positions a side, as the paper does."""
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What a denoising request gets back.
 
-    noise: [rows, C, h, w] in ``Schedule.dtype``, nearly always float32; maps: [recording rows, h',
-    w', tokens] cross-attention, mean over heads and layers, None if no row records.
+    noise: [rows, C, h, w] in ``Schedule.dtype``, nearly always float32, what ``Schedule.noise``
+    makes of the denoiser's output (a velocity in flow matching); maps: [recording rows, h', w',
+    tokens] cross-attention, mean over heads and layers, None if no row records.
     """
 
     noise: Tensor
@@ -51,26 +47,23 @@ class Prediction:
 
 @dataclass
 class Base:
-    """A Stable Diffusion 1.x or 2.x model, frozen. Make it with ``Base.load``.
+    """A text-to-image model of a known family, frozen. Make it with ``Base.load``.
 
-    name: for people; device, dtype: of UNet and text encoder; profile: defaults and facts of this
-    base; folder: where it was loaded from, None if it was not.
+    family: what is particular to its kind; name: for people; device, dtype: of denoiser and text
+    encoders; profile: defaults and facts of this base; folder: where it was loaded from, None if it
+    was not.
 
-    Read from the parts (``read_weights``): weights: ``{layer}.to_k.weight`` and
-    ``{layer}.to_v.weight`` of every cross-attention layer, float32 as they are in the file: keys
-    and values are made once a prompt, and concepts begin as their copies. fingerprint: of all
-    weights; inversions, checkpoints and recipes are of it. concept_fingerprint: of what a concept
-    stands on. Both are the same in every dtype (``diffusion.fingerprint``).
+    Read from the parts (``read_weights``): fingerprint: of all weights; inversions, checkpoints and
+    recipes are of it. concept_fingerprint: of what a concept stands on. Both are the same in every
+    dtype (``diffusion.fingerprint``).
     """
 
-    pipeline: Any
+    family: Family
     name: str
     device: torch.device
     dtype: torch.dtype
     profile: Profile = field(default_factory=Profile)
     folder: Path | None = None
-    attention_state: AttentionState = field(default_factory=AttentionState)
-    weights: dict[str, Tensor] = field(default_factory=dict, repr=False)
     fingerprint: str = ""
     concept_fingerprint: str = ""
     _sampled: str = ""
@@ -87,8 +80,8 @@ class Base:
         """Load a diffusers folder or hub name; None or "mini" for the bundled base.
 
         local: never ask a hub. Raises InputError for a folder that is missing, incomplete or
-        damaged, a model that is not Stable Diffusion 1.x or 2.x, and a device that is not available
-        or has too little memory.
+        damaged, a model of no known family, and a device that is not available or has too little
+        memory.
         """
         device_of(device)
         folder, known_as = locate(name, local=local)
@@ -101,7 +94,7 @@ class Base:
     @classmethod
     def wrap(
         cls,
-        pipeline: StableDiffusionPipeline,
+        pipeline: Any,
         name: str,
         *,
         device: str = "cpu",
@@ -112,22 +105,24 @@ class Base:
 
         profile: by architecture if left out. Raises InputError as ``load`` does.
         """
-        loading.check(pipeline, name, dtype)
-        profile = profile or by_architecture(pipeline.unet.config)
-        base = cls(pipeline, name, device_of(device), dtype, profile)
-        Sizes.of(pipeline.unet.config, pipeline.vae.config, profile=profile)
+        family = loading.family_of_pipeline(pipeline, name)
+        loading.check(family, name, dtype)
+        profile = profile or by_architecture(family.denoiser.config)
+        base = cls(family, name, device_of(device), dtype, profile)
+        Sizes.of(family.denoiser.config, pipeline.vae.config, profile=profile)
         base.read_weights()
-        loading.place(pipeline, name, base.device, dtype)
-        base.weights = {n: weight.to(base.device) for n, weight in base.weights.items()}
-        base.install()
+        loading.place(family, name, base.device, dtype)
+        family.weights = {n: weight.to(base.device) for n, weight in family.weights.items()}
+        family.install()
         return base
 
     def read_weights(self) -> None:
-        """Take the key and value weights and the digests from the parts as they are now."""
-        self.weights = loading.key_value_weights(self.unet, self.layers)
-        self.fingerprint = fingerprint.whole(self.pipeline)
+        """Take what concepts change, and the digests, from the parts as they are now."""
+        family, layout = self.family, self.family.layout
+        family.read_weights()
+        self.fingerprint = fingerprint.whole(self.pipeline, layout)
         self.concept_fingerprint = fingerprint.for_concepts(
-            self.pipeline, self.layers, self.weights
+            self.pipeline, layout, self.layers, family.concept_weights()
         )
         self._sampled = fingerprint.sampled(self.layers, self.weights)
 
@@ -146,48 +141,47 @@ class Base:
                 "use the base that it was made for, or train it again on this one",
             )
 
-    def install(self) -> None:
-        """Give the UNet our processors, which read the running forward from ``attention_state``."""
-        order = {f"{layer}.processor": k for k, layer in enumerate(self.layers)}
-        self.unet.set_attn_processor(
-            {
-                name: Processor(self.attention_state, order.get(name))
-                for name in self.unet.attn_processors
-            }
-        )
-
     # what the parts are
 
     @property
-    def unet(self) -> Any:
-        """The UNet2DConditionModel."""
-        return self.pipeline.unet
+    def pipeline(self) -> Any:
+        """The pipeline of diffusers whose parts are driven."""
+        return self.family.pipeline
+
+    @property
+    def denoiser(self) -> Any:
+        """The UNet or transformer."""
+        return self.family.denoiser
 
     @property
     def tokenizer(self) -> Any:
-        """The CLIPTokenizer."""
-        return self.pipeline.tokenizer
+        """The tokenizer of the first text encoder, by whose columns prompts are compared."""
+        return self.family.encoders[0].tokenizer
 
     @cached_property
     def schedule(self) -> Schedule:
-        """The noise schedule of the base's scheduler, as diffusers' pipeline corrected it."""
-        return Schedule.from_config(dict(self.pipeline.scheduler.config))
+        """The noise schedule of the base's scheduler."""
+        return self.family.schedule()
 
-    @cached_property
+    @property
     def layers(self) -> tuple[str, ...]:
-        """Paths of the cross-attention modules, in the UNet's own order."""
-        names = (n.removesuffix(".processor") for n in self.unet.attn_processors)
-        return tuple(n for n in names if n.endswith("attn2"))
+        """Paths of the layers that read text, in the denoiser's own order."""
+        return self.family.layers
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """What concepts change as whole weights (``Family.weights``)."""
+        return self.family.weights
 
     @property
     def width(self) -> int:
-        """Of the text states."""
-        return int(self.unet.config.cross_attention_dim)
+        """Of a concept token's embedding."""
+        return self.family.width
 
     @property
     def channels(self) -> int:
         """Of the latents."""
-        return int(self.unet.config.in_channels)
+        return self.family.channels
 
     @property
     def length(self) -> int:
@@ -199,7 +193,7 @@ class Base:
     @cached_property
     def sizes(self) -> Sizes:
         """The sizes of pictures that the base works on."""
-        return Sizes.of(self.unet.config, self.pipeline.vae.config, profile=self.profile)
+        return Sizes.of(self.denoiser.config, self.pipeline.vae.config, profile=self.profile)
 
     @property
     def factor(self) -> int:
@@ -208,7 +202,7 @@ class Base:
 
     @property
     def multiple(self) -> int:
-        """Sides of pictures are multiples of this: every level of the UNet halves evenly."""
+        """Sides of pictures are multiples of this, so that the denoiser divides them evenly."""
         return self.sizes.multiple
 
     @property
@@ -231,7 +225,9 @@ class Base:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Of the key and value weights of each cross-attention layer, (inner, width)."""
-        found = {n: self.weights[f"{n}.to_k.weight"].shape for n in self.layers}
+        end = ".to_k.weight"
+        weights = ((n, w.shape) for n, w in self.weights.items() if n.endswith(end))
+        found = {n.removesuffix(end): shape for n, shape in weights}
         return {name: (int(size[0]), int(size[1])) for name, size in found.items()}
 
     def size(self, width: int, height: int) -> tuple[int, int]:
@@ -271,13 +267,13 @@ class Base:
 
         A mapping of tokens to their embeddings says how many columns each takes, else it is one.
         """
-        return tokenize(self.tokenizer, prompt, known, field)
+        return self.family.tokenize(prompt, known, field)
 
     def states(
         self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
     ) -> Tensor:
-        """[length, width] of the text encoder; differentiable in ``vectors`` and adapters."""
-        return encode(self.pipeline.text_encoder, tokens, vectors, adapted)
+        """[length, state width] of the text encoders; differentiable in vectors and adapters."""
+        return self.family.encode(tokens, vectors, adapted).states
 
     @torch.no_grad()
     def text(
@@ -298,8 +294,8 @@ class Base:
         tokens = self.tokens(prompt, vectors, field)
         named = set(tokens.named)
         acting = [c for c in concepts if everywhere or named & set(c.concept.tokens)]
-        states = self.states(tokens, vectors, acting)
-        context = self._read(prompt, states, acting, tokens)
+        encoded = self.family.encode(tokens, vectors, acting)
+        context = self.family.row(prompt, encoded, acting, tokens)
         if acting:
             check_text_finite(context, acting, self.dtype)
         return context
@@ -307,14 +303,14 @@ class Base:
     def unconditional(self, empty: TextContext, target: TextContext) -> TextContext:
         """``empty``, the unconditional text, as the row beside ``target`` reads it.
 
-        Concepts act where they are named, so not on this row, except those that carry adapters:
-        these are trained and used as changes of the whole model, and guidance would multiply a
-        change that only one of its two rows has.
+        Concepts act where they are named, so not on this row, except those whose adapters act while
+        a row is predicted: these are trained and used as changes of the whole model, and guidance
+        would multiply a change that only one of its two rows has.
         """
         if not target.adapted or empty.adapted:
             return empty
         if empty.tokens is None:  # states of no prompt
-            return self.context(empty.states, empty.prompt, target.adapted)
+            return self.context(empty.states, empty.prompt, target.adapted, empty.pooled)
         return self.text(empty.prompt, target.adapted, everywhere=True)
 
     def context(
@@ -322,38 +318,35 @@ class Base:
         states: Tensor,
         prompt: str = "",
         adapted: Sequence[Weighted] = (),
-        tokens: Tokens | None = None,
+        pooled: Tensor | None = None,
     ) -> TextContext:
         """What a row reads that is given its states [length, width]; differentiable in them.
 
-        adapted: concepts whose adapters, and changed keys and values, the row uses; tokens: of the
-        prompt, None if the states are of none.
+        adapted: concepts whose adapters, and changed keys and values, the row uses; pooled: where
+        the family has one, None for that of the empty prompt.
         """
-        return self._read(prompt, states, adapted, tokens)
+        return self.family.row(prompt, Encoded(states, pooled), adapted, None)
 
-    def _read(
-        self, prompt: str, states: Tensor, acting: Sequence[Weighted], tokens: Tokens | None
-    ) -> TextContext:
-        keys, values = project(states, self.layers, self.weights, acting, tokens)
-        return TextContext(
-            prompt,
-            states,
-            tuple(k.to(self.dtype) for k in keys),
-            tuple(v.to(self.dtype) for v in values),
-            tokens,
-            tuple(c for c in acting if c.weight != 0 and adapters_of(c.concept)),
-        )
+    def trained_text(self, prompt: str, trained: Customization) -> TextContext:
+        """What a row with ``prompt`` reads, with gradients into all of ``trained``.
+
+        Raises InputError for tokens that ``trained`` does not have.
+        """
+        tokens = self.tokens(prompt, trained.tokens)
+        encoded = self.family.encode(tokens, trained.tokens)
+        encoded = dataclasses.replace(encoded, tokens=tokens)
+        return self.family.trained_row(prompt, encoded, trained)
 
     # noise
 
     def predict(
         self,
         latents: Tensor,
-        time: Tensor | int,
+        time: Tensor | Time,
         context: Sequence[TextContext],
         control: AttentionControl | None = None,
     ) -> Prediction:
-        """The noise in ``latents`` [rows, C, h, w] at ``time``, int or [rows].
+        """The noise in ``latents`` [rows, C, h, w] at ``time``, a number or [rows].
 
         context: one per row. Differentiable.
         """
@@ -363,47 +356,15 @@ class Base:
     def output(
         self,
         latents: Tensor,
-        time: Tensor | int,
+        time: Tensor | Time,
         context: Sequence[TextContext],
         control: AttentionControl | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """The UNet's own output (noise, v or picture), float32, and the recorded maps."""
-        rows, _, height, width = latents.shape
-        if len(context) != rows:
-            raise ValueError(f"{rows} rows of latents, {len(context)} of text")
-        grid, dtype = self.grid(height, width), self.unet.dtype
-        keys = [torch.stack([c.keys[k] for c in context]) for k in range(len(self.layers))]
-        values = [torch.stack([c.values[k] for c in context]) for k in range(len(self.layers))]
-        states = torch.stack([c.states.to(dtype) for c in context])
-        recorded = grid[0] * grid[1]
-        self.attention_state.forward = forward = Forward.of(
-            keys, values, control, recorded, self.device
-        )
-        try:
-            x = latents.to(self.device, dtype)
-            with RowAdapters([c.adapted for c in context]).applied(self.unet, UNET):
-                output = self.unet(x, self._times(time, rows), states).sample
-        finally:
-            self.attention_state.forward = None
-        maps = None
-        if forward.maps is not None:
-            maps = (forward.maps / forward.layers).unflatten(1, grid)
-        return output.float(), maps
-
-    def _times(self, time: Tensor | int, rows: int) -> Tensor:
-        """``time``, int or [rows], as [rows] on the device."""
-        if isinstance(time, int):
-            return torch.full((rows,), time, device=self.device)
-        return to_device(torch.as_tensor(time), self.device).expand(rows).contiguous()
+        """The denoiser's own output (noise, v, picture or velocity), float32, and the maps."""
+        if len(context) != len(latents):
+            raise ValueError(f"{len(latents)} rows of latents, {len(context)} of text")
+        return self.family.output(latents, time, context, control, self.device)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """(rows, columns) of the cross maps that are read, for latents of ``height`` x ``width``.
-
-        Of the UNet's resolutions that hold cross-attention, the one nearest to BLEND_SIDE squared.
-        """
-        levels = len(self.unet.config.block_out_channels)
-        kinds = self.unet.config.down_block_types
-        sizes = [(height >> k, width >> k) for k in range(levels) if "CrossAttn" in kinds[k]] or [
-            (height, width)
-        ]
-        return min(sizes, key=lambda s: abs(s[0] * s[1] - BLEND_SIDE**2))
+        """(rows, columns) of the recorded maps, for latents of ``height`` x ``width``."""
+        return self.family.grid(height, width)

@@ -1,4 +1,4 @@
-"""Runs methods: alone (``run``), or many at once, their UNet calls merged (``Engine``).
+"""Runs methods: alone (``run``), or many at once, their calls of the denoiser merged (``Engine``).
 
 A method is a generator that yields requests: ``Denoise`` (rows to predict the noise of), ``Learn``
 (rows whose loss it wants the gradients of), ``Turn`` (a step of other heavy work is done; let
@@ -24,6 +24,7 @@ from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.fair_queue import AGED, FairQueue, Share
 from customedit.diffusion.gradients import DeterministicStep, joint_gradients
+from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import TextContext
 from customedit.errors import Cancelled, DeadlineExceeded
 
@@ -45,7 +46,7 @@ class Denoise:
     """
 
     latents: Tensor
-    time: int
+    time: Time
     context: Sequence[TextContext]
     control: AttentionControl | None = None
 
@@ -346,7 +347,7 @@ class Engine:
             )
         self.steps += 1
         self.step_rows += len(latents)
-        found = joint_gradients(losses, [r.leaves for r in requests], base.unet.dtype)
+        found = joint_gradients(losses, [r.leaves for r in requests], base.denoiser.dtype)
         return [Gradients(own, told) for own, told in zip(found, figures, strict=True)]
 
     def _serve(self, tickets: list[Ticket[Any]]) -> None:
@@ -407,7 +408,7 @@ class Engine:
 
     @torch.no_grad()
     def _forward(self, requests: Sequence[Denoise]) -> list[Prediction]:
-        """The requests' rows in one call of the UNet."""
+        """The requests' rows in one call of the denoiser."""
         times = torch.cat([torch.full((r.rows,), r.time) for r in requests])
         control = None
         if any(r.control is not None for r in requests):

@@ -5,7 +5,7 @@ Three, since they answer different questions:
 * ``whole``: every weight and setting that changes a result. Inversions, class images, checkpoints
   and recipes are kept under it.
 * ``for_concepts``: the weights that a concept stands on, the cross-attention's keys and values and
-  the text encoder. A concept file names it. It is rounded to float16, so that a concept made on a
+  the text encoders. A concept file names it. It is rounded to float16, so that a concept made on a
   float32 folder is used on the float16 copy of it.
 * ``sampled``: what files written before named: 64 numbers of each key and value weight. It is
   computed to recognise those files and is not written any more.
@@ -26,36 +26,42 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from customedit.diffusion.families.layout import Layout
+
 _THREADS: Final = min(8, os.cpu_count() or 1)
 _TEXT_SETTINGS: Final = ("hidden_act", "layer_norm_eps", "num_attention_heads")
 """Of a text encoder, those that its weights do not show."""
 
 
-def whole(pipeline: Any) -> str:
+def whole(pipeline: Any, layout: Layout) -> str:
     """A digest, 32 hex digits, of all weights, exact, and of the settings that change results.
 
     Weights are digested as float32: a file in float16 and one in float32 that hold equal values
     have equal digests, and any other value gives another.
     """
     digest = hashlib.sha256()
-    for name in ("unet", "text_encoder", "vae"):
+    for name in (layout.denoiser, *(e.part for e in layout.encoders), "vae"):
         _add_weights(digest, name, getattr(pipeline, name), torch.float32)
-    for name in ("unet", "vae"):
+    for name in (layout.denoiser, "vae"):
         digest.update(_canonical(_changed_settings(getattr(pipeline, name))))
-    digest.update(_text_settings(pipeline))
+    _add_text_settings(digest, pipeline, layout)
+    if layout.options:
+        digest.update(_canonical({name: pipeline.config[name] for name in layout.options}))
     return digest.hexdigest()[:32]
 
 
-def for_concepts(pipeline: Any, layers: Sequence[str], key_values: Mapping[str, Tensor]) -> str:
-    """A digest of the key and value weights and of the text encoder in float16; 32 hex digits.
+def for_concepts(
+    pipeline: Any, layout: Layout, layers: Sequence[str], key_values: Mapping[str, Tensor]
+) -> str:
+    """A digest of the weights that concepts change and of the text encoders; 32 hex digits.
 
-    key_values: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight`` of the cross-attention
-    ``layers``.
+    Weights are digested as float16. key_values: ``Family.weights``, of ``layers``.
     """
     digest = hashlib.sha256(_canonical(list(layers)))
     _add(digest, key_values, torch.float16)
-    _add_weights(digest, "text_encoder", pipeline.text_encoder, torch.float16)
-    digest.update(_text_settings(pipeline))
+    for encoder in layout.encoders:
+        _add_weights(digest, encoder.part, getattr(pipeline, encoder.part), torch.float16)
+    _add_text_settings(digest, pipeline, layout)
     return digest.hexdigest()[:32]
 
 
@@ -108,9 +114,14 @@ def _changed_settings(part: Any) -> dict[str, Any]:
     return {n: value for n, value in plain.items() if value != same[n]} | {"class": kind.__name__}
 
 
-def _text_settings(pipeline: Any) -> bytes:
+def _add_text_settings(digest: Any, pipeline: Any, layout: Layout) -> None:
+    for encoder in layout.encoders:
+        model, tokenizer = getattr(pipeline, encoder.part), getattr(pipeline, encoder.tokenizer)
+        digest.update(_text_settings(tokenizer, model.config))
+
+
+def _text_settings(tokenizer: Any, config: Any) -> bytes:
     """What decides which states a prompt gets, beside the weights: vocabulary, merges, settings."""
-    tokenizer, config = pipeline.tokenizer, pipeline.text_encoder.config
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: (entry[1], entry[0]))
     model: dict[str, Any] = {}
     backend = getattr(tokenizer, "backend_tokenizer", None)

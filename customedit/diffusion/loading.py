@@ -2,51 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import diffusers
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+import transformers
 
 from customedit.diffusion import autoencoder
-from customedit.diffusion.compatibility import (
-    check_channels,
-    check_folder,
-    check_unet,
-    first_line,
-    read_json,
-)
+from customedit.diffusion.compatibility import check_folder, first_line, read_json
+from customedit.diffusion.families.family import Family
+from customedit.diffusion.families.known import family_of, layout_of_class
+from customedit.diffusion.families.layout import SUPPORTED, EncoderLayout, Layout
 from customedit.diffusion.folder import check_weight_files, choose, listing
-from customedit.diffusion.schedule import Schedule
 from customedit.errors import InputError
 
 T = TypeVar("T")
 
-_PADDING: Final = 128
-"""Rows by which a text encoder's table may exceed the vocabulary: some are padded to a multiple."""
 
-
-def load_pipeline(folder: Path, name: str) -> StableDiffusionPipeline:
+def load_pipeline(folder: Path, name: str) -> Any:
     """The pipeline in ``folder``, on the CPU, its weights as float32. Never asks a hub.
 
     Part by part, so that an error names the part and its cause. The scheduler's settings are those
-    that diffusers' pipeline corrects: steps_offset 1, no clip_sample.
+    that diffusers' pipeline corrects.
 
     Raises:
-        InputError: for one that is incomplete, damaged, of another kind than Stable Diffusion 1.x
-            and 2.x, or larger than the memory.
+        InputError: for one that is incomplete, damaged, of no known family, or larger than the
+            memory.
     """
-    check_folder(folder, name)
+    layout = check_folder(folder, name)
     files = listing(folder)
 
     def weights(part: str) -> dict[str, Any]:
-        chosen = choose(files, part, name)
+        chosen = choose(files, part, name, layout)
         check_weight_files(folder, chosen, name)
         return {
             "subfolder": part, "variant": chosen.variant, "use_safetensors": True,
@@ -57,35 +49,42 @@ def load_pipeline(folder: Path, name: str) -> StableDiffusionPipeline:
         kind = read_json(folder / "scheduler" / "scheduler_config.json", name)["_class_name"]
         return getattr(diffusers, kind).from_pretrained(folder, subfolder="scheduler")
 
-    def denoiser() -> UNet2DConditionModel:
-        unet, info = UNet2DConditionModel.from_pretrained(folder, **weights("unet"))
-        return _complete(unet, info)
+    def denoiser() -> Any:
+        kind = getattr(diffusers, layout.denoiser_class)
+        return _complete(*kind.from_pretrained(folder, **weights(layout.denoiser)))
 
     def codec() -> Any:
         kind = getattr(diffusers, read_json(folder / "vae" / "config.json", name)["_class_name"])
-        vae, info = kind.from_pretrained(folder, **weights("vae"))
-        return _complete(vae, info)
+        return _complete(*kind.from_pretrained(folder, **weights("vae")))
 
-    def text_encoder() -> CLIPTextModel:
-        options = weights("text_encoder") | {"dtype": torch.float32}
-        encoder, info = CLIPTextModel.from_pretrained(folder, **options)
-        return _complete(encoder, info)
+    def text_encoder(encoder: EncoderLayout) -> Any:
+        kind = getattr(transformers, encoder.encoder_class)
+        options = weights(encoder.part) | {"dtype": torch.float32}
+        return _complete(*kind.from_pretrained(folder, **options))
 
-    def tokenizer() -> CLIPTokenizer:
-        return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+    def tokenizer(encoder: EncoderLayout) -> Any:
+        kind = getattr(transformers, encoder.tokenizer_class)
+        return kind.from_pretrained(folder, subfolder=encoder.tokenizer, local_files_only=True)
 
+    index = read_json(folder / "model_index.json", name)
+    options = {n: index.get(n, default) for n, default in layout.options.items()}
     with warnings.catch_warnings():  # of the settings that the pipeline corrects
         warnings.simplefilter("ignore")
-        return StableDiffusionPipeline(
-            scheduler=_part("scheduler", name, scheduler),
-            tokenizer=_part("tokenizer", name, tokenizer),
-            text_encoder=_part("text encoder", name, text_encoder),
-            vae=_part("autoencoder", name, codec),
-            unet=_part("UNet", name, denoiser),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        parts = {"scheduler": _part("scheduler", name, scheduler)}
+        for number, encoder in enumerate(layout.encoders):
+            which = f" {number + 1}" if number else ""
+            read = functools.partial(tokenizer, encoder)
+            parts[encoder.tokenizer] = _part(f"tokenizer{which}", name, read)
+            read = functools.partial(text_encoder, encoder)
+            parts[encoder.part] = _part(f"text encoder{which}", name, read)
+        parts["vae"] = _part("autoencoder", name, codec)
+        parts[layout.denoiser] = _part(_called(layout), name, denoiser)
+        return family_of(layout).assemble(parts, options)
+
+
+def _called(layout: Layout) -> str:
+    """What the denoiser is called in errors."""
+    return "UNet" if layout.denoiser == "unet" else layout.denoiser
 
 
 def _part(kind: str, name: str, load: Callable[[], T]) -> T:
@@ -114,53 +113,30 @@ def _complete(part: T, info: dict[str, Any]) -> T:
     return part
 
 
-def check(pipeline: StableDiffusionPipeline, name: str, dtype: torch.dtype) -> None:
+def family_of_pipeline(pipeline: Any, name: str) -> Family:
+    """The family that drives ``pipeline``. Raises InputError for a pipeline of none."""
+    kind = type(pipeline).__name__
+    layout = layout_of_class(kind)
+    if layout is None:
+        raise InputError("base", f"{name} is a {kind}, which is not supported", SUPPORTED)
+    if type(getattr(pipeline, layout.denoiser, None)).__name__ != layout.denoiser_class:
+        raise InputError("base", f"{name} has no {layout.denoiser_class}", SUPPORTED)
+    return family_of(layout)(pipeline)
+
+
+def check(family: Family, name: str, dtype: torch.dtype) -> None:
     """Raises InputError for parts that cannot be driven, or do not go together.
 
-    dtype: what UNet and text encoder will compute in: their weights must be finite there.
+    dtype: what denoiser and text encoders will compute in: their weights must be finite there.
     """
-    unet = pipeline.unet
-    if not isinstance(unet, UNet2DConditionModel):
-        raise InputError("base", f"{name} has no UNet2DConditionModel", "use SD 1.x or 2.x")
-    check_unet(unet.config, name)
-    check_channels(unet.config, pipeline.vae.config, name)
-    check_text(unet.config, pipeline.text_encoder, pipeline.tokenizer, name)
-    Schedule.from_config(pipeline.scheduler.config)
-    check_finite(unet, "UNet", dtype, name)
-    check_finite(pipeline.text_encoder, "text encoder", dtype, name)
-    check_finite(pipeline.vae, "autoencoder", autoencoder.DTYPE, name)
-
-
-def check_text(unet: Mapping[str, Any], encoder: Any, tokenizer: Any, name: str) -> None:
-    """Raises InputError unless tokenizer, text encoder and UNet go together.
-
-    A tokenizer that has no length of its own takes the text encoder's.
-    """
-    width, read = encoder.config.hidden_size, unet.get("cross_attention_dim")
-    if read != width:
-        raise InputError(
-            "base",
-            f"{name} has a text encoder with states of width {width}, its UNet reads {read}",
-            "use the text encoder that the base was trained with",
-        )
-    positions = int(encoder.config.max_position_embeddings)
-    if tokenizer.model_max_length > 1_000_000:  # transformers' number for "not said"
-        tokenizer.model_max_length = positions
-    if not 3 <= tokenizer.model_max_length <= positions:
-        raise InputError(
-            "base",
-            f"{name} has a tokenizer for {tokenizer.model_max_length} tokens, its text encoder "
-            f"reads {positions}",
-            "use the tokenizer that the base was trained with",
-        )
-    rows, words = encoder.get_input_embeddings().num_embeddings, len(tokenizer)
-    special = (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    if not rows - _PADDING < words <= rows or None in special:
-        raise InputError(
-            "base",
-            f"{name} has a tokenizer with {words} tokens, its text encoder knows {rows}",
-            "use the tokenizer that the base was trained with",
-        )
+    layout, vae = family.layout, family.pipeline.vae
+    layout.check_denoiser(family.denoiser.config, vae.config, name)
+    family.check(name)
+    family.schedule()
+    check_finite(family.denoiser, _called(layout), dtype, name)
+    for encoder in family.encoders:
+        check_finite(encoder.model, "text encoder", dtype, name)
+    check_finite(vae, "autoencoder", autoencoder.DTYPE, name)
 
 
 def check_finite(part: torch.nn.Module, kind: str, dtype: torch.dtype, name: str) -> None:
@@ -188,9 +164,7 @@ def check_finite(part: torch.nn.Module, kind: str, dtype: torch.dtype, name: str
             )
 
 
-def place(
-    pipeline: StableDiffusionPipeline, name: str, device: torch.device, dtype: torch.dtype
-) -> None:
+def place(family: Family, name: str, device: torch.device, dtype: torch.dtype) -> None:
     """Freeze the parts and bring them to ``device``; all but the autoencoder in ``dtype``.
 
     Raises:
@@ -198,11 +172,11 @@ def place(
     """
     if device.type == "cuda":  # read when cuBLAS starts: without it no training can be repeated
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    parts = (
-        (pipeline.unet, dtype),
-        (pipeline.text_encoder, dtype),
-        (pipeline.vae, autoencoder.DTYPE),
-    )
+    parts = [
+        (family.denoiser, dtype),
+        *((encoder.model, dtype) for encoder in family.encoders),
+        (family.pipeline.vae, autoencoder.DTYPE),
+    ]
     try:
         for part, numbers in parts:
             part.requires_grad_(False).eval().to(device=device, dtype=numbers)
@@ -212,10 +186,3 @@ def place(
             f"{device} has too little free memory for {name} in {dtype}",
             "use a smaller dtype, free memory, or use cpu",
         ) from None
-
-
-def key_value_weights(unet: UNet2DConditionModel, layers: Sequence[str]) -> dict[str, Tensor]:
-    """``{layer}.to_k.weight`` and ``{layer}.to_v.weight``, float32."""
-    names = [f"{n}.{part}.weight" for n in layers for part in ("to_k", "to_v")]
-    state = unet.state_dict()
-    return {name: state[name].float() for name in names}

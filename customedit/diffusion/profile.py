@@ -50,15 +50,16 @@ class _Data(BaseModel):
 class TrainingDefaults(_Data):
     """Defaults of one way to train; what is None takes that of ``TrainingSettings``.
 
-    steps: optimizer steps; rate: the learning rate; class_images, class_steps: for prior
-    preservation, and the DDIM steps that draw one; rank: of changes of low rank, 0 for whole ones.
+    steps: optimizer steps; rate: the learning rate; rank: of the changes of weights, 0 for whole
+    weights; class_images, class_steps: for prior
+    preservation, and the DDIM steps that draw one.
     """
 
     steps: Annotated[int, Field(ge=1, le=20_000)] | None = None
     rate: Annotated[float, Field(ge=1e-9, le=1)] | None = None
+    rank: Annotated[int, Field(ge=0, le=1024)] | None = None
     class_images: Annotated[int, Field(ge=0, le=1000)] | None = None
     class_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    rank: Annotated[int, Field(ge=0, le=1024)] | None = None
 
 
 class TrainingProfile(_Data):
@@ -121,7 +122,7 @@ class Profile(_Data):
         """
         file = folder / FILE
         if not file.is_file():
-            return by_architecture(_json(folder / "unet" / "config.json"))
+            return by_architecture(_denoiser(folder))
         if file.stat().st_size > MAX_BYTES:
             raise InputError("base", f"{file} has more than {MAX_BYTES} bytes", "make it smaller")
         try:
@@ -155,21 +156,19 @@ class Sizes(_Data):
 
     @classmethod
     def read(cls, folder: Path, profile: Profile) -> Sizes:
-        """From the configurations of UNet and autoencoder in ``folder``. Raises InputError."""
-        configs = [_json(folder / part / "config.json") for part in ("unet", "vae")]
-        return cls.of(*configs, profile=profile)
+        """From the configurations of denoiser and autoencoder in ``folder``. Raises InputError."""
+        return cls.of(_denoiser(folder), _json(folder / "vae" / "config.json"), profile=profile)
 
     @classmethod
-    def of(cls, unet: Mapping[str, Any], vae: Mapping[str, Any], *, profile: Profile) -> Sizes:
+    def of(cls, denoiser: Mapping[str, Any], vae: Mapping[str, Any], *, profile: Profile) -> Sizes:
         """From the configurations themselves. Raises InputError."""
         try:
-            widths = vae.get("block_out_channels") or vae["encoder_block_out_channels"]
-            factor = 2 ** (len(widths) - 1)
-            cells = unet.get("sample_size")
+            factor = latent_factor(vae)
+            cells = denoiser.get("sample_size")
             if isinstance(cells, list | tuple) and len(set(cells)) == 1:
                 cells = cells[0]
             side = profile.side or int(cells) * factor  # type: ignore[arg-type]  # a TypeError is caught
-            multiple = factor * 2 ** (len(unet["block_out_channels"]) - 1)
+            multiple = factor * _cell_multiple(denoiser)
         except (KeyError, TypeError, ValueError):
             raise InputError(
                 "base",
@@ -180,22 +179,46 @@ class Sizes(_Data):
             raise InputError(
                 "base",
                 f"the side of its pictures, {side}, is not a multiple of {multiple} pixels",
-                f"correct side in {FILE}, or sample_size in unet/config.json",
+                f"correct side in {FILE}, or sample_size in the configuration of its denoiser",
             )
         return cls(side=side, multiple=multiple, factor=factor)
+
+
+def latent_factor(vae: Mapping[str, Any]) -> int:
+    """Pixels a side per latent cell, of an autoencoder's configuration."""
+    widths = vae.get("block_out_channels") or vae["encoder_block_out_channels"]
+    return int(2 ** (len(widths) - 1))
+
+
+def _cell_multiple(denoiser: Mapping[str, Any]) -> int:
+    """What sides of latents are multiples of: a UNet halves them, a transformer cuts patches."""
+    if "block_out_channels" in denoiser:
+        return int(2 ** (len(denoiser["block_out_channels"]) - 1))
+    return int(denoiser["patch_size"])
 
 
 _TABLE: Final[Mapping[int, Profile]] = {
     768: Profile(architecture="Stable Diffusion 1.x"),
     1024: Profile(architecture="Stable Diffusion 2.x"),
+    2048: Profile(
+        architecture="Stable Diffusion XL",
+        guidance=5.0,
+        class_guidance=5.0,
+        training=TrainingProfile.model_validate({"custom-diffusion": {"rank": 32}}),
+    ),
 }
-"""By the width of the text states that the UNet reads."""
+"""By the width of the text states that the denoiser reads."""
 
 
-def by_architecture(unet: Mapping[str, Any]) -> Profile:
-    """The profile that fits a UNet's configuration."""
-    width = unet.get("cross_attention_dim")
+def by_architecture(denoiser: Mapping[str, Any]) -> Profile:
+    """The profile that fits the configuration of a UNet or transformer."""
+    width = denoiser.get("cross_attention_dim")
     return _TABLE.get(width, Profile()) if isinstance(width, int) else Profile()
+
+
+def _denoiser(folder: Path) -> dict[str, Any]:
+    """The configuration of the denoiser in a base's folder, {} if there is none."""
+    return _json(folder / "unet" / "config.json") or _json(folder / "transformer" / "config.json")
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""From a prompt to what the UNet reads: token states, and per layer the keys and values.
+"""From a prompt to what a denoiser reads: token states, and per layer the keys and values.
 
 Concept tokens like ``<plaid>`` are never added to a tokenizer: they are given with the request and
 enter as embeddings (``inputs_embeds`` in spirit), so that no two requests can collide and nothing
 must be unloaded. A concept's key and value weights act here alone: K = K_base + s (K_concept -
-K_base), on every column of the prompt or on those of its own tokens. The UNet sees per-row keys and
-values and knows of no concept.
+K_base). The denoiser sees per-row keys and values and knows of no concept.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
-from customedit.diffusion.adapters import TEXT_ENCODER, UNET, adapters_of
 from customedit.diffusion.devices import to_device
+from customedit.diffusion.facts import check_length
 from customedit.diffusion.row_adapters import RowAdapters
 from customedit.errors import InputError, NumericalError
 from customedit.prompt_syntax import CONCEPT, check_prompt
@@ -40,7 +40,10 @@ class Customization(Protocol):
 
     @property
     def tokens(self) -> Mapping[str, Tensor]:
-        """Token to embedding: [width], or [n, width] for a token that takes n columns."""
+        """Token to embedding: [width], or [n, width] for a token that takes n columns.
+
+        Where a base has several text encoders, an embedding holds their vectors one after another.
+        """
 
     @property
     def keys(self) -> Mapping[str, Tensor]:
@@ -77,7 +80,8 @@ class Tokens:
 
     ids: [length], padded; words: as written; spans: (first, last + 1) columns of each word;
     concepts: column to concept token; named: the concept tokens that the prompt names, in order,
-    also those without a column (of a concept that has adapters and no embedding).
+    also those without a column (of a concept that has adapters and no embedding); further: the
+    same prompt for the base's further tokenizers.
     """
 
     ids: list[int]
@@ -85,6 +89,11 @@ class Tokens:
     spans: list[tuple[int, int]]
     concepts: dict[int, str]
     named: tuple[str, ...] = ()
+    further: tuple[Tokens, ...] = ()
+
+    def joined(self, others: Sequence[Tokens]) -> Tokens:
+        """The same with what further tokenizers made of the prompt."""
+        return dataclasses.replace(self, further=tuple(others)) if others else self
 
     def columns(self, word: int) -> range:
         """The columns of word number ``word``."""
@@ -93,11 +102,15 @@ class Tokens:
 
 @dataclass(frozen=True)
 class TextContext:
-    """What one row of the UNet reads.
+    """What one row of a denoiser reads.
 
-    states: [tokens, width]; keys, values: per cross-attention layer [tokens, inner]; prompt: in
-    words; tokens: None for states that stand for no prompt (optimised null-texts); adapted: the
-    concepts whose adapters the row uses.
+    prompt: in words; states: [tokens, width]; keys, values: per cross-attention layer [tokens,
+    inner], () where keys and values change with the step; tokens: None for states that stand for no
+    prompt (optimised null-texts); adapted: the concepts whose adapters act while the row is
+    predicted; pooled: [pooled width], the prompt in one vector, for denoisers that read it; sizes:
+    (height, width) of the original, (top, left) of its crop and (height, width) of the picture that
+    shall be drawn, in pixels, for denoisers that are told of them; None for an uncropped picture of
+    the latents' size.
     """
 
     prompt: str
@@ -106,6 +119,68 @@ class TextContext:
     values: tuple[Tensor, ...]
     tokens: Tokens | None = None
     adapted: tuple[Weighted, ...] = ()
+    pooled: Tensor | None = None
+    sizes: tuple[int, int, int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What text encoders made of a prompt: states [tokens, width], pooled [pooled width] or None.
+
+    tokens: the prompt itself, None where it is of no use or the states are of none. Differentiable
+    in embeddings and adapters.
+    """
+
+    states: Tensor
+    pooled: Tensor | None = None
+    tokens: Tokens | None = None
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """One text encoder of a base with its tokenizer.
+
+    prefix: what its adapters' paths begin with, such as "text_encoder."; model, tokenizer: of
+    transformers; start: where its part of a concept token's embedding begins.
+    """
+
+    prefix: str
+    model: Any
+    tokenizer: Any
+    start: int = 0
+
+    @property
+    def width(self) -> int:
+        """Of its token embeddings."""
+        return int(self.model.get_input_embeddings().embedding_dim)
+
+    def run(
+        self,
+        tokens: Tokens,
+        vectors: Mapping[str, Tensor],
+        adapted: Sequence[Weighted] = (),
+        **options: Any,
+    ) -> Any:
+        """The encoder's output for one prompt, whose concept columns start from ``vectors``.
+
+        vectors: whole embeddings [..., width of all encoders], of which this one takes its part;
+        adapted: concepts whose adapters the encoder uses; options: of the encoder's forward.
+        Differentiable in vectors and adapters.
+        """
+        part = slice(self.start, self.start + self.width)
+        own = {token: vector[..., part] for token, vector in vectors.items()}
+        with RowAdapters([adapted]).applied(self.model, self.prefix):
+            return _run(self.model, tokens, own, options)
+
+
+def text_encoders(parts: Sequence[tuple[str, Any, Any]]) -> tuple[TextEncoder, ...]:
+    """Encoders of (part, model, tokenizer), in the order in which embeddings hold their vectors."""
+    found: list[TextEncoder] = []
+    start = 0
+    for part, model, tokenizer in parts:
+        found.append(TextEncoder(f"{part}.", model, tokenizer, start))
+        start += found[-1].width
+    return tuple(found)
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], field: str) -> Tokens:
@@ -144,12 +219,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], fiel
         ids += _plain(tokenizer, word[at:])
         spans.append((start, len(ids)))
     limit = int(tokenizer.model_max_length)
-    if len(ids) + 1 > limit:
-        raise InputError(
-            field,
-            f"takes {len(ids) + 1} tokens with start and end, the model reads {limit}",
-            f"shorten it by {len(ids) + 1 - limit} tokens or more",
-        )
+    check_length(len(ids) + 1, limit, field)
     end = int(tokenizer.eos_token_id)
     pad = tokenizer.pad_token_id
     ids += [end] + [int(end if pad is None else pad)] * (limit - len(ids) - 1)
@@ -162,34 +232,22 @@ def _plain(tokenizer: CLIPTokenizer, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def encode(
-    encoder: CLIPTextModel,
-    tokens: Tokens,
-    vectors: Mapping[str, Tensor],
-    adapted: Sequence[Weighted] = (),
-) -> Tensor:
-    """Final states [tokens, width]; columns of concepts start from ``vectors`` instead of a row.
-
-    adapted: concepts whose adapters the encoder uses. Differentiable in all of them.
-    """
-    with RowAdapters([adapted]).applied(encoder, TEXT_ENCODER):
-        return _states(encoder, tokens, vectors)
-
-
-def _states(encoder: CLIPTextModel, tokens: Tokens, vectors: Mapping[str, Tensor]) -> Tensor:
+def _run(
+    encoder: Any, tokens: Tokens, vectors: Mapping[str, Tensor], options: Mapping[str, Any]
+) -> Any:
     table: Any = encoder.get_input_embeddings()
     device = table.weight.device
     ids = to_device(torch.tensor(tokens.ids), device)
     plain = ids.masked_fill(ids >= table.num_embeddings, 0)
     if not tokens.concepts:
-        return encoder(plain[None]).last_hidden_state[0]
+        return encoder(plain[None], **options)
     rows = table(plain)
     columns = to_device(torch.tensor(list(tokens.concepts)), device)
     given = torch.stack([to_device(v, device).to(rows) for v in _column_vectors(tokens, vectors)])
     embedded = rows.index_copy(0, columns, given)
     handle = table.register_forward_hook(lambda *_: embedded[None])
     try:  # the encoder takes no embeddings: its table gives ours for this one call
-        return encoder(plain[None]).last_hidden_state[0]
+        return encoder(plain[None], **options)
     finally:
         handle.remove()
 
@@ -216,53 +274,6 @@ def own_columns(concept: Customization, tokens: Tokens | None) -> list[int] | No
     return [column for column, token in named.items() if token in concept.tokens]
 
 
-def project(
-    states: Tensor,
-    layers: Sequence[str],
-    base: Mapping[str, Tensor],
-    concepts: Sequence[Weighted],
-    tokens: Tokens | None = None,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Keys and values of ``states`` [..., tokens, width] for every layer, [..., tokens, inner].
-
-    base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``; the product is computed in their
-    dtype. The changes of several concepts, and of their adapters of these layers, add up. tokens:
-    of the prompt, for concepts that act on their own columns alone.
-    """
-    own = [(entry, own_columns(entry.concept, tokens)) for entry in concepts if entry.weight != 0]
-    out: list[tuple[Tensor, ...]] = []
-    for part in ("to_k", "to_v"):
-        projected = []
-        for layer in layers:
-            weight = base[f"{layer}.{part}.weight"]
-            whole, rest = weight, []
-            for entry, columns in own:
-                for change in _changes(entry, layer, part, weight):
-                    if columns is None:
-                        whole = whole + change
-                    elif columns:
-                        rest.append((columns, change))
-            rows = states.to(weight.dtype)
-            found = rows @ whole.T
-            for columns, change in rest:
-                found = add_columns(found, rows, columns, change)
-            projected.append(found)
-        out.append(tuple(projected))
-    return out[0], out[1]
-
-
-def _changes(entry: Weighted, layer: str, part: str, weight: Tensor) -> list[Tensor]:
-    """What ``entry`` adds to ``weight``, that of ``{layer}.{part}``: by its own, by an adapter."""
-    found = []
-    kept = (entry.concept.keys if part == "to_k" else entry.concept.values).get(layer)
-    if kept is not None:
-        found.append(entry.weight * (to_device(kept, weight.device).to(weight) - weight))
-    adapter = adapters_of(entry.concept).get(f"{UNET}{layer}.{part}")
-    if adapter is not None:
-        found.append(entry.weight * to_device(adapter.delta(), weight.device).to(weight))
-    return found
-
-
 def add_columns(found: Tensor, states: Tensor, columns: Sequence[int], change: Tensor) -> Tensor:
     """``found`` [..., tokens, inner] with ``change`` [inner, width] on ``states`` of ``columns``.
 
@@ -281,7 +292,8 @@ def check_text_finite(
         NumericalError: naming the concepts, for states, keys or values that are not finite in
             ``dtype``.
     """
-    parts = (context.states, *context.keys, *context.values)
+    pooled = () if context.pooled is None else (context.pooled,)
+    parts = (context.states, *pooled, *context.keys, *context.values)
     finite = torch.stack([part.isfinite().all() for part in parts]).all().cpu()
     if not finite:
         names = ", ".join(t for entry in concepts for t in entry.concept.tokens)

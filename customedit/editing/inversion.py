@@ -107,9 +107,10 @@ def trajectory(base: Base, latents: Tensor, text: TextContext, steps: int) -> Me
     """
     x = latents.float().to(base.device)
     path = [x]
-    for k, (low, high) in enumerate(base.schedule.upwards(steps)):
+    schedule = base.schedule.sized(*x.shape[-2:])
+    for k, (low, high) in enumerate(schedule.upwards(steps)):
         prediction = yield from ask(Denoise(x, high, [text]))
-        x = base.schedule.step(x, prediction.noise, low, high)
+        x = schedule.step(x, prediction.noise, low, high)
         path.append(x)
         yield Progress("invert", k + 1, steps)
     return torch.cat(path)
@@ -133,7 +134,8 @@ def null_text(
     states = base.text("").states.float()
     x = path[-1:]
     optimised: list[Tensor] = []
-    for i, (time, to) in enumerate(base.schedule.downwards(steps)):
+    schedule = base.schedule.sized(*x.shape[-2:])
+    for i, (time, to) in enumerate(schedule.downwards(steps)):
         wanted = path[steps - i - 1 : steps - i]
         worded = (yield from ask(Denoise(x, time, [text]))).noise
         states = states.detach().clone().requires_grad_(True)
@@ -143,7 +145,7 @@ def null_text(
             with torch.enable_grad():
                 empty = base.predict(x, time, [base.context(states)]).noise
                 noise = empty + guidance * (worded - empty)
-                loss = F.mse_loss(base.schedule.step(x, noise, time, to), wanted)
+                loss = F.mse_loss(schedule.step(x, noise, time, to), wanted)
             (states.grad,) = gradients(loss, [states], base.dtype)
             del empty, noise  # what the gradient needed is not held while others have their turn
             loss = loss.detach()
@@ -154,7 +156,7 @@ def null_text(
         states = states.detach()
         optimised.append(states)
         empty = (yield from ask(Denoise(x, time, [base.context(states)]))).noise
-        x = base.schedule.step(x, empty + guidance * (worded - empty), time, to)
+        x = schedule.step(x, empty + guidance * (worded - empty), time, to)
         yield Progress("null-text", i + 1, steps, {"loss": loss.item()})
     return torch.stack(optimised)
 
@@ -215,9 +217,10 @@ def reconstruct(
     text = base.text(inversion.prompt, field="source_prompt")
     empty = empty_text(base, inversion)
     x = inversion.noise
-    for k, (time, to) in enumerate(base.schedule.downwards(inversion.steps)):
+    schedule = base.schedule.sized(*x.shape[-2:])
+    for k, (time, to) in enumerate(schedule.downwards(inversion.steps)):
         rows: Sequence[TextContext] = [unconditional(base, inversion, k, empty), text]
         none, worded = (yield from ask(Denoise(x.expand(2, -1, -1, -1), time, rows))).noise.chunk(2)
-        x = base.schedule.step(x, none + guidance * (worded - none), time, to)
+        x = schedule.step(x, none + guidance * (worded - none), time, to)
         yield Progress("reconstruct", k + 1, inversion.steps)
     return x

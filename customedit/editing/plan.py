@@ -169,6 +169,9 @@ def plan_edits(
     for field in ("source_prompt", "target_prompt"):
         base.tokens(getattr(options, field), known, field)
     base.schedule.times(options.steps)
+    base.family.require(options.method, "method")
+    if checked.p2p is not None:
+        base.family.require(options.inversion, "inversion")
     if mask is not None:
         check_mask(mask, picture)
     shared: dict[str, Any] = {

@@ -281,7 +281,8 @@ def prompt_to_prompt(
     x_source = x_target = inversion.noise
     total: Tensor | None = None
     first = step_of(settings.start, steps)
-    for k, (time, to) in enumerate(base.schedule.downwards(steps)):
+    schedule = base.schedule.sized(*size)
+    for k, (time, to) in enumerate(schedule.downwards(steps)):
         if k < first:
             x_source = x_target = inversion.at(k + 1)
             yield Progress("edit", k + 1, steps)
@@ -295,14 +296,14 @@ def prompt_to_prompt(
         control = maps.control(k, len(rows), 0, 2, watched)
         prediction = yield from ask(Denoise(torch.cat(parts), time, rows, control))
         noise = prediction.noise
-        x_target = base.schedule.step(
+        x_target = schedule.step(
             x_target, noise[1:2] + guidance * (noise[2:3] - noise[1:2]), time, to
         )
         if direct:
             x_source = inversion.at(k + 1)
         else:
             guided = noise[3:4] + guidance * (noise[0:1] - noise[3:4])
-            x_source = base.schedule.step(x_source, guided, time, to)
+            x_source = schedule.step(x_source, guided, time, to)
         if prediction.maps is not None:
             region.see(prediction.maps)
             if record:

@@ -56,22 +56,21 @@ def sdedit(
     Raises InputError for a strength or a mask out of range.
     """
     start = first_step(strength, steps)
-    pairs = base.schedule.downwards(steps)[start:]
+    schedule = base.schedule.sized(*latents.shape[-2:])
+    pairs = schedule.downwards(steps)[start:]
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latents.shape, generator=generator).to(base.device)
-    x = base.schedule.add_noise(latents.to(base.device), noise, pairs[0][0])
+    x = schedule.add_noise(latents.to(base.device), noise, pairs[0][0])
     empty = base.unconditional(empty or base.text(""), target)
     size = (int(latents.shape[2]), int(latents.shape[3]))
     bound = None if mask is None else latent_mask(mask.cpu(), size).to(base.device)
     for k, (time, to) in enumerate(pairs):
         rows = x.expand(2, -1, -1, -1)
         none, worded = (yield from ask(Denoise(rows, time, [empty, target]))).noise.chunk(2)
-        x = base.schedule.step(x, none + guidance * (worded - none), time, to)
+        x = schedule.step(x, none + guidance * (worded - none), time, to)
         if bound is not None:
             source = latents.to(base.device)
-            x = blend(
-                source if to == CLEAN else base.schedule.add_noise(source, noise, to), x, bound
-            )
+            x = blend(source if to == CLEAN else schedule.add_noise(source, noise, to), x, bound)
         yield Progress("edit", k + 1, len(pairs))
     return x
 

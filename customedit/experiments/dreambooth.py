@@ -10,17 +10,18 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from customedit.concepts import checkpoint
 from customedit.concepts.concept import Concept
-from customedit.concepts.dataset import Subject, build_datasets, check_subjects
+from customedit.concepts.dataset import Subject, build_datasets, check_subjects, check_words
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.trainable import TrainableConcept, initial_vector
-from customedit.concepts.training import train_leaves, words_of
+from customedit.concepts.training import check_base_loss, train_leaves, words_of
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
+from customedit.errors import TrainingError
 
 
 def own_copy(base: Base) -> Base:
@@ -29,17 +30,14 @@ def own_copy(base: Base) -> Base:
     Trained in half precision, a weight would stay as it is: one step changes less than its last
     bit. All that is shared is in place already, so that nothing of ``base`` is moved.
     """
-    parts = dict(base.pipeline.components)
-    parts["unet"] = copy.deepcopy(base.unet)
-    pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     tuned = Base.wrap(
-        pipeline,
+        base.family.with_denoiser(copy.deepcopy(base.denoiser)),
         f"{base.name}+dreambooth",
         device=str(base.device),
         dtype=base.dtype,
         profile=base.profile,
     )
-    tuned.unet.float()
+    tuned.denoiser.float()
     return tuned
 
 
@@ -60,21 +58,29 @@ def dreambooth(
     settings = settings or TrainingSettings.of(base, way="dreambooth")
     subject = Subject(references, prompts)
     check_subjects([subject])
+    check_words(base, [subject])
+    about = [words_of(subject)]
+    if resume is not None and resume.exists():
+        checkpoint.check(resume, checkpoint.about_training(base, settings, about))
     yield Turn()
     pool, prior = yield from build_datasets(base, [subject], settings, class_cache)
     tuned = own_copy(base)
-    leaves = {name: p.requires_grad_(True) for name, p in tuned.unet.named_parameters()}
+    leaves = {name: p.requires_grad_(True) for name, p in tuned.denoiser.named_parameters()}
     word = initial_vector(base, prompts, settings.initial)
     trained = TrainableConcept(
         {prompts.token: word},
         {n: leaves[f"{n}.to_k.weight"] for n in base.layers},
         {n: leaves[f"{n}.to_v.weight"] for n in base.layers},
     )
-    about = [words_of(subject)]
-    yield from train_leaves(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
-    tuned.unet.requires_grad_(False)
+    try:
+        yield from train_leaves(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
+    except TrainingError as error:
+        untrained = TrainableConcept({prompts.token: word})
+        check_base_loss(base, untrained, settings, pool, prior, error.step)
+        raise
+    tuned.denoiser.requires_grad_(False)
     tuned.read_weights()
-    tuned.unet.to(base.dtype)
+    tuned.denoiser.to(base.dtype)
     concept = Concept(
         {prompts.token: word}, noun=prompts.noun, attribute=prompts.attribute,
         base=tuned.concept_fingerprint, prompts=(prompts.instance(),), images=len(references),

@@ -67,7 +67,7 @@ class DecoderPool:
             return await turn.check(data, field=field, limits=limits)
 
     async def close(self) -> None:
-        """End all processes; nothing may be asked afterwards."""
+        """End all processes; the pool must not be used afterwards."""
         idle, self._idle = self._idle, []
         for decoder in idle:
             decoder.kill()
@@ -92,14 +92,50 @@ class Turn:
     async def check(
         self, data: bytes, *, field: str = "file", limits: Limits | None = None
     ) -> Checked:
-        """What ``reading.check`` gives for ``data``, found out in another process.
+        """What ``reading.check`` gives for ``data``, decoded in another process.
 
         Raises:
             InputError: as ``reading.check``, and for a file that takes too long or too much memory.
         """
+        async with self._one() as decoder:
+            request = self._request(data, field, limits, mask=False)
+            memory = await self._memory_for(decoder, request, data, field)
+            if memory > self._pool.memory:
+                await decoder.send(b"no\n")
+                raise InputError(
+                    field,
+                    f"takes {math.ceil(memory / MIB)} MiB to decode, the limit is "
+                    f"{self._pool.memory // MIB} MiB",
+                    "scale it down, or save it as PNG or as JPEG that is not progressive",
+                )
+            checked = await self._go(decoder, memory, field)
+        return Checked(checked["media_type"], tuple(checked["size"]), tuple(checked["warnings"]))
+
+    async def check_mask(
+        self, data: bytes, *, field: str = "mask", limits: Limits | None = None
+    ) -> bool:
+        """Read ``data`` in another process as ``masks.read_mask`` does without a size.
+
+        False: it takes more memory than may be used here, and was not read.
+
+        Raises:
+            InputError: as ``masks.read_mask``, and for a file that takes too long.
+        """
+        async with self._one() as decoder:
+            request = self._request(data, field, limits, mask=True)
+            memory = await self._memory_for(decoder, request, data, field)
+            if memory > self._pool.memory:
+                await decoder.send(b"no\n")
+                return False
+            await self._go(decoder, memory, field)
+            return True
+
+    @asynccontextmanager
+    async def _one(self) -> AsyncIterator[_Decoder]:
+        """A process for one request; it is used again unless something went wrong in between."""
         decoder = await self._pool._decoder()
         try:
-            return await self._check(decoder, data, field, limits or Limits())
+            yield decoder
         except InputError:
             raise
         except BaseException:  # cancelled: what the process is at is not known
@@ -108,25 +144,22 @@ class Turn:
         finally:
             (self._pool._idle if decoder.alive else self._pool._killed).append(decoder)
 
-    async def _check(self, decoder: _Decoder, data: bytes, field: str, limits: Limits) -> Checked:
-        pool = self._pool
-        request = {"field": field, "limits": dataclasses.asdict(limits), "bytes": len(data)}
-        head = json.dumps(request).encode() + b"\n"
-        answer = await decoder.ask(head, data, field=field, seconds=pool.seconds)
-        memory = answer["memory"]
-        if memory > pool.memory:
-            await decoder.send(b"no\n")
-            raise InputError(
-                field,
-                f"takes {math.ceil(memory / MIB)} MiB to decode, the limit is "
-                f"{pool.memory // MIB} MiB",
-                "scale it down, or save it as PNG or as JPEG that is not progressive",
-            )
-        held = pool._memory.hold(memory) if memory > SMALL_BYTES else contextlib.nullcontext()
+    def _request(self, data: bytes, field: str, limits: Limits | None, *, mask: bool) -> bytes:
+        facts = {"field": field, "limits": dataclasses.asdict(limits or Limits()), "mask": mask}
+        return json.dumps({**facts, "bytes": len(data)}).encode() + b"\n"
+
+    async def _memory_for(self, decoder: _Decoder, request: bytes, data: bytes, field: str) -> int:
+        """The bytes that the file takes to decode."""
+        answer = await decoder.ask(request, data, field=field, seconds=self._pool.seconds)
+        return int(answer["memory"])
+
+    async def _go(self, decoder: _Decoder, memory: int, field: str) -> Any:
+        """What the process says of the file, once there is memory for it."""
+        budget = self._pool._memory
+        held = budget.hold(memory) if memory > SMALL_BYTES else contextlib.nullcontext()
         async with held:
-            answer = await decoder.ask(b"go\n", field=field, seconds=pool.seconds)
-        checked = answer["checked"]
-        return Checked(checked["media_type"], tuple(checked["size"]), tuple(checked["warnings"]))
+            answer = await decoder.ask(b"go\n", field=field, seconds=self._pool.seconds)
+        return answer["checked"]
 
 
 class _Decoder:
@@ -146,12 +179,12 @@ class _Decoder:
         """
         root = str(Path(customedit.__file__).resolve().parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        kept = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH") if k in os.environ}
+        environment = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH") if k in os.environ}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "customedit.images.decoder_process",
             str(memory + _SLACK_BYTES),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
-            env=kept | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
+            env=environment | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
         )  # fmt: skip
         return cls(process)
 

@@ -1,11 +1,12 @@
-"""A process that checks pictures for another: ``python -m customedit.images.decoder_process``.
+"""A process that checks pictures and masks: ``python -m customedit.images.decoder_process``.
 
 It reads requests from standard input and answers on standard output, one at a time:
 
-1. The request: a line of JSON (``field``, ``limits``, ``bytes``), then the file.
+1. The request: a line of JSON (``field``, ``limits``, ``bytes``, ``mask``: whether the file is to
+   be read as a mask), then the file.
 2. The answer: ``{"memory": n}``, the bytes that decoding takes, or ``{"refused": [...]}``.
-3. ``go`` on a line of its own; the answer: ``{"checked": {...}}`` or ``{"refused": [...]}``. Any
-   other line ends the request without one.
+3. ``go`` on a line of its own; the answer: ``{"checked": {...}}`` (of a mask null) or
+   ``{"refused": [...]}``. Any other line ends the request without one.
 
 The process ends when its input does. Its memory is limited by the system (RLIMIT_AS), so that a
 file whose memory was misjudged ends in an error here and not in a machine without memory.
@@ -22,6 +23,7 @@ import sys
 from typing import Any, BinaryIO
 
 from customedit.errors import InputError
+from customedit.images import masks
 from customedit.images.reading import check, scan
 from customedit.images.structure import Limits
 
@@ -40,20 +42,27 @@ def limit_memory(extra: int) -> None:
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until there are no more."""
 
-    def answer(**found: Any) -> None:
-        answers.write(json.dumps(found).encode() + b"\n")
+    def answer(**facts: Any) -> None:
+        answers.write(json.dumps(facts).encode() + b"\n")
         answers.flush()
 
     while line := requests.readline():
         request = json.loads(line)
         field, data = request["field"], requests.read(request["bytes"])
+        limits = Limits(**request["limits"])
         try:
-            container = scan(data, field=field, limits=Limits(**request["limits"]))
+            container = scan(data, field=field, limits=limits)
+            if request["mask"]:
+                answer(memory=masks.memory(container) + len(data))
+                del container
+                if requests.readline() == b"go\n":
+                    masks.read_mask(data, field=field, limits=limits)
+                    answer(checked=None)
+                continue
             del data
             answer(memory=container.memory + 2 * len(container.data))
-            if requests.readline() != b"go\n":
-                continue
-            answer(checked=dataclasses.asdict(check(container, field=field)))
+            if requests.readline() == b"go\n":
+                answer(checked=dataclasses.asdict(check(container, field=field)))
         except InputError as error:
             answer(refused=[error.field, error.problem, error.remedy])
         except MemoryError:

@@ -16,8 +16,8 @@ from PIL import Image
 
 from customedit.errors import InputError
 from customedit.images import colours
-from customedit.images.reading import Stored, read_stored, refusing
-from customedit.images.structure import Limits
+from customedit.images.reading import Stored, mode, read_stored, refusing
+from customedit.images.structure import Container, Limits
 
 Values = NDArray[np.float32]
 Levels = NDArray[np.uint8 | np.uint16]
@@ -33,6 +33,8 @@ _TINT: Final = 24  # levels between channels that still are grey
 _TINTED_SHARE: Final = 1e-3
 _MOST_LABELS: Final = 32
 _BAND_ROWS: Final = 256
+_GREY_BYTES: Final = 12  # a pixel: levels, values, and what is made on the way
+_COLOUR_BYTES: Final = 24  # the same, with colours and alpha
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,14 @@ def read_mask(
         height, width = values.shape
         fitted = fit_mask(values, size or (width, height), field=field, min_share=min_share)
         return Mask(fitted, tuple(warnings))
+
+
+def memory(container: Container) -> int:
+    """Bytes that ``read_mask`` takes for a file that ``scan`` took, about."""
+    width, height = container.size
+    grey = mode(container) in ("1", "L", "I", "I;16", "I;16B")
+    pixels = width * height * (_GREY_BYTES if grey else _COLOUR_BYTES)
+    return container.memory + len(container.data) + pixels
 
 
 def fit_mask(
@@ -212,7 +222,8 @@ def _of_grey(
             _REMEDY,
         )
     else:
-        values = levels.astype(np.float32) / np.float32(full)
+        values = levels.astype(np.float32)
+        values /= np.float32(full)
     return values if alpha is None else values * alpha
 
 
@@ -232,14 +243,22 @@ def _one_colour(
     Raises:
         InputError: for more colours.
     """
-    pixels = np.asarray(image)
-    tinted = pixels.max(-1).astype(np.int16) - pixels.min(-1) > _TINT
-    if alpha is not None:
-        tinted &= alpha > 0
-    if tinted.mean() <= _TINTED_SHARE:
+    tints, colours_shown = 0, set[tuple[int, int, int]]()
+    for top in range(0, image.height, _BAND_ROWS):
+        band = slice(top, min(top + _BAND_ROWS, image.height))
+        pixels = np.asarray(image.crop((0, band.start, image.width, band.stop)))
+        tinted = pixels.max(-1).astype(np.int16) - pixels.min(-1) > _TINT
+        shown = pixels.any(-1)
+        if alpha is not None:
+            tinted &= alpha[band] > 0
+            shown &= alpha[band] > 0
+        tints += int(tinted.sum())
+        if len(colours_shown) < 2:
+            first = pixels[shown][:1]
+            others = pixels[shown & (pixels != first).any(-1)][:1] if len(first) else first
+            colours_shown |= {(int(r), int(g), int(b)) for r, g, b in (*first, *others)}
+    if tints <= _TINTED_SHARE * image.width * image.height:
         return None
-    shown = pixels.any(-1) if alpha is None else (alpha > 0) & pixels.any(-1)
-    first = pixels[shown][0]
-    if (pixels[shown] == first).all():
-        return int(first[0]), int(first[1]), int(first[2])
+    if len(colours_shown) == 1:
+        return colours_shown.pop()
     raise InputError(field, "holds colours, which may be several labels", _REMEDY)

@@ -196,6 +196,12 @@ def _scan(data: bytes | Path, field: str, limits: Limits) -> Container:
     return container
 
 
+def mode(container: Container) -> str:
+    """Pillow's mode of a file that ``scan`` took; nothing is decoded. Raises as ``read``."""
+    with refusing(b"", "image"):
+        return _DECODERS[container.media_type](io.BytesIO(container.data)).mode
+
+
 def _load(container: Container, *, reduced: bool) -> Image.Image:
     """The pixels; ``reduced``: at an eighth of the size where the format can do that."""
     image = _DECODERS[container.media_type](io.BytesIO(container.data))

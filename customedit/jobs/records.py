@@ -60,13 +60,18 @@ class ImageRecord(Record):
 
 
 class ConceptRecord(Record):
-    """A concept and where its files are; it belongs to the job that makes it."""
+    """A concept and where its files are; it belongs to the job that makes it.
+
+    columns: its tokens, and how many columns of a prompt each takes; empty until it is ready, and
+    for concepts of versions that did not record it.
+    """
 
     id: str
     tenant: str
     job: str
     name: str = ""
     token: str
+    columns: dict[str, int] = Field(default_factory=dict)
     noun: str = ""
     attribute: str = ""
     state: ConceptState = "training"
@@ -179,7 +184,7 @@ class EditOutcome(Record):
 
 
 class ConceptOutcome(Record):
-    """The result of a customization or an import."""
+    """The result of a customization or an import. columns: as of ``ConceptRecord``."""
 
     kind: Literal["concept"] = "concept"
     concept: str
@@ -188,6 +193,7 @@ class ConceptOutcome(Record):
     preview_key: str | None = None
     bytes: int
     token: str
+    columns: dict[str, int] = Field(default_factory=dict)
     noun: str
     attribute: str
     base: str

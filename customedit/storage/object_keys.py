@@ -104,6 +104,11 @@ def upload(owner: str, upload_id: str) -> str:
     return f"{tenant(owner)}uploads/{_part(upload_id)}"
 
 
+def base(digest: str) -> str:
+    """The facts of a base that workers run, which front ends read; of no tenant."""
+    return f"bases/{_part(digest)}.json"
+
+
 def api_keys() -> str:
     """The folder of the journal's records of API keys (hashes only)."""
     return "api-keys/"

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from api.problems import ProblemError
-from api.quotas import FailedKeys
+from api.quotas import ConnectionShares, FailedKeys
 from customedit.config.settings import Settings
 
 from .conftest import Running, png, wait_for
@@ -140,6 +140,50 @@ def test_connections_over_the_limit_are_refused(start: Start, settings: Settings
         assert b" 200 " in one_answer(first)
     wait_for(lambda: not api.server.server_state.connections)
     assert httpx.get(f"{api.url}/healthz").status_code == 200
+
+
+def test_one_address_has_a_share_of_the_connections(start: Start, settings: Settings) -> None:
+    api = start(settings, api_connections=5, api_connections_per_address=2)
+    port = httpx.URL(api.url).port or 0
+    wait_for(lambda: not api.server.server_state.connections)
+    with connected(api) as first, connected(api):
+        first.sendall(HEAD)
+        assert b" 200 " in one_answer(first)
+        with connected(api) as more:
+            told = rest(more)
+        assert told.startswith(b"HTTP/1.1 503 ") and b"of your address" in told
+        other = ("127.0.0.2", 0)  # beside it another address is served
+        with socket.create_connection(("127.0.0.1", port), 20, source_address=other) as neighbour:
+            neighbour.sendall(HEAD)
+            assert b" 200 " in one_answer(neighbour)
+    wait_for(lambda: not api.server.server_state.connections)
+    with connected(api) as first, connected(api) as second:  # what was closed counts no more
+        for connection in (first, second):
+            connection.sendall(HEAD)
+            assert b" 200 " in one_answer(connection)
+
+
+def test_a_trusted_proxy_has_no_share(start: Start, settings: Settings) -> None:
+    api = start(
+        settings, api_connections=4, api_connections_per_address=1, trusted_proxies="127.0.0.0/8"
+    )
+    wait_for(lambda: not api.server.server_state.connections)
+    with connected(api) as first, connected(api) as second:
+        for connection in (first, second):
+            connection.sendall(HEAD)
+            assert b" 200 " in one_answer(connection)
+
+
+def test_shares_of_ipv6_are_by_network() -> None:
+    shares = ConnectionShares(1, "10.0.0.0/8,2001:db8:ffff::/48")
+    assert shares.take("2001:db8::1") and not shares.take("2001:db8::2")
+    assert shares.take("2001:db8:0:1::1")
+    for free in ("10.1.2.3", "10.1.2.3", "2001:db8:ffff::1", "2001:db8:ffff::1", "", ""):
+        assert shares.take(free)
+        shares.release(free)
+    assert shares.take("::ffff:192.0.2.1") and not shares.take("192.0.2.1")
+    shares.release("192.0.2.1")
+    assert shares.take("192.0.2.1")
 
 
 def test_a_client_that_reads_no_answer_is_let_go(start: Start, settings: Settings) -> None:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from redis import Redis
 
+from customedit import mini
+from customedit.config.settings import Settings
+from customedit.diffusion.facts import BaseFacts
+from customedit.errors import InputError
+from customedit.images.masks import read_mask
+from customedit.jobs.bases import Bases
+from customedit.jobs.records import ConceptRecord
 from customedit.jobs.store import Jobs
+from customedit.mini.text import load_tokenizer
+from customedit.schemas import ids
 from customedit.schemas.patterns import IN_WORDS
 from customedit.storage.store import Storage, StorageError
 from customedit.tenants.catalogue import Concepts
 
-from .conftest import Running, png, upload
+from .conftest import Running, upload
 
 IMAGE = "img_" + "0" * 64
 EDIT: dict[str, Any] = {"image": IMAGE, "source_prompt": "a cup", "target_prompt": "a red cup"}
@@ -286,8 +297,13 @@ def test_several_seeds_have_no_effect_on_p2p(anna: httpx.Client, method: dict[st
     assert anna.post("/v1/edits", json=drawn).status_code == 202
 
 
-def uploaded(client: httpx.Client, size: tuple[int, int]) -> str:
-    answer = client.post("/v1/images", files={"file": ("a.png", png(size=size), "image/png")})
+def uploaded(client: httpx.Client, size: tuple[int, int], inside: int = 255) -> str:
+    """A picture that is a mask of its left half; its id."""
+    picture = Image.new("L", size)
+    picture.paste(inside, (0, 0, size[0] // 2, size[1]))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    answer = client.post("/v1/images", files={"file": ("a.png", stream.getvalue(), "image/png")})
     return str(answer.json()["id"])
 
 
@@ -307,6 +323,113 @@ def test_a_mask_that_may_fit_is_left_to_the_worker(
     """Also one that fits when it is turned: a file's EXIF may say so."""
     asked = {**EDIT, "image": uploaded(anna, (96, 64)), "mask": uploaded(anna, size)}
     assert anna.post("/v1/edits", json=asked).status_code == 202
+
+
+def small(size: tuple[int, int], dots: int) -> Image.Image:
+    picture = Image.new("L", size)
+    for k in range(dots):
+        picture.putpixel((k, 0), 255)
+    return picture
+
+
+MASKS = {
+    "empty": Image.new("L", (96, 64)),
+    "grey": Image.new("L", (96, 64), 90),
+    "full": Image.new("L", (96, 64), 255),
+    "transparent": Image.new("RGBA", (96, 64)),
+    "too small": small((96, 64), 1),
+    "labels": Image.linear_gradient("L").resize((96, 64)).point(lambda level: level // 50),
+    "colours": Image.effect_noise((96, 64), 90).convert("P").convert("RGB").quantize(5),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_a_mask_without_effect_is_refused_as_by_the_worker(anna: httpx.Client, kind: str) -> None:
+    stream = io.BytesIO()
+    MASKS[kind].save(stream, "PNG")
+    with pytest.raises(InputError) as by_worker:
+        read_mask(stream.getvalue(), (96, 64))
+    answer = anna.post("/v1/images", files={"file": ("a.png", stream.getvalue(), "image/png")})
+    asked = {**EDIT, "image": uploaded(anna, (96, 64)), "mask": answer.json()["id"]}
+    answer = anna.post("/v1/edits", json=asked)
+    problem = answer.json()
+    assert (answer.status_code, problem["type"]) == (422, "/problems/validation")
+    assert (problem["field"], problem["limit"]) == ("mask", by_worker.value.remedy)
+    assert by_worker.value.problem in problem["detail"]
+    assert not anna.get("/v1/jobs").json()["items"]
+
+
+def test_a_mask_too_large_to_be_read_here_is_left_to_the_worker(
+    start: Callable[..., Running], settings: Settings
+) -> None:
+    client = start(settings, decode_memory_bytes=64 * 2**20).client()
+    empty = Image.new("L", (3000, 2400))
+    stream = io.BytesIO()
+    empty.save(stream, "PNG")
+    answer = client.post("/v1/images", files={"file": ("a.png", stream.getvalue(), "image/png")})
+    mask = str(answer.json()["id"])
+    asked = {**EDIT, "image": uploaded(client, (30, 24)), "mask": mask}
+    assert client.post("/v1/edits", json=asked).status_code == 202
+
+
+class TestLengthOfPrompts:
+    """Counted by the facts of the base that a worker published."""
+
+    PROMPT = " ".join(["cup"] * 40)
+    LIMIT = "shorten it by 2 tokens or more"
+
+    @pytest.fixture
+    def base(self, api: Running, storage: Storage, redis_client: Redis) -> BaseFacts:
+        facts = BaseFacts.of(load_tokenizer(mini.path() / "tokenizer"), "f1")
+        Bases(redis_client, api.settings, storage).publish(facts)
+        return facts
+
+    @pytest.mark.parametrize("field", ["source_prompt", "target_prompt"])
+    def test_too_many_tokens(self, base: BaseFacts, anna: httpx.Client, field: str) -> None:
+        asked = {**EDIT, "image": upload(anna), "method": "sdedit", field: self.PROMPT}
+        answer = anna.post("/v1/edits", json=asked)
+        assert answer.status_code == 422, answer.text
+        problem = answer.json()
+        assert (problem["field"], problem["limit"]) == (field, self.LIMIT)
+        assert "takes 42 tokens with start and end, the model reads 40" in problem["detail"]
+        assert not anna.get("/v1/jobs").json()["items"]
+        fits = {**asked, field: " ".join(["cup"] * 38)}
+        assert anna.post("/v1/edits", json=fits).status_code == 202
+
+    def test_a_token_counts_with_all_its_vectors(
+        self, base: BaseFacts, anna: httpx.Client, concepts: Concepts
+    ) -> None:
+        record = ConceptRecord(
+            id=ids.new("con"), tenant="anna", job=ids.new("job"), token="<a>", state="ready",
+            created_at=1, columns={"<a>": 30, "<b>": 2},
+        )  # fmt: skip
+        concepts.put(record)
+        asked = {**EDIT, "image": upload(anna), "concepts": [{"id": record.id}]}
+        for count, status in ((8, 202), (9, 422)):
+            prompt = " ".join(["<a>", *["cup"] * count])
+            answer = anna.post("/v1/edits", json={**asked, "target_prompt": prompt})
+            assert answer.status_code == status, answer.text
+        two = anna.post("/v1/edits", json={**asked, "target_prompt": "a <b> cup"})
+        assert two.status_code == 202, two.text
+
+    @pytest.mark.parametrize(
+        ("noun", "attribute", "field"), [(18, 16, "noun"), (5, 30, "attribute")]
+    )
+    def test_words_of_a_concept(
+        self, base: BaseFacts, anna: httpx.Client, noun: int, attribute: int, field: str
+    ) -> None:
+        words = {"noun": " ".join(["cup"] * noun), "attribute": " ".join(["red"] * attribute)}
+        asked = {"references": [upload(anna)], **words}
+        problem = anna.post("/v1/concepts", json=asked).json()
+        assert (problem["status"], problem["field"]) == (422, field)
+        form = {"file": ("a.safetensors", (8).to_bytes(8, "little") + b"{}      ")}
+        imported = anna.post("/v1/concepts/import", files=form, data=words).json()
+        assert (imported["status"], imported["field"]) == (422, field)
+        assert not anna.get("/v1/jobs").json()["items"]
+
+    def test_without_a_known_base_the_worker_checks(self, anna: httpx.Client) -> None:
+        asked = {**EDIT, "image": upload(anna), "target_prompt": self.PROMPT, "method": "sdedit"}
+        assert anna.post("/v1/edits", json=asked).status_code == 202
 
 
 def test_a_store_that_is_away_is_told_and_leaves_nothing(

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from customedit.cli import app
+from customedit.metrics.lookbench.dataset import opened
+from customedit.metrics.lookbench.folder import export
 
 SMALL = ["--size", "small", "--sources", "2"]
 
@@ -24,6 +26,14 @@ def test_another_editor_is_scored_from_files_alone(run: CliRunner, tmp_path: Pat
     done = run.invoke(app, ["lookbench", "export", str(files), *SMALL, "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["pairs"] == 4
+    one = ["lookbench", "export", str(files), "--size", "small", "--sources", "1"]
+    refused = run.invoke(app, one)
+    assert refused.exit_code == 2 and "holds the results of a former run" in refused.stderr
+    itself = run.invoke(app, [*one, "--bench", str(files), "--force"])
+    assert itself.exit_code == 2 and "is the set itself" in itself.stderr
+    assert run.invoke(app, [*one, "--force"]).exit_code == 0
+    assert len(list((files / "sources").iterdir())) < 2 * (2 + 3)  # nothing of the former ones
+    assert run.invoke(app, ["lookbench", "export", str(files), *SMALL, "--force"]).exit_code == 0
     shutil.copytree(files / "answers", edits)  # an editor that is always right
     shutil.copytree(files / "answers", edits / "copies")
     refused = run.invoke(
@@ -38,7 +48,12 @@ def test_another_editor_is_scored_from_files_alone(run: CliRunner, tmp_path: Pat
     assert (edits / "report" / "worst.png").is_file()
     assert told["figures"]["gap"]["edit"]["value"] == 1  # its own copies are exact
     shutil.rmtree(edits / "copies")
-    plain = run.invoke(app, ["lookbench", "score", str(edits), *SMALL])
+    (edits / "report" / "another-look.png").touch()
+    again = ["lookbench", "score", str(edits), *SMALL]
+    refused = run.invoke(app, again)
+    assert refused.exit_code == 2 and "holds the results of a former run" in refused.stderr
+    plain = run.invoke(app, [*again, "--force"])
+    assert not (edits / "report" / "another-look.png").exists()
     assert plain.exit_code == 0, plain.output
     assert json.loads((edits / "report" / "scores.json").read_text())["rows"]
     assert "| gap closed inside the mask" in plain.stdout and "| plaid |" in plain.stdout
@@ -64,10 +79,12 @@ def test_our_own_editor_runs_and_is_scored(run: CliRunner, tmp_path: Path) -> No
     [
         (["export", "out", "--size", "huge"], "size: 'huge' is unknown"),
         (["export", "out", "--look", "tartan"], "look: 'tartan' is unknown"),
-        (["export", "full"], "folder: full is not an empty folder"),
+        (["export", "full"], "folder: full holds other files, such as notes.txt"),
         (["score", "none"], "folder: none is not a folder"),
         (["score", "full"], "folder: full lacks plaid/00-vase.png and 191 more pictures of 192"),
         (["score", "full", "--bench", "none.json"], "bench: none.json does not exist"),
+        (["score", "edits", "--size", "small", "--sources", "2"], "out: edits/report holds"),
+        (["run", "-o", "full"], "out: full holds other files, such as notes.txt"),
         (["run", "--method", "magic"], "method: is not one of 'p2p' or 'sdedit'"),
         (["run", "--method", "sdedit", "--preserve"], "method: sdedit derives no region"),
         (["run", "--inversion", "magic"], "inversion: 'magic' is unknown"),
@@ -83,6 +100,12 @@ def test_errors_are_one_line_and_come_before_any_work(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
+    if arguments[1:2] == ["edits"]:
+        report = tmp_path / "edits" / "report"
+        export(opened("small").select((), 2), tmp_path / "set")
+        shutil.copytree(tmp_path / "set" / "answers", report.parent)
+        report.mkdir()
+        (report / "scores.json").touch()
     done = run.invoke(app, ["lookbench", *arguments])
     assert done.exit_code == 2, done.output
     assert says in done.stderr and done.stderr.count("\n") == 1

@@ -16,13 +16,13 @@ from customedit.mini import samples
 
 def test_the_whole_unet_is_trained_and_the_base_is_not() -> None:
     base = Base.load()
-    before = {k: v.clone() for k, v in base.unet.state_dict().items()}
+    before = {k: v.clone() for k, v in base.denoiser.state_dict().items()}
     references = [Image.open(p).convert("RGB") for p in samples.looks()[0].images[:2]]
     settings = TrainingSettings.of(base, way="dreambooth", steps=2, class_images=0, crops=2)
     prompts = ConceptPrompts("<a>", "cup", "patterned")
     tuned, word = run(base, dreambooth(base, references, prompts, settings))
-    assert all(torch.equal(v, before[k]) for k, v in base.unet.state_dict().items())
-    same = [torch.equal(v, before[k]) for k, v in tuned.unet.state_dict().items()]
+    assert all(torch.equal(v, before[k]) for k, v in base.denoiser.state_dict().items())
+    same = [torch.equal(v, before[k]) for k, v in tuned.denoiser.state_dict().items()]
     assert sum(same) < 0.05 * len(same)
     picture = Image.open(samples.sources()[3].image)
 

@@ -171,7 +171,7 @@ def test_an_edit_with_it_has_its_maps_and_its_region(base: Base, inverted: Any) 
 
 def lora(base: Base) -> Concept:
     path = f"{UNET}mid_block.resnets.0.conv1"
-    out, into, *kernel = layers_of(base.unet, UNET)[path].weight.shape
+    out, into, *kernel = layers_of(base.denoiser, UNET)[path].weight.shape
     generator = torch.Generator().manual_seed(3)
     up = torch.randn(out, 4, generator=generator) * 0.3
     down = torch.randn(4, into, *kernel, generator=generator) * 0.3

@@ -47,7 +47,7 @@ def base() -> Base:
 
 @pytest.fixture(scope="module")
 def layers(base: Base) -> dict[str, nn.Linear | nn.Conv2d]:
-    return layers_of(base.unet, UNET) | layers_of(base.pipeline.text_encoder, TEXT_ENCODER)
+    return layers_of(base.denoiser, UNET) | layers_of(base.pipeline.text_encoder, TEXT_ENCODER)
 
 
 @pytest.fixture

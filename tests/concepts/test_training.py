@@ -22,7 +22,7 @@ from customedit.concepts.training import step_request, train_concept, train_conc
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress, run
 from customedit.diffusion.profile import Profile
-from customedit.errors import InputError, TrainingError
+from customedit.errors import InputError, NumericalError, TrainingError
 from customedit.mini import samples
 
 PROMPTS = ConceptPrompts("<plaid>", "cup", "patterned")
@@ -78,14 +78,16 @@ def test_killed_and_resumed_gives_the_same_bits(
 
 
 def test_a_checkpoint_of_another_training_is_refused(
-    base: Base, references: list[Image.Image], tmp_path: Path
+    base: Base, references: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "checkpoint.safetensors"
     settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
     run(base, train_concept(base, references, PROMPTS, settings, resume=file))
     other = TrainingSettings.of(base, **QUICK | {"class_images": 0, "seed": 1})
-    with pytest.raises(InputError, match=r"resume: .*another training \(other settings\)"):
-        run(base, train_concept(base, references, PROMPTS, other, resume=file))
+    with monkeypatch.context() as patch:
+        patch.delattr(training, "build_datasets")  # it is refused before any work
+        with pytest.raises(InputError, match=r"resume: .*another training \(other settings\)"):
+            next(train_concept(base, references, PROMPTS, other, resume=file))
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match=r"resume: .*delete it"):
         run(base, train_concept(base, references, PROMPTS, settings, resume=file))
@@ -94,11 +96,11 @@ def test_a_checkpoint_of_another_training_is_refused(
 def test_only_the_concepts_own_copies_are_trained(
     base: Base, references: list[Image.Image]
 ) -> None:
-    before = {k: v.clone() for k, v in base.unet.state_dict().items()}
+    before = {k: v.clone() for k, v in base.denoiser.state_dict().items()}
     table = base.pipeline.text_encoder.get_input_embeddings().weight.clone()
     settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
     concept = run(base, train_concept(base, references, PROMPTS, settings))
-    assert all(torch.equal(v, before[k]) for k, v in base.unet.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in base.denoiser.state_dict().items())
     assert torch.equal(base.pipeline.text_encoder.get_input_embeddings().weight, table)
     assert set(concept.keys) == set(base.layers) == set(concept.values)
     changed = [
@@ -187,6 +189,22 @@ def test_nan_stops_with_the_step_and_the_remedy(
         TrainingError, match=r"The loss became nan at step 3; use a learning rate below"
     ):
         run(base, train_concept(base, references, PROMPTS, settings))
+
+
+def test_a_base_that_overflows_is_the_cause_and_not_the_learning_rate(
+    base: Base, references: list[Image.Image]
+) -> None:
+    settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
+    bias = base.denoiser.conv_out.bias
+    before = bias.detach().clone()
+    try:
+        with torch.no_grad():
+            bias.add_(1e30)  # whose square is above float32's range
+        with pytest.raises(NumericalError, match=r"loss of inf at step 1 without any training"):
+            run(base, train_concept(base, references, PROMPTS, settings))
+    finally:
+        with torch.no_grad():
+            bias.copy_(before)
 
 
 def test_class_images_are_drawn_once(base: Base, tmp_path: Path) -> None:

@@ -209,9 +209,18 @@ def test_clients_are_told_apart_behind_the_ingress(production: list[Any]) -> Non
         if name.startswith("customedit-settings")
     )
     proxies = settings["CUSTOMEDIT_TRUSTED_PROXIES"]
-    for network in map(ipaddress.ip_network, proxies.split(",")):
-        assert network.is_private and network.prefixlen >= 8
-    proxy = next(iter(ipaddress.ip_network(proxies.split(",")[0]).hosts()))
+    networks = [ipaddress.ip_network(network) for network in proxies.split(",")]
+    for pods in ("10.244.0.0/16", "172.17.0.0/16", "192.168.0.0/16", "100.64.0.0/10", "fd00::/8"):
+        pod = ipaddress.ip_network(pods)
+        assert any(pod.version == n.version and pod.subnet_of(n) for n in networks)  # type: ignore[arg-type]  # equal versions
+    public = map(ipaddress.ip_address, ("8.8.8.8", "203.0.113.7", "100.63.255.255", "2001:4860::1"))
+    assert not any(address in network for address in public for network in networks)
+    policies = of_kind(production, "NetworkPolicy")  # which make it right
+    (source,) = policies["from-ingress"]["spec"]["ingress"][0]["from"]
+    assert source["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "ingress-nginx"
+    }
+    proxy = next(iter(networks[0].hosts()))
     trusted = _TrustedHosts(proxies)  # as the API's server reads the setting
     assert str(proxy) in trusted
     forged = f"198.51.100.1, 203.0.113.7, {proxy}"

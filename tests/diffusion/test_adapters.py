@@ -178,7 +178,7 @@ def on_layers(
 ) -> dict[str, Adapter]:
     """Adapters of half of the linear layers, or half of the convolutions, and of the text."""
     randn = random_of(seed)
-    layers = layers_of(base.unet, UNET)
+    layers = layers_of(base.denoiser, UNET)
     if text:
         layers |= layers_of(base.pipeline.text_encoder, TEXT_ENCODER)
     chosen = [n for n, m in layers.items() if isinstance(m, nn.Linear) == linear][seed % 2 :: 2]
@@ -249,7 +249,7 @@ def test_rows_of_different_adapters_equal_models_with_the_weights_put_in(base: B
 
 def test_it_is_differentiable(base: Base) -> None:
     path = f"{UNET}mid_block.resnets.0.conv1"
-    shape = layers_of(base.unet, UNET)[path].weight.shape
+    shape = layers_of(base.denoiser, UNET)[path].weight.shape
     adapter = lora(tuple(shape), random_of(1)).to(base.device, torch.float32)
     other = lora(tuple(shape), random_of(2)).to(base.device, torch.float32)
     for factor in (*adapter.factors.values(), *other.factors.values()):

@@ -36,12 +36,12 @@ class Plain:
 
 @torch.no_grad()
 def _reference(base: Base, latents: Tensor, time: int, states: Tensor, edit: Any) -> Tensor:
-    ours = dict(base.unet.attn_processors)
-    base.unet.set_attn_processor(Plain(edit))
+    ours = dict(base.denoiser.attn_processors)
+    base.denoiser.set_attn_processor(Plain(edit))
     try:
-        return base.unet(latents, time, states).sample
+        return base.denoiser(latents, time, states).sample
     finally:
-        base.unet.set_attn_processor(ours)
+        base.denoiser.set_attn_processor(ours)
 
 
 @torch.no_grad()

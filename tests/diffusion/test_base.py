@@ -26,7 +26,7 @@ TIMES = torch.tensor([981, 501, 41])
 
 def _customised(base: Base, concept: Change | None) -> object:
     """A copy of the base's UNet with the concept's weights put in and diffusers' own attention."""
-    unet = copy.deepcopy(base.unet)
+    unet = copy.deepcopy(base.denoiser)
     unet.set_attn_processor(AttnProcessor())
     if concept is not None:
         state = {f"{n}.to_k.weight": w for n, w in concept.keys.items()}

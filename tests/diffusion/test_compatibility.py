@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from customedit.cli import app
 from customedit.diffusion.base import Base
-from customedit.diffusion.compatibility import check_channels, check_folder, check_unet
+from customedit.diffusion.compatibility import check_folder
+from customedit.diffusion.families.unet_config import check_channels, check_unet
 from customedit.editing.editor import Editor
 from customedit.errors import InputError
 
@@ -65,7 +66,7 @@ SCHEDULER = "scheduler/scheduler_config.json"
 VOCABULARY = json.dumps({"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2})
 
 CONFIGURED: list[Broken] = [
-    ("sdxl", _index("StableDiffusionXLPipeline"), "is a Stable Diffusion XL model"),
+    ("sdxl", _index("StableDiffusionXLPipeline"), "addition_embed_type None, not 'text_time'"),
     ("sd3", _index("StableDiffusion3Pipeline"), "is a Stable Diffusion 3 model"),
     ("flux", _index("FluxPipeline"), "is a FLUX.1 model"),
     ("flux 2", _index("Flux2Pipeline"), "is a FLUX.2 model"),

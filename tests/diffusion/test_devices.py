@@ -54,7 +54,7 @@ def device() -> Iterator[Any]:
 @pytest.fixture
 def base(device: Any) -> Base:
     base = Base.load(device=str(foreign.DEVICE))
-    assert isinstance(base.unet.conv_in.weight, foreign.Foreign)
+    assert isinstance(base.denoiser.conv_in.weight, foreign.Foreign)
     device.arrivals.clear()
     return base
 
@@ -164,7 +164,7 @@ def test_dreambooth_and_many_jobs_at_once(
 ) -> None:
     settings = TrainingSettings.of(base, way="dreambooth", steps=1, class_images=0, crops=2)
     tuned, word = run(base, dreambooth(base, references, PROMPTS, settings))
-    assert isinstance(tuned.unet.conv_in.weight, foreign.Foreign)
+    assert isinstance(tuned.denoiser.conv_in.weight, foreign.Foreign)
     run(tuned, editing(tuned, picture, [word], steps=1))
     few = TrainingSettings.of(base, steps=2, class_images=0, crops=2)
     engine = Engine(base)

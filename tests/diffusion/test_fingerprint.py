@@ -111,7 +111,7 @@ def _named_by_earlier_versions(base: Base) -> str:
     for layer in base.layers:
         for part in ("to_k", "to_v"):
             name = f"{layer}.{part}.weight"
-            numbers = base.unet.state_dict()[name].flatten()
+            numbers = base.denoiser.state_dict()[name].flatten()
             every = max(1, len(numbers) // 64)
             digest.update(f"{name}{tuple(base.weights[name].shape)}".encode())
             digest.update(numbers[::every][:64].half().numpy().tobytes())

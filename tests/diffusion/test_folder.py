@@ -12,6 +12,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from customedit.diffusion import folder as folder_module
 from customedit.diffusion.base import Base
+from customedit.diffusion.families.known import STABLE_DIFFUSION
 from customedit.diffusion.folder import KNOWN, choose, fetch, listing, locate, required
 from customedit.errors import InputError
 
@@ -62,7 +63,7 @@ def test_of_a_full_repository_only_what_loading_reads_is_required() -> None:
     ],
 )  # fmt: skip
 def test_which_weights_are_chosen(files: list[str], variant: str | None, chosen: list[str]) -> None:
-    found = choose([*files, "unet/config.json", folders.TEXT], "unet", "x")
+    found = choose([*files, "unet/config.json", folders.TEXT], "unet", "x", STABLE_DIFFUSION)
     assert found.variant == variant and sorted(found.files) == sorted(chosen)
 
 
@@ -78,7 +79,7 @@ def test_which_weights_are_chosen(files: list[str], variant: str | None, chosen:
 )
 def test_weights_that_cannot_be_loaded_are_named(files: list[str], says: str) -> None:
     with pytest.raises(InputError, match=rf"base: x has .*{says}"):
-        choose(files, "unet", "x")
+        choose(files, "unet", "x", STABLE_DIFFUSION)
 
 
 @pytest.mark.parametrize("kind", ["variant", "sharded", "sharded variant"])
@@ -148,8 +149,8 @@ def test_a_repository_with_fp16_weights_alone_is_fetched_and_loads(
 def test_a_model_of_another_family_is_refused_before_its_weights_are_fetched(
     hub: Hub, tmp_path: Path
 ) -> None:
-    folders.configure(hub.root / "model_index.json", {"_class_name": "StableDiffusionXLPipeline"})
-    with pytest.raises(InputError, match="someone/base is a Stable Diffusion XL model"):
+    folders.configure(hub.root / "model_index.json", {"_class_name": "StableCascadePipeline"})
+    with pytest.raises(InputError, match="someone/base is a Stable Cascade model"):
         fetch("someone/base", to=tmp_path / "here")
     assert not {f for f in hub.copied if f.endswith(".safetensors")}
 

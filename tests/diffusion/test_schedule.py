@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from customedit import mini
-from customedit.diffusion.compatibility import SCHEDULERS
-from customedit.diffusion.schedule import CLEAN, SMALLEST_ALPHA, Schedule
+from customedit.diffusion.ddim import SMALLEST_ALPHA, DDIMSchedule
+from customedit.diffusion.families.ddim_config import SCHEDULERS
+from customedit.diffusion.schedule import CLEAN
 from customedit.errors import InputError
 
 CONFIG = {
@@ -46,9 +47,9 @@ ALL = [
 ]
 
 
-def _both(changes: dict[str, Any]) -> tuple[DDIMScheduler, Schedule]:
+def _both(changes: dict[str, Any]) -> tuple[DDIMScheduler, DDIMSchedule]:
     theirs = DDIMScheduler(**{**CONFIG, **changes})
-    return theirs, Schedule.from_config(dict(theirs.config))
+    return theirs, DDIMSchedule.from_config(dict(theirs.config))
 
 
 def _x(seed: int, rows: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,7 +102,7 @@ def test_downward_steps_of_stable_diffusion_are_those_of_diffusers(
 def test_upward_steps_are_those_of_diffusers(spacing: str, to_one: bool, steps: int) -> None:
     changes = {"timestep_spacing": spacing, "set_alpha_to_one": to_one}
     theirs = DDIMInverseScheduler(**{**CONFIG, **changes})
-    ours = Schedule.from_config({**CONFIG, **changes})
+    ours = DDIMSchedule.from_config({**CONFIG, **changes})
     theirs.set_timesteps(steps)
     assert [high for _, high in ours.upwards(steps)] == theirs.timesteps.tolist()
     x, output = _x(steps)
@@ -130,7 +131,7 @@ def test_times_of_every_count_of_steps(spacing: str, steps: int, offset: int) ->
 def test_times_and_alphas_of_the_bundled_base_keep_their_bits() -> None:
     """As they were when its pictures and numbers were published."""
     config = json.loads((mini.path() / "scheduler" / "scheduler_config.json").read_text())
-    ours = Schedule.from_config(config)
+    ours = DDIMSchedule.from_config(config)
     assert ours.times(50) == list(range(981, 0, -20))
     assert ours.dtype == torch.float32 and ours.final == 0.99915
     digest = hashlib.sha256(ours.alphas.numpy().tobytes()).hexdigest()
@@ -180,7 +181,7 @@ def test_trained_betas_are_taken_as_they_are() -> None:
     theirs, ours = _both({"trained_betas": betas, "num_train_timesteps": 200})
     assert torch.allclose(ours.alphas.float(), theirs.alphas_cumprod, rtol=1e-5)
     with pytest.raises(InputError, match="200 trained_betas for 1000 train steps"):
-        Schedule.from_config({**CONFIG, "trained_betas": betas})
+        DDIMSchedule.from_config({**CONFIG, "trained_betas": betas})
 
 
 @given(st.lists(st.sampled_from(range(10)), min_size=1, unique=True))
@@ -198,19 +199,19 @@ def test_the_key_tells_every_change_of_a_result(which: list[int]) -> None:
         {"timestep_spacing": "linspace"},
         {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
     ]
-    plain = Schedule.from_config(CONFIG)
-    keys = {Schedule.from_config({**CONFIG, **changes[k]}).key for k in which} | {plain.key}
+    plain = DDIMSchedule.from_config(CONFIG)
+    keys = {DDIMSchedule.from_config({**CONFIG, **changes[k]}).key for k in which} | {plain.key}
     assert len(keys) == len(which) + 1
-    assert Schedule.from_config({**CONFIG, "use_karras_sigmas": True}).key == plain.key
+    assert DDIMSchedule.from_config({**CONFIG, "use_karras_sigmas": True}).key == plain.key
 
 
 def test_every_step_of_training_is_visited_once() -> None:
-    assert Schedule.from_config(CONFIG).times(1000) == list(range(999, -1, -1))
+    assert DDIMSchedule.from_config(CONFIG).times(1000) == list(range(999, -1, -1))
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_up_then_down_with_the_same_noise_comes_back(spacing: str) -> None:
-    ours = Schedule.from_config({**CONFIG, "timestep_spacing": spacing})
+    ours = DDIMSchedule.from_config({**CONFIG, "timestep_spacing": spacing})
     x, noise = _x(1)
     for low, high in ours.upwards(10):
         there = ours.step(x, noise, low, high)
@@ -218,7 +219,7 @@ def test_up_then_down_with_the_same_noise_comes_back(spacing: str) -> None:
 
 
 def test_each_row_has_its_own_time() -> None:
-    ours = Schedule.from_config({**CONFIG, "prediction_type": "v_prediction"})
+    ours = DDIMSchedule.from_config({**CONFIG, "prediction_type": "v_prediction"})
     x, output = _x(2, rows=3)
     times, to = torch.tensor([981, 401, 1]), torch.tensor([961, 381, CLEAN])
     together = ours.step(x, ours.noise(output, x, times), times, to)
@@ -230,7 +231,7 @@ def test_each_row_has_its_own_time() -> None:
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_noise_and_target_are_each_others_inverse(prediction: str) -> None:
-    ours = Schedule.from_config({**CONFIG, "prediction_type": prediction})
+    ours = DDIMSchedule.from_config({**CONFIG, "prediction_type": prediction})
     latents, noise = _x(4, rows=2)
     times = torch.tensor([700, 20])
     x = ours.add_noise(latents, noise, times)
@@ -264,15 +265,15 @@ def test_settings_that_ddim_cannot_follow_are_refused_by_name(
     changes: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InputError, match=rf"base: its scheduler.*{says}"):
-        Schedule.from_config({**CONFIG, **changes})
+        DDIMSchedule.from_config({**CONFIG, **changes})
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULERS))
 def test_configurations_of_other_samplers_are_taken_over(name: str) -> None:
-    assert Schedule.from_config({**CONFIG, "_class_name": name}).times(50)[0] == 981
+    assert DDIMSchedule.from_config({**CONFIG, "_class_name": name}).times(50)[0] == 981
 
 
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_steps_out_of_range_are_refused(steps: int) -> None:
     with pytest.raises(InputError, match=f"steps: {steps}"):
-        Schedule.from_config(CONFIG).times(steps)
+        DDIMSchedule.from_config(CONFIG).times(steps)

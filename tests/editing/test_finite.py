@@ -33,7 +33,7 @@ def broken() -> Base:
     """A base whose UNet predicts numbers that are none."""
     base = Base.load()
     with torch.no_grad():
-        base.unet.conv_out.bias[1] = float("nan")
+        base.denoiser.conv_out.bias[1] = float("nan")
     return base
 
 

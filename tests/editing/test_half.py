@@ -52,7 +52,7 @@ def gap(found: Tensor, wanted: Tensor) -> float:
 
 
 def test_the_parts_compute_in_what_they_should(half: Base, base: Base) -> None:
-    assert half.unet.dtype == half.pipeline.text_encoder.dtype == torch.bfloat16
+    assert half.denoiser.dtype == half.pipeline.text_encoder.dtype == torch.bfloat16
     assert half.pipeline.vae.dtype == torch.float32
     assert half.fingerprint == base.fingerprint
     assert all(torch.equal(w, base.weights[n]) for n, w in half.weights.items())
@@ -158,7 +158,7 @@ def test_dreambooth_loses_no_small_step(
     half: Base, references: list[Image.Image], tmp_path: Path
 ) -> None:
     """A rate so low that bfloat16 would round every step away."""
-    before = {n: p.clone() for n, p in half.unet.named_parameters()}
+    before = {n: p.clone() for n, p in half.denoiser.named_parameters()}
     settings = TrainingSettings.of(
         half, way="dreambooth", steps=1, class_images=0, crops=2, rate=1e-7, weight_decay=0.0
     )
@@ -169,8 +169,8 @@ def test_dreambooth_loses_no_small_step(
     weight = before["conv_in.weight"]
     moved = kept["leaf.conv_in.weight"] - weight.float()
     assert 0 < moved.abs().max() < 1e-6
-    assert tuned.unet.dtype == torch.bfloat16 and half.unet.dtype == torch.bfloat16
-    assert all(torch.equal(p, before[n]) for n, p in half.unet.named_parameters())
+    assert tuned.denoiser.dtype == torch.bfloat16 and half.denoiser.dtype == torch.bfloat16
+    assert all(torch.equal(p, before[n]) for n, p in half.denoiser.named_parameters())
     assert half.pipeline.text_encoder.dtype == torch.bfloat16
 
 

@@ -93,7 +93,7 @@ def test_equals_the_plain_reference(name: str, base: Base, inversion: Inversion)
     empty = base.text("").states
     schedule = base.schedule
     wanted = plain_edit(
-        base.unet,
+        base.denoiser,
         schedule.step,
         schedule.downwards(STEPS),
         schedule.noise,

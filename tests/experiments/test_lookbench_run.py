@@ -60,7 +60,7 @@ def test_a_run_draws_all_resumes_and_draws_nothing_again(
         run(few, editor, tmp_path, seeds=(0, 1))
     editor.edits, editor.most = 0, 10**6
     told: list[tuple[int, int, str]] = []
-    done = run(few, editor, tmp_path, seeds=(0, 1), told=lambda *x: told.append(x))
+    done = run(few, editor, tmp_path, seeds=(0, 1), on_picture=lambda *x: told.append(x))
     waves = few.looks[0]
     assert done.words.keys() == {"waves"} and done.words["waves"] in waves.words
     assert editor.edits == 2 + len(waves.words) * len(few.tuning) + 2

@@ -36,7 +36,6 @@ from customedit.diffusion.adapters import (
     Kronecker,
     LowRank,
     Whole,
-    layers_of,
 )
 from customedit.errors import InputError
 
@@ -98,7 +97,7 @@ def read_lora(state: StateDict, base: Base, *, allow_unused: bool = False) -> Lo
     path = state.path
     groups, unknown = _grouped(state)
     family = lora_family(state.entries)
-    layers = layers_of(base.unet, UNET) | layers_of(base.pipeline.text_encoder, TEXT_ENCODER)
+    layers = base.family.adaptable
     find = _finder(layers)
     alpha_of = _peft_alphas(state)
     adapters: dict[str, Adapter] = {}

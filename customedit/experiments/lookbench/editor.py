@@ -243,7 +243,8 @@ class LibraryEditor:
 def weights_digest(base: Base) -> str:
     """Of every weight of the base: pictures of another base are never taken for its own."""
     found = hashlib.sha256()
-    for part in ("unet", "vae", "text_encoder"):
+    layout = base.family.layout
+    for part in (layout.denoiser, "vae", *(encoder.part for encoder in layout.encoders)):
         for name, weight in sorted(getattr(base.pipeline, part).state_dict().items()):
             found.update(f"{part} {name} {tuple(weight.shape)}".encode())
             found.update(weight.float().cpu().contiguous().numpy().tobytes())

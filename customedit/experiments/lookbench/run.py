@@ -29,8 +29,8 @@ from customedit.metrics.lookbench.sources import Source
 TOGETHER: Final = 8
 """Edits that share forwards; a stopped run loses at most these."""
 
-Told = Callable[[int, int, str], None]
-"""Told how many pictures there are, of how many, and what was drawn last."""
+OnPicture = Callable[[int, int, str], None]
+"""Called with how many pictures there are, of how many, and what was drawn last."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def run(
     *,
     seeds: Sequence[int] = (0,),
     words: bool = True,
-    told: Told | None = None,
+    on_picture: OnPicture | None = None,
 ) -> Run:
     """Draw what is not there yet, into a folder of these settings inside ``folder``.
 
@@ -70,8 +70,8 @@ def run(
     def tell(count: int, what: str) -> None:
         nonlocal done
         done += count
-        if told is not None:
-            told(done, of, what)
+        if on_picture is not None:
+            on_picture(done, of, what)
 
     for look in bench.looks:
         for source in bench.sources:

@@ -1,0 +1,203 @@
+"""The interface of a family: the questions in which bases differ."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import diffusers
+import torch
+from torch import Tensor, nn
+
+from customedit.diffusion.adapters import Adapter, layers_of
+from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.families.layout import Layout
+from customedit.diffusion.schedule import Schedule, Time
+from customedit.diffusion.text import (
+    Customization,
+    Encoded,
+    TextContext,
+    TextEncoder,
+    Tokens,
+    Weighted,
+    text_encoders,
+    tokenize,
+)
+from customedit.errors import InputError
+
+
+@dataclass
+class Changes:
+    """What a training changes beside embeddings; float32 leaves.
+
+    keys, values: whole weights by cross-attention layer; adapters: changes of low rank by path.
+    """
+
+    keys: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, Tensor] = field(default_factory=dict)
+    adapters: dict[str, Adapter] = field(default_factory=dict)
+
+
+class Family(abc.ABC):
+    """One base's parts, driven as its family needs it.
+
+    pipeline: of diffusers, of the class that ``layout`` names; its parts are not copied. weights:
+    what concepts change as whole weights, ``{layer}.to_k.weight`` and ``{layer}.to_v.weight`` of
+    every cross-attention layer, float32 as in the file; {} where concepts are adapters alone.
+    """
+
+    layout: ClassVar[Layout]
+    lacks: ClassVar[Mapping[str, str]] = {}
+    """What the family cannot do (a method, an inversion, a way to train), and why."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        self.weights: dict[str, Tensor] = {}
+
+    def require(self, feature: str, field: str) -> None:
+        """Raise InputError, naming ``field``, if the family cannot do ``feature``."""
+        if feature in self.lacks:
+            raise InputError(
+                field,
+                f"{feature} is not in this family ({self.layout.name}): {self.lacks[feature]}",
+                "choose another, or use a base of another family",
+            )
+
+    # parts
+
+    @classmethod
+    def assemble(cls, parts: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+        """A pipeline of ``parts`` by name, with settings of ``Layout.options``."""
+        return getattr(diffusers, cls.layout.pipeline)(**parts, **options)
+
+    def with_denoiser(self, denoiser: nn.Module) -> Any:
+        """A pipeline of the same parts with another denoiser."""
+        parts = {n: p for n, p in self.pipeline.components.items() if p is not None}
+        options = {name: self.pipeline.config[name] for name in self.layout.options}
+        return self.assemble(parts | {self.layout.denoiser: denoiser}, options)
+
+    @property
+    def denoiser(self) -> Any:
+        """The UNet or transformer."""
+        return getattr(self.pipeline, self.layout.denoiser)
+
+    @cached_property
+    def encoders(self) -> tuple[TextEncoder, ...]:
+        """The text encoders, in the order in which embeddings hold their vectors."""
+        return text_encoders(
+            [
+                (e.part, getattr(self.pipeline, e.part), getattr(self.pipeline, e.tokenizer))
+                for e in self.layout.encoders
+            ]
+        )
+
+    @property
+    def width(self) -> int:
+        """Of a concept token's embedding: of all encoders' token embeddings together."""
+        return sum(encoder.width for encoder in self.encoders)
+
+    @property
+    def channels(self) -> int:
+        """Of the latents."""
+        return int(self.denoiser.config.in_channels)
+
+    @property
+    def adaptable(self) -> dict[str, nn.Linear | nn.Conv2d]:
+        """The layers that adapters can change, by path: denoiser's and text encoders'."""
+        found = layers_of(self.denoiser, f"{self.layout.denoiser}.")
+        for encoder in self.encoders:
+            found |= layers_of(encoder.model, encoder.prefix)
+        return found
+
+    @abc.abstractmethod
+    def check(self, name: str) -> None:
+        """Raise InputError, calling the base ``name``, for parts that do not go together."""
+
+    @abc.abstractmethod
+    def install(self) -> None:
+        """Give the denoiser our attention processors."""
+
+    # text
+
+    def tokenize(
+        self, prompt: str, known: Collection[str] | Mapping[str, Tensor], field: str
+    ) -> Tokens:
+        """``prompt`` for every tokenizer; the first one's tokens, with the others as ``further``.
+
+        Raises InputError as ``text.tokenize`` does.
+        """
+        first, *others = (tokenize(e.tokenizer, prompt, known, field) for e in self.encoders)
+        return first.joined(others)
+
+    @abc.abstractmethod
+    def encode(
+        self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
+    ) -> Encoded:
+        """What the text encoders make of a prompt; differentiable in vectors and adapters."""
+
+    @abc.abstractmethod
+    def row(
+        self, prompt: str, encoded: Encoded, acting: Sequence[Weighted], tokens: Tokens | None
+    ) -> TextContext:
+        """What a row reads of ``encoded`` where the concepts ``acting`` act.
+
+        ``encoded`` without a pooled vector takes that of the empty prompt. Differentiable.
+        """
+
+    # denoiser
+
+    @abc.abstractmethod
+    def schedule(self) -> Schedule:
+        """The schedule of the pipeline's scheduler. Raises InputError for one that does not fit."""
+
+    @abc.abstractmethod
+    def output(
+        self,
+        latents: Tensor,
+        time: Tensor | Time,
+        context: Sequence[TextContext],
+        control: AttentionControl | None,
+        device: torch.device,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The denoiser's own output for latents [rows, C, h, w], float32, and the recorded maps.
+
+        The maps are [recording rows, *grid, tokens], mean over heads and layers. Differentiable.
+        """
+
+    @abc.abstractmethod
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of the recorded maps, for latents of ``height`` x ``width``."""
+
+    # concepts
+
+    @property
+    @abc.abstractmethod
+    def layers(self) -> tuple[str, ...]:
+        """Paths in the denoiser of the layers that read text, in its own order."""
+
+    @abc.abstractmethod
+    def read_weights(self) -> None:
+        """Take ``weights`` from the denoiser as it is now."""
+
+    def concept_weights(self) -> Mapping[str, Tensor]:
+        """The weights by which a base is told from others that a concept does not fit."""
+        return self.weights
+
+    @abc.abstractmethod
+    def new_changes(self, rank: int, seed: int) -> Changes:
+        """What Custom Diffusion trains of this family, before the first step: nothing is changed.
+
+        rank: of the changes, 0 for whole weights; seed: of what starts at random. Raises InputError
+        for a rank that the family does not have.
+        """
+
+    @abc.abstractmethod
+    def trained_row(self, prompt: str, encoded: Encoded, trained: Customization) -> TextContext:
+        """What a row reads with gradients into all of ``trained``'s changes.
+
+        What start tokens give is not trained through, as in Custom Diffusion's code, where the
+        family can tell: their state is the same in every prompt.
+        """

@@ -1,0 +1,246 @@
+"""What families with a UNet have in common: keys and values are made once a prompt.
+
+Cross-attention reads text through two projections, which for a prompt are the same at every step: a
+concept changes them there (``project``), and costs nothing per step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from customedit.diffusion.adapters import UNET, Adapter, LowRank, adapters_of
+from customedit.diffusion.attention import AttentionControl, AttentionState, Forward, Processor
+from customedit.diffusion.ddim import DDIMSchedule
+from customedit.diffusion.devices import to_device
+from customedit.diffusion.families.family import Changes, Family
+from customedit.diffusion.row_adapters import RowAdapters
+from customedit.diffusion.text import (
+    Customization,
+    Encoded,
+    TextContext,
+    Tokens,
+    Weighted,
+    add_columns,
+    own_columns,
+)
+
+BLEND_SIDE: Final = 16
+"""Cross maps are read where they are nearest to this many positions a side, as the paper does."""
+
+
+class UNetFamily(Family):
+    """A UNet2DConditionModel that is told a time, a row of text states, and maybe conditions."""
+
+    def __init__(self, pipeline: Any) -> None:
+        super().__init__(pipeline)
+        self.state = AttentionState()
+
+    def conditions(
+        self, context: Sequence[TextContext], height: int, width: int, device: torch.device
+    ) -> dict[str, Any]:
+        """What the UNet is told beside states, for latents of this size, as its arguments."""
+        return {}
+
+    def install(self) -> None:
+        """Give the UNet our processors, which read the running forward from ``state``."""
+        order = {f"{layer}.processor": k for k, layer in enumerate(self.layers)}
+        self.denoiser.set_attn_processor(
+            {name: Processor(self.state, order.get(name)) for name in self.denoiser.attn_processors}
+        )
+
+    def schedule(self) -> DDIMSchedule:
+        """The noise schedule of the base's scheduler, as diffusers' pipeline corrected it."""
+        return DDIMSchedule.from_config(dict(self.pipeline.scheduler.config))
+
+    # concepts
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:  # type: ignore[override]  # computed once
+        """Paths of the cross-attention modules, in the UNet's own order."""
+        names = (n.removesuffix(".processor") for n in self.denoiser.attn_processors)
+        return tuple(n for n in names if n.endswith("attn2"))
+
+    def read_weights(self) -> None:
+        """Take the key and value weights from the UNet as it is now, as float32."""
+        names = [f"{n}.{part}.weight" for n in self.layers for part in ("to_k", "to_v")]
+        state = self.denoiser.state_dict()
+        self.weights = {name: state[name].float() for name in names}
+
+    def new_changes(self, rank: int, seed: int) -> Changes:
+        """Copies of all key and value weights, or low-rank changes of them.
+
+        A change W' - W = up down starts with up zero and down at random, as LoRA does.
+        """
+        if rank:
+            generator = torch.Generator().manual_seed(seed)
+            return Changes(
+                adapters={
+                    UNET + name.removesuffix(".weight"): _untrained(weight, rank, generator)
+                    for name, weight in self.weights.items()
+                }
+            )
+
+        def copies(part: str) -> dict[str, Tensor]:
+            weights = ((n, self.weights[f"{n}.{part}.weight"]) for n in self.layers)
+            return {n: weight.clone().requires_grad_(True) for n, weight in weights}
+
+        return Changes(copies("to_k"), copies("to_v"))
+
+    # text
+
+    def row(
+        self, prompt: str, encoded: Encoded, acting: Sequence[Weighted], tokens: Tokens | None
+    ) -> TextContext:
+        """What a row reads; see ``Family.row``."""
+        keys, values = project(encoded.states, self.layers, self.weights, acting, tokens)
+        dtype = self.denoiser.dtype
+        return TextContext(
+            prompt,
+            encoded.states,
+            tuple(k.to(dtype) for k in keys),
+            tuple(v.to(dtype) for v in values),
+            tokens,
+            tuple(c for c in acting if c.weight != 0 and self._acts_later(c)),
+            encoded.pooled,
+        )
+
+    def _acts_later(self, entry: Weighted) -> bool:
+        """Whether a concept has adapters beside those of keys and values, which are in the row."""
+        return any(
+            path.removeprefix(UNET) + ".weight" not in self.weights
+            for path in adapters_of(entry.concept)
+        )
+
+    def trained_row(self, prompt: str, encoded: Encoded, trained: Customization) -> TextContext:
+        """What a row reads with gradients into ``trained``; not through the start token's state."""
+        states, adapters = encoded.states, adapters_of(trained)
+        columns = own_columns(trained, encoded.tokens)
+
+        def projected(own: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...]:
+            out = []
+            for layer in self.layers:
+                plain = self.weights[f"{layer}.{name}.weight"]
+                weight = own.get(layer, plain)
+                if (adapter := adapters.get(f"{UNET}{layer}.{name}")) is not None:
+                    weight = weight + adapter.delta()
+                rows = states.float() @ (weight if columns is None else plain).T
+                if columns and weight is not plain:
+                    rows = add_columns(rows, states.float(), columns, weight - plain)
+                if columns is None:
+                    rows = torch.cat([rows[:1].detach(), rows[1:]])
+                out.append(rows.to(self.denoiser.dtype))
+            return tuple(out)
+
+        keys, values = projected(trained.keys, "to_k"), projected(trained.values, "to_v")
+        return TextContext(prompt, states, keys, values, pooled=encoded.pooled)
+
+    # denoiser
+
+    def output(
+        self,
+        latents: Tensor,
+        time: Tensor | float,
+        context: Sequence[TextContext],
+        control: AttentionControl | None,
+        device: torch.device,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The UNet's own output (noise, v or picture), float32, and the recorded maps."""
+        rows, _, height, width = latents.shape
+        grid, dtype = self.grid(height, width), self.denoiser.dtype
+        keys = [torch.stack([c.keys[k] for c in context]) for k in range(len(self.layers))]
+        values = [torch.stack([c.values[k] for c in context]) for k in range(len(self.layers))]
+        states = torch.stack([c.states.to(dtype) for c in context])
+        recorded = grid[0] * grid[1]
+        self.state.forward = forward = Forward.of(keys, values, control, recorded, device)
+        try:
+            x = latents.to(device, dtype)
+            conditions = self.conditions(context, height, width, device)
+            with RowAdapters([c.adapted for c in context]).applied(self.denoiser, UNET):
+                output = self.denoiser(x, row_times(time, rows, device), states, **conditions)
+        finally:
+            self.state.forward = None
+        maps = None
+        if forward.maps is not None:
+            maps = (forward.maps / forward.layers).unflatten(1, grid)
+        return output.sample.float(), maps
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of the cross maps that are read, for latents of ``height`` x ``width``.
+
+        Of the UNet's resolutions that hold cross-attention, the one nearest to BLEND_SIDE squared.
+        """
+        levels = len(self.denoiser.config.block_out_channels)
+        kinds = self.denoiser.config.down_block_types
+        sizes = [(height >> k, width >> k) for k in range(levels) if "CrossAttn" in kinds[k]] or [
+            (height, width)
+        ]
+        return min(sizes, key=lambda s: abs(s[0] * s[1] - BLEND_SIDE**2))
+
+
+def row_times(time: Tensor | float, rows: int, device: torch.device) -> Tensor:
+    """``time``, a number or [rows], as [rows] on ``device``."""
+    if isinstance(time, int | float):
+        return torch.full((rows,), time, device=device)
+    return to_device(torch.as_tensor(time), device).expand(rows).contiguous()
+
+
+def _untrained(weight: Tensor, rank: int, generator: torch.Generator) -> Adapter:
+    """A change of ``weight`` [inner, width] that is none yet, its factors leaves."""
+    inner, width = weight.shape
+    rank = min(rank, inner, width)
+    down = torch.randn((rank, width), generator=generator) / math.sqrt(width)
+    up = torch.zeros((inner, rank), device=weight.device)
+    return LowRank(up.requires_grad_(True), down.to(weight.device).requires_grad_(True))
+
+
+def project(
+    states: Tensor,
+    layers: Sequence[str],
+    base: Mapping[str, Tensor],
+    concepts: Sequence[Weighted],
+    tokens: Tokens | None = None,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Keys and values of ``states`` [..., tokens, width] for every layer, [..., tokens, inner].
+
+    base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``; the product is computed in their
+    dtype. The changes of several concepts, and of their adapters of these layers, add up. tokens:
+    of the prompt, for concepts that act on their own columns alone.
+    """
+    own = [(entry, own_columns(entry.concept, tokens)) for entry in concepts if entry.weight != 0]
+    out: list[tuple[Tensor, ...]] = []
+    for part in ("to_k", "to_v"):
+        projected = []
+        for layer in layers:
+            weight = base[f"{layer}.{part}.weight"]
+            whole, narrow = weight, []
+            for entry, columns in own:
+                for change in _changes(entry, layer, part, weight):
+                    if columns is None:
+                        whole = whole + change
+                    elif columns:
+                        narrow.append((columns, change))
+            rows = states.to(weight.dtype)
+            found = rows @ whole.T
+            for columns, change in narrow:
+                found = add_columns(found, rows, columns, change)
+            projected.append(found)
+        out.append(tuple(projected))
+    return out[0], out[1]
+
+
+def _changes(entry: Weighted, layer: str, part: str, weight: Tensor) -> list[Tensor]:
+    """What ``entry`` adds to ``weight``, that of ``{layer}.{part}``: by its own, by an adapter."""
+    found = []
+    kept = (entry.concept.keys if part == "to_k" else entry.concept.values).get(layer)
+    if kept is not None:
+        found.append(entry.weight * (to_device(kept, weight.device).to(weight) - weight))
+    adapter = adapters_of(entry.concept).get(f"{UNET}{layer}.{part}")
+    if adapter is not None:
+        found.append(entry.weight * to_device(adapter.delta(), weight.device).to(weight))
+    return found
