@@ -168,7 +168,7 @@ def check_subjects(subjects: Sequence[Subject]) -> None:
                 )
         subject.each  # noqa: B018  # refuses nouns that are no words
         for number, mask in enumerate(subject.masks):
-            if mask.convert("L").getextrema()[1] < 128:
+            if np.asarray(mask.convert("L")).max() < 128:
                 raise InputError(
                     "masks", f"number {number + 1} has no white", "paint white what is learned"
                 )

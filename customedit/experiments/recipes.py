@@ -113,7 +113,9 @@ class Search:
         def told(done: int, of: int, what: str) -> None:
             console.print(f"{variant.name}: {done} of {of}, {what}", highlight=False)
 
-        done = run(bench, editor, self.folder, seeds=range(self.seeds), words=False, told=told)
+        done = run(
+            bench, editor, self.folder, seeds=range(self.seeds), words=False, on_picture=told
+        )
         file = done.folder / f"{named('rows', self._about(done, bench))}.json"
         if file.exists():
             return read_rows(file)

@@ -25,8 +25,9 @@ from customedit.concepts.trainable import Averages, TrainableConcept, encode_tra
 from customedit.concepts.training import set_rate, train_concept, train_concepts
 from customedit.diffusion.adapters import UNET
 from customedit.diffusion.base import Base
+from customedit.diffusion.ddim import DDIMSchedule, Prediction
 from customedit.diffusion.engine import Progress, run
-from customedit.diffusion.text import Weighted
+from customedit.diffusion.text import Encoded, Weighted
 from customedit.errors import InputError
 from customedit.metrics.references import noun_warnings, shown_nouns
 from customedit.metrics.similarity import Similarity
@@ -162,7 +163,7 @@ def test_two_concepts_of_their_own_columns_do_not_disturb_each_other(base: Base)
     )
     both = base.text("a <a> cup and a <b> vase", [Weighted(one), Weighted(two)])
     assert both.tokens is not None
-    alone = base.context(both.states, "", [Weighted(one)], both.tokens)
+    alone = base.family.row("", Encoded(both.states), [Weighted(one)], both.tokens)
     first = next(iter(both.tokens.concepts))
     assert torch.allclose(both.keys[0][first], alone.keys[0][first], atol=1e-6)
     with pytest.raises(InputError, match=r"<a> acts on its token's columns alone"):
@@ -196,8 +197,8 @@ def test_training_reads_what_use_reads(options: dict[str, Any], columns: str, ba
         for got, wanted in zip(getattr(row, name), getattr(used, name), strict=True):
             assert torch.allclose(got, wanted, atol=2e-5)
     latents = torch.randn(1, base.channels, 16, 16)
-    outputs = [base.output(latents, 500, [context])[0] for context in (row, used)]
-    assert torch.allclose(*outputs, atol=1e-4)
+    one, other = (base.output(latents, 500, [context])[0] for context in (row, used))
+    assert torch.allclose(one, other, atol=1e-4)
 
 
 # the rate, the average, the rank
@@ -262,7 +263,9 @@ def test_resumed_with_averages_gives_the_same_bits(
 
 def test_min_snr_weights_are_those_of_the_paper(base: Base) -> None:
     times = torch.tensor([20, 300, 700, 990])
-    for kind in ("epsilon", "v_prediction", "sample"):
+    assert isinstance(base.schedule, DDIMSchedule)
+    kinds: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample")
+    for kind in kinds:
         schedule = dataclasses.replace(base.schedule, prediction=kind)
         found = min_snr_weights(schedule, times, 5.0)
         for weight, time in zip(found.tolist(), times.tolist(), strict=True):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from customedit.concepts import dataset, training
+from customedit.concepts import dataset, losses, training
 from customedit.concepts.class_images import ClassImages
 from customedit.concepts.concept import Concept
 from customedit.concepts.crops import full_frame, random_crop
@@ -20,6 +20,7 @@ from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.trainable import TrainableConcept
 from customedit.concepts.training import step_request, train_concept, train_concepts
 from customedit.diffusion.base import Base
+from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.engine import Progress, run
 from customedit.diffusion.profile import Profile
 from customedit.errors import InputError, NumericalError, TrainingError
@@ -157,6 +158,7 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
     x0 = torch.cat([pool.latents[own], latents[other]])
     times = torch.from_numpy(rng.integers(1000, size=4))
     noise = torch.randn(x0.shape, generator=noise_of)
+    assert isinstance(base.schedule, DDIMSchedule)
     a = base.schedule.alphas[times].float()[:, None, None, None]
     x, v = a.sqrt() * x0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * x0
     vectors = trained.tokens
@@ -175,7 +177,7 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
 def test_nan_stops_with_the_step_and_the_remedy(
     base: Base, references: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = training.batch_loss, iter(range(9))
+    real, calls = losses.batch_loss, iter(range(9))
 
     def poisoned(*args: Any) -> Any:
         loss, facts = real(*args)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from customedit.concepts import training
+from customedit.concepts import losses, training
 from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
@@ -52,10 +52,10 @@ def base() -> Base:
 
 
 def learning(base: Base, number: int, steps: int) -> Method[Concept]:
-    """Training ``number``: a look of its own, its own way, two rows a step."""
+    """Training ``number``: a look of its own, its own way, one row a step."""
     look = samples.looks()[number]
     references = [Image.open(p).convert("RGB") for p in look.images[:1]]
-    options: dict[str, Any] = {"class_images": 0, "batch": 2, "crops": 2} | WAYS[number]
+    options: dict[str, Any] = {"class_images": 0, "batch": 1, "crops": 1} | WAYS[number]
     if options.get("recipe") or options.get("columns"):
         del options["class_images"]
     settings = TrainingSettings.of(base, steps=steps, seed=number, **options)
@@ -75,6 +75,7 @@ def furthest(a: Concept, b: Concept) -> float:
     return max(float((a.tensors[n] - b.tensors[n]).abs().max()) for n in a.tensors)
 
 
+@pytest.mark.timeout(600)
 def test_alone_and_among_seven_others_end_in_the_same_weights(base: Base) -> None:
     steps, watched = 20, (0, 3)
     alone = {k: run(base, learning(base, k, steps)) for k in watched}
@@ -82,7 +83,7 @@ def test_alone_and_among_seven_others_end_in_the_same_weights(base: Base) -> Non
     tickets = [engine.submit(learning(base, k, steps)) for k in range(len(WAYS))]
     ended(engine, tickets)
     assert engine.steps < 1.5 * steps  # eight trainings in about as many forwards as one takes
-    assert engine.step_rows == len(WAYS) * steps * 2
+    assert engine.step_rows == len(WAYS) * steps
     for k in watched:
         assert furthest(tickets[k].result(), alone[k]) <= 1e-5
     start = run(base, learning(base, 0, 1))
@@ -153,11 +154,11 @@ def test_what_is_not_finite_or_fails_in_one_never_reaches_the_rest(base: Base) -
 
 
 def test_a_diverged_training_ends_alone(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = training.batch_loss
+    real = losses.batch_loss
 
     def poisoned(settings: Any, batch: Any, output: Tensor) -> Any:
         loss, facts = real(settings, batch, output)
-        if settings.seed == 1:
+        if settings.seed == 1 and output.requires_grad:  # not when the base is looked at
             loss = loss * float("inf")
         return loss, facts | {"loss": loss}
 
@@ -249,7 +250,7 @@ def test_an_edit_waits_for_one_training_at_a_time(base: Base) -> None:
             rows.append(engine.step_rows)
 
     engine = Engine(base)
-    tickets = [engine.submit(plain(base, 6, seed)) for seed in range(4)]
+    tickets: list[Ticket[Any]] = [engine.submit(plain(base, 6, seed)) for seed in range(4)]
     tickets.append(engine.submit(editing()))
     ended(engine, tickets)
     gaps = [b - a for a, b in itertools.pairwise(rows)]

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.errors import InputError
+from customedit.jobs.records import JobRecord, uses_of
 from customedit.schemas.requests import CustomizeRequest, TrainingOptions
 from worker.customize_job import settings_of as training_of
 
@@ -78,3 +79,20 @@ def test_what_a_request_lets_through_the_library_takes(name: str, value: float) 
         TrainingSettings(**{name: given_value})
     except InputError:
         assert name == "rate" and value < 1e-9  # positive, and too small for anything
+
+
+@pytest.mark.parametrize("name", ["nouns", "masks"])
+def test_nouns_and_masks_are_one_for_each_reference(name: str) -> None:
+    values = ["cup", "bowl"] if name == "nouns" else [IMAGE, IMAGE]
+    body = {"references": [IMAGE, IMAGE], "noun": "cup"}
+    assert getattr(CustomizeRequest.model_validate(body | {name: values}), name) == values
+    with pytest.raises(ValidationError, match=f"{name}: are 1 for 2 references; give one for each"):
+        CustomizeRequest.model_validate(body | {name: values[:1]})
+
+
+def test_masks_stay_until_the_training_is_done() -> None:
+    request = {"references": [IMAGE], "masks": [IMAGE.replace("0", "1")]}
+    record = JobRecord(
+        id="job_1", tenant="acme", kind="customize", request=request, created_at=1.0, queued_at=1.0
+    )
+    assert set(uses_of(record)) == {IMAGE, IMAGE.replace("0", "1")}
