@@ -102,7 +102,6 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
     journal = Journal(storage)
     keys = ApiKeys(client, settings, journal)
     events = EventReader(AsyncEvents(async_client, settings))
-    notifier = Notifier(settings, metrics.notifications_failed.inc)
     decoders = DecoderPool(
         decoders=settings.decoders or default_decoders(),
         memory=settings.decode_memory_bytes,
@@ -129,13 +128,12 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 imports=ImportSlots(settings.imports_at_once, settings.imports_per_tenant),
                 journal=journal,
                 secrets=Secrets(client, settings, journal),
-                notifier=notifier,
+                notifier=Notifier(client, settings, metrics.notifications_failed.inc),
                 serializers=Serializers(storage),
                 decoders=decoders,
                 watch=watch,
             )
     finally:
-        notifier.close()
         await decoders.close()
         await async_client.aclose()
         client.close()
@@ -146,14 +144,15 @@ async def in_thread(call: Callable[P, R], *args: P.args, **named: P.kwargs) -> R
     return await anyio.to_thread.run_sync(lambda: call(*args, **named))
 
 
-def _container(request: Request) -> Container:
+# Dependencies are coroutines although they wait for nothing: FastAPI calls others in a thread, each.
+async def _container(request: Request) -> Container:
     return request.app.state.container
 
 
 def needs(*scopes: str) -> Any:
     """A dependency that gives the caller's key if it has one of ``scopes``, or ``admin``."""
 
-    def check(
+    async def check(
         request: Request,
         _bearer: Annotated[object, Security(_bearer)],  # for the OpenAPI document alone: the
         _header: Annotated[object, Security(_header)],  # middleware has looked at both
@@ -176,7 +175,7 @@ def require_scope(key: ApiKey, *scopes: str) -> None:
         raise ProblemError("forbidden", field="Authorization", limit=f"scope {limit}")
 
 
-def _wait(
+async def _wait(
     prefer: Annotated[
         str | None,
         Header(

@@ -23,12 +23,12 @@ from customedit.jobs.records import (
     EditOutput,
     ImageRecord,
     JobError,
-    JobKind,
     JobProgress,
     JobRecord,
 )
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
+from customedit.schemas.answers import JobKind
 from customedit.schemas.requests import reference_warnings
 from customedit.storage.store import Storage, StorageError
 
@@ -198,6 +198,8 @@ async def job_response(
         response.headers["Preference-Applied"] = f"wait={wait_s}"
     if not record.finished:
         response.headers["Retry-After"] = str(RETRY_S)
+    if record.result is None and (record.progress is None or record.progress.preview_key is None):
+        return container.serializers.job(record)
     # Signing addresses takes about a millisecond each: not in the event loop.
     return await anyio.to_thread.run_sync(container.serializers.job, record)
 

@@ -1,6 +1,6 @@
 """From a request to a queued job: reserve the key, check, journal, record, notify the workers.
 
-Workers are notified through Celery, which is never the reason that a request fails.
+Workers are notified by a message of Celery's, which is never the reason that a request fails.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Final
 
-from celery import Celery
+from redis.exceptions import RedisError
 
 from api.problems import ProblemError, input_problem, unknown_reference
 from customedit.config import telemetry
@@ -20,7 +20,7 @@ from customedit.config.settings import Settings
 from customedit.errors import InputError
 from customedit.jobs import notifications, webhook_addresses
 from customedit.jobs.journal import epoch_metadata
-from customedit.jobs.records import ConceptRecord, JobKind, JobRecord
+from customedit.jobs.records import ConceptRecord, JobRecord
 from customedit.jobs.store import (
     Gone,
     Idempotency,
@@ -31,10 +31,13 @@ from customedit.jobs.store import (
     Submitted,
 )
 from customedit.schemas import ids
+from customedit.schemas.answers import JobKind
 from customedit.schemas.requests import RequestModel
 from customedit.storage import object_keys
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from api.dependencies import Container  # which holds a Notifier
 
 _log = logging.getLogger(__name__)
@@ -44,30 +47,21 @@ _RETRY_S: Final = 2
 class Notifier:
     """Sends notifications, from many threads. failed: called when one cannot be sent."""
 
-    def __init__(self, settings: Settings, failed: Callable[[], None] = lambda: None) -> None:
-        self._settings, self._failed = settings, failed
-        self._celery = Celery("customedit-api", set_as_current=False)
-        self._celery.conf.update(notifications.celery_settings(settings))
+    def __init__(
+        self, client: Redis, settings: Settings, failed: Callable[[], None] = lambda: None
+    ) -> None:
+        self._client, self._settings, self._failed = client, settings, failed
 
     def notify(self, job: JobRecord) -> bool:
         """Tell the workers of ``job`` once; False if that failed: the reconciler will do it."""
+        message = notifications.message(self._settings, job.id, job.kind, job.traceparent)
         try:
-            self._celery.send_task(
-                notifications.TASK,
-                args=[job.id],
-                queue=notifications.queue(self._settings, job.kind),
-                retry=False,
-                headers={"traceparent": job.traceparent} if job.traceparent else None,
-            )
-        except Exception as error:  # whatever the broker's client raises: the record is safe
+            self._client.lpush(notifications.queue(self._settings, job.kind), message)
+        except (RedisError, OSError) as error:  # the record is safe
             _log.warning("%s: no worker was notified: %s", job.id, type(error).__name__)
             self._failed()
             return False
         return True
-
-    def close(self) -> None:
-        """Close the broker's connections."""
-        self._celery.close()
 
 
 def _no_check() -> None:
@@ -118,11 +112,11 @@ def submit(container: Container, submission: Submission) -> Submitted:
 
 def _check_webhook(container: Container, submission: Submission) -> None:
     """A webhook can be sent and signed; its name is resolved only when it is sent."""
-    url = submission.request.model_dump(mode="json").get("webhook")
+    url = getattr(submission.request, "webhook", None)
     if url is None:
         return
     try:
-        webhook_addresses.check(url, allow_private=container.settings.webhook_allow_private)
+        webhook_addresses.check(str(url), allow_private=container.settings.webhook_allow_private)
     except InputError as error:
         raise input_problem(error, limit="an https address on the public internet") from None
     if container.secrets.get(submission.tenant) is None:
@@ -144,7 +138,7 @@ def _idempotency(submission: Submission) -> Idempotency | None:
 
 def _write(container: Container, submission: Submission, key: Idempotency | None) -> Submitted:
     """Journal, then record. What was written is taken back if the record cannot be made."""
-    record, epoch = _record(submission), container.jobs.epoch()
+    record, epoch = _record(submission), container.jobs.recent_epoch()
     try:
         if submission.file is not None:
             path = object_keys.given(submission.tenant, submission.id)

@@ -1,7 +1,8 @@
 """How the service answers: ``python benchmarks/service.py submit | latency | start | streams``.
 
 ``submit``: POSTs of edits until their 202, the request journaled in S3 before each, from 32 clients
-at once to one front end. ``latency``: small edits through the whole service, one after another, on
+at once to one front end; and how much processor time a submit takes of each process, which tells
+more than seconds where the machine does other work too. ``latency``: small edits through the whole service, one after another, on
 an idle worker and on one that trains. ``start``: in one process, from handing an edit to the engine
 until it begins and until its first UNet call is answered, idle and beside a training, whose steps
 are timed as well. ``streams``: event streams of five tenants on one front end, each with events all
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import psutil
 import typer
 
 from customedit.client import CustomEdit, TrainingOptions
@@ -85,16 +87,38 @@ def submit(
     requests: Annotated[int, typer.Option(min=32)] = 1600,
     clients: Annotated[int, typer.Option(min=1)] = 32,
 ) -> None:
-    """Requests per second and latency until 202."""
-    with service(workers=0) as (url, key):
-        with CustomEdit(url, key) as client:
+    """Requests per second, latency until 202, and processor time of each process."""
+    with started(workers=0) as stack:
+        settings = stack.settings()
+        _, key = ApiKeys(connect(settings), settings).create("bench")
+        with CustomEdit(stack.url, key) as client:
             image = client.upload(SOURCE.image).id
-        _submitting(url, key, image, clients * 4, clients)  # warm
-        began = time.perf_counter()
-        seconds, bad = _submitting(url, key, image, requests, clients)
-        took = time.perf_counter() - began
+        _submitting(stack.url, key, image, clients * 4, clients)  # warm
+        before, began = _processor_seconds(stack), time.perf_counter()
+        seconds, bad = _submitting(stack.url, key, image, requests, clients)
+        took, after = time.perf_counter() - began, _processor_seconds(stack)
     found = {"clients": clients, "requests": len(seconds), "errors": bad}
-    say({**found, "per_second": round(len(seconds) / took, 1), **told(seconds)})
+    spent = {name: round(1000 * (after[name] - before[name]) / requests, 2) for name in after}
+    say(
+        {
+            **found,
+            "per_second": round(len(seconds) / took, 1),
+            **told(seconds),
+            "processor_ms_of_a_submit": spent | {"all": round(sum(spent.values()), 2)},
+        }
+    )
+
+
+def _processor_seconds(stack: Stack) -> dict[str, float]:
+    """User and system time so far of each process of the service, children included, and of the
+    clients, which are this process."""
+    spent = {}
+    for process in stack.supervisor.processes:
+        root = psutil.Process(process.pid)
+        times = [p.cpu_times() for p in (root, *root.children(recursive=True))]
+        spent[process.name] = sum(t.user + t.system for t in times)
+    own = psutil.Process().cpu_times()
+    return spent | {"clients": own.user + own.system}
 
 
 def _submitting(

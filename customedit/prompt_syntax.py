@@ -77,40 +77,40 @@ def check_prompt(text: str, known: Collection[str], field: str = "prompt") -> No
 
 
 def _check_adapters(text: str, field: str) -> None:
-    if found := _ADAPTER.search(text):
-        end = text.find(">", found.start())
-        tag = text[found.start() : end + 1] if end >= 0 else text[found.start() :].split()[0]
+    if match := _ADAPTER.search(text):
+        end = text.find(">", match.start())
+        tag = text[match.start() : end + 1] if end >= 0 else text[match.start() :].split()[0]
         raise InputError(
             field,
             f"contains {_short(tag)}, a tag of another program, which loads nothing here",
             "give the concept with the request and name it by its token, like <plaid>",
         )
-    if found := _CONTROL.search(text):
+    if match := _CONTROL.search(text):
         raise InputError(
-            field, f"contains {found.group()}, a control token of the tokenizer", "leave it out"
+            field, f"contains {match.group()}, a control token of the tokenizer", "leave it out"
         )
 
 
 def _check_brackets(text: str, known: Collection[str], field: str) -> None:
     """Refuse what is meant as a token but is not spelt like one."""
-    if found := _LOOKALIKE.search(text):
-        _refuse_spelling(found.group(), found.group(1) or found.group(2), known, field)
-    for found in _BRACKETED.finditer(text):
-        inner = found.group(1)
+    if match := _LOOKALIKE.search(text):
+        _refuse_spelling(match.group(), match.group(1) or match.group(2), known, field)
+    for match in _BRACKETED.finditer(text):
+        inner = match.group(1)
         name = inner.strip()
         spaced = inner[:1].isspace() or inner[-1:].isspace()
         comparison = spaced and re.search(r"\s", name) and _token_for(name) not in known
         a_name = re.search(r"\w", name) and not comparison  # not "<->", nor "a < b or c > d"
-        if a_name and not CONCEPT.fullmatch(found.group()):
-            _refuse_spelling(found.group(), name, known, field)
-    for found in _OTHER_BRACKETS.finditer(text):
-        if _token_for(found.group(1)) in known:
-            _refuse_spelling(found.group(), found.group(1), known, field)
+        if a_name and not CONCEPT.fullmatch(match.group()):
+            _refuse_spelling(match.group(), name, known, field)
+    for match in _OTHER_BRACKETS.finditer(text):
+        if _token_for(match.group(1)) in known:
+            _refuse_spelling(match.group(), match.group(1), known, field)
     for token in known:
         halves = rf"{re.escape(token[:-1])}(?![\w>-])|(?<![\w<-]){re.escape(token[1:])}"
         doubled = rf"<{re.escape(token)}>?|{re.escape(token)}>"
-        if found := re.search(rf"{doubled}|{halves}", text, re.IGNORECASE):
-            _refuse_spelling(found.group(), token[1:-1], known, field)
+        if match := re.search(rf"{doubled}|{halves}", text, re.IGNORECASE):
+            _refuse_spelling(match.group(), token[1:-1], known, field)
 
 
 def _token_for(name: str) -> str:
@@ -132,24 +132,24 @@ def _refuse_spelling(written: str, name: str, known: Collection[str], field: str
 
 def _check_weights(text: str, field: str) -> None:
     """Refuse the prompt weights of other programs."""
-    found = _WEIGHTED.search(text)
-    if not found:
-        found = next(
+    match = _WEIGHTED.search(text)
+    if not match:
+        match = next(
             (m for m in _SIGNED.finditer(text) if m.group(1).lower() not in _NAMES_WITH_SIGNS), None
         )
-    if found:
-        words = re.sub(rf":\s*{_NUMBER}|[()\[\]+]|-{{2,}}|\)\d+\.\d+", " ", found.group())
+    if match:
+        words = re.sub(rf":\s*{_NUMBER}|[()\[\]+]|-{{2,}}|\)\d+\.\d+", " ", match.group())
         plain = " ".join(words.split()) or "the words alone"
         raise InputError(
             field,
-            f"contains {_short(found.group())}, a prompt weight, which is not supported",
+            f"contains {_short(match.group())}, a prompt weight, which is not supported",
             f"write {_short(plain)}; Prompt-to-Prompt's reweight setting and a concept's weight "
             "change how much a word counts",
         )
-    if found := _ALTERNATIVES.search(text):
+    if match := _ALTERNATIVES.search(text):
         raise InputError(
             field,
-            f"contains {_short(found.group())}, alternatives, which are not supported",
+            f"contains {_short(match.group())}, alternatives, which are not supported",
             "write one of them",
         )
 

@@ -56,7 +56,7 @@ class Attempt:
         self._reason: Reason | None = None
         self._lock = threading.Lock()
         self._tickets: list[Ticket[Any]] = []
-        self._news: JobProgress | None = None
+        self._progress: JobProgress | None = None
         self._preview: str | None = None
         self._phase, self._phase_began = "", time.monotonic()
 
@@ -89,13 +89,13 @@ class Attempt:
 
     # the engine
 
-    def submit(self, method: Method[T], priority: int, *, heard: bool = True) -> Ticket[T]:
-        """Hand ``method`` to the engine. heard: whether its progress is the job's."""
+    def submit(self, method: Method[T], priority: int, *, report: bool = True) -> Ticket[T]:
+        """Hand ``method`` to the engine. report: whether its progress is the job's."""
         ticket = self.runtime.engine.submit(
             method,
             priority=priority,
             timeout=max(0.0, self.deadline - time.monotonic()),
-            on_progress=self.hear if heard else None,
+            on_progress=self.on_progress if report else None,
             share=(self.tenant, self.id),
         )
         with self._lock:
@@ -133,14 +133,14 @@ class Attempt:
 
     # progress
 
-    def hear(self, progress: Progress) -> None:
-        """Take note of a method's progress; called by the engine, so it only remembers."""
-        self.say(progress.phase, progress.step, progress.steps, progress.facts)
+    def on_progress(self, progress: Progress) -> None:
+        """Report a method's progress; called by the engine, so it only remembers."""
+        self.report(progress.phase, progress.step, progress.steps, progress.facts)
 
-    def say(
+    def report(
         self, phase: str, step: int = 0, steps: int = 0, facts: dict[str, float] | None = None
     ) -> None:
-        """Say how far it is; the next heartbeat passes the latest on."""
+        """Report how far it is; the next heartbeat passes the latest on."""
         now = time.monotonic()
         with self._lock:
             if phase != self._phase:
@@ -148,36 +148,36 @@ class Attempt:
             left = None
             if 0 < step <= steps:
                 left = round((now - self._phase_began) / step * (steps - step), 2)
-            self._news = JobProgress(
+            self._progress = JobProgress(
                 phase=phase, step=step, steps=steps, facts=facts or {}, eta_s=left
             )
 
     def show(self, key: str) -> None:
-        """Say that there is a preview at ``key``; it stands in the news until the next one."""
+        """Report that there is a preview at ``key``: with the next progress."""
         with self._lock:
             self._preview = key
-            if self._news is None:
-                self._news = JobProgress(phase=self._phase)
+            if self._progress is None:
+                self._progress = JobProgress(phase=self._phase)
 
     @property
-    def has_news(self) -> bool:
-        """Whether anything was said since ``news`` was last called."""
-        return self._news is not None
+    def has_progress(self) -> bool:
+        """Whether there is progress that ``take_progress`` has not given yet."""
+        return self._progress is not None
 
-    def news(self) -> JobProgress | None:
-        """What was said since the last call."""
+    def take_progress(self) -> JobProgress | None:
+        """The latest progress, unless the last call gave it."""
         with self._lock:
-            news, self._news = self._news, None
-            if news is None:
+            latest, self._progress = self._progress, None
+            if latest is None:
                 return None
             preview, self._preview = self._preview, None
-            return news.model_copy(update={"preview_key": preview}) if preview else news
+            return latest.model_copy(update={"preview_key": preview}) if preview else latest
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """A phase of the job, said and timed."""
+        """A phase of the job, reported and timed."""
         self.check()
-        self.say(name)
+        self.report(name)
         with self.metrics.phase(self.kind, name):
             yield
 
@@ -199,13 +199,13 @@ class Attempt:
     def put(self, key: str, body: bytes | Path, media_type: str) -> str:
         """Upload ``body`` to ``key``, which it gives back; waits for an S3 that is away."""
         self.check()
-        self.patiently(lambda: self.storage.put(key, body, media_type))
+        self.with_retries(lambda: self.storage.put(key, body, media_type))
         return key
 
     def get(self, key: str) -> bytes:
         """The bytes at ``key``; waits for an S3 that is away. Raises MissingObject."""
         self.check()
-        return self.patiently(lambda: self.storage.get(key))
+        return self.with_retries(lambda: self.storage.get(key))
 
     def try_put(self, key: str, body: bytes | Path, media_type: str) -> bool:
         """Upload what can wait or be left out; False if S3 is away."""
@@ -218,7 +218,7 @@ class Attempt:
             return False
         return True
 
-    def patiently(self, call: Callable[[], T]) -> T:
+    def with_retries(self, call: Callable[[], T]) -> T:
         """What ``call`` gives, tried again while S3 or Redis is away.
 
         Raises TransientError after PATIENCE, Stopped and DeadlineExceeded as ``check`` does.

@@ -158,7 +158,7 @@ class Keeper:
     def _download(self, name: str, path: Path) -> bool:
         key = object_keys.checkpoint(self.attempt.tenant, self.attempt.id, name)
         with contextlib.suppress(MissingObject):
-            self.attempt.patiently(lambda: self.attempt.storage.download(key, path))
+            self.attempt.with_retries(lambda: self.attempt.storage.download(key, path))
             return True
         return False
 

@@ -18,7 +18,8 @@ from customedit.editing.inversion import Inversion
 from customedit.editing.plan import EditPlan, picture_digest, plan_edits
 from customedit.editing.sweep import MeasuredEdit, best, contact_sheet
 from customedit.errors import InputError
-from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput, Similarities
+from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput
+from customedit.schemas.answers import Similarities
 from customedit.schemas.requests import MAX_REFERENCES, EditRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
@@ -129,7 +130,7 @@ def stored_inversion(attempt: Attempt, key: str) -> Inversion | None:
     """The inversion that an earlier edit left in S3; None if there is none that can be read."""
     path = attempt.folder / "stored.safetensors"
     try:
-        attempt.patiently(lambda: attempt.storage.download(key, path))
+        attempt.with_retries(lambda: attempt.storage.download(key, path))
         inversion = Inversion.load(path)
     except (MissingObject, InputError):
         return None
@@ -157,7 +158,7 @@ def draw_all(
         if number == 0:
             drawing = previewer.seeing(drawing, base)
         counted = _counted(attempt, drawing, done, number)
-        tickets.append(attempt.submit(counted, EDITS, heard=False))
+        tickets.append(attempt.submit(counted, EDITS, report=False))
     drawings = attempt.wait(tickets, previewer.upload)
     return [
         finish(plan, given.image, drawing, given.mask)
@@ -173,7 +174,7 @@ def _counted(attempt: Attempt, method: Method[T], done: list[int], number: int) 
             request = method.send(answer)
             if isinstance(request, Progress):
                 done[number] = request.step
-                attempt.say("edit", sum(done), len(done) * request.steps)
+                attempt.report("edit", sum(done), len(done) * request.steps)
             answer = yield request
     except StopIteration as end:
         result: T = end.value

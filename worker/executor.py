@@ -26,14 +26,9 @@ from redis.exceptions import RedisError
 
 from customedit.config import telemetry
 from customedit.errors import Cancelled
-from customedit.jobs.records import (
-    ConceptOutcome,
-    ConceptRecord,
-    EditOutcome,
-    JobKind,
-    JobProgress,
-)
+from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome, JobProgress
 from customedit.jobs.store import Claim
+from customedit.schemas.answers import JobKind
 from customedit.storage.store import StorageError
 from worker import cleanup, customize_job, edit_job, import_job, problems
 from worker.attempt import Attempt, Stopped
@@ -268,7 +263,7 @@ class Executor:
             if problem.type == "out-of-memory":
                 self.runtime.make_room()
             cleanup.remove_outputs(attempt)
-            if not attempt.patiently(lambda: self.runtime.jobs.fail(attempt.claim, problem)):
+            if not attempt.with_retries(lambda: self.runtime.jobs.fail(attempt.claim, problem)):
                 return "lost"
             self._settle()
             cleanup.after_end(attempt)
@@ -279,7 +274,7 @@ class Executor:
         result = json.loads(outcome.model_dump_json())
         attempt.keep("result.json", json.dumps(result).encode(), "application/json")
         concept = self._concept(attempt, outcome)
-        committed = attempt.patiently(
+        committed = attempt.with_retries(
             lambda: self.runtime.jobs.commit(attempt.claim, result, concept=concept)
         )
         if not committed:
@@ -309,11 +304,11 @@ class Executor:
             cleanup.remove_outputs(attempt)
         elif reason == "drain":
             cleanup.remove_outputs(attempt)
-            if attempt.patiently(lambda: self.runtime.jobs.hand_back(attempt.claim)):
+            if attempt.with_retries(lambda: self.runtime.jobs.hand_back(attempt.claim)):
                 self._notify(attempt.id, attempt.kind)  # of a job for a worker that stays
         else:
             cleanup.remove_outputs(attempt)
-            attempt.patiently(lambda: self.runtime.jobs.cancelled(attempt.claim))
+            attempt.with_retries(lambda: self.runtime.jobs.cancelled(attempt.claim))
             self._settle()
             cleanup.after_end(attempt)
         return {"lost": "lost", "drain": "handed-back"}.get(reason, "cancelled")
@@ -329,7 +324,7 @@ class Executor:
             last = {a.stamp: last.get(a.stamp, 0.0) for a in attempts}
             for attempt in attempts:
                 now = time.monotonic()
-                if now - last[attempt.stamp] >= (PROGRESS_S if attempt.has_news else quiet):
+                if now - last[attempt.stamp] >= (PROGRESS_S if attempt.has_progress else quiet):
                     last[attempt.stamp] = now
                     try:
                         self._send_heartbeat(attempt)
@@ -337,7 +332,7 @@ class Executor:
                         _log.exception("no heartbeat of %s", attempt.id)
 
     def _send_heartbeat(self, attempt: Attempt) -> None:
-        progress: JobProgress | None = attempt.news()
+        progress: JobProgress | None = attempt.take_progress()
         try:
             answer = (
                 self.runtime.jobs.renew(attempt.claim)

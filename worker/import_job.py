@@ -38,7 +38,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         with attempt.phase("fetch"):
             path = attempt.folder / (spelled(request.name) or "<look>").strip("<>")
             key = object_keys.given(attempt.tenant, attempt.id)
-            attempt.patiently(lambda: attempt.storage.download(key, path))
+            attempt.with_retries(lambda: attempt.storage.download(key, path))
         with attempt.phase("read"), _named_for_callers(attempt.folder):
             with unreadable():
                 read = read_concept(path, request, attempt.runtime)

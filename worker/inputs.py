@@ -32,7 +32,9 @@ def mask(attempt: Attempt, image_id: str, size: tuple[int, int], field: str = "m
 
 def image_record(attempt: Attempt, image_id: str) -> ImageRecord:
     """The record of an uploaded picture. Raises MissingObject."""
-    record = attempt.patiently(lambda: attempt.runtime.image_records.get(attempt.tenant, image_id))
+    record = attempt.with_retries(
+        lambda: attempt.runtime.image_records.get(attempt.tenant, image_id)
+    )
     if record is None:
         raise MissingObject(image_id)
     return record
@@ -93,7 +95,7 @@ def concepts(
 
 def concept_record(attempt: Attempt, concept_id: str) -> ConceptRecord | None:
     """The tenant's concept; None: there is none, or it is another's."""
-    return attempt.patiently(
+    return attempt.with_retries(
         lambda: attempt.runtime.concept_records.get(attempt.tenant, concept_id)
     )
 
@@ -108,7 +110,7 @@ def loaded(attempt: Attempt, record: ConceptRecord) -> Concept:
     if concept is None:
         path = attempt.folder / f"{record.id}.safetensors"
         key = record.weights_key
-        attempt.patiently(lambda: attempt.storage.download(key, path))
+        attempt.with_retries(lambda: attempt.storage.download(key, path))
         concept = Concept.load(path, runtime.base.weights).for_base(runtime.base)
         concept = concept.to(runtime.base.device, runtime.base.dtype)
         runtime.concepts.put(held, concept)

@@ -9,7 +9,7 @@ from typing import Final, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from customedit.jobs.records import JobKind
+from customedit.schemas.answers import JobKind
 from customedit.storage.metrics import StoreMetrics
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)

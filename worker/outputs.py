@@ -108,7 +108,7 @@ class Previewer:
 
     def draw(self, method: Method[Image.Image], priority: int) -> None:
         """Have ``method`` drawn and shown; safe to call from the engine's thread."""
-        self._tickets.append(self._work.submit(method, priority, heard=False))
+        self._tickets.append(self._work.submit(method, priority, report=False))
 
     def seeing(self, editing: Method[T], base: Base) -> Method[T]:
         """``editing``, looked at while it goes by: what its target row will be, as far as known."""

@@ -19,9 +19,9 @@ from customedit.jobs import notifications
 from customedit.jobs.bases import PUBLISH_EVERY_S, Bases
 from customedit.jobs.journal import REQUEST
 from customedit.jobs.orphans import Orphans
-from customedit.jobs.records import JobKind
 from customedit.jobs.redis import memory
 from customedit.jobs.webhooks import Webhooks
+from customedit.schemas.answers import JobKind
 from customedit.storage import object_keys
 from customedit.storage.store import BROKEN_UPLOAD_DAYS
 from worker import cleanup

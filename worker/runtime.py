@@ -114,7 +114,7 @@ class Runtime:
         self.metrics = metrics or Metrics()
         # read once here: they are computed when first asked for, which no two threads should do
         self.fingerprint, self.schedule_key = base.fingerprint, base.schedule.key
-        self.facts = BaseFacts.of(base.tokenizer, base.fingerprint)
+        self.facts = BaseFacts.of([e.tokenizer for e in base.family.encoders], base.fingerprint)
         self.concepts: Cache[Concept] = Cache(settings.cache_bytes // 2, concept_bytes)
         self.inversions: Cache[Inversion] = Cache(settings.cache_bytes // 2, inversion_bytes)
         self.engine = EngineThread(

@@ -21,7 +21,7 @@ from api.dependencies import Container
 from api.problems import ProblemError, problem_response, too_large
 from customedit.config import telemetry
 from customedit.config.settings import Settings
-from customedit.tenants.access import Allowed, ApiKey
+from customedit.tenants.access import Allowed
 
 PROTECTED: Final = "/v1/"
 _BEARER: Final = re.compile(r"(?i:bearer) +([\x21-\x7e]{1,200})")
@@ -134,13 +134,14 @@ async def _admit(container: Container, scope: Scope, headers: Headers) -> Allowe
     address = (scope.get("client") or ("",))[0]
     container.failed_keys.check(address, text)
     try:
-        key, allowed = await anyio.to_thread.run_sync(_verify, container, text)
+        admitted = await anyio.to_thread.run_sync(container.limits.admit, text)
     except RedisError as error:
         container.metrics.store_errors.labels("redis").inc()
         raise ProblemError("unavailable", "keys cannot be checked now") from error
-    if key is None or allowed is None:
+    if admitted is None:
         container.failed_keys.failed(address)
         raise ProblemError("unauthenticated", field="Authorization", limit="a valid API key")
+    key, allowed = admitted
     container.failed_keys.succeeded(text)
     scope["state"] |= {"caller": key, "allowed": allowed}
     if not allowed.ok:
@@ -150,11 +151,6 @@ async def _admit(container: Container, scope: Scope, headers: Headers) -> Allowe
             headers={"Retry-After": str(max(1, round(allowed.retry_s))), **rate_headers(allowed)},
         )
     return allowed
-
-
-def _verify(container: Container, text: str) -> tuple[ApiKey | None, Allowed | None]:
-    key = container.keys.verify(text)
-    return key, container.limits.take(key.tenant) if key else None
 
 
 def _key_text(headers: Headers) -> str:

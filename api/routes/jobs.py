@@ -22,10 +22,11 @@ from api.dependencies import (
 from api.openapi import refusals
 from api.problems import not_found
 from api.serializers import job_response
-from customedit.jobs.records import JobKind, JobRecord, JobState
+from customedit.jobs.records import JobRecord
 from customedit.jobs.store import Page
 from customedit.schemas import answers as d
 from customedit.schemas import patterns
+from customedit.schemas.answers import JobKind, JobState
 from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["jobs"])

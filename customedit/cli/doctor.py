@@ -25,39 +25,39 @@ def one_step(device: str, dtype: str) -> str:
 
 def doctor_command(as_json: console.JsonOption = False) -> None:
     """Check this machine: packages, processor, memory, GPU, and one step of the bundled base."""
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "customedit": customedit.__version__,
         "python": platform.python_version(),
         "cores": os.cpu_count(),
     }
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            report[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "missing"
+            report[name] = "missing"
     problems = [
-        f"{name} is missing: pip install {name}" for name in PACKAGES if found[name] == "missing"
+        f"{name} is missing: pip install {name}" for name in PACKAGES if report[name] == "missing"
     ]
     if not problems:
         import torch
 
-        found["threads"] = torch.get_num_threads()
+        report["threads"] = torch.get_num_threads()
         tried = {"bundled base": ("cpu", "float32")}
         if torch.cuda.is_available():
             free, total = torch.cuda.mem_get_info()
-            found["gpu"] = torch.cuda.get_device_name()
-            found["gpu_memory"] = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+            report["gpu"] = torch.cuda.get_device_name()
+            report["gpu_memory"] = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
             known = torch.cuda.is_bf16_supported(including_emulation=False)
             tried["on the gpu"] = ("cuda", "bfloat16" if known else "float16")
         else:
-            found["gpu"] = "none"
+            report["gpu"] = "none"
         for name, (device, dtype) in tried.items():
             try:
-                found[name] = one_step(device, dtype)
+                report[name] = one_step(device, dtype)
             except Exception as error:
-                found[name] = "fails"
+                report[name] = "fails"
                 problems.append(f"the bundled base fails on {device}: {error}")
-    lines = [f"{k:<14} {v}" for k, v in found.items()] + [f"problem: {p}" for p in problems]
-    console.say(found | {"problems": problems}, lines, as_json)
+    lines = [f"{k:<14} {v}" for k, v in report.items()] + [f"problem: {p}" for p in problems]
+    console.say(report | {"problems": problems}, lines, as_json)
     if problems:
         raise typer.Exit(1)

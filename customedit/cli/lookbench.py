@@ -215,7 +215,7 @@ def run_command(
     }  # fmt: skip
     editor = _editor(base, device, dtype, settings, out)
     with console.bars(as_json) as show:
-        editor.heard = show
+        editor.on_progress = show
         done = run(
             bench,
             editor,

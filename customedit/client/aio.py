@@ -16,8 +16,8 @@ from customedit.client.aio_requests import AsyncRequests
 from customedit.client.calls import Answer, Call
 from customedit.client.errors import TimedOut
 from customedit.client.events import Parser, is_final
-from customedit.jobs.records import JobKind, JobState
 from customedit.schemas import answers as d
+from customedit.schemas.answers import JobKind, JobState
 
 
 class AsyncCustomEdit(AsyncRequests):

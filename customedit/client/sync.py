@@ -15,8 +15,8 @@ from customedit.client.calls import Answer, Call
 from customedit.client.errors import TimedOut
 from customedit.client.events import Parser, is_final
 from customedit.client.sync_requests import Requests
-from customedit.jobs.records import JobKind, JobState
 from customedit.schemas import answers as d
+from customedit.schemas.answers import JobKind, JobState
 
 
 class CustomEdit(Requests):

@@ -227,8 +227,8 @@ class Base:
         """Of the key and value weights of each cross-attention layer, (inner, width)."""
         end = ".to_k.weight"
         weights = ((n, w.shape) for n, w in self.weights.items() if n.endswith(end))
-        found = {n.removesuffix(end): shape for n, shape in weights}
-        return {name: (int(size[0]), int(size[1])) for name, size in found.items()}
+        by_layer = {n.removesuffix(end): shape for n, shape in weights}
+        return {name: (int(size[0]), int(size[1])) for name, size in by_layer.items()}
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) at which a picture of these sides is worked on."""

@@ -6,7 +6,7 @@ them. Imports no torch: the tokenizer is the library's ``tokenizers``, which tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -33,27 +33,26 @@ def check_length(tokens: int, limit: int, field: str) -> None:
         )
 
 
-class BaseFacts(BaseModel):
-    """Facts of a base.
-
-    fingerprint: of its weights; length: tokens in a row of text, start and end included;
-    tokenizer: the whole tokenizer, as JSON of the library ``tokenizers``.
-    """
-
+class _Facts(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)  # a newer worker's facts can be read
 
-    version: Literal[1] = 1
-    fingerprint: str
+
+class TokenizerFacts(_Facts):
+    """A tokenizer of a base.
+
+    length: tokens in a row of its text encoder, start and end included; definition: the whole
+    tokenizer, as JSON of the library ``tokenizers``.
+    """
+
     length: int = Field(ge=2)
-    tokenizer: str
+    definition: str
 
     @classmethod
-    def of(cls, tokenizer: Any, fingerprint: str) -> Self:
-        """The facts of a base whose tokenizer (of transformers) is loaded."""
+    def of(cls, tokenizer: Any) -> Self:
+        """The facts of a tokenizer of transformers."""
         return cls(
-            fingerprint=fingerprint,
             length=int(tokenizer.model_max_length),
-            tokenizer=tokenizer.backend_tokenizer.to_str(),
+            definition=tokenizer.backend_tokenizer.to_str(),
         )
 
     def count(self, prompt: str, columns: Mapping[str, int]) -> int:
@@ -67,10 +66,6 @@ class BaseFacts(BaseModel):
             total += sum(len(self._encode(part)) for part in CONCEPT.split(word) if part)
         return total
 
-    def check(self, prompt: str, columns: Mapping[str, int], field: str) -> None:
-        """Check that the base can read ``prompt``. Raises InputError as ``check_length``."""
-        check_length(self.count(prompt, columns), self.length, field)
-
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
@@ -79,7 +74,31 @@ class BaseFacts(BaseModel):
     def _tokenizer(self) -> Tokenizer:
         from tokenizers import Tokenizer
 
-        made: Any = Tokenizer.from_str(self.tokenizer)
+        made: Any = Tokenizer.from_str(self.definition)
         made.no_truncation()  # a former call may have left a limit in it
         made.no_padding()
         return made
+
+
+class BaseFacts(_Facts):
+    """Facts of a base. fingerprint: of its weights; tokenizers: in the order of its encoders."""
+
+    version: Literal[1] = 1
+    fingerprint: str
+    tokenizers: tuple[TokenizerFacts, ...] = Field(min_length=1)
+
+    @classmethod
+    def of(cls, tokenizers: Sequence[Any], fingerprint: str) -> Self:
+        """The facts of a base that is loaded, with its tokenizers (of transformers)."""
+        return cls(fingerprint=fingerprint, tokenizers=tuple(map(TokenizerFacts.of, tokenizers)))
+
+    def check(self, prompt: str, columns: Mapping[str, int], field: str) -> None:
+        """Check that the base can read ``prompt``.
+
+        columns: as for ``TokenizerFacts.count``.
+
+        Raises:
+            InputError: as ``check_length``.
+        """
+        for tokenizer in self.tokenizers:
+            check_length(tokenizer.count(prompt, columns), tokenizer.length, field)

@@ -19,8 +19,8 @@ from customedit.editing.sweep import measure_edit
 from customedit.experiments.dreambooth import dreambooth
 from customedit.experiments.result_cache import (
     ROWS,
-    Heard,
     Lesson,
+    OnProgress,
     Row,
     digest,
     keep_rows,
@@ -60,19 +60,19 @@ def lesson_of(base: Base, variant: Variant, look: samples.Look, plan: Plan) -> L
 
 
 def model_of(
-    base: Base, lesson: Lesson, folder: Path, heard: Heard | None
+    base: Base, lesson: Lesson, folder: Path, on_progress: OnProgress | None
 ) -> tuple[Base, Concept, bool]:
     """What is edited with: the base or DreamBooth's own, the concept, whether it was there."""
     classes = folder / "classes"
     if lesson.settings.way != "dreambooth":
-        return base, *learned(base, lesson, folder, classes, heard)
+        return base, *learned(base, lesson, folder, classes, on_progress)
     # a whole model: its training's checkpoint is what is kept
     file = folder / f"{lesson.stem(base)}.checkpoint.safetensors"
     there = file.exists()
     method = dreambooth(
         base, lesson.references, lesson.prompts, lesson.settings, resume=file, class_cache=classes
     )
-    return *run(base, method, heard), there
+    return *run(base, method, on_progress), there
 
 
 def edits_of(variant: Variant, look: samples.Look, plan: Plan) -> Edits:
@@ -92,7 +92,7 @@ def run_cell(
     look: samples.Look,
     plan: Plan,
     folder: Path,
-    heard: Heard | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Cell:
     """All edits of one variant with one look, or what is kept of them."""
     lesson, edits = lesson_of(base, variant, look, plan), edits_of(variant, look, plan)
@@ -101,9 +101,9 @@ def run_cell(
     file, picture = folder / "cells" / f"{name}.json", folder / "grids" / f"{name}.png"
     if (before := kept(file)) is not None and picture.exists():
         return Cell(before, picture, "kept")
-    model, concept, there = model_of(base, lesson, folder / "concepts", heard)
+    model, concept, there = model_of(base, lesson, folder / "concepts", on_progress)
     store = folder / "inversions" if model is base else None
-    results = draw_edits(Editor(model, inversions=store, max_rows=24), concept, edits, heard)
+    results = draw_edits(Editor(model, inversions=store, max_rows=24), concept, edits, on_progress)
     rows = [
         {"variant": variant.name, "editor": editor, "look": look.name, "picture": source.name,
          "strength": result.plan.strength, **found.as_dict()}
@@ -118,7 +118,7 @@ def run_cell(
 
 
 def draw_edits(
-    editor: Editor, concept: Concept, edits: Edits, heard: Heard | None
+    editor: Editor, concept: Concept, edits: Edits, on_progress: OnProgress | None
 ) -> list[EditResult]:
     """The results of ``edits``, which share forwards."""
     orders = []
@@ -126,7 +126,7 @@ def draw_edits(
         session = editor.open(Image.open(source.image), options.source_prompt)
         (plan,) = session.plan_options(options, concepts=[concept])
         orders.append(Order(session, plan, weighted([concept])))
-    return editor.edit_all(orders, heard)
+    return editor.edit_all(orders, on_progress)
 
 
 def measured(

@@ -26,7 +26,7 @@ from customedit.diffusion.engine import Progress, run
 from customedit.files import replacing
 
 Row = dict[str, Any]
-Heard = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 TRAININGS: Final = 1
 """To be raised when trainings change, so that what was trained before is trained again."""
@@ -95,7 +95,7 @@ class Lesson:
 
 
 def learned(
-    base: Base, lesson: Lesson, folder: Path, classes: Path, heard: Heard | None = None
+    base: Base, lesson: Lesson, folder: Path, classes: Path, on_progress: OnProgress | None = None
 ) -> tuple[Concept, bool]:
     """The concept of ``lesson``, trained once into ``folder``; and whether it was there.
 
@@ -106,6 +106,6 @@ def learned(
         return Concept.load(file, base.weights), True
     subject = Subject(lesson.references, lesson.prompts, lesson.nouns)
     method = train_concepts(base, [subject], lesson.settings, class_cache=classes)
-    made = run(base, method, heard)
+    made = run(base, method, on_progress)
     made.save(file)
     return made, False

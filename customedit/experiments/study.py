@@ -21,7 +21,7 @@ from customedit.diffusion.base import Base
 from customedit.experiments.cells import Cell, run_cell
 from customedit.experiments.comparison import advantage, means
 from customedit.experiments.report import page
-from customedit.experiments.result_cache import Heard, Row
+from customedit.experiments.result_cache import OnProgress, Row
 from customedit.experiments.variants import Plan
 from customedit.images.layout import tiled
 from customedit.metrics.similarity import Similarity
@@ -43,7 +43,7 @@ def study(
     folder: Path,
     *,
     page_file: Path | None = None,
-    heard: Heard | None = None,
+    on_progress: OnProgress | None = None,
     on_cell: Callable[[int, int, str], None] | None = None,
 ) -> list[Row]:
     """Run what is not run yet and write everything; returns all rows.
@@ -54,7 +54,7 @@ def study(
     cells: dict[tuple[str, str], Cell] = {}
     count = len(plan.variants) * len(plan.looks)
     for variant, look in itertools.product(plan.variants, plan.looks):
-        cell = run_cell(base, judge, variant, look, plan, folder, heard)
+        cell = run_cell(base, judge, variant, look, plan, folder, on_progress)
         cells[variant.name, look.name] = cell
         if on_cell is not None:
             on_cell(len(cells), count, f"{variant.name}, {look.name}: {cell.told}")

@@ -135,14 +135,14 @@ def in_srgb(image: Image.Image, warnings: list[str]) -> Image.Image:
         if solid.mode != mode:
             raise ValueError(f"it is for {given.profile.xcolor_space}")
         target = ImageCms.createProfile("sRGB")
-        found = ImageCms.profileToProfile(solid, given, target, outputMode="RGB")
+        converted = ImageCms.profileToProfile(solid, given, target, outputMode="RGB")
     except (ImageCms.PyCMSError, *BROKEN_METADATA):
         warnings.append("has a colour profile that does not fit its pixels, which is passed over")
         return image
-    assert found is not None
+    assert converted is not None
     if alpha is not None:
-        found.putalpha(alpha)
-    return found
+        converted.putalpha(alpha)
+    return converted
 
 
 def on_white(image: Image.Image) -> tuple[Image.Image, bool]:

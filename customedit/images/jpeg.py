@@ -102,7 +102,7 @@ def scan(data: bytes) -> Container:
             ``MAX_SCANNED_PIXELS`` or ``MAX_SEGMENTS``, one that is coded as browsers do not read
             it, or a progressive one of which too little is there.
     """
-    kept = [b"\xff\xd8"]
+    segments = [b"\xff\xd8"]
     frame: Frame | None = None
     arrived: Arrived | None = None
     scans, first_scan, profile_bytes, cut = 0, 0, 0, True
@@ -128,19 +128,21 @@ def scan(data: bytes) -> Container:
         elif not first_scan:
             profile_bytes += len(body) * body.startswith(b"ICC_PROFILE\0")
             if _decides_pixels(marker, body):
-                kept.append(b"\xff" + bytes([marker]) + (len(body) + 2).to_bytes(2, "big") + body)
+                segments.append(
+                    b"\xff" + bytes([marker]) + (len(body) + 2).to_bytes(2, "big") + body
+                )
     if frame is None or arrived is None or not scans:
         raise Damaged("holds no picture")
     if cut and not arrived.complete():
         raise Damaged("is cut off: too little of the picture is there")
     warnings = ["ends without its end mark"] if cut else []
     if profile_bytes > MAX_PROFILE_BYTES:
-        kept = [part for part in kept if part[4:16] != b"ICC_PROFILE\0"]
+        segments = [part for part in segments if part[4:16] != b"ICC_PROFILE\0"]
         warnings.append("has a colour profile above 4 MiB, which is passed over")
     return Container(
         "image/jpeg",
         frame.size,
-        b"".join([*kept, memoryview(data)[first_scan:end], b"\xff\xd9"]),
+        b"".join([*segments, memoryview(data)[first_scan:end], b"\xff\xd9"]),
         depth=frame.depth,
         memory=2 * frame.samples if frame.progressive or scans > 1 else frame.size[0] * 128,
         cut=cut,
@@ -152,16 +154,16 @@ def scan(data: bytes) -> Container:
 def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(marker, where it begins, its body) of each segment; coded data is passed over."""
     at = 2
-    while found := _MARKER.search(data, at):
-        marker, start = found[1][0], found.end()
+    while match := _MARKER.search(data, at):
+        marker, start = match[1][0], match.end()
         length = int.from_bytes(data[start : start + 2], "big")
         if marker in (0x01, _SOI):  # no length follows
             at = start
             continue
         if marker == _EOI or length < 2 or len(data) < start + length:
-            yield marker if marker == _EOI else _CUT, found.start(), b""
+            yield marker if marker == _EOI else _CUT, match.start(), b""
             return
-        yield marker, found.start(), data[start + 2 : start + length]
+        yield marker, match.start(), data[start + 2 : start + length]
         at = start + length
 
 
@@ -224,6 +226,6 @@ def check_rows(image: Image.Image, container: Container) -> None:
     corner = image.crop((left, top, image.width, image.height))
     # Colours of fewer samples are mixed with those beside them: brightness is not.
     inks = ("C", "K")  # either may have all samples
-    found = map(corner.getchannel, inks) if corner.mode == "CMYK" else (corner.convert("L"),)
-    if any(all(level in _MIDDLE for level in plane.getextrema()) for plane in found):
+    planes = map(corner.getchannel, inks) if corner.mode == "CMYK" else (corner.convert("L"),)
+    if any(all(level in _MIDDLE for level in plane.getextrema()) for plane in planes):
         raise Damaged(f"is cut off: more than {allowed} rows of {unit_height} pixels are missing")

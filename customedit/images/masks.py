@@ -109,8 +109,8 @@ def fit_mask(
     if not (lowest >= 0 and highest <= 1):  # not a number either
         raise InputError(field, f"spans {lowest:g} to {highest:g}", "scale it to 0 to 1")
     if highest < 0.5:
-        found = "is black everywhere" if not highest else f"is nowhere above {highest:.2f} of 1"
-        raise InputError(field, f"{found}, so nothing would be edited", _REMEDY)
+        problem = "is black everywhere" if not highest else f"is nowhere above {highest:.2f} of 1"
+        raise InputError(field, f"{problem}, so nothing would be edited", _REMEDY)
     if lowest >= 0.5:
         raise InputError(
             field, "covers the whole picture", "paint black where the source is to stay, or omit it"
@@ -197,7 +197,7 @@ def _of_grey(
     unit: the level of label 1; alpha: [height, width] in [0, 1], None for opaque.
     """
     visible = levels if alpha is None else levels * (alpha > 0)
-    found = _distinct(visible, full)
+    present = _distinct(visible, full)
     if alpha is not None:
         shown = _distinct(levels[None, alpha > 0], full)
         if shown == [0]:
@@ -206,18 +206,18 @@ def _of_grey(
             if shown[0] != full:
                 warnings.append(f"holds the one level {shown[0]}, which is read as inside")
             return alpha
-    between = [level for level in found if level not in (0, full)]
-    if found in ([0, unit], [0, 255]) and found[-1] != full:
-        warnings.append(f"holds labels 0 and {found[-1]}, which are read as outside and inside")
-        values = (levels == found[-1]).astype(np.float32)
+    between = [level for level in present if level not in (0, full)]
+    if present in ([0, unit], [0, 255]) and present[-1] != full:
+        warnings.append(f"holds labels 0 and {present[-1]}, which are read as outside and inside")
+        values = (levels == present[-1]).astype(np.float32)
     elif between and (
-        max(found) * 2 < full
+        max(present) * 2 < full
         or (len(between) <= _MOST_LABELS and max(between) <= unit * _MOST_LABELS)
     ):
-        shown_levels = ", ".join(map(str, found[:6])) + (", ..." if len(found) > 6 else "")
+        shown_levels = ", ".join(map(str, present[:6])) + (", ..." if len(present) > 6 else "")
         raise InputError(
             field,
-            f"spans {found[0]} to {found[-1]} of {full} (levels {shown_levels}), which may be "
+            f"spans {present[0]} to {present[-1]} of {full} (levels {shown_levels}), which may be "
             "several labels",
             _REMEDY,
         )

@@ -92,7 +92,7 @@ def scan_png(data: bytes) -> Container:
     Raises:
         Damaged: for a file without a header, or of more than ``MAX_CHUNKS`` chunks.
     """
-    kept: list[bytes | memoryview] = [PNG_SIGNATURE]
+    chunks: list[bytes | memoryview] = [PNG_SIGNATURE]
     warnings: list[str] = []
     header, ended = b"", False
     for name, body, whole, raw in _png_chunks(data):
@@ -101,11 +101,11 @@ def scan_png(data: bytes) -> Container:
         if name == b"acTL":
             warnings.append("is an animation, of which only the first picture is taken")
         if name in (b"IHDR", b"PLTE", b"IDAT"):
-            kept.append(raw if whole else _png_chunk(name, body))
+            chunks.append(raw if whole else _png_chunk(name, body))
         elif name in (b"tRNS", b"iCCP", b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
             problem = _png_problem(name, body, whole, raw)
             if problem is None:
-                kept.append(raw)
+                chunks.append(raw)
             elif problem:
                 warnings.append(problem)
         elif name == b"IEND":
@@ -117,14 +117,14 @@ def scan_png(data: bytes) -> Container:
         raise Damaged("has no header")
     if not ended:
         warnings.append("ends without its end mark")
-    kept.append(_IEND)
+    chunks.append(_IEND)
     width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
     depth, kind = header[8], header[9]
     bytes_per_pixel = 2 if kind == 0 and depth == 16 else 1 if kind in (0, 3) else 4
     return Container(
         "image/png",
         (width, height),
-        b"".join(kept),
+        b"".join(chunks),
         depth=depth,
         memory=width * (height * bytes_per_pixel + 16 * _CHANNELS.get(kind, 4)),
         cut=not ended,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -41,7 +42,10 @@ _log = logging.getLogger(__name__)
 
 
 class Bases:
-    """Publishes and reads facts of bases. Calls raise RedisError; ``publish`` StorageError, too."""
+    """Publishes and reads facts of bases; safe to use from many threads.
+
+    Calls raise RedisError; ``publish`` StorageError, too.
+    """
 
     def __init__(self, client: Redis, settings: Settings, storage: Storage) -> None:
         self._client, self._storage = client, storage
@@ -49,6 +53,7 @@ class Bases:
         self._current: list[BaseFacts] = []
         self._documents: dict[str, BaseFacts] = {}
         self._read_at = -READ_EVERY_S
+        self._reading = threading.Lock()
 
     def publish(self, facts: BaseFacts) -> None:
         """Say that a worker runs this base now."""
@@ -68,20 +73,24 @@ class Bases:
 
         Where no worker runs now, those of the last ones. At most ``READ_EVERY_S`` old.
         """
-        if time.monotonic() - self._read_at >= READ_EVERY_S:
-            named = sorted(self._named().items(), key=lambda entry: -entry[1])
-            digests = [name for name, at in named if named[0][1] - at <= FORGET_S]
-            documents = {name: self._facts(name) for name in digests}
-            self._documents = {name: facts for name, facts in documents.items() if facts}
-            whole = len(self._documents) == len(digests)  # one that is unknown may take more
-            self._current = list(self._documents.values()) if whole else []
-            self._read_at = time.monotonic()
+        with self._reading:  # one thread reads: a tokenizer takes a second and 50 MB to make
+            if time.monotonic() - self._read_at >= READ_EVERY_S:
+                self._read()
+                self._read_at = time.monotonic()
         return self._current
+
+    def _read(self) -> None:
+        named = sorted(self._named().items(), key=lambda entry: -entry[1])
+        digests = [name for name, at in named if named[0][1] - at <= FORGET_S]
+        documents = {name: self._facts(name) for name in digests}
+        self._documents = {name: facts for name, facts in documents.items() if facts}
+        whole = len(self._documents) == len(digests)  # one that is unknown may take more
+        self._current = list(self._documents.values()) if whole else []
 
     def check_prompt(self, prompt: str, columns: Mapping[str, int], field: str) -> None:
         """Refuse a prompt that no base which is known can read.
 
-        columns: as for ``BaseFacts.count``.
+        columns: as for ``TokenizerFacts.count``.
 
         Raises:
             InputError: as ``BaseFacts.check``, of the base named last.
@@ -108,7 +117,9 @@ class Bases:
             return known
         try:
             document = self._storage.get(object_keys.base(digest), MAX_BYTES)
-            return BaseFacts.model_validate_json(document)
+            facts = BaseFacts.model_validate_json(document)
+            facts.check("", {}, "prompt")  # makes the tokenizers
+            return facts
         except (MissingObject, StorageError, ValidationError) as error:
             _log.warning("facts of the base %s: %s", digest[:16], type(error).__name__)
             return None

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from customedit.jobs.records import ConceptRecord, JobError, JobKind, JobProgress, JobRecord, job_of
+from customedit.jobs.records import ConceptRecord, JobError, JobProgress, JobRecord, job_of
 from customedit.jobs.redis import Scripts, pairs
+from customedit.schemas.answers import JobKind
 from customedit.storage import object_keys
 
 if TYPE_CHECKING:

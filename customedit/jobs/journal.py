@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from customedit.storage import object_keys
 
@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from customedit.jobs.records import ConceptRecord, ImageRecord, JobRecord, Record
     from customedit.jobs.store import Jobs
     from customedit.storage.store import Storage
-    from customedit.tenants.access import ApiKey
-    from customedit.tenants.catalogue import Concepts
+
+    class Concepts(Protocol):
+        """Where records of concepts are: ``tenants.catalogue.Concepts``."""
+
+        def get(self, tenant: str, concept_id: str, /) -> ConceptRecord | None:
+            """The tenant's concept; None: there is none, or it is another's."""
+
 
 REQUEST: Final = "request.json"
 FINAL: Final = "final.json"
@@ -74,9 +79,9 @@ class Journal:
         """An image whose file is written: the record lies beside it."""
         self._put(record.folder + IMAGE, record, epoch)
 
-    def api_key(self, key: ApiKey) -> None:
+    def api_key(self, key_id: str, key: Record) -> None:
         """A key, made or revoked; of its secret only the hash."""
-        self._put(object_keys.api_key(key.id), key)
+        self._put(object_keys.api_key(key_id), key)
 
     def webhook_secret(self, tenant: str, secret: str, made_at: float) -> None:
         """What the tenant's webhooks are signed with."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from customedit.jobs.claims import cleanup_delay_s
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from customedit.config.settings import Settings
-    from customedit.jobs.records import JobKind
     from customedit.jobs.redis import Scripts
+    from customedit.schemas.answers import JobKind
     from customedit.storage.object_keys import Folder
 
 
@@ -22,6 +23,9 @@ REMEMBER_DELETED_S: Final = 86_400
 UPLOAD_GRACE_S: Final = 3600
 """After its form expired, how long a file may wait to be completed."""
 
+EPOCH_S: Final = 2.0
+"""How long a front end uses an epoch that it has read, in seconds."""
+
 
 class Maintenance:
     """The reconciler's part of Jobs."""
@@ -29,6 +33,7 @@ class Maintenance:
     client: Redis
     settings: Settings
     _run: Scripts
+    _recent_epoch: tuple[str, float] = "", 0.0
 
     def _key(self, *parts: str) -> str:
         raise NotImplementedError
@@ -129,6 +134,18 @@ class Maintenance:
         under this epoch and has no record now never had one.
         """
         return str(self._run("epoch", fresh=secrets.token_hex(8)))
+
+    def recent_epoch(self) -> str:
+        """``epoch`` as it was within the last ``EPOCH_S`` seconds; for those who write files.
+
+        An epoch that has ended meanwhile does no harm: a file that names it stays where it is.
+        """
+        name, read_at = self._recent_epoch
+        if not name or time.monotonic() - read_at >= EPOCH_S:
+            read_at = time.monotonic()
+            name = self.epoch()
+            self._recent_epoch = name, read_at
+        return name
 
     def owned(self, folder: Folder) -> bool:
         """Whether the record of a job, a concept or an image names the folder."""

@@ -15,9 +15,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-JobKind = Literal["edit", "customize", "import"]
-JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-ConceptState = Literal["training", "ready", "failed"]
+from customedit.schemas.answers import ConceptState, JobKind, JobState, Similarities
 
 STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
@@ -141,18 +139,6 @@ class JobRecord(Record):
     def finished(self) -> bool:
         """Whether nothing will happen to it any more."""
         return self.state in FINAL
-
-
-class Similarities(Record):
-    """What an edit measures of itself; None where there was nothing to measure with."""
-
-    source: float | None = None
-    reference: float | None = None
-    text: float | None = None
-    outside_psnr: float | None = None
-    outside_ssim: float | None = None
-    dino: float | None = None
-    lpips: float | None = None
 
 
 class EditOutput(Record):

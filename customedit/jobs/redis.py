@@ -55,7 +55,7 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
 
 AT_MAXMEMORY: Final = frozenset(
     {
-        "cancel", "claim", "delete", "delete_concept", "delete_image", "delete_unowned",
+        "admit", "cancel", "claim", "delete", "delete_concept", "delete_image", "delete_unowned",
         "due_cleanups", "epoch", "finish", "folder_deleted", "hand_back", "hold", "hook_tried",
         "hooks_due", "lock", "overdue", "rate", "release",
     }

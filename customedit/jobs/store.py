@@ -18,9 +18,7 @@ from customedit.jobs.events import Events
 from customedit.jobs.maintenance import Maintenance
 from customedit.jobs.records import (
     ConceptRecord,
-    JobKind,
     JobRecord,
-    JobState,
     Page,
     body_of,
     cost_of,
@@ -29,6 +27,7 @@ from customedit.jobs.records import (
     uses_of,
 )
 from customedit.jobs.redis import pairs
+from customedit.schemas.answers import JobKind, JobState
 from customedit.storage import object_keys
 
 __all__ = ["Claim", "Idempotency", "Jobs", "Page", "Standing", "Submitted"]

@@ -18,10 +18,10 @@ def readings(
     judge: eye.Judge, images: NDArray[np.uint8], prompts: Sequence[Prompt]
 ) -> list[dict[str, Any]]:
     """What each picture shows, beside what its prompt asked, and which of it is right."""
-    said = eye.verdict(judge, images)
-    found = []
+    verdict = eye.verdict(judge, images)
+    entries = []
     for k, prompt in enumerate(prompts):
-        scene, mask = prompt.scene, said.masks[k]
+        scene, mask = prompt.scene, verdict.masks[k]
         shares = colours.thing_colours(images[k], mask)
         wall, table = colours.place_colours(images[k], mask)
         colour = next(iter(shares), None)
@@ -30,10 +30,10 @@ def readings(
             "colour": colour in named,
             "wall": wall == scene.wall,
             "table": table == scene.table,
-            "class": bool(shares) and said.nouns[k] == scene.noun,
-            "pattern": bool(shares) and said.patterns[k] == scene.pattern,
+            "class": bool(shares) and verdict.nouns[k] == scene.noun,
+            "pattern": bool(shares) and verdict.patterns[k] == scene.pattern,
         }
-        found.append(
+        entries.append(
             {
                 "prompt": prompt.text,
                 "seed": scene.seed,
@@ -42,13 +42,13 @@ def readings(
                     "share": round(shares[colour], 3) if colour else 0.0,
                     "wall": wall,
                     "table": table,
-                    "class": said.nouns[k],
-                    "pattern": said.patterns[k],
+                    "class": verdict.nouns[k],
+                    "pattern": verdict.patterns[k],
                 },
                 "right": right,
             }
         )
-    return found
+    return entries
 
 
 LEAST: Final = 0.04
@@ -62,14 +62,14 @@ def patterned_rows(
 
     A judge that was trained on named patterns alone names one of those.
     """
-    said = eye.verdict(judge, images)
-    seen = [pattern != "plain" for pattern in said.patterns]
-    nouns = [noun == p.scene.noun for noun, p in zip(said.nouns, prompts, strict=True)]
+    verdict = eye.verdict(judge, images)
+    seen = [pattern != "plain" for pattern in verdict.patterns]
+    nouns = [noun == p.scene.noun for noun, p in zip(verdict.nouns, prompts, strict=True)]
     whole, shares = [], []
-    for image, mask, prompt in zip(images, said.masks, prompts, strict=True):
-        found, named = colours.thing_colours(image, mask), prompt.scene.colours
-        whole.append(all(found.get(c, 0) >= LEAST for c in named))
-        shares.append(sum(found.get(c, 0) for c in named))
+    for image, mask, prompt in zip(images, verdict.masks, prompts, strict=True):
+        colour_shares, named = colours.thing_colours(image, mask), prompt.scene.colours
+        whole.append(all(colour_shares.get(c, 0) >= LEAST for c in named))
+        shares.append(sum(colour_shares.get(c, 0) for c in named))
     return [
         counted(f"any pattern: one is seen, {where}", seen, None, "the judge's is not plain"),
         counted(f"any pattern: class right, {where}", nouns, None, "the judge's class"),
@@ -80,14 +80,14 @@ def patterned_rows(
     ]  # fmt: skip
 
 
-def colour_rows(found: list[dict[str, Any]], where: str, bar: float) -> list[Row]:
+def colour_rows(entries: list[dict[str, Any]], where: str, bar: float) -> list[Row]:
     """Of :func:`readings`, the rows of colours: the thing's, the places' together and each."""
     thing = (
         "palette colour of most pixels in the judge's mask is the (first) named one; of a "
         "checkered thing either named colour counts; no thing is wrong"
     )
     place = "palette colour nearest to the median pixel away from the judge's mask"
-    right = [f["right"] for f in found]
+    right = [f["right"] for f in entries]
     return [
         counted(f"object colour right, {where}", [r["colour"] for r in right], bar, thing),
         counted(f"wall and table colour right, {where}",

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from customedit.jobs.records import ConceptState, JobKind, JobState, Similarities
+JobKind = Literal["edit", "customize", "import"]
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+ConceptState = Literal["training", "ready", "failed"]
 
 Item = TypeVar("Item")
 
@@ -20,6 +22,18 @@ class Document(BaseModel):
     """Base of all answers: fields of a newer service are passed over."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+class Similarities(Document):
+    """What an edit measures of itself; None where there was nothing to measure with."""
+
+    source: float | None = None
+    reference: float | None = None
+    text: float | None = None
+    outside_psnr: float | None = None
+    outside_ssim: float | None = None
+    dino: float | None = None
+    lpips: float | None = None
 
 
 class FieldProblem(Document):

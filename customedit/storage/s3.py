@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -43,15 +44,21 @@ class MissingObject(StorageError):
         self.key = key
 
 
-def client(settings: Settings, endpoint: str | None) -> Any:
-    """A client of boto3's for S3 at ``endpoint`` (None: Amazon's), safe across threads."""
+def session(settings: Settings) -> boto3.session.Session:
+    """A session of boto3's: the credentials of ``settings``, or what the machine offers."""
     secret = settings.s3_secret_key
-    return boto3.session.Session().client(  # the default session is not safe across threads
-        "s3",
-        endpoint_url=endpoint,
+    return boto3.session.Session(  # the default session is not safe across threads
         region_name=settings.s3_region,
         aws_access_key_id=settings.s3_access_key,
         aws_secret_access_key=secret.get_secret_value() if secret else None,
+    )
+
+
+def client(session: boto3.session.Session, endpoint: str | None) -> Any:
+    """A client of boto3's for S3 at ``endpoint`` (None: Amazon's), safe across threads."""
+    made = session.client(
+        "s3",
+        endpoint_url=endpoint,
         config=Config(
             signature_version="s3v4",
             connect_timeout=3,
@@ -64,6 +71,18 @@ def client(settings: Settings, endpoint: str | None) -> Any:
             response_checksum_validation="when_required",
         ),
     )
+    made.meta.events.register_last("before-call.s3", _send_memory_at_once)
+    return made
+
+
+def _send_memory_at_once(params: dict[str, Any], **_: Any) -> None:
+    """No ``Expect: 100-continue`` for a body in memory, such as a record of the journal.
+
+    boto3 sends it before each body. It costs a round trip and saves the body of a refused request,
+    which is small here; botocore reads the interim answer byte by byte besides.
+    """
+    if isinstance(params.get("body"), io.BytesIO):
+        params["headers"].pop("Expect", None)
 
 
 def code(error: ClientError) -> str:

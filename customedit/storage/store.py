@@ -12,7 +12,16 @@ from typing import IO, Any, Final, TypedDict
 from botocore.exceptions import ClientError
 
 from customedit.config.settings import Settings
-from customedit.storage.s3 import MISSING, MissingObject, StorageError, client, code, saying
+from customedit.storage.s3 import (
+    MISSING,
+    MissingObject,
+    StorageError,
+    client,
+    code,
+    saying,
+    session,
+)
+from customedit.storage.small_put import SmallPuts
 
 BROKEN_UPLOAD_DAYS: Final = 1
 """After so many days S3 removes the parts of an upload that broke off."""
@@ -56,9 +65,13 @@ class Storage:
         self.settings = settings
         self.on_error: Callable[[], None] = lambda: None
         self.bucket_name, self._prefix = settings.s3_bucket, settings.s3_prefix
-        self._client = client(settings, settings.s3_endpoint)
+        boto = session(settings)
+        self._client = client(boto, settings.s3_endpoint)
         public = settings.s3_public_endpoint
-        self._public = client(settings, public) if public else self._client
+        self._public = client(boto, public) if public else self._client
+        self._small = SmallPuts(
+            self._client, boto.get_credentials(), self.bucket_name, settings.s3_region
+        )
 
     def bucket(self) -> None:
         """Make the bucket if it is not there, and have S3 remove uploads that broke off."""
@@ -178,7 +191,7 @@ class Storage:
                 self._client.upload_file(str(body), self.bucket_name, self._at(key), extra)
             elif not isinstance(body, bytes):
                 self._client.upload_fileobj(body, self.bucket_name, self._at(key), extra)
-            else:
+            elif not self._small.put(self._at(key), body, media_type, metadata or {}):
                 self._client.put_object(
                     Bucket=self.bucket_name, Key=self._at(key), Body=body, **extra
                 )

@@ -16,7 +16,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -105,7 +105,7 @@ class ApiKeys:
             expires_at=None if days is None else now + days * 86400,
         )
         if self._journal is not None:  # first, so that no key works that a loss of Redis undoes
-            self._journal.api_key(key)
+            self._journal.api_key(key.id, key)
         self.put(key)
         return key, f"ce_{key.id.removeprefix('key_')}_{secret}"
 
@@ -157,16 +157,16 @@ class ApiKeys:
             key = key.model_copy(update={"revoked_at": time.time()})
             self.client.hset(self._key("key", key_id), "record", key.model_dump_json())
         if self._journal is not None:
-            self._journal.api_key(key)
+            self._journal.api_key(key.id, key)
         return key
 
     def verify(self, text: str) -> ApiKey | None:
         """The valid key whose text this is; None for anything else."""
-        match = _TEXT.fullmatch(text)
-        if match is None:
+        parts = _parts(text)
+        if parts is None:
             return None
-        key = self.get(f"key_{match[1]}")
-        digest = hashlib.sha256(match[2].encode()).hexdigest()
+        key_id, digest = parts
+        key = self.get(key_id)
         if not hmac.compare_digest(digest, key.hash if key else "0" * 64) or key is None:
             return None
         now = time.time()
@@ -199,7 +199,37 @@ class Limits:
     def __init__(self, client: Redis, settings: Settings) -> None:
         self._run, self.limit = Scripts(client, settings), settings.rate_per_minute
 
+    def admit(self, text: str) -> tuple[ApiKey, Allowed] | None:
+        """``ApiKeys.verify`` of a key's text and ``take`` of its tenant, in one round trip.
+
+        None: it is no valid key, and nothing is counted.
+        """
+        parts = _parts(text)
+        if parts is None:
+            return None
+        key_id, digest = parts
+        record, *rest = self._run(
+            "admit", id=key_id, hash=digest, limit=self.limit, used_every=_USED_EVERY_S
+        )
+        if not record:
+            return None
+        used, *counted = rest
+        key = ApiKey.model_validate_json(record)
+        key.last_used_at = None if used is None else float(used)
+        return key, self._allowed(counted)
+
     def take(self, tenant: str) -> Allowed:
         """Counts one request of ``tenant``; a refused one is not counted."""
-        ok, remaining, reset, retry = self._run("rate", tenant=tenant, limit=self.limit)
+        return self._allowed(self._run("rate", tenant=tenant, limit=self.limit))
+
+    def _allowed(self, counted: Sequence[Any]) -> Allowed:
+        ok, remaining, reset, retry = counted
         return Allowed(bool(ok), self.limit, remaining, float(reset), float(retry))
+
+
+def _parts(text: str) -> tuple[str, str] | None:
+    """Id and hash of the key whose text this is; None: it is no key's."""
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        return None
+    return f"key_{match[1]}", hashlib.sha256(match[2].encode()).hexdigest()

@@ -17,6 +17,7 @@ from PIL import Image
 from schemathesis.generation import GenerationMode
 
 IMAGE = os.environ.get("ACCEPTABLE_IMAGE", "")
+MASK = os.environ.get("ACCEPTABLE_MASK", "")
 CONCEPT = os.environ.get("ACCEPTABLE_CONCEPT", "")
 TOKEN = os.environ.get("ACCEPTABLE_TOKEN", "")
 FINISHED_JOB = os.environ.get("ACCEPTABLE_JOB", "")
@@ -67,7 +68,7 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
         if not body.get(name):
             body.pop(name, None)
     if "mask" in body:
-        body["mask"] = IMAGE
+        body["mask"] = MASK
     if "references" in body:
         body["references"] = [IMAGE] * len(body["references"])
     body["source_prompt"] = "a photo of a cup on a table"

@@ -127,6 +127,16 @@ def upload(client: httpx.Client, colour: str = "red") -> str:
     return str(answer.json()["id"])
 
 
+def upload_mask(client: httpx.Client, size: tuple[int, int] = (32, 24)) -> str:
+    """Uploads a mask of the left half; gives its id."""
+    mask, stream = Image.new("L", size), io.BytesIO()
+    mask.paste(255, (0, 0, size[0] // 2, size[1]))
+    mask.save(stream, "PNG")
+    answer = client.post("/v1/images", files={"file": ("m.png", stream.getvalue(), "image/png")})
+    assert answer.status_code in (200, 201), answer.text
+    return str(answer.json()["id"])
+
+
 def customize(client: httpx.Client, **more: Any) -> dict[str, Any]:
     """Asks for a concept of one picture; gives the job."""
     body = {"references": [upload(client)], "noun": "cup", **more}

@@ -108,7 +108,7 @@ def test_a_redis_that_is_away_is_told(
     def away(*_: object, **__: object) -> None:
         raise ConnectionError("redis://user:password@host")
 
-    for target, name in [(api.container.jobs, "list"), (api.container.keys, "verify")]:
+    for target, name in [(api.container.jobs, "list"), (api.container.limits, "admit")]:
         with monkeypatch.context() as patch:
             patch.setattr(target, name, away)
             answer = anna.get("/v1/jobs")
@@ -119,14 +119,15 @@ def test_a_redis_that_is_away_is_told(
     assert 'customedit_store_errors_total{store="redis"} 2.0' in text
 
 
-def test_a_bell_that_does_not_ring_fails_no_request(
+def test_a_notification_that_cannot_be_sent_fails_no_request(
     api: Running, anna: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise OSError("no broker")
 
-    monkeypatch.setattr(api.container.notifier._celery, "send_task", broken)
-    assert edit(anna)["state"] == "queued"
+    with monkeypatch.context() as patch:
+        patch.setattr(api.container.redis, "lpush", broken)
+        assert edit(anna)["state"] == "queued"
     assert "customedit_notifications_failed_total 1.0" in httpx.get(f"{api.url}/metrics").text
 
 
@@ -154,6 +155,7 @@ def test_a_bucket_that_takes_no_writes_is_told_and_takes_no_process_out(
 
     image = upload(anna)
     with monkeypatch.context() as patch:
+        patch.setattr(api.container.storage._small, "put", lambda *_: False)
         patch.setattr(api.container.storage._client, "put_object", full)
         api.container.watch.measure()
         ready = httpx.get(f"{api.url}/readyz")

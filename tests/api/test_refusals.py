@@ -25,7 +25,7 @@ from customedit.schemas.patterns import IN_WORDS
 from customedit.storage.store import Storage, StorageError
 from customedit.tenants.catalogue import Concepts
 
-from .conftest import Running, upload
+from .conftest import Running, upload, upload_mask
 
 IMAGE = "img_" + "0" * 64
 EDIT: dict[str, Any] = {"image": IMAGE, "source_prompt": "a cup", "target_prompt": "a red cup"}
@@ -297,19 +297,9 @@ def test_several_seeds_have_no_effect_on_p2p(anna: httpx.Client, method: dict[st
     assert anna.post("/v1/edits", json=drawn).status_code == 202
 
 
-def uploaded(client: httpx.Client, size: tuple[int, int], inside: int = 255) -> str:
-    """A picture that is a mask of its left half; its id."""
-    picture = Image.new("L", size)
-    picture.paste(inside, (0, 0, size[0] // 2, size[1]))
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    answer = client.post("/v1/images", files={"file": ("a.png", stream.getvalue(), "image/png")})
-    return str(answer.json()["id"])
-
-
 def test_a_mask_of_another_aspect_is_refused_before_a_job_is_made(anna: httpx.Client) -> None:
-    asked = {**EDIT, "image": uploaded(anna, (96, 64))}
-    problem = anna.post("/v1/edits", json={**asked, "mask": uploaded(anna, (64, 64))}).json()
+    asked = {**EDIT, "image": upload_mask(anna, (96, 64))}
+    problem = anna.post("/v1/edits", json={**asked, "mask": upload_mask(anna, (64, 64))}).json()
     assert (problem["status"], problem["field"]) == (422, "mask")
     assert "is 64 x 64 pixels" in problem["detail"] and "the picture 96 x 64" in problem["detail"]
     assert problem["limit"] == "give a mask of the picture's aspect; 1 % off is allowed"
@@ -321,7 +311,7 @@ def test_a_mask_that_may_fit_is_left_to_the_worker(
     anna: httpx.Client, size: tuple[int, int]
 ) -> None:
     """Also one that fits when it is turned: a file's EXIF may say so."""
-    asked = {**EDIT, "image": uploaded(anna, (96, 64)), "mask": uploaded(anna, size)}
+    asked = {**EDIT, "image": upload_mask(anna, (96, 64)), "mask": upload_mask(anna, size)}
     assert anna.post("/v1/edits", json=asked).status_code == 202
 
 
@@ -332,6 +322,13 @@ def small(size: tuple[int, int], dots: int) -> Image.Image:
     return picture
 
 
+def coloured(size: tuple[int, int], colours: list[str]) -> Image.Image:
+    picture = Image.new("RGB", size)
+    for k, colour in enumerate(colours):
+        picture.paste(colour, (20 * k, 0, 20 * k + 20, size[1]))
+    return picture
+
+
 MASKS = {
     "empty": Image.new("L", (96, 64)),
     "grey": Image.new("L", (96, 64), 90),
@@ -339,7 +336,7 @@ MASKS = {
     "transparent": Image.new("RGBA", (96, 64)),
     "too small": small((96, 64), 1),
     "labels": Image.linear_gradient("L").resize((96, 64)).point(lambda level: level // 50),
-    "colours": Image.effect_noise((96, 64), 90).convert("P").convert("RGB").quantize(5),
+    "colours": coloured((96, 64), ["red", "blue"]),
 }
 
 
@@ -350,7 +347,7 @@ def test_a_mask_without_effect_is_refused_as_by_the_worker(anna: httpx.Client, k
     with pytest.raises(InputError) as by_worker:
         read_mask(stream.getvalue(), (96, 64))
     answer = anna.post("/v1/images", files={"file": ("a.png", stream.getvalue(), "image/png")})
-    asked = {**EDIT, "image": uploaded(anna, (96, 64)), "mask": answer.json()["id"]}
+    asked = {**EDIT, "image": upload_mask(anna, (96, 64)), "mask": answer.json()["id"]}
     answer = anna.post("/v1/edits", json=asked)
     problem = answer.json()
     assert (answer.status_code, problem["type"]) == (422, "/problems/validation")
@@ -368,7 +365,7 @@ def test_a_mask_too_large_to_be_read_here_is_left_to_the_worker(
     empty.save(stream, "PNG")
     answer = client.post("/v1/images", files={"file": ("a.png", stream.getvalue(), "image/png")})
     mask = str(answer.json()["id"])
-    asked = {**EDIT, "image": uploaded(client, (30, 24)), "mask": mask}
+    asked = {**EDIT, "image": upload_mask(client, (30, 24)), "mask": mask}
     assert client.post("/v1/edits", json=asked).status_code == 202
 
 
@@ -380,7 +377,7 @@ class TestLengthOfPrompts:
 
     @pytest.fixture
     def base(self, api: Running, storage: Storage, redis_client: Redis) -> BaseFacts:
-        facts = BaseFacts.of(load_tokenizer(mini.path() / "tokenizer"), "f1")
+        facts = BaseFacts.of([load_tokenizer(mini.path() / "tokenizer")], "f1")
         Bases(redis_client, api.settings, storage).publish(facts)
         return facts
 
@@ -405,6 +402,7 @@ class TestLengthOfPrompts:
         )  # fmt: skip
         concepts.put(record)
         asked = {**EDIT, "image": upload(anna), "concepts": [{"id": record.id}]}
+        asked["method"] = "sdedit"
         for count, status in ((8, 202), (9, 422)):
             prompt = " ".join(["<a>", *["cup"] * count])
             answer = anna.post("/v1/edits", json={**asked, "target_prompt": prompt})

@@ -19,7 +19,7 @@ from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
-from .conftest import Running, customize, edit, finish_concept, upload
+from .conftest import Running, customize, edit, finish_concept, upload, upload_mask
 
 LEFT_OUT = ("watchJob",)  # a stream does not end while its job is queued; below it has ended
 
@@ -113,6 +113,7 @@ def test_what_fits_is_accepted(
     ready = finish_concept(jobs, concepts, storage, made["id"])
     given = {
         "ACCEPTABLE_IMAGE": upload(anna),
+        "ACCEPTABLE_MASK": upload_mask(anna),
         "ACCEPTABLE_CONCEPT": ready.id,
         "ACCEPTABLE_TOKEN": ready.token,
         "ACCEPTABLE_JOB": made["id"],

@@ -159,7 +159,10 @@ def test_keys_and_values_act_on_the_tokens_columns_alone(base: Base) -> None:
 def test_two_concepts_of_their_own_columns_do_not_disturb_each_other(base: Base) -> None:
     one = changed(base, "token")
     two = dataclasses.replace(
-        one, tokens={"<b>": -one.tokens["<a>"]}, keys={n: -w for n, w in one.keys.items()}
+        one,
+        tokens={"<b>": -one.tokens["<a>"]},
+        prompts=("a photo of a <b> cup",),
+        keys={n: -w for n, w in one.keys.items()},
     )
     both = base.text("a <a> cup and a <b> vase", [Weighted(one), Weighted(two)])
     assert both.tokens is not None

@@ -85,10 +85,10 @@ def test_a_checkpoint_of_another_training_is_refused(
     settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
     run(base, train_concept(base, references, PROMPTS, settings, resume=file))
     other = TrainingSettings.of(base, **QUICK | {"class_images": 0, "seed": 1})
-    with monkeypatch.context() as patch:
-        patch.delattr(training, "build_datasets")  # it is refused before any work
-        with pytest.raises(InputError, match=r"resume: .*another training \(other settings\)"):
-            next(train_concept(base, references, PROMPTS, other, resume=file))
+    match = r"resume: .*another training \(other settings\)"
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=match):
+        patch.delattr(training, "build_datasets")  # refused before any work
+        next(train_concept(base, references, PROMPTS, other, resume=file))
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match=r"resume: .*delete it"):
         run(base, train_concept(base, references, PROMPTS, settings, resume=file))

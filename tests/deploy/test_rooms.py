@@ -62,13 +62,14 @@ from api.submission import Notifier
 from customedit.config import telemetry
 from customedit.schemas import ids
 from customedit.jobs.records import JobRecord
+from customedit.jobs.redis import connect
 from customedit.config.settings import Settings
 
 settings = Settings.of_environment()
 telemetry.set_up_tracing(settings, "api")
 when = {"created_at": 1.0, "queued_at": 1.0}
 job = JobRecord(id=ids.new("job"), tenant="acme", kind="edit", request={}, **when)
-sys.exit(not Notifier(settings).notify(job))
+sys.exit(not Notifier(connect(settings), settings).notify(job))
 """
 
 
@@ -104,7 +105,7 @@ def test_every_module_of_the_worker_imports_in_its_image() -> None:
 def test_what_is_imported_late_is_in_the_image(
     settings: Settings, redis_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The transport of notifications and the exporter of traces are imported when needed."""
+    """The exporter of traces is imported when needed."""
     monkeypatch.setenv("CUSTOMEDIT_OTEL_ENDPOINT", "http://127.0.0.1:9")
     run = inside("api.txt", NOTIFY)
     assert run.returncode == 0, run.stderr

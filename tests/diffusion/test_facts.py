@@ -13,9 +13,10 @@ import torch
 from transformers import CLIPTokenizer
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.facts import BaseFacts
+from customedit.diffusion.facts import BaseFacts, TokenizerFacts
 from customedit.diffusion.text import tokenize
 from customedit.errors import InputError
+from customedit.prompt_syntax import check_prompt
 
 CONCEPTS = {
     "<look>": torch.zeros(8),
@@ -45,6 +46,15 @@ def fuzzed(seed: int) -> str:
     return " ".join(part + name for part, name in zip(parts, names, strict=True))
 
 
+def readable(prompt: str) -> bool:
+    """Whether it has no syntax that is refused before tokens are counted."""
+    try:
+        check_prompt(prompt, CONCEPTS)
+    except InputError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def clip_like(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
     """CLIP's own layout: 256 bytes, the same at a word's end, merges, start and end; 77 tokens."""
@@ -67,18 +77,18 @@ def clip_like(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
 def test_the_counts_are_equal(base: Base, clip_like: CLIPTokenizer) -> None:
     lengths = set()
     for tokenizer in (base.tokenizer, clip_like):
-        facts = BaseFacts.of(tokenizer, "f")
-        for prompt in [*PROMPTS, *map(fuzzed, range(300))]:
+        facts, whole = TokenizerFacts.of(tokenizer), BaseFacts.of([tokenizer], "f")
+        for prompt in filter(readable, [*PROMPTS, *map(fuzzed, range(300))]):
             counted = facts.count(prompt, COLUMNS)
             try:
                 read = tokenize(tokenizer, prompt, CONCEPTS, "prompt")
             except InputError as error:
                 assert counted > facts.length
                 with pytest.raises(InputError) as refused:
-                    facts.check(prompt, COLUMNS, "prompt")
+                    whole.check(prompt, COLUMNS, "prompt")
                 assert str(refused.value) == str(error)
                 continue
-            facts.check(prompt, COLUMNS, "prompt")
+            whole.check(prompt, COLUMNS, "prompt")
             end = read.spans[-1][1] if read.spans else 1
             assert counted == end + 1, prompt
             lengths.add(counted)
@@ -87,7 +97,7 @@ def test_the_counts_are_equal(base: Base, clip_like: CLIPTokenizer) -> None:
 
 @pytest.mark.parametrize("words", [38, 39])
 def test_the_limit_is_the_same(base: Base, words: int) -> None:
-    prompt, facts = " ".join(["cup"] * words), BaseFacts.of(base.tokenizer, "f")
+    prompt, facts = " ".join(["cup"] * words), BaseFacts.of([base.tokenizer], "f")
     fits = words == 38
     for check in (
         lambda: facts.check(prompt, {}, "target_prompt"),
@@ -100,17 +110,26 @@ def test_the_limit_is_the_same(base: Base, words: int) -> None:
                 check()
 
 
+def test_each_tokenizer_of_a_base_is_a_limit(base: Base, clip_like: CLIPTokenizer) -> None:
+    facts = BaseFacts.of([clip_like, base.tokenizer], "f")
+    facts.check("a red cup", {}, "prompt")
+    with pytest.raises(InputError, match="the model reads 40"):
+        facts.check(" ".join(["cup"] * 39), {}, "prompt")
+    with pytest.raises(InputError, match="the model reads 77"):
+        facts.check(" ".join(["table"] * 39), {}, "prompt")
+
+
 def test_facts_are_read_again_as_they_were_written(base: Base) -> None:
-    facts = BaseFacts.of(base.tokenizer, base.fingerprint)
+    facts = BaseFacts.of([base.tokenizer], base.fingerprint)
     again = BaseFacts.model_validate_json(facts.model_dump_json())
-    assert again == facts and again.count("a red cup", {}) == 5
+    assert again == facts and again.tokenizers[0].count("a red cup", {}) == 5
 
 
 def test_a_limit_of_an_earlier_call_is_no_limit_of_the_count(
     base: Base, clip_like: CLIPTokenizer
 ) -> None:
     clip_like("a cup", truncation=True, max_length=4, padding="max_length")
-    facts = BaseFacts.of(clip_like, "f")
+    facts = TokenizerFacts.of(clip_like)
     assert facts.count("a", {}) == 3 and facts.count("a cup and a cup", {}) > 6
 
 
@@ -118,9 +137,10 @@ def test_no_torch_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom customedit.diffusion.facts import BaseFacts\n"
         "facts = BaseFacts.model_validate_json(open(sys.argv[1]).read())\n"
-        "print(facts.count('a red cup', {}), 'torch' in sys.modules, 'transformers' in sys.modules)"
+        "count = facts.tokenizers[0].count('a red cup', {})\n"
+        "print(count, 'torch' in sys.modules, 'transformers' in sys.modules)"
     )
-    facts = BaseFacts.of(Base.load().tokenizer, "f")
+    facts = BaseFacts.of([Base.load().tokenizer], "f")
     (tmp_path / "facts.json").write_text(facts.model_dump_json())
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "facts.json")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -15,8 +16,9 @@ from PIL import Image
 
 from customedit import images
 from customedit.errors import InputError
-from customedit.images import decoder_pool
+from customedit.images import decoder_pool, masks
 from customedit.images.decoder_pool import DecoderPool
+from customedit.images.masks import read_mask
 from customedit.images.turns import Busy
 
 from .conftest import FORMATS, noise, picture, png, saved
@@ -148,13 +150,73 @@ def test_the_system_stops_a_decoder_that_was_misjudged(monkeypatch: pytest.Monke
     async def test() -> None:
         decoder = await decoder_pool._Decoder.start(16 * MIB)
         data = large(3000, 3000)  # 34 MiB
-        request = {"field": "file", "limits": {}, "bytes": len(data)}
+        request = {"field": "file", "limits": {}, "bytes": len(data), "mask": False}
         await decoder.ask(json.dumps(request).encode() + b"\n", data, field="file", seconds=60)
         with pytest.raises(InputError, match="file: needs more memory to decode than is allowed"):
             await decoder.ask(b"go\n", field="file", seconds=60)
         assert decoder.alive
         decoder.kill()
         await decoder.wait()
+
+    run(test)
+
+
+def test_masks_are_read_by_the_one_rule() -> None:
+    half, empty = Image.new("L", (70, 50)), Image.new("L", (70, 50))
+    half.paste(255, (0, 0, 35, 50))
+
+    async def test() -> None:
+        async with pool() as made, made.turn("anna") as turn:
+            assert await turn.check_mask(saved(half))
+            for data in (saved(empty), saved(noise((70, 50))), saved(half)[:60]):
+                with pytest.raises(InputError) as there:
+                    await turn.check_mask(data)
+                with pytest.raises(InputError) as here:
+                    read_mask(data)
+                assert str(there.value) == str(here.value)
+            assert await turn.check_mask(saved(half))
+            assert len(processes(made)) == 1, "a refusal costs no process"
+
+    run(test)
+
+
+def test_a_mask_that_takes_too_much_memory_is_not_read() -> None:
+    async def test() -> None:
+        async with pool(memory=32 * MIB) as made, made.turn("anna") as turn:
+            assert not await turn.check_mask(saved(Image.new("RGBA", (1200, 1200))))  # 41 MiB
+            with pytest.raises(InputError, match="mask: is black everywhere"):
+                await turn.check_mask(saved(Image.new("L", (1200, 1200))))  # 18 MiB
+            assert len(processes(made)) == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])
+def test_the_memory_of_masks_is_not_misjudged(
+    mode: str, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if format != "PNG" and mode not in ("L", "RGB", "RGBA")[: 2 if format == "JPEG" else 3]:
+        return
+    monkeypatch.setattr(decoder_pool, "_SLACK_BYTES", 24 * MIB)
+    picture = Image.new("L", (2000, 1600))
+    picture.paste(Image.linear_gradient("L").resize((1000, 1600)), (0, 0))
+    if mode == "I;16":
+        picture = picture.convert("I").point(lambda level: level * 257).convert("I;16")
+    elif mode == "P":
+        picture = picture.convert("RGB").quantize(200)
+    else:
+        picture = picture.convert(mode)
+    if mode in ("LA", "RGBA"):
+        picture.putalpha(Image.linear_gradient("L").resize((2000, 1600)))
+    stream = io.BytesIO()
+    picture.save(stream, format)
+    data = stream.getvalue()
+
+    async def test() -> None:
+        needed = masks.memory(images.scan(data)) + len(data)
+        async with pool(memory=needed) as made, made.turn("anna") as turn:
+            assert await turn.check_mask(data)
 
     run(test)
 

@@ -9,7 +9,7 @@ from redis import Redis
 
 from customedit import mini
 from customedit.config.settings import Settings
-from customedit.diffusion.facts import BaseFacts
+from customedit.diffusion.facts import BaseFacts, TokenizerFacts
 from customedit.errors import InputError
 from customedit.jobs import bases
 from customedit.jobs.bases import FORGET_S, Bases
@@ -20,7 +20,8 @@ TOKENIZER = (mini.path() / "tokenizer" / "tokenizer.json").read_text()
 
 
 def facts(name: str, length: int = 40) -> BaseFacts:
-    return BaseFacts(fingerprint=name, length=length, tokenizer=TOKENIZER)
+    tokenizer = TokenizerFacts(length=length, definition=TOKENIZER)
+    return BaseFacts(fingerprint=name, tokenizers=(tokenizer,))
 
 
 @pytest.fixture

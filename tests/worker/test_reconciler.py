@@ -13,10 +13,15 @@ import pytest
 from prometheus_client import generate_latest
 from standardwebhooks.webhooks import Webhook
 
+from customedit import mini
+from customedit.diffusion.facts import BaseFacts
 from customedit.jobs import notifications
+from customedit.jobs.bases import Bases
 from customedit.jobs.webhooks import Secrets
+from customedit.mini.text import load_tokenizer
 from customedit.schemas import ids
 from customedit.storage import object_keys
+from customedit.tenants.catalogue import Concepts
 from worker.metrics import Metrics
 from worker.reconciler import EXCESS_NOTIFICATIONS, Reconciler
 
@@ -63,6 +68,19 @@ def test_old_jobs_go_with_their_files(bench: Bench, workers: Workers) -> None:
     until(lambda: bench.jobs.get(bench.tenant, job_id) is None, "the job gone")
     until(lambda: not bench.names(job_id), "its files gone")
     assert list(bench.storage.list(object_keys.images(bench.tenant)))  # the source is its owner's
+
+
+def test_a_worker_publishes_the_facts_of_its_base(bench: Bench, workers: Workers) -> None:
+    workers.start().ready()
+
+    def known() -> list[BaseFacts]:
+        return Bases(bench.jobs.client, bench.settings, bench.storage).current()
+
+    (facts,) = until(known, "the facts of the base")
+    assert facts == BaseFacts.of([load_tokenizer(mini.path() / "tokenizer")], facts.fingerprint)
+    concept = bench.succeeded(bench.customize(steps=1, class_images=0))["concept"]
+    record = Concepts(bench.jobs.client, bench.settings).get(bench.tenant, concept)
+    assert record is not None and record.columns == {record.token: 1}
 
 
 def test_what_the_front_end_ended_is_journaled_too(bench: Bench, workers: Workers) -> None:

@@ -26,7 +26,7 @@ from customedit.diffusion.text import Weighted
 from customedit.editing import editor as editing
 from customedit.editing.settings import INVERSIONS, check_request
 from customedit.errors import InputError
-from customedit.experiments.result_cache import Heard, Lesson, learned
+from customedit.experiments.result_cache import Lesson, OnProgress, learned
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.looks import Look
 from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
@@ -155,14 +155,14 @@ class Recipe:
 class LibraryEditor:
     """The library's editor on ``base``.
 
-    folder: keeps concepts, class images and inversions between runs; heard: told the progress of
+    folder: keeps concepts, class images and inversions between runs; on_progress: gets that of
     trainings.
     """
 
     def __init__(
-        self, base: Base, recipe: Recipe, folder: Path, heard: Heard | None = None
+        self, base: Base, recipe: Recipe, folder: Path, on_progress: OnProgress | None = None
     ) -> None:
-        self.base, self.recipe, self.folder, self.heard = base, recipe, folder, heard
+        self.base, self.recipe, self.folder, self.on_progress = base, recipe, folder, on_progress
         self._concepts: dict[tuple[str, int], Concept] = {}
         self.training(0)  # refuses unusable settings before any work
 
@@ -215,7 +215,9 @@ class LibraryEditor:
                 taught.nouns,
             )
             concepts, classes = self.folder / "concepts", self.folder / "classes"
-            self._concepts[key], _ = learned(self.base, lesson, concepts, classes, self._hear(key))
+            self._concepts[key], _ = learned(
+                self.base, lesson, concepts, classes, self._labelled(key)
+            )
         return self._concepts[key]
 
     def _written(self, taught: Taught) -> list[Path]:
@@ -228,24 +230,24 @@ class LibraryEditor:
             images.write(Image.fromarray(pixels), path)
         return files
 
-    def _hear(self, key: tuple[str, int]) -> Heard | None:
-        heard = self.heard
-        if heard is None:
+    def _labelled(self, key: tuple[str, int]) -> OnProgress | None:
+        on_progress = self.on_progress
+        if on_progress is None:
             return None
 
-        def hear(progress: Progress) -> None:
+        def label(progress: Progress) -> None:
             named = dataclasses.replace(progress, phase=f"{progress.phase} {key[0]} {key[1]}")
-            heard(named)
+            on_progress(named)
 
-        return hear
+        return label
 
 
 def weights_digest(base: Base) -> str:
     """Of every weight of the base: pictures of another base are never taken for its own."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     layout = base.family.layout
     for part in (layout.denoiser, "vae", *(encoder.part for encoder in layout.encoders)):
         for name, weight in sorted(getattr(base.pipeline, part).state_dict().items()):
-            found.update(f"{part} {name} {tuple(weight.shape)}".encode())
-            found.update(weight.float().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+            digest.update(f"{part} {name} {tuple(weight.shape)}".encode())
+            digest.update(weight.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -30,7 +30,7 @@ class Chosen:
     distances: dict[str, float]
 
 
-def choose(bench: Bench, editor: Editor, look: Look, kept: Path) -> Chosen:
+def choose(bench: Bench, editor: Editor, look: Look, cache: Path) -> Chosen:
     """The wording of ``look`` with the least mean distance on the tuning sources.
 
     kept: a file that keeps the distances; wordings in it are not tried again.
@@ -41,13 +41,13 @@ def choose(bench: Bench, editor: Editor, look: Look, kept: Path) -> Chosen:
         raise InputError(
             "bench", "has no tuning sources to choose plain words on", "add some, or --no-words"
         )
-    distances: dict[str, float] = _read(kept)
+    distances: dict[str, float] = _read(cache)
     for words in look.words:
         if len(look.words) == 1:
             distances.setdefault(words, 0.0)
         elif words not in distances:
             distances[words] = distance(bench, editor, look, words)
-            _write(kept, distances)
+            _write(cache, distances)
     tried = {words: distances[words] for words in look.words}
     return Chosen(min(tried, key=lambda words: tried[words]), tried)
 
@@ -59,19 +59,19 @@ def distance(bench: Bench, editor: Editor, look: Look, words: str) -> float:
         Task(*picture, source.noun, source.prompt, source.target_prompt(words))
         for source, picture in zip(bench.tuning, pictures, strict=True)
     ]
-    found = []
+    distances = []
     for source, picture, edited in zip(bench.tuning, pictures, editor.edit(tasks), strict=True):
         answer = bench.answer(look, source)
         measured = Answer(answer, picture.image, picture.coverage, source.noun).measure(edited)
-        found.append(measured.distance)
-    return fmean(found)
+        distances.append(measured.distance)
+    return fmean(distances)
 
 
 def _read(path: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return {words: float(value) for words, value in found.items()}
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return {words: float(value) for words, value in document.items()}
 
 
 def _write(path: Path, distances: dict[str, float]) -> None:

@@ -93,17 +93,17 @@ class Bench(ABC):
 
     def digest(self) -> str:
         """Of all words and pictures: equal sets have equal digests. Renders every picture."""
-        found = hashlib.sha256(json.dumps(self.words(), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self.words(), sort_keys=True).encode())
         for look in self.looks:
             for reference in self.references(look):
-                found.update(reference.tobytes())
+                digest.update(reference.tobytes())
         for source in (*self.sources, *self.tuning):
             picture = self.picture(source)
-            found.update(picture.image.tobytes())
-            found.update(levels(picture.coverage).tobytes())
+            digest.update(picture.image.tobytes())
+            digest.update(levels(picture.coverage).tobytes())
             for look in self.looks:
-                found.update(self.answer(look, source).tobytes())
-        return found.hexdigest()
+                digest.update(self.answer(look, source).tobytes())
+        return digest.hexdigest()
 
     def select(self, looks: Sequence[str] = (), sources: int | None = None) -> Bench:
         """The same set with fewer pairs.
@@ -130,13 +130,13 @@ class Bench(ABC):
 
         The words and pictures that an editor is given, not the answers.
         """
-        found = hashlib.sha256(json.dumps(self.words(), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self.words(), sort_keys=True).encode())
         for look in self.looks:
             for reference in self.references(look):
-                found.update(reference.tobytes())
+                digest.update(reference.tobytes())
         for source in (*self.sources, *self.tuning):
-            found.update(self.picture(source).image.tobytes())
-        return {"digest": found.hexdigest()[:16]}
+            digest.update(self.picture(source).image.tobytes())
+        return {"digest": digest.hexdigest()[:16]}
 
 
 def levels(coverage: NDArray[np.floating[Any]]) -> Pixels:
@@ -173,8 +173,8 @@ class RenderedBench(Bench):
     def picture(self, source: Source) -> SourcePicture:
         """The source's scene, rendered."""
         assert isinstance(source, PaintedSource)
-        found = _rendered(source.scene)
-        return SourcePicture(found.image, found.alpha)
+        rendered = _rendered(source.scene)
+        return SourcePicture(rendered.image, rendered.alpha)
 
     def answer(self, look: Look, source: Source) -> Pixels:
         """The source's scene, rendered with the look's pattern and colours."""
@@ -225,15 +225,15 @@ def bundled(size: Size = "public", looks: Sequence[PaintedLook] | None = None) -
     if size not in SIZES:
         raise InputError("size", f"{size!r} is unknown", f"take one of {', '.join(SIZES)}")
     all_looks, all_sources = look_list.bundled(), source_list.bundled()
-    own: tuple[PaintedLook, ...] = all_looks
-    taken: tuple[PaintedSource, ...] = all_sources
+    chosen_looks: tuple[PaintedLook, ...] = all_looks
+    chosen_sources: tuple[PaintedSource, ...] = all_sources
     if size == "small":
-        own, taken = (all_looks[0], all_looks[7]), all_sources[:24:6]
+        chosen_looks, chosen_sources = (all_looks[0], all_looks[7]), all_sources[:24:6]
     elif size == "public":
-        own, taken = all_looks[:8], all_sources[:24]
+        chosen_looks, chosen_sources = all_looks[:8], all_sources[:24]
     if looks is not None:
-        return RenderedBench(looks, taken, source_list.tuning())
-    return BundledBench(own, taken, source_list.tuning())
+        return RenderedBench(looks, chosen_sources, source_list.tuning())
+    return BundledBench(chosen_looks, chosen_sources, source_list.tuning())
 
 
 def opened(size: Size, path: Path | None = None) -> Bench:

@@ -102,16 +102,16 @@ class FolderBench(Bench):
 
     def answer(self, look: Look, source: Source) -> Pixels:
         """The answer's file."""
-        found = _read(self.folder / "answers" / look.slug / f"{source.name}.png")
+        picture = _read(self.folder / "answers" / look.slug / f"{source.name}.png")
         image = self.picture(source).image
-        if found.shape != image.shape:
+        if picture.shape != image.shape:
             raise InputError(
                 "bench",
-                f"answers/{look.slug}/{source.name}.png is {_size(found)}, its source "
+                f"answers/{look.slug}/{source.name}.png is {_size(picture)}, its source "
                 f"{_size(image)}",
                 "make both of one size",
             )
-        return found
+        return picture
 
 
 def read(folder: Path) -> FolderBench:

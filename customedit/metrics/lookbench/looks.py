@@ -106,9 +106,9 @@ def painted(name: str, pattern: str, recipe: LookRecipe, number: int) -> Painted
 
 def bundled() -> tuple[PaintedLook, ...]:
     """All 16: the samples' eight first."""
-    own = [(name, name, LOOK_RECIPES[name]) for name in LOOKS]
+    of_samples = [(name, name, LOOK_RECIPES[name]) for name in LOOKS]
     more = [(name, pattern, recipe) for name, (pattern, recipe) in MORE.items()]
-    return tuple(painted(*entry, number) for number, entry in enumerate([*own, *more]))
+    return tuple(painted(*entry, number) for number, entry in enumerate([*of_samples, *more]))
 
 
 class LookEntry(BaseModel):

@@ -119,11 +119,11 @@ class Answer:
         shape: what :func:`shapes` says of it.
         """
         seen = reduced(picture)
-        inside, own = self.regions.inside, lab(seen)
+        inside, seen_lab = self.regions.inside, lab(seen)
         return Measures(
-            distance=patch_distance(own, self.lab, inside),
-            detail=patch_distance(own, self.lab, inside, detail=True),
-            colour=colour_difference(own, self.lab, inside),
+            distance=patch_distance(seen_lab, self.lab, inside),
+            detail=patch_distance(seen_lab, self.lab, inside, detail=True),
+            colour=colour_difference(seen_lab, self.lab, inside),
             ring=psnr(seen, self.source, self.regions.ring),
             beyond=psnr(seen, self.source, self.regions.beyond),
             iou=None if shape is None else shape[0],
@@ -143,10 +143,10 @@ def shapes(
     out: list[tuple[float, bool] | None] = [None] * len(answers)
     if not known:
         return out
-    said = judging.verdict(judge, np.stack([reduced(pictures[k]) for k in known]))
-    cells = said.masks.shape[1]
+    verdict = judging.verdict(judge, np.stack([reduced(pictures[k]) for k in known]))
+    cells = verdict.masks.shape[1]
     step = SIDE // cells
-    for noun, mask, k in zip(said.nouns, said.masks, known, strict=True):
+    for noun, mask, k in zip(verdict.nouns, verdict.masks, known, strict=True):
         covered = answers[k].coverage.reshape(cells, step, cells, step).mean(axis=(1, 3)) >= 0.5
         out[k] = iou(mask, covered), noun == answers[k].noun
     return out

@@ -95,7 +95,7 @@ def patch_distance(
 
     Raises InputError for a mask with fewer than FEWEST whole patches at a scale.
     """
-    found = []
+    distances = []
     for times in SCALES:
         (a, there), (b, _) = halved(first, mask, times), halved(second, mask, times)
         x, y = patches(a, there), patches(b, there)
@@ -108,5 +108,5 @@ def patch_distance(
         if detail:
             x, y = x - x.mean(axis=2, keepdims=True), y - y.mean(axis=2, keepdims=True)
         distance = sliced_wasserstein(x.reshape(len(x), -1), y.reshape(len(y), -1), seed=seed)
-        found.append(distance / SIDE)
-    return float(np.mean(found))
+        distances.append(distance / SIDE)
+    return float(np.mean(distances))

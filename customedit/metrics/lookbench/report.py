@@ -43,12 +43,12 @@ def score(
 
     Raises InputError for missing and unusable pictures.
     """
-    found = results.read(folder, bench)
-    rows = measure_all(bench, found, copier, bundled_judge(), on_pair)
+    pictures = results.read(folder, bench)
+    rows = measure_all(bench, pictures, copier, bundled_judge(), on_pair)
     scores = summarise(bench, rows)
     out.mkdir(parents=True, exist_ok=True)
-    sheets.write(bench, found, copier, rows, out)
-    told = {
+    sheets.write(bench, pictures, copier, rows, out)
+    document = {
         "lookbench": {
             "version": VERSION,
             **bench.identity(),
@@ -63,7 +63,7 @@ def score(
         "rows": [row.as_dict() for row in rows],
     }
     with replacing(out / SCORES) as draft:
-        draft.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     with replacing(out / TABLE) as draft:
         draft.write_text("\n".join(table(scores)) + "\n", encoding="utf-8")
     return scores

@@ -97,10 +97,10 @@ def load(path: Path, like: Pixels) -> Pixels:
 
     like: its source; Raises InputError unless both have the same aspect, to one pixel in a hundred.
     """
-    found = np.asarray(images.read(path, field="folder").image)
-    (h, w), (height, width) = found.shape[:2], like.shape[:2]
+    picture = np.asarray(images.read(path, field="folder").image)
+    (h, w), (height, width) = picture.shape[:2], like.shape[:2]
     if abs(w * height - h * width) > 0.01 * w * height:
         raise InputError(
             "folder", f"{path} is {w} x {h}, its source {width} x {height}", "keep the aspect"
         )
-    return found
+    return picture

@@ -69,17 +69,17 @@ def bundled_judge() -> judging.Judge:
 
 
 def pictures_of(
-    bench: Bench, found: Results, copier: Copier | None, look: Look, source: Source
+    bench: Bench, pictures: Results, copier: Copier | None, look: Look, source: Source
 ) -> list[tuple[Kind, int, Pixels]]:
     """Every picture of one pair: (kind, training seed, pixels)."""
     uploaded, answer = bench.picture(source).image, bench.answer(look, source)
     pair = look.name, source.name
     out: list[tuple[Kind, int, Pixels]] = [("nothing", 0, uploaded)]
-    if found.words is not None:
-        out.append(("words", 0, results.load(found.words[pair], uploaded)))
-    out += [("edit", s, results.load(f[pair], uploaded)) for s, f in found.edits.items()]
-    if found.copies is not None:
-        out.append(("copy", 0, results.load(found.copies[pair], uploaded)))
+    if pictures.words is not None:
+        out.append(("words", 0, results.load(pictures.words[pair], uploaded)))
+    out += [("edit", s, results.load(f[pair], uploaded)) for s, f in pictures.edits.items()]
+    if pictures.copies is not None:
+        out.append(("copy", 0, results.load(pictures.copies[pair], uploaded)))
     elif copier is not None:
         out.append(("copy", 0, copier(answer)))
     else:
@@ -89,7 +89,7 @@ def pictures_of(
 
 def measure_all(
     bench: Bench,
-    found: Results,
+    pictures: Results,
     copier: Copier | None,
     judge: judging.Judge,
     on_pair: Callable[[int, int], None] | None = None,
@@ -99,7 +99,7 @@ def measure_all(
     for number, (look, source) in enumerate(bench.pairs):
         picture = bench.picture(source)
         answer = Answer(bench.answer(look, source), picture.image, picture.coverage, source.noun)
-        shown = pictures_of(bench, found, copier, look, source)
+        shown = pictures_of(bench, pictures, copier, look, source)
         seen = shapes(judge, [pixels for _, _, pixels in shown], [answer] * len(shown))
         for (kind, seed, pixels), shape in zip(shown, seen, strict=True):
             rows.append(Row(kind, look.name, source.name, seed, answer.measure(pixels, shape)))
@@ -144,12 +144,12 @@ class Scores:
             },
             "edit_less_words": _compared(self.advantage),
             "looks": {
-                found.look: {
-                    "edit": found.edit.as_dict(),
-                    "words": None if found.words is None else found.words.as_dict(),
-                    "edit_less_words": _compared(found.advantage),
+                entry.look: {
+                    "edit": entry.edit.as_dict(),
+                    "words": None if entry.words is None else entry.words.as_dict(),
+                    "edit_less_words": _compared(entry.advantage),
                 }
-                for found in self.looks
+                for entry in self.looks
             },
         }
 
@@ -264,10 +264,10 @@ def table(scores: Scores) -> list[str]:
     ]
     every = scores.figures["gap"]
     whole = LookScore("all", every["edit"], every.get("words"), scores.advantage)
-    for found in (*scores.looks, whole):
-        cells = ["" if e is None else _shown(e) for e in (found.edit, found.words, found.advantage)]
-        verdict = "" if found.advantage is None else found.advantage.verdict
-        lines.append(f"| {found.look} | " + " | ".join(cells) + f" | {verdict} |")
+    for entry in (*scores.looks, whole):
+        cells = ["" if e is None else _shown(e) for e in (entry.edit, entry.words, entry.advantage)]
+        verdict = "" if entry.advantage is None else entry.advantage.verdict
+        lines.append(f"| {entry.look} | " + " | ".join(cells) + f" | {verdict} |")
     return lines
 
 

@@ -26,7 +26,7 @@ ORDER: Final[tuple[Kind, ...]] = ("nothing", "edit", "answer", "copy", "words")
 
 
 def write(
-    bench: Bench, found: Results, copier: Copier | None, rows: Sequence[Row], folder: Path
+    bench: Bench, pictures: Results, copier: Copier | None, rows: Sequence[Row], folder: Path
 ) -> None:
     """Write ``LOOK.png`` of every look and ``worst.png`` into ``folder``, which must be there."""
     by_pair: dict[tuple[str, str], list[Row]] = {}
@@ -37,7 +37,7 @@ def write(
         lines = []
         for source in bench.sources:
             pair = look.name, source.name
-            shown = pictures_of(bench, found, copier, look, source)
+            shown = pictures_of(bench, pictures, copier, look, source)
             lines.append(list(_line(look, source, shown, by_pair[pair])))
             if pair in furthest:
                 furthest[pair] = lines[-1]
@@ -65,20 +65,25 @@ def _line(
         for kind, seed, pixels in shown:
             if kind != wanted:
                 continue
-            own = measured[kind, seed]
+            measures = measured[kind, seed]
             name = HEADINGS[kind] + (f" {seed}" if kind == "edit" else "")
-            ring = "" if own.ring is None else f" ring {own.ring:.0f} dB"
-            shape = "" if own.iou is None else f" IoU {own.iou:.2f}"
-            labels = [f"{look.name}, {source.name}", name, f"{own.distance:.1f} Lab{ring}{shape}"]
-            yield sheets.labelled(reduced(pixels), labels, (False, False, own.right is False))
+            ring = "" if measures.ring is None else f" ring {measures.ring:.0f} dB"
+            shape = "" if measures.iou is None else f" IoU {measures.iou:.2f}"
+            labels = [
+                f"{look.name}, {source.name}",
+                name,
+                f"{measures.distance:.1f} Lab{ring}{shape}",
+            ]
+            yield sheets.labelled(reduced(pixels), labels, (False, False, measures.right is False))
 
 
 def _headed(bench: Bench, look: Look, columns: int) -> list[list[Pixels]]:
     """The look's references as the sheet's first line, as many as there is room for."""
-    found = [reduced(picture) for picture in bench.references(look)][:columns]
+    references = [reduced(picture) for picture in bench.references(look)][:columns]
     return [
-        [sheets.labelled(picture, [look.name, "reference", ""]) for picture in found]
-        + [np.full_like(sheets.labelled(found[0], ["", "", ""]), 255)] * (columns - len(found))
+        [sheets.labelled(picture, [look.name, "reference", ""]) for picture in references]
+        + [np.full_like(sheets.labelled(references[0], ["", "", ""]), 255)]
+        * (columns - len(references))
     ]
 
 

@@ -77,11 +77,11 @@ def worded(name: str, scene: Scene) -> PaintedSource:
 
 def bundled() -> tuple[PaintedSource, ...]:
     """All 64 that are scored: the samples' 24 first."""
-    own = []
+    of_samples = []
     for number in range(len(SOURCE_RECIPES)):
         scene = source_scene(number)
-        own.append(worded(f"{number:02d}-{scene.noun}", scene))
-    return (*own, *(drawn(len(own) + k, k) for k in range(DRAWN)))
+        of_samples.append(worded(f"{number:02d}-{scene.noun}", scene))
+    return (*of_samples, *(drawn(len(of_samples) + k, k) for k in range(DRAWN)))
 
 
 def tuning() -> tuple[PaintedSource, ...]:
