@@ -7,7 +7,7 @@ import { stored } from "./pictures.js";
 import { far, forecast } from "./progress.js";
 import { can } from "./session.js";
 import { bestOutput, continueAddress, pictureItem } from "./versions.js";
-import { badge, finished, when } from "./words.js";
+import { badge, when } from "./words.js";
 
 const EVERY_MS = 3000;
 
@@ -75,7 +75,7 @@ function tile(job) {
   else pictureItem(job.request.image).then(({ url }) => fill(picture, el("img", { src: url, alt, class: "waiting" })), () => fill(picture, alt));
   return el("li", { class: "tile" }, picture,
     el("p", { class: "row" }, badge(job.state)),
-    !finished(job) && el("p", { class: "hint" }, far(job)),
+    job.state === "running" && el("p", { class: "hint" }, far(job)),
     job.error && el("p", { class: "error" }, job.error.detail || job.error.title),
     best && can("edits:write") && el("a", { class: "button quiet small", href: continueAddress(job.id, bestOutput(job)) }, "Continue"));
 }

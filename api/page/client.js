@@ -81,8 +81,6 @@ export const api = {
   jobs: (given, signal) => read(`v1/jobs?${query(given)}`, signal),
   /** The bytes of an image. @returns {Promise<Blob>} */
   imageFile: async (name) => (await request(`v1/images/${id(name)}/file`)).blob(),
-  /** The bytes of an output. @returns {Promise<Blob>} */
-  outputFile: async (job, number) => (await request(`v1/jobs/${id(job)}/outputs/${number}/file`)).blob(),
   /** The bytes of the region that an edit changed. @returns {Promise<Blob>} */
   maskFile: async (job) => (await request(`v1/jobs/${id(job)}/mask/file`)).blob(),
   cancel: async (name) => (await request(`v1/jobs/${id(name)}/cancel`, { method: "POST" })).json(),

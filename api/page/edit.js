@@ -10,7 +10,7 @@ import { Plan } from "./plan.js";
 import { Presets } from "./presets.js";
 import { plain } from "./prompts.js";
 import { Region } from "./region.js";
-import { choices, has } from "./schema.js";
+import { choices } from "./schema.js";
 import { known } from "./session.js";
 import { takeFiles } from "./shortcuts.js";
 import { Draft } from "./storage.js";
@@ -51,7 +51,7 @@ class Edit {
     this.region = new Region(this.fields);
     this.expert = new Expert(this.fields, () => this.tell());
     this.plan = new Plan(() => this.#planned(), signal);
-    this.presets = has("Preset") ? new Presets(() => this.#words(this.region.planned()) || {}, (settings) => this.#preset(settings)) : null;
+    this.presets = new Presets(() => this.#words(this.region.planned()) || {}, (settings) => this.#preset(settings));
     this.usual = kept(this.#controls());
     this.node = this.#form();
     this.tell();
@@ -74,7 +74,7 @@ class Edit {
         el("section", { class: "card" },
           this.lines.nodes(fields, () => this.method.value === "p2p"), slide,
           fields.add("method", "Method", this.method),
-          this.expert.node, this.presets?.node, this.plan.node, fields.summary,
+          this.expert.node, this.presets.node, this.plan.node, fields.summary,
           el("div", { class: "row send" }, this.submit, el("span", { class: "hint" }, el("kbd", {}, "Ctrl"), " + ", el("kbd", {}, "Enter"))))));
     made.classList.add("sends");
     return made;
@@ -82,7 +82,7 @@ class Edit {
 
   /** Takes one picture, or as many as are ticked. */
   #count() {
-    this.picture.most = this.several.checked ? known().max_pictures_per_batch ?? 1 : 1;
+    this.picture.most = this.several.checked ? known().max_pictures_per_batch : 1;
     while (this.picture.items.length > this.picture.most) this.picture.items.pop();
     this.picture.draw();
   }
@@ -252,7 +252,7 @@ class Edit {
     } else if (from) {
       const made = await api.job(from, this.signal);
       this.#continued(made.request);
-      this.picture.put(await outputItem(made, Number(output)));
+      this.picture.put(outputItem(made, Number(output)));
       this.lines.target.focus({ preventScroll: true });
     }
     const images = query.getAll("image");

@@ -5,7 +5,7 @@ import { add, announce, button, confirmed, el, fill } from "./dom.js";
 import { watch } from "./events.js";
 import { complaining, notice } from "./fields.js";
 import { stored } from "./pictures.js";
-import { far, jobBar, jobTitle, silence, waits, whole } from "./progress.js";
+import { far, jobBar, jobTitle, silence, stuck, waits, whole } from "./progress.js";
 import { editResult } from "./result.js";
 import { can } from "./session.js";
 import { apiCall } from "./snippet.js";
@@ -66,7 +66,7 @@ function top(job, wrong, show) {
         ? el("span", { class: "faint" }, "Cancelling…")
         : button("Cancel", cancel, "danger small")),
       job.kind === "edit" && job.state !== "succeeded" && can("edits:write") &&
-        el("a", { class: "button quiet", href: `#/edit?job=${job.id}` }, "Edit again from here"),
+        el("a", { class: "button quiet small", href: `#/edit?job=${job.id}` }, "Edit again from here"),
       may(job) && finished(job) && button("Delete", remove, "danger small")),
     job.warnings.map((text) => el("p", { class: "warning" }, text)),
   ];
@@ -85,6 +85,7 @@ async function follow(job, body, { show, say, fresh, signal }) {
   const tell = () => {
     progress.show(job);
     said.textContent = job.state === "queued" ? waits(job) : far(job);
+    said.classList.toggle("warning", stuck(job));
     document.title = jobTitle(job, about(job));
     if (state !== job.state) say(job);
     state = job.state;

@@ -13,6 +13,7 @@ from customedit.schemas.requests import (
     ConceptUse,
     DdpmOptions,
     DirectEditOptions,
+    FlowEditOptions,
     MasaCtrlOptions,
     P2POptions,
     PlugAndPlayOptions,
@@ -33,6 +34,8 @@ class AsyncRequests:
         references: Sequence[str],
         attribute: str = "patterned",
         token: str = "<look>",
+        nouns: Sequence[str] = (),
+        masks: Sequence[str] = (),
         name: str = "",
         training: TrainingOptions | None = None,
         webhook: str | None = None,
@@ -45,6 +48,9 @@ class AsyncRequests:
             references: Ids of the reference images.
             attribute: What of the references is learned; empty for the whole object.
             token: How prompts name the concept.
+            nouns: What each reference shows, in their order, where they show several classes.
+            masks: Ids of images, one for each reference, white where the look is: it is learned
+                there alone.
             name: A title for people.
             training: Expert settings.
             webhook: An https address that is called at the job's end, signed with your secret.
@@ -60,6 +66,8 @@ class AsyncRequests:
             "references": references,
             "attribute": attribute,
             "token": token,
+            "nouns": nouns,
+            "masks": masks,
             "name": name,
             "training": training,
             "webhook": webhook,
@@ -72,7 +80,9 @@ class AsyncRequests:
         target_prompt: str,
         image: str,
         source_prompt: str = "",
-        method: Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit"] = "p2p",
+        method: Literal[
+            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
+        ] = "p2p",
         preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
         change: float | Literal["auto"] | None = None,
@@ -87,6 +97,7 @@ class AsyncRequests:
         pnp: PlugAndPlayOptions | None = None,
         ddpm: DdpmOptions | None = None,
         directedit: DirectEditOptions | None = None,
+        flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
         feather: float = 8.0,
         everywhere: bool = False,
@@ -106,15 +117,15 @@ class AsyncRequests:
             source_prompt: What the picture shows. All methods but sdedit need it.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
-                of other papers.
+                of other papers, `flowedit` the one for bases of flow matching.
             preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
                 Edit publishes it.
-            strengths: One picture for each. sdedit: share of the noise that is added; all
-                others: more keeps more of the source. Left out, the method's default.
+            strengths: One picture for each. sdedit and flowedit: share of the way into noise;
+                all others: more keeps more of the source. Left out, the method's default.
             change: How much changes, in every method: 0 gives the source back, 1 changes most;
                 `auto` draws several and chooses by source and references. Instead of strengths.
-            seeds: One picture for each strength and seed. Only sdedit and ddpm draw by chance;
-                the others take one seed.
+            seeds: One picture for each strength and seed. Only sdedit, ddpm and flowedit draw
+                by chance; the others take one seed.
             steps: DDIM steps.
             guidance: Scale of classifier-free guidance; left out, the base's own.
             guidance_start: Share of the steps before which nothing is guided.
@@ -125,6 +136,7 @@ class AsyncRequests:
             pnp: Expert settings of Plug-and-Play.
             ddpm: Expert settings of edit-friendly DDPM.
             directedit: Expert settings of DirectEdit.
+            flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
             feather: Width of the soft edge of that paste, in source pixels.
@@ -163,6 +175,7 @@ class AsyncRequests:
             "pnp": pnp,
             "ddpm": ddpm,
             "directedit": directedit,
+            "flowedit": flowedit,
             "preserve": preserve,
             "feather": feather,
             "everywhere": everywhere,
@@ -181,7 +194,9 @@ class AsyncRequests:
         target_prompt: str,
         images: Sequence[str],
         source_prompt: str = "",
-        method: Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit"] = "p2p",
+        method: Literal[
+            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
+        ] = "p2p",
         preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
         change: float | Literal["auto"] | None = None,
@@ -196,6 +211,7 @@ class AsyncRequests:
         pnp: PlugAndPlayOptions | None = None,
         ddpm: DdpmOptions | None = None,
         directedit: DirectEditOptions | None = None,
+        flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
         feather: float = 8.0,
         everywhere: bool = False,
@@ -213,15 +229,15 @@ class AsyncRequests:
             source_prompt: What the picture shows. All methods but sdedit need it.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
-                of other papers.
+                of other papers, `flowedit` the one for bases of flow matching.
             preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
                 Edit publishes it.
-            strengths: One picture for each. sdedit: share of the noise that is added; all
-                others: more keeps more of the source. Left out, the method's default.
+            strengths: One picture for each. sdedit and flowedit: share of the way into noise;
+                all others: more keeps more of the source. Left out, the method's default.
             change: How much changes, in every method: 0 gives the source back, 1 changes most;
                 `auto` draws several and chooses by source and references. Instead of strengths.
-            seeds: One picture for each strength and seed. Only sdedit and ddpm draw by chance;
-                the others take one seed.
+            seeds: One picture for each strength and seed. Only sdedit, ddpm and flowedit draw
+                by chance; the others take one seed.
             steps: DDIM steps.
             guidance: Scale of classifier-free guidance; left out, the base's own.
             guidance_start: Share of the steps before which nothing is guided.
@@ -232,6 +248,7 @@ class AsyncRequests:
             pnp: Expert settings of Plug-and-Play.
             ddpm: Expert settings of edit-friendly DDPM.
             directedit: Expert settings of DirectEdit.
+            flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
             feather: Width of the soft edge of that paste, in source pixels.
@@ -267,6 +284,7 @@ class AsyncRequests:
             "pnp": pnp,
             "ddpm": ddpm,
             "directedit": directedit,
+            "flowedit": flowedit,
             "preserve": preserve,
             "feather": feather,
             "everywhere": everywhere,
@@ -324,6 +342,8 @@ class AsyncRequests:
         references: Sequence[str],
         attribute: str = "patterned",
         token: str = "<look>",
+        nouns: Sequence[str] = (),
+        masks: Sequence[str] = (),
         name: str = "",
         training: TrainingOptions | None = None,
         webhook: str | None = None,
@@ -335,6 +355,9 @@ class AsyncRequests:
             references: Ids of the reference images.
             attribute: What of the references is learned; empty for the whole object.
             token: How prompts name the concept.
+            nouns: What each reference shows, in their order, where they show several classes.
+            masks: Ids of images, one for each reference, white where the look is: it is learned
+                there alone.
             name: A title for people.
             training: Expert settings.
             webhook: An https address that is called at the job's end, signed with your secret.
@@ -348,6 +371,8 @@ class AsyncRequests:
             "references": references,
             "attribute": attribute,
             "token": token,
+            "nouns": nouns,
+            "masks": masks,
             "name": name,
             "training": training,
             "webhook": webhook,
@@ -360,7 +385,9 @@ class AsyncRequests:
         *,
         source_prompt: str = "",
         target_prompt: str = "",
-        method: Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit"] = "p2p",
+        method: Literal[
+            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
+        ] = "p2p",
         preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
         change: float | Literal["auto"] | None = None,
@@ -375,6 +402,7 @@ class AsyncRequests:
         pnp: PlugAndPlayOptions | None = None,
         ddpm: DdpmOptions | None = None,
         directedit: DirectEditOptions | None = None,
+        flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
         feather: float = 8.0,
         everywhere: bool = False,
@@ -388,15 +416,15 @@ class AsyncRequests:
             target_prompt: What the pictures shall show, if it is always the same.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
-                of other papers.
+                of other papers, `flowedit` the one for bases of flow matching.
             preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
                 Edit publishes it.
-            strengths: One picture for each. sdedit: share of the noise that is added; all
-                others: more keeps more of the source. Left out, the method's default.
+            strengths: One picture for each. sdedit and flowedit: share of the way into noise;
+                all others: more keeps more of the source. Left out, the method's default.
             change: How much changes, in every method: 0 gives the source back, 1 changes most;
                 `auto` draws several and chooses by source and references. Instead of strengths.
-            seeds: One picture for each strength and seed. Only sdedit and ddpm draw by chance;
-                the others take one seed.
+            seeds: One picture for each strength and seed. Only sdedit, ddpm and flowedit draw
+                by chance; the others take one seed.
             steps: DDIM steps.
             guidance: Scale of classifier-free guidance; left out, the base's own.
             guidance_start: Share of the steps before which nothing is guided.
@@ -407,6 +435,7 @@ class AsyncRequests:
             pnp: Expert settings of Plug-and-Play.
             ddpm: Expert settings of edit-friendly DDPM.
             directedit: Expert settings of DirectEdit.
+            flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
             feather: Width of the soft edge of that paste, in source pixels.
@@ -435,6 +464,7 @@ class AsyncRequests:
             "pnp": pnp,
             "ddpm": ddpm,
             "directedit": directedit,
+            "flowedit": flowedit,
             "preserve": preserve,
             "feather": feather,
             "everywhere": everywhere,
@@ -448,7 +478,9 @@ class AsyncRequests:
         target_prompt: str,
         image: str,
         source_prompt: str = "",
-        method: Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit"] = "p2p",
+        method: Literal[
+            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
+        ] = "p2p",
         preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
         change: float | Literal["auto"] | None = None,
@@ -463,6 +495,7 @@ class AsyncRequests:
         pnp: PlugAndPlayOptions | None = None,
         ddpm: DdpmOptions | None = None,
         directedit: DirectEditOptions | None = None,
+        flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
         feather: float = 8.0,
         everywhere: bool = False,
@@ -481,15 +514,15 @@ class AsyncRequests:
             source_prompt: What the picture shows. All methods but sdedit need it.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
-                of other papers.
+                of other papers, `flowedit` the one for bases of flow matching.
             preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
                 Edit publishes it.
-            strengths: One picture for each. sdedit: share of the noise that is added; all
-                others: more keeps more of the source. Left out, the method's default.
+            strengths: One picture for each. sdedit and flowedit: share of the way into noise;
+                all others: more keeps more of the source. Left out, the method's default.
             change: How much changes, in every method: 0 gives the source back, 1 changes most;
                 `auto` draws several and chooses by source and references. Instead of strengths.
-            seeds: One picture for each strength and seed. Only sdedit and ddpm draw by chance;
-                the others take one seed.
+            seeds: One picture for each strength and seed. Only sdedit, ddpm and flowedit draw
+                by chance; the others take one seed.
             steps: DDIM steps.
             guidance: Scale of classifier-free guidance; left out, the base's own.
             guidance_start: Share of the steps before which nothing is guided.
@@ -500,6 +533,7 @@ class AsyncRequests:
             pnp: Expert settings of Plug-and-Play.
             ddpm: Expert settings of edit-friendly DDPM.
             directedit: Expert settings of DirectEdit.
+            flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
             feather: Width of the soft edge of that paste, in source pixels.
@@ -536,6 +570,7 @@ class AsyncRequests:
             "pnp": pnp,
             "ddpm": ddpm,
             "directedit": directedit,
+            "flowedit": flowedit,
             "preserve": preserve,
             "feather": feather,
             "everywhere": everywhere,

@@ -93,6 +93,7 @@ from customedit.schemas.requests import (
     ConceptUse,
     DdpmOptions,
     DirectEditOptions,
+    FlowEditOptions,
     MasaCtrlOptions,
     P2POptions,
     PlugAndPlayOptions,
