@@ -2,11 +2,12 @@
 
 ``submit``: POSTs of edits until their 202, the request journaled in S3 before each, from 32 clients
 at once to one front end; and how much processor time a submit takes of each process, which tells
-more than seconds where the machine does other work too. ``latency``: small edits through the whole service, one after another, on
-an idle worker and on one that trains. ``start``: in one process, from handing an edit to the engine
-until it begins and until its first UNet call is answered, idle and beside a training, whose steps
-are timed as well. ``streams``: event streams of five tenants on one front end, each with events all
-the time, and beside them another tenant's calls on one connection.
+more than seconds where the machine does other work too. ``latency``: small edits through the whole
+service, one after another, on an idle worker and on one that trains. ``start``: in one process,
+from handing an edit to the engine until it begins and until its first UNet call is answered, idle
+and beside a training, whose steps are timed as well. ``streams``: event streams of five tenants on
+one front end, each with events all the time, and beside them another tenant's calls on one
+connection.
 
 All on the bundled base and local servers; clients and service share the machine, which is named.
 """
@@ -51,7 +52,7 @@ UNLIMITED = {
 app = typer.Typer(add_completion=False)
 
 
-def told(seconds: list[float]) -> dict[str, float]:
+def percentiles(seconds: list[float]) -> dict[str, float]:
     """p50, p99 and the largest, in milliseconds."""
     ordered = sorted(seconds)
     at = min(len(ordered) - 1, int(0.99 * len(ordered)))
@@ -103,15 +104,17 @@ def submit(
         {
             **found,
             "per_second": round(len(seconds) / took, 1),
-            **told(seconds),
+            **percentiles(seconds),
             "processor_ms_of_a_submit": spent | {"all": round(sum(spent.values()), 2)},
         }
     )
 
 
 def _processor_seconds(stack: Stack) -> dict[str, float]:
-    """User and system time so far of each process of the service, children included, and of the
-    clients, which are this process."""
+    """User and system time so far of each process of the service, with its children.
+
+    The clients are this process.
+    """
     spent = {}
     for process in stack.supervisor.processes:
         root = psutil.Process(process.pid)
@@ -181,7 +184,7 @@ def latency(edits: Annotated[int, typer.Option(min=2)] = 40) -> None:
                 assert done.started_at is not None and done.finished_at is not None
                 claims.append((done.started_at - done.created_at).total_seconds())
                 totals.append((done.finished_at - done.created_at).total_seconds())
-            return {"until_claimed": told(claims), "until_done": told(totals)}
+            return {"until_claimed": percentiles(claims), "until_done": percentiles(totals)}
 
         measured(2)
         idle = measured(edits)
@@ -239,7 +242,7 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
             answers.append(time.perf_counter() - asked)
             waits.append(begun[-1] - asked)
             time.sleep(chance.uniform(0.0, 0.4))  # at any moment of a step
-        return {"until_it_begins": told(waits), "until_first_answer": told(answers)}
+        return {"until_it_begins": percentiles(waits), "until_first_answer": percentiles(answers)}
 
     steps: list[float] = []
 
@@ -280,8 +283,8 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
         {
             "idle": idle,
             "beside a training": beside,
-            "a step of the training, alone": told(steps[:before]),
-            "a step of the training, between those edits": told(shared),
+            "a step of the training, alone": percentiles(steps[:before]),
+            "a step of the training, between those edits": percentiles(shared),
         }
     )
 
@@ -413,7 +416,7 @@ def _other_calls(url: str, key: str, image: str, seconds: float) -> dict[str, An
             bad += answer.status >= 400
         time.sleep(0.02)
     connection.close()
-    return {name: told(values) for name, values in took.items()} | {"errors": bad}
+    return {name: percentiles(values) for name, values in took.items()} | {"errors": bad}
 
 
 def until(met: Callable[[], bool]) -> None:

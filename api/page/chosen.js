@@ -4,16 +4,13 @@ import { api } from "./client.js";
 import { called } from "./concepts.js";
 import { add, button, el, empty, fill, uid } from "./dom.js";
 import { figure, notice } from "./fields.js";
+import { stored } from "./pictures.js";
+import { named } from "./prompts.js";
 import { field } from "./schema.js";
 import { can } from "./session.js";
 
 const PAGE = 50;
-
-/** The schema's pattern of a token, to be found inside a text. */
-const tokens = () => new RegExp(field("CustomizeRequest", "token").pattern.replace(/^\^|\$$/g, ""), "g");
-
-/** The tokens that a prompt names, as the service reads them. @param {string} prompt @returns {string[]} */
-export const named = (prompt) => prompt.match(tokens()) || [];
+const MOST_REFERENCES = 4;
 
 /** The ready concepts, to be chosen, each with a weight. */
 export class Chosen {
@@ -49,12 +46,35 @@ export class Chosen {
     const slide = el("div", { class: "row weight", hidden: true }, el("label", { for: id }, "Weight"), weight, shown);
     const box = el("input", {
       type: "checkbox", id: uid("take"),
-      onchange: () => { slide.hidden = !box.checked; row.classList.toggle("on", box.checked); this.changed(); },
+      onchange: () => {
+        slide.hidden = references.hidden = !box.checked;
+        row.classList.toggle("on", box.checked);
+        if (box.checked && !references.firstChild) showReferences(references, concept);
+        this.changed();
+      },
     });
+    const references = el("div", { class: "references", hidden: true });
     const row = el("div", { class: "choose" },
-      el("div", { class: "row" }, box, el("label", { for: box.id }, called(concept), " ", el("code", {}, concept.token))), slide);
+      el("div", { class: "row" }, box, lookThumb(concept),
+        el("label", { for: box.id }, called(concept), " ", el("code", {}, concept.token))), references, slide);
     this.rows.push({ concept, box, weight, row });
     this.node.insertBefore(row, this.node.querySelector(".more"));
+  }
+
+  /** The tokens of all looks in the list. @returns {string[]} */
+  get tokens() {
+    return this.rows.map(({ concept }) => concept.token);
+  }
+
+  /** Chooses the newest look with a token. @param {string} token */
+  chooseToken(token) {
+    const row = this.rows.find(({ concept }) => concept.token === token);
+    return row && this.choose(row.concept.id);
+  }
+
+  /** Takes back what was chosen. */
+  clear() {
+    this.taken.forEach(({ box }) => { box.checked = false; box.dispatchEvent(new Event("change")); });
   }
 
   /** Chooses a concept; fetches it if it is not in the list yet. */
@@ -90,4 +110,17 @@ export class Chosen {
   idle(prompt) {
     return this.taken.filter(({ concept }) => !named(prompt).includes(concept.token)).map(({ concept }) => concept);
   }
+}
+
+/** A look, small: its preview, or else its token. */
+export function lookThumb(concept) {
+  if (!concept.preview_url) return el("span", { class: "thumb none", "aria-hidden": "true" }, concept.token.slice(1, 3));
+  return stored(concept.preview_url, "", async () => (await api.concept(concept.id)).preview_url, { class: "thumb" });
+}
+
+/** Shows the pictures that a look was taught with, as far as they are still there. @param {HTMLElement} place */
+export async function showReferences(place, concept) {
+  const images = await Promise.all(concept.references.slice(0, MOST_REFERENCES).map((id) => api.image(id).catch(() => null)));
+  fill(place, images.map((image, number) => image &&
+    stored(image.url, `Reference ${number + 1} of ${called(concept)}`, async () => (await api.image(image.id)).url, { class: "thumb" })));
 }

@@ -1,6 +1,6 @@
 // The REST API v1, and nothing else: every request of the page goes through here.
 
-const STORE = "customedit.key";
+import { key } from "./storage.js";
 
 /** The service refused: an RFC 9457 problem. */
 export class Problem extends Error {
@@ -26,13 +26,6 @@ export class Away extends Error {
     super("The service does not answer. Is it running, and are you online?");
   }
 }
-
-/** The key, kept for this tab alone and gone when it is closed. */
-export const key = {
-  get: () => sessionStorage.getItem(STORE) || "",
-  set: (/** @type {string} */ text) => sessionStorage.setItem(STORE, text),
-  clear: () => sessionStorage.removeItem(STORE),
-};
 
 /**
  * A request; the answer whatever its status, unless it is a problem.
@@ -74,12 +67,31 @@ export const api = {
   concept: (name, signal) => read(`v1/concepts/${id(name)}`, signal),
   concepts: (given, signal) => read(`v1/concepts?${query(given)}`, signal),
   weights: (name, format) => read(`v1/concepts/${id(name)}/weights?${query({ format })}`),
+  /** @param {FormData} body file, token, name, noun */
+  importConcept: async (body) => (await request("v1/concepts/import", { method: "POST", body, headers: { "Idempotency-Key": word() } })).json(),
   removeConcept: (name) => request(`v1/concepts/${id(name)}`, { method: "DELETE" }),
+  presets: (signal) => read("v1/presets", signal),
+  savePreset: (name, settings) =>
+    request(`v1/presets/${id(name)}`, { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(settings) }),
+  removePreset: (name) => request(`v1/presets/${id(name)}`, { method: "DELETE" }),
+  batch: (name, signal) => read(`v1/batches/${id(name)}`, signal),
+  cancelBatch: async (name) => (await request(`v1/batches/${id(name)}/cancel`, { method: "POST" })).json(),
+  removeBatch: (name) => request(`v1/batches/${id(name)}`, { method: "DELETE" }),
   job: (name, signal) => read(`v1/jobs/${id(name)}`, signal),
   jobs: (given, signal) => read(`v1/jobs?${query(given)}`, signal),
+  /** The bytes of an image. @returns {Promise<Blob>} */
+  imageFile: async (name) => (await request(`v1/images/${id(name)}/file`)).blob(),
+  /** The bytes of the region that an edit changed. @returns {Promise<Blob>} */
+  maskFile: async (job) => (await request(`v1/jobs/${id(job)}/mask/file`)).blob(),
   cancel: async (name) => (await request(`v1/jobs/${id(name)}/cancel`, { method: "POST" })).json(),
   removeJob: (name) => request(`v1/jobs/${id(name)}`, { method: "DELETE" }),
+  removeImage: (name) => request(`v1/images/${id(name)}`, { method: "DELETE" }),
+  webhookSecret: (signal) => read("v1/webhooks/secret", signal),
+  makeWebhookSecret: async () => (await request("v1/webhooks/secret", { method: "POST" })).json(),
   events: (name, given) => request(`v1/jobs/${id(name)}/events`, given),
+  /** What a request would do; nothing is stored. @param {string} path @param {object} body */
+  dryRun: async (path, body, signal) =>
+    (await request(`${path}?dry_run=true`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal })).json(),
   async upload(file) {
     const body = new FormData();
     body.append("file", file);

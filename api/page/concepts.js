@@ -1,8 +1,10 @@
-// The looks that were taught.
+// The looks that were taught or imported: searched, used, downloaded, deleted.
 
 import { api } from "./client.js";
-import { add, announce, button, confirmed, el, empty, fill } from "./dom.js";
-import { complain } from "./fields.js";
+import { showReferences } from "./chosen.js";
+import { add, announce, button, confirmed, el, empty, fill, uid } from "./dom.js";
+import { complain, complaining } from "./fields.js";
+import { importForm } from "./importing.js";
 import { stored } from "./pictures.js";
 import { can } from "./session.js";
 import { badge, size, when } from "./words.js";
@@ -15,26 +17,61 @@ export async function conceptsView(main, { signal }) {
   const list = el("ul", { class: "cards", "aria-label": "Concepts" });
   const below = el("div", {});
   const wrong = el("div", { hidden: true });
+  const importing = el("div", {});
   /** @type {Map<string, {concept: any, card: HTMLElement}>} */
   const cards = new Map();
-  const none = () => fill(below, nothing());
+  let cursor = null;
+  const search = el("input", { type: "search", id: uid("search"), placeholder: "name, token or noun", oninput: () => find() });
   const put = (concept) => {
-    const made = card(concept, wrong, () => { cards.get(concept.id)?.card.remove(); cards.delete(concept.id); if (!cards.size) none(); });
+    const made = card(concept, wrong, () => { cards.get(concept.id)?.card.remove(); cards.delete(concept.id); tell(); });
     const before = cards.get(concept.id);
     before ? before.card.replaceWith(made) : list.append(made);
     cards.set(concept.id, { concept, card: made });
   };
-  const load = async (cursor = null) => {
-    const page = await api.concepts({ limit: PAGE, cursor }, signal);
-    page.items.forEach(put);
-    const more = page.next_cursor && button("More", () => load(page.next_cursor).catch((e) => complain(wrong, e)));
-    fill(below, more);
-    if (!cards.size) none();
+  /** Shows the cards that have all words of the search. */
+  const tell = () => {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const { concept, card } of cards.values()) {
+      const text = [called(concept), concept.token, concept.noun, concept.attribute, concept.id].join(" ").toLowerCase();
+      card.hidden = !words.every((word) => text.includes(word));
+      shown += Number(!card.hidden);
+    }
+    fill(below, cursor && button("More", () => load().catch((e) => complain(wrong, e))),
+      !cards.size ? nothing() : !shown && !cursor && empty("None like that", "No look has these words."));
+    return shown;
   };
+  const load = async () => {
+    const page = await api.concepts({ limit: PAGE, cursor }, signal);
+    cursor = page.next_cursor;
+    page.items.forEach(put);
+    return tell();
+  };
+  let searching = false;
+  /** Fetches the rest while a search finds too little. */
+  const find = async () => {
+    let shown = tell();
+    if (searching) return;
+    searching = true;
+    try {
+      while (search.value && cursor && shown < PAGE) shown = await load();
+      if (search.value) announce(`${shown} looks`);
+    } catch (error) {
+      complain(wrong, error);
+    } finally {
+      searching = false;
+    }
+  };
+  const begin = button("Import", () => {
+    if (!importing.firstChild) add(importing, importForm(() => fill(importing)));
+    importing.querySelector("input")?.focus();
+  }, "quiet");
   add(main,
-    el("div", { class: "row spread" }, el("h1", {}, "Concepts"),
-      can("concepts:write") && el("a", { class: "button main", href: "#/teach" }, "Teach a look")),
-    wrong, list, below);
+    el("div", { class: "row spread" }, el("h1", {}, "Looks"),
+      el("span", { class: "row" },
+        el("span", { class: "row search" }, el("label", { for: search.id }, "Search"), search),
+        can("concepts:write") && [begin, el("a", { class: "button main", href: "#/teach" }, "Teach a look")])),
+    importing, wrong, list, below);
   await load();
   const timer = setInterval(async () => {
     if (document.hidden) return;
@@ -46,8 +83,8 @@ export async function conceptsView(main, { signal }) {
   signal.addEventListener("abort", () => clearInterval(timer));
 }
 
-const nothing = () => empty("No concepts yet",
-  "A concept is a look that the service has learnt. Teach one from three to six pictures.",
+const nothing = () => empty("No looks yet",
+  "A look is a concept that the service has learnt. Teach one from three to six pictures.",
   can("concepts:write") && el("a", { class: "button main", href: "#/teach" }, "Teach a look"));
 
 /** What people call a concept. */
@@ -55,14 +92,14 @@ export const called = (concept) => concept.name || [concept.attribute, concept.n
 
 function card(concept, wrong, gone) {
   const ready = concept.state === "ready";
-  const act = (work) => async () => {
+  const act = (work) => complaining(wrong, async () => {
     try {
       await work();
     } catch (error) {
-      complain(wrong, error);
       wrong.scrollIntoView({ block: "center" });
+      throw error;
     }
-  };
+  });
   const weights = (format) => act(async () => {
     const file = await api.weights(concept.id, format);
     el("a", { href: file.url, download: file.filename, rel: "noopener" }).click(); // sent as an attachment: the page stays
@@ -72,8 +109,18 @@ function card(concept, wrong, gone) {
     if (!sure) return;
     await api.removeConcept(concept.id);
     gone();
-    announce("The concept is deleted");
+    announce("The look is deleted");
   });
+  const references = el("div", { class: "references" });
+  const more = el("details", {
+    ontoggle: () => { if (more.open && !references.firstChild) showReferences(references, concept); },
+  }, el("summary", {}, "More"),
+    references,
+    ready && el("div", { class: "row" },
+      button("Download weights", weights("customedit"), "quiet small"),
+      button("For diffusers", weights("diffusers"), "quiet small", { "aria-label": "Download weights for diffusers" })),
+    el("p", { class: "hint" }, "Id ", el("code", {}, concept.id), ready && [", base ", el("code", {}, concept.base)]),
+    can("concepts:write") && button("Delete", remove, "danger small", { "aria-label": `Delete ${called(concept)}` }));
   return el("li", { class: "card concept" }, picture(concept),
     el("h2", {}, called(concept)),
     el("p", { class: "row" }, badge(concept.state), el("code", {}, concept.token), concept.noun),
@@ -82,16 +129,13 @@ function card(concept, wrong, gone) {
     el("div", { class: "row" },
       ready && can("edits:write") && el("a", { class: "button main small", href: `#/edit?concept=${concept.id}` }, "Use it in an edit"),
       el("a", { class: "button quiet small", href: `#/jobs/${concept.job}` }, ready ? "Its job" : "See its job")),
-    el("details", {}, el("summary", {}, "More"),
-      ready && el("div", { class: "row" },
-        button("Download weights", weights("customedit"), "quiet small"),
-        button("For diffusers", weights("diffusers"), "quiet small", { "aria-label": "Download weights for diffusers" })),
-      el("p", { class: "hint" }, "Id ", el("code", {}, concept.id), ready && [", base ", el("code", {}, concept.base)]),
-      can("concepts:write") && button("Delete", remove, "danger small", { "aria-label": `Delete ${called(concept)}` })));
+    more);
 }
 
 function picture(concept) {
-  if (!concept.preview_url) return el("div", { class: "preview none", "aria-hidden": "true" }, concept.token);
+  if (!concept.preview_url) {
+    return el("div", { class: "preview none", "aria-hidden": "true" }, concept.token);
+  }
   return stored(concept.preview_url, `Preview of ${called(concept)}`,
     async () => (await api.concept(concept.id)).preview_url, { class: "preview" });
 }

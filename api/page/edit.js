@@ -1,165 +1,291 @@
-// An edit: a picture, what it shows, what it is to show.
+// An edit: a picture, what it shows, what it is to show, and where and how much it changes.
 
 import { api, Sending } from "./client.js";
-import { Chosen } from "./chosen.js";
-import { add, announce, button, el, fill } from "./dom.js";
-import { area, box, busy, complain, Fields, figures, form, given, select, text } from "./fields.js";
+import { add, button, el, fill, uid } from "./dom.js";
+import { busy, complain, Fields, form, given, kept, restore, select } from "./fields.js";
 import { Expert } from "./expert.js";
+import { Lines } from "./lines.js";
 import { Pictures } from "./pictures.js";
-import { choices, field, hint } from "./schema.js";
+import { Plan } from "./plan.js";
+import { Presets } from "./presets.js";
+import { plain } from "./prompts.js";
+import { Region } from "./region.js";
+import { choices } from "./schema.js";
 import { known } from "./session.js";
+import { takeFiles } from "./shortcuts.js";
+import { Draft } from "./storage.js";
+import { outputItem, pictureItem, showTrail } from "./versions.js";
 
 const METHODS = { p2p: "Prompt-to-Prompt: keeps the shape", sdedit: "SDEdit: paints more freely" };
-const about = (name) => hint("EditRequest", name);
-const SEVERAL = [["0.5", "0.5"], ["0.3, 0.5, 0.7", "0.3, 0.5, 0.7"], ["0.1 to 0.9", "0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9"]];
+const USUAL_CHANGE = 0.5; // at which Prompt-to-Prompt has its own defaults
 
-/** @param {HTMLElement} main @param {{signal: AbortSignal, query: URLSearchParams}} given */
-export async function editView(main, { signal, query }) {
-  const view = new Edit();
+/** @param {HTMLElement} main @param {{signal: AbortSignal, query: URLSearchParams, moved: boolean}} given moved: not by a reload */
+export async function editView(main, { signal, query, moved }) {
+  const view = new Edit(signal);
   add(main,
-    el("h1", {}, "Edit a picture"),
-    el("p", { class: "lead" }, "Say what the picture shows and what it is to show. Name a look by its token."),
-    view.node);
-  await view.open(signal, query);
+    el("div", { class: "row spread" }, el("h1", {}, "Edit a picture"), button("Start anew", () => view.startAnew(), "quiet small")),
+    view.said, view.node);
+  await view.open(query, moved);
 }
 
 class Edit {
-  constructor() {
+  /** @param {AbortSignal} signal the view's end */
+  constructor(signal) {
+    this.signal = signal;
     this.fields = new Fields();
+    this.origin = "";
+    this.draft = new Draft(known().tenant, "edit");
+    this.before = new Draft(known().tenant, "edit-before");
     this.sending = new Sending();
-    this.picture = new Pictures({ most: 1, what: "a picture to edit", alt: () => "The picture to edit" });
-    this.source = area();
-    this.target = area({ oninput: () => this.tell() });
-    this.chosen = new Chosen(() => this.tell());
+    this.said = el("div", {});
+    this.several = el("input", { type: "checkbox", id: uid("several"), onchange: () => this.#count() });
+    this.picture = new Pictures({ most: 1, what: "a picture to edit", alt: (n) => `Picture ${n + 1} to edit`, large: true,
+      changed: () => this.#pictured(), taking: (files) => this.#severalAt(files), find: pictureItem });
+    this.trail = el("div", {});
+    this.lines = new Lines(() => { this.tell(); this.draft.save(() => this.#state()); });
     this.method = select(choices("EditRequest", "method").map((name) => [name, METHODS[name] || name]), { onchange: () => this.tell() });
-    this.strengths = text();
-    this.seeds = text({ value: field("EditRequest", "seeds").default.join(", ") });
-    this.preserve = box();
-    this.chips = el("div", { class: "row chips" });
-    this.advice = el("p", { class: "warning", role: "status" });
-    this.submit = el("button", { class: "main", type: "submit" }, "Edit");
-    this.expert = new Expert(this.fields);
+    this.change = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: USUAL_CHANGE, oninput: () => this.tell() });
+    this.amount = el("output", { class: "figure" });
+    this.amountHint = el("p", { class: "hint" });
+    this.submit = el("button", { class: "main", type: "submit", title: "Ctrl + Enter" }, "Edit");
+    this.region = new Region(this.fields);
+    this.expert = new Expert(this.fields, () => this.tell());
+    this.plan = new Plan(() => this.#planned(), signal);
+    this.presets = new Presets(() => this.#words(this.region.planned()) || {}, (settings) => this.#preset(settings));
+    this.usual = kept(this.#controls());
     this.node = this.#form();
     this.tell();
   }
 
   #form() {
     const { fields } = this;
-    const several = el("div", { class: "row chips" }, SEVERAL.map(([words, value]) =>
-      button(words, () => { this.strengths.value = value; }, "chip", { "aria-label": `Strengths: ${value}` })));
-    return form(fields, () => this.#send(),
-      el("div", { class: "columns" },
+    const slide = fields.add("change", "How much changes", this.change);
+    slide.classList.add("amount");
+    this.change.before(this.amount);
+    slide.append(this.amountHint);
+    const made = form(fields, () => this.#send(),
+      el("div", { class: "studio" },
         el("div", {},
-          el("section", { class: "card" }, fields.group("image", "Picture", this.picture.node)),
-          el("section", { class: "card" }, fields.group("concepts", "Looks", this.chosen.node))),
+          el("section", { class: "card" },
+            fields.group("image", "Picture", el("div", {}, this.region.stage, this.trail, this.picture.node,
+              el("div", { class: "row tick" }, this.several, el("label", { for: this.several.id }, "Several pictures with the same words"))),
+              "", () => (this.picture.items.length ? "" : "Choose a picture.")),
+            this.region.node)),
         el("section", { class: "card" },
-          fields.add("source_prompt", "What it shows", this.source, "Such as: a photo of a cup on a table"),
-          fields.add("target_prompt", "What it is to show", this.target, "Such as: a photo of a <plaid> patterned cup on a table"),
-          this.chips, this.advice,
-          fields.add("method", "Method", this.method, about("method")),
-          fields.add("strengths", "Strengths", this.strengths, about("strengths")), several,
-          fields.add("seeds", "Seeds", this.seeds, `${about("seeds")} Strengths times seeds make at most ${known().max_edits_per_job} pictures.`),
-          fields.tick("preserve", "Keep the picture's own pixels outside the region", this.preserve),
-          this.expert.node, fields.summary,
-          el("div", { class: "row send" }, this.submit))));
+          this.lines.nodes(fields, () => this.method.value === "p2p"), slide,
+          fields.add("method", "Method", this.method),
+          this.expert.node, this.presets.node, this.plan.node, fields.summary,
+          el("div", { class: "row send" }, this.submit, el("span", { class: "hint" }, el("kbd", {}, "Ctrl"), " + ", el("kbd", {}, "Enter"))))));
+    made.classList.add("sends");
+    return made;
   }
 
-  /** Shows the chips of the chosen looks, and what the prompt says amiss. */
+  /** Takes one picture, or as many as are ticked. */
+  #count() {
+    this.picture.most = this.several.checked ? known().max_pictures_per_batch : 1;
+    while (this.picture.items.length > this.picture.most) this.picture.items.pop();
+    this.picture.draw();
+  }
+
+  /** Several files at once become several edits. @param {File[]} files */
+  #severalAt(files) {
+    if (files.length < 2 || this.several.checked) return;
+    this.several.checked = true;
+    this.#count();
+  }
+
+  /** Shows the chosen picture large, and where it comes from. */
+  #pictured() {
+    const { items } = this.picture;
+    const [item] = items;
+    this.region.show(items.length === 1 ? item : null);
+    this.submit.textContent = items.length > 1 ? `Edit ${items.length} pictures` : "Edit";
+    const from = items.length === 1 ? item.from : null;
+    if (!from) fill(this.trail);
+    else if (this.shown !== `${from.job}.${from.output}`) {
+      showTrail(this.trail, from, (other) => this.picture.put(other), this.signal).catch(() => fill(this.trail)); // the form works without
+    }
+    this.shown = from ? `${from.job}.${from.output}` : "";
+  }
+
+  /** Shows what the lines say amiss, how much changes, and what has an effect. */
   tell() {
-    const prompt = this.target.value;
-    this.expert.method(this.method.value);
-    const taken = this.chosen.taken.map(({ concept }) => concept);
-    fill(this.chips,
-      taken.map((concept) => button(`Insert ${concept.token}`, () => this.#insert(concept.token), "chip")),
-      taken.length === 1 && button("Write it from the line above", () => this.#write(taken[0]), "chip"));
-    const strangers = this.chosen.strangers(prompt);
-    const idle = this.chosen.idle(prompt).map((concept) => concept.token);
-    this.advice.textContent = strangers.length
-      ? `${strangers.join(", ")}: no look with this token is chosen.`
-      : prompt && idle.length ? `The line does not name ${idle.join(", ")}, so that look has no effect.` : "";
-  }
-
-  /** Puts a token where the cursor stands in the target prompt. */
-  #insert(token) {
-    const { target } = this;
-    const [start, end] = [target.selectionStart, target.selectionEnd];
-    const space = (text) => (text && !/\s$/.test(text) ? " " : "");
-    const before = target.value.slice(0, start);
-    const after = target.value.slice(end).replace(/^\s*/, "");
-    target.value = `${before}${space(before)}${token} ${after}`;
-    target.focus();
-    target.selectionStart = target.selectionEnd = target.value.length - after.length;
-    this.tell();
-  }
-
-  /** The source prompt with the look before its noun. */
-  #write({ token, attribute, noun }) {
-    const look = [token, attribute, noun].filter(Boolean).join(" ");
-    const plain = noun.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-    const source = this.source.value.trim();
-    const written = noun && source.replace(new RegExp(`\\b${plain}\\b`), () => look);
-    this.target.value = written && written !== source ? written : [source, look].filter(Boolean).join(" ");
-    announce(`Written: ${this.target.value}`);
-    this.target.focus();
-    this.tell();
+    const method = this.method.value;
+    this.region.follow(method);
+    this.expert.follow(method, this.region.mode === "words");
+    const strengths = this.expert.strengths.value.trim();
+    this.change.disabled = strengths !== "";
+    this.amount.textContent = strengths ? "–" : `${Math.round(Number(this.change.value) * 100)} %`;
+    this.amountHint.textContent = strengths
+      ? `Strengths ${strengths} are set under expert settings.` : "0 % gives the picture back, 100 % changes most.";
+    this.lines.tell();
+    this.fields.mended("target_prompt");
+    this.fields.mended("source_prompt");
   }
 
   async #send() {
-    const { fields, chosen, target } = this;
-    const strangers = chosen.strangers(target.value);
-    if (!this.picture.items.length) fields.wrong("image", "Choose a picture.");
-    if (!target.value.trim()) fields.wrong("target_prompt", "Say what the picture is to show.");
-    if (strangers.length) {
-      fields.wrong("target_prompt", `${strangers.join(", ")}: choose the look with this token, or take it out.`);
-    }
-    if (!this.picture.items.length || !target.value.trim() || strangers.length) return fields.focus();
+    if (!this.fields.check()) return;
     await busy(this.submit, "Sending…", async () => {
-      const [image] = await this.picture.sent();
-      const job = await this.sending.send("v1/edits", { image, ...(await this.#values()) });
-      location.hash = `#/jobs/${job.id}`;
+      const images = await this.picture.sent();
+      const values = await this.#values();
+      const one = images.length === 1;
+      const made = one ? await this.sending.send("v1/edits", { image: images[0], ...values })
+        : await this.sending.send("v1/batches", { images, ...values });
+      this.draft.flush();
+      location.hash = one ? `#/jobs/${made.id}` : `#/batches/${made.id}`;
     });
   }
 
   async #values() {
-    const uses = this.chosen.uses();
+    const { p2p, ...mask } = await this.region.values();
+    return given({ ...this.#words(p2p), ...mask });
+  }
+
+  /** What goes into the request, but for pictures. @param {Record<string, any>} p2p what the region adds */
+  #words(p2p) {
+    const expert = this.expert.values(this.method.value, p2p);
     return given({
-      source_prompt: this.source.value.trim(),
-      target_prompt: this.target.value.trim(),
-      concepts: uses.length ? uses : undefined,
+      ...this.lines.values(),
       method: this.method.value,
-      strengths: figures(this.strengths.value),
-      seeds: figures(this.seeds.value),
-      preserve: this.preserve.checked || undefined,
-      ...(await this.expert.values(this.method.value)),
+      change: expert.strengths ? undefined : Number(this.change.value),
+      ...expert,
     });
   }
 
-  /** Fetches the looks, and what the address names: a concept to use, or a job to begin from. */
-  async open(signal, query) {
-    await this.chosen.load(signal);
-    try {
-      const concept = query.get("concept");
-      if (concept) await this.chosen.choose(concept);
-      const job = query.get("job");
-      if (job) await this.#take((await api.job(job, signal)).request);
-    } catch (error) {
-      complain(this.fields.summary, error);
-    }
+  /** What to ask of the service while the form is filled in: without words, which base and size. */
+  #planned() {
+    const image = this.picture.items[0]?.id;
+    if (!image) return null;
+    if (this.fields.right()) return { path: "v1/edits", body: { image, ...this.#words(this.region.planned()) } };
+    return { path: "v1/edits", body: { image, target_prompt: "a photo", method: "sdedit" }, partial: true };
   }
 
-  async #take(request) {
-    this.source.value = request.source_prompt || "";
-    this.target.value = request.target_prompt || "";
-    this.method.value = request.method || "p2p";
-    this.strengths.value = (request.strengths || []).join(", ");
-    this.seeds.value = (request.seeds || [0]).join(", ");
-    this.preserve.checked = Boolean(request.preserve);
-    this.expert.take(request);
-    for (const use of request.concepts || []) await this.chosen.choose(use.id, use.weight).catch(() => null);
-    await Promise.all([[this.picture, request.image], [this.expert.mask, request.mask]].map(async ([place, id]) => {
-      const image = id && (await api.image(id).catch(() => null)); // it may be deleted by now
-      if (image) place.put({ file: null, id, url: image.url, name: `${image.width} × ${image.height}` });
-    }));
+  #controls() {
+    const { lines: { source, target }, method, change, several } = this;
+    return { source, target, method, change, several, ...this.expert.controls() };
+  }
+
+  /** What a draft keeps. */
+  #state() {
+    return {
+      origin: this.origin, controls: kept(this.#controls()), pictures: this.picture.kept(),
+      concepts: this.lines.chosen.uses(), region: this.region.kept(),
+    };
+  }
+
+  async #restore(state) {
+    restore(this.#controls(), state.controls);
+    this.#count();
     this.tell();
+    await Promise.all([
+      ...state.concepts.map((use) => this.lines.chosen.choose(use.id, use.weight).catch(() => null)),
+      this.picture.restore(state.pictures, this.signal),
+      this.region.restore(state.region),
+    ]);
+    this.tell();
+  }
+
+  /** Empties the form; what was in it can be brought back. */
+  startAnew() {
+    this.#offer(this.#state());
+    restore(this.#controls(), this.usual);
+    this.lines.chosen.clear();
+    this.picture.items.splice(0);
+    this.#count();
+    this.region.restore({ mode: "words", words: "", start: null, actions: [] });
+    this.fields.clear();
+    this.tell();
+    this.draft.clear();
+    if (location.hash !== "#/edit") history.replaceState(null, "", "#/edit");
+    this.lines.source.focus();
+  }
+
+  /** Keeps what was typed before, and offers it. */
+  #offer(state) {
+    if (!state || !(state.controls.source || state.controls.target || state.pictures.length)) return;
+    this.before.save(() => state);
+    this.before.flush();
+    const back = async () => { fill(this.said); await this.#restore(this.before.read()); this.draft.save(() => this.#state()); };
+    fill(this.said, el("p", { class: "notice row" }, "What was in this form before is kept.", button("Bring it back", back, "quiet small")));
+  }
+
+  /** Fetches the looks, and what the address names; else what was typed before. */
+  async open(query, moved) {
+    const { signal } = this;
+    const was = this.draft.read();
+    this.origin = query.toString();
+    const names = ["job", "from", "image"].some((name) => query.get(name));
+    await this.lines.chosen.load(signal);
+    try {
+      if (was && !(names && (moved || was.origin !== this.origin))) await this.#restore(was);
+      else if (names) {
+        this.#offer(was);
+        await this.#take(query);
+      }
+      const concept = query.get("concept");
+      if (concept) await this.lines.chosen.choose(concept);
+    } catch (error) {
+      if (!signal.aborted) complain(this.fields.summary, error);
+    }
+    if (signal.aborted) return;
+    this.tell();
+    this.draft.follow(this.node, () => this.#state(), signal);
+    this.node.addEventListener("input", () => this.plan.later());
+    this.node.addEventListener("change", () => this.plan.later());
+    this.plan.later();
+    this.draft.save(() => this.#state());
+    takeFiles((files) => this.picture.take(files), signal);
+  }
+
+  /** Begins from a job, from an output of one, or from images. @param {URLSearchParams} query */
+  async #take(query) {
+    const job = query.get("job");
+    const [from, output] = (query.get("from") || "").split(".");
+    if (job) {
+      const { request } = await api.job(job, this.signal);
+      await this.#request(request);
+      await this.picture.restore([{ id: request.image, name: "" }], this.signal);
+      if (query.get("region") === "found") {
+        this.region.choose("painted");
+        await this.region.begin({ job });
+      }
+    } else if (from) {
+      const made = await api.job(from, this.signal);
+      this.#continued(made.request);
+      this.picture.put(outputItem(made, Number(output)));
+      this.lines.target.focus({ preventScroll: true });
+    }
+    const images = query.getAll("image");
+    if (images.length > 1) this.several.checked = true;
+    if (images.length) this.#count();
+    for (const id of images) this.picture.put(await pictureItem(id, this.signal));
+  }
+
+  /** The words of a picture that is continued from: it shows now what was asked for. */
+  #continued(request) {
+    this.lines.source.value = plain(request.target_prompt || "");
+    this.lines.target.value = this.lines.source.value;
+    this.method.value = request.method || "p2p";
+    if (typeof request.change === "number") this.change.value = String(request.change);
+  }
+
+  /** Fills in settings; words that they do not hold stay. */
+  async #preset(settings) {
+    const { source, target, chosen } = this.lines;
+    await this.#request({ source_prompt: source.value, target_prompt: target.value, concepts: chosen.uses(), ...settings });
+    this.tell();
+    this.draft.save(() => this.#state());
+  }
+
+  async #request(request) {
+    restore(this.expert.controls(), this.usual);
+    this.lines.chosen.clear();
+    this.lines.source.value = request.source_prompt || "";
+    this.lines.target.value = request.target_prompt || "";
+    this.method.value = request.method || "p2p";
+    this.change.value = String(request.change ?? USUAL_CHANGE);
+    this.expert.take(request);
+    for (const use of request.concepts || []) await this.lines.chosen.choose(use.id, use.weight).catch(() => null);
+    await this.region.take(request);
   }
 }

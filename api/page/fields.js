@@ -1,12 +1,14 @@
 // Labelled fields, and problems shown at the field they are about.
 
 import { Away, Problem } from "./client.js";
-import { add, announce, el, fill, uid } from "./dom.js";
+import { add, announce, button, el, fill, uid } from "./dom.js";
+
+const fine = () => "";
 
 /** The fields of one form, under the names that the API has for them. */
 export class Fields {
   constructor() {
-    /** @type {Map<string, {control: HTMLElement, error: HTMLElement}>} */
+    /** @type {Map<string, {control: HTMLElement, error: HTMLElement, check: () => string}>} */
     this.known = new Map();
     this.summary = el("div", { class: "problem", role: "alert", hidden: true });
   }
@@ -14,22 +16,22 @@ export class Fields {
   /**
    * A field with its label, a hint and a place for what is wrong.
    * @param {string} name as the API calls it @param {string} label @param {HTMLElement} control
-   * @param {string} [hint]
+   * @param {string} [hint] @param {() => string} [check] what is wrong with it now; empty if nothing is
    */
-  add(name, label, control, hint = "") {
+  add(name, label, control, hint = "", check = fine) {
     control.id ||= uid("field");
     return el("div", { class: "field" },
-      el("label", { for: control.id }, label), control, this.#below(name, control, hint));
+      el("label", { for: control.id }, label), control, this.#below(name, control, hint, check));
   }
 
   /** A field of several controls; they have labels of their own. */
-  group(name, label, control, hint = "") {
+  group(name, label, control, hint = "", check = fine) {
     const title = uid("title");
     control.setAttribute("role", "group");
     control.setAttribute("aria-labelledby", title);
     control.setAttribute("tabindex", "-1");
     return el("div", { class: "field" },
-      el("span", { class: "label", id: title }, label), control, this.#below(name, control, hint));
+      el("span", { class: "label", id: title }, label), control, this.#below(name, control, hint, check));
   }
 
   /** A box to tick. */
@@ -37,15 +39,48 @@ export class Fields {
     control.id ||= uid("field");
     return el("div", { class: "field tick" },
       el("div", { class: "row" }, control, el("label", { for: control.id }, label)),
-      this.#below(name, control, hint));
+      this.#below(name, control, hint, fine));
   }
 
-  #below(name, control, hint) {
+  #below(name, control, hint, check) {
     const said = el("p", { class: "hint", id: uid("hint") }, hint);
     const error = el("p", { class: "error", id: uid("error"), hidden: true });
     control.setAttribute("aria-describedby", hint ? `${said.id} ${error.id}` : error.id);
-    this.known.set(name, { control, error });
+    this.known.set(name, { control, error, check });
+    const mended = () => this.mended(name);
+    control.addEventListener("input", mended);
+    control.addEventListener("change", mended);
     return [hint && said, error];
+  }
+
+  /** Takes away what was said of a field once its check finds nothing more. @param {string} name */
+  mended(name) {
+    const field = this.known.get(name);
+    if (!field || field.error.hidden) return;
+    field.error.textContent = field.check();
+    if (field.error.textContent) return;
+    field.error.hidden = true;
+    field.control.removeAttribute("aria-invalid");
+    if ([...this.known.values()].every(({ error }) => error.hidden)) this.summary.hidden = true;
+  }
+
+  /** Whether all fields that are shown are right; nothing is said. */
+  right() {
+    return [...this.known.values()].every(({ control, check }) => control.closest("[hidden]") || !check());
+  }
+
+  /** Checks all fields that are shown; says what is wrong and moves there. @returns {boolean} whether all are right */
+  check() {
+    let right = true;
+    for (const [name, { control, check }] of this.known) {
+      const fault = control.closest("[hidden]") ? "" : check();
+      if (fault) {
+        this.wrong(name, fault);
+        right = false;
+      }
+    }
+    if (!right) this.focus();
+    return right;
   }
 
   /** Takes away all that was wrong. */
@@ -85,7 +120,7 @@ export class Fields {
   focus() {
     for (const { control, error } of this.known.values()) {
       if (error.hidden) continue;
-      const inner = control.matches("[role=group]") && control.querySelector("input, button");
+      const inner = control.matches("[role=group]") && control.querySelector("input, button, [tabindex='0']");
       /** @type {HTMLElement} */ (inner || control).focus();
       control.scrollIntoView({ block: "center" });
       return;
@@ -220,4 +255,26 @@ export function form(fields, send, ...children) {
   });
   add(made, children);
   return made;
+}
+
+/**
+ * Buttons that fill in a value.
+ * @param {[string, string][]} choices words and value @param {string} called what a value is, for screen readers
+ * @param {(value: string) => void} fill
+ */
+export const chips = (choices, called, fill) =>
+  el("div", { class: "row chips" }, choices.map(([words, value]) =>
+    button(words, () => fill(value), "chip", { "aria-label": `${called}${words}` })));
+
+/** The values of controls by name, as a draft keeps them. @param {Record<string, any>} controls */
+export const kept = (controls) =>
+  Object.fromEntries(Object.entries(controls).map(([name, control]) => [name, control.type === "checkbox" ? control.checked : control.value]));
+
+/** Fills in what a draft kept. @param {Record<string, any>} controls @param {Record<string, any>} values */
+export function restore(controls, values) {
+  for (const [name, control] of Object.entries(controls)) {
+    if (values[name] === undefined) continue;
+    if (control.type === "checkbox") control.checked = values[name];
+    else control.value = values[name];
+  }
 }

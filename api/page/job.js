@@ -5,28 +5,42 @@ import { add, announce, button, confirmed, el, fill } from "./dom.js";
 import { watch } from "./events.js";
 import { complaining, notice } from "./fields.js";
 import { stored } from "./pictures.js";
+import { far, jobBar, jobTitle, silence, stuck, waits, whole } from "./progress.js";
 import { editResult } from "./result.js";
 import { can } from "./session.js";
-import { about, badge, bar, far, finished, kind, share, span, when } from "./words.js";
+import { apiCall } from "./snippet.js";
+import { about, badge, finished, kind, span, when } from "./words.js";
+
+const ASK_MS = 5000;
 
 const may = (job) => can(job.kind === "edit" ? "edits:write" : "concepts:write");
 
-/** @param {HTMLElement} main @param {{id: string, signal: AbortSignal}} given */
-export async function jobView(main, { id, signal }) {
+/** @param {HTMLElement} main @param {{id: string, signal: AbortSignal, query: URLSearchParams}} given */
+export async function jobView(main, { id, signal, query }) {
   const head = el("div", { class: "head" });
   const body = el("div", {});
   const wrong = el("div", { hidden: true });
   const title = el("h1", { tabindex: "-1" }, "Job");
-  add(main, el("p", {}, el("a", { href: "#/jobs" }, "← All jobs")), title, head, wrong, body);
-  const fresh = () => api.job(id, signal);
+  const below = el("div", {});
+  add(main, el("p", {}, el("a", { href: "#/jobs" }, "← All jobs")), title, head, wrong, body, below);
+  const fresh = () => api.job(id);
+  const output = query.get("output");
+  const outputShown = output === null ? null : Number(output);
+  const say = (job) => {
+    if (!signal.aborted) document.title = jobTitle(job, about(job));
+    const had = head.contains(document.activeElement);
+    fill(head, ...top(job, wrong, show));
+    if (had) /** @type {HTMLElement | null} */ (head.querySelector("button, a"))?.focus();
+  };
   const show = async (job) => {
     title.textContent = about(job);
-    fill(head, ...top(job, wrong, show));
-    if (finished(job)) fill(body, await outcome(job, fresh));
+    say(job);
+    if (finished(job)) fill(body, await outcome(job, fresh, { output: outputShown, signal }));
   };
-  const job = await fresh();
+  const job = await api.job(id, signal);
+  add(below, apiCall(job));
   await show(job);
-  if (!finished(job)) await follow(job, body, show, fresh, signal);
+  if (!finished(job)) await follow(job, body, { show, say, fresh, signal });
 }
 
 /** What it is, since when, and what can be done with it. */
@@ -45,43 +59,64 @@ function top(job, wrong, show) {
   const took = job.started_at && job.finished_at && (Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000;
   return [
     el("p", { class: "row" }, badge(job.state), el("span", {}, kind(job)), when(job.created_at),
-      took && el("span", { class: "faint" }, `took ${span(took)}`), el("code", { class: "faint" }, job.id)),
+      took && el("span", { class: "faint" }, `took ${span(took)}`), el("code", { class: "faint" }, job.id),
+      job.batch && el("a", { href: `#/batches/${job.batch}` }, "of a batch")),
     el("p", { class: "row" },
       may(job) && !finished(job) && (job.cancel_requested
         ? el("span", { class: "faint" }, "Cancelling…")
-        : button("Cancel", cancel, "danger")),
-      job.kind === "edit" && can("edits:write") && el("a", { class: "button quiet", href: `#/edit?job=${job.id}` }, "Edit again from here"),
-      may(job) && finished(job) && button("Delete", remove, "danger")),
+        : button("Cancel", cancel, "danger small")),
+      job.kind === "edit" && job.state !== "succeeded" && can("edits:write") &&
+        el("a", { class: "button quiet small", href: `#/edit?job=${job.id}` }, "Edit again from here"),
+      may(job) && finished(job) && button("Delete", remove, "danger small")),
     job.warnings.map((text) => el("p", { class: "warning" }, text)),
   ];
 }
 
 /** Shows progress and previews as they come, until the end. */
-async function follow(job, body, show, fresh, signal) {
-  const progress = bar("Progress");
-  const said = el("p", {}, job.state === "queued" ? "Waiting for a worker." : "At work.");
+async function follow(job, body, { show, say, fresh, signal }) {
+  const progress = jobBar("Progress");
+  const said = el("p", { class: "saying" });
   const link = el("p", { class: "faint", role: "status" });
+  const quiet = el("p", { class: "warning", role: "status" });
   const preview = el("div", { class: "previews" });
-  fill(body, el("section", { class: "card", "aria-label": "Progress" }, progress.node, said, link, preview));
+  fill(body, el("section", { class: "card", "aria-label": "Progress" }, progress.node, said, link, quiet, preview));
   let told = "";
-  let step = 0;
-  const moved = (found) => {
-    if (found.preview_url) fill(preview, ...previewed(found, found.step || step, fresh));
-    if (!found.steps && found.preview_url) return; // a preview alone, which tells no step
-    step = found.step;
-    progress.show(found);
-    said.textContent = far(found);
-    const quarter = `${found.phase} ${Math.floor((share(found) || 0) * 4)}`;
-    if (quarter !== told) announce(far(found));
+  let state = "";
+  const tell = () => {
+    progress.show(job);
+    said.textContent = job.state === "queued" ? waits(job) : far(job);
+    said.classList.toggle("warning", stuck(job));
+    document.title = jobTitle(job, about(job));
+    if (state !== job.state) say(job);
+    state = job.state;
+    const quarter = `${job.state} ${job.progress?.phase} ${Math.floor((whole(job) || 0) * 4)}`;
+    if (quarter !== told) announce(said.textContent);
     told = quarter;
   };
-  if (job.progress) moved(job.progress);
-  const connected = (on) => { link.textContent = on ? "" : "The connection broke; trying again."; };
+  const moved = (found) => {
+    const step = found.step || job.progress?.step || 0;
+    if (found.preview_url) fill(preview, ...previewed(found, step, fresh));
+    if (!found.steps && found.preview_url && job.progress) return; // a preview alone, which tells no step
+    job.progress = found;
+  };
+  if (job.progress) moved({ ...job.progress });
+  tell();
+  const waiting = setInterval(async () => {
+    if (document.hidden || job.state !== "queued") return;
+    Object.assign(job, await api.job(job.id, signal).catch(() => ({}))); // its place in the queue; asked again next time
+    if (!signal.aborted) tell();
+  }, ASK_MS);
+  const watching = silence(signal, (text) => { quiet.textContent = job.state === "running" ? text : ""; });
+  signal.addEventListener("abort", () => clearInterval(waiting));
+  const connected = (on) => { link.textContent = on ? "" : "The connection broke; trying again. The job goes on meanwhile."; };
   for await (const event of watch(job.id, signal, connected)) {
-    if (event.event !== "state") moved(event.data);
-    else if (event.data.state === "running") said.textContent = "At work.";
-    else if (event.data.state === "queued") said.textContent = "Waiting for a worker.";
+    watching.heard();
+    if (event.event === "progress" || event.event === "preview") moved(event.data);
+    else if (event.event === "state") Object.assign(job, event.data);
+    tell();
   }
+  clearInterval(waiting);
+  watching.stop();
   if (signal.aborted) return;
   const ended = await fresh();
   announce(`The job ${ended.state === "succeeded" ? "is done" : `is ${ended.state}`}`);
@@ -98,13 +133,13 @@ function previewed(found, step, fresh) {
 }
 
 /** What came of it. */
-async function outcome(job, fresh) {
+async function outcome(job, fresh, given) {
   if (job.state === "cancelled") {
     return el("section", { class: "card" }, el("p", {}, "It was cancelled; what it had made is removed."));
   }
   if (job.state === "failed") return failure(job);
   try {
-    return job.result?.kind === "edit" ? await editResult(job, fresh) : learned(job, fresh);
+    return job.result?.kind === "edit" ? await editResult(job, fresh, given) : learned(job, fresh);
   } catch (error) {
     return notice(error);
   }

@@ -5,7 +5,8 @@ import { add, announce, button, confirmed, el, empty, fill } from "./dom.js";
 import { complain, complaining, select } from "./fields.js";
 import { stored } from "./pictures.js";
 import { can } from "./session.js";
-import { about, badge, bar, far, finished, kind, when } from "./words.js";
+import { far, jobBar, waits } from "./progress.js";
+import { about, badge, finished, kind, when } from "./words.js";
 
 const PAGE = 20;
 const EVERY_MS = 3000;
@@ -101,7 +102,8 @@ function row(job, wrong, put, gone) {
   return el("li", { class: "item" }, picture(job),
     el("div", { class: "grow" },
       el("a", { class: "title", href: `#/jobs/${job.id}` }, about(job)),
-      el("p", { class: "row faint" }, badge(job.state), kind(job), when(job.created_at)),
+      el("p", { class: "row faint" }, badge(job.state), kind(job), when(job.created_at),
+        job.batch && el("a", { href: `#/batches/${job.batch}` }, "of a batch")),
       !finished(job) && at(job),
       job.error && el("p", { class: "error" }, job.error.title, job.error.detail && `: ${job.error.detail}`)),
     may && el("div", { class: "row" },
@@ -111,10 +113,10 @@ function row(job, wrong, put, gone) {
 }
 
 function at(job) {
-  if (job.state === "queued") return el("p", { class: "hint" }, "Waiting for a worker.");
-  const progress = bar(`Progress of ${about(job)}`);
-  progress.show(job.progress);
-  return [progress.node, el("p", { class: "hint" }, far(job.progress))];
+  if (job.state === "queued") return el("p", { class: "hint" }, waits(job));
+  const progress = jobBar(`Progress of ${about(job)}`);
+  progress.show(job);
+  return [progress.node, el("p", { class: "hint" }, far(job))];
 }
 
 /** What it made, or is making, small. */

@@ -1,22 +1,31 @@
 // Where the page begins: who is signed in, which view the address names.
 
+import { accountView, facts } from "./account.js";
+import { batchView } from "./batch.js";
 import { conceptsView } from "./concepts.js";
-import { key, Problem } from "./client.js";
+import { Problem } from "./client.js";
 import { add, button, el, empty, fill } from "./dom.js";
 import { editView } from "./edit.js";
 import { notice } from "./fields.js";
+import { galleryView } from "./gallery.js";
 import { jobView } from "./job.js";
 import { jobsView } from "./jobs.js";
 import { can, known, refresh, signOut } from "./session.js";
+import { listen, showShortcuts } from "./shortcuts.js";
 import { signInView } from "./signin.js";
+import { key } from "./storage.js";
 import { teachView } from "./teach.js";
-import { size } from "./words.js";
 
 const VIEWS = [
   { path: "edit", words: "Edit", title: "Edit a picture", scopes: ["edits:write"], view: editView },
   { path: "teach", words: "Teach", title: "Teach a look", scopes: ["concepts:write"], view: teachView },
-  { path: "concepts", words: "Concepts", title: "Concepts", scopes: [], view: conceptsView },
+  { path: "concepts", words: "Looks", title: "Looks", scopes: [], view: conceptsView },
+  { path: "pictures", words: "Pictures", title: "Pictures", scopes: [], view: galleryView },
   { path: "jobs", words: "Jobs", title: "Jobs", scopes: [], view: jobsView },
+];
+const OTHERS = [
+  { path: "account", words: "Account", title: "Account", scopes: [], view: accountView },
+  { path: "batches", words: "Batch", title: "Batch", scopes: [], view: batchView },
 ];
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
 const bar = /** @type {HTMLElement} */ (document.getElementById("bar"));
@@ -29,12 +38,13 @@ let said = "";
 function asked() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, id] = path.split("/");
-  const found = VIEWS.find((view) => view.path === name);
+  const found = [...VIEWS, ...OTHERS].find((view) => view.path === name);
   const home = VIEWS.find((view) => can(...view.scopes));
   return { view: found || (name ? null : home), id, query: new URLSearchParams(query) };
 }
 
-async function show() {
+/** @param {boolean} [arrived] by a link, not by a reload or after signing in */
+async function show(arrived = false) {
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
@@ -44,16 +54,16 @@ async function show() {
   frame();
   if (!known()) {
     document.title = "Sign in · Custom-Edit";
-    signInView(place, { said, done: show });
+    signInView(place, { said, done: () => show() });
     said = "";
     return;
   }
   const { view, id, query } = asked();
   document.title = `${view ? view.title : "Not found"} · Custom-Edit`;
   try {
-    await open(view, place, { id, query, signal });
+    await open(view, place, { id, query, signal, moved: arrived });
   } catch (error) {
-    if (!signal.aborted && known()) add(place, notice(error, button("Try again", show)));
+    if (!signal.aborted && known()) add(place, notice(error, button("Try again", () => show())));
   }
 }
 
@@ -93,19 +103,16 @@ function frame() {
 /** Who is signed in and what they may do. */
 function account() {
   const place = el("dl", { class: "facts" });
-  const tell = (limits) => fill(place, [
-    ["May", limits.scopes.join(", ")],
-    ["Jobs now", `${limits.jobs_now} of ${limits.jobs_at_once}`],
-    ["Requests a minute", `${limits.requests_left} of ${limits.requests_per_minute} left`],
-    ["Largest picture", `${size(limits.max_upload_bytes)}, ${Math.round(limits.max_upload_pixels / 1e6)} megapixels`],
-  ].map(([words, value]) => [el("dt", {}, words), el("dd", {}, value)]));
+  const tell = (limits) => fill(place, facts(limits));
   tell(known());
   const leave = () => { signOut(); said = "You are signed out."; show(); };
   return el("details", {
     class: "account",
     ontoggle: (event) => { if (event.currentTarget.open) refresh().then(tell).catch(() => {}); }, // old figures do
     onkeydown: (event) => { if (event.key === "Escape") event.currentTarget.open = false; },
-  }, el("summary", {}, known().tenant), el("div", { class: "card" }, place, button("Sign out", leave)));
+  }, el("summary", {}, known().tenant), el("div", { class: "card" }, place, el("p", { class: "row" },
+    el("a", { class: "button quiet small", href: "#/account" }, "Account"),
+    button("Shortcuts", showShortcuts, "quiet small"), button("Sign out", leave, "quiet small"))));
 }
 
 /** A key that was good and is not any more. */
@@ -119,7 +126,15 @@ document.querySelector(".skip")?.addEventListener("click", (event) => {
   event.preventDefault(); // the hash names the view
   main.focus();
 });
-window.addEventListener("hashchange", () => { moved = true; show(); });
+window.addEventListener("hashchange", () => { moved = true; show(true); });
+listen(() => Boolean(known()));
+key.watch(async () => {
+  if (known() && !key.get()) {
+    signOut();
+    said = "You were signed out in another tab.";
+    await show();
+  } else if (!known() && key.get()) await begin();
+});
 
 async function begin() {
   if (key.get()) {

@@ -1,6 +1,6 @@
-// Pictures: chosen or dropped, shown before they are sent, and shown from the store.
+// Pictures: chosen, pasted or dropped, sent at once, and shown from the store.
 
-import { api } from "./client.js";
+import { api, Problem } from "./client.js";
 import { add, announce, button, el, fill, uid } from "./dom.js";
 import { notice } from "./fields.js";
 import { can, known } from "./session.js";
@@ -59,31 +59,49 @@ export function download(words, url, name, renew) {
 }
 
 /**
- * @typedef {{file: File | null, id: string, url: string, name: string}} Item
- * A picture that was chosen; id: of the image once it was sent.
+ * A picture that was chosen. file: null for one that the service has already; id: of the image once
+ * it was sent; error: why it could not be sent yet; from: the output that it is, where it is one.
+ * @typedef {{file: File | null, id: string, url: string, name: string, width?: number, height?: number,
+ *   warnings?: string[], sending?: Promise<void> | null, error?: string, problem?: unknown,
+ *   from?: {job: string, output: number} | null}} Item
  */
+
+/** An item of an image of the service. @returns {Item} */
+export const imageItem = (image, name = "") => ({
+  file: null, id: image.id, url: image.url, name: name || `${image.width} × ${image.height}`,
+  width: image.width, height: image.height, warnings: image.warnings,
+});
+
+/** @param {string} id @param {AbortSignal} signal @param {string} name @returns {Promise<Item>} */
+const findImage = async (id, signal, name) => imageItem(await api.image(id, signal), name);
 
 /** A place to drop or choose pictures, with what was chosen. */
 export class Pictures {
   /**
-   * @param {{most: number, what: string, alt: (number: number) => string, changed?: () => void}} given
-   * what: is asked for, such as "reference pictures"
+   * @param {{most: number, what: string, alt: (number: number) => string, changed?: () => void,
+   *   taking?: (files: File[]) => void, large?: boolean, find?: (id: string, signal: AbortSignal, name: string) => Promise<Item>}} given
+   * what: is asked for, such as "reference pictures"; taking: is told of files first, and may raise
+   * `most`; large: a single picture is shown by its owner; find: gives the picture of an id
    */
-  constructor({ most, what, alt, changed = () => {} }) {
+  constructor({ most, what, alt, changed = () => {}, taking, large = false, find = findImage }) {
+    this.find = find;
+    this.taking = taking;
     this.most = most;
     this.alt = alt;
+    this.what = what;
     this.changed = changed;
+    this.large = large;
     /** @type {Item[]} */
     this.items = [];
     this.node = el("div", { class: "pictures" });
     this.said = el("p", { class: "error", role: "alert", hidden: true });
     this.list = el("ul", { class: "thumbs", "aria-label": `Chosen ${what}` });
     this.input = el("input", {
-      type: "file", accept: TYPES.join(","), multiple: most > 1, id: uid("file"), class: "unseen",
+      type: "file", accept: TYPES.join(","), multiple: most > 1 || Boolean(taking), id: uid("file"), class: "unseen",
       onchange: () => { this.take([...(this.input.files || [])]); this.input.value = ""; },
     });
     this.drop = el("label", { class: "drop", for: this.input.id },
-      el("strong", {}, `Choose ${what}`), el("span", {}, `or drop ${most > 1 ? "them" : "it"} here: PNG, JPEG or WebP`));
+      this.ask = el("strong", {}, `Choose ${what}`), el("span", {}, `or drop or paste ${most > 1 ? "them" : "it"} anywhere: PNG, JPEG or WebP`));
     const allowed = can("images:write");
     add(this.node, allowed && [this.input, this.drop], this.said, this.list, this.#earlier());
     if (allowed) this.#listen();
@@ -95,28 +113,47 @@ export class Pictures {
     this.node.addEventListener("dragleave", over(false));
     this.node.addEventListener("drop", (event) => {
       over(false)(event);
+      document.body.classList.remove("dropping");
       this.take([...(event.dataTransfer?.files || [])]);
     });
   }
 
   /** Adds files; says which cannot be taken. @param {File[]} files */
   take(files) {
+    this.taking?.(files);
     const most = known().max_upload_bytes;
     const bad = files.filter((f) => !TYPES.includes(f.type) || f.size > most);
     const good = files.filter((f) => !bad.includes(f));
-    for (const file of good) this.put({ file, id: "", url: URL.createObjectURL(file), name: file.name });
-    this.say(bad.map((f) =>
+    for (const file of good) this.put({ file, id: "", url: URL.createObjectURL(file), name: file.name || "pasted picture" });
+    if (bad.length) this.say(bad.map((f) =>
       TYPES.includes(f.type) ? `${f.name} has ${size(f.size)}; at most ${size(most)}` : `${f.name} is no PNG, JPEG or WebP`,
     ).join("; "));
   }
 
   /** Adds a picture; where only one is taken it replaces the one before. @param {Item} item */
   put(item) {
+    this.say("");
     if (this.most === 1) this.items.splice(0).forEach(release);
-    if (this.items.length >= this.most) return this.say(`at most ${this.most} pictures`);
+    if (this.items.length >= this.most) return this.say(`At most ${this.most} pictures.`);
     if (item.id && this.items.some((other) => other.id === item.id)) return;
     this.items.push(item);
+    if (item.file) this.#send(item);
     this.draw();
+  }
+
+  /** Sends a file at once, so that it is there after a reload; a failure is told and tried again later. */
+  #send(item) {
+    item.error = "";
+    item.sending = api.upload(item.file).then((image) => {
+      const { id, width, height, warnings } = image;
+      Object.assign(item, { id, width, height, warnings });
+    }, (error) => {
+      item.error = error instanceof Problem ? error.detail || error.title : "not sent yet: the service does not answer";
+      item.problem = error;
+    }).finally(() => {
+      item.sending = null;
+      if (this.items.includes(item)) this.draw();
+    });
   }
 
   say(words) {
@@ -125,12 +162,20 @@ export class Pictures {
   }
 
   draw() {
+    const alone = this.large && this.items.length === 1;
+    const had = this.list.contains(document.activeElement);
     fill(this.list, this.items.map((item, number) => el("li", {},
-      el("img", { src: item.url, alt: this.alt(number) }),
-      el("span", { class: "name" }, item.name),
+      !alone && el("img", { src: item.url, alt: this.alt(number) }),
+      el("span", { class: "name", title: item.name }, item.sending ? `Sending ${item.name}…` : item.name),
+      item.error && el("span", { class: "error" }, item.error),
+      (item.warnings || []).map((text) => el("span", { class: "warning" }, text)),
       button("Remove", () => this.remove(item), "quiet small", { "aria-label": `Remove ${item.name}` }))));
+    if (had) this.list.querySelector("button")?.focus();
     this.node.classList.toggle("full", this.items.length > 0);
+    this.node.classList.toggle("alone", alone);
+    this.ask.textContent = alone ? "Choose another" : `Choose ${this.what}`;
     this.changed();
+    this.node.dispatchEvent(new Event("change", { bubbles: true }));
   }
 
   remove(item) {
@@ -140,14 +185,26 @@ export class Pictures {
     (this.list.querySelector("button") || this.input).focus();
   }
 
-  /** The images' ids; sends those that were not sent yet. @returns {Promise<string[]>} */
+  /** The images' ids; sends those that could not be sent before. @returns {Promise<string[]>} @throws {Problem} */
   async sent() {
-    const waiting = this.items.filter((item) => !item.id);
-    for (const [number, item] of waiting.entries()) {
-      announce(`Sending picture ${number + 1} of ${waiting.length}`);
-      item.id = (await api.upload(item.file)).id;
+    for (const [number, item] of this.items.entries()) {
+      if (!item.id && !item.sending) this.#send(item);
+      if (item.sending) announce(`Sending picture ${number + 1} of ${this.items.length}`);
+      await item.sending;
+      if (!item.id) throw item.problem;
     }
     return this.items.map((item) => item.id);
+  }
+
+  /** What a draft keeps: the pictures that the service has. */
+  kept() {
+    return this.items.filter(({ id }) => id).map(({ id, name }) => ({ id, name }));
+  }
+
+  /** Shows again what a draft kept; what was deleted meanwhile is left out. @param {{id: string, name: string}[]} kept @param {AbortSignal} signal */
+  async restore(kept, signal) {
+    const items = await Promise.all(kept.map(({ id, name }) => this.find(id, signal, name).catch(() => null)));
+    for (const item of items) if (item && !signal.aborted) this.put(item);
   }
 
   /** Pictures that were sent before, fetched when they are asked for. */
@@ -156,12 +213,12 @@ export class Pictures {
     const load = async (cursor) => {
       const page = await api.images({ limit: 12, cursor });
       if (!page.items.length && !cursor) fill(place, el("p", { class: "hint" }, "There are none yet."));
-      const names = page.items.map((image) => `${image.width} × ${image.height}, ${size(image.bytes)}`);
-      add(place, el("div", { class: "thumbs" }, page.items.map((image, number) =>
-        el("button", {
-          type: "button", class: "pick", "aria-label": `Take the picture of ${names[number]}`,
-          onclick: () => this.put({ file: null, id: image.id, url: image.url, name: names[number] }),
-        }, stored(image.url, "", async () => (await api.image(image.id)).url)))));
+      add(place, el("div", { class: "thumbs" }, page.items.map((image) => {
+        const name = `${image.width} × ${image.height}, ${size(image.bytes)}`;
+        return el("button", {
+          type: "button", class: "pick", "aria-label": `Take the picture of ${name}`, onclick: () => this.put(imageItem(image, name)),
+        }, stored(image.url, "", async () => (await api.image(image.id)).url));
+      })));
       if (page.next_cursor) {
         const more = button("More", () => { more.remove(); load(page.next_cursor).catch(failed); }, "quiet small");
         add(place, more);

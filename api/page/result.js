@@ -1,71 +1,112 @@
-// What an edit made: before and after, all strengths, and how each was made.
+// What an edit made: before and after, all outputs, its versions, and how each was made.
 
 import { api } from "./client.js";
-import { compare } from "./compare.js";
-import { announce, button, copy, el, fill, uid } from "./dom.js";
+import { Compare } from "./compare.js";
+import { add, announce, button, copy, el, fill, uid } from "./dom.js";
+import { notice } from "./fields.js";
 import { download, stored } from "./pictures.js";
+import { can } from "./session.js";
+import { bestOutput, continueAddress, everyVersion, family, outputTitle, parentOf, versionsList } from "./versions.js";
 
 const SHOWN = [["source", "Like the source"], ["reference", "Like the references"], ["text", "Like the text"]];
 const MORE = { outside_psnr: "PSNR outside", outside_ssim: "SSIM outside", dino: "DINO", lpips: "LPIPS" };
-
-/** What tells two outputs of a job apart. */
-function title(output) {
-  const strength = output.strength === null ? "default strength" : `strength ${output.strength}`;
-  return output.seed ? `${strength}, seed ${output.seed}` : strength;
-}
 
 const file = (job, what) => `${job.id}-${what}.png`;
 
 /**
  * The result of a succeeded edit.
  * @param {any} job @param {() => Promise<any>} renew gives the job with fresh addresses
+ * @param {{output: number | null, signal: AbortSignal}} given output: the number of the one to show first
  */
-export async function editResult(job, renew) {
+export async function editResult(job, renew, { output: asked, signal }) {
   const { outputs } = job.result;
-  const best = Math.max(0, outputs.findIndex((output) => output.best));
-  const stage = el("div", {});
+  const compare = new Compare();
   const facts = el("div", {});
+  const versions = el("section", { class: "card", "aria-label": "Versions of the picture" });
+  const before = await source(job, renew);
+  compare.showBefore(before);
+  let shown = -1;
+  /** @type {any} */
+  let tree = null;
+  const drawVersions = () => {
+    if (tree) fill(versions, el("h2", {}, "Versions"), versionsList(tree, job, shown));
+  };
   const show = (number) => {
+    shown = number;
     const output = outputs[number];
     const fresh = async () => (await renew()).result.outputs[number].url;
-    fill(stage, compare(before, { url: output.url, alt: `After: ${job.request.target_prompt}, ${title(output)}`, renew: fresh }));
-    fill(facts, ...about(job, output, fresh));
+    compare.showAfter({ url: output.url, alt: `After: ${job.request.target_prompt}, ${outputTitle(job, output)}`, name: "After", renew: fresh });
+    fill(facts, ...about(job, number, fresh));
+    drawVersions();
   };
-  const before = await source(job, renew);
-  show(best);
+  const choose = (number) => {
+    show(number);
+    history.replaceState(null, "", `#/jobs/${job.id}?output=${number}`);
+    announce(`${outputTitle(job, outputs[number])} is shown`);
+  };
+  show(asked !== null && outputs[asked] ? asked : bestOutput(job));
+  const other = el("div", { class: "other" });
+  family(job, signal).then(async (found) => {
+    tree = found;
+    drawVersions();
+    fill(other, ...compareWith(compare, before, await everyVersion(tree), () => `${job.id}.${shown}`));
+  }).catch((error) => { if (!signal.aborted) fill(versions, el("h2", {}, "Versions"), notice(error)); });
   return el("div", { class: "result" },
     el("div", { class: "columns wide-left" },
-      el("div", {}, stage,
-        outputs.length > 1 && strip(job, best, renew, (number) => { show(number); announce(`${title(outputs[number])} is shown`); })),
-      el("section", { class: "card", "aria-label": "The chosen picture" }, facts)),
+      el("div", {}, compare.node, other,
+        outputs.length > 1 && strip(job, shown, renew, choose)),
+      el("div", {},
+        el("section", { class: "card", "aria-label": "The chosen picture" }, facts),
+        versions)),
     extras(job, renew));
 }
 
-/** The picture before: through the autoencoder, which has the size of the outputs; else as sent. */
+/** The picture before: as it was uploaded, or the version that was continued. @returns {Promise<import("./compare.js").Shown>} */
 async function source(job, renew) {
   const alt = `Before: ${job.request.source_prompt || "the source picture"}`;
-  if (job.result.source_url) {
-    return { url: job.result.source_url, alt, renew: async () => (await renew()).result.source_url };
-  }
   const again = async () => (await api.image(job.request.image)).url;
-  return { url: await again().catch(() => ""), alt, renew: again };
+  const { source_url: url } = job.result;
+  return {
+    url: url || (await again().catch(() => "")), alt, name: parentOf(job) ? "Version before" : "Before",
+    renew: url ? async () => (await renew()).result.source_url : again,
+  };
+}
+
+/** A list of all versions, to compare the shown one with another than its source. */
+function compareWith(compare, before, all, shown) {
+  const choice = el("select", {
+    id: uid("with"),
+    onchange: () => {
+      const other = all.find(({ id }) => id === choice.value);
+      compare.showBefore(other ? { ...other, alt: `Before: ${other.label}`, name: other.id === "upload" ? "Upload" : "Other" } : before);
+      announce(other ? `Compared with ${other.label}` : "Compared with the picture before");
+    },
+  }, el("option", { value: "" }, "the picture before it"));
+  add(choice, all.filter(({ id }) => id !== shown()).map(({ id, label }) => el("option", { value: id }, label)));
+  return [el("div", { class: "row" }, el("label", { for: choice.id }, "Compare with"), choice)];
 }
 
 /** What is known of one output, and what can be done with it. */
-function about(job, output, fresh) {
+function about(job, number, fresh) {
+  const output = job.result.outputs[number];
   const more = Object.entries(MORE).filter(([name]) => typeof output.similarities[name] === "number");
   return [
-    el("h2", {}, title(output), output.best && outputs(job) > 1 && star()),
+    el("h2", {}, outputTitle(job, output), output.best && job.result.outputs.length > 1 && star()),
+    can("edits:write") && el("p", { class: "row" },
+      el("a", { class: "button main", href: continueAddress(job.id, number) }, "Continue from this picture")),
+    el("div", { class: "row" },
+      can("edits:write") && el("a", { class: "button quiet", href: `#/edit?job=${job.id}` }, "Edit again from here"),
+      can("edits:write") && job.result.mask_url &&
+        el("a", { class: "button quiet", href: `#/edit?job=${job.id}&region=found` }, "Adjust the region"),
+      download("Download", output.url, file(job, `strength-${output.strength}-seed-${output.seed}`), fresh)),
     el("dl", { class: "meters" }, SHOWN.map(([name, words]) => meter(words, output.similarities[name]))),
     more.length > 0 && el("p", { class: "hint" },
       more.map(([name, words]) => `${words} ${output.similarities[name].toFixed(2)}`).join(", ")),
-    el("div", { class: "row" },
-      download("Download", output.url, file(job, `strength-${output.strength}-seed-${output.seed}`), fresh)),
+    job.result.region_words?.length > 0 && el("p", { class: "hint" }, `Region of: ${job.result.region_words.join(", ")}`),
     recipe(output.recipe),
   ];
 }
 
-const outputs = (job) => job.result.outputs.length;
 const star = () => el("span", { class: "best" }, el("span", { "aria-hidden": "true" }, "★ "), "best");
 
 /** A similarity as a bar and a figure. CLIP's cosines lie between 0 and 1 in practice. */
@@ -90,31 +131,34 @@ function recipe(found) {
 }
 
 /** All outputs to choose from: radio buttons, so that the arrow keys go along them. */
-function strip(job, best, renew, chosen) {
+function strip(job, shown, renew, chosen) {
   const name = uid("strip");
   return el("fieldset", { class: "strip" }, el("legend", {}, "All pictures"),
     job.result.outputs.map((output, number) => el("label", { class: "choice" },
       el("input", {
-        type: "radio", class: "unseen", name, value: String(number), checked: number === best,
+        type: "radio", class: "unseen", name, value: String(number), checked: number === shown,
         onchange: () => chosen(number),
       }),
-      stored(output.url, title(output), async () => (await renew()).result.outputs[number].url),
-      el("strong", {}, title(output)),
+      stored(output.url, outputTitle(job, output), async () => (await renew()).result.outputs[number].url),
+      el("strong", {}, outputTitle(job, output)),
       output.best && star(),
       el("span", { class: "hint" }, SHOWN.filter(([key]) => typeof output.similarities[key] === "number")
         .map(([key]) => `${key} ${output.similarities[key].toFixed(2)}`).join(" · ")))));
 }
 
-const EXTRAS = [["sheet_url", "sheet", "Sheet of all strengths"], ["mask_url", "mask", "Region that was edited"], ["maps_url", "maps", "Attention maps"]];
+const EXTRAS = [["sheet_url", "sheet", "Sheet of all strengths"], ["mask_url", "mask", "Region that was edited"]];
 
 /** Sheet, mask and maps, where there are some. */
 function extras(job, renew) {
   const there = EXTRAS.filter(([field]) => job.result[field]);
-  if (!there.length) return null;
+  const maps = job.result.maps_url;
+  if (!there.length && !maps) return null;
   return el("section", { class: "card" }, el("h2", {}, "More of this edit"),
     el("div", { class: "extras" }, there.map(([field, name, words]) => {
       const fresh = async () => (await renew()).result[field];
       return el("figure", {}, stored(job.result[field], words, fresh),
         el("figcaption", {}, words, " ", download("Open", job.result[field], file(job, name), fresh)));
-    })));
+    })),
+    maps && el("p", { class: "row" }, download("Attention maps", maps, `${job.id}-maps.safetensors`, async () => (await renew()).result.maps_url),
+      el("span", { class: "hint" }, "of every word and step, as safetensors")));
 }

@@ -72,3 +72,38 @@ export function hint(model, path) {
   const text = schema.description.replace(/`/g, "");
   return limits ? `${text.replace(/\.$/, "")} (${limits}).` : text;
 }
+
+/** What a number must keep to, said as a wish: "Write a whole number from 1 to 200." */
+function wish(schema, lead) {
+  const limits = bounds(schema);
+  const kind = schema.type === "integer" ? "a whole number" : "a number";
+  return `${lead} ${kind}${limits && (/^\d/.test(limits) ? ` from ${limits}` : `, ${limits}`)}.`;
+}
+
+const fits = (schema, value) =>
+  Number.isFinite(value) && (schema.type !== "integer" || Number.isInteger(value)) &&
+  !(value < schema.minimum) && !(value > schema.maximum) &&
+  !(value <= schema.exclusiveMinimum) && !(value >= schema.exclusiveMaximum);
+
+/**
+ * What is wrong with what was written in a field of numbers, in our own words; empty if nothing is.
+ * @param {string} model @param {string} path @param {string} written one number, or several with commas between
+ */
+export function numberFault(model, path, written) {
+  const schema = field(model, path);
+  const parts = written.split(/[,;\s]+/).filter(Boolean);
+  if (!parts.length) return "";
+  if (schema.type !== "array") {
+    return parts.length === 1 && fits(schema, Number(parts[0])) ? "" : wish(schema, "Write");
+  }
+  const item = resolve(schema.items);
+  const wrong = parts.find((part) => !fits(item, Number(part)));
+  if (wrong !== undefined) return `“${wrong}” does not fit. ${wish(item, "Each is")}`;
+  return parts.length > schema.maxItems ? `These are ${parts.length}; at most ${schema.maxItems}.` : "";
+}
+
+/** Whether a text has the field's pattern and length. @param {string} model @param {string} path @param {string} written */
+export function textFits(model, path, written) {
+  const schema = field(model, path);
+  return written.length <= (schema.maxLength ?? Infinity) && (!schema.pattern || new RegExp(schema.pattern, "u").test(written));
+}

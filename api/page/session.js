@@ -1,7 +1,8 @@
 // Who is signed in, and what the key may do.
 
-import { api, key } from "./client.js";
+import { api } from "./client.js";
 import { loadSchemas } from "./schema.js";
+import { key } from "./storage.js";
 
 /** @type {any} */
 let limits = null;
@@ -20,9 +21,9 @@ export async function refresh() {
   return limits;
 }
 
-/** Signs in; a key that is refused is not kept. @param {string} text */
-export async function signIn(text) {
-  key.set(text);
+/** Signs in; a key that is refused is not kept. @param {string} text @param {boolean} shared with all tabs */
+export async function signIn(text, shared) {
+  key.set(text, shared);
   try {
     return await refresh();
   } catch (error) {
@@ -31,7 +32,7 @@ export async function signIn(text) {
   }
 }
 
-/** Forgets the key. */
+/** Forgets the key; what was typed stays for the next time. */
 export function signOut() {
   key.clear();
   limits = null;

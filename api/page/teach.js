@@ -1,13 +1,18 @@
 // Teaching a look: reference pictures, words, and how it is trained.
 
 import { Sending } from "./client.js";
-import { el } from "./dom.js";
-import { busy, Fields, figure, form, given, number, select, text } from "./fields.js";
+import { button, el } from "./dom.js";
+import { busy, Fields, figure, form, given, kept, number, restore, select, text } from "./fields.js";
+import { webhookFault } from "./expert.js";
 import { Pictures } from "./pictures.js";
-import { field, hint, options } from "./schema.js";
+import { Plan } from "./plan.js";
+import { field, hint, numberFault, options, textFits } from "./schema.js";
 import { known } from "./session.js";
+import { takeFiles } from "./shortcuts.js";
+import { Draft } from "./storage.js";
 
 const FEW = 3;
+const PREVIEW_EVERY = 50; // steps: the person sees early whether the look is learned
 const HOW = [
   ["way", "Way"],
   ["recipe", "Recipe"],
@@ -41,10 +46,11 @@ const WAYS = { "custom-diffusion": "Custom Diffusion", "textual-inversion": "Tex
 const YES_OR_NO = [["", "chosen by the service"], ["true", "yes"], ["false", "no"]];
 const about = (name) => hint("CustomizeRequest", name);
 
-/** @param {HTMLElement} main */
-export function teachView(main) {
+/** @param {HTMLElement} main @param {{signal: AbortSignal}} given */
+export async function teachView(main, { signal }) {
   const fields = new Fields();
   const sending = new Sending();
+  const draft = new Draft(known().tenant, "teach");
   const few = el("p", { class: "warning", role: "status" });
   const pictures = new Pictures({
     most: known().max_references,
@@ -56,50 +62,90 @@ export function teachView(main) {
   const attribute = text({ value: field("CustomizeRequest", "attribute").default });
   const token = text({ value: field("CustomizeRequest", "token").default, required: true });
   const name = text();
+  const webhook = text({ inputmode: "url" });
   const lists = { way: options("CustomizeRequest", "training.way", WAYS) };
   for (const name of CHOICES) lists[name] = options("CustomizeRequest", `training.${name}`);
   for (const name of SWITCHES) lists[name] = YES_OR_NO;
   const training = new Map(HOW.map(([name]) => [name, lists[name] ? select(lists[name]) : number()]));
-  const submit = el("button", { class: "main", type: "submit" }, "Teach this look");
+  /** @type {any} */ (training.get("preview_every")).value = String(PREVIEW_EVERY);
+  const controls = { noun, attribute, token, name, webhook, ...Object.fromEntries(training) };
+  const usual = kept(controls);
+  const submit = el("button", { class: "main", type: "submit", title: "Ctrl + Enter" }, "Teach this look");
+  const state = () => ({ controls: kept(controls), pictures: pictures.kept() });
 
-  const body = () => ({
+  const body = () => given({
     noun: noun.value.trim(),
-    attribute: attribute.value.trim(),
     token: token.value.trim(),
     name: name.value.trim(),
     training: filled(training, lists),
+    webhook: webhook.value.trim(),
   });
+  const plan = new Plan(() => {
+    const references = pictures.items.map(({ id }) => id).filter(Boolean);
+    return references.length && fields.right() ? { path: "v1/concepts", body: { references, attribute: attribute.value.trim(), ...body() } } : null;
+  }, signal);
   const send = async () => {
-    if (!pictures.items.length) fields.wrong("references", "Choose at least one picture.");
-    if (!noun.value.trim()) fields.wrong("noun", "Say what the pictures show, such as cup.");
-    if (!pictures.items.length || !noun.value.trim()) return fields.focus();
+    if (!fields.check()) return;
     await busy(submit, "Sending…", async () => {
       const references = await pictures.sent();
-      const job = await sending.send("v1/concepts", { references, ...body() });
+      const job = await sending.send("v1/concepts", { references, attribute: attribute.value.trim(), ...body() });
+      draft.clear();
+      sent = true;
       location.hash = `#/jobs/${job.id}`;
     });
   };
+  let sent = false;
+  const anew = () => {
+    restore(controls, usual);
+    pictures.items.splice(0);
+    pictures.draw();
+    fields.clear();
+    draft.clear();
+    noun.focus();
+  };
+  const phrase = (path, control) => (textFits("CustomizeRequest", path, control.value.trim()) ? "" : "Write words of letters, such as cup or tea pot.");
 
+  const shape = form(fields, send,
+    el("div", { class: "columns" },
+      el("section", { class: "card" },
+        fields.group("references", "Reference pictures", pictures.node, "", () => (pictures.items.length ? "" : "Choose at least one picture.")), few),
+      el("section", { class: "card" },
+        fields.add("noun", "What the pictures show", noun, "One noun, such as cup or vase.",
+          () => (noun.value.trim() ? phrase("noun", noun) : "Say what the pictures show, such as cup.")),
+        fields.add("attribute", "Word for the look", attribute, "Stands before the noun in prompts: a patterned cup. Empty: all of the object is learned.",
+          () => (attribute.value.trim() ? phrase("noun", attribute) : "")),
+        fields.add("token", "Token", token, "What prompts call the look: < > around small letters, digits, - or _, such as <plaid>.",
+          () => (textFits("CustomizeRequest", "token", token.value.trim()) ? "" : tokenFault(token.value.trim()))),
+        fields.add("name", "Name", name, "For you, to find it again. May stay empty."),
+        el("details", {}, el("summary", {}, "How it is trained"),
+          el("p", { class: "hint" }, "What stays empty is chosen for the base."),
+          el("div", { class: "grid" }, HOW.map(([name, label]) =>
+            fields.add(`training.${name}`, label, /** @type {HTMLElement} */ (training.get(name)), about(`training.${name}`),
+              lists[name] ? undefined : () => numberFault("CustomizeRequest", `training.${name}`, /** @type {any} */ (training.get(name)).value)))),
+          fields.add("webhook", "Webhook", webhook, about("webhook"), () => webhookFault(webhook.value))),
+        plan.node, fields.summary,
+        el("div", { class: "row send" }, submit, el("span", { class: "hint" }, el("kbd", {}, "Ctrl"), " + ", el("kbd", {}, "Enter"))))));
+  shape.classList.add("sends");
   main.append(
-    el("h1", {}, "Teach a look"),
+    el("div", { class: "row spread" }, el("h1", {}, "Teach a look"), button("Start anew", anew, "quiet small")),
     el("p", { class: "lead" },
       "Show the look on three to six pictures of one kind of thing. It takes some minutes; then it can be painted into any picture."),
-    form(fields, send,
-      el("div", { class: "columns" },
-        el("section", { class: "card" },
-          fields.group("references", "Reference pictures", pictures.node), few),
-        el("section", { class: "card" },
-          fields.add("noun", "What the pictures show", noun, "One noun, such as cup or vase."),
-          fields.add("attribute", "Word for the look", attribute, "Stands before the noun in prompts: a patterned cup."),
-          fields.add("token", "Token", token, "What prompts call the look: < > around small letters, digits, - or _, such as <plaid>."),
-          fields.add("name", "Name", name, "For you, to find it again. May stay empty."),
-          el("details", {}, el("summary", {}, "How it is trained"),
-            el("p", { class: "hint" }, "What stays empty is chosen for the base."),
-            el("div", { class: "grid" }, HOW.map(([name, label]) =>
-              fields.add(`training.${name}`, label, /** @type {HTMLElement} */ (training.get(name)), about(`training.${name}`))))),
-          fields.summary,
-          el("div", { class: "row send" }, submit)))),
-  );
+    shape);
+
+  const was = draft.read();
+  if (was) restore(controls, was.controls);
+  draft.follow(shape, state, signal);
+  shape.addEventListener("input", () => plan.later());
+  shape.addEventListener("change", () => plan.later());
+  takeFiles((files) => pictures.take(files), signal);
+  if (was) await pictures.restore(was.pictures, signal);
+  signal.addEventListener("abort", () => { if (sent) draft.clear(); });
+}
+
+/** What a token should look like, from what was written. @param {string} written */
+function tokenFault(written) {
+  const inner = written.toLowerCase().replace(/[^a-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "");
+  return `A token is < > around small letters, digits, - or _${inner ? `: write <${inner}>.` : ", such as <plaid>."}`;
 }
 
 function advice(count) {

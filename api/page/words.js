@@ -6,12 +6,14 @@ const MARKS = { queued: "○", running: "◐", training: "◐", succeeded: "✓"
 const KINDS = { edit: "Edit", customize: "Teaching", import: "Import" };
 const PHASES = {
   fetch: "Fetching", train: "Learning", preview: "Drawing a preview", upload: "Storing", invert: "Inverting",
-  edit: "Painting", measure: "Measuring", read: "Reading", prior: "Drawing class pictures",
+  edit: "Painting", measure: "Measuring", read: "Reading", encode: "Encoding pictures", "null-text": "Refining the inversion",
+  reconstruct: "Checking the inversion",
 };
 
 export const finished = (job) => ["succeeded", "failed", "cancelled"].includes(job.state);
 export const kind = (job) => KINDS[job.kind] || job.kind;
-export const phase = (name) => PHASES[name] || name;
+/** A phase in words; a training paints class pictures and previews. @param {string} name @param {string} [kind] */
+export const phase = (name, kind = "") => (kind === "customize" && name === "edit" ? "Drawing pictures" : PHASES[name] || name);
 
 /** A state as a mark and a word: never by colour alone. */
 export const badge = (state) =>
@@ -45,28 +47,4 @@ export function about(job) {
   const { request } = job;
   if (job.kind === "edit") return request.target_prompt || "";
   return request.name || [request.token, request.noun].filter(Boolean).join(", ") || job.id;
-}
-
-/** How far a job is, from 0 to 1; null where it is not known. */
-export const share = (progress) => (progress?.steps ? Math.min(1, progress.step / progress.steps) : null);
-
-/** How far a job is, in words. */
-export function far(progress) {
-  if (!progress) return "";
-  const steps = progress.steps ? ` ${progress.step} of ${progress.steps}` : "";
-  const left = progress.eta_s ? `, ${span(progress.eta_s)} left` : "";
-  return phase(progress.phase) + steps + left;
-}
-
-/** A bar of how far a job is. */
-export function bar(label) {
-  const track = el("progress", { max: 1, "aria-label": label });
-  return {
-    node: track,
-    show(progress) {
-      const done = share(progress);
-      if (done === null) track.removeAttribute("value");
-      else track.value = done;
-    },
-  };
 }

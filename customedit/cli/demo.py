@@ -144,15 +144,15 @@ def bars() -> Iterator[Callable[[answers.Job], None]]:
     ) as shown:
 
         def listen(job: answers.Job) -> None:
-            found = job.progress
-            now = None if found is None else found.phase
+            progress = job.progress
+            now = None if progress is None else progress.phase
             for phase, task in tasks.items():
                 if phase != now or job.finished:  # over: its last step may not have been seen
                     shown.update(task, completed=shown.tasks[task].total)
-            if found is None or not found.steps or job.finished:
+            if progress is None or not progress.steps or job.finished:
                 return
-            if found.phase not in tasks:
-                tasks[found.phase] = shown.add_task(found.phase, total=found.steps)
-            shown.update(tasks[found.phase], completed=found.step, total=found.steps)
+            if progress.phase not in tasks:
+                tasks[progress.phase] = shown.add_task(progress.phase, total=progress.steps)
+            shown.update(tasks[progress.phase], completed=progress.step, total=progress.steps)
 
         yield listen

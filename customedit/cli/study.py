@@ -8,8 +8,12 @@ from typing import Annotated, Final
 import typer
 
 from customedit.cli import console, outputs
+from customedit.errors import InputError
 
-_OF_STUDY: Final = r"cells|grids|concepts|inversions|quick|study\.(json|md)|study-[\w-]+\.(jpg|svg)"
+_OF_STUDY: Final = (
+    r"cells|grids|concepts|inversions|classes|references|budgets|words|quick"
+    r"|study\.(json|md)|study-[\w-]+\.(jpg|svg)"
+)
 """The names in a study's folder."""
 
 
@@ -22,6 +26,23 @@ def study_command(
     ] = Path("runs/study"),
     page: Annotated[
         Path | None, typer.Option(help="The file of the page; study.md in the folder if left out.")
+    ] = None,
+    looks: Annotated[
+        list[str] | None, typer.Option("--look", help="A look by name; all eight if left out.")
+    ] = None,
+    sources: Annotated[
+        int | None,
+        typer.Option(min=1, max=24, help="Pictures of LookBench's public set; 12 if left out."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=99, help="Trainings of each look; 3 if left out.")
+    ] = None,
+    variants: Annotated[
+        list[str] | None,
+        typer.Option("--variant", help="A variant by name beside the first; all if left out."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="DDIM steps; 50 if left out.")
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A few steps of everything: a check, not a result.")
@@ -37,10 +58,16 @@ def study_command(
     from customedit.experiments.variants import Plan
     from customedit.metrics.similarity import bundled
 
-    base = console.load_base("mini", "cpu", "float32")
-    plan = Plan.quick() if quick else Plan.whole()
+    size = {
+        "look": looks, "sources": sources, "seeds": seeds, "variant": variants, "steps": steps
+    }  # fmt: skip
+    given = [name for name, value in size.items() if value]
+    if quick and given:
+        raise InputError(given[0], "has no effect with --quick", "leave one of them out")
+    plan = Plan.quick() if quick else Plan.of(looks, sources, seeds, variants, steps)
     if quick:
         out = out / "quick"
+    base = console.load_base("mini", "cpu", "float32")
 
     def on_cell(done: int, of: int, name: str) -> None:
         if not as_json:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Denoise, Method, Progress, ask
+from customedit.diffusion.engine import Method, Progress
+from customedit.diffusion.guided import ask_guided
 from customedit.files import replacing
 
 ROWS: Final = 8
@@ -48,7 +49,7 @@ class ClassImages:
         if file is not None and file.exists():
             return load_file(file)["latents"].to(base.device)
         empty, text = base.text(""), base.text(self.prompt, field="noun")
-        cells = base.side // base.factor
+        cells, guidance = base.side // base.factor, base.profile.class_guidance
         done: list[Tensor] = []
         schedule = base.schedule.sized(cells, cells)
         pairs = schedule.downwards(self.steps)
@@ -59,10 +60,8 @@ class ClassImages:
             start = [torch.randn((base.channels, cells, cells), generator=g) for g in seeds]
             x = torch.stack(start).to(base.device)
             for k, (time, to) in enumerate(pairs):
-                context = [empty] * rows + [text] * rows
-                noise = (yield from ask(Denoise(torch.cat([x, x]), time, context))).noise
-                none, worded = noise.chunk(2)
-                x = schedule.step(x, none + base.profile.class_guidance * (worded - none), time, to)
+                predicted = yield from ask_guided(base, x, time, text, empty, guidance)
+                x = schedule.step(x, predicted, time, to)
                 share = (first + rows * (k + 1) / len(pairs)) / self.count
                 yield Progress("class images", round(share * self.count), self.count)
             done.append(x)

@@ -25,7 +25,7 @@ from customedit.concepts.checks import (
     check_finite,
     shape_text,
 )
-from customedit.diffusion.adapters import TEXT_ENCODER, UNET, Adapter
+from customedit.diffusion.adapters import PARTS, Adapter
 from customedit.diffusion.text import Columns, Customization
 from customedit.errors import InputError
 from customedit.prompt_syntax import CONCEPT
@@ -47,8 +47,8 @@ class Concept:
     to_v weight [inner, cross_attention_dim], both for the same layers, both empty for Textual
     Inversion; noun, attribute: "teapot", "patterned"; base: fingerprint of the base it was made
     for (``Base.concept_fingerprint``), "" if not known; prompts: what it was trained on; recipe:
-    how, JSON-able; images: how many references; adapters: path of a layer, with "unet." or
-    "text_encoder." before it, to its change (LoRA and its kin); columns: the columns of a prompt
+    how, JSON-able; images: how many references; adapters: path of a layer, with one of
+    ``adapters.PARTS`` before it, to its change (LoRA and its kin); columns: the columns of a prompt
     that its changes of keys and values act on, "prompt" for all, "token" for those of its tokens.
 
     Raises:
@@ -286,9 +286,9 @@ def _check_layers(keys: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> N
 
 def _check_adapters(adapters: Mapping[str, Adapter]) -> None:
     for path in adapters:
-        if not path.startswith((UNET, TEXT_ENCODER)):
+        if not path.startswith(PARTS):
             raise InputError(
-                "adapters", f"{path} is in no model", f"begin it with {UNET} or {TEXT_ENCODER}"
+                "adapters", f"{path} is in no model", f"begin it with one of {', '.join(PARTS)}"
             )
 
 

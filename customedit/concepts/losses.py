@@ -48,16 +48,17 @@ def draw_batch(
     drawings = [part.select(numbers) for part, numbers in parts]
     latents, masks = (torch.cat(found) for found in zip(*drawings, strict=True))
     rows = len(latents)
-    times = base.schedule.draw_times(rng, rows)
+    schedule = base.schedule.sized(*latents.shape[-2:])
+    times = schedule.draw_times(rng, rows)
     noise = to_device(torch.randn(latents.shape, generator=noise_of), base.device)
     weights = torch.ones(rows)
     if settings.snr_gamma:
-        assert isinstance(base.schedule, DDIMSchedule), "TrainingSettings.of refuses others"
-        weights = min_snr_weights(base.schedule, times, settings.snr_gamma)
+        assert isinstance(schedule, DDIMSchedule), "TrainingSettings.of refuses others"
+        weights = min_snr_weights(schedule, times, settings.snr_gamma)
     return Batch(
-        base.schedule.add_noise(latents, noise, times),
+        schedule.add_noise(latents, noise, times),
         times,
-        base.schedule.target(latents, noise, times),
+        schedule.target(latents, noise, times),
         masks,
         to_device(weights, base.device),
         tuple(part.texts[i] for part, numbers in parts for i in numbers),

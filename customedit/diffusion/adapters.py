@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self, runtime_checkable
@@ -17,8 +18,12 @@ from torch import Tensor, nn
 from customedit.diffusion.devices import to_device
 
 UNET: Final = "unet."
+TRANSFORMER: Final = "transformer."
 TEXT_ENCODER: Final = "text_encoder."
 """Prefixes of the module paths that adapters are kept under."""
+
+PARTS: Final = (UNET, TRANSFORMER, TEXT_ENCODER, "text_encoder_2.", "text_encoder_3.")
+"""All such prefixes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +172,18 @@ class Whole(Adapter):
     def shape(self) -> tuple[int, ...]:
         """(out, in) or (out, in, kh, kw)."""
         return tuple(self.weight.shape)
+
+
+def untrained_change(weight: Tensor, rank: int, generator: torch.Generator) -> LowRank:
+    """A change of ``weight`` [out, in] that is none yet, its factors leaves, float32 beside it.
+
+    Up is zero and down at random, as LoRA begins; the rank is at most the weight's.
+    """
+    out, width = weight.shape
+    rank = min(rank, out, width)
+    down = torch.randn((rank, width), generator=generator) / math.sqrt(width)
+    up = torch.zeros((out, rank), device=weight.device)
+    return LowRank(up.requires_grad_(True), down.to(weight.device).requires_grad_(True))
 
 
 KINDS: Final[dict[str, type[Adapter]]] = {

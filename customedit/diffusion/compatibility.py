@@ -23,6 +23,8 @@ def check_folder(folder: Path, name: str) -> Layout:
     Raises InputError if its JSON files say that it cannot be driven.
     """
     layout = check_index(folder, name)
+    index = read_json(folder / "model_index.json", name)
+    layout = layout.with_encoders(lambda part: any(index.get(part) or ()))
     config = read_json(folder / layout.denoiser / "config.json", name)
     kind = config.get("_class_name", layout.denoiser_class)
     if kind != layout.denoiser_class:

@@ -6,17 +6,18 @@ them. Imports no torch: the tokenizer is the library's ``tokenizers``, which tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from customedit.errors import InputError
 from customedit.prompt_syntax import CONCEPT
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+CACHED_WORDS: Final = 4096
+CACHED_LETTERS: Final = 32
+"""Words whose counts are cached, and their longest: prompts use the same words again."""
 
 
 def check_length(tokens: int, limit: int, field: str) -> None:
@@ -41,18 +42,20 @@ class TokenizerFacts(_Facts):
     """A tokenizer of a base.
 
     length: tokens in a row of its text encoder, start and end included; definition: the whole
-    tokenizer, as JSON of the library ``tokenizers``.
+    tokenizer, as JSON of the library ``tokenizers``; marks: how many of start and end there are.
     """
 
     length: int = Field(ge=2)
     definition: str
+    marks: int = Field(default=2, ge=1, le=2)
 
     @classmethod
-    def of(cls, tokenizer: Any) -> Self:
-        """The facts of a tokenizer of transformers."""
+    def of(cls, tokenizer: Any, length: int | None = None) -> Self:
+        """The facts of a tokenizer of transformers; length: of a row, None for its own."""
         return cls(
-            length=int(tokenizer.model_max_length),
+            length=int(tokenizer.model_max_length) if length is None else length,
             definition=tokenizer.backend_tokenizer.to_str(),
+            marks=1 if tokenizer.bos_token_id is None else 2,
         )
 
     def count(self, prompt: str, columns: Mapping[str, int]) -> int:
@@ -60,37 +63,47 @@ class TokenizerFacts(_Facts):
 
         columns: concept token to the columns that it takes; one that is left out takes none.
         """
-        total = 2
+        total = self.marks
         for word in prompt.split():
             total += sum(columns.get(token, 0) for token in CONCEPT.findall(word))
-            total += sum(len(self._encode(part)) for part in CONCEPT.split(word) if part)
+            total += sum(self._count(part) for part in CONCEPT.split(word) if part)
         return total
 
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
     @cached_property
-    def _tokenizer(self) -> Tokenizer:
+    def _count(self) -> Callable[[str], int]:
+        """Tokens of a text without concepts; those of usual words are cached."""
         from tokenizers import Tokenizer
 
-        made: Any = Tokenizer.from_str(self.definition)
-        made.no_truncation()  # a former call may have left a limit in it
-        made.no_padding()
-        return made
+        tokenizer: Any = Tokenizer.from_str(self.definition)
+        tokenizer.no_truncation()  # a former call may have left a limit in it
+        tokenizer.no_padding()
+
+        def count(text: str) -> int:
+            return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+        of_word = lru_cache(maxsize=CACHED_WORDS)(count)
+        return lambda text: of_word(text) if len(text) <= CACHED_LETTERS else count(text)
 
 
 class BaseFacts(_Facts):
-    """Facts of a base. fingerprint: of its weights; tokenizers: in the order of its encoders."""
+    """Facts of a base. fingerprint: of its weights; tokenizers: those that limit a prompt."""
 
     version: Literal[1] = 1
     fingerprint: str
     tokenizers: tuple[TokenizerFacts, ...] = Field(min_length=1)
 
     @classmethod
-    def of(cls, tokenizers: Sequence[Any], fingerprint: str) -> Self:
-        """The facts of a base that is loaded, with its tokenizers (of transformers)."""
-        return cls(fingerprint=fingerprint, tokenizers=tuple(map(TokenizerFacts.of, tokenizers)))
+    def of(
+        cls, tokenizers: Sequence[Any], fingerprint: str, lengths: Sequence[int] | None = None
+    ) -> Self:
+        """The facts of a base that is loaded.
+
+        tokenizers: of transformers, whose rows a prompt must keep to; lengths: of their rows, None
+        for the tokenizers' own.
+        """
+        each = [None] * len(tokenizers) if lengths is None else lengths
+        facts = tuple(map(TokenizerFacts.of, tokenizers, each))
+        return cls(fingerprint=fingerprint, tokenizers=facts)
 
     def check(self, prompt: str, columns: Mapping[str, int], field: str) -> None:
         """Check that the base can read ``prompt``.

@@ -26,11 +26,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from customedit.diffusion.families.layout import Layout
+from customedit.diffusion.families.layout import EncoderLayout, Layout
 
 _THREADS: Final = min(8, os.cpu_count() or 1)
 _TEXT_SETTINGS: Final = ("hidden_act", "layer_norm_eps", "num_attention_heads")
 """Of a text encoder, those that its weights do not show."""
+_T5_SETTINGS: Final = (
+    "feed_forward_proj", "layer_norm_epsilon", "num_heads", "relative_attention_max_distance",
+)  # fmt: skip
 
 
 def whole(pipeline: Any, layout: Layout) -> str:
@@ -40,7 +43,7 @@ def whole(pipeline: Any, layout: Layout) -> str:
     have equal digests, and any other value gives another.
     """
     digest = hashlib.sha256()
-    for name in (layout.denoiser, *(e.part for e in layout.encoders), "vae"):
+    for name in (layout.denoiser, *(e.part for e in _encoders(pipeline, layout)), "vae"):
         _add_weights(digest, name, getattr(pipeline, name), torch.float32)
     for name in (layout.denoiser, "vae"):
         digest.update(_canonical(_changed_settings(getattr(pipeline, name))))
@@ -59,7 +62,7 @@ def for_concepts(
     """
     digest = hashlib.sha256(_canonical(list(layers)))
     _add(digest, key_values, torch.float16)
-    for encoder in layout.encoders:
+    for encoder in _encoders(pipeline, layout):
         _add_weights(digest, encoder.part, getattr(pipeline, encoder.part), torch.float16)
     _add_text_settings(digest, pipeline, layout)
     return digest.hexdigest()[:32]
@@ -114,8 +117,13 @@ def _changed_settings(part: Any) -> dict[str, Any]:
     return {n: value for n, value in plain.items() if value != same[n]} | {"class": kind.__name__}
 
 
+def _encoders(pipeline: Any, layout: Layout) -> list[EncoderLayout]:
+    """Those that the base has."""
+    return [e for e in layout.encoders if getattr(pipeline, e.part) is not None]
+
+
 def _add_text_settings(digest: Any, pipeline: Any, layout: Layout) -> None:
-    for encoder in layout.encoders:
+    for encoder in _encoders(pipeline, layout):
         model, tokenizer = getattr(pipeline, encoder.part), getattr(pipeline, encoder.tokenizer)
         digest.update(_text_settings(tokenizer, model.config))
 
@@ -128,7 +136,10 @@ def _text_settings(tokenizer: Any, config: Any) -> bytes:
     if backend is not None:
         model = json.loads(backend.to_str())["model"]
     merges = [m if isinstance(m, str) else " ".join(m) for m in model.get("merges") or ()]
-    settings = [getattr(config, name, None) for name in _TEXT_SETTINGS]
+    settings: list[Any] = [getattr(config, name, None) for name in _TEXT_SETTINGS]
+    if config.model_type == "t5":
+        settings += [getattr(config, name) for name in _T5_SETTINGS]
+        settings += [model.get("vocab"), model.get("unk_id")]  # pieces with their scores
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
     limit = min(int(tokenizer.model_max_length), 2**31)
     return _canonical([vocabulary, merges, settings, special, limit])

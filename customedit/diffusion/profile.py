@@ -194,24 +194,50 @@ def _cell_multiple(denoiser: Mapping[str, Any]) -> int:
     """What sides of latents are multiples of: a UNet halves them, a transformer cuts patches."""
     if "block_out_channels" in denoiser:
         return int(2 ** (len(denoiser["block_out_channels"]) - 1))
+    if "axes_dims_rope" in denoiser:  # FLUX, whose tokens are packed before they are patches
+        return 2 * int(denoiser["patch_size"])
     return int(denoiser["patch_size"])
 
 
 _TABLE: Final[Mapping[int, Profile]] = {
     768: Profile(architecture="Stable Diffusion 1.x"),
     1024: Profile(architecture="Stable Diffusion 2.x"),
-    2048: Profile(
-        architecture="Stable Diffusion XL",
-        guidance=5.0,
-        class_guidance=5.0,
-        training=TrainingProfile.model_validate({"custom-diffusion": {"rank": 32}}),
-    ),
 }
 """By the width of the text states that the denoiser reads."""
+
+_LOW_RANK: Final = {"custom-diffusion": {"rank": 16, "rate": 1e-4}}
+_SDXL: Final = Profile(
+    architecture="Stable Diffusion XL",
+    guidance=5.0,
+    class_guidance=5.0,
+    training=TrainingProfile.model_validate(_LOW_RANK),
+)
+_SD3: Final = Profile(
+    architecture="Stable Diffusion 3.x",
+    guidance=4.5,
+    class_guidance=4.5,
+    training=TrainingProfile.model_validate(_LOW_RANK),
+)
+_FLUX_DEV: Final = Profile(
+    architecture="FLUX.1 dev",
+    side=1024,
+    guidance=3.5,
+    class_guidance=3.5,
+    training=TrainingProfile.model_validate(_LOW_RANK),
+)
+_FLUX_SCHNELL: Final = _FLUX_DEV.model_copy(
+    update={"architecture": "FLUX.1 schnell", "guidance": 1.0, "class_guidance": 1.0}
+)
 
 
 def by_architecture(denoiser: Mapping[str, Any]) -> Profile:
     """The profile that fits the configuration of a UNet or transformer."""
+    if "axes_dims_rope" in denoiser:
+        return _FLUX_DEV if denoiser.get("guidance_embeds") else _FLUX_SCHNELL
+    if "caption_projection_dim" in denoiser and "pos_embed_max_size" in denoiser:
+        return _SD3
+    if denoiser.get("addition_embed_type") == "text_time":
+        return _SDXL
     width = denoiser.get("cross_attention_dim")
     return _TABLE.get(width, Profile()) if isinstance(width, int) else Profile()
 

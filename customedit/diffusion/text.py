@@ -16,7 +16,6 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
-from transformers import CLIPTokenizer
 
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.facts import check_length
@@ -95,7 +94,7 @@ class Tokens:
         """The same with what further tokenizers made of the prompt."""
         return dataclasses.replace(self, further=tuple(others)) if others else self
 
-    def columns(self, word: int) -> range:
+    def columns(self, word: int) -> Sequence[int]:
         """The columns of word number ``word``."""
         return range(*self.spans[word])
 
@@ -110,7 +109,7 @@ class TextContext:
     predicted; pooled: [pooled width], the prompt in one vector, for denoisers that read it; sizes:
     (height, width) of the original, (top, left) of its crop and (height, width) of the picture that
     shall be drawn, in pixels, for denoisers that are told of them; None for an uncropped picture of
-    the latents' size.
+    the latents' size; guidance: for denoisers that are told of it, None for none.
     """
 
     prompt: str
@@ -121,6 +120,7 @@ class TextContext:
     adapted: tuple[Weighted, ...] = ()
     pooled: Tensor | None = None
     sizes: tuple[int, int, int, int, int, int] | None = None
+    guidance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,17 @@ class TextEncoder:
         """Of its token embeddings."""
         return int(self.model.get_input_embeddings().embedding_dim)
 
+    @property
+    def is_t5(self) -> bool:
+        """Whether it is T5, and not CLIP."""
+        return bool(self.model.config.model_type == "t5")
+
+    def first_token(self, ids: Sequence[int]) -> int:
+        """The first of a word's ``ids`` that stands for letters: T5 may have one of the space."""
+        texts = self.tokenizer.convert_ids_to_tokens(list(ids))
+        lettered = [i for i, text in zip(ids, texts, strict=True) if text.strip("\u2581")]
+        return int((lettered or list(ids))[0])
+
     def run(
         self,
         tokens: Tokens,
@@ -183,13 +194,22 @@ def text_encoders(parts: Sequence[tuple[str, Any, Any]]) -> tuple[TextEncoder, .
     return tuple(found)
 
 
-def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], field: str) -> Tokens:
-    """``prompt`` in tokens.
+def tokenize(
+    tokenizer: Any,
+    prompt: str,
+    known: Collection[str],
+    field: str,
+    *,
+    length: int | None = None,
+    cut: bool = False,
+) -> Tokens:
+    """``prompt`` in tokens of CLIP or T5.
 
     known: the concept tokens that it may name, with their embeddings where they are known: each
     takes one column, or as many as its embedding has vectors. Concept columns get ids from the
     vocabulary's size upwards, one per vector in order of ``known``: equal tokens have equal ids,
-    which is what alignment compares.
+    which is what alignment compares. length: of the row, None for the tokenizer's own; cut: whether
+    a prompt that is too long is read up to its length.
 
     Raises InputError for what ``check_prompt`` refuses (unknown tokens, the syntax of other
     programs) and for more tokens than the model reads. An empty prompt is fine.
@@ -202,7 +222,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], fiel
         columns = len(torch.atleast_2d(known[name])) if isinstance(known, Mapping) else 1
         own[name] = range(first, first := first + columns)
     named: list[str] = []
-    ids = [int(tokenizer.bos_token_id)]
+    ids = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     spans: list[tuple[int, int]] = []
     concepts: dict[int, str] = {}
     for word in words:
@@ -218,7 +238,11 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], fiel
             at = found.end()
         ids += _plain(tokenizer, word[at:])
         spans.append((start, len(ids)))
-    limit = int(tokenizer.model_max_length)
+    limit = int(tokenizer.model_max_length) if length is None else length
+    if cut and len(ids) + 1 > limit:
+        last = limit - 1
+        ids, concepts = ids[:last], {c: t for c, t in concepts.items() if c < last}
+        spans = [(min(a, last), min(b, last)) for a, b in spans]
     check_length(len(ids) + 1, limit, field)
     end = int(tokenizer.eos_token_id)
     pad = tokenizer.pad_token_id
@@ -226,7 +250,7 @@ def tokenize(tokenizer: CLIPTokenizer, prompt: str, known: Collection[str], fiel
     return Tokens(ids, words, spans, concepts, tuple(dict.fromkeys(named)))
 
 
-def _plain(tokenizer: CLIPTokenizer, text: str) -> list[int]:
+def _plain(tokenizer: Any, text: str) -> list[int]:
     if not text:
         return []
     return list(tokenizer(text, add_special_tokens=False).input_ids)
@@ -235,7 +259,7 @@ def _plain(tokenizer: CLIPTokenizer, text: str) -> list[int]:
 def _run(
     encoder: Any, tokens: Tokens, vectors: Mapping[str, Tensor], options: Mapping[str, Any]
 ) -> Any:
-    table: Any = encoder.get_input_embeddings()
+    table = _table(encoder)
     device = table.weight.device
     ids = to_device(torch.tensor(tokens.ids), device)
     plain = ids.masked_fill(ids >= table.num_embeddings, 0)
@@ -250,6 +274,12 @@ def _run(
         return encoder(plain[None], **options)
     finally:
         handle.remove()
+
+
+def _table(encoder: Any) -> Any:
+    """The embedding that ``encoder`` calls; T5 has a second name for its own."""
+    inner = getattr(encoder, "encoder", None)
+    return getattr(inner, "embed_tokens", None) or encoder.get_input_embeddings()
 
 
 def _column_vectors(tokens: Tokens, vectors: Mapping[str, Tensor]) -> list[Tensor]:

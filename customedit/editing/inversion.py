@@ -22,7 +22,9 @@ from torch.nn import functional as F
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Answer, Denoise, Method, Progress, Request, Turn, ask
 from customedit.diffusion.gradients import gradients
+from customedit.diffusion.guided import ask_guided, combine
 from customedit.diffusion.text import TextContext, Weighted
+from customedit.editing.guidance import Guidance
 from customedit.editing.settings import INVERSIONS
 from customedit.errors import InputError
 from customedit.files import replacing
@@ -121,7 +123,7 @@ def null_text(
     path: Tensor,
     text: TextContext,
     steps: int,
-    guidance: float,
+    guidance: Guidance | float,
     inner: int = INNER_STEPS,
 ) -> Method[Tensor]:
     """Optimise the unconditional states so that guided sampling goes back along ``path``.
@@ -129,8 +131,10 @@ def null_text(
     Null-text inversion (arXiv 2211.09794, algorithm 1): at each step Adam at 1e-2 (1 - i / 2 steps)
     on the states, at most ``inner`` steps, until the loss is under 1e-5 + 2e-5 i; each step starts
     from the last one's result. States, gradients and DDIM arithmetic are float32, whatever the base
-    computes in. Returns [steps, tokens, width].
+    computes in. A step without guidance has nothing to optimise, and the next one makes up for it.
+    Returns [steps, tokens, width].
     """
+    guidance = Guidance.of(guidance)
     states = base.text("").states.float()
     x = path[-1:]
     optimised: list[Tensor] = []
@@ -138,13 +142,18 @@ def null_text(
     for i, (time, to) in enumerate(schedule.downwards(steps)):
         wanted = path[steps - i - 1 : steps - i]
         worded = (yield from ask(Denoise(x, time, [text]))).noise
+        if not guidance.acts(i, steps):
+            optimised.append(states)
+            x = schedule.step(x, worded, time, to)
+            yield Progress("null-text", i + 1, steps)
+            continue
         states = states.detach().clone().requires_grad_(True)
         rate = 1e-2 * (1 - i / (2 * steps))
         optimizer = torch.optim.Adam([states], lr=rate)
         for _ in range(inner):
             with torch.enable_grad():
                 empty = base.predict(x, time, [base.context(states)]).noise
-                noise = empty + guidance * (worded - empty)
+                noise = combine(torch.cat([empty, worded]), 2, guidance.scale)
                 loss = F.mse_loss(schedule.step(x, noise, time, to), wanted)
             (states.grad,) = gradients(loss, [states], base.dtype)
             del empty, noise  # what the gradient needed is not held while others have their turn
@@ -156,7 +165,8 @@ def null_text(
         states = states.detach()
         optimised.append(states)
         empty = (yield from ask(Denoise(x, time, [base.context(states)]))).noise
-        x = schedule.step(x, empty + guidance * (worded - empty), time, to)
+        noise = combine(torch.cat([empty, worded]), 2, guidance.scale)
+        x = schedule.step(x, noise, time, to)
         yield Progress("null-text", i + 1, steps, {"loss": loss.item()})
     return torch.stack(optimised)
 
@@ -168,7 +178,7 @@ def invert(
     *,
     kind: InversionKind = "direct",
     steps: int = 50,
-    guidance: float = 7.5,
+    guidance: Guidance | float = 7.5,
 ) -> Method[Inversion]:
     """Invert the picture whose latents [1, C, h, w] are given.
 
@@ -178,7 +188,8 @@ def invert(
     """
     if kind not in INVERSIONS:
         raise InputError("inversion", f"is {kind!r}", f"use one of {', '.join(INVERSIONS)}")
-    base.schedule.times(steps)  # refuses steps out of range
+    base.family.require(kind, "inversion")
+    base.schedule.sized(*latents.shape[-2:]).times(steps)  # refuses steps out of range
     text = base.text(prompt, field="source_prompt")
     path = yield from trajectory(base, latents, text, steps)
     base.check_finite("the inversion's latents", path)
@@ -219,8 +230,8 @@ def reconstruct(
     x = inversion.noise
     schedule = base.schedule.sized(*x.shape[-2:])
     for k, (time, to) in enumerate(schedule.downwards(inversion.steps)):
-        rows: Sequence[TextContext] = [unconditional(base, inversion, k, empty), text]
-        none, worded = (yield from ask(Denoise(x.expand(2, -1, -1, -1), time, rows))).noise.chunk(2)
-        x = schedule.step(x, none + guidance * (worded - none), time, to)
+        none = unconditional(base, inversion, k, empty)
+        predicted = yield from ask_guided(base, x, time, text, none, guidance)
+        x = schedule.step(x, predicted, time, to)
         yield Progress("reconstruct", k + 1, inversion.steps)
     return x

@@ -27,7 +27,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress
 from customedit.editing.edit import EditResult
 from customedit.editing.editor import Editor, Order, weighted
-from customedit.editing.settings import P2PSettings
+from customedit.editing.method_settings import P2PSettings
 from customedit.editing.sweep import measure_edit
 from customedit.experiments.result_cache import (
     ROWS,
@@ -187,16 +187,16 @@ def main(
             console.print(look.name, "kept:", summary(before))
             continue
         concept, there = learned(base, lesson, out, out)
-        found, results = compare(
+        new_rows, results = compare(
             base, judge, look, concept, taken, steps=steps, keep=out / "inversions"
         )
         sheet(results).save(file.with_suffix(".png"))
-        keep_rows(file, about, found)
-        rows += found
-        console.print(look.name, "concept kept:" if there else "trained:", summary(found))
-    told = {"summary": summary(rows), "steps": steps, "rows": rows}
-    (out / "pairs.json").write_text(json.dumps(told, indent=1) + "\n")
-    console.print(told["summary"])
+        keep_rows(file, about, new_rows)
+        rows += new_rows
+        console.print(look.name, "concept kept:" if there else "trained:", summary(new_rows))
+    document = {"summary": summary(rows), "steps": steps, "rows": rows}
+    (out / "pairs.json").write_text(json.dumps(document, indent=1) + "\n")
+    console.print(document["summary"])
 
 
 if __name__ == "__main__":

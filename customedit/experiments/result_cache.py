@@ -37,8 +37,8 @@ ROWS: Final = 2
 
 def named(name: str, about: dict[str, Any]) -> str:
     """``name`` as a file's, without suffix, with the fingerprint of ``about`` (plain data)."""
-    told = json.dumps(about, sort_keys=True)
-    return f"{name.replace(' ', '-')}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    document = json.dumps(about, sort_keys=True)
+    return f"{name.replace(' ', '-')}-{hashlib.sha256(document.encode()).hexdigest()[:12]}"
 
 
 def digest(path: Path) -> str:

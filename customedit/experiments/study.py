@@ -1,39 +1,90 @@
-"""The paper's comparison on the bundled base and samples: ``customedit study``.
+"""The paper's comparison on the bundled base and LookBench's pairs: ``customedit study``.
 
-Variants (``variants.py``) x looks x sources x strengths, each edit measured. Finished cells are
-kept in the runs folder (``result_cache.py``) and not done again, so the command may be stopped and
-given again at any time; under changed settings they are made anew, and the old ones stay. Writes
-``study.json``, curves as SVG, picture grids and a page of tables and findings. The findings are
-reckoned from the rows, whichever way they fall.
+Variants (``variants.py``) x looks x training seeds x sources x strengths, each edit measured.
+Finished cells are kept in the runs folder (``cells.py``) and not done again, so the command may be
+stopped and given again at any time, and a larger study goes on from a smaller one; under changed
+settings cells are made anew, and the old ones stay. Budgets, wordings and best strengths are chosen
+on LookBench's tuning sources, which are never scored. Writes ``study.json``, curves as SVG, sheets
+of pictures and a page of tables and findings, which follow from the rows, whichever way they fall.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Final
 
 from PIL import Image
 
 from customedit import images
 from customedit.diffusion.base import Base
-from customedit.experiments.cells import Cell, run_cell
-from customedit.experiments.comparison import advantage, means
-from customedit.experiments.report import page
+from customedit.experiments.cells import Cell, Cells, Outcome, bounds
+from customedit.experiments.comparison import Comparison
+from customedit.experiments.report import Finding, page
 from customedit.experiments.result_cache import OnProgress, Row
-from customedit.experiments.variants import Plan
+from customedit.experiments.variants import Plan, Training, Variant
 from customedit.images.layout import tiled
 from customedit.metrics.similarity import Similarity
 
+NO_TRAINING: Final = (0,)
+"""The seed of variants without a concept: nothing of them is left to chance."""
 
-def sheet(cells: Sequence[Cell], plan: Plan) -> Image.Image:
-    """The first source: a variant a row, strengths rising to the right."""
-    tiles = []
-    for variant, cell in zip(plan.variants, cells, strict=True):
-        whole = Image.open(cell.grid)
-        tiles.append(whole.crop((0, 0, whole.width, whole.width // len(variant.strengths))))
-    return tiled(tiles, 1)
+
+class Study:
+    """Runs the cells of ``plan``, variant by variant.
+
+    on_cell: told how many cells are done, of how many, and the last one's name.
+    """
+
+    def __init__(
+        self, cells: Cells, plan: Plan, on_cell: Callable[[int, int, str], None] | None = None
+    ) -> None:
+        self.cells, self.plan, self.on_cell = cells, plan, on_cell
+        self.rows: list[Row] = []
+        self.strengths: dict[tuple[str, str], float] = {}
+        self.budgets: dict[str, Training] = {}
+        self.sheets: dict[str, list[Path]] = {look.name: [] for look in plan.bench.looks}
+        looks = len(plan.bench.looks)
+        self._of = sum(looks * len(self.seeds(variant)) for variant in plan.variants)
+        self._done = 0
+
+    def seeds(self, variant: Variant) -> tuple[int, ...]:
+        """Of the trainings of ``variant``."""
+        return NO_TRAINING if variant.words is not None else self.plan.seeds
+
+    def run(self) -> None:
+        """Run what is not run yet."""
+        for variant in self.plan.variants:
+            budget = self.cells.best_budget(variant)
+            if len(variant.budgets) > 1:
+                self.budgets[variant.name] = budget
+            looks = self.plan.bench.looks
+            wordings = [self.cells.wording(variant, look) for look in looks]
+            for look, wording in zip(looks, wordings, strict=True):
+                for seed in self.seeds(variant):
+                    cell = Cell(variant, look, seed, budget, wording)
+                    self._add(cell, self.cells.run(cell, self.plan.bench.sources))
+            chosen = self.cells.strengths(variant, budget, wordings)
+            self.strengths |= {(variant.name, editor): s for editor, s in chosen.items()}
+
+    def _add(self, cell: Cell, outcome: Outcome) -> None:
+        self.rows += outcome.rows
+        if cell.seed == self.seeds(cell.variant)[0]:
+            self.sheets[cell.look.name].append(outcome.sheet)
+        self._done += 1
+        if self.on_cell is not None:
+            state = "kept" if outcome.was_kept else "drawn"
+            name = f"{cell.variant.name}, {cell.look.name}, seed {cell.seed}: {state}"
+            self.on_cell(self._done, self._of, name)
+
+    def sheet(self, look: str) -> Image.Image:
+        """The first source of ``look``: a variant a row, strengths rising to the right."""
+        tiles = []
+        for variant, path in zip(self.plan.variants, self.sheets[look], strict=True):
+            whole = Image.open(path)
+            tiles.append(whole.crop((0, 0, whole.width, whole.width // len(variant.strengths))))
+        return tiled(tiles, 1)
 
 
 def study(
@@ -46,39 +97,57 @@ def study(
     on_progress: OnProgress | None = None,
     on_cell: Callable[[int, int, str], None] | None = None,
 ) -> list[Row]:
-    """Run what is not run yet and write everything; returns all rows.
-
-    on_cell: told how many cells are done, of how many, and the last one's name with what of it was
-    kept from an earlier run.
-    """
-    cells: dict[tuple[str, str], Cell] = {}
-    count = len(plan.variants) * len(plan.looks)
-    for variant, look in itertools.product(plan.variants, plan.looks):
-        cell = run_cell(base, judge, variant, look, plan, folder, on_progress)
-        cells[variant.name, look.name] = cell
-        if on_cell is not None:
-            on_cell(len(cells), count, f"{variant.name}, {look.name}: {cell.told}")
-    rows = [row for cell in cells.values() for row in cell.rows]
+    """Run what is not run yet and write everything; returns the rows of the scored sources."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.json").write_text(json.dumps(rows, indent=1) + "\n")
-    table = means(rows)
+    running = Study(Cells(base, judge, plan, folder, on_progress), plan, on_cell)
+    running.run()
+    bench, distances = plan.bench, bounds(plan, base)
+    comparison = Comparison(
+        running.rows,
+        [look.name for look in bench.looks],
+        [source.name for source in bench.sources],
+        [look.family for look in bench.looks],
+        distances["nothing"],
+        distances["copy"],
+    )
+    findings = compare(comparison, plan, running.strengths)
+    report: dict[str, Any] = {
+        "bench": bench.identity(),
+        "base": base.fingerprint,
+        "steps": plan.steps,
+        "findings": [found.as_dict() for found in findings],
+        "best_strengths": [[*key, strength] for key, strength in running.strengths.items()],
+        "budgets": {name: dict(budget) for name, budget in running.budgets.items()},
+        "rows": running.rows,
+    }
+    (folder / "study.json").write_text(json.dumps(report, indent=1) + "\n")
+    sheets = {f"study-{look.slug}.jpg": running.sheet(look.name) for look in bench.looks}
     first = plan.variants[0].name
-    gaps: dict[tuple[str, str], float | None] = {
-        (variant.name, editor): advantage(table, first, variant.name, editor)
-        for variant in plan.variants[1:]
-        for editor in variant.editors
-    }
-    sheets = {
-        f"study-{look.name.replace(' ', '-')}.jpg": sheet(
-            [cells[variant.name, look.name] for variant in plan.variants], plan
-        )
-        for look in plan.looks
-    }
-    told = page(table, gaps, list(sheets), first, plan.steps, len(plan.looks), len(plan.sources))
+    written = page(
+        comparison, findings, running.strengths, running.budgets, list(sheets), first, plan.steps
+    )
     target = page_file or folder / "study.md"
     for name, picture in sheets.items():
         images.write(picture, target.parent / name)
-    for name, curve in told.curves.items():
+    for name, curve in written.curves.items():
         (target.parent / name).write_text(curve)
-    target.write_text(told.text)
-    return rows
+    target.write_text(written.text)
+    return running.rows
+
+
+def compare(
+    comparison: Comparison, plan: Plan, strengths: dict[tuple[str, str], float]
+) -> list[Finding]:
+    """The first variant against every other, by each editor that both run."""
+    first = plan.variants[0]
+    return [
+        Finding(
+            other.name,
+            editor,
+            comparison.at_equal_source(first.name, other.name, editor),
+            comparison.at_best(first.name, other.name, editor, strengths),
+        )
+        for other in plan.variants[1:]
+        for editor in other.editors
+        if editor in first.editors
+    ]

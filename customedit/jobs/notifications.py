@@ -3,7 +3,7 @@
 Front ends send them and workers receive them; both must agree on what is written here. The id is
 for people who look at the queue: which job a worker takes is decided when it claims one.
 
-``message`` writes one as Celery would (message protocol 2, in the envelope of kombu's transport over
+``message`` writes one as Celery would (message protocol 2, in the envelope of kombu's transport for
 Redis): a front end that did it through Celery would spend more on it than on the job's record.
 """
 

@@ -21,7 +21,7 @@ from customedit.storage.s3 import (
     saying,
     session,
 )
-from customedit.storage.small_put import SmallPuts
+from customedit.storage.signing import BucketSigner
 
 BROKEN_UPLOAD_DAYS: Final = 1
 """After so many days S3 removes the parts of an upload that broke off."""
@@ -69,9 +69,9 @@ class Storage:
         self._client = client(boto, settings.s3_endpoint)
         public = settings.s3_public_endpoint
         self._public = client(boto, public) if public else self._client
-        self._small = SmallPuts(
-            self._client, boto.get_credentials(), self.bucket_name, settings.s3_region
-        )
+        given = boto.get_credentials(), self.bucket_name, settings.s3_region
+        self._signer = BucketSigner(self._client, *given)
+        self._public_signer = BucketSigner(self._public, *given) if public else self._signer
 
     def bucket(self) -> None:
         """Make the bucket if it is not there, and have S3 remove uploads that broke off."""
@@ -191,7 +191,7 @@ class Storage:
                 self._client.upload_file(str(body), self.bucket_name, self._at(key), extra)
             elif not isinstance(body, bytes):
                 self._client.upload_fileobj(body, self.bucket_name, self._at(key), extra)
-            elif not self._small.put(self._at(key), body, media_type, metadata or {}):
+            elif not self._signer.put(self._at(key), body, media_type, metadata or {}):
                 self._client.put_object(
                     Bucket=self.bucket_name, Key=self._at(key), Body=body, **extra
                 )
@@ -314,17 +314,17 @@ class Storage:
         filename: offers it as a download of that name; media_type: says so instead of what is
         stored. The object need not exist.
         """
-        arguments = {"Bucket": self.bucket_name, "Key": self._at(key)}
+        parameters = {}
         if filename is not None:
             safe = "".join(
                 c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in filename
             )
-            arguments["ResponseContentDisposition"] = f'attachment; filename="{safe}"'
+            parameters["response-content-disposition"] = f'attachment; filename="{safe}"'
         if media_type is not None:
-            arguments["ResponseContentType"] = media_type
+            parameters["response-content-type"] = media_type
         with self._call(key):
-            return self._public.generate_presigned_url(
-                "get_object", Params=arguments, ExpiresIn=self.settings.presign_seconds
+            return self._public_signer.presigned_get(
+                self._at(key), parameters, self.settings.presign_seconds
             )
 
     def presign_post(self, key: str, media_type: str, max_bytes: int) -> PresignedPost:

@@ -164,24 +164,44 @@ def claimed(jobs: Jobs, job_id: str) -> Claim:
     return found
 
 
-def finish_edit(jobs: Jobs, storage: Storage, job_id: str) -> None:
-    """Does what a worker does at the end of an edit."""
+def finish_edit(
+    jobs: Jobs,
+    storage: Storage,
+    job_id: str,
+    *,
+    region: bool = False,
+    outputs: int = 1,
+    colour: str = "blue",
+) -> None:
+    """Does what a worker does at the end of an edit. region: it found one, the picture's middle."""
     claim = claimed(jobs, job_id)
     key = claim.key("0.png")
-    storage.put(key, png("blue"), "image/png")
+    storage.put(key, png(colour), "image/png")
+    found = {}
+    if region:
+        mask = Image.new("L", (32, 24))
+        mask.paste(255, (8, 6, 24, 18))
+        stream = io.BytesIO()
+        mask.save(stream, "PNG")
+        found["mask_key"] = claim.key("mask.png")
+        storage.put(found["mask_key"], stream.getvalue(), "image/png")
     outcome = EditOutcome.model_validate(
         {
             "outputs": [
                 {
                     "strength": 0.5,
-                    "seed": 0,
+                    "seed": number,
                     "image_key": key,
+                    "width": 32,
+                    "height": 24,
                     "similarities": {"text": 0.3},
-                    "best": True,
+                    "best": number == 0,
                     "recipe": {"steps": 50},
                 }
+                for number in range(outputs)
             ],
             "sheet_key": key,
+            **found,
         }
     )
     assert jobs.commit(claim, outcome.model_dump(mode="json"))

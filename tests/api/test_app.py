@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[2]
 OPERATIONS = """
 uploadImage createUpload completeUpload listImages getImage deleteImage
 createConcept importConcept listConcepts getConcept getConceptWeights deleteConcept
-createEdit listEdits getEdit listJobs getJob cancelJob deleteJob watchJob
+createEdit listEdits getEdit listJobs getJob cancelJob deleteJob watchJob editImage
+createBatch listBatches getBatch cancelBatch deleteBatch
+savePreset listPresets getPreset deletePreset getImageFile getOutputFile getMaskFile
 getLimits getWebhookSecret makeWebhookSecret getHealth getReadiness getMetrics getProblemType
 """
 
@@ -155,7 +157,7 @@ def test_a_bucket_that_takes_no_writes_is_told_and_takes_no_process_out(
 
     image = upload(anna)
     with monkeypatch.context() as patch:
-        patch.setattr(api.container.storage._small, "put", lambda *_: False)
+        patch.setattr(api.container.storage._signer, "put", lambda *_: False)
         patch.setattr(api.container.storage._client, "put_object", full)
         api.container.watch.measure()
         ready = httpx.get(f"{api.url}/readyz")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,56 +19,130 @@ from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import check_request
-from customedit.experiments.comparison import advantage, means, reference_at
-from customedit.experiments.report import Table
+from customedit.errors import InputError
+from customedit.experiments.cells import best_strength, distance_at
+from customedit.experiments.comparison import Comparison, advantage
+from customedit.experiments.report import verdict
 from customedit.experiments.result_cache import Lesson, Row
 from customedit.experiments.study import study
-from customedit.experiments.variants import VARIANTS, Plan
+from customedit.experiments.variants import RARE, VARIANTS, Plan
 from customedit.images.layout import tiled
 from customedit.metrics.curves import Line, Point, plot
+from customedit.metrics.lookbench import dataset
 from customedit.metrics.similarity import bundled, plain
 from customedit.mini import samples
 
 
-def _table(variant: str, points: list[tuple[float, float]]) -> Table:
-    return {
-        (variant, "p2p", float(k)): {"source": x, "reference": y} for k, (x, y) in enumerate(points)
-    }
-
-
-def test_arms_are_compared_at_equal_source_similarity() -> None:
-    table = _table("a", [(0.5, 0.9), (0.7, 0.7)]) | _table("b", [(0.6, 0.7), (0.8, 0.5)])
-    assert reference_at(table, "a", "p2p", 0.6) == pytest.approx(0.8)
-    assert reference_at(table, "a", "p2p", 0.8) is None
-    assert advantage(table, "a", "b", "p2p") == pytest.approx(0.1)
-    apart = _table("a", [(0.1, 0.9), (0.2, 0.7)]) | _table("b", [(0.6, 0.7), (0.8, 0.5)])
-    assert advantage(apart, "a", "b", "p2p") is None
-
-
-def test_means_leave_out_what_was_not_measured() -> None:
-    rows = [
-        {"variant": "a", "editor": "p2p", "strength": 0.5, "source": s, "reference": s, "text": 0.1,
-         "outside_psnr": p, "outside_ssim": 1.0}
-        for s, p in ((0.2, 20.0), (0.4, None))
+def _rows(
+    variant: str, curve: Sequence[tuple[float, float, float]], seeds: Sequence[int] = (0, 1)
+) -> list[Row]:
+    """Rows of two looks on two sources: (source, reference, distance) at strengths 0, 1, ..."""
+    return [
+        {"variant": variant, "editor": "p2p", "look": look, "picture": picture, "seed": seed,
+         "strength": float(k), "source": x, "reference": y, "distance": d, "text": None}
+        for k, (x, y, d) in enumerate(curve)
+        for look in ("plaid", "waves")
+        for picture in ("cup", "jar")
+        for seed in seeds
     ]  # fmt: skip
-    found = means(rows)[("a", "p2p", 0.5)]
-    assert found["source"] == pytest.approx(0.3) and found["outside_psnr"] == 20.0
 
 
-def test_every_arm_makes_prompts_that_its_edit_takes() -> None:
-    base = Base.load()
+def _comparison(rows: Sequence[Row]) -> Comparison:
+    nothing, copies = np.full((2, 2, 1), 40.0), np.full((2, 2, 1), 20.0)
+    names = ["plaid", "waves"]
+    return Comparison(rows, names, ["cup", "jar"], names, nothing, copies)
+
+
+def test_variants_are_compared_at_equal_source_similarity() -> None:
+    up = np.array
+    a, b = ([0.5, 0.7], [0.9, 0.7]), ([0.6, 0.8], [0.7, 0.5])
+    assert advantage(up(a[0]), up(a[1]), up(b[0]), up(b[1])) == pytest.approx(0.1)
+    # points in any order: strengths need not raise the similarity
+    assert advantage(up([0.7, 0.5]), up([0.7, 0.9]), up(b[0]), up(b[1])) == pytest.approx(0.1)
+    assert advantage(up([0.1, 0.2]), up([0.9, 0.7]), up(b[0]), up(b[1])) is None
+
+    rows = _rows("a", [(0.5, 0.9, 30), (0.7, 0.7, 25)]) + _rows(
+        "b", [(0.6, 0.7, 30), (0.8, 0.5, 40)]
+    )
+    found = _comparison(rows)
+    equal = found.at_equal_source("a", "b", "p2p")
+    assert equal is not None and equal.verdict == "above"
+    assert (equal.low, equal.value, equal.high) == pytest.approx((0.1, 0.1, 0.1))
+    best = found.at_best("a", "b", "p2p", {("a", "p2p"): 1.0, ("b", "p2p"): 0.0})
+    assert best.value == pytest.approx(0.75 - 0.5)  # of the gap from 40 to 20
+    apart = _comparison(rows + _rows("c", [(0.1, 0.9, 30), (0.2, 0.8, 30)]))
+    assert apart.at_equal_source("a", "c", "p2p") is None
+
+
+def test_a_difference_that_changes_its_sign_between_looks_is_undecided() -> None:
+    rows = _rows("a", [(0.5, 0.9, 30), (0.7, 0.7, 30)]) + _rows(
+        "b", [(0.5, 0.9, 30), (0.7, 0.7, 30)]
+    )
+    for row in rows:
+        if row["variant"] == "b":
+            row["reference"] += 0.1 if row["look"] == "plaid" else -0.1
+            row["distance"] += 5 if row["look"] == "plaid" else -5
+    found = _comparison(rows)
+    equal = found.at_equal_source("a", "b", "p2p")
+    assert equal is not None and equal.low < 0 < equal.high and verdict(equal) == "undecided"
+    best = found.at_best("a", "b", "p2p", {("a", "p2p"): 0.0, ("b", "p2p"): 0.0})
+    assert verdict(best) == "undecided" and verdict(None) == "undecided"
+
+
+def test_words_without_a_training_are_compared_with_all_seeds() -> None:
+    rows = _rows("a", [(0.5, 0.9, 30)]) + _rows("words", [(0.5, 0.5, 35)], seeds=[0])
+    found = _comparison(rows)
+    best = found.at_best("a", "words", "p2p", {("a", "p2p"): 0.0, ("words", "p2p"): 0.0})
+    assert best.value == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="2 of 3"):
+        _comparison(rows + _rows("b", [(0.5, 0.5, 35)], seeds=[0, 1, 2])).means(
+            ("a", "p2p", 0.0), "distance"
+        )
+
+
+def test_the_best_strength_is_nearest_to_the_right_answers() -> None:
+    rows = _rows("a", [(0.5, 0.9, 30), (0.7, 0.7, 25), (0.8, 0.6, 27)])
+    assert best_strength(rows) == 1.0 and distance_at(rows, 1.0) == 25
+
+
+def test_every_variant_makes_prompts_that_its_edit_takes() -> None:
+    base, bench = Base.load(), dataset.bundled("public")
     for variant in VARIANTS:
-        for source in samples.sources():
-            look = samples.looks()[0]
-            prompt = variant.target(source, look)
+        for source in bench.sources:
+            look = bench.looks[0]
+            wording = look.words[0] if variant.words is not None else ""
+            prompt = variant.target(source, look, wording)
             tokens = base.tokens(prompt, [look.token])
-            assert list(tokens.concepts.values()) == [look.token]
+            wanted = [] if variant.words is not None else [look.token]
+            assert list(tokens.concepts.values()) == wanted
             if variant.swap:
                 assert len(prompt.split()) == len(source.prompt.split())
-            options = variant.options(source, look, "p2p", 0.5, 10)
-            words = ConceptWords((look.token,), look.noun, look.attribute)
-            checked = check_request(options, [words]).p2p
+            options = variant.options(source, look, "p2p", 0.5, 10, wording=wording)
+            words = [ConceptWords((look.token,), look.noun, look.attribute)] if wanted else []
+            checked = check_request(options, words).p2p
             assert checked is not None and checked.blend_words == (source.noun,)
+
+
+def test_every_budget_is_one_that_trains() -> None:
+    base, plan = Base.load(), Plan.of()
+    for variant in VARIANTS:
+        for budget in variant.budgets:
+            settings = TrainingSettings.of(base, **plan.training_of(variant, budget))
+            assert settings.way == variant.way
+    # DreamBooth's identifier is one token, which no caption of the base's training has
+    assert len(base.tokenizer(RARE, add_special_tokens=False).input_ids) == 1
+    assert RARE not in " ".join(base.profile.captions).split()
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"variants": ["nonsense"]}, "variant"), ({"looks": ["nonsense"]}, "look"),
+     ({"sources": 25}, "sources")],
+)  # fmt: skip
+def test_sizes_that_there_are_not_are_refused(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as error:
+        Plan.of(**change)
+    assert error.value.field == field
 
 
 def test_concept_tokens_are_not_shown_to_the_clip() -> None:
@@ -75,7 +152,17 @@ def test_concept_tokens_are_not_shown_to_the_clip() -> None:
 def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
     base, judge = Base.load(), bundled()
     quick = Plan.quick()
-    plan = Plan(quick.looks, quick.sources, VARIANTS[:3] + VARIANTS[5:6], steps=2, training_steps=1)
+    bench = quick.bench.select(["plaid"])
+    named = {variant.name: variant for variant in VARIANTS}
+    names = ("Custom Diffusion", "DreamBooth", "best words", "word swap")
+    variants = tuple(named[name] for name in names)
+    plan = dataclasses.replace(
+        quick,
+        bench=bench,
+        variants=variants,
+        steps=2,
+        training={**quick.training, "steps": 1},  # type: ignore[dict-item]
+    )
     told: list[str] = []
 
     def again(plan: Plan) -> list[Row]:
@@ -83,35 +170,37 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
         return study(base, judge, plan, tmp_path, on_cell=lambda *cell: told.append(cell[2]))
 
     rows = again(plan)
-    assert len(rows) == 3 * 2 * 4 + 4
-    assert rows[0]["picture"] == plan.sources[0].name and isinstance(rows[0]["source"], float)
-    assert told == [
-        "Custom Diffusion, plaid: trained, edits drawn",
-        "DreamBooth, plaid: trained, edits drawn",
-        "Textual Inversion, plaid: trained, edits drawn",
-        "word swap, plaid: concept kept, edits drawn",  # the first variant's
+    # strengths x editors x seeds, of words one seed
+    assert len(rows) == 4 * (2 * 2 + 2 * 2 + 2 * 1 + 1 * 2)
+    assert rows[0]["picture"] == bench.sources[0].name and isinstance(rows[0]["distance"], float)
+    assert told[0] == "Custom Diffusion, plaid, seed 0: drawn" and len(told) == 2 + 2 + 1 + 2
+    report = json.loads((tmp_path / "study.json").read_text())
+    assert report["rows"] == rows and len(report["best_strengths"]) == 2 + 2 + 2 + 1
+    assert [f["variant"] for f in report["findings"]] == ["DreamBooth"] * 2 + ["best words"] * 2 + [
+        "word swap"
     ]
+    tuned = {source.name for source in bench.tuning}
+    assert tuned.isdisjoint(row["picture"] for row in rows)
+    assert (
+        json.loads((tmp_path / "words" / "plaid.json").read_text())["chosen"]
+        in bench.looks[0].words
+    )
     page = (tmp_path / "study.md").read_text()
     assert "| word swap |" in page and (tmp_path / "study-sdedit.svg").read_text().count("<use")
-    assert "(study-plaid.jpg)" in page
-    assert Image.open(tmp_path / "study-plaid.jpg").size == (4 * 128, len(plan.variants) * 128)
-    (grid,) = (tmp_path / "grids").glob("Custom-Diffusion-plaid-*.png")
-    assert Image.open(grid).width == 4 * 128
+    assert "(study-plaid.jpg)" in page and "1 looks x 1 sources x 2 training seeds" in page
+    assert Image.open(tmp_path / "study-plaid.jpg").size == (4 * 128, len(variants) * 128)
 
-    (cell,) = (tmp_path / "cells").glob("Custom-Diffusion-plaid-*.json")
+    (cell, *_) = (tmp_path / "cells").glob("Custom-Diffusion-plaid-0-*.json")
     changed = json.loads(cell.read_text())
     changed["rows"][0]["source"] = 0.1234
+    cells = [*(tmp_path / "cells").glob("*.json")]
     cell.write_text(json.dumps(changed))
-    kept = again(plan)  # what is kept is not done again
-    assert kept[0]["source"] == 0.1234 and kept[1:] == rows[1:]
+    again(plan)  # what is kept is not done again
     assert all(line.endswith(": kept") for line in told)
+    assert sorted((tmp_path / "cells").glob("*.json")) == sorted(cells)
 
-    other = again(dataclasses.replace(plan, steps=3))  # other edits with the same concepts
-    assert other[0]["source"] != 0.1234 and len(other) == len(rows)
-    assert all(line.endswith(": concept kept, edits drawn") for line in told)
-    again(dataclasses.replace(plan, training_steps=2))  # DreamBooth is trained anew, not refused
-    assert [line.split(": ")[1] for line in told[:3]] == ["trained, edits drawn"] * 3
-    assert again(plan)[0]["source"] == 0.1234  # the old cells stayed
+    again(dataclasses.replace(plan, variants=variants[:1], seeds=(0, 1, 2)))  # goes on
+    assert [line.rsplit(": ")[1] for line in told] == ["kept", "kept", "drawn"]
 
 
 def test_what_is_kept_is_named_by_all_that_made_it() -> None:

@@ -95,6 +95,12 @@ def test_a_base_whose_facts_are_lost_refuses_nothing(
     assert len(make().current()) == 2
 
 
+def test_a_tokenizer_that_cannot_be_made_refuses_nothing(make: Callable[[], Bases]) -> None:
+    tokenizer = TokenizerFacts(length=40, definition='{"version": "9.0"}')
+    make().publish(BaseFacts(fingerprint="f1", tokenizers=(tokenizer,)))
+    assert make().current() == []
+
+
 def test_the_facts_lie_beside_the_tenants() -> None:
     assert object_keys.base("a1") == "bases/a1.json"
     assert object_keys.folder_of(object_keys.base("a1")) is None

@@ -358,6 +358,36 @@ def test_a_list_goes_on_behind_what_does_not_fit(
     assert len(jobs.list("acme", limit=50).items) == 11
 
 
+def test_lists_by_kind_and_state_are_the_plain_filter(
+    jobs: Jobs, job: Make, training: Training, client: Redis, settings: Settings
+) -> None:
+    """Whichever index is looked through, and for jobs of a version that had none by kind."""
+    for n in range(12):
+        if n % 4 == 0:
+            record, concept = training()
+            jobs.submit(record, concept=concept)
+        else:
+            jobs.submit(job(kind="import" if n == 7 else "edit", request={}))
+    every = [r.id for r in jobs.list("acme").items]
+    for name in every[::3]:
+        jobs.cancel("acme", name)
+    assert jobs.delete("acme", every[0])
+    records = jobs.list("acme").items
+    space = settings.namespace
+
+    def check() -> None:
+        for kind in ("edit", "customize", "import"):
+            for state in (None, "queued", "cancelled", "failed"):
+                expected = [r.id for r in records if r.kind == kind and state in (None, r.state)]
+                found = jobs.list("acme", kind=kind, state=state, limit=50).items
+                assert [r.id for r in found] == expected, (kind, state)
+
+    check()
+    client.delete(*(f"{space}:jobs:acme:{kind}" for kind in ("edit", "customize", "import")))
+    client.delete(f"{space}:indexed:acme")
+    check()
+
+
 def test_only_finished_jobs_are_deleted(jobs: Jobs, job: Make, client: Redis) -> None:
     asked = jobs.submit(job(webhook="https://example.com")).record
     with pytest.raises(NotFinished):

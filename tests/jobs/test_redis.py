@@ -124,6 +124,7 @@ def test_at_maxmemory_jobs_run_end_and_are_cancelled_and_new_ones_are_refused(
             Images(client, settings).put(an_image())
         assert client.dbsize() == before  # nothing of it
         assert keys.verify(text) is not None and limits.take("acme").ok and jobs.epoch()
+        assert limits.admit(text) is not None
 
         claims = [jobs.claim_next(["edit"], "w") for _ in range(6)]
         done, failed, cancelled, back, late, twin = (c for c in claims if c is not None)

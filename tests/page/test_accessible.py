@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
@@ -18,8 +20,11 @@ from .conftest import Tab
 FAULTS = (Path(__file__).with_name("faults.js")).read_text()
 """A function that lists what is wrong with the page as it stands."""
 
-PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}
-DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
+AXE = Path(__file__).with_name("node_modules") / "axe-core" / "axe.min.js"
+"""The rules of axe, from npm; where they are not installed, our own checks stand alone."""
+
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 740}}
+DESK: dict[str, Any] = {"viewport": {"width": 1440, "height": 900}}
 
 
 @pytest.fixture
@@ -29,18 +34,33 @@ def views(api: Running, jobs: Jobs, concepts: Concepts, storage: Storage) -> dic
     learned = customize(client, name="a-name-without-any-place-to-break-it-" * 4, token="<plaid>")
     finish_concept(jobs, concepts, storage, learned["id"])
     edited = edit(client, target_prompt="words" * 60)
-    finish_edit(jobs, storage, edited["id"])
+    finish_edit(jobs, storage, edited["id"], region=True)
     waiting = edit(client)
     return {
         "teach": "form",
         f"edit?concept={learned['concept']}": ".choose.on",
         "concepts": ".concept",
+        "pictures": ".tile",
+        "pictures?of=results": ".tile",
+        "account": ".columns",
+        f"edit?job={edited['id']}&region=found": ".surface",
         "jobs": ".item + .item + .item",
         f"jobs/{learned['id']}": ".learned",
-        f"jobs/{edited['id']}": ".compare",
+        f"jobs/{edited['id']}": ".versions",
         f"jobs/{waiting['id']}": "progress",
         "none": ".empty",
     }
+
+
+def violations(tab: Tab) -> list[str]:
+    """What axe finds wrong with the page as it stands: all of its rules but experimental ones."""
+    if not AXE.is_file():
+        if os.environ.get("CI_BROWSER") == "required":
+            pytest.fail("no axe: npm ci --prefix tests/page")
+        return []
+    tab.page.evaluate(AXE.read_text())
+    found = tab.page.evaluate("async () => (await axe.run()).violations")
+    return [f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]]
 
 
 @pytest.mark.parametrize("screen", [PHONE, DESK], ids=["phone", "desk"])
@@ -54,16 +74,24 @@ def test_every_view_is_for_everyone(
 ) -> None:
     tab = new_tab(**screen, color_scheme=scheme, reduced_motion="reduce")
     tab.open()
+    tab.page.get_by_label("API key").wait_for()
     assert tab.page.evaluate(FAULTS) == []
+    assert violations(tab) == []
     tab.sign_in(api.key())
     for view, shown in views.items():
         tab.open(view)
         tab.page.locator(shown).wait_for()
         tab.page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
         assert tab.page.evaluate(FAULTS) == [], view
+        assert violations(tab) == [], view
     tab.open("teach")
     tab.page.get_by_role("button", name="Teach this look").click()  # with its errors shown
     assert tab.page.evaluate(FAULTS) == []
+    assert violations(tab) == []
+    tab.page.get_by_role("heading", name="Teach a look").click()
+    tab.page.keyboard.press("?")
+    tab.page.get_by_role("dialog").wait_for()
+    assert violations(tab) == []
 
 
 FAULTY = {
@@ -87,20 +115,42 @@ def test_the_check_finds_faults(new_tab: Callable[..., Tab], fault: str) -> None
 def test_the_keyboard_alone_will_do(tab: Tab) -> None:
     page = tab.page
     tab.open("concepts")
-    page.get_by_role("heading", name="No concepts yet").wait_for()
+    page.get_by_role("heading", name="No looks yet").wait_for()
     page.reload()
-    page.get_by_role("heading", name="No concepts yet").wait_for()
+    page.get_by_role("heading", name="No looks yet").wait_for()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
     assert page.url.endswith("#/concepts")
     page.keyboard.press("Tab")
-    page.keyboard.press("Enter")  # the first thing there: Teach a look
+    assert page.evaluate("document.activeElement.type") == "search"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # after the search and the import: Teach a look
     page.get_by_role("heading", name="Teach a look").wait_for()
     assert page.evaluate("document.activeElement.tagName") == "H1"
     assert page.title() == "Teach a look · Custom-Edit"
     page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.type") == "file"
     ring = page.locator(".drop").evaluate("e => getComputedStyle(e).outlineStyle")
     assert ring == "solid"
+
+
+def test_single_keys_lead_to_views_until_they_are_turned_off(tab: Tab) -> None:
+    page = tab.page
+    tab.open("jobs")
+    page.get_by_role("heading", name="Jobs").wait_for()
+    page.keyboard.press("l")
+    page.get_by_role("heading", name="Looks").wait_for()
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.type") == "search"
+    page.keyboard.press("t")  # typed, not a shortcut
+    expect(page.get_by_label("Search")).to_have_value("t")
+    page.get_by_role("heading", name="Looks").click()
+    page.keyboard.press("?")
+    page.get_by_role("dialog").get_by_label("Single letters").uncheck()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    page.keyboard.press("j")
+    assert page.url.endswith("#/concepts")

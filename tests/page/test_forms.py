@@ -60,12 +60,53 @@ def test_a_look_is_sent_once_though_the_first_answer_is_lost(
 
     page.route("**/v1/concepts", lose)
     page.get_by_role("button", name="Teach this look").click()
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".saying").wait_for()
     assert len(keys) == 2 and keys[0] == keys[1] and keys[0]
     (made,) = jobs.list("anna").items
-    assert made.request["training"] == {"way": "custom-diffusion", "steps": 30, "seed": 0}
+    assert made.request["training"] == {
+        "way": "custom-diffusion",
+        "steps": 30,
+        "preview_every": 50,
+        "seed": 0,
+    }
     assert (made.request["noun"], made.request["token"]) == ("cup", "<plaid>")
     assert len(made.request["references"]) == 2
+
+
+def test_what_is_wrong_is_said_at_its_field_until_it_is_mended(
+    tab: Tab, references: tuple[Path, ...]
+) -> None:
+    page = tab.page
+    tab.open("teach")
+    page.get_by_role("button", name="Teach this look").click()
+    assert "Say what the pictures show" in wrong(page, "What the pictures show")
+    page.get_by_text("Choose at least one picture.").wait_for()
+    page.locator("input[type=file]").set_input_files(references[0])
+    expect(page.get_by_text("Choose at least one picture.")).to_be_hidden()
+    noun = page.get_by_label("What the pictures show")
+    noun.fill("!!")
+    page.get_by_label("Token", exact=True).fill("Tartan Plaid")
+    page.get_by_text("How it is trained").click()
+    page.get_by_label("Steps", exact=True).fill("many")
+    page.get_by_label("Batch").fill("99")
+    page.get_by_text("How it is trained").click()
+    asked = len(tab.asked)
+    page.get_by_role("button", name="Teach this look").click()
+    assert "Write words of letters" in wrong(page, "What the pictures show")
+    assert "write <tartan-plaid>" in wrong(page, "Token")
+    assert page.get_by_label("Steps", exact=True).is_visible()  # what was folded is open
+    assert wrong(page, "Steps") == "Write a whole number from 1 to 20000."
+    assert wrong(page, "Batch") == "Write a whole number from 1 to 32."
+    assert not [r for r in tab.asked[asked:] if r.url.endswith("/v1/concepts")]
+    assert page.evaluate("document.activeElement.getAttribute('aria-invalid')") == "true"
+    noun.fill("c")
+    expect(noun).not_to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Token", exact=True).fill("<plaid>")
+    page.get_by_label("Steps", exact=True).fill("20")
+    expect(page.get_by_text("Write a whole number from 1 to 20000.")).to_be_hidden()
+    page.get_by_label("Batch").fill("")
+    page.keyboard.press("Control+Enter")
+    page.locator(".saying").wait_for()
 
 
 def test_what_the_service_refuses_is_told_at_its_field(
@@ -74,30 +115,26 @@ def test_what_the_service_refuses_is_told_at_its_field(
     tab.expect("422")
     page = tab.page
     tab.open("teach")
-    page.get_by_role("button", name="Teach this look").click()
-    assert "Say what the pictures show" in wrong(page, "What the pictures show")
+    problem = {
+        "type": "/problems/validation",
+        "title": "A field is not usable",
+        "status": 422,
+        "errors": [
+            {"field": "noun", "problem": "noun: is not known here", "limit": ""},
+            {"field": "training.way", "problem": "is not offered", "limit": "custom-diffusion"},
+        ],
+        "request_id": "req-1",
+    }
+    page.route("**/v1/concepts", lambda route: route.fulfill(status=422, json=problem))
     page.locator("input[type=file]").set_input_files(references[0])
-    page.get_by_label("What the pictures show").fill("!!")
-    page.get_by_label("Token", exact=True).fill("plaid")
-    page.get_by_text("How it is trained").click()
-    page.get_by_label("Steps", exact=True).fill("many")
-    page.get_by_label("Batch").fill("99")
-    page.get_by_text("How it is trained").click()
-    page.get_by_role("button", name="Teach this look").click()
-    page.get_by_text("A field is not usable").wait_for()
-    assert "is not words of letters" in wrong(page, "What the pictures show")
-    assert "is not a token such as <look>" in wrong(page, "Token")
-    assert page.get_by_label("Steps", exact=True).is_visible()  # what was folded is open
-    assert "not a number" in wrong(page, "Steps")
-    assert "at most 32" in wrong(page, "Batch")
-    assert page.evaluate("document.activeElement.getAttribute('aria-invalid')") == "true"
-    assert page.locator(".problem").get_by_text("Request ").is_visible()
     page.get_by_label("What the pictures show").fill("cup")
-    page.get_by_label("Token", exact=True).fill("<plaid>")
-    page.get_by_label("Steps", exact=True).fill("")
-    page.get_by_label("Batch").fill("")
     page.get_by_role("button", name="Teach this look").click()
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".problem").get_by_text("A field is not usable").wait_for()
+    assert wrong(page, "What the pictures show") == "is not known here"
+    assert "custom-diffusion" in wrong(page, "Way")
+    assert page.locator(".problem").get_by_text("req-1").is_visible()
+    page.get_by_label("What the pictures show").fill("mug")
+    expect(page.get_by_text("is not known here")).to_be_hidden()
 
 
 def test_what_is_no_picture_is_not_taken(tab: Tab, tmp_path: Path) -> None:
@@ -122,7 +159,7 @@ def test_an_edit_names_only_looks_that_are_chosen(
     before = len(tab.asked)
     page.get_by_role("button", name="Edit", exact=True).click()
     assert "choose the look" in wrong(page, "What it is to show")
-    assert not [r for r in tab.asked[before:] if r.method == "POST"]
+    assert not [r for r in tab.asked[before:] if r.url.endswith("/v1/edits")]
     page.get_by_label("Plaid <plaid>").check()
     expect(page.get_by_text("no look with this token is chosen")).to_have_count(0)
     page.get_by_role("button", name="Write it from the line above").click()
@@ -133,12 +170,13 @@ def test_an_edit_names_only_looks_that_are_chosen(
     weight = page.get_by_label("Weight")
     weight.focus()
     weight.press("ArrowLeft")
-    page.get_by_role("button", name="Strengths: 0.3, 0.5, 0.7").click()
     page.get_by_text("Expert settings").click()
+    page.get_by_role("button", name="Strengths: 0.3, 0.5, 0.7").click()
+    page.get_by_text("are set under expert settings").wait_for()
     page.get_by_label("Inversion").select_option("ddim")
     page.get_by_label("Words of the region").fill("cup, table")
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".saying").wait_for()
     made = jobs.list("anna", kind="edit").items[0].request
     assert made["concepts"] == [{"id": concept, "weight": 0.95}]
     assert made["strengths"] == [0.3, 0.5, 0.7]
@@ -149,24 +187,59 @@ def test_an_edit_names_only_looks_that_are_chosen(
     expect(page.get_by_alt_text("The picture to edit")).to_have_js_property("complete", True)
 
 
-def test_refused_edits_are_told_at_their_fields(tab: Tab, picture: Path) -> None:
-    tab.expect("422")
+def test_an_edit_is_checked_before_it_is_sent(tab: Tab, picture: Path) -> None:
+    page = tab.page
+    tab.open("edit")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Choose a picture.").wait_for()
+    page.locator("input[type=file]").first.set_input_files(picture)
+    expect(page.get_by_text("Choose a picture.")).to_be_hidden()
+    page.get_by_label("What it is to show").fill("a blue cup")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    assert "Say what the picture shows" in wrong(page, "What it shows")
+    page.get_by_label("Method").select_option("sdedit")
+    expect(page.get_by_text("Say what the picture shows")).to_be_hidden()
+    page.get_by_text("Expert settings").click()
+    assert page.get_by_label("Words of the region").is_hidden()
+    page.get_by_label("Strengths", exact=True).fill("0.5, 2, x")
+    page.get_by_label("Guidance").fill("99")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    assert wrong(page, "Strengths") == "“2” does not fit. Each is a number from 0 to 1."
+    assert wrong(page, "Guidance") == "Write a number from 0 to 50."
+
+
+def test_one_slider_says_how_much_changes(
+    tab: Tab, api: Running, jobs: Jobs, picture: Path
+) -> None:
     page = tab.page
     tab.open("edit")
     page.locator("input[type=file]").first.set_input_files(picture)
+    page.get_by_label("What it shows").fill("a cup")
     page.get_by_label("What it is to show").fill("a blue cup")
-    page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("A field is not usable").wait_for()
-    assert "p2p needs the picture in words" in wrong(page, "What it shows")
-    page.get_by_label("Method").select_option("sdedit")
-    page.get_by_label("Strengths", exact=True).fill("0.5, 2, x")
-    page.get_by_text("Expert settings").click()
-    assert page.get_by_label("Words of the region").is_hidden()
-    page.get_by_label("Guidance").fill("99")
-    page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("A field is not usable").wait_for()
-    assert "at most 1" in wrong(page, "Strengths") and "number" in wrong(page, "Strengths")
-    assert "at most 50" in wrong(page, "Guidance")
+    change = page.get_by_label("How much changes")
+    change.focus()
+    for _ in range(3):
+        change.press("ArrowRight")
+    page.get_by_text("65 %").wait_for()
+    page.keyboard.press("Control+Enter")
+    page.locator(".saying").wait_for()
+    request = jobs.list("anna", kind="edit").items[0].request
+    assert request["change"] == 0.65 and "strengths" not in request
+
+
+def test_a_mistyped_token_is_offered_as_it_was_meant(
+    tab: Tab, api: Running, jobs: Jobs, concepts: Concepts, storage: Storage
+) -> None:
+    ready(api, jobs, concepts, storage, token="<plaid>", name="Plaid")
+    page = tab.page
+    tab.open("edit")
+    page.get_by_label("Plaid <plaid>").wait_for()
+    target = page.get_by_label("What it is to show")
+    target.fill("a <plad> cup")
+    page.get_by_role("button", name="Did you mean <plaid>?").click()
+    expect(target).to_have_value("a <plaid> cup")
+    expect(page.get_by_label("Plaid <plaid>")).to_be_checked()
+    expect(page.locator(".advice .warning")).to_have_count(0)
 
 
 def test_what_people_write_stays_text(
@@ -198,5 +271,5 @@ def test_a_concept_is_used_downloaded_and_deleted(
     page.get_by_text("More").click()
     page.get_by_role("button", name="Delete Plaid").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    page.get_by_role("heading", name="No concepts yet").wait_for()
+    page.get_by_role("heading", name="No looks yet").wait_for()
     assert concepts.get("anna", concept) is None

@@ -22,24 +22,31 @@ def test_a_training_is_seen_to_its_end(
     job = customize(api.client())
     tab.open(f"jobs/{job['id']}")
     page = tab.page
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".saying").wait_for()
     claim = claimed(jobs, job["id"])
-    page.get_by_text("At work.").wait_for()
+    page.locator(".saying").get_by_text("At work.").wait_for()
     jobs.progress(claim, progress(5))
     page.locator("main").get_by_text("Learning 5 of 20, 30 s left").wait_for()
-    assert page.get_by_label("Progress").locator("progress").get_attribute("value") == "0.25"
+    bar = page.get_by_label("Progress").locator("progress")
+    assert bar.evaluate("bar => bar.value") == 0.38  # 20 of 100 before the training, 72 for it
+    assert page.title().startswith("38 % ")
+    assert "running" in page.locator(".head .badge").inner_text()
     key = claim.key("preview.png")
     storage.put(key, png("green"), "image/png")
     jobs.progress(claim, JobProgress(phase="train", preview_key=key))  # as workers send them
     shown = page.get_by_alt_text("Preview after 5 steps")
     expect(shown).to_have_js_property("complete", True)
     assert shown.evaluate("image => image.naturalWidth") == 32
-    assert page.get_by_label("Progress").locator("progress").get_attribute("value") == "0.25"
+    assert bar.evaluate("bar => bar.value") == 0.38
+    jobs.progress(claim, JobProgress(phase="edit", step=1, steps=20))  # draws its portrait
+    page.locator("main").get_by_text("Drawing pictures 1 of 20").wait_for()
+    assert bar.evaluate("bar => bar.value") == 0.38  # one bar, which never goes back
     jobs.fail(
         claim, JobError(type="out-of-memory", title="Too large", detail="<b>ask for less</b>")
     )
     page.get_by_text("<b>ask for less</b>").wait_for()
     assert page.locator(".badge").inner_text() == "✕ failed"
+    assert page.title().startswith("✕ ")
 
 
 def test_a_broken_stream_goes_on_after_what_was_seen(tab: Tab, api: Running, jobs: Jobs) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from ..api.conftest import Running, customize, edit
 from .conftest import Tab
 
+HOLDS_KEY = """(place) =>
+  Object.values(window[place]).some((text) => text.startsWith("ce_"))"""
+
 
 def test_a_wrong_key_is_told_and_a_right_one_opens(
     new_tab: Callable[..., Tab], api: Running
@@ -19,10 +22,10 @@ def test_a_wrong_key_is_told_and_a_right_one_opens(
     key = tab.page.get_by_label("API key")
     tab.page.get_by_text("This key is not known here").wait_for()
     assert key.get_attribute("aria-invalid") == "true"
-    assert tab.page.evaluate("sessionStorage.length") == 0
+    assert not tab.page.evaluate(HOLDS_KEY, "sessionStorage")
     tab.sign_in(api.key())
-    tab.page.get_by_role("heading", name="No concepts yet").wait_for()  # where the address led
-    assert tab.page.evaluate("localStorage.length") == 0
+    tab.page.get_by_role("heading", name="No looks yet").wait_for()  # where the address led
+    assert not tab.page.evaluate(HOLDS_KEY, "localStorage")
     assert tab.page.evaluate("document.cookie") == ""
 
 
@@ -33,7 +36,7 @@ def test_what_the_tenant_may_do_is_told_and_one_can_leave(tab: Tab) -> None:
     account.get_by_text("0 of 100").wait_for()
     account.get_by_role("button", name="Sign out").click()
     tab.page.get_by_text("You are signed out.").wait_for()
-    assert tab.page.evaluate("sessionStorage.length") == 0
+    assert not tab.page.evaluate(HOLDS_KEY, "sessionStorage")
     tab.page.reload()
     tab.page.get_by_label("API key").wait_for()
 
@@ -47,9 +50,9 @@ def test_a_key_that_ends_meanwhile_leads_back_to_the_door(
     tab.open()
     tab.sign_in(text)
     api.keys.revoke(key.id)
-    tab.page.get_by_role("link", name="Concepts").click()
+    tab.page.get_by_role("link", name="Looks").click()
     tab.page.get_by_text("Your key is not valid any more.").wait_for()
-    assert tab.page.evaluate("sessionStorage.length") == 0
+    assert not tab.page.evaluate(HOLDS_KEY, "sessionStorage")
 
 
 def test_a_key_that_may_only_read_sees_no_actions(
@@ -63,9 +66,9 @@ def test_a_key_that_may_only_read_sees_no_actions(
     tab.sign_in(api.key("anna", ("read",)))
     page = tab.page
     page.get_by_text("queued").first.wait_for()
-    assert page.get_by_role("navigation").inner_text().split() == ["Concepts", "Jobs"]
+    assert page.get_by_role("navigation").inner_text().split() == ["Looks", "Pictures", "Jobs"]
     assert page.get_by_role("button", name="Cancel").count() == 0
-    for view, wait in (("jobs", "a blue cup"), ("concepts", "<look>")):
+    for view, wait in (("jobs", "a blue cup"), ("concepts", "<look>"), ("pictures", "32 × 24")):
         tab.open(view)
         page.get_by_text(wait).first.wait_for()
         names = page.locator("main button:visible").all_inner_texts()
@@ -83,3 +86,32 @@ def test_a_key_that_may_not_read_is_told_so(new_tab: Callable[..., Tab], api: Ru
     tab.page.get_by_label("API key").fill(api.key("anna", ("edits:write",)))
     tab.page.get_by_role("button", name="Sign in").click()
     tab.page.get_by_text("This key may not read").wait_for()
+
+
+def test_all_tabs_are_signed_in_when_one_wishes_so(
+    new_tab: Callable[..., Tab], api: Running
+) -> None:
+    tab = new_tab()
+    tab.open("jobs")
+    other = Tab(tab.page.context.new_page(), api.url)
+    other.open("concepts")
+    tab.page.get_by_label("Stay signed in").check()
+    tab.sign_in(api.key())
+    other.page.get_by_role("heading", name="No looks yet").wait_for()  # it followed
+    third = Tab(tab.page.context.new_page(), api.url)
+    third.open("teach")
+    third.page.get_by_role("heading", name="Teach a look").wait_for()
+    third.page.locator("#account").get_by_text("anna").click()
+    third.page.get_by_role("button", name="Sign out").click()
+    for one in (tab, other):
+        one.page.get_by_text("You were signed out in another tab.").wait_for()
+        assert not one.page.evaluate(HOLDS_KEY, "localStorage")
+
+
+def test_a_key_of_one_tab_stays_in_it(new_tab: Callable[..., Tab], api: Running) -> None:
+    tab = new_tab()
+    tab.open()
+    tab.sign_in(api.key())
+    other = Tab(tab.page.context.new_page(), api.url)
+    other.open("jobs")
+    other.page.get_by_label("API key").wait_for()

@@ -66,8 +66,8 @@ def test_a_look_is_taught_and_painted(tab: Tab, references: list[Path], picture:
     page.get_by_role("button", name="Write it from the line above").click()
     prompt = "a photo of a <house> patterned cup on a table"
     assert page.get_by_label("What it is to show").input_value() == prompt
-    page.get_by_label("Strengths", exact=True).fill("0.4, 0.8")
     page.get_by_text("Expert settings").click()
+    page.get_by_label("Strengths", exact=True).fill("0.4, 0.8")
     page.get_by_label("Steps", exact=True).fill("6")
     page.get_by_label("Keep the attention maps").check()
     page.get_by_role("button", name="Edit", exact=True).click()
@@ -90,8 +90,9 @@ def test_a_look_is_taught_and_painted(tab: Tab, references: list[Path], picture:
     chosen.press("ArrowDown")
     other = page.get_by_role("radio", checked=True).locator("..").locator("strong").inner_text()
     expect(facts.get_by_role("heading")).to_contain_text(other)
-    for extra in ("Sheet of all strengths", "Attention maps"):
+    for extra in ("Sheet of all strengths", "Region that was edited"):
         expect(page.get_by_alt_text(extra)).to_have_js_property("complete", True)
+    assert page.get_by_role("link", name="Attention maps").is_visible()
     with page.expect_download() as taken:
         facts.get_by_role("link", name="Download").click()
     assert re.fullmatch(r"job_\w+-strength-0\.\d-seed-0\.png", taken.value.suggested_filename)

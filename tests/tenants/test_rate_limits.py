@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from redis import Redis
 
 from customedit.config.settings import Settings
-from customedit.tenants.access import Limits
+from customedit.tenants.access import ApiKeys, Limits
 
 
 def limited(settings: Settings, limit: int) -> Settings:
@@ -42,3 +42,28 @@ def test_the_last_minute_counts_by_its_share(client: Redis, settings: Settings) 
         assert abs(allowed.remaining - left) <= 1
     else:
         assert abs(allowed.retry_s - (0.01 - gone) * 60) < 0.01
+
+
+def test_a_key_and_its_rate_are_taken_at_once(client: Redis, settings: Settings) -> None:
+    """``admit`` opens to what ``verify`` opens to, and counts nothing else."""
+    keys, limits = ApiKeys(client, settings), Limits(client, limited(settings, 3))
+    key, text = keys.create("acme", days=1)
+    _, other = keys.create("other")
+    head, secret = text.rsplit("_", 1)
+    for wrong in ("", text + "0", f"{head}_{other.rsplit('_', 1)[1]}", f"{head}_{key.hash}"):
+        assert limits.admit(wrong) is None and keys.verify(wrong) is None
+    lost = f"ce_{'0' * 26}_{secret}"
+    client.hset(f"{settings.namespace}:key:key_{'0' * 26}", "last_used_at", "1.0")
+    assert limits.admit(lost) is None
+    first, second = limits.admit(text), limits.admit(text)
+    assert first is not None and second is not None
+    assert (first[0], first[1].ok, first[1].remaining) == (key, True, 2)
+    assert second[0].last_used_at == keys.list("acme")[0].last_used_at is not None
+    assert second[1].remaining == 1 and limits.take("acme").ok
+    over = limits.admit(text)
+    assert over is not None and not over[1].ok and over[1].retry_s > 0
+    assert limits.take("other").remaining == 2
+    for change in ({"expires_at": key.created_at}, {"expires_at": None, "revoked_at": 1.0}):
+        record = key.model_copy(update=change).model_dump_json()
+        client.hset(f"{settings.namespace}:key:{key.id}", "record", record)
+        assert limits.admit(text) is None and keys.verify(text) is None

@@ -127,7 +127,7 @@ _IMPORT: Final = "convert it: customedit concept import {path} -o concept.safete
 
 LORA: Final = re.compile(
     r"(?:[._]lora(?:\.|_linear_layer\.)?_?(?:down|up|mid|A|B)\b|\.hada_[wt]\d|\.lokr_[wt]\d|"
-    r"^lora_(?:unet|te\d?|transformer)_)"
+    r"^lora_(?:unet|te\d?|transformer)_|\.processor\.(?:qkv|proj)_lora[12]?\.)"
 )
 """In the entries' names of LoRAs of every key style."""
 
@@ -137,18 +137,22 @@ def is_lora(names: Collection[str]) -> bool:
     return any(LORA.search(name) for name in names)
 
 
-def lora_family(names: Collection[str]) -> str | None:
-    """The model that a LoRA was made for, if its keys tell of one that is not SD 1 or 2."""
-    for family, pattern in _LORA_FAMILIES.items():
+def lora_families(names: Collection[str]) -> tuple[str, ...]:
+    """The families, by ``Layout.name``, that a LoRA may be for by its keys; () if all may be."""
+    for families, pattern in _LORA_FAMILIES.items():
         if any(re.search(pattern, name) for name in names):
-            return family
-    return None
+            return families
+    return ()
 
 
 _LORA_FAMILIES: Final = {
-    "FLUX": r"(?:double|single)_blocks|single_transformer_blocks|lora_transformer_single",
-    "Stable Diffusion 3": r"joint_blocks|^transformer\.transformer_blocks|lora_transformer_",
-    "SDXL": r"^lora_te2_|^lora_te1_|^text_encoder_2\.|input_blocks_[78]_1_transformer_blocks_[2-9]|"
+    ("FLUX.1",): r"(?:double|single)_blocks|single_transformer_blocks|lora_transformer_single",
+    ("Stable Diffusion 3.x",): r"joint_blocks",
+    ("FLUX.1", "Stable Diffusion 3.x"): r"^transformer\.|^lora_transformer_|"
+    r"^base_model\.model\.transformer_blocks",
+    (
+        "Stable Diffusion XL",
+    ): r"^lora_te2_|^lora_te1_|^text_encoder_2\.|input_blocks_[78]_1_transformer_blocks_[2-9]|"
     r"down_blocks[._]2[._]attentions[._]1[._]transformer_blocks[._][2-9]",
 }
 
@@ -183,11 +187,6 @@ _MODELS: Final[tuple[tuple[str, str, str], ...]] = (
         r"^(?:exp_avg|leaf)\.",
         "the checkpoint of an unfinished training",
         "finish it: customedit customize --checkpoint FILE, with the arguments it began with",
-    ),
-    (
-        r"^clip_[lg]$",
-        "a textual-inversion embedding for SDXL or Stable Diffusion 3 (clip_l, clip_g)",
-        "use one that was trained for this base, which has one text encoder",
     ),
 )
 

@@ -2,10 +2,13 @@
 
 | key style | a key |
 |---|---|
-| kohya | ``lora_unet_down_blocks_0_..._attn1_to_q.lora_down.weight``, ``lora_te_...`` |
+| kohya | ``lora_unet_down_blocks_0_..._attn1_to_q.lora_down.weight``, ``lora_te1_...`` |
 | PEFT | ``base_model.model.down_blocks.0....attn1.to_q.lora_A.weight`` |
 | diffusers | ``unet.down_blocks.0....attn1.to_q.lora.down.weight``, also ``lora_A`` |
 | old diffusers | ``down_blocks.0....attn1.processor.to_q_lora.down.weight`` |
+| ComfyUI | ``diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight`` |
+| BFL | ``double_blocks.0.img_attn.qkv.lora_A.weight`` |
+| XLabs | ``double_blocks.0.processor.qkv_lora1.down.weight`` |
 
 LyCORIS writes kohya's names with ``hada_w1_a``, ``lokr_w1`` and so on, and ``lora_mid`` or
 ``hada_t1`` where a convolution's kernel is a factor of its own. The scale is alpha / rank; a file
@@ -17,19 +20,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from customedit.concepts.checks import shape_text
 from customedit.concepts.files.entries import TRUSTED, StateDict, plain_tensor
-from customedit.concepts.files.identify import lora_family
+from customedit.concepts.files.identify import lora_families
+from customedit.concepts.files.lora_names import LayerNames, plain_name, style_of
+from customedit.concepts.files.stacked import split, swapped
 from customedit.diffusion.adapters import (
-    TEXT_ENCODER,
     UNET,
     Adapter,
     Hadamard,
@@ -96,31 +100,36 @@ def read_lora(state: StateDict, base: Base, *, allow_unused: bool = False) -> Lo
     """
     path = state.path
     groups, unknown = _grouped(state)
-    family = lora_family(state.entries)
-    layers = base.family.adaptable
-    find = _finder(layers)
-    alpha_of = _peft_alphas(state)
+    families = lora_families(state.entries)
+    names = LayerNames(base)
+    alpha_of = _peft_alphas(state, names.prefixes)
     adapters: dict[str, Adapter] = {}
     unused, misfits = list(unknown), list[str]()
     for name, group in groups.items():
-        layer = find(name)
-        if layer is None or not group.factors:
+        found = names.find(name)
+        if found is None or not group.factors:
             unused.append(name)
             continue
+        weights = [names.layers[layer].weight for layer in found.layers]
+        shape = (sum(len(w) for w in weights), *weights[0].shape[1:])
         if group.alpha is None:
-            group.alpha = alpha_of(layer)
-        if layer in adapters:
-            raise InputError("concept", f"{path} changes {layer} twice", TRUSTED)
-        adapter, shape = _adapter(group, layers[layer], layer, path), layers[layer].weight.shape
-        if adapter.shape == tuple(shape):
-            adapters[layer] = adapter
+            group.alpha = alpha_of(found.layers[0])
+        if twice := adapters.keys() & set(found.layers):
+            raise InputError("concept", f"{path} changes {min(twice)} twice", TRUSTED)
+        adapter = _adapter(group, shape, ", ".join(found.layers), path)
+        if adapter.shape == shape:
+            whole = swapped(adapter) if found.swapped else adapter
+            parts = split(whole, [len(w) for w in weights])
+            adapters |= zip(found.layers, parts, strict=True)
         else:
             unused.append(name)
-            misfits.append(f"{layer} is {shape_text(shape)} and not {shape_text(adapter.shape)}")
-    if family is not None and (unused or not adapters):
+            where = name if len(weights) > 1 else found.layers[0]
+            misfits.append(f"{where} is {shape_text(shape)} and not {shape_text(adapter.shape)}")
+    ours = base.family.layout.name
+    if families and ours not in families and (unused or not adapters):
         raise InputError(
             "concept",
-            f"{path} is a LoRA for {family}; this base is Stable Diffusion 1 or 2",
+            f"{path} is a LoRA for {' or '.join(families)}; this base is {ours}",
             "use one that was trained for this base",
         )
     if not adapters or (unused and not allow_unused):
@@ -132,7 +141,9 @@ def read_lora(state: StateDict, base: Base, *, allow_unused: bool = False) -> Lo
             "use one that was trained for this base"
             + ("; --allow-unused takes what fits" if adapters else ""),
         )
-    return Lora(adapters, _style(state.entries), len(groups) + len(unknown), tuple(sorted(unused)))
+    return Lora(
+        adapters, style_of(state.entries), len(groups) + len(unknown), tuple(sorted(unused))
+    )
 
 
 def _grouped(state: StateDict) -> tuple[dict[str, _Group], list[str]]:
@@ -142,7 +153,7 @@ def _grouped(state: StateDict) -> tuple[dict[str, _Group], list[str]]:
     for name, value in state.entries.items():
         if name.startswith("bundle_emb."):
             continue
-        match = _FACTORS.fullmatch(name)
+        match = _FACTORS.fullmatch(plain_name(name))
         if match is None or match["other"] == "diff_b":
             unknown.append(name)
             continue
@@ -162,39 +173,7 @@ def _grouped(state: StateDict) -> tuple[dict[str, _Group], list[str]]:
     return groups, unknown
 
 
-def _finder(layers: Mapping[str, nn.Module]) -> Callable[[str], str | None]:
-    """Gives the base's layer that a name in a file means."""
-    flat: dict[str, str] = {}
-    for path in layers:
-        if path.startswith(UNET):
-            flat["lora_unet_" + path.removeprefix(UNET).replace(".", "_")] = path
-        else:
-            inner = path.removeprefix(TEXT_ENCODER).replace(".", "_")
-            flat["lora_te_text_model_" + inner] = flat["lora_te_" + inner] = path
-
-    def find(name: str) -> str | None:
-        if name in flat:
-            return flat[name]
-        plain = name.removeprefix("base_model.model.").replace(".processor.", ".")
-        plain = re.sub(r"\.to_out$", ".to_out.0", plain)
-        plain = plain.replace("text_model.", "")
-        starts = ("",) if plain.startswith((UNET, TEXT_ENCODER)) else (UNET, TEXT_ENCODER)
-        return next((s + plain for s in starts if s + plain in layers), None)
-
-    return find
-
-
-def _style(names: Mapping[str, Any]) -> str:
-    if any(n.startswith(("lora_unet_", "lora_te_")) for n in names):
-        return "kohya"
-    if any(n.startswith("base_model.model.") for n in names):
-        return "PEFT"
-    if any(".processor." in n for n in names):
-        return "old diffusers"
-    return "diffusers"
-
-
-def _peft_alphas(state: StateDict) -> Callable[[str], float | None]:
+def _peft_alphas(state: StateDict, prefixes: Sequence[str]) -> Callable[[str], float | None]:
     """Gives the alpha of a layer that PEFT keeps beside its factors.
 
     In ``adapter_config.json``, or in the file's metadata, where diffusers writes it.
@@ -212,23 +191,23 @@ def _peft_alphas(state: StateDict) -> Callable[[str], float | None]:
             "concept", f"{state.path} has settings of PEFT that cannot be read ({error})", TRUSTED
         ) from None
     for setting in ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern"):
-        if any(config.get(start + setting) for start in ("", UNET, TEXT_ENCODER)):
+        if any(config.get(start + setting) for start in ("", *prefixes)):
             raise InputError(
                 "concept", f"{state.path} uses PEFT's {setting}", "merge it into a plain LoRA first"
             )
 
     def alpha_of(layer: str) -> float | None:
-        prefix = UNET if layer.startswith(UNET) else TEXT_ENCODER
+        prefix = next(p for p in prefixes if layer.startswith(p))
         alpha = config.get(f"{prefix}lora_alpha", config.get("lora_alpha"))
         return float(alpha) if isinstance(alpha, int | float) else None
 
     return alpha_of
 
 
-def _adapter(group: _Group, layer: nn.Linear | nn.Conv2d, name: str, path: Path) -> Adapter:
-    """The adapter of ``layer`` that the entries of one group make."""
+def _adapter(group: _Group, shape: tuple[int, ...], name: str, path: Path) -> Adapter:
+    """The adapter of a weight of this shape that the entries of one group make."""
     try:
-        adapter = _made(group, tuple(layer.weight.shape))
+        adapter = _made(group, shape)
     except (KeyError, ValueError, RuntimeError, IndexError) as error:
         raise InputError(
             "concept", f"{path} has factors for {name} that make no change ({error})", TRUSTED
@@ -303,8 +282,10 @@ def _called(adapter: Adapter) -> str:
 # writing
 
 
-def lora_entries(adapters: Mapping[str, Adapter]) -> dict[str, Tensor]:
+def lora_entries(adapters: Mapping[str, Adapter], encoders: int = 1) -> dict[str, Tensor]:
     """``adapters`` under kohya's names, which diffusers, A1111, ComfyUI and InvokeAI read.
+
+    encoders: how many text encoders the base has; of several, kohya's names have the numbers.
 
     All layers have one alpha: diffusers (0.42) ignores those that differ, says nothing of it but a
     warning, and draws with other scales.
@@ -313,10 +294,16 @@ def lora_entries(adapters: Mapping[str, Adapter]) -> dict[str, Tensor]:
     alpha = alphas.pop() if len(alphas) == 1 else float(max(map(_rank, adapters.values())) or 1)
     entries: dict[str, Tensor] = {}
     for path, adapter in adapters.items():
+        part, _, inner = path.partition(".")
         if path.startswith(UNET):
-            name = "lora_unet_" + path.removeprefix(UNET).replace(".", "_")
+            start = "lora_unet_"
+        elif encoders == 1:
+            start = "lora_te_text_model_"
         else:
-            name = "lora_te_text_model_" + path.removeprefix(TEXT_ENCODER).replace(".", "_")
+            number = part.removeprefix("text_encoder").lstrip("_") or "1"
+            own_name = inner.startswith("text_projection")  # beside the text model
+            start = f"lora_te{number}_" + ("" if own_name else "text_model_")
+        name = start + inner.replace(".", "_")
         entries |= {f"{name}.{k}": v for k, v in _kohya_factors(adapter, alpha).items()}
     return entries
 

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from customedit.diffusion.adapters import Adapter, layers_of
 from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.devices import to_device
 from customedit.diffusion.families.layout import Layout
+from customedit.diffusion.families.original_names import Stacked
 from customedit.diffusion.schedule import Schedule, Time
 from customedit.diffusion.text import (
     Customization,
@@ -39,6 +41,13 @@ class Changes:
     keys: dict[str, Tensor] = field(default_factory=dict)
     values: dict[str, Tensor] = field(default_factory=dict)
     adapters: dict[str, Adapter] = field(default_factory=dict)
+
+
+def row_times(time: Tensor | Time, rows: int, device: torch.device) -> Tensor:
+    """``time``, a number or [rows], as [rows] on ``device``."""
+    if isinstance(time, int | float):
+        return torch.full((rows,), time, device=device)
+    return to_device(torch.as_tensor(time), device).expand(rows).contiguous()
 
 
 class Family(abc.ABC):
@@ -91,6 +100,7 @@ class Family(abc.ABC):
             [
                 (e.part, getattr(self.pipeline, e.part), getattr(self.pipeline, e.tokenizer))
                 for e in self.layout.encoders
+                if getattr(self.pipeline, e.part) is not None
             ]
         )
 
@@ -98,6 +108,12 @@ class Family(abc.ABC):
     def width(self) -> int:
         """Of a concept token's embedding: of all encoders' token embeddings together."""
         return sum(encoder.width for encoder in self.encoders)
+
+    @property
+    def embedding_parts(self) -> dict[str, int]:
+        """The parts of a concept token's embedding, in order: their names in files, and widths."""
+        encoders = zip(self.layout.encoders, self.encoders, strict=True)
+        return {layout.embedding: encoder.width for layout, encoder in encoders}
 
     @property
     def channels(self) -> int:
@@ -111,6 +127,13 @@ class Family(abc.ABC):
         for encoder in self.encoders:
             found |= layers_of(encoder.model, encoder.prefix)
         return found
+
+    def original_names(self) -> Mapping[str, Stacked]:
+        """What the denoiser's layers are called in the code that the base was published with.
+
+        Paths there to paths in the denoiser; {} where diffusers' files have the same names.
+        """
+        return {}
 
     @abc.abstractmethod
     def check(self, name: str) -> None:
@@ -131,6 +154,11 @@ class Family(abc.ABC):
         """
         first, *others = (tokenize(e.tokenizer, prompt, known, field) for e in self.encoders)
         return first.joined(others)
+
+    @property
+    def tokenizers(self) -> Sequence[tuple[Any, int]]:
+        """Those whose rows a prompt must keep to, with the tokens of a row."""
+        return [(e.tokenizer, int(e.tokenizer.model_max_length)) for e in self.encoders]
 
     @abc.abstractmethod
     def encode(
@@ -167,9 +195,34 @@ class Family(abc.ABC):
         The maps are [recording rows, *grid, tokens], mean over heads and layers. Differentiable.
         """
 
+    @property
+    def mapped_tokens(self) -> int:
+        """Columns of the cross maps that ``AttentionControl`` mixes; 0 where none can be mixed."""
+        return int(self.encoders[0].tokenizer.model_max_length)
+
+    def guided(
+        self, target: TextContext, empty: TextContext, guidance: float
+    ) -> tuple[TextContext, ...]:
+        """What the rows read whose predictions ``guidance.combine`` makes one guided prediction of.
+
+        Two, the unconditional one first, for classifier-free guidance (arXiv 2207.12598); one where
+        the denoiser is told the guidance.
+        """
+        return (empty, target)
+
     @abc.abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the recorded maps, for latents of ``height`` x ``width``."""
+
+    @property
+    def self_layers(self) -> tuple[str, ...]:
+        """Paths of the self-attention layers that control acts on, in the order they run in."""
+        return ()
+
+    @property
+    def decoder_blocks(self) -> tuple[nn.Module, ...]:
+        """Modules whose output [rows, ...] the residual blocks of a decoder add to their input."""
+        return ()
 
     # concepts
 

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from customedit.diffusion.families import flow_config
 from customedit.diffusion.families.ddim_config import check_scheduler
 from customedit.diffusion.families.layout import EncoderLayout, Layout
 from customedit.diffusion.families.unet_config import check_channels, check_unet
@@ -46,23 +47,67 @@ STABLE_DIFFUSION_XL: Final = Layout(
     denoiser_class="UNet2DConditionModel",
     encoders=(
         EncoderLayout("text_encoder", "tokenizer"),
-        EncoderLayout("text_encoder_2", "tokenizer_2", "CLIPTextModelWithProjection"),
+        EncoderLayout(
+            "text_encoder_2", "tokenizer_2", "CLIPTextModelWithProjection", embedding="clip_g"
+        ),
     ),
     check_denoiser=_check_xl,
     check_schedule=check_scheduler,
     options={"force_zeros_for_empty_prompt": True},
 )
 
-LAYOUTS: Final = (STABLE_DIFFUSION_XL, STABLE_DIFFUSION)
+STABLE_DIFFUSION_3: Final = Layout(
+    name="Stable Diffusion 3.x",
+    pipeline="StableDiffusion3Pipeline",
+    begins=("StableDiffusion3",),
+    family=("customedit.diffusion.families.stable_diffusion_3", "StableDiffusion3"),
+    denoiser="transformer",
+    denoiser_class="SD3Transformer2DModel",
+    encoders=(
+        EncoderLayout("text_encoder", "tokenizer", "CLIPTextModelWithProjection"),
+        EncoderLayout(
+            "text_encoder_2", "tokenizer_2", "CLIPTextModelWithProjection", embedding="clip_g"
+        ),
+        EncoderLayout(
+            "text_encoder_3", "tokenizer_3", "T5EncoderModel", "T5Tokenizer", ("t5",), True, "t5xxl"
+        ),
+    ),
+    check_denoiser=flow_config.check_sd3,
+    check_schedule=flow_config.check_scheduler,
+    options={},
+)
+
+FLUX: Final = Layout(
+    name="FLUX.1",
+    pipeline="FluxPipeline",
+    begins=("Flux",),
+    family=("customedit.diffusion.families.flux", "Flux"),
+    denoiser="transformer",
+    denoiser_class="FluxTransformer2DModel",
+    encoders=(
+        EncoderLayout("text_encoder", "tokenizer"),
+        EncoderLayout(
+            "text_encoder_2",
+            "tokenizer_2",
+            "T5EncoderModel",
+            "T5Tokenizer",
+            ("t5",),
+            embedding="t5xxl",
+        ),
+    ),
+    check_denoiser=flow_config.check_flux,
+    check_schedule=flow_config.check_scheduler,
+    options={},
+)
+
+LAYOUTS: Final = (STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3, FLUX, STABLE_DIFFUSION)
 """Of equal beginnings of a class name the longer comes first."""
 
 OTHERS: Final[Mapping[str, str]] = {
-    "StableDiffusion3": "Stable Diffusion 3",
     "StableCascade": "Stable Cascade",
     "StableAudio": "Stable Audio",
     "StableVideo": "Stable Video Diffusion",
     "Flux2": "FLUX.2",
-    "Flux": "FLUX.1",
     "PixArt": "PixArt",
     "Sana": "Sana",
     "QwenImage": "Qwen-Image",
@@ -99,9 +144,12 @@ def layout_of_files(files: Collection[str]) -> Layout:
 
     Stable Diffusion's where none fits: then it is what loading finds missing.
     """
+    present = [
+        known.with_encoders(lambda part: f"{part}/config.json" in files) for known in LAYOUTS
+    ]
     fitting = [
         known
-        for known in LAYOUTS
+        for known in present
         if {f"{part}/config.json" for part in known.stems}.issubset(files)
     ]
     return max(fitting, key=lambda known: len(known.stems), default=STABLE_DIFFUSION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -18,7 +19,8 @@ class EncoderLayout:
 
     part, tokenizer: their folders, which are also their names in diffusers' pipeline;
     encoder_class, tokenizer_class: of transformers; kinds: the ``model_type`` values that its
-    configuration may have.
+    configuration may have; optional: whether a base may be without it; embedding: what its vectors
+    are called in an embedding's file for bases of several text encoders.
     """
 
     part: str
@@ -26,6 +28,8 @@ class EncoderLayout:
     encoder_class: str = "CLIPTextModel"
     tokenizer_class: str = "CLIPTokenizer"
     kinds: tuple[str, ...] = ("clip_text_model", "clip")
+    optional: bool = False
+    embedding: str = "clip_l"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Layout:
     check_denoiser: CheckDenoiser
     check_schedule: CheckSchedule
     options: Mapping[str, Any]
+
+    def with_encoders(self, has: Callable[[str], bool]) -> Layout:
+        """The layout of a base that lacks those of the optional encoders that it ``has`` not."""
+        encoders = tuple(e for e in self.encoders if not e.optional or has(e.part))
+        return dataclasses.replace(self, encoders=encoders)
 
     @property
     def stems(self) -> dict[str, str]:

@@ -29,7 +29,7 @@ from customedit.errors import InputError
 from customedit.experiments.result_cache import Lesson, OnProgress, learned
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.looks import Look
-from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
+from customedit.schemas.requests import EXPERTS, EditMethod, EditOptions, InversionKind
 from customedit.schemas.validation import input_error
 
 EDITS: Final = 2
@@ -85,9 +85,9 @@ class Editor(Protocol):
 class Recipe:
     """How our editor learns and edits; None for the library's defaults.
 
-    method, inversion, strength, steps, guidance, preserve: as in ``EditOptions``; true_mask:
-    whether edits are kept to the thing's true mask, which a user would have to draw; training: what
-    differs from ``TrainingSettings.of`` the base.
+    method to preserve: as in ``EditOptions``; true_mask: whether edits keep to the thing's true
+    mask, which a user would have to draw; training: what differs from ``TrainingSettings.of`` the
+    base.
     """
 
     method: EditMethod = "p2p"
@@ -95,6 +95,8 @@ class Recipe:
     strength: float | None = None
     steps: int = 50
     guidance: float | None = None
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
     preserve: bool = False
     true_mask: bool = False
     training: dict[str, Any] = field(default_factory=dict)
@@ -124,9 +126,9 @@ class Recipe:
         return self._options(task.source_prompt, task.target_prompt, task.noun, seed)
 
     def _options(self, source: str, target: str, noun: str, seed: int) -> EditOptions:
-        p2p = None
-        if self.method == "p2p":
-            p2p = P2POptions() if self.true_mask else P2POptions(blend_words=[noun])
+        expert: dict[str, Any] = {}
+        if self.method in EXPERTS:
+            expert[self.method] = {} if self.true_mask else {"blend_words": [noun]}
         try:
             return EditOptions(
                 source_prompt=source,
@@ -135,15 +137,27 @@ class Recipe:
                 strengths=None if self.strength is None else [self.strength],
                 steps=self.steps,
                 guidance=self.guidance,
+                guidance_start=self.guidance_start,
+                guidance_end=self.guidance_end,
                 seeds=[seed],
                 inversion=self.inversion if self.method == "p2p" else "direct",
-                p2p=p2p,
                 preserve=self.preserve,
+                **expert,
             )
         except ValidationError as error:
             refused = input_error(error)
             name = "strength" if refused.field.startswith("strengths") else refused.field
             raise InputError(name, refused.problem, refused.remedy) from None
+
+    def about(self) -> dict[str, Any]:
+        """Every setting, as plain data; a guidance interval only where there is one.
+
+        So pictures of versions without intervals are found again.
+        """
+        settings = dataclasses.asdict(self)
+        if (self.guidance_start, self.guidance_end) == (0, 1):
+            del settings["guidance_start"], settings["guidance_end"]
+        return settings
 
     def mask(self, task: Task) -> Tensor | None:
         """The mask that the edit of ``task`` is given, [h, w] in [0, 1]."""
@@ -180,7 +194,7 @@ class LibraryEditor:
                 "dtype": str(self.base.dtype),
                 "guidance": self.base.guidance,
             },
-            "recipe": dataclasses.asdict(self.recipe),
+            "recipe": self.recipe.about(),
             "training": dataclasses.asdict(self.training(0)),
         }
 
@@ -205,7 +219,8 @@ class LibraryEditor:
         """The concept of a look, learned once."""
         key = taught.look.name, taught.seed
         if key not in self._concepts:
-            files = self._written(taught)
+            kind = "references-classes" if taught.nouns else "references"
+            files = write_references(self.folder / kind, taught.look, taught.references)
             prompts = ConceptPrompts(taught.look.token, taught.look.noun, taught.look.attribute)
             lesson = Lesson(
                 f"{taught.look.slug}-{taught.seed}",
@@ -220,16 +235,6 @@ class LibraryEditor:
             )
         return self._concepts[key]
 
-    def _written(self, taught: Taught) -> list[Path]:
-        """The references as files."""
-        several = "-classes" if taught.nouns else ""
-        folder = self.folder / "references" / f"{taught.look.slug}{several}"
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f"{number}.png" for number in range(len(taught.references))]
-        for path, pixels in zip(files, taught.references, strict=True):
-            images.write(Image.fromarray(pixels), path)
-        return files
-
     def _labelled(self, key: tuple[str, int]) -> OnProgress | None:
         on_progress = self.on_progress
         if on_progress is None:
@@ -240,6 +245,16 @@ class LibraryEditor:
             on_progress(named)
 
         return label
+
+
+def write_references(folder: Path, look: Look, references: Sequence[Pixels]) -> list[Path]:
+    """The references of ``look`` as PNG files in ``folder``."""
+    place = folder / look.slug
+    place.mkdir(parents=True, exist_ok=True)
+    files = [place / f"{number}.png" for number in range(len(references))]
+    for path, pixels in zip(files, references, strict=True):
+        images.write(Image.fromarray(pixels), path)
+    return files
 
 
 def weights_digest(base: Base) -> str:

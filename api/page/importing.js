@@ -1,0 +1,57 @@
+// Importing a concept from a file of weights.
+
+import { api } from "./client.js";
+import { button, el } from "./dom.js";
+import { box, busy, Fields, form, text } from "./fields.js";
+import { hint, textFits } from "./schema.js";
+import { known } from "./session.js";
+import { size } from "./words.js";
+
+/** The form of an import; it leads to its job. @param {() => void} close */
+export function importForm(close) {
+  const fields = new Fields();
+  const file = el("input", { type: "file", accept: ".safetensors,.bin,.pt,.ckpt" });
+  const token = text();
+  const noun = text();
+  const name = text();
+  const unused = box();
+  const submit = el("button", { class: "main", type: "submit" }, "Import");
+  const most = known().max_import_bytes;
+  const about = (field) => schemaHint(field);
+  const send = async () => {
+    if (!fields.check()) return;
+    await busy(submit, "Sending…", async () => {
+      const body = new FormData();
+      const [chosen] = file.files || [];
+      body.append("file", chosen);
+      for (const [field, control] of Object.entries({ token, noun, name })) {
+        if (control.value.trim()) body.append(field, control.value.trim());
+      }
+      if (unused.checked) body.append("allow_unused", "true");
+      const job = await api.importConcept(body);
+      location.hash = `#/jobs/${job.id}`;
+    });
+  };
+  return el("section", { class: "card", "aria-label": "Import a concept" },
+    el("h2", {}, "Import a concept"),
+    form(fields, send,
+      fields.add("file", "File of weights", file, `A concept of this service, or a LoRA, textual inversion or Custom Diffusion file; at most ${size(most)}.`, () => {
+        const [chosen] = file.files || [];
+        if (!chosen) return "Choose a file.";
+        return chosen.size > most ? `It has ${size(chosen.size)}; at most ${size(most)}.` : "";
+      }),
+      el("div", { class: "grid" },
+        fields.add("token", "Token", token, about("token"), () =>
+          (!token.value.trim() || textFits("CustomizeRequest", "token", token.value.trim()) ? "" : "A token is < > around small letters, digits, - or _, such as <plaid>.")),
+        fields.add("noun", "What the pictures show", noun, about("noun")),
+        fields.add("name", "Name", name, about("name"))),
+      fields.tick("allow_unused", "Take it though the base cannot use all of it", unused),
+      fields.summary,
+      el("div", { class: "row send" }, submit, button("Cancel", close))));
+}
+
+/** The import's own words where the document has them; it is a form there, without a schema of its name. */
+function schemaHint(field) {
+  const own = { token: "A new token; left empty, the one in the file is kept.", noun: "What the references showed, if it is known." };
+  return own[field] || hint("CustomizeRequest", field);
+}

@@ -1,0 +1,96 @@
+// How far a whole job is: one bar over all its phases, and what it waits for.
+
+import { el } from "./dom.js";
+import { phase, span } from "./words.js";
+
+/**
+ * The phases of each kind of job, with their shares of its time as measured on the bundled base; a
+ * phase that is left out (an inversion that is kept already) is passed over at once.
+ * @type {Record<string, [string, number][]>}
+ */
+const PHASES = {
+  edit: [["fetch", 3], ["invert", 25], ["null-text", 5], ["reconstruct", 2], ["edit", 50], ["measure", 10], ["upload", 5]],
+  customize: [["fetch", 2], ["edit", 13], ["encode", 5], ["train", 72], ["preview", 5], ["upload", 3]],
+  import: [["fetch", 20], ["read", 30], ["preview", 40], ["upload", 10]],
+};
+const SILENT_S = 45;
+
+/** How far the job is, from 0 to 1; null before its first phase is known. @param {any} job */
+export function whole(job) {
+  const { progress } = job;
+  if (job.state === "succeeded") return 1;
+  if (job.state === "queued") return 0;
+  if (!progress) return null;
+  const phases = PHASES[job.kind] || [];
+  const begins = job.kind === "customize" && progress.phase === "train" && !progress.steps; // class pictures come first
+  const at = phases.findIndex(([name]) => name === (begins ? "edit" : progress.phase));
+  if (at < 0) return null;
+  const before = phases.slice(0, at).reduce((sum, [, share]) => sum + share, 0);
+  const within = progress.steps ? Math.min(1, progress.step / progress.steps) : 0;
+  return (before + phases[at][1] * within) / 100;
+}
+
+/** How far a job is, in words. @param {any} job */
+export function far(job) {
+  const { progress } = job;
+  if (job.state === "queued") return waits(job);
+  if (!progress) return "At work.";
+  const steps = progress.steps ? ` ${progress.step} of ${progress.steps}` : "";
+  const left = job.estimate?.seconds ?? progress.eta_s;
+  return phase(progress.phase, job.kind) + steps + (left ? `, ${span(left)} left` : "");
+}
+
+/** What a queued job waits for. @param {any} job */
+export function waits(job) {
+  const { estimate, queue_position: ahead } = job;
+  if (stuck(job)) return `${estimate.unknown || "No worker is running."} The job is kept and begins when one is started.`;
+  return ["Waiting for a worker.", behind(ahead), forecast(estimate)].filter(Boolean).join(" ");
+}
+
+/** Whether nothing will happen by itself. @param {any} job */
+export const stuck = (job) => job.state === "queued" && Boolean(job.estimate) && !job.estimate.workers;
+
+/** How many jobs come first. @param {number | null | undefined} ahead */
+export const behind = (ahead) => (ahead ? `${ahead} ${ahead === 1 ? "job is" : "jobs are"} before it.` : "");
+
+/** How long it will take, in a sentence. @param {any} estimate */
+export function forecast(estimate) {
+  if (!estimate) return "";
+  if (estimate.seconds === null || estimate.seconds === undefined) return estimate.unknown || "";
+  return `It will be done in about ${span(estimate.seconds)}${estimate.wait_seconds >= 2 ? `, of which it waits ${span(estimate.wait_seconds)}` : ""}.`;
+}
+
+/** A bar of how far a job is; it never goes back while one attempt lasts. @param {string} label */
+export function jobBar(label) {
+  const track = el("progress", { max: 1, "aria-label": label });
+  let attempt = 0;
+  return {
+    node: track,
+    /** @param {any} job */
+    show(job) {
+      const done = whole(job);
+      if (job.attempt !== attempt || done === null) track.removeAttribute("value");
+      attempt = job.attempt;
+      if (done !== null) track.value = Math.max(done, track.hasAttribute("value") ? track.value : 0);
+    },
+  };
+}
+
+/** The page's title while a job is looked at. @param {any} job @param {string} words what it is about */
+export function jobTitle(job, words) {
+  const done = whole(job);
+  const mark = { succeeded: "✓", failed: "✕", cancelled: "–", queued: "○" }[job.state];
+  return `${mark || (done === null ? "◐" : `${Math.round(done * 100)} %`)} ${words} · Custom-Edit`;
+}
+
+/** Says when a running job has not reported for a while. @param {AbortSignal} signal @param {(text: string) => void} say */
+export function silence(signal, say) {
+  let heard = Date.now();
+  const timer = setInterval(() => {
+    const quiet = (Date.now() - heard) / 1000;
+    say(quiet > SILENT_S ? `The worker has not reported for ${span(quiet)}. If it is lost, another one takes the job over.` : "");
+  }, 5000);
+  const stop = () => clearInterval(timer);
+  signal.addEventListener("abort", stop);
+  return { heard: () => { heard = Date.now(); say(""); }, stop };
+}

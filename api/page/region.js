@@ -1,0 +1,158 @@
+// Where an edit may change the picture: found from the words, painted, or everywhere.
+
+import { api } from "./client.js";
+import { Brush, maskSource } from "./brush.js";
+import { announce, button, el, fill, uid } from "./dom.js";
+import { complain, text, words } from "./fields.js";
+import { stored } from "./pictures.js";
+import { hint } from "./schema.js";
+import { can } from "./session.js";
+import { pictureItem } from "./versions.js";
+
+/** @type {[string, string, string][]} */
+const MODES = [
+  ["words", "From the words", "The service finds the region of the words that change."],
+  ["painted", "Painted", "Paint over the picture; the rest stays as it is."],
+  ["everywhere", "Everywhere", "All of the picture may change."],
+];
+
+/**
+ * Where a mask begins: a mask that was uploaded, or the region that a job found.
+ * @typedef {{image: string} | {job: string}} Start
+ */
+
+/** The picture that is edited, with the region on it. */
+export class Region {
+  /** @param {import("./fields.js").Fields} fields */
+  constructor(fields) {
+    this.fields = fields;
+    this.mode = "words";
+    this.method = "p2p";
+    /** @type {Start | null} */
+    this.start = null;
+    this.sent = { of: "", id: "" };
+    this.brush = new Brush(() => this.#changed());
+    this.words = text();
+    this.stage = el("div", { class: "stage" });
+    this.wrong = el("div", { hidden: true });
+    this.explained = el("p", { class: "hint" });
+    const name = uid("region");
+    this.radios = new Map(MODES.map(([mode]) => [mode, el("input", {
+      type: "radio", name, value: mode, checked: mode === this.mode, class: "unseen", onchange: () => this.choose(mode),
+    })]));
+    this.file = el("input", {
+      type: "file", accept: "image/png,image/jpeg,image/webp", class: "unseen", tabindex: "-1", "aria-label": "A mask picture",
+      onchange: () => { const [file] = this.file.files || []; this.file.value = ""; if (file) this.#take(file); },
+    });
+    this.wordsField = fields.add("p2p.blend_words", "Words of the region", this.words, hint("EditRequest", "p2p.blend_words"));
+    this.paint = el("div", {}, this.brush.tools, el("p", { class: "row" },
+      can("images:write") && [button("Load a mask picture", () => this.file.click(), "quiet small"), this.file]), this.wrong);
+    this.choice = el("div", {},
+      el("div", { class: "switch wide" }, MODES.map(([mode, title]) =>
+        el("label", { class: "tool" }, /** @type {HTMLElement} */ (this.radios.get(mode)), title))),
+      this.explained, this.wordsField, this.paint);
+    this.node = fields.group("mask", "Where it may change", this.choice, "", () => this.fault());
+    this.choose("words");
+  }
+
+  #changed() {
+    this.choice.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+
+  /** @param {string} mode */
+  choose(mode) {
+    this.mode = mode;
+    /** @type {HTMLInputElement} */ (this.radios.get(mode)).checked = true;
+    this.explained.textContent = MODES.find(([name]) => name === mode)?.[2] || "";
+    this.wordsField.hidden = mode !== "words";
+    this.paint.hidden = mode !== "painted";
+    this.brush.surface.hidden = mode !== "painted";
+    this.stage.classList.toggle("painting", mode === "painted");
+  }
+
+  /** Shows what `method` has: SDEdit finds no region by itself. @param {string} method */
+  follow(method) {
+    const words = /** @type {HTMLElement} */ (this.radios.get("words")?.parentElement);
+    words.hidden = method !== "p2p";
+    if (method !== "p2p" && this.mode === "words") this.choose("everywhere");
+    else if (method === "p2p" && this.method !== "p2p" && this.mode === "everywhere") this.choose("words");
+    this.method = method;
+  }
+
+  /** Shows the picture under the brush; null for none, and for several. @param {import("./pictures.js").Item | null} item */
+  show(item) {
+    this.item = item;
+    this.stage.hidden = !item;
+    if (!item) return fill(this.stage);
+    if (this.shown === item.url && this.stage.firstChild) return;
+    this.shown = item.url;
+    const renew = async () => (item.id ? (await pictureItem(item.id)).url : null);
+    const image = stored(item.url, "The picture to edit", renew);
+    image.addEventListener("load", () => { if (this.item === item) this.brush.fit(image.naturalWidth, image.naturalHeight); });
+    fill(this.stage, image, this.brush.surface);
+  }
+
+  /** Begins the brush from a mask. @param {Start | null} start @param {import("./brush.js").Action[]} [actions] */
+  async begin(start, actions = []) {
+    this.start = start;
+    const pixels = start && (await maskSource(await ("job" in start ? api.maskFile(start.job) : api.imageFile(start.image))));
+    this.brush.begin(pixels, actions);
+  }
+
+  async #take(file) {
+    try {
+      const image = await api.upload(file);
+      this.brush.begin(await maskSource(file));
+      this.start = { image: image.id };
+      this.#changed();
+      announce("The mask is loaded; it can be painted on");
+    } catch (error) {
+      complain(this.wrong, error);
+    }
+  }
+
+  fault() {
+    if (this.mode !== "painted") return "";
+    return this.item ? this.brush.fault() : "A painted region goes with one picture: choose one, or another kind of region.";
+  }
+
+  /** What goes into the request; sends the mask. @returns {Promise<{mask?: string, p2p: Record<string, any>}>} */
+  async values() {
+    if (this.mode !== "painted") return { p2p: this.planned() };
+    const { start, brush } = this;
+    if (start && "image" in start && !brush.actions.length) return { mask: start.image, p2p: {} };
+    const of = JSON.stringify([start, brush.actions, brush.picture]);
+    if (this.sent.of !== of) {
+      const file = await /** @type {import("./brush.js").MaskPixels} */ (brush.pixels).file();
+      this.sent = { of, id: (await api.upload(file)).id };
+    }
+    return { mask: this.sent.id, p2p: {} };
+  }
+
+  /** The same without a mask that is not sent yet, as a dry run needs it. */
+  planned() {
+    if (this.mode === "everywhere") return { blend_over: "none" };
+    return this.mode === "words" ? { blend_words: words(this.words.value) } : {};
+  }
+
+  /** What a draft keeps. */
+  kept() {
+    return { mode: this.mode, words: this.words.value, start: this.start, actions: this.brush.actions };
+  }
+
+  /** Shows again what a draft kept. */
+  async restore({ mode, words: written, start, actions }) {
+    this.words.value = written || "";
+    this.choose(mode || "words");
+    await this.begin(start || null, actions || []).catch((error) => complain(this.wrong, error));
+  }
+
+  /** Fills in what an earlier request had. @param {any} request */
+  async take(request) {
+    this.words.value = (request.p2p?.blend_words || []).join(", ");
+    if (request.mask) {
+      this.choose("painted");
+      await this.begin({ image: request.mask }).catch((error) => complain(this.wrong, error));
+    } else this.choose(request.p2p?.blend_over === "none" ? "everywhere" : "words");
+  }
+}

@@ -1,0 +1,90 @@
+// The API call of a run, for curl and for Python, to be copied.
+
+import { announce, button, copy, el, fill, uid } from "./dom.js";
+
+const PATHS = { edit: "v1/edits", customize: "v1/concepts" };
+const CALLS = { edit: "edit", customize: "customize" };
+/** Models of the client that nested objects are given as. */
+const MODELS = { p2p: "P2POptions", training: "TrainingOptions", concepts: "ConceptUse" };
+
+/** The request without what was left out. */
+function body(job) {
+  const set = Object.entries(job.request).filter(([, value]) =>
+    value !== null && value !== "" && !(Array.isArray(value) && !value.length));
+  return Object.fromEntries(set.map(([name, value]) => [name, MODELS[name] && !Array.isArray(value) ? short(value) : value]));
+}
+
+/** An object without what is null or empty. */
+const short = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) =>
+  value !== null && !(Array.isArray(value) && !value.length) && !(typeof value === "object" && value && !Object.keys(value).length)));
+
+/** A text for the shell, in single quotes. @param {string} text */
+const quoted = (text) => `'${text.replace(/'/g, "'\\''")}'`;
+
+/** The call with curl; the key is read from the environment. @param {any} job @param {string} base the service's address */
+export function curl(job, base) {
+  return [
+    `curl ${quoted(new URL(PATHS[job.kind], base).href)} \\`,
+    `  -H "Authorization: Bearer $CUSTOMEDIT_KEY" \\`,
+    "  -H 'Content-Type: application/json' \\",
+    `  -d ${quoted(JSON.stringify(body(job), null, 2))}`,
+  ].join("\n");
+}
+
+/** A value as Python writes it. @param {any} value @returns {string} */
+export function python(value) {
+  if (value === null) return "None";
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (Array.isArray(value)) return `[${value.map(python).join(", ")}]`;
+  if (typeof value === "object") {
+    return `{${Object.entries(value).map(([name, inner]) => `${JSON.stringify(name)}: ${python(inner)}`).join(", ")}}`;
+  }
+  return JSON.stringify(value);
+}
+
+const made = (model, object) => `${model}(${Object.entries(object).map(([name, value]) => `${name}=${python(value)}`).join(", ")})`;
+
+/** The call with the Python client. @param {any} job @param {string} base */
+export function client(job, base) {
+  const given = Object.entries(body(job));
+  const models = given.map(([name]) => MODELS[name]).filter(Boolean);
+  const lines = given.map(([name, value]) => {
+    const model = MODELS[name];
+    if (!model) return `        ${name}=${python(value)},`;
+    return `        ${name}=${Array.isArray(value) ? `[${value.map((one) => made(model, one)).join(", ")}]` : made(model, value)},`;
+  });
+  return [
+    "import os",
+    "",
+    `from customedit.client import ${["CustomEdit", ...new Set(models)].sort().join(", ")}`,
+    "",
+    `with CustomEdit(${JSON.stringify(base.replace(/\/$/, ""))}, os.environ["CUSTOMEDIT_KEY"]) as client:`,
+    `    job = client.${CALLS[job.kind]}(`,
+    ...lines,
+    "    )",
+    "    print(client.wait(job).result)",
+  ].join("\n");
+}
+
+/** "API call of this run", folded; null for jobs that are files. @param {any} job */
+export function apiCall(job) {
+  if (!PATHS[job.kind]) return null;
+  const base = document.baseURI.replace(/#.*/, "");
+  const kinds = { curl: () => curl(job, base), Python: () => client(job, base) };
+  const shown = el("pre", { tabindex: "0" });
+  const name = uid("call");
+  const show = (kind) => { shown.textContent = kinds[kind](); shown.setAttribute("aria-label", `API call with ${kind}`); };
+  const act = button("Copy", async () => {
+    await copy(shown.textContent || "");
+    act.textContent = "Copied";
+    announce("The call is copied");
+    setTimeout(() => { act.textContent = "Copy"; }, 2000);
+  }, "quiet small");
+  const choice = el("fieldset", { class: "switch" }, el("legend", { class: "unseen" }, "Language"));
+  fill(choice, el("legend", { class: "unseen" }, "Language"), Object.keys(kinds).map((kind, at) => el("label", { class: "tool" },
+    el("input", { type: "radio", class: "unseen", name, checked: at === 0, onchange: () => show(kind) }), kind)));
+  show("curl");
+  return el("details", { class: "call" }, el("summary", {}, "API call of this run"),
+    el("div", { class: "row spread" }, choice, act), shown,
+    el("p", { class: "hint" }, "The key is read from the environment variable CUSTOMEDIT_KEY."));
+}

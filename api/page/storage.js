@@ -1,0 +1,111 @@
+// What the browser keeps: the key, what was typed, and the person's choices.
+
+const KEY = "customedit.key";
+
+/** Reads a text; empty where the browser keeps nothing. @param {Storage} place @param {string} name */
+function read(place, name) {
+  try {
+    return place.getItem(name) || "";
+  } catch {
+    return ""; // storage is turned off
+  }
+}
+
+/** Writes a text; a full or disabled storage keeps the page working. */
+function write(place, name, text) {
+  try {
+    place.setItem(name, text);
+  } catch (error) {
+    console.info("not kept by the browser", name, String(error));
+  }
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+/** The key: kept for this tab, or for all tabs of this browser when the person wishes so. */
+export const key = {
+  get: () => read(sessionStorage, KEY) || read(localStorage, KEY),
+  /** Whether all tabs share it. */
+  shared: () => read(localStorage, KEY) !== "",
+  /** @param {string} text @param {boolean} [shared] */
+  set(text, shared = false) {
+    write(shared ? localStorage : sessionStorage, KEY, text);
+    (shared ? sessionStorage : localStorage).removeItem(KEY);
+  },
+  clear() {
+    sessionStorage.removeItem(KEY);
+    localStorage.removeItem(KEY);
+  },
+  /** Calls `changed` when another tab signs in or out. @param {() => void} changed */
+  watch(changed) {
+    window.addEventListener("storage", (event) => {
+      if (event.storageArea === localStorage && (event.key === KEY || event.key === null)) changed();
+    });
+  },
+};
+
+/**
+ * What was typed in a form, kept for this tab; with a shared key the newest of all tabs is found in
+ * a new tab as well. Each tenant has its own.
+ */
+export class Draft {
+  /** @param {string} tenant @param {string} form such as "edit" */
+  constructor(tenant, form) {
+    this.name = `customedit.draft.${tenant}.${form}`;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
+    /** @type {(() => any) | null} */
+    this.pending = null;
+  }
+
+  /** @returns {any} what was kept, or null */
+  read() {
+    return parsed(read(sessionStorage, this.name) || (key.shared() ? read(localStorage, this.name) : ""));
+  }
+
+  /** Keeps what `current` gives, a moment later; called again meanwhile, only the last counts. */
+  save(current) {
+    clearTimeout(this.timer);
+    this.pending = current;
+    this.timer = setTimeout(() => this.flush(), 250);
+  }
+
+  /** Keeps what waits to be kept, now. */
+  flush() {
+    clearTimeout(this.timer);
+    if (!this.pending) return;
+    const text = JSON.stringify(this.pending());
+    this.pending = null;
+    write(sessionStorage, this.name, text);
+    if (key.shared()) write(localStorage, this.name, text);
+  }
+
+  clear() {
+    clearTimeout(this.timer);
+    this.pending = null;
+    sessionStorage.removeItem(this.name);
+    localStorage.removeItem(this.name);
+  }
+
+  /** Saves on every input in `node` until `signal` ends, and before the page goes. */
+  follow(node, current, signal) {
+    const save = () => this.save(current);
+    const flush = () => this.flush();
+    node.addEventListener("input", save);
+    node.addEventListener("change", save);
+    window.addEventListener("pagehide", flush, { signal });
+    signal.addEventListener("abort", flush);
+  }
+}
+
+/** A choice of the person for this browser, such as whether single keys are shortcuts. */
+export const preference = {
+  get: (name, usual) => parsed(read(localStorage, `customedit.preference.${name}`)) ?? usual,
+  set: (name, value) => write(localStorage, `customedit.preference.${name}`, JSON.stringify(value)),
+};

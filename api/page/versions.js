@@ -1,0 +1,173 @@
+// Versions of a picture: what was made from the upload, what was continued from that, and so on.
+
+import { api } from "./client.js";
+import { add, el, fill } from "./dom.js";
+import { imageItem, stored } from "./pictures.js";
+import { can } from "./session.js";
+import { badge, finished } from "./words.js";
+
+const PAGE = 100;
+const PAGES = 3;
+const DEEPEST = 50;
+
+/** What tells two outputs of a job apart. */
+export function outputTitle(job, output) {
+  const { change } = job.request;
+  const amount = typeof change === "number" ? `change ${change}`
+    : output.strength === null ? "default strength" : `strength ${output.strength}`;
+  return output.seed ? `${amount}, seed ${output.seed}` : amount;
+}
+
+/** The number of the best output of a job. */
+export const bestOutput = (job) => Math.max(0, (job.result?.outputs || []).findIndex((output) => output.best));
+
+/** An output's id, as the service makes them: the job's and the output's number. */
+const OUTPUT = /^out_([0-9a-z]+)_(\d+)$/;
+
+/** The output that a picture is; null for an upload. @param {string} image @returns {{job: string, output: number} | null} */
+function outputOf(image) {
+  const [, job, number] = OUTPUT.exec(image) || [];
+  return job ? { job: `job_${job}`, output: Number(number) } : null;
+}
+
+/** The output that a job began from; null for an upload. @returns {{job: string, output: number} | null} */
+export const parentOf = (job) => outputOf(job.request.image);
+
+/** Where to go on from an output. @param {string} job its id @param {number} output */
+export const continueAddress = (job, output) => `#/edit?from=${job}.${output}`;
+
+/**
+ * A picture to edit by its id, an upload or an output.
+ * @param {string} id @param {AbortSignal} [signal] @param {string} [name] @returns {Promise<import("./pictures.js").Item>}
+ */
+export async function pictureItem(id, signal, name = "") {
+  const from = outputOf(id);
+  return from ? outputItem(await api.job(from.job, signal), from.output) : imageItem(await api.image(id, signal), name);
+}
+
+/** An output as a picture to edit. @returns {import("./pictures.js").Item} */
+export function outputItem(job, number) {
+  const { id, url, width, height } = job.result.outputs[number];
+  const name = `${job.request.target_prompt}, ${outputTitle(job, job.result.outputs[number])}`;
+  return { file: null, id, url, name, width, height, from: { job: job.id, output: number } };
+}
+
+/** The jobs from the first edit of the upload to `job`. @returns {Promise<any[]>} */
+export async function ancestors(job, signal) {
+  const line = [job];
+  for (let up = parentOf(job); up && line.length < DEEPEST; up = parentOf(line[0])) {
+    const before = await api.job(up.job, signal).catch(() => null); // deleted: the line begins here
+    if (!before) break;
+    line.unshift(before);
+  }
+  return line;
+}
+
+/**
+ * All versions that the upload behind `job` has.
+ * @returns {Promise<{first: any, under: (job: any, output: number) => any[], roots: any[]}>}
+ * first: the first edit of the upload; under: the edits of an output; roots: those of the upload
+ */
+export async function family(job, signal) {
+  const line = await ancestors(job, signal);
+  const jobs = new Map(line.map((one) => [one.id, one]));
+  let cursor = null;
+  for (let page = 0; page < PAGES; page++) {
+    const found = await api.jobs({ kind: "edit", limit: PAGE, cursor }, signal);
+    found.items.forEach((one) => { if (!jobs.has(one.id)) jobs.set(one.id, one); });
+    cursor = found.next_cursor;
+    if (!cursor) break;
+  }
+  /** @type {Map<string, any[]>} */
+  const children = new Map();
+  for (const one of [...jobs.values()].sort((a, b) => a.created_at.localeCompare(b.created_at))) {
+    const parent = parentOf(one);
+    const name = parent && jobs.has(parent.job) ? `${parent.job}.${parent.output}` : one.request.image;
+    children.set(name, [...(children.get(name) || []), one]);
+  }
+  const under = (one, output) => children.get(`${one.id}.${output}`) || [];
+  return { first: line[0], under, roots: children.get(line[0].request.image) || [] };
+}
+
+/** Every output in the tree, the upload first: to compare with. @returns {Promise<{label: string, url: string, renew: () => Promise<any>, id: string}[]>} */
+export async function everyVersion(tree) {
+  const { first } = tree;
+  const renew = async () => (await api.image(first.request.image)).url;
+  const url = first.result?.source_url || (await renew().catch(() => ""));
+  const all = [{ id: "upload", label: "The upload", url, renew }];
+  const walk = (job) => (job.result?.outputs || []).forEach((output, number) => {
+    all.push({
+      id: `${job.id}.${number}`, label: `${job.request.target_prompt}, ${outputTitle(job, output)}`, url: output.url,
+      renew: async () => (await api.job(job.id)).result.outputs[number].url,
+    });
+    tree.under(job, number).forEach(walk);
+  });
+  tree.roots.forEach(walk);
+  return all;
+}
+
+/**
+ * The versions as a list in a list: the upload, its edits, theirs.
+ * @param {any} tree @param {any} current the job that is shown @param {number} shown its output
+ */
+export function versionsList(tree, current, shown) {
+  const { first } = tree;
+  const renew = async () => (await api.image(first.request.image)).url;
+  const upload = el("div", { class: "version" },
+    stored(first.result?.source_url || "", "", renew, { class: "thumb" }),
+    el("span", { class: "grow" }, "The upload"),
+    can("edits:write") && el("a", { class: "button quiet small", href: `#/edit?image=${first.request.image}`, "aria-label": "Begin again from the upload" }, "Begin again"));
+  return el("ul", { class: "versions", "aria-label": "Versions" },
+    el("li", {}, upload, tree.roots.length > 0 && el("ul", {}, tree.roots.map((job) => branch(job, tree, current, shown)))));
+}
+
+/** A job and what was continued from it: its outputs that are shown, best or continued, the rest counted. */
+function branch(job, tree, current, shown) {
+  if (!finished(job) || job.state !== "succeeded") {
+    return el("li", {}, el("a", { class: "version", href: `#/jobs/${job.id}`, "aria-current": job.id === current.id ? "true" : null },
+      el("span", { class: "thumb" }), el("span", { class: "grow" }, job.request.target_prompt), badge(job.state)));
+  }
+  const { outputs } = job.result;
+  const here = job.id === current.id;
+  const seen = outputs.map((_, number) => number).filter((number) =>
+    tree.under(job, number).length > 0 || (here ? number === shown : number === bestOutput(job)));
+  return seen.map((number) => {
+    const output = outputs[number];
+    const at = here && number === shown;
+    const below = tree.under(job, number);
+    return el("li", {},
+      el("div", { class: at ? "version on" : "version" },
+        stored(output.url, "", async () => (await api.job(job.id)).result.outputs[number].url, { class: "thumb" }),
+        el("a", { class: "grow", href: `#/jobs/${job.id}?output=${number}`, "aria-current": at ? "true" : null },
+          job.request.target_prompt, el("span", { class: "hint" }, outputTitle(job, output),
+            outputs.length > seen.length && ` · 1 of ${outputs.length}`)),
+        can("edits:write") && el("a", {
+          class: "button quiet small", href: continueAddress(job.id, number),
+          "aria-label": `Continue from ${job.request.target_prompt}, ${outputTitle(job, output)}`,
+        }, "Continue")),
+      below.length > 0 && el("ul", {}, below.map((one) => branch(one, tree, current, shown))));
+  });
+}
+
+/**
+ * The way from the upload to a picture, each step to go back to.
+ * @param {HTMLElement} place @param {{job: string, output: number}} from the output that is edited
+ * @param {(item: import("./pictures.js").Item) => void} take @param {AbortSignal} signal
+ */
+export async function showTrail(place, from, take, signal) {
+  const last = await api.job(from.job, signal);
+  const line = await ancestors(last, signal);
+  const upload = await api.image(line[0].request.image, signal).catch(() => null);
+  const step = (url, words, title, current, act) => el("li", {}, el("button", {
+    type: "button", class: "step", title, "aria-current": current ? "step" : null, onclick: current ? null : act,
+  }, stored(url, "", async () => null, { class: "thumb" }), words));
+  const outputs = line.map((job, at) => (at + 1 < line.length ? parentOf(line[at + 1])?.output ?? 0 : from.output));
+  fill(place);
+  add(place, el("ol", { class: "trail", "aria-label": "Versions up to this picture" },
+    upload && step(upload.url, "Upload", "Go back to the upload", false, () => take(imageItem(upload))),
+    line.map((job, at) => {
+      const current = at === line.length - 1;
+      const title = current ? "The picture that is edited" : `Go back to ${job.request.target_prompt}`;
+      return step(job.result?.outputs[outputs[at]]?.url || "", `Version ${at + 1}`, title, current, () => take(outputItem(job, outputs[at])));
+    })));
+}

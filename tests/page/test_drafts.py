@@ -1,0 +1,139 @@
+"""Nothing that was typed is lost: reload, navigation, a key that ends, a lost connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from customedit.jobs.store import Jobs
+
+from ..api.conftest import ALL, Running, edit
+from .conftest import Tab
+
+SOURCE, TARGET = "a cup on a table", "a blue cup on a table"
+
+
+def fill(page: Page, picture: Path) -> None:
+    page.locator("input[type=file]").first.set_input_files(picture)
+    page.get_by_label("What it shows").fill(SOURCE)
+    page.get_by_label("What it is to show").fill(TARGET)
+    page.get_by_text("Expert settings").click()
+    page.get_by_label("Guidance").fill("3")
+    page.locator(".thumbs .name").get_by_text(picture.name, exact=True).wait_for()  # it is sent
+
+
+def there(page: Page) -> None:
+    """What ``fill`` filled in is in the form."""
+    expect(page.get_by_label("What it shows")).to_have_value(SOURCE)
+    expect(page.get_by_label("What it is to show")).to_have_value(TARGET)
+    expect(page.get_by_label("Guidance")).to_have_value("3")
+    expect(page.get_by_alt_text("The picture to edit")).to_have_js_property("complete", True)
+
+
+def test_a_form_survives_reload_and_navigation(tab: Tab, picture: Path) -> None:
+    page = tab.page
+    tab.open("edit")
+    fill(page, picture)
+    page.reload()
+    there(page)
+    page.get_by_role("link", name="Jobs").click()
+    page.get_by_role("heading", name="No jobs yet").wait_for()
+    page.get_by_role("link", name="Edit", exact=True).click()
+    there(page)
+    page.get_by_role("button", name="Start anew").click()
+    expect(page.get_by_label("What it shows")).to_have_value("")
+    page.get_by_role("button", name="Bring it back").click()
+    there(page)
+
+
+def test_a_job_to_begin_from_does_not_take_what_was_typed(
+    tab: Tab, api: Running, picture: Path
+) -> None:
+    page = tab.page
+    job = edit(api.client())
+    tab.open("edit")
+    fill(page, picture)
+    tab.open(f"jobs/{job['id']}")
+    page.get_by_role("link", name="Edit again from here").click()
+    expect(page.get_by_label("What it is to show")).to_have_value("a blue cup")
+    page.get_by_label("What it is to show").fill("a green cup")
+    page.reload()
+    expect(page.get_by_label("What it is to show")).to_have_value("a green cup")
+    page.get_by_role("button", name="Start anew").click()
+    page.get_by_role("button", name="Bring it back").click()
+    expect(page.get_by_label("What it is to show")).to_have_value("a green cup")
+
+
+def test_a_key_that_ends_leads_back_to_the_form(
+    new_tab: Callable[..., Tab], api: Running, jobs: Jobs, picture: Path
+) -> None:
+    key, text = api.keys.create("anna", scopes=ALL)
+    tab = new_tab()
+    tab.expect("401")
+    tab.open("edit")
+    tab.sign_in(text)
+    page = tab.page
+    page.get_by_label("What it shows").wait_for()
+    fill(page, picture)
+    api.keys.revoke(key.id)
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("Your key is not valid any more.").wait_for()
+    tab.sign_in(api.key("anna", ALL))
+    there(page)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.locator(".saying").wait_for()
+    assert jobs.list("anna").items[0].request["target_prompt"] == TARGET
+
+
+def test_what_one_tenant_typed_is_not_shown_to_another(
+    new_tab: Callable[..., Tab], api: Running, picture: Path
+) -> None:
+    tab = new_tab()
+    tab.open("edit")
+    tab.sign_in(api.key("anna", ALL))
+    fill(tab.page, picture)
+    tab.page.locator("#account").get_by_text("anna").click()
+    tab.page.get_by_role("button", name="Sign out").click()
+    tab.sign_in(api.key("bert", ALL))
+    expect(tab.page.get_by_label("What it shows")).to_have_value("")
+
+
+def test_a_lost_connection_is_said_and_the_form_is_sent_later(
+    tab: Tab, jobs: Jobs, picture: Path
+) -> None:
+    tab.expect("ERR_INTERNET_DISCONNECTED")
+    page = tab.page
+    tab.open("edit")
+    page.get_by_label("What it shows").wait_for()
+    page.context.set_offline(True)
+    page.locator("input[type=file]").first.set_input_files(picture)
+    page.get_by_text("not sent yet").wait_for()
+    page.get_by_label("What it shows").fill(SOURCE)
+    page.get_by_label("What it is to show").fill(TARGET)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("The service does not answer").wait_for()
+    expect(page.get_by_label("What it is to show")).to_have_value(TARGET)
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.locator(".saying").wait_for()
+    assert len(jobs.list("anna").items) == 1
+
+
+def test_a_look_that_is_being_filled_in_is_kept(tab: Tab, references: tuple[Path, ...]) -> None:
+    page = tab.page
+    tab.open("teach")
+    page.locator("input[type=file]").set_input_files(references[:2])
+    page.get_by_label("What the pictures show").fill("vase")
+    page.get_by_text("How it is trained").click()
+    page.get_by_label("Steps", exact=True).fill("77")
+    page.locator(".thumbs .name").get_by_text(references[1].name, exact=True).wait_for()
+    page.reload()
+    expect(page.get_by_label("What the pictures show")).to_have_value("vase")
+    expect(page.get_by_label("Steps", exact=True)).to_have_value("77")
+    expect(page.locator(".thumbs img")).to_have_count(2)
+    page.keyboard.press("Control+Enter")
+    page.locator(".saying").wait_for()
+    tab.open("teach")
+    expect(page.get_by_label("What the pictures show")).to_have_value("")  # it was sent

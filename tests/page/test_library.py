@@ -1,0 +1,136 @@
+"""The library: looks and pictures, searched, imported, chosen, deleted; the webhooks' secret."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from playwright.sync_api import expect
+
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Concepts
+
+from ..api.conftest import Running, customize, edit, finish_concept, finish_edit, png, upload
+from .conftest import Tab
+
+PASTE = """([kind, text]) => {
+  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], "from-elsewhere.png", { type: "image/png" }));
+  const event = kind === "paste"
+    ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true })
+    : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+  document.body.dispatchEvent(event);
+}"""
+
+
+def test_looks_are_searched(
+    tab: Tab, api: Running, jobs: Jobs, concepts: Concepts, storage: Storage
+) -> None:
+    client = api.client()
+    for number in range(26):
+        customize(client, name=f"Look {number}", token=f"<look-{number}>")
+    page = tab.page
+    tab.open("concepts")
+    cards = page.locator(".concept:visible")
+    expect(cards).to_have_count(24)
+    page.get_by_label("Search").fill("look-0")  # the oldest is fetched for the search
+    expect(cards).to_have_count(1)
+    expect(cards).to_contain_text("Look 0")
+    page.get_by_label("Search").fill("nothing like it")
+    page.get_by_role("heading", name="None like that").wait_for()
+
+
+def test_a_concept_is_imported(tab: Tab, jobs: Jobs, tmp_path: Path) -> None:
+    weights = tmp_path / "lora.safetensors"
+    weights.write_bytes(b"weights of elsewhere")
+    page = tab.page
+    tab.open("concepts")
+    page.get_by_role("button", name="Import").click()
+    form = page.get_by_label("Import a concept")
+    form.get_by_role("button", name="Import").click()
+    form.get_by_text("Choose a file.").wait_for()
+    form.get_by_label("File of weights").set_input_files(weights)
+    expect(form.get_by_text("Choose a file.")).to_be_hidden()
+    form.get_by_label("Token").fill("<lora>")
+    form.get_by_role("button", name="Import").click()
+    page.locator(".saying").wait_for()
+    (job,) = jobs.list("anna", kind="import").items
+    assert job.request["token"] == "<lora>"
+
+
+def test_uploads_are_chosen_edited_together_and_deleted(tab: Tab, api: Running) -> None:
+    client = api.client()
+    colours = ("red", "green", "blue")
+    images = [upload(client, colour) for colour in colours]
+    page = tab.page
+    tab.open("pictures")
+    ticks = page.locator(".tile input[type=checkbox]")
+    expect(ticks).to_have_count(3)
+    ticks.nth(0).check()
+    ticks.nth(1).check()
+    page.get_by_role("link", name="Edit 2 together").click()
+    expect(page.get_by_label("Several pictures")).to_be_checked()
+    expect(page.locator(".thumbs li:visible")).to_have_count(2)
+    tab.open("pictures")
+    ticks.nth(2).check()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(ticks).to_have_count(2)
+    left = {image["id"] for image in client.get("/v1/images").json()["items"]}
+    assert left == set(images[1:])  # the last one in the list was the oldest
+
+
+def test_results_are_found_by_their_words_and_deleted(
+    tab: Tab, api: Running, jobs: Jobs, storage: Storage
+) -> None:
+    client = api.client()
+    for colour in ("blue", "green"):
+        finish_edit(jobs, storage, edit(client, target_prompt=f"a {colour} cup")["id"])
+    page = tab.page
+    tab.open("pictures?of=results")
+    tiles = page.locator(".tile:visible")
+    expect(tiles).to_have_count(2)
+    page.get_by_label("Search").fill("green")
+    expect(tiles).to_have_count(1)
+    page.get_by_label("Choose a green cup").check()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.get_by_role("heading", name="None like that").wait_for()
+    assert [job.request["target_prompt"] for job in jobs.list("anna").items] == ["a blue cup"]
+
+
+def test_pictures_are_pasted_and_dropped_anywhere(tab: Tab, api: Running) -> None:
+    page = tab.page
+    encoded = base64.b64encode(png("green")).decode()
+    tab.open("jobs")
+    page.get_by_role("heading", name="No jobs yet").wait_for()
+    page.evaluate(PASTE, ["paste", encoded])
+    page.get_by_role("heading", name="Edit a picture").wait_for()
+    expect(page.get_by_alt_text("The picture to edit")).to_have_js_property("naturalWidth", 32)
+    tab.open("teach")
+    page.get_by_role("heading", name="Teach a look").wait_for()
+    page.evaluate(PASTE, ["drop", encoded])
+    expect(page.get_by_alt_text("Reference 1")).to_have_js_property("naturalWidth", 32)
+
+
+def test_the_secret_of_webhooks_is_made(tab: Tab, api: Running) -> None:
+    tab.expect("404")  # there is none yet
+    page = tab.page
+    tab.open("account")
+    page.get_by_role("button", name="Make a secret").click()
+    page.get_by_text("shown this once").wait_for()
+    assert api.client().get("/v1/webhooks/secret").status_code == 200
+    page.reload()
+    page.get_by_role("button", name="Make a new secret").wait_for()
+
+
+def test_references_of_a_look_are_shown(
+    tab: Tab, api: Running, jobs: Jobs, concepts: Concepts, storage: Storage
+) -> None:
+    job = customize(api.client(), name="Plaid")
+    finish_concept(jobs, concepts, storage, job["id"])
+    page = tab.page
+    tab.open(f"edit?concept={job['concept']}")
+    expect(page.get_by_alt_text("Reference 1 of Plaid")).to_have_js_property("naturalWidth", 32)
