@@ -197,6 +197,7 @@ class Serializers:
             maps_url=self.url(outcome.maps_key),
             sheet_url=self.url(outcome.sheet_key),
             region_words=outcome.region_words,
+            change_curve=outcome.change_curve,
         )
 
 

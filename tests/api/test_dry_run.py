@@ -62,8 +62,8 @@ def test_an_edit_is_planned_and_not_stored(
     told = tried(anna, steps=20, change=0.25)
     plan = told["plan"]
     assert (plan["guidance"], plan["inversion"], plan["steps"]) == (4.0, "direct", 20)
-    assert plan["pictures"] == [{"strength": 0.75, "start": 0.5, "seed": 0}]
-    assert plan["p2p"]["blend_over"] == "source" and plan["preserve"] is True
+    assert plan["pictures"] == [{"strength": 0.75, "start": 0.5, "change": 0.25, "seed": 0}]
+    assert plan["settings"]["blend_over"] == "source" and plan["preserve"] is True
     assert plan["region_words"] == ["cup"]
     assert plan["size"] == [32, 24] and plan["working_size"] == [144, 112]
     assert plan["base"] == {"name": "mini", "architecture": "Mini", "side": 128}
