@@ -16,6 +16,8 @@ from PIL import Image
 
 from .conftest import LOOK, SOURCE, Service
 
+pytestmark = pytest.mark.timeout(600)  # the first test starts the service
+
 ROOT = Path(__file__).parents[2]
 
 
