@@ -113,7 +113,7 @@ def test_a_lost_connection_is_said_and_the_form_is_sent_later(
     page.get_by_label("What it shows").fill(SOURCE)
     page.get_by_label("What it is to show").fill(TARGET)
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("The service does not answer").wait_for()
+    page.locator(".problem").get_by_text("The service does not answer").wait_for()
     expect(page.get_by_label("What it is to show")).to_have_value(TARGET)
     page.context.set_offline(False)
     page.get_by_role("button", name="Edit", exact=True).click()
