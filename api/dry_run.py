@@ -79,28 +79,29 @@ def edit_plan(
     base: WorkerBase | None,
 ) -> d.EditPlan:
     """The plan of an edit. size: (width, height) of its picture, None if that is not known."""
-    p2p = checked.p2p
     guidance = request.guidance
     if guidance is None and base is not None:
         guidance = base.guidance
-    shown = dataclasses.asdict(p2p) if p2p is not None else None
-    if shown is not None:
-        for name in ("strength", "start"):  # of each picture
-            del shown[name]
+    settings = checked.settings
+    shown = None if settings is None else dataclasses.asdict(settings)
+    for name in ("strength", "start") if shown is not None else ():  # of each picture
+        shown.pop(name, None)
     return d.EditPlan(
         source_prompt=request.source_prompt,
         target_prompt=request.target_prompt,
         method=request.method,
         pictures=[
-            d.PlannedPicture(strength=strength.strength, start=strength.start, seed=seed)
-            for strength in checked.strengths
+            d.PlannedPicture(
+                strength=strength.strength, start=strength.start, change=change, seed=seed
+            )
+            for strength, change in zip(checked.strengths, checked.changes, strict=True)
             for seed in checked.seeds
         ],
         steps=request.steps,
         guidance=guidance,
-        inversion=None if p2p is None else request.inversion,
-        p2p=shown,
-        region_words=[] if p2p is None else list(p2p.blend_words),
+        inversion=None if checked.p2p is None else request.inversion,
+        settings=shown,
+        region_words=[] if settings is None else list(settings.blend_words),
         everywhere=request.everywhere,
         preserve=checked.preserve,
         feather=request.feather,

@@ -160,7 +160,7 @@ class Serializers:
             request=request,
             created_at=at(first.created_at),
             finished_at=None if open_ else when(max(r.finished_at or 0 for r in records)),
-            counts=d.BatchCounts(**counts),
+            counts=d.BatchCounts.model_validate(counts),
             progress=round(sum(map(_share_done, records)) / len(records), 3),
             estimate=None if last is None else estimate(last),
         )
@@ -197,6 +197,7 @@ class Serializers:
             maps_url=self.url(outcome.maps_key),
             sheet_url=self.url(outcome.sheet_key),
             region_words=outcome.region_words,
+            change_curve=outcome.change_curve,
         )
 
 

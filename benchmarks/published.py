@@ -4,8 +4,8 @@
 direct inversion (arXiv 2310.01506), as their authors' code goes about it: a concept's weights are
 loaded into the UNet, source and target are drawn with two rows each, and every attention layer
 computes its probabilities one by one, which a controller reads and changes. ``PublishedTraining``:
-the loop of diffusers' training script for Custom Diffusion: references are encoded at each step, the
-text encoder runs with gradients, and whole key and value weights are trained.
+the loop of diffusers' training script for Custom Diffusion: references are encoded at each step,
+the text encoder runs with gradients, and whole key and value weights are trained.
 
 Both take the parts of a ``Base`` in copies, so that all compared run the same networks.
 """
@@ -70,7 +70,11 @@ class ControlledAttention:
         self.controller, self.cross = controller, cross
 
     def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         """As diffusers calls a processor."""
         text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
@@ -187,8 +191,10 @@ class PublishedTraining:
         self.text = copy.deepcopy(base.pipeline.text_encoder).float().requires_grad_(False)
         self.scheduler = base.pipeline.scheduler
         trained = [
-            p for n, p in self.unet.named_parameters() if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
-        ]  # fmt: skip
+            p
+            for n, p in self.unet.named_parameters()
+            if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+        ]
         self.table = self.text.get_input_embeddings().weight
         for parameter in (*trained, self.table):
             parameter.requires_grad_(True)
@@ -225,7 +231,9 @@ class PublishedTraining:
         instance, prior = output.chunk(2)
         own, kept = target.chunk(2)
         mask = torch.ones_like(instance[:, :1])
-        loss = ((F.mse_loss(instance, own, reduction="none") * mask).sum((1, 2, 3)) / mask.sum()).mean()
+        loss = (
+            (F.mse_loss(instance, own, reduction="none") * mask).sum((1, 2, 3)) / mask.sum()
+        ).mean()
         loss = loss + F.mse_loss(prior, kept)
         loss.backward()  # type: ignore[no-untyped-call]
         grads = self.table.grad

@@ -6,16 +6,17 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import torch
 from PIL import Image
 from redis.exceptions import RedisError
 from torch import Tensor
 
-from customedit.diffusion.engine import Method, Progress
+from customedit.diffusion.shared_rows import together
 from customedit.diffusion.text import Weighted
-from customedit.editing.edit import EditResult, draw, encode_and_invert, finish
+from customedit.editing.auto_change import check_auto
+from customedit.editing.edit import EditResult, Opened, draw, encode_and_invert, finish
 from customedit.editing.inversion import Inversion
 from customedit.editing.plan import EditPlan, picture_digest, plan_edits
 from customedit.editing.sweep import MeasuredEdit, best, contact_sheet
@@ -30,8 +31,6 @@ from worker import inputs, outputs
 from worker.attempt import Attempt
 from worker.outputs import Previewer
 from worker.runtime import EDITS
-
-T = TypeVar("T")
 
 _SAFETENSORS: Final = "application/octet-stream"
 
@@ -61,6 +60,8 @@ def perform(attempt: Attempt) -> EditOutcome:
     request = EditRequest.model_validate(attempt.record.request)
     with attempt.phase("fetch"):
         given = fetch(attempt, request)
+        if request.change == "auto":
+            check_auto(attempt.runtime.judge, given.references)
         plans = plan_edits(
             attempt.runtime.base, request, given.image,
             picture_id=given.digest, concepts=given.concepts, mask=given.mask,
@@ -72,6 +73,8 @@ def perform(attempt: Attempt) -> EditOutcome:
     with attempt.phase("edit"):
         results = draw_all(attempt, request, plans, given, inversion)
     with attempt.phase("measure"):
+        if request.change == "auto":
+            results = [outputs.chosen_change(attempt.runtime, results, given.references)]
         edits = [outputs.measured(attempt.runtime, r, given.references) for r in results]
     with attempt.phase("upload"):
         return upload(attempt, given, results, edits)
@@ -152,41 +155,24 @@ def draw_all(
     given: Inputs,
     inversion: Inversion | None,
 ) -> list[EditResult]:
-    """Every plan, in the same calls of the UNet; pasted in this thread, not in the engine's."""
-    base, done = attempt.runtime.base, [0] * len(plans)
+    """Every plan, step by step together; pasted in this thread, not in the engine's."""
+    base = attempt.runtime.base
+    opened = Opened(base, given.image)
     previewer = Previewer(attempt, request.steps)
-    tickets = []
-    for number, plan in enumerate(plans):
-        drawing = draw(
+    drawings = [
+        draw(
             base, plan, given.image, concepts=given.concepts, mask=given.mask,
-            inversion=inversion, record=request.maps,
-        )  # fmt: skip
-        if number == 0:
-            drawing = previewer.seeing(drawing, base)
-        counted = _counted(attempt, drawing, done, number)
-        tickets.append(attempt.submit(counted, EDITS, report=False))
-    drawings = attempt.wait(tickets, previewer.upload)
+            inversion=inversion, record=request.maps, opened=opened,
+        )
+        for plan in plans
+    ]  # fmt: skip
+    drawings[0] = previewer.seeing(drawings[0], base)
+    drawing = together(base, drawings, max_rows=attempt.runtime.settings.engine_rows)
+    (drawn,) = attempt.wait([attempt.submit(drawing, EDITS)], previewer.upload)
     return [
-        finish(plan, given.image, drawing, given.mask)
-        for plan, drawing in zip(plans, drawings, strict=True)
+        finish(plan, given.image, result, given.mask)
+        for plan, result in zip(plans, drawn, strict=True)
     ]
-
-
-def _counted(attempt: Attempt, method: Method[T], done: list[int], number: int) -> Method[T]:
-    """``method``, whose steps count towards those of the job."""
-    answer: Any = None
-    try:
-        while True:
-            request = method.send(answer)
-            if isinstance(request, Progress):
-                done[number] = request.step
-                attempt.report("edit", sum(done), len(done) * request.steps)
-            answer = yield request
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        method.close()
 
 
 def upload(
@@ -203,6 +189,7 @@ def upload(
         pictures.append(
             EditOutput(
                 strength=result.plan.strength,
+                change=result.plan.change,
                 seed=result.plan.seed,
                 image_key=attempt.keep(f"{k}.png", outputs.png(result.image), outputs.PNG),
                 width=result.image.width,
@@ -217,6 +204,7 @@ def upload(
         outputs=pictures,
         source_key=given.key,
         region_words=list(top.region_words),
+        change_curve=top.plan.auto,
         warnings=given.warnings,
     )
     if sheet is not None:

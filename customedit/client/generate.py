@@ -89,7 +89,16 @@ from typing import Literal
 from customedit.client import calls
 from customedit.client.calls import Answer, Call
 from customedit.schemas import answers as d
-from customedit.schemas.requests import ConceptUse, P2POptions, TrainingOptions
+from customedit.schemas.requests import (
+    ConceptUse,
+    DdpmOptions,
+    DirectEditOptions,
+    FlowEditOptions,
+    MasaCtrlOptions,
+    P2POptions,
+    PlugAndPlayOptions,
+    TrainingOptions,
+)
 
 
 class AsyncRequests:

@@ -9,7 +9,16 @@ from typing import Literal
 from customedit.client import calls
 from customedit.client.calls import Answer, Call
 from customedit.schemas import answers as d
-from customedit.schemas.requests import ConceptUse, P2POptions, TrainingOptions
+from customedit.schemas.requests import (
+    ConceptUse,
+    DdpmOptions,
+    DirectEditOptions,
+    FlowEditOptions,
+    MasaCtrlOptions,
+    P2POptions,
+    PlugAndPlayOptions,
+    TrainingOptions,
+)
 
 
 class Requests:
@@ -64,14 +73,24 @@ class Requests:
         target_prompt: str,
         image: str,
         source_prompt: str = "",
-        method: Literal["p2p", "sdedit"] = "p2p",
+        method: Literal[
+            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
+        ] = "p2p",
+        preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
-        change: float | None = None,
+        change: float | Literal["auto"] | None = None,
         seeds: Sequence[int] = (0,),
         steps: int = 50,
         guidance: float | None = None,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
         inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
         p2p: P2POptions | None = None,
+        masactrl: MasaCtrlOptions | None = None,
+        pnp: PlugAndPlayOptions | None = None,
+        ddpm: DdpmOptions | None = None,
+        directedit: DirectEditOptions | None = None,
+        flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
         feather: float = 8.0,
         everywhere: bool = False,
@@ -88,18 +107,29 @@ class Requests:
         Args:
             target_prompt: What the picture shall show; it names concepts by their tokens.
             image: Id of the picture to edit: an image, or an output of an earlier edit.
-            source_prompt: What the picture shows. Prompt-to-Prompt needs it.
-            method: `p2p` keeps the shape of the source, `sdedit` paints more freely.
-            strengths: One picture for each. p2p: share of the source that stays; sdedit: share
-                of the noise that is added. Left out, the method's default.
-            change: How much changes, in every method: 0 gives the source back, 1 changes most.
-                Instead of strengths.
-            seeds: One picture for each strength and seed. p2p draws nothing by chance and takes
-                one seed.
+            source_prompt: What the picture shows. All methods but sdedit need it.
+            method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
+                `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
+                of other papers, `flowedit` the one for bases of flow matching.
+            preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
+                Edit publishes it.
+            strengths: One picture for each. sdedit and flowedit: share of the way into noise;
+                all others: more keeps more of the source. Left out, the method's default.
+            change: How much changes, in every method: 0 gives the source back, 1 changes most;
+                `auto` draws several and chooses by source and references. Instead of strengths.
+            seeds: One picture for each strength and seed. Only sdedit, ddpm and flowedit draw
+                by chance; the others take one seed.
             steps: DDIM steps.
             guidance: Scale of classifier-free guidance; left out, the base's own.
+            guidance_start: Share of the steps before which nothing is guided.
+            guidance_end: Share of the steps after which nothing is guided, which is faster.
             inversion: How p2p inverts the source picture.
             p2p: Expert settings of Prompt-to-Prompt.
+            masactrl: Expert settings of MasaCtrl.
+            pnp: Expert settings of Plug-and-Play.
+            ddpm: Expert settings of edit-friendly DDPM.
+            directedit: Expert settings of DirectEdit.
+            flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
             feather: Width of the soft edge of that paste, in source pixels.
@@ -124,13 +154,21 @@ class Requests:
             "image": image,
             "source_prompt": source_prompt,
             "method": method,
+            "preset": preset,
             "strengths": strengths,
             "change": change,
             "seeds": seeds,
             "steps": steps,
             "guidance": guidance,
+            "guidance_start": guidance_start,
+            "guidance_end": guidance_end,
             "inversion": inversion,
             "p2p": p2p,
+            "masactrl": masactrl,
+            "pnp": pnp,
+            "ddpm": ddpm,
+            "directedit": directedit,
+            "flowedit": flowedit,
             "preserve": preserve,
             "feather": feather,
             "everywhere": everywhere,
@@ -149,14 +187,24 @@ class Requests:
         target_prompt: str,
         images: Sequence[str],
         source_prompt: str = "",
-        method: Literal["p2p", "sdedit"] = "p2p",
+        method: Literal[
+            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
+        ] = "p2p",
+        preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
-        change: float | None = None,
+        change: float | Literal["auto"] | None = None,
         seeds: Sequence[int] = (0,),
         steps: int = 50,
         guidance: float | None = None,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
         inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
         p2p: P2POptions | None = None,
+        masactrl: MasaCtrlOptions | None = None,
+        pnp: PlugAndPlayOptions | None = None,
+        ddpm: DdpmOptions | None = None,
+        directedit: DirectEditOptions | None = None,
+        flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
         feather: float = 8.0,
         everywhere: bool = False,
@@ -171,18 +219,29 @@ class Requests:
         Args:
             target_prompt: What the picture shall show; it names concepts by their tokens.
             images: Ids of the pictures to edit: images, or outputs of earlier edits.
-            source_prompt: What the picture shows. Prompt-to-Prompt needs it.
-            method: `p2p` keeps the shape of the source, `sdedit` paints more freely.
-            strengths: One picture for each. p2p: share of the source that stays; sdedit: share
-                of the noise that is added. Left out, the method's default.
-            change: How much changes, in every method: 0 gives the source back, 1 changes most.
-                Instead of strengths.
-            seeds: One picture for each strength and seed. p2p draws nothing by chance and takes
-                one seed.
+            source_prompt: What the picture shows. All methods but sdedit need it.
+            method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
+                `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
+                of other papers, `flowedit` the one for bases of flow matching.
+            preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
+                Edit publishes it.
+            strengths: One picture for each. sdedit and flowedit: share of the way into noise;
+                all others: more keeps more of the source. Left out, the method's default.
+            change: How much changes, in every method: 0 gives the source back, 1 changes most;
+                `auto` draws several and chooses by source and references. Instead of strengths.
+            seeds: One picture for each strength and seed. Only sdedit, ddpm and flowedit draw
+                by chance; the others take one seed.
             steps: DDIM steps.
             guidance: Scale of classifier-free guidance; left out, the base's own.
+            guidance_start: Share of the steps before which nothing is guided.
+            guidance_end: Share of the steps after which nothing is guided, which is faster.
             inversion: How p2p inverts the source picture.
             p2p: Expert settings of Prompt-to-Prompt.
+            masactrl: Expert settings of MasaCtrl.
+            pnp: Expert settings of Plug-and-Play.
+            ddpm: Expert settings of edit-friendly DDPM.
+            directedit: Expert settings of DirectEdit.
+            flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
             feather: Width of the soft edge of that paste, in source pixels.
@@ -204,13 +263,21 @@ class Requests:
             "images": images,
             "source_prompt": source_prompt,
             "method": method,
+            "preset": preset,
             "strengths": strengths,
             "change": change,
             "seeds": seeds,
             "steps": steps,
             "guidance": guidance,
+            "guidance_start": guidance_start,
+            "guidance_end": guidance_end,
             "inversion": inversion,
             "p2p": p2p,
+            "masactrl": masactrl,
+            "pnp": pnp,
+            "ddpm": ddpm,
+            "directedit": directedit,
+            "flowedit": flowedit,
             "preserve": preserve,
             "feather": feather,
             "everywhere": everywhere,
@@ -304,14 +371,24 @@ class Requests:
         *,
         source_prompt: str = "",
         target_prompt: str = "",
-        method: Literal["p2p", "sdedit"] = "p2p",
+        method: Literal[
+            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
+        ] = "p2p",
+        preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
-        change: float | None = None,
+        change: float | Literal["auto"] | None = None,
         seeds: Sequence[int] = (0,),
         steps: int = 50,
         guidance: float | None = None,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
         inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
         p2p: P2POptions | None = None,
+        masactrl: MasaCtrlOptions | None = None,
+        pnp: PlugAndPlayOptions | None = None,
+        ddpm: DdpmOptions | None = None,
+        directedit: DirectEditOptions | None = None,
+        flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
         feather: float = 8.0,
         everywhere: bool = False,
@@ -321,19 +398,30 @@ class Requests:
 
         Args:
             name: Under which name.
-            source_prompt: What the picture shows. Prompt-to-Prompt needs it.
+            source_prompt: What the picture shows. All methods but sdedit need it.
             target_prompt: What the pictures shall show, if it is always the same.
-            method: `p2p` keeps the shape of the source, `sdedit` paints more freely.
-            strengths: One picture for each. p2p: share of the source that stays; sdedit: share
-                of the noise that is added. Left out, the method's default.
-            change: How much changes, in every method: 0 gives the source back, 1 changes most.
-                Instead of strengths.
-            seeds: One picture for each strength and seed. p2p draws nothing by chance and takes
-                one seed.
+            method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
+                `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
+                of other papers, `flowedit` the one for bases of flow matching.
+            preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
+                Edit publishes it.
+            strengths: One picture for each. sdedit and flowedit: share of the way into noise;
+                all others: more keeps more of the source. Left out, the method's default.
+            change: How much changes, in every method: 0 gives the source back, 1 changes most;
+                `auto` draws several and chooses by source and references. Instead of strengths.
+            seeds: One picture for each strength and seed. Only sdedit, ddpm and flowedit draw
+                by chance; the others take one seed.
             steps: DDIM steps.
             guidance: Scale of classifier-free guidance; left out, the base's own.
+            guidance_start: Share of the steps before which nothing is guided.
+            guidance_end: Share of the steps after which nothing is guided, which is faster.
             inversion: How p2p inverts the source picture.
             p2p: Expert settings of Prompt-to-Prompt.
+            masactrl: Expert settings of MasaCtrl.
+            pnp: Expert settings of Plug-and-Play.
+            ddpm: Expert settings of edit-friendly DDPM.
+            directedit: Expert settings of DirectEdit.
+            flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
             feather: Width of the soft edge of that paste, in source pixels.
@@ -348,13 +436,21 @@ class Requests:
             "source_prompt": source_prompt,
             "target_prompt": target_prompt,
             "method": method,
+            "preset": preset,
             "strengths": strengths,
             "change": change,
             "seeds": seeds,
             "steps": steps,
             "guidance": guidance,
+            "guidance_start": guidance_start,
+            "guidance_end": guidance_end,
             "inversion": inversion,
             "p2p": p2p,
+            "masactrl": masactrl,
+            "pnp": pnp,
+            "ddpm": ddpm,
+            "directedit": directedit,
+            "flowedit": flowedit,
             "preserve": preserve,
             "feather": feather,
             "everywhere": everywhere,
@@ -368,14 +464,24 @@ class Requests:
         target_prompt: str,
         image: str,
         source_prompt: str = "",
-        method: Literal["p2p", "sdedit"] = "p2p",
+        method: Literal[
+            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
+        ] = "p2p",
+        preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
-        change: float | None = None,
+        change: float | Literal["auto"] | None = None,
         seeds: Sequence[int] = (0,),
         steps: int = 50,
         guidance: float | None = None,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
         inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
         p2p: P2POptions | None = None,
+        masactrl: MasaCtrlOptions | None = None,
+        pnp: PlugAndPlayOptions | None = None,
+        ddpm: DdpmOptions | None = None,
+        directedit: DirectEditOptions | None = None,
+        flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
         feather: float = 8.0,
         everywhere: bool = False,
@@ -391,18 +497,29 @@ class Requests:
         Args:
             target_prompt: What the picture shall show; it names concepts by their tokens.
             image: Id of the picture to edit: an image, or an output of an earlier edit.
-            source_prompt: What the picture shows. Prompt-to-Prompt needs it.
-            method: `p2p` keeps the shape of the source, `sdedit` paints more freely.
-            strengths: One picture for each. p2p: share of the source that stays; sdedit: share
-                of the noise that is added. Left out, the method's default.
-            change: How much changes, in every method: 0 gives the source back, 1 changes most.
-                Instead of strengths.
-            seeds: One picture for each strength and seed. p2p draws nothing by chance and takes
-                one seed.
+            source_prompt: What the picture shows. All methods but sdedit need it.
+            method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
+                `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
+                of other papers, `flowedit` the one for bases of flow matching.
+            preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
+                Edit publishes it.
+            strengths: One picture for each. sdedit and flowedit: share of the way into noise;
+                all others: more keeps more of the source. Left out, the method's default.
+            change: How much changes, in every method: 0 gives the source back, 1 changes most;
+                `auto` draws several and chooses by source and references. Instead of strengths.
+            seeds: One picture for each strength and seed. Only sdedit, ddpm and flowedit draw
+                by chance; the others take one seed.
             steps: DDIM steps.
             guidance: Scale of classifier-free guidance; left out, the base's own.
+            guidance_start: Share of the steps before which nothing is guided.
+            guidance_end: Share of the steps after which nothing is guided, which is faster.
             inversion: How p2p inverts the source picture.
             p2p: Expert settings of Prompt-to-Prompt.
+            masactrl: Expert settings of MasaCtrl.
+            pnp: Expert settings of Plug-and-Play.
+            ddpm: Expert settings of edit-friendly DDPM.
+            directedit: Expert settings of DirectEdit.
+            flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
             feather: Width of the soft edge of that paste, in source pixels.
@@ -425,13 +542,21 @@ class Requests:
             "image": image,
             "source_prompt": source_prompt,
             "method": method,
+            "preset": preset,
             "strengths": strengths,
             "change": change,
             "seeds": seeds,
             "steps": steps,
             "guidance": guidance,
+            "guidance_start": guidance_start,
+            "guidance_end": guidance_end,
             "inversion": inversion,
             "p2p": p2p,
+            "masactrl": masactrl,
+            "pnp": pnp,
+            "ddpm": ddpm,
+            "directedit": directedit,
+            "flowedit": flowedit,
             "preserve": preserve,
             "feather": feather,
             "everywhere": everywhere,

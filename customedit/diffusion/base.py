@@ -174,6 +174,16 @@ class Base:
         return self.family.layers
 
     @property
+    def self_layers(self) -> tuple[str, ...]:
+        """Paths of the self-attention layers, in the order in which they run."""
+        return self.family.self_layers
+
+    @property
+    def decoder_blocks(self) -> tuple[Any, ...]:
+        """What ``AttentionControl.feature_block`` numbers (``Family.decoder_blocks``)."""
+        return self.family.decoder_blocks
+
+    @property
     def weights(self) -> dict[str, Tensor]:
         """What concepts change as whole weights (``Family.weights``)."""
         return self.family.weights

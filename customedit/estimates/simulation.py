@@ -55,10 +55,10 @@ class _Running:
 
     def settle(self) -> None:
         """Enter the next stage that has anything left."""
-        while self.current is not None and self.left <= _LITTLE:
+        stages = self.job.work.stages
+        while self.stage < len(stages) and self.left <= _LITTLE:
             self.stage += 1
-            following = self.current
-            self.left = 0.0 if following is None else following.rounds
+            self.left = stages[self.stage].rounds if self.stage < len(stages) else 0.0
 
 
 @dataclass
@@ -112,9 +112,9 @@ def play(
         for _, advance in steps:
             advance(passed)
         for machine in machines:
-            for job in [r for r in machine.running if r.current is None and r.fixed <= _LITTLE]:
-                machine.running.remove(job)
-                spans[job.job.id] = Span(job.starts, now)
+            for done in [r for r in machine.running if r.current is None and r.fixed <= _LITTLE]:
+                machine.running.remove(done)
+                spans[done.job.id] = Span(done.starts, now)
     return spans
 
 

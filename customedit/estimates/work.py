@@ -1,8 +1,9 @@
 """How much work a request is: calls of the UNet and steps with gradients, in the order they come.
 
 The numbers follow the methods: ``inversion.trajectory`` asks for one row a step, ``null_text`` for
-two more and takes steps with gradients, Prompt-to-Prompt asks for three rows a picture and step
-(four without direct inversion), SDEdit for two.
+two more and takes steps with gradients. At each step of an edit a picture takes two rows, one where
+guidance does not act, and the pictures of a job share the source's row (two rows without direct
+inversion; SDEdit has none).
 """
 
 from __future__ import annotations
@@ -13,8 +14,15 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from customedit.editing.settings import SDEDIT_STRENGTH, step_of, strength_of_change
+from customedit.editing.method_settings import (
+    INVERTING,
+    STRENGTHS,
+    Strength,
+    step_of,
+    strength_of_change,
+)
 from customedit.errors import InputError
+from customedit.schemas.change import AUTO_CHANGES
 from customedit.schemas.requests import CustomizeRequest, EditRequest
 
 if TYPE_CHECKING:
@@ -93,36 +101,53 @@ def edit_work(request: EditRequest, cells: int, *, inverted: bool) -> Work:
     inverted: whether an inversion of the picture is there already.
     """
     steps, stages = request.steps, list[Stage]()
-    counts = [_steps_drawn(request, strength) for strength in _strengths(request)]
-    pictures = len(counts) * len(request.seeds)
-    if request.method == "p2p" and request.change != 0 and not inverted:
+    counts = [_steps_drawn(request, knobs) for knobs in _knobs(request)]
+    pictures = 1 if request.change == "auto" else len(counts) * len(request.seeds)
+    if request.change == 0:
+        return Work("edit", (), pictures)
+    if request.method in INVERTING and not inverted:
         stages.append(Stage("invert", steps, 1, cells))
         if request.inversion == "null-text":
             stages.append(Stage("null-text", 2 * steps, 1, cells))
             stages.append(Stage("null-text", NULL_TEXT_STEPS * steps, label="null-text"))
-    if request.change != 0:
-        rows = 2 if request.method == "sdedit" else 3 if request.inversion == "direct" else 4
-        drawn = sum(counts) * len(request.seeds)
-        # Pictures go side by side; where they differ in steps, on average so many rows.
-        rounds = max(counts)
-        stages.append(Stage("edit", rounds, max(1, round(rows * drawn / max(1, rounds))), cells))
+    # Pictures go side by side; where they differ in steps, on average so many rows.
+    rounds, drawn = max(counts), sum(counts) * len(request.seeds)
+    rows = _source_rows(request) + _own_rows(request) * drawn / max(1, rounds)
+    stages.append(Stage("edit", rounds, max(1, round(rows)), cells))
     return Work("edit", tuple(stages), pictures)
 
 
-def _strengths(request: EditRequest) -> list[float | None]:
-    return [None] if request.strengths is None else list(request.strengths)
-
-
-def _steps_drawn(request: EditRequest, strength: float | None) -> int:
-    """The steps at which a picture of this strength asks the UNet."""
-    start = 0.0
-    if request.change is not None:
-        knobs = strength_of_change(request.method, request.change)
-        strength, start = knobs.strength, knobs.start
+def _source_rows(request: EditRequest) -> int:
+    """The source's rows of a step: pictures share those that are equal."""
     if request.method == "sdedit":
-        share = SDEDIT_STRENGTH if strength is None else strength
-        return max(1, math.ceil(share * request.steps))
-    return request.steps - step_of(start, request.steps)
+        return 0
+    if request.method == "ddpm":  # whose source is drawn anew for each seed
+        guided = request.ddpm is None or request.ddpm.source_guidance != 1
+        return len(request.seeds) * (2 if guided else 1)
+    return 2 if request.method == "p2p" and request.inversion != "direct" else 1
+
+
+def _own_rows(request: EditRequest) -> float:
+    """The rows of one picture and step: two while guidance acts, else one; on average."""
+    return 1 + request.guidance_end - request.guidance_start
+
+
+def _knobs(request: EditRequest) -> list[Strength]:
+    """What decides the steps of each picture that is drawn, but for its seed."""
+    if request.change is not None:
+        changes = AUTO_CHANGES if request.change == "auto" else (request.change,)
+        return [strength_of_change(request.method, change) for change in changes]
+    usual = STRENGTHS[request.method]
+    return [Strength(usual if s is None else s) for s in request.strengths or [usual]]
+
+
+def _steps_drawn(request: EditRequest, knobs: Strength) -> int:
+    """The steps at which a picture asks the UNet."""
+    if request.method == "sdedit":
+        return max(1, math.ceil(knobs.strength * request.steps))
+    if request.method == "ddpm":
+        return max(1, request.steps - step_of(knobs.strength, request.steps))
+    return request.steps - step_of(knobs.start, request.steps)
 
 
 def customize_work(

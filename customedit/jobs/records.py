@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from customedit.schemas import ids
 from customedit.schemas.answers import ConceptState, JobKind, JobState, Similarities
+from customedit.schemas.change import AUTO_CHANGES, ChangeCurve
 
 STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
@@ -153,6 +154,7 @@ class EditOutput(Record):
     """One picture of an edit job. width, height: in pixels."""
 
     strength: float | None
+    change: float | None = None
     seed: int
     image_key: str
     width: int | None = None
@@ -166,7 +168,7 @@ class EditOutcome(Record):
     """The result of an edit job.
 
     source_key: the picture that was uploaded; region_words: the source prompt's words that the
-    region was read from.
+    region was read from; change_curve: what ``change`` "auto" measured and chose, None elsewhere.
     """
 
     kind: Literal["edit"] = "edit"
@@ -177,6 +179,7 @@ class EditOutcome(Record):
     sheet_key: str | None = None
     warnings: list[str] = Field(default_factory=list)
     region_words: list[str] = Field(default_factory=list)
+    change_curve: ChangeCurve | None = None
 
 
 def output_record(record: JobRecord, number: int) -> EditOutput | None:
@@ -240,7 +243,8 @@ def cost_of(record: JobRecord) -> float:
     """
     request = record.request
     if record.kind == "edit":
-        pictures = len(request.get("strengths") or [0]) * len(request.get("seeds") or [0])
+        drawn = AUTO_CHANGES if request.get("change") == "auto" else request.get("strengths")
+        pictures = len(drawn or [0]) * len(request.get("seeds") or [0])
         return max(0.01, pictures * (request.get("steps") or 50) / 50)
     if record.kind == "customize":
         return max(0.01, ((request.get("training") or {}).get("steps") or 500) / 500)

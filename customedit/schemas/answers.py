@@ -11,6 +11,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from customedit.schemas.change import ChangeCurve
+
 JobKind = Literal["edit", "customize", "import"]
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ConceptState = Literal["training", "ready", "failed"]
@@ -140,13 +142,17 @@ class JobFailure(Document):
 
 
 class EditedImage(Document):
-    """One picture of an edit. best: of all strengths, the best of both similarities."""
+    """One picture of an edit. best: of all strengths, the best of both similarities.
+
+    change: that was asked for, or chosen where it was ``auto``.
+    """
 
     id: Annotated[str, Field(description="Stands for the picture as ``image`` of a next edit.")]
     url: str
     width: int | None = None
     height: int | None = None
     strength: float | None = None
+    change: float | None = None
     seed: int
     best: bool = False
     similarities: Similarities
@@ -169,6 +175,10 @@ class EditResult(Document):
             "derived; empty with a mask alone, and where the edit reached everywhere."
         ),
     ] = Field(default_factory=list)
+    change_curve: Annotated[
+        ChangeCurve | None,
+        Field(description='What `change` "auto" measured and chose; null without it.'),
+    ] = None
 
 
 class ConceptResult(Document):
@@ -213,12 +223,13 @@ class BaseSummary(Document):
 class PlannedPicture(Document):
     """One picture of an edit.
 
-    strength: of the method, also where ``change`` was asked for; start: share of the steps of
-    Prompt-to-Prompt before which the picture is the source itself.
+    strength: of the method, also where ``change`` was asked for; start: share of the steps before
+    which the picture is the source itself; change: what was asked for, null for strengths.
     """
 
     strength: float
     start: float = 0.0
+    change: float | None = None
     seed: int
 
 
@@ -233,7 +244,7 @@ class PlannedConcept(Document):
 class EditPlan(Document):
     """An edit with every default resolved. Sizes are (width, height) in pixels.
 
-    p2p: the settings of Prompt-to-Prompt, null for other methods; region_words: the words of the
+    settings: the expert settings of the method, null for sdedit; region_words: the words of the
     source prompt whose region may change. What only the base decides is null without a worker.
     """
 
@@ -245,7 +256,7 @@ class EditPlan(Document):
     steps: int
     guidance: float | None
     inversion: str | None
-    p2p: dict[str, Any] | None
+    settings: dict[str, Any] | None
     region_words: list[str]
     everywhere: bool
     preserve: bool

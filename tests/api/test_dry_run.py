@@ -62,8 +62,8 @@ def test_an_edit_is_planned_and_not_stored(
     told = tried(anna, steps=20, change=0.25)
     plan = told["plan"]
     assert (plan["guidance"], plan["inversion"], plan["steps"]) == (4.0, "direct", 20)
-    assert plan["pictures"] == [{"strength": 0.75, "start": 0.5, "seed": 0}]
-    assert plan["p2p"]["blend_over"] == "source" and plan["preserve"] is True
+    assert plan["pictures"] == [{"strength": 0.75, "start": 0.5, "change": 0.25, "seed": 0}]
+    assert plan["settings"]["blend_over"] == "source" and plan["preserve"] is True
     assert plan["region_words"] == ["cup"]
     assert plan["size"] == [32, 24] and plan["working_size"] == [144, 112]
     assert plan["base"] == {"name": "mini", "architecture": "Mini", "side": 128}
@@ -158,7 +158,11 @@ def test_a_customization_is_planned(anna: httpx.Client, worker: Workers) -> None
 def test_a_dry_run_refuses_what_the_request_would_be_refused_for(
     anna: httpx.Client, bert: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage
 ) -> None:
-    body = {"image": upload(bert, "green"), "source_prompt": "a", "target_prompt": "b"}
+    body: dict[str, Any] = {
+        "image": upload(bert, "green"),
+        "source_prompt": "a",
+        "target_prompt": "b",
+    }
     hers = anna.post("/v1/edits", params={"dry_run": True}, json=body)
     assert hers.status_code == 409 and hers.json()["type"] == "/problems/unknown-image"
     learning = customize(anna)

@@ -63,12 +63,13 @@ def adapters_of(base: Base, *, text: bool, convolutions: bool) -> dict[str, LowR
 
 @dataclass(frozen=True)
 class Style:
-    """How a program calls a layer and its factors; whether stock diffusers reads it."""
+    """How a program calls a layer and its factors, and what it changes."""
 
     layer: Callable[[Base, str], str]
     factors: tuple[str, str] = ("lora_down.weight", "lora_up.weight")
     text: bool = True
     convolutions: bool = False
+    alpha: bool = True
 
 
 def kohya(base: Base, path: str, original: bool = False) -> str:
@@ -87,14 +88,15 @@ def dotted(path: str, unet: str) -> str:
     return unet + inner if part == "unet" else f"{part}.text_model.{inner}"
 
 
+OLDER = ("lora.down.weight", "lora.up.weight")
 PEFT = ("lora_A.weight", "lora_B.weight")
 STYLES: Mapping[str, Style] = {
     "kohya, original names": Style(lambda b, p: kohya(b, p, True), convolutions=True),
     "kohya, original names without convolutions": Style(lambda b, p: kohya(b, p, True)),
     "kohya, diffusers' names": Style(kohya, convolutions=True),
-    "diffusers": Style(lambda b, p: dotted(p, "unet."), ("lora.down.weight", "lora.up.weight")),
-    "diffusers of PEFT": Style(lambda b, p: dotted(p, "unet."), PEFT),
-    "PEFT": Style(lambda b, p: dotted(p, "base_model.model."), PEFT, text=False),
+    "diffusers": Style(lambda b, p: dotted(p, "unet."), OLDER, alpha=False),
+    "diffusers of PEFT": Style(lambda b, p: dotted(p, "unet."), PEFT, alpha=False),
+    "PEFT": Style(lambda b, p: dotted(p, "base_model.model."), PEFT, text=False, alpha=False),
 }
 
 
@@ -104,8 +106,11 @@ def entries_of(base: Base, style: Style, adapters: Mapping[str, LowRank]) -> dic
     for path, adapter in adapters.items():
         name = style.layer(base, path)
         wide = adapter.up[:, :, None, None] if adapter.down.ndim == 4 else adapter.up
+        if style.alpha:
+            found[f"{name}.alpha"] = torch.tensor(ALPHA)
+        else:  # where the programs write none
+            wide = wide * adapter.scale
         found |= {f"{name}.{down}": adapter.down.clone(), f"{name}.{up}": wide.clone()}
-        found[f"{name}.alpha"] = torch.tensor(ALPHA)
     return {n: t.contiguous() for n, t in found.items()}
 
 
@@ -122,12 +127,20 @@ def test_every_style_is_read_whole_and_takes_effect(name: str, base: Base, tmp_p
         torch.testing.assert_close(concept.adapters[path].delta(), adapter.delta())
 
 
-@pytest.mark.parametrize("name", ["kohya, original names without convolutions", "diffusers"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kohya, original names without convolutions",
+        "kohya, diffusers' names",
+        "diffusers",
+        "diffusers of PEFT",
+    ],
+)
 def test_the_forward_is_that_of_diffusers(
     name: str, base: Base, folder: Path, tmp_path: Path
 ) -> None:
     style = STYLES[name]
-    adapters = adapters_of(base, text=True, convolutions=False)
+    adapters = adapters_of(base, text=True, convolutions=style.convolutions)
     entries = entries_of(base, style, adapters)
     save_file(entries, tmp_path / "look.safetensors")
     concept = load_concept(tmp_path / "look.safetensors", base)
@@ -193,7 +206,7 @@ def test_embeddings_have_a_vector_for_each_text_encoder(base: Base, tmp_path: Pa
 def test_embeddings_of_other_bases_are_refused(base: Base, tmp_path: Path) -> None:
     path = tmp_path / "look.safetensors"
     save_file({"clip_l": torch.ones(1, xl_folders.ONE), "clip_g": torch.ones(1, 3)}, path)
-    with pytest.raises(InputError, match="clip_g of width 3; this base's text encoders are clip_l"):
+    with pytest.raises(InputError, match=r"embedding of .*; this base's text encoders are clip_l"):
         load_concept(path, base)
     with pytest.raises(InputError, match="base: is missing"):
         load_concept(path)

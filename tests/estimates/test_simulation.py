@@ -58,7 +58,14 @@ def request(**more: object) -> EditRequest:
     ("more", "stages"),
     [
         ({}, [("invert", 50, 1), ("edit", 50, 3)]),
-        ({"steps": 10, "strengths": [0.2, 0.4]}, [("invert", 10, 1), ("edit", 10, 6)]),
+        ({"steps": 10, "strengths": [0.2, 0.4]}, [("invert", 10, 1), ("edit", 10, 5)]),
+        ({"guidance_start": 0.5}, [("invert", 50, 1), ("edit", 50, 2)]),
+        ({"method": "masactrl"}, [("invert", 50, 1), ("edit", 50, 3)]),
+        ({"method": "ddpm", "seeds": [1, 2]}, [("edit", 32, 8)]),
+        (
+            {"change": "auto", "references": ["img_" + "1" * 64]},
+            [("invert", 50, 1), ("edit", 50, 17)],
+        ),
         ({"inversion": "ddim"}, [("invert", 50, 1), ("edit", 50, 4)]),
         ({"change": 0.25}, [("invert", 50, 1), ("edit", 25, 3)]),
         ({"change": 0}, []),

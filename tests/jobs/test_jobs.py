@@ -378,9 +378,7 @@ def test_lists_by_kind_and_state_are_the_plain_filter(
     def check() -> None:
         for kind in ("edit", "customize", "import"):
             for state in (None, "queued", "cancelled", "failed"):
-                expected = [
-                    r.id for r in records if r.kind == kind and state in (None, r.state)
-                ]
+                expected = [r.id for r in records if r.kind == kind and state in (None, r.state)]
                 found = jobs.list("acme", kind=kind, state=state, limit=50).items
                 assert [r.id for r in found] == expected, (kind, state)
 

@@ -214,6 +214,16 @@ class Family(abc.ABC):
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the recorded maps, for latents of ``height`` x ``width``."""
 
+    @property
+    def self_layers(self) -> tuple[str, ...]:
+        """Paths of the self-attention layers that control acts on, in the order they run in."""
+        return ()
+
+    @property
+    def decoder_blocks(self) -> tuple[nn.Module, ...]:
+        """Modules whose output [rows, ...] the residual blocks of a decoder add to their input."""
+        return ()
+
     # concepts
 
     @property

@@ -220,6 +220,8 @@ def _filled(model: nn.Module, states: Mapping[str, Tensor], kind: str, name: str
                 f"{tuple(wanted.shape)}",
                 f"put its configurations into a folder {Path(name).stem} beside it",
             )
-        found[path] = value.float() if value.is_floating_point() else value
+        # a copy: tensors begin at any byte of a file, and unaligned ones give other sums
+        numbers = torch.float32 if value.is_floating_point() else value.dtype
+        found[path] = value.to(numbers, copy=True).contiguous()
     model.load_state_dict(found, assign=True)
     return model.eval()
