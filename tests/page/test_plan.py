@@ -80,7 +80,7 @@ def test_settings_are_saved_under_a_name(tab: Tab, picture: Path) -> None:
     page = tab.page
     tab.open("edit")
     page.get_by_text("Expert settings").click()
-    page.get_by_label("Guidance").fill("3")
+    page.get_by_label("Guidance", exact=True).fill("3")
     page.get_by_label("How much changes").press("ArrowRight")
     page.get_by_text("Presets", exact=True).click()
     page.get_by_role("button", name="Save", exact=True).click()
@@ -89,9 +89,9 @@ def test_settings_are_saved_under_a_name(tab: Tab, picture: Path) -> None:
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_label("Preset", exact=True)).to_have_value("gentle")
     page.get_by_role("button", name="Start anew").click()
-    expect(page.get_by_label("Guidance")).to_have_value("")
+    expect(page.get_by_label("Guidance", exact=True)).to_have_value("")
     page.get_by_label("What it shows").fill("a vase")
     page.get_by_role("button", name="Use", exact=True).click()
-    expect(page.get_by_label("Guidance")).to_have_value("3")
+    expect(page.get_by_label("Guidance", exact=True)).to_have_value("3")
     expect(page.get_by_text("55 %")).to_be_visible()
     expect(page.get_by_label("What it shows")).to_have_value("a vase")  # words stay

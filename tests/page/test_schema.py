@@ -28,12 +28,14 @@ globalThis.fetch = async (url) => {
   if (String(url) !== "http://service/openapi.json") throw new Error(url);
   return { ok: true, json: async () => JSON.parse(readFileSync(process.argv[2])) };
 };
-const { choices, field, hint, loadSchemas, numberFault, options, textFits } = await import("./schema.js");
+const schema = await import("./schema.js");
+const { choices, field, hint, loadSchemas, numberFault, options, textFits } = schema;
 const { named, nearest, plain, withLook } = await import("./prompts.js");
 await loadSchemas();
 if (process.argv[3] === "calls") {
   const known = { named, nearest, numberFault, plain, textFits, withLook };
-  console.log(JSON.stringify(JSON.parse(process.argv[4]).map(([name, ...given]) => known[name](...given))));
+  const calls = JSON.parse(process.argv[4]);
+  console.log(JSON.stringify(calls.map(([name, ...given]) => known[name](...given))));
   process.exit();
 }
 const asked = JSON.parse(process.argv[3]);
