@@ -209,9 +209,7 @@ def work(count: int, job_s: float, name: str, left: Any, results: Any) -> None:
         chance = random.Random(f"{name} {number}")
         while left.value > 0:
             redis.lpop(notifications.queue(settings, "edit"))
-            claim: Any = timed(
-                lambda: jobs.claim_next(["edit"], f"{name}-{number}"), record.claims
-            )
+            claim: Any = timed(lambda: jobs.claim_next(["edit"], f"{name}-{number}"), record.claims)
             if claim is None:
                 time.sleep(1.0)  # as a worker's poll
             elif attempt(claim, chance):
