@@ -151,7 +151,8 @@ async def in_thread(call: Callable[P, R], *args: P.args, **named: P.kwargs) -> R
     return await anyio.to_thread.run_sync(lambda: call(*args, **named))
 
 
-# Dependencies are coroutines although they wait for nothing: FastAPI calls others in threads.
+# Dependencies are coroutines although they wait for nothing: FastAPI calls each of the others in a
+# thread.
 async def _container(request: Request) -> Container:
     return request.app.state.container
 

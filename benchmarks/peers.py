@@ -1,11 +1,11 @@
 """Ours against the published recipes on diffusers, paired: ``python benchmarks/peers.py``.
 
-On the bundled base and this machine's processor, in one run: eight edits with eight concepts as peers
-make them (one by one, weights loaded into the UNet; ``published.py``), ours one by one and ours
-together; a sweep of nine strengths against nine of the peers' edits; a Prompt-to-Prompt step against
-a plain call of as many rows; a training step against that of diffusers' script. Each ratio is of
-things timed next to each other, the order turned at every repeat; given are the median and the
-smallest and largest.
+On the bundled base and this machine's processor, in one run: eight edits with eight concepts as
+peers make them (one by one, weights loaded into the UNet; ``published.py``), ours one by one and
+ours together; a sweep of nine strengths against nine of the peers' edits; a Prompt-to-Prompt step
+against a plain call of as many rows; a training step against that of diffusers' script. Each ratio
+is of things timed next to each other, the order turned at every repeat; given are the median and
+the smallest and largest.
 """
 
 from __future__ import annotations

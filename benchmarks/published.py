@@ -4,8 +4,8 @@
 direct inversion (arXiv 2310.01506), as their authors' code goes about it: a concept's weights are
 loaded into the UNet, source and target are drawn with two rows each, and every attention layer
 computes its probabilities one by one, which a controller reads and changes. ``PublishedTraining``:
-the loop of diffusers' training script for Custom Diffusion: references are encoded at each step, the
-text encoder runs with gradients, and whole key and value weights are trained.
+the loop of diffusers' training script for Custom Diffusion: references are encoded at each step,
+the text encoder runs with gradients, and whole key and value weights are trained.
 
 Both take the parts of a ``Base`` in copies, so that all compared run the same networks.
 """
@@ -191,8 +191,10 @@ class PublishedTraining:
         self.text = copy.deepcopy(base.pipeline.text_encoder).float().requires_grad_(False)
         self.scheduler = base.pipeline.scheduler
         trained = [
-            p for n, p in self.unet.named_parameters() if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
-        ]  # fmt: skip
+            p
+            for n, p in self.unet.named_parameters()
+            if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+        ]
         self.table = self.text.get_input_embeddings().weight
         for parameter in (*trained, self.table):
             parameter.requires_grad_(True)
