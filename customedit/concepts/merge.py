@@ -181,6 +181,13 @@ def _check(concepts: Sequence[Concept], features: Sequence[Tensor]) -> None:
             f"{adapted[0]} has adapters, which cannot be merged",
             "give both concepts to one edit instead",
         )
+    narrow = [next(iter(c.tokens)) for c in concepts if c.columns != "prompt"]
+    if narrow:
+        raise InputError(
+            "concepts",
+            f"{narrow[0]} acts on its token's columns alone, a merged concept on the whole prompt",
+            "give both concepts to one edit instead: there they do not disturb each other",
+        )
     names = [t for c in concepts for t in c.tokens]
     twice = sorted({t for t in names if names.count(t) > 1})
     if twice:

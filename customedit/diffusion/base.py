@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -349,6 +350,7 @@ class Base:
         """
         tokens = self.tokens(prompt, trained.tokens)
         encoded = self.family.encode(tokens, trained.tokens)
+        encoded = dataclasses.replace(encoded, tokens=tokens)
         return self.family.trained_row(prompt, encoded, trained)
 
     # noise

@@ -17,7 +17,8 @@ from customedit.concepts.files import load_concept, save_concept
 from customedit.concepts.merge import merge_on_base
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import TrainableConcept, train_concept, training_loss
+from customedit.concepts.trainable import TrainableConcept
+from customedit.concepts.training import step_request, train_concept
 from customedit.diffusion.adapters import LowRank
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
@@ -87,7 +88,10 @@ def test_the_loss_is_the_velocitys_and_reaches_every_leaf(
     with torch.no_grad():
         for adapter in trained.adapters.values():
             adapter.factors["up"].normal_(generator=torch.Generator().manual_seed(1))
-    loss, _ = training_loss(base, trained, chosen, references, prior, 0)
+    request = step_request(
+        base, trained, chosen, references, prior, 0, list(trained.leaves.values())
+    )
+    loss, _ = request.loss(base.output(request.latents, request.times, request.context())[0])
     gradients = torch.autograd.grad(loss, list(trained.leaves.values()))
     assert all(float(g.abs().max()) > 0 for g in gradients)
     (vector,) = trained.tokens.values()
