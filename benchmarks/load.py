@@ -2,8 +2,8 @@
 
 The real API, Redis (valkey) and S3 (SeaweedFS); workers that are simulated: each claims, renews,
 reports progress and ends jobs by the code that real workers use (``customedit.jobs``), and sleeps
-where a real one would compute. No torch. First all jobs are submitted over HTTP, half of them by one
-tenant; after each tenth it is measured how long lists and the reconciler's calls take. Then the
+where a real one would compute. No torch. First all jobs are submitted over HTTP, half of them by
+one tenant; after each tenth it is measured how long lists and the reconciler's calls take. Then the
 workers run them; some die in the middle of a job, whose lease runs out. At the end every job must
 have ended once: ``lost`` and ``doubled`` are 0, or the exit status is 1.
 
@@ -209,9 +209,7 @@ def work(count: int, job_s: float, name: str, left: Any, results: Any) -> None:
         chance = random.Random(f"{name} {number}")
         while left.value > 0:
             redis.lpop(notifications.queue(settings, "edit"))
-            claim: Any = timed(
-                lambda: jobs.claim_next(["edit"], f"{name}-{number}"), record.claims
-            )
+            claim: Any = timed(lambda: jobs.claim_next(["edit"], f"{name}-{number}"), record.claims)
             if claim is None:
                 time.sleep(1.0)  # as a worker's poll
             elif attempt(claim, chance):

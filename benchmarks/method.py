@@ -20,12 +20,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel
+from shapes import random_base
 
-from customedit import mini
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
@@ -36,7 +34,6 @@ from customedit.editing.edit import edit
 from customedit.editing.editor import Editor
 from customedit.mini import samples
 from customedit.mini.evaluate import machine
-from customedit.mini.text import load_tokenizer
 
 SOURCE, TARGET = "a photo of a cup on a table", "a photo of a <a> patterned cup on a table"
 PARTS = "step,together,training,rows"
@@ -64,36 +61,6 @@ def random_concept(base: Base, seed: int) -> Change:
         return found
 
     return Change({"<a>": torch.randn(base.width, generator=generator)}, part("to_k"), part("to_v"))
-
-
-def sd14_random(device: str, dtype: torch.dtype) -> Base:
-    """Stable Diffusion 1.4's shapes, random weights, the bundled tokenizer."""
-    torch.manual_seed(0)
-    tokenizer = load_tokenizer(mini.path() / "tokenizer")
-    tokenizer.model_max_length = 77
-    unet = UNet2DConditionModel(
-        sample_size=64, cross_attention_dim=768, attention_head_dim=8, layers_per_block=2,
-        block_out_channels=(320, 640, 1280, 1280),
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    )  # fmt: skip
-    text = CLIPTextModel(
-        CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=768, intermediate_size=3072,
-                       num_hidden_layers=12, num_attention_heads=12, max_position_embeddings=77)
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
-    pipeline = StableDiffusionPipeline(
-        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet,
-        scheduler=DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-            clip_sample=False, set_alpha_to_one=False, steps_offset=1,
-        ),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    return Base.wrap(pipeline, "sd14-random", device=device, dtype=dtype)
 
 
 def clock(base: Base) -> float:
@@ -260,7 +227,7 @@ def main(
     """Time the method and print a report as JSON."""
     kind = getattr(torch, dtype)
     if base == "sd14-random":
-        model = sd14_random(device, kind)
+        model = random_base("sd14", device=device, dtype=kind)
     else:
         model = Base.load(base, device=device, dtype=kind)
     report: dict[str, Any] = {

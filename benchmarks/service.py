@@ -4,9 +4,10 @@
 at once to one front end; and how much processor time a submit takes of each process, which tells
 more than seconds where the machine does other work too. ``latency``: small edits through the whole
 service, one after another, on an idle worker and on one that trains. ``start``: in one process,
-from handing an edit to the engine until it begins and until its first UNet call is answered, idle and beside a training, whose steps
-are timed as well. ``streams``: event streams of five tenants on one front end, each with events all
-the time, and beside them another tenant's calls on one connection.
+from handing an edit to the engine until it begins and until its first UNet call is answered, idle
+and beside a training, whose steps are timed as well. ``streams``: event streams of five tenants on
+one front end, each with events all the time, and beside them another tenant's calls on one
+connection.
 
 All on the bundled base and local servers; clients and service share the machine, which is named.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Final
 
 import torch
 from PIL import Image
+from redis.exceptions import RedisError
 from torch import Tensor
 
 from customedit.diffusion.shared_rows import together
@@ -19,6 +21,7 @@ from customedit.editing.inversion import Inversion
 from customedit.editing.plan import EditPlan, picture_digest, plan_edits
 from customedit.editing.sweep import MeasuredEdit, best, contact_sheet
 from customedit.errors import InputError
+from customedit.estimates.work import inversion_mark
 from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput
 from customedit.schemas.answers import Similarities
 from customedit.schemas.requests import MAX_REFERENCES, EditRequest
@@ -79,11 +82,11 @@ def perform(attempt: Attempt) -> EditOutcome:
 
 def fetch(attempt: Attempt, request: EditRequest) -> Inputs:
     """Pictures and concepts; without references of its own an edit is held against a concept's."""
-    record = inputs.image_record(attempt, request.image)
+    key = inputs.picture_key(attempt, request.image)
     image = inputs.picture(attempt, request.image, "image")
     mask, warnings = None, list[str]()
     if request.mask is not None:
-        given = inputs.mask(attempt, request.mask, image.size)
+        given = inputs.mask(attempt, request.mask, image.size, marks=request.mask_marks)
         mask = torch.from_numpy(given.values)
         warnings = [f"The mask {warning}." for warning in given.warnings]
     concepts, records = inputs.concepts(attempt, request.concepts)
@@ -91,7 +94,7 @@ def fetch(attempt: Attempt, request: EditRequest) -> Inputs:
     if not references:
         references = concept_references(attempt, records)
     digest = picture_digest(image)
-    return Inputs(image, digest, record.key, mask, concepts, references, warnings)
+    return Inputs(image, digest, key, mask, concepts, references, warnings)
 
 
 def concept_references(attempt: Attempt, records: Sequence[ConceptRecord]) -> list[Image.Image]:
@@ -118,10 +121,13 @@ def find_inversion(
         inversion, origin = stored_inversion(attempt, key), "storage"
     if inversion is None:
         inverting = encode_and_invert(runtime.base, plan, image)
-        (inversion,), origin = attempt.wait([attempt.submit(inverting, EDITS)]), "nowhere"
+        ticket = attempt.submit(inverting, EDITS, label=request.inversion)
+        (inversion,), origin = attempt.wait([ticket]), "nowhere"
         path = attempt.folder / "inversion.safetensors"
         inversion.save(path)
         attempt.put(key, path, _SAFETENSORS)
+        with contextlib.suppress(RedisError):  # only estimates read it
+            runtime.inverted.add(attempt.tenant, request.image, inversion_mark(request))
     attempt.metrics.cache.labels("inversion", origin).inc()
     if origin != "device":
         runtime.inversions.put(key, inversion)
@@ -186,6 +192,8 @@ def upload(
                 change=result.plan.change,
                 seed=result.plan.seed,
                 image_key=attempt.keep(f"{k}.png", outputs.png(result.image), outputs.PNG),
+                width=result.image.width,
+                height=result.image.height,
                 similarities=Similarities.model_validate(measures),
                 best=k == chosen,
                 recipe=result.plan.as_json(),

@@ -161,7 +161,7 @@ def run_command(
         bool, typer.Option("--no-words", help="Leave out the edits by plain words.")
     ] = False,
     method: Annotated[
-        str, typer.Option(help="p2p, sdedit, masactrl, pnp, ddpm or directedit.")
+        str, typer.Option(help="p2p, sdedit, masactrl, pnp, ddpm, directedit or flowedit.")
     ] = "p2p",
     inversion: Annotated[
         str, typer.Option(help="direct, null-text, negative-prompt or ddim (p2p).")

@@ -135,7 +135,8 @@ class DDIMSchedule(Schedule):
         stride = count // steps
         # where the offset would leave the table (diffusers fails there, with 1000 steps), without
         offset = self.offset if (steps - 1) * stride + self.offset < count else 0
-        return [k * stride + offset for k in range(steps)][::-1]
+        rising: list[float] = [k * stride + offset for k in range(steps)]
+        return rising[::-1]
 
     def downwards(self, steps: int) -> list[tuple[float, float]]:
         """(time, next lower time) of each step from noise to picture; the last ends at CLEAN.

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 from PIL import Image
@@ -108,6 +108,16 @@ def run(base: Base, method: Method[T], on_progress: Callable[[Progress], None] |
     return ticket.result()
 
 
+class Observer(Protocol):
+    """Is told how long the engine's work took; called in its thread, so it takes no time itself."""
+
+    def call(self, rows: int, cells: int, seconds: float) -> None:
+        """A call with ``rows`` of ``cells`` latent cells, and what its methods did with it."""
+
+    def turn(self, label: str, seconds: float) -> None:
+        """A step with gradients of the method that was submitted with ``label``."""
+
+
 class Ticket(Generic[T]):
     """A method handed to an engine: wait for it, cancel it, read its result."""
 
@@ -119,7 +129,9 @@ class Ticket(Generic[T]):
         on_progress: Callable[[Progress], None] | None,
         number: int,
         share: Share,
+        label: str = "",
     ) -> None:
+        self.label = label
         self.method, self.priority, self.deadline = method, priority, deadline
         self.on_progress, self.number, self.share = on_progress, number, share
         self.open: Denoise | None = None
@@ -174,11 +186,11 @@ class Engine:
     methods; who was passed over eight times comes first. Methods whose work needs gradients run
     their step inside ``tick``: at most one of them each tick, in rotation within a share, so none
     is starved and a forward waits for one step at most. New methods start at once: one whose first
-    stretch is heavy yields a Turn before it.
+    stretch is heavy yields a Turn before it. observer: is told how long that took.
     """
 
-    def __init__(self, base: Base, *, max_rows: int = 32) -> None:
-        self.base, self.max_rows = base, max_rows
+    def __init__(self, base: Base, *, max_rows: int = 32, observer: Observer | None = None) -> None:
+        self.base, self.max_rows, self._observer = base, max_rows, observer
         self.calls = self.rows = 0
         self._numbers = itertools.count()
         self._tickets: list[Ticket[Any]] = []
@@ -195,14 +207,17 @@ class Engine:
         timeout: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         share: Share = ("",),
+        label: str = "",
     ) -> Ticket[T]:
         """Take ``method`` in; safe from any thread.
 
         timeout: seconds it may take from now; share: for whom it is, from the outside in, such as
-        tenant and job; within a priority shares are served alike, however many methods they have.
+        tenant and job; within a priority shares are served alike, however many methods they have;
+        label: under which its steps with gradients are observed.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        ticket = Ticket(method, priority, deadline, on_progress, next(self._numbers), share)
+        number = next(self._numbers)
+        ticket = Ticket(method, priority, deadline, on_progress, number, share, label)
         with self._lock:
             self._tickets.append(ticket)
             self._fresh.append(ticket)
@@ -232,7 +247,10 @@ class Engine:
                 self._fair_turns.charge(chosen, 1)
                 self._turns.remove(chosen)
         if chosen is not None:
+            began = time.monotonic()
             self._advance(chosen, None)
+            if self._observer is not None:
+                self._observer.turn(chosen.label, time.monotonic() - began)
         with self._lock:
             self._tickets = [t for t in self._tickets if not t.done]
             self._turns = [t for t in self._turns if not t.done]
@@ -247,12 +265,17 @@ class Engine:
             ticket.waited += 1
         for ticket in batch:
             ticket.waited = 0
+        asked = [ticket.open for ticket in batch if ticket.open is not None]
+        began = time.monotonic()
         for ticket, answer in zip(batch, self._answers(batch), strict=True):
             if isinstance(answer, Prediction):
                 ticket.open = None
                 self._advance(ticket, answer)
             else:
                 self._end(ticket, answer)
+        if self._observer is not None:
+            rows, (height, width) = sum(r.rows for r in asked), asked[0].latents.shape[2:]
+            self._observer.call(rows, height * width, time.monotonic() - began)
 
     def _batch(self, tickets: Sequence[Ticket[Any]]) -> list[Ticket[Any]]:
         """Those whose requests make the next forward: the first one's shape decides."""

@@ -57,7 +57,7 @@ class JointForward:
         )
 
     def controlled(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        """Image queries, keys and values [rows, ...]; those of its source where a row takes them."""
+        """Image queries, keys and values [rows, ...], of its source where a row takes them."""
         if self.taken is None:
             return query, key, value
         pairs = ((query, self.taken.query), (key, self.taken.key), (value, self.taken.value))

@@ -22,11 +22,13 @@ from customedit.diffusion.text import TextContext, Weighted
 from customedit.editing.beside import Drawn
 from customedit.editing.direct_edit import direct_edit
 from customedit.editing.edit_friendly import edit_friendly
+from customedit.editing.flow_edit import flow_edit
 from customedit.editing.inversion import Inversion, invert
 from customedit.editing.masactrl import masactrl
 from customedit.editing.method_settings import (
     DirectEditSettings,
     EditFriendlySettings,
+    FlowEditSettings,
     MasaCtrlSettings,
     P2PSettings,
     PlugAndPlaySettings,
@@ -173,6 +175,12 @@ def draw(
         drawn = yield from edit_friendly(
             base, opened.latents, source, target, settings=settings, steps=plan.steps,
             seed=plan.seed, empty=empty, **common,
+        )  # fmt: skip
+        return (yield from _drawing(base, drawn))
+    if isinstance(settings, FlowEditSettings):
+        drawn = yield from flow_edit(
+            base, opened.latents, source, target, settings=settings, steps=plan.steps,
+            seed=plan.seed, empty=opened.text("", reading, everywhere=everywhere), **common,
         )  # fmt: skip
         return (yield from _drawing(base, drawn))
     if inversion is None:

@@ -10,6 +10,7 @@ Imports no torch. What a user may leave out is in ``customedit.schemas.requests`
 | ddpm | share of the steps that are skipped, with the source's own noise | keeps more | 0.36 |
 | directedit | share of the steps with the source's values | keeps more | 0.3 |
 | sdedit | share of the way into noise | changes more | 0.6 |
+| flowedit | share of the steps that are taken, the last ones | changes more | 0.66 |
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ STRENGTHS: Final[Mapping[EditMethod, float]] = {
     "pnp": 0.8,  # 40 of 50 steps
     "ddpm": 0.36,  # 36 of 100 steps
     "directedit": 0.3,  # as the paper's code has on Stable Diffusion 3.5
+    "flowedit": 0.66,  # 33 of 50 steps, as the paper has on Stable Diffusion 3
 }
 """The strength of each method where nothing else is asked for: its paper's."""
 
@@ -108,6 +110,17 @@ class P2PSettings(RegionSettings):
             if not math.isfinite(factor):
                 raise InputError("reweight", f"{word!r} has {factor}", "give a finite number")
         super().__post_init__()
+
+    @property
+    def map_features(self) -> dict[str, str]:
+        """What of the settings mixes cross maps, which not every family has: name to field."""
+        asked = {
+            "replace": ("p2p.way", self.way == "replace"),
+            "cross_steps": ("p2p.cross_steps", self.cross_steps is not None),
+            "words": ("p2p.words", bool(self.words)),
+            "reweight": ("p2p.reweight", bool(self.reweight)),
+        }
+        return {name: field for name, (field, given) in asked.items() if given}
 
     @property
     def cross(self) -> float:
@@ -215,12 +228,42 @@ class DirectEditSettings(RegionSettings):
         super().__post_init__()
 
 
+@dataclass(frozen=True)
+class FlowEditSettings(RegionSettings):
+    """The difference of two velocities (FlowEdit, arXiv 2412.08629).
+
+    strength: the share of the steps that are taken, in (0, 1], the last ones; source_guidance: of
+    the source's velocity, None for a quarter of the guidance, but not below 1 (the paper has 3.5
+    and 13.5 on Stable Diffusion 3, 1.5 and 5.5 on FLUX); samples: drawings of noise that a step
+    averages over.
+
+    Raises InputError for settings out of range.
+    """
+
+    strength: float = STRENGTHS["flowedit"]
+    source_guidance: float | None = None
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        share("strength", self.strength)
+        if self.source_guidance is not None and not 0 <= self.source_guidance <= 50:
+            raise InputError("source_guidance", f"is {self.source_guidance}", "give 0 to 50")
+        if not 1 <= self.samples <= 8:
+            raise InputError("samples", f"are {self.samples}", "give 1 to 8")
+        super().__post_init__()
+
+    def source_scale(self, guidance: float) -> float:
+        """The guidance of the source's velocity, where that of the target's is ``guidance``."""
+        return max(1.0, guidance / 4) if self.source_guidance is None else self.source_guidance
+
+
 SETTINGS: Final[Mapping[EditMethod, type[RegionSettings]]] = {
     "p2p": P2PSettings,
     "masactrl": MasaCtrlSettings,
     "pnp": PlugAndPlaySettings,
     "ddpm": EditFriendlySettings,
     "directedit": DirectEditSettings,
+    "flowedit": FlowEditSettings,
 }
 """Of each method that draws the target beside its source; SDEdit has none."""
 
@@ -228,7 +271,7 @@ INVERTING: Final[frozenset[EditMethod]] = frozenset({"p2p", "masactrl", "pnp", "
 """The methods that start from an inversion of the source. Only Prompt-to-Prompt has a choice of
 inversions: the others read the source from its stored trajectory (direct)."""
 
-RANDOM: Final[frozenset[EditMethod]] = frozenset({"sdedit", "ddpm"})
+RANDOM: Final[frozenset[EditMethod]] = frozenset({"sdedit", "ddpm", "flowedit"})
 """The methods that draw noise, so that seeds matter."""
 
 
@@ -255,7 +298,8 @@ def strength_of_change(method: EditMethod, change: float) -> Strength:
 
     change: in [0, 1]; 0 is the source (``edit`` then returns it without drawing), 1 changes most.
 
-    SDEdit: strength = change. The others keep more of the source with more strength: from 1 at
+    SDEdit: strength = change. FlowEdit: from 0 at change 0 straight to the default at 1/2 and on to
+    1 at 1. The others keep more of the source with more strength: from 1 at
     change 0 straight to the method's default at 1/2 and on to 0 at 1 (Prompt-to-Prompt: 1 -
     change). Those that start from an inversion also begin later below 1/2, with start = 1 - 2
     change, since the source's maps alone never give the source back: words that only the target has
@@ -268,5 +312,7 @@ def strength_of_change(method: EditMethod, change: float) -> Strength:
     if method == "sdedit":
         return Strength(change)
     usual = STRENGTHS[method]
+    if method == "flowedit":
+        return Strength(2 * change * usual if change <= 0.5 else 1 - 2 * (1 - usual) * (1 - change))
     strength = 1 - 2 * change * (1 - usual) if change <= 0.5 else 2 * usual * (1 - change)
     return Strength(strength, max(0.0, 1 - 2 * change) if method in INVERTING else 0.0)

@@ -24,6 +24,7 @@ from customedit.editing.method_settings import (
     INVERTING,
     DirectEditSettings,
     EditFriendlySettings,
+    FlowEditSettings,
     MasaCtrlSettings,
     P2PSettings,
     PlugAndPlaySettings,
@@ -89,7 +90,7 @@ class EditPlan(_Part):
     strength: of the method, also where ``change`` was asked for; auto: the curve from which
     ``change`` was chosen, None if nobody asked for it; guidance_start, guidance_end: the shares of
     the steps between which there is guidance; inversion: None for methods that invert nothing; p2p
-    ... directedit: the method's settings, None for all others; their blend_words: the words that
+    ... flowedit: the method's settings, None for all others; their blend_words: the words that
     the region is read from, given or derived; working: (width, height) that the model draws at;
     preserve: whether the source's own pixels are pasted outside the region, with an edge of
     ``feather`` source pixels.
@@ -114,6 +115,7 @@ class EditPlan(_Part):
     pnp: PlugAndPlaySettings | None = None
     ddpm: EditFriendlySettings | None = None
     directedit: DirectEditSettings | None = None
+    flowedit: FlowEditSettings | None = None
     everywhere: bool
     preserve: bool
     feather: float
@@ -211,6 +213,8 @@ def plan_edits(
     base.family.require(options.method, "method")
     if checked.p2p is not None:
         base.family.require(options.inversion, "inversion")
+        for feature, field in checked.p2p.map_features.items():
+            base.family.require(feature, field)
     if mask is not None:
         check_mask(mask, picture)
     shared: dict[str, Any] = {

@@ -247,15 +247,8 @@ def base_maps(
     """
     if base.family.mapped_tokens:
         return map_control(source, target, settings, steps)
-    given = {
-        "replace": settings.way == "replace",
-        "cross_steps": settings.cross_steps is not None,
-        "words": bool(settings.words),
-        "reweight": bool(settings.reweight),
-    }
-    for feature, asked in given.items():
-        if asked:
-            base.family.require(feature, f"p2p.{'way' if feature == 'replace' else feature}")
+    for feature, field in settings.map_features.items():
+        base.family.require(feature, field)
     return MapControl(
         torch.zeros(0, 0), torch.zeros(steps, 0), torch.zeros(steps, 0),
         step_of(settings.own, steps),

@@ -95,8 +95,8 @@ def check_request(
 
 def _check_strengths(method: EditMethod, strengths: Sequence[Strength]) -> None:
     """Refuse strengths with which a method draws nothing."""
-    if method == "sdedit" and any(s.strength == 0 for s in strengths):
-        raise InputError("strengths", "hold 0, with which sdedit draws nothing", "use above 0")
+    if method in ("sdedit", "flowedit") and any(s.strength == 0 for s in strengths):
+        raise InputError("strengths", f"hold 0, with which {method} draws nothing", "use above 0")
     if method == "ddpm" and any(s.strength == 1 for s in strengths):
         raise InputError("strengths", "hold 1, with which ddpm draws nothing", "use below 1")
 

@@ -29,6 +29,9 @@ MAX_REFERENCES: Final = 20
 MAX_CONCEPTS: Final = 8
 MAX_STRENGTHS: Final = 9
 MAX_SEEDS: Final = 9
+MAX_BATCH: Final = 100
+"""Most pictures of one batch."""
+
 MAX_OUTPUTS: Final = 16
 """Most pictures of one edit job: strengths times seeds."""
 
@@ -64,6 +67,7 @@ def _truth(value: Any) -> Any:
 
 _NUMBER: Final = BeforeValidator(_number)
 ImageId = Annotated[str, StringConstraints(pattern=patterns.IMAGE)]
+PictureId = Annotated[str, StringConstraints(pattern=patterns.PICTURE)]
 ConceptId = Annotated[str, StringConstraints(pattern=patterns.CONCEPT)]
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)]
 Phrase = Annotated[str, StringConstraints(pattern=patterns.PHRASE, max_length=100)]
@@ -77,9 +81,10 @@ Seed = Annotated[int, Field(ge=0, lt=_MAX_SEED), _NUMBER]
 Webhook = Annotated[AnyHttpUrl, UrlConstraints(max_length=2000)]
 
 TrainingWay = Literal["custom-diffusion", "textual-inversion"]
-EditMethod = Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit"]
+EditMethod = Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"]
 InversionKind = Literal["direct", "null-text", "negative-prompt", "ddim"]
 P2PWay = Literal["refine", "replace"]
+MaskMarks = Literal["white", "transparent"]
 BlendOver = Literal["source", "union", "mask", "none"]
 
 _NOT_BLANK: Final[dict[str, Any]] = {"pattern": r"\S"}
@@ -349,12 +354,37 @@ class DirectEditOptions(RegionOptions):
     """Expert settings of DirectEdit; the strength stands in the edit."""
 
 
+class FlowEditOptions(RegionOptions):
+    """Expert settings of FlowEdit; the strength stands in the edit."""
+
+    source_guidance: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=50,
+            description="Guidance of the source's velocity; left out, a quarter of the guidance, "
+            "but not below 1.",
+        ),
+        _NUMBER,
+    ] = None
+    samples: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=8,
+            description="Drawings of noise that each step averages over; left out, 1.",
+        ),
+        _NUMBER,
+    ] = None
+
+
 EXPERTS: Final[dict[str, type[RegionOptions]]] = {
     "p2p": P2POptions,
     "masactrl": MasaCtrlOptions,
     "pnp": PlugAndPlayOptions,
     "ddpm": DdpmOptions,
     "directedit": DirectEditOptions,
+    "flowedit": FlowEditOptions,
 }
 """The expert settings of each method that has some, which are the field of the method's name."""
 
@@ -385,7 +415,7 @@ class EditOptions(RequestModel):
         Field(
             description="`p2p` keeps the shape of the source, `sdedit` paints more freely; "
             "`masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors of "
-            "other papers."
+            "other papers, `flowedit` the one for bases of flow matching."
         ),
     ] = "p2p"
     preset: Annotated[
@@ -400,8 +430,8 @@ class EditOptions(RequestModel):
         Field(
             min_length=1,
             max_length=MAX_STRENGTHS,
-            description="One picture for each. sdedit: share of the noise that is added; all "
-            "others: more keeps more of the source. Left out, the method's default.",
+            description="One picture for each. sdedit and flowedit: share of the way into noise; "
+            "all others: more keeps more of the source. Left out, the method's default.",
         ),
     ] = None
     change: Annotated[
@@ -416,8 +446,8 @@ class EditOptions(RequestModel):
         Field(
             min_length=1,
             max_length=MAX_SEEDS,
-            description="One picture for each strength and seed. Only sdedit and ddpm draw by "
-            "chance; the others take one seed.",
+            description="One picture for each strength and seed. Only sdedit, ddpm and flowedit "
+            "draw by chance; the others take one seed.",
         ),
     ] = [0]
     steps: Annotated[int, Field(ge=1, le=200, description="DDIM steps."), _NUMBER] = 50
@@ -452,6 +482,9 @@ class EditOptions(RequestModel):
     ] = None
     directedit: Annotated[
         DirectEditOptions | None, Field(description="Expert settings of DirectEdit.")
+    ] = None
+    flowedit: Annotated[
+        FlowEditOptions | None, Field(description="Expert settings of FlowEdit.")
     ] = None
     preserve: Annotated[
         StrictBool | None,
@@ -488,18 +521,7 @@ class EditOptions(RequestModel):
             raise field_rule(
                 "source_prompt", "is empty", f"{self.method} needs the picture in words"
             )
-        if self.change is not None and self.strengths is not None:
-            raise field_rule("change", "is given with strengths", "give one of the two")
-        if self.change == "auto" and len(self.seeds) > 1:
-            raise field_rule("seeds", f"are {len(self.seeds)}", "one, where change is auto")
-        if self.guidance_start >= self.guidance_end:
-            raise field_rule("guidance_start", f"is {self.guidance_start:g}", "below guidance_end")
-        if len(self.strengths or [0]) * len(self.seeds) > MAX_OUTPUTS:
-            raise field_rule(
-                "strengths",
-                f"with seeds make more than {MAX_OUTPUTS} edits",
-                "send two requests",
-            )
+        _check_pictures(self)
         return self
 
     @property
@@ -516,27 +538,58 @@ class EditOptions(RequestModel):
         return given
 
 
-def _edit_rules() -> dict[str, Any]:
-    """What ``EditRequest`` checks over several fields, as far as a schema can say it."""
+def _check_pictures(options: EditOptions) -> None:
+    """One way to say how much changes, guidance that acts somewhere, and not too many pictures."""
+    if options.change is not None and options.strengths is not None:
+        raise field_rule("change", "is given with strengths", "give one of the two")
+    if options.change == "auto" and len(options.seeds) > 1:
+        raise field_rule("seeds", f"are {len(options.seeds)}", "one, where change is auto")
+    if options.guidance_start >= options.guidance_end:
+        raise field_rule("guidance_start", f"is {options.guidance_start:g}", "below guidance_end")
+    if len(options.strengths or [0]) * len(options.seeds) > MAX_OUTPUTS:
+        raise field_rule(
+            "strengths", f"with seeds make more than {MAX_OUTPUTS} edits", "send two requests"
+        )
+
+
+def _mask_methods(options: EditOptions) -> list[str]:
+    """The methods whose expert settings ask for a mask."""
+    experts: dict[str, RegionOptions | None] = {name: getattr(options, name) for name in EXPERTS}
+    return [n for n, expert in experts.items() if expert and expert.blend_over == "mask"]
+
+
+def _edit_rules(*, mask: bool = True) -> dict[str, Any]:
+    """What edits check over several fields, as far as a schema can say it.
+
+    mask: whether they may have one.
+    """
     beside = {"properties": {"method": {"not": {"const": "sdedit"}}}}  # also when it is left out
     rules = [_if(beside, _with("source_prompt", _NOT_BLANK))]
     by_mask = {"type": "object"} | _with("blend_over", {"const": "mask"})
+    given = _with("mask", {"type": "string"})
     for method in EXPERTS:
-        rules += [_if(_with(method, by_mask), _with("mask", {"type": "string"}))]
-    by_change = _with("change", {"type": ["number", "string"]})
-    rules += [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
-    auto = _with("change", {"const": "auto"})
-    rules += [_if(auto, {"properties": {"seeds": {"maxItems": 1}}})]
+        rules += [_if(_with(method, by_mask), given) if mask else {"not": _with(method, by_mask)}]
+    if mask:
+        rules += [_if(_with("mask_marks", {"const": "transparent"}), given)]
     for name, wanted in PRESETS.items():
         fields = {field: {"enum": _or_left_out(field, value)} for field, value in wanted.items()}
         rules += [_if(_with("preset", {"const": name}), {"properties": fields})]
+    return {"allOf": [*rules, *_picture_rules()]}
+
+
+def _picture_rules() -> list[Any]:
+    """What ``_check_pictures`` checks, as a schema says it."""
+    by_change = _with("change", {"type": ["number", "string"]})
+    rules = [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
+    auto = _with("change", {"const": "auto"})
+    rules += [_if(auto, {"properties": {"seeds": {"maxItems": 1}}})]
     most = MAX_SEEDS
     for strengths in range(2, MAX_STRENGTHS + 1):
         if MAX_OUTPUTS // strengths < most:
             most = MAX_OUTPUTS // strengths
             many = _with("strengths", {"type": "array", "minItems": strengths})
             rules += [_if(many, {"properties": {"seeds": {"maxItems": most}}})]
-    return {"allOf": rules}
+    return rules
 
 
 def _or_left_out(field: str, value: Any) -> list[Any]:
@@ -553,12 +606,9 @@ def _with(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"required": [name], "properties": {name: schema}}
 
 
-class EditRequest(EditOptions):
-    """Edit a picture by prompt, at one or several strengths and seeds."""
+class _TenantsEdit(EditOptions):
+    """What edits have beside their options where pictures and concepts have ids."""
 
-    model_config = ConfigDict(json_schema_extra=_edit_rules())
-
-    image: Annotated[ImageId, Field(description="Id of the picture to edit.")]
     concepts: Annotated[
         list[ConceptUse],
         Field(
@@ -567,13 +617,9 @@ class EditRequest(EditOptions):
             json_schema_extra={"uniqueItems": True},
         ),
     ] = []
-    mask: Annotated[
-        ImageId | None,
-        Field(description="Id of an image that is white where the edit may change the picture."),
-    ] = None
     maps: Annotated[StrictBool, Field(description="Keep the attention maps as a file.")] = False
     references: Annotated[
-        list[ImageId],
+        list[PictureId],
         Field(
             max_length=MAX_REFERENCES,
             description="Images that the result is compared with; left out, the references of the "
@@ -583,17 +629,97 @@ class EditRequest(EditOptions):
     webhook: Annotated[Webhook | None, Field(description=_WEBHOOK)] = None
 
     @model_validator(mode="after")
-    def _images_and_concepts_agree(self) -> Self:
-        for name in EXPERTS:
-            expert: RegionOptions | None = getattr(self, name)
-            if expert is not None and expert.blend_over == "mask" and self.mask is None:
-                raise field_rule("mask", "is missing", "blend_over mask needs one")
+    def _concepts_agree(self) -> Self:
         if self.change == "auto" and not (self.references or self.concepts):
             raise field_rule(
                 "change", "auto has no references to compare with", "a number, or give references"
             )
         if len({use.id for use in self.concepts}) < len(self.concepts):
             raise field_rule("concepts", "name one concept twice", "give each concept once")
+        return self
+
+
+class EditRequest(_TenantsEdit):
+    """Edit a picture by prompt, at one or several strengths and seeds."""
+
+    model_config = ConfigDict(json_schema_extra=_edit_rules())
+
+    image: Annotated[
+        PictureId,
+        Field(description="Id of the picture to edit: an image, or an output of an earlier edit."),
+    ]
+    mask: Annotated[
+        PictureId | None,
+        Field(description="Id of an image that is white where the edit may change the picture."),
+    ] = None
+    mask_marks: Annotated[
+        MaskMarks,
+        Field(
+            description="What in the mask marks where the edit may change the picture: `white`, or "
+            "`transparent` as in masks of OpenAI's images API."
+        ),
+    ] = "white"
+
+    @model_validator(mode="after")
+    def _mask_agrees(self) -> Self:
+        if self.mask is None and _mask_methods(self):
+            raise field_rule("mask", "is missing", "blend_over mask needs one")
+        if self.mask_marks != "white" and self.mask is None:
+            raise field_rule("mask", "is missing", f"mask_marks {self.mask_marks} needs one")
+        return self
+
+
+class BatchRequest(_TenantsEdit):
+    """Edit many pictures in one way: a job for each."""
+
+    model_config = ConfigDict(json_schema_extra=_edit_rules(mask=False))
+
+    images: Annotated[
+        list[PictureId],
+        Field(
+            min_length=1,
+            max_length=MAX_BATCH,
+            description="Ids of the pictures to edit: images, or outputs of earlier edits.",
+            json_schema_extra={"uniqueItems": True},
+        ),
+    ]
+
+    @model_validator(mode="after")
+    def _images_agree(self) -> Self:
+        if len(set(self.images)) < len(self.images):
+            raise field_rule("images", "name one picture twice", "give each picture once")
+        for method in _mask_methods(self):
+            field = f"{method}.blend_over"
+            raise field_rule(field, "is mask", "a batch has no masks; leave it out")
+        return self
+
+    def edits(self) -> list[EditRequest]:
+        """The edit of each picture."""
+        shared = {name: getattr(self, name) for name in self.model_fields_set - {"images"}}
+        return [EditRequest(image=image, **shared) for image in self.images]
+
+
+class PresetSettings(EditOptions):
+    """Save settings of edits under a name; what is left out is left to the edit."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": _picture_rules()})
+
+    target_prompt: Annotated[
+        Prompt, Field(description="What the pictures shall show, if it is always the same.")
+    ] = ""
+    concepts: Annotated[
+        list[ConceptUse],
+        Field(
+            max_length=MAX_CONCEPTS,
+            description="The concepts that the target prompt names.",
+            json_schema_extra={"uniqueItems": True},
+        ),
+    ] = []
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        """As of edits, but for the prompts, which may come with the edit."""
+        _check_pictures(self)
         return self
 
 

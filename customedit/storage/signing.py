@@ -1,11 +1,11 @@
 """Two frequent calls of S3 signed here: PUT of small objects, and presigned addresses.
 
-boto3 builds, checks and dispatches each call by its model of the API. That takes more processor time
-than all the rest of a submission, which waits for its journal record, and most of the time of a list
-of jobs, which has three addresses a job. Here both are signed as Signature Version 4 has it
-("Authenticating Requests (AWS Signature Version 4)", Amazon S3 API Reference: in the header with the
-payload in a single chunk, and in query parameters). A PUT that is not answered with 200 is boto3's to
-do again and to name: it bears being repeated.
+boto3 builds, checks and dispatches each call by its model of the API. That takes more processor
+time than all the rest of a submission, which waits for its journal record, and most of the time of
+a list of jobs, which has three addresses a job. Here both are signed as Signature Version 4 has it
+("Authenticating Requests (AWS Signature Version 4)", Amazon S3 API Reference: in the header with
+the payload in a single chunk, and in query parameters). A PUT that is not answered with 200 is
+boto3's to do again and to name: it bears being repeated.
 """
 
 from __future__ import annotations
@@ -164,9 +164,9 @@ def presigned_query(
     region: str,
     at: datetime,
 ) -> str:
-    """The query of an address that holds for ``seconds`` s from ``at`` (UTC): ``parameters``, signed.
+    """``parameters`` and their signature: the query of an address that holds for ``seconds`` s.
 
-    path: as it is sent, quoted.
+    at: from when on, UTC; path: as it is sent, quoted.
     """
     stamp = at.strftime("%Y%m%dT%H%M%SZ")
     fields = {

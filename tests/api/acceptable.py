@@ -16,7 +16,7 @@ import schemathesis
 from PIL import Image
 from schemathesis.generation import GenerationMode
 
-EXPERTS = ("p2p", "masactrl", "pnp", "ddpm", "directedit")
+EXPERTS = ("p2p", "masactrl", "pnp", "ddpm", "directedit", "flowedit")
 IMAGE = os.environ.get("ACCEPTABLE_IMAGE", "")
 MASK = os.environ.get("ACCEPTABLE_MASK", "")
 CONCEPT = os.environ.get("ACCEPTABLE_CONCEPT", "")

@@ -87,7 +87,8 @@ def test_our_own_editor_runs_and_is_scored(run: CliRunner, tmp_path: Path) -> No
         (["run", "-o", "full"], "out: full holds other files, such as notes.txt"),
         (
             ["run", "--method", "magic"],
-            "method: is not one of 'p2p', 'sdedit', 'masactrl', 'pnp', 'ddpm' or 'directedit'",
+            "method: is not one of 'p2p', 'sdedit', 'masactrl', 'pnp', 'ddpm', 'directedit' or "
+            "'flowedit'",
         ),
         (["run", "--method", "sdedit", "--preserve"], "method: sdedit derives no region"),
         (["run", "--inversion", "magic"], "inversion: 'magic' is unknown"),

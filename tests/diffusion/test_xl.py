@@ -44,7 +44,7 @@ def base(folder: Path) -> Base:
 @pytest.fixture(scope="module")
 def stock(folder: Path) -> Any:
     pipe = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, set_alpha_to_one=True)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -57,7 +57,7 @@ def told(pipe: Any, prompts: list[str], sizes: Tensor) -> tuple[Tensor, dict[str
 
 
 def test_it_is_known_and_its_sizes_and_layers_are_read(base: Base, folder: Path) -> None:
-    assert check_folder(folder, "x") is STABLE_DIFFUSION_XL is base.family.layout
+    assert check_folder(folder, "x") == STABLE_DIFFUSION_XL == base.family.layout
     assert (base.side, base.factor, base.multiple, base.channels) == (64, 4, 16, 4)
     assert base.width == xl_folders.ONE + xl_folders.TWO
     assert len(base.layers) == 2 * 1 + 2 * 3 + 3 + 3 * 3 + 3 * 1

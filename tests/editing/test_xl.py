@@ -13,7 +13,7 @@ from PIL import Image
 
 from customedit.concepts.concept import Concept
 from customedit.concepts.effect import prove_effect
-from customedit.concepts.files.load import load_concept
+from customedit.concepts.files.load import Description, load_concept
 from customedit.concepts.files.save import save_concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
@@ -134,11 +134,11 @@ def test_sdedit_with_a_mask_several_concepts_and_a_sweep(session: Session, plaid
 
 def test_it_is_written_and_read(base: Base, plaid: Concept, tmp_path: Path) -> None:
     prompt = TARGET
-    wanted = base.text(prompt, [Weighted(plaid)])
+    wanted, named = base.text(prompt, [Weighted(plaid)]), Description(token="<plaid>")
     own = save_concept(plaid, tmp_path / "own.safetensors", base).files[0]
     for source in (own, save_concept(plaid, tmp_path / "kohya", base, "kohya").files):
         paths = source if isinstance(source, Path) else list(source)
-        found = base.text(prompt, [Weighted(load_concept(paths, base))])
+        found = base.text(prompt, [Weighted(load_concept(paths, base, named))])
         assert all(
             (a - b).abs().max() <= 1e-5
             for a, b in zip(found.keys + found.values, wanted.keys + wanted.values, strict=True)

@@ -110,6 +110,12 @@ class Family(abc.ABC):
         return sum(encoder.width for encoder in self.encoders)
 
     @property
+    def embedding_parts(self) -> dict[str, int]:
+        """The parts of a concept token's embedding, in order: their names in files, and widths."""
+        encoders = zip(self.layout.encoders, self.encoders, strict=True)
+        return {layout.embedding: encoder.width for layout, encoder in encoders}
+
+    @property
     def channels(self) -> int:
         """Of the latents."""
         return int(self.denoiser.config.in_channels)

@@ -62,6 +62,9 @@ LACKS: Final[Mapping[str, str]] = {
     "dreambooth": "the baseline is written for a UNet",
     "adobe": _NO_KEY_VALUES,
     "adobe-compressed": _NO_KEY_VALUES,
+    "diffusers-bin": "diffusers reads its LoRAs from safetensors",
+    "kohya": "queries, keys and values of its text are one layer there, of which concepts change a "
+    "part; diffusers' format is read by ComfyUI as well",
 }
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
 
-from customedit.diffusion.adapters import UNET, adapters_of, untrained_change
+from customedit.diffusion.adapters import UNET, adapters_of, layers_of, untrained_change
 from customedit.diffusion.attention import (
     AttentionControl,
     AttentionState,
@@ -25,6 +25,8 @@ from customedit.diffusion.attention import (
 from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.families.family import Changes, Family, row_times
+from customedit.diffusion.families.original_names import Stacked
+from customedit.diffusion.families.unet_names import unet_names
 from customedit.diffusion.row_adapters import RowAdapters
 from customedit.diffusion.text import Customization, Encoded, TextContext, Tokens, Weighted
 
@@ -65,6 +67,10 @@ class RowsText:
 class UNetFamily(Family):
     """A UNet2DConditionModel that is told a time, a row of text states, and maybe conditions."""
 
+    lacks: ClassVar[Mapping[str, str]] = {
+        "flowedit": "it predicts noise, and FlowEdit needs velocities (flow matching); use p2p"
+    }
+
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
         self.state = AttentionState()
@@ -75,6 +81,12 @@ class UNetFamily(Family):
     ) -> dict[str, Any]:
         """What the UNet is told beside states, for latents of this size, as its arguments."""
         return {}
+
+    def original_names(self) -> dict[str, Stacked]:
+        """The original paths of the UNet's layers."""
+        names = unet_names(self.denoiser, self.denoiser.config)
+        layers = layers_of(self.denoiser, "")
+        return {name: Stacked((path,)) for name, path in names.items() if path in layers}
 
     def install(self) -> None:
         """Give the UNet our processors, which read the running forward from ``state``."""
@@ -94,7 +106,7 @@ class UNetFamily(Family):
     # concepts
 
     @cached_property
-    def layers(self) -> tuple[str, ...]:  # type: ignore[override]  # computed once
+    def layers(self) -> tuple[str, ...]:
         """Paths of the cross-attention modules, in the UNet's own order."""
         names = (n.removesuffix(".processor") for n in self.denoiser.attn_processors)
         return tuple(n for n in names if n.endswith("attn2"))

@@ -1,0 +1,244 @@
+"""What peers do, on diffusers alone: the published recipes, written again plainly for comparison.
+
+``PublishedEditor``: Prompt-to-Prompt with refinement and a local blend (arXiv 2208.01626) after
+direct inversion (arXiv 2310.01506), as their authors' code goes about it: a concept's weights are
+loaded into the UNet, source and target are drawn with two rows each, and every attention layer
+computes its probabilities one by one, which a controller reads and changes. ``PublishedTraining``:
+the loop of diffusers' training script for Custom Diffusion: references are encoded at each step,
+the text encoder runs with gradients, and whole key and value weights are trained.
+
+Both take the parts of a ``Base`` in copies, so that all compared run the same networks.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from diffusers import DDIMScheduler
+from diffusers.models.attention_processor import AttnProcessor2_0
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from customedit import pixels
+from customedit.diffusion.base import Base
+from customedit.editing.prompt_to_prompt import refine
+
+CROSS_SHARE: Final = 0.8
+SELF_SHARE: Final = 0.4
+SELF_POSITIONS: Final = 16 * 16
+THRESHOLD: Final = 0.3
+
+
+def plain_unet(base: Base) -> Any:
+    """A copy of the base's UNet with diffusers' own attention."""
+    unet = copy.deepcopy(base.denoiser)
+    unet.set_attn_processor(AttnProcessor2_0())
+    return unet
+
+
+class Controller:
+    """Changes attention probabilities of the conditional half: rows source, target."""
+
+    def __init__(self, mapper: Tensor, taken: Tensor, steps: int, positions: int) -> None:
+        self.mapper, self.taken, self.steps, self.positions = mapper, taken, steps, positions
+        self.step = 0
+        self.maps: list[Tensor] = []
+
+    def __call__(self, probabilities: Tensor, cross: bool) -> Tensor:
+        """probabilities: [4 rows x heads, positions, tokens or positions]."""
+        unconditional, conditional = probabilities.chunk(2)
+        source, target = conditional.chunk(2)
+        if cross:
+            if probabilities.shape[1] == self.positions:
+                self.maps.append(torch.stack([source.mean(0), target.mean(0)]))
+            if self.step < CROSS_SHARE * self.steps:
+                moved = source @ self.mapper
+                target = moved * self.taken + target * (1 - self.taken)
+        elif self.step < SELF_SHARE * self.steps and probabilities.shape[1] <= SELF_POSITIONS:
+            target = source
+        return torch.cat([unconditional, source, target])
+
+
+class ControlledAttention:
+    """An attention processor that shows its probabilities to a controller."""
+
+    def __init__(self, controller: Controller, cross: bool) -> None:
+        self.controller, self.cross = controller, cross
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """As diffusers calls a processor."""
+        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query = attn.head_to_batch_dim(attn.to_q(hidden_states))
+        key = attn.head_to_batch_dim(attn.to_k(text))
+        value = attn.head_to_batch_dim(attn.to_v(text))
+        probabilities = self.controller(attn.get_attention_scores(query, key), self.cross)
+        mixed = attn.batch_to_head_dim(torch.bmm(probabilities, value))
+        return attn.to_out[1](attn.to_out[0](mixed))  # type: ignore[no-any-return]
+
+
+class PublishedEditor:
+    """Edits one by one; a concept's weights are in the UNet while its edit runs."""
+
+    def __init__(self, base: Base) -> None:
+        self.base, self.unet = base, plain_unet(base)
+        self.scheduler = DDIMScheduler.from_config(base.pipeline.scheduler.config)
+        self._names = {n for n, _ in self.unet.named_parameters()}
+
+    def swap(self, weights: Mapping[str, Tensor]) -> None:
+        """Load ``weights`` (``{layer}.to_k.weight`` and the like) into the UNet."""
+        self.unet.load_state_dict(dict(weights), strict=False)
+
+    @torch.no_grad()
+    def edit(
+        self,
+        picture: Image.Image,
+        source: str,
+        target: str,
+        word: int,
+        weights: Mapping[str, Tensor],
+        steps: int,
+        guidance: float,
+    ) -> Image.Image:
+        """One edit. word: the column of the source's word that the blend keeps to."""
+        base, scheduler = self.base, self.scheduler
+        self.swap(weights)
+        scheduler.set_timesteps(steps)
+        trajectory = self._invert(base.encode(picture), source, steps)
+        contexts = [base.text(p) for p in ("", "", source, target)]
+        states = torch.stack([c.states for c in contexts]).to(base.dtype)
+        height, width = trajectory[0].shape[-2:]
+        added = _conditions(base, contexts, height, width)
+        grid = base.grid(height, width)
+        ids = [list(base.tokens(p).ids) for p in (source, target)]
+        mapper, taken = (t.to(base.device, base.dtype) for t in refine(*ids, base.length))
+        controller = Controller(mapper, taken, steps, grid[0] * grid[1])
+        self.unet.set_attn_processor(
+            {n: ControlledAttention(controller, "attn2" in n) for n in self.unet.attn_processors}
+        )
+        latents = trajectory[-1].expand(2, -1, -1, -1)
+        for step, time in enumerate(scheduler.timesteps):
+            controller.step = step
+            both = torch.cat([latents] * 2).to(base.dtype)
+            empty, full = self.unet(both, time, states, **added).sample.float().chunk(2)
+            noise = empty + guidance * (full - empty)
+            latents = scheduler.step(noise, time, latents).prev_sample
+            latents[:1] = trajectory[steps - 1 - step]
+            latents = self._blend(latents, controller, grid, word)
+        self.unet.set_attn_processor(AttnProcessor2_0())
+        return base.decode(latents[1:])[0]
+
+    def _invert(self, latents: Tensor, source: str, steps: int) -> list[Tensor]:
+        """The picture's latents at each time, from the picture up to the noise."""
+        context = self.base.text(source)
+        states = context.states[None].to(self.base.dtype)
+        added = _conditions(self.base, [context], *latents.shape[-2:])
+        alphas = self.scheduler.alphas_cumprod
+        path, before = [latents], float(self.scheduler.final_alpha_cumprod)
+        for time in reversed(self.scheduler.timesteps):
+            after = float(alphas[time])
+            noise = self.unet(latents.to(self.base.dtype), time, states, **added).sample.float()
+            clean = (latents - (1 - before) ** 0.5 * noise) / before**0.5
+            latents = after**0.5 * clean + (1 - after) ** 0.5 * noise
+            path.append(latents)
+            before = after
+        return path
+
+    def _blend(
+        self, latents: Tensor, controller: Controller, grid: tuple[int, int], word: int
+    ) -> Tensor:
+        """Outside the word's map, pooled and thresholded, the source's latents."""
+        mean = torch.stack(controller.maps).mean(0)[:, :, word].float()
+        pooled = F.max_pool2d(mean.view(2, 1, *grid), 3, 1, 1)
+        large = F.interpolate(pooled, latents.shape[-2:])
+        large = large / large.amax((2, 3), keepdim=True)
+        mask = (large > THRESHOLD).any(0, keepdim=True)
+        return torch.where(mask, latents, latents[:1])
+
+
+def _conditions(base: Base, contexts: Any, height: int, width: int) -> dict[str, Any]:
+    """What a UNet like SDXL's is told beside the text."""
+    conditions: Any = base.family.conditions(contexts, height, width, base.device)  # type: ignore[attr-defined]  # of UNets
+    return dict(conditions)
+
+
+class PublishedTraining:
+    """The loop of diffusers' ``train_custom_diffusion.py``, a step at each call.
+
+    references, class_images: pictures; each step takes one of each, as its defaults do.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        references: list[Image.Image],
+        class_images: list[Image.Image],
+        prompts: tuple[str, str],
+        rate: float = 1e-5,
+    ) -> None:
+        self.base, self.prompts = base, prompts
+        self.unet = plain_unet(base).float().requires_grad_(False)
+        self.vae = base.pipeline.vae
+        self.text = copy.deepcopy(base.pipeline.text_encoder).float().requires_grad_(False)
+        self.scheduler = base.pipeline.scheduler
+        trained = [
+            p
+            for n, p in self.unet.named_parameters()
+            if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+        ]
+        self.table = self.text.get_input_embeddings().weight
+        for parameter in (*trained, self.table):
+            parameter.requires_grad_(True)
+        self.trained = trained
+        self.optimizer = torch.optim.AdamW([*trained, self.table], rate, weight_decay=1e-2)
+        size = base.size(base.side, base.side)
+        tensors = [
+            torch.cat([pixels.to_tensor(p, size) for p in found])
+            for found in (references, class_images)
+        ]
+        self.pictures = [t.to(base.device) for t in tensors]
+        self.number = 0
+
+    def step(self) -> float:
+        """One optimization step; its loss."""
+        base, config = self.base, self.vae.config
+        number, self.number = self.number, self.number + 1
+        batch = torch.cat([p[number % len(p)][None] for p in self.pictures])
+        with torch.no_grad():
+            encoded = self.vae.encode(batch.to(self.vae.dtype))
+            tiny = not hasattr(encoded, "latent_dist")  # AutoencoderTiny draws nothing
+            drawn = encoded.latents if tiny else encoded.latent_dist.sample()
+            latents = (drawn * config.scaling_factor).float()
+        noise = torch.randn_like(latents)
+        times = torch.randint(0, self.scheduler.config.num_train_timesteps, (len(batch),))
+        times = times.to(base.device)
+        noisy = self.scheduler.add_noise(latents, noise, times)
+        ids = torch.tensor([list(base.tokens(p).ids) for p in self.prompts], device=base.device)
+        states = self.text(ids)[0]
+        output = self.unet(noisy, times, states).sample
+        target = noise
+        if self.scheduler.config.prediction_type == "v_prediction":
+            target = self.scheduler.get_velocity(latents, noise, times)
+        instance, prior = output.chunk(2)
+        own, kept = target.chunk(2)
+        mask = torch.ones_like(instance[:, :1])
+        loss = (
+            (F.mse_loss(instance, own, reduction="none") * mask).sum((1, 2, 3)) / mask.sum()
+        ).mean()
+        loss = loss + F.mse_loss(prior, kept)
+        loss.backward()  # type: ignore[no-untyped-call]
+        grads = self.table.grad
+        grads[: len(grads) - 1] = 0  # only the new token's row learns
+        torch.nn.utils.clip_grad_norm_([*self.trained, self.table], 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(loss.detach())

@@ -1,0 +1,46 @@
+"""The benchmarks that need a GPU or hours run in small here, so that they run when they must."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(FOLDER / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_the_gpu_benchmark_measures_all_parts_of_both_shapes(tmp_path: Path) -> None:
+    run("gpu.py", "--device", "cpu", "--dtype", "float32", "--tiny", "--out", str(tmp_path))
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert list(report["bases"]) == ["sd14", "sdxl"]
+    for found in report["bases"].values():
+        assert found["left_out"] == []
+        for part in ("plain", "peers", "alone", "together", "training", "profile", "ratios"):
+            assert found[part] and all(v >= 0 for v in found[part].values()), part
+        assert sum(found["profile"].values()) == pytest.approx(1, abs=0.01)
+    assert (tmp_path / "gpu.png").stat().st_size > 1000
+    assert "| together: edit_s_of_4 |" in (tmp_path / "gpu.md").read_text()
+
+
+@pytest.mark.timeout(600)
+def test_jobs_under_load_end_once_each(tmp_path: Path) -> None:
+    out = tmp_path / "load.json"
+    run(
+        "load.py", "--jobs", "40", "--workers", "4", "--tenants", "3", "--job-seconds", "0.05",
+        "--rounds", "1", "--steps", "2", "--out", str(out),
+    )  # fmt: skip
+    report = json.loads(out.read_text())
+    assert (report["lost"], report["doubled"]) == (0, 0)
+    assert [size["jobs"] for size in report["growth"]] == [20, 40]
+    assert report["run"]["claim"]["count"] >= 40
