@@ -11,20 +11,23 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import customedit
-from api import openapi, page_files, problems
+from api import openapi, page_files, problems, reference_page
 from api.dependencies import open_container
 from api.middleware.admission import AuthenticationMiddleware
 from api.middleware.observability import Metrics, ObservabilityMiddleware
 from api.routes import (
     account,
+    batches,
     concepts,
     edits,
     health,
+    image_edits,
     images,
     imports,
     job_events,
     jobs,
     pictures,
+    presets,
 )
 from customedit.config.settings import Settings
 
@@ -102,19 +105,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     problems.install(app)
     openapi.install(app)
-    for resource in (
-        images,
-        imports,
-        concepts,
-        edits,
-        jobs,
-        job_events,
-        pictures,
-        account,
-        health,
-    ):
+    routers = (
+        *(images, image_edits, imports, concepts, edits, batches, presets),
+        *(jobs, job_events, pictures, account, health),
+    )
+    for resource in routers:
         app.include_router(resource.router)
     page_files.install(app)
+    reference_page.install(app)
     return app
 
 
@@ -129,7 +127,7 @@ def cross_origin(app: ASGIApp, origins: str) -> ASGIApp:
     return CORSMiddleware(
         app,
         allow_origins=origins.split(","),
-        allow_methods=["GET", "HEAD", "POST", "DELETE"],
+        allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
         allow_headers=_REQUEST_HEADERS,
         expose_headers=_RESPONSE_HEADERS,
         max_age=600,

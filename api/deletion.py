@@ -14,10 +14,9 @@ import logging
 from api.dependencies import Container
 from api.problems import ProblemError, not_found
 from customedit.jobs.records import JobRecord
-from customedit.jobs.store import NotFinished
+from customedit.jobs.store import InUse, NotFinished
 from customedit.storage import object_keys
 from customedit.storage.store import StorageError
-from customedit.tenants.catalogue import InUse
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ def delete_job(container: Container, tenant: str, id_: str) -> None:
     """Remove a finished job.
 
     Raises:
-        ProblemError: there is none, or it is not finished.
+        ProblemError: there is none, it is not finished, or unfinished jobs need an output of it.
     """
     try:
         deleted = container.jobs.delete(tenant, id_)
@@ -65,6 +64,8 @@ def delete_job(container: Container, tenant: str, id_: str) -> None:
         raise ProblemError(
             "not-finished", str(error), field="id", limit="a job that is finished"
         ) from None
+    except InUse as error:
+        raise _in_use(error) from None
     if not deleted:
         raise not_found("job", id_)
     _remove_files(container, object_keys.job(tenant, id_))

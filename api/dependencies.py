@@ -26,6 +26,7 @@ from api.serializers import Serializers
 from api.store_watch import StoreWatch, watching
 from api.submission import Notifier
 from customedit.config.settings import Settings
+from customedit.estimates.forecasts import Forecasts
 from customedit.images.decoder_pool import DecoderPool, default_decoders
 from customedit.jobs.bases import Bases
 from customedit.jobs.events import AsyncEvents
@@ -37,6 +38,7 @@ from customedit.schemas import patterns
 from customedit.storage.store import Storage
 from customedit.tenants.access import ApiKey, ApiKeys, Limits
 from customedit.tenants.catalogue import Concepts, Images
+from customedit.tenants.presets import Presets
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,7 +79,9 @@ class Container:
     imports: ImportSlots
     journal: Journal
     secrets: Secrets
+    presets: Presets
     notifier: Notifier
+    forecasts: Forecasts
     serializers: Serializers
     decoders: DecoderPool
     watch: StoreWatch
@@ -102,6 +106,7 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
     journal = Journal(storage)
     keys = ApiKeys(client, settings, journal)
     events = EventReader(AsyncEvents(async_client, settings))
+    forecasts = Forecasts(client, settings)
     decoders = DecoderPool(
         decoders=settings.decoders or default_decoders(),
         memory=settings.decode_memory_bytes,
@@ -128,8 +133,10 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 imports=ImportSlots(settings.imports_at_once, settings.imports_per_tenant),
                 journal=journal,
                 secrets=Secrets(client, settings, journal),
+                presets=Presets(client, settings, journal),
                 notifier=Notifier(client, settings, metrics.notifications_failed.inc),
-                serializers=Serializers(storage),
+                forecasts=forecasts,
+                serializers=Serializers(storage, forecasts),
                 decoders=decoders,
                 watch=watch,
             )
@@ -197,6 +204,9 @@ Reader = Annotated[ApiKey, needs("read")]
 JobId = Annotated[str, Path(pattern=patterns.JOB, description="Id of a job.")]
 ConceptId = Annotated[str, Path(pattern=patterns.CONCEPT, description="Id of a concept.")]
 ImageId = Annotated[str, Path(pattern=patterns.IMAGE, description="Id of an image.")]
+PictureId = Annotated[
+    str, Path(pattern=patterns.PICTURE, description="Id of an image, or of an output of an edit.")
+]
 UploadId = Annotated[str, Path(pattern=patterns.UPLOAD, description="Id of an upload.")]
 Cursor = Annotated[
     str | None, Query(pattern=patterns.CURSOR, description="`next_cursor` of the page before.")
@@ -219,3 +229,7 @@ LastEventId = Annotated[
     ),
 ]
 Wait = Annotated[int, Depends(_wait)]
+DryRun = Annotated[
+    bool,
+    Query(description="Only tell what the request would do, and how long it would take."),
+]

@@ -6,7 +6,7 @@ and before an import has its turn.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -21,6 +21,7 @@ from customedit.errors import InputError
 
 _MEDIA_TYPE: Final = "multipart/form-data"
 _CHARSETS: Final = ("", "utf-8", "utf8", "us-ascii")
+_MAX_FIELDS: Final = 40
 _MAX_FIELD_BYTES: Final = 64 * 2**10
 
 Fields = TypeVar("Fields", bound=BaseModel)
@@ -28,6 +29,14 @@ Fields = TypeVar("Fields", bound=BaseModel)
 
 class NoFields(BaseModel):
     """The fields of a form that has the file alone."""
+
+
+@dataclass(frozen=True)
+class FilesForm(Generic[Fields]):
+    """A form that was read. files: by their names, each at its start; fields: the texts."""
+
+    files: dict[str, UploadFile]
+    fields: Fields
 
 
 @dataclass(frozen=True)
@@ -47,16 +56,31 @@ async def read_form(request: Request, model: type[Fields]) -> AsyncIterator[File
     Raises:
         ProblemError: it is not a form, cannot be read, or a field is not usable.
     """
+    async with read_files(request, model, {"file": True}) as form:
+        yield FileForm(form.files["file"], form.fields)
+
+
+@asynccontextmanager
+async def read_files(
+    request: Request, model: type[Fields], files: Mapping[str, bool]
+) -> AsyncIterator[FilesForm[Fields]]:
+    """As ``read_form``, with several files. files: by name, whether it is required.
+
+    ``image[]`` is read as ``image``, as programs write it that may send several.
+    """
     _check_media_type(request.headers.get("content-type", ""))
     try:
-        async with request.form(max_files=1, max_fields=20, max_part_size=_MAX_FIELD_BYTES) as form:
-            names = ("file", *model.model_fields)
-            _check_names([name for name, _ in form.multi_items()], names)
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise input_problem(InputError("file", "is missing", "required"))
-            texts = {name: value for name, value in form.items() if name != "file"}
-            yield FileForm(file, _fields(model, texts))
+        async with request.form(
+            max_files=len(files) + 1, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
+        ) as form:
+            items = [(name.removesuffix("[]"), value) for name, value in form.multi_items()]
+            _check_names([name for name, _ in items], (*files, *model.model_fields))
+            found = {name: v for name, v in items if name in files and isinstance(v, UploadFile)}
+            for name, required in files.items():
+                if required and name not in found:
+                    raise input_problem(InputError(name, "is missing", "required"))
+            texts = {name: value for name, value in items if name not in found}
+            yield FilesForm(found, _fields(model, texts))
     except MultiPartException as error:
         raise ProblemError("malformed", error.message) from None
 
@@ -89,20 +113,26 @@ def _fields(model: type[Fields], texts: dict[str, Any]) -> Fields:
         raise validation_problem(error.errors(include_url=False)) from None
 
 
-def form_schema(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI ``requestBody`` of a form with a file and the fields of ``model``."""
+def form_schema(
+    model: type[BaseModel], example: dict[str, Any], files: Mapping[str, bool] | None = None
+) -> dict[str, Any]:
+    """The OpenAPI ``requestBody`` of a form with files and the fields of ``model``.
+
+    files: by name, whether it is required; None: one, ``file``.
+    """
+    files = {"file": True} if files is None else files
+    binary = {
+        "type": "string",
+        "contentMediaType": "application/octet-stream",
+        "format": "binary",
+    }
+    required = [name for name, needed in files.items() if needed]
+    required += [name for name, field in model.model_fields.items() if field.is_required()]
     schema = {
         "type": "object",
-        "required": ["file"],
+        "required": required,
         "additionalProperties": False,
-        "properties": {
-            "file": {
-                "type": "string",
-                "contentMediaType": "application/octet-stream",
-                "format": "binary",
-            },
-            **_form_properties(model),
-        },
+        "properties": {name: binary for name in files} | _form_properties(model),
     }
     media = {"schema": schema, "examples": {"plain": {"value": example}}}
     return {"requestBody": {"required": True, "content": {_MEDIA_TYPE: media}}}

@@ -14,9 +14,10 @@ from api.dependencies import Container
 from api.problems import RETRY_SECONDS, ProblemError, input_problem
 from customedit import images as pictures
 from customedit.errors import InputError
+from customedit.images.masks import Marks
 from customedit.images.turns import Busy
 from customedit.jobs.journal import epoch_metadata
-from customedit.jobs.records import ImageRecord
+from customedit.jobs.records import ImageRecord, output_record
 from customedit.schemas import ids
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject, StorageError
@@ -25,11 +26,12 @@ TRIES: Final = 5
 
 
 async def store_image(
-    container: Container, tenant: str, load: Callable[[], Awaitable[bytes]]
+    container: Container, tenant: str, load: Callable[[], Awaitable[bytes]], field: str = "file"
 ) -> tuple[ImageRecord, bool]:
     """Check a file and store it; gives its record, and whether it is new.
 
-    load: reads the file into memory, which happens when a decoder is free for it.
+    load: reads the file into memory, which happens when a decoder is free for it; field: its name
+    in errors.
 
     Raises:
         ProblemError: it is not usable, or the tenant has too many files waiting; nothing is stored.
@@ -37,15 +39,15 @@ async def store_image(
     try:
         async with container.decoders.turn(tenant) as turn:
             data = await load()
-            checked = await turn.check(data, field="file", limits=_limits(container))
+            checked = await turn.check(data, field=field, limits=_limits(container))
     except Busy as busy:
-        raise too_busy(busy, "file") from None
+        raise too_busy(busy, field) from None
     except InputError as error:
         raise input_problem(error, "unusable-image", _image_limit(container)) from None
     return await anyio.to_thread.run_sync(put_image, container, tenant, data, checked)
 
 
-async def check_mask(container: Container, tenant: str, mask: str) -> None:
+async def check_mask(container: Container, tenant: str, mask: str, marks: Marks) -> None:
     """Refuse a stored picture that cannot be used as a mask, as the worker would.
 
     One that is not there is let through: whoever makes the job says so. So is one too large to be
@@ -54,19 +56,29 @@ async def check_mask(container: Container, tenant: str, mask: str) -> None:
     Raises:
         ProblemError: validation, of ``mask``; rate-limited.
     """
-    record = await anyio.to_thread.run_sync(container.images.get, tenant, mask)
-    if record is None:
+    key = await anyio.to_thread.run_sync(_key_of, container, tenant, mask)
+    if key is None:
         return
     try:
         async with container.decoders.turn(tenant) as turn:
-            data = await anyio.to_thread.run_sync(container.storage.get, record.key)
-            await turn.check_mask(data, limits=_limits(container))
+            data = await anyio.to_thread.run_sync(container.storage.get, key)
+            await turn.check_mask(data, limits=_limits(container), marks=marks)
     except MissingObject:
         return
     except Busy as busy:
         raise too_busy(busy, "mask") from None
     except InputError as error:
         raise input_problem(error) from None
+
+
+def _key_of(container: Container, tenant: str, picture: str) -> str | None:
+    """Where the file of an image or an output lies; None: there is none."""
+    if (output := ids.output_of(picture)) is not None:
+        job = container.jobs.get(tenant, output[0])
+        found = None if job is None else output_record(job, output[1])
+        return None if found is None else found.image_key
+    record = container.images.get(tenant, picture)
+    return None if record is None else record.key
 
 
 def too_busy(busy: Busy, field: str) -> ProblemError:

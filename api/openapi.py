@@ -46,6 +46,8 @@ TAGS: Final = [
     {"name": "images", "description": "Pictures: references, sources, masks."},
     {"name": "concepts", "description": "Looks that the service learns from references."},
     {"name": "edits", "description": "Pictures changed by prompt."},
+    {"name": "batches", "description": "Many pictures edited in one way."},
+    {"name": "presets", "description": "Settings of edits under names of your own."},
     {
         "name": "jobs",
         "description": "Edits, customizations and imports, queued, running or finished.",
@@ -130,7 +132,14 @@ def _refine(operation: dict[str, Any]) -> None:
             answer["content"] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
         if status.startswith("2") and (links := _LINKS.get(operation["operationId"])):
             answer["links"] = {
-                target: {"operationId": target, "parameters": {"id": f"$response.body#/{where}"}}
+                target: {
+                    "operationId": target,
+                    "parameters": {
+                        where.rpartition("/")[2] if where.endswith("name") else "id": (
+                            f"$response.body#/{where}"
+                        )
+                    },
+                }
                 for where, targets in links.items()
                 for target in targets.split()
             }
@@ -149,6 +158,7 @@ def _event(names: list[str], model: str) -> dict[str, Any]:
 
 _EVENTS: Final = [_event(["state"], "StateChange"), _event(["progress", "preview"], "Progress")]
 _JOB: Final = "getJob getMaskFile cancelJob deleteJob"
+_BATCH: Final = "getBatch cancelBatch deleteBatch"
 _CONCEPT: Final = "getConcept getConceptWeights deleteConcept"
 _LINKS: Final = {
     "uploadImage": {"id": "getImage getImageFile deleteImage"},
@@ -157,8 +167,12 @@ _LINKS: Final = {
     "createConcept": {"id": _JOB, "concept": _CONCEPT},
     "importConcept": {"id": _JOB, "concept": _CONCEPT},
     "createEdit": {"id": f"getEdit {_JOB}"},
+    "createBatch": {"id": _BATCH},
     "listImages": {"items/0/id": "getImage getImageFile deleteImage"},
     "listConcepts": {"items/0/id": _CONCEPT},
+    "listBatches": {"items/0/id": _BATCH},
+    "listPresets": {"items/0/name": "getPreset deletePreset"},
+    "savePreset": {"name": "getPreset deletePreset"},
     "listEdits": {"items/0/id": "getEdit"},
     "listJobs": {"items/0/id": _JOB},
 }

@@ -84,7 +84,7 @@ class Pages:
             "Cache-Control": "no-cache",  # stored, but validated each time
             "Content-Security-Policy": policy(await self._picture_origin(scope)),
         }
-        if _has(Headers(scope=scope).get("if-none-match", ""), file.etag):
+        if matches(Headers(scope=scope).get("if-none-match", ""), file.etag):
             await Response(status_code=304, headers=headers)(scope, receive, send)
         else:
             await Response(file.body, 200, headers, file.media_type)(scope, receive, send)
@@ -126,7 +126,7 @@ def policy(pictures: str) -> str:
     )
 
 
-def _has(if_none_match: str, etag: str) -> bool:
+def matches(if_none_match: str, etag: str) -> bool:
     """Whether ``If-None-Match`` names ``etag``; weak ones count, as RFC 9110 has it for GET."""
     names = {part.strip().removeprefix("W/") for part in if_none_match.split(",")}
     return etag in names or "*" in names

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
+from api import openai
 from api.openapi import MEDIA_TYPE, methods
 from api.problem_types import TYPES
 from customedit.errors import InputError
@@ -80,6 +81,11 @@ def problem_response(problem: ProblemError, path: str, request_id: str | None) -
         headers.setdefault("Retry-After", str(RETRY_SECONDS))
     if problem.kind.status == 401:
         headers.setdefault("WWW-Authenticate", 'Bearer realm="customedit"')
+    if path == openai.PATH:
+        message = problem.detail or problem.kind.title
+        if problem.limit and problem.limit not in message:
+            message = f"{message}; {problem.limit}"
+        return openai.error_response(problem.kind, message, problem.field, headers)
     return JSONResponse(
         problem.document(path, request_id).model_dump(mode="json", exclude_none=True),
         problem.kind.status,
@@ -189,7 +195,7 @@ def not_found(what: str, id_: str) -> ProblemError:
 
 def unknown_reference(id_: str, field: str = "") -> ProblemError:
     """The problem of an image or concept that a request names and its tenant does not have."""
-    what = "image" if id_.startswith("img_") else "concept"
+    what = "concept" if id_.startswith("con_") else "image"
     name = field or ("image" if what == "image" else "concepts")
     limit = f"an {what} of yours" if what == "image" else f"a {what} of yours"
     return ProblemError(

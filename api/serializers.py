@@ -6,7 +6,9 @@ A job is answered at once, or after a little wait for its end.
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +18,7 @@ from fastapi import Response
 from redis.exceptions import RedisError
 
 from api.problem_types import PATH, TYPES
+from customedit.estimates.forecasts import Forecast, Forecasts
 from customedit.jobs.records import (
     ConceptOutcome,
     ConceptRecord,
@@ -25,12 +28,14 @@ from customedit.jobs.records import (
     JobError,
     JobProgress,
     JobRecord,
+    output_record,
 )
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
+from customedit.schemas import ids
 from customedit.schemas.answers import JobKind
 from customedit.schemas.requests import reference_warnings
-from customedit.storage.store import Storage, StorageError
+from customedit.storage.store import MissingObject, Storage, StorageError
 
 if TYPE_CHECKING:
     from api.dependencies import Container  # which holds the Serializers
@@ -53,8 +58,8 @@ def at(seconds: float) -> datetime:
 class Serializers:
     """Makes documents of records; ``storage`` signs the addresses, without asking the store."""
 
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
+    def __init__(self, storage: Storage, forecasts: Forecasts) -> None:
+        self.storage, self._forecasts = storage, forecasts
 
     def url(self, key: str | None) -> str | None:
         """A presigned address of what lies at ``key``."""
@@ -67,6 +72,25 @@ class Serializers:
             **facts,
             created_at=at(record.created_at),
             url=self.storage.presign_get(record.key, media_type=record.media_type),
+        )
+
+    def output(self, job: JobRecord, number: int) -> d.Image | None:
+        """Picture ``number`` of an edit as an image; None: there is none, or its file is gone."""
+        found = output_record(job, number)
+        if found is None or not found.width or not found.height:
+            return None
+        try:
+            size = self.storage.head(found.image_key).bytes
+        except MissingObject:
+            return None
+        return d.Image(
+            id=ids.of_output(job.id, number),
+            media_type="image/png",
+            bytes=size,
+            width=found.width,
+            height=found.height,
+            created_at=at(job.finished_at or job.created_at),
+            url=self.storage.presign_get(found.image_key, media_type="image/png"),
         )
 
     def concept(self, record: ConceptRecord) -> d.Concept:
@@ -83,6 +107,7 @@ class Serializers:
     def job(self, record: JobRecord) -> d.Job:
         """A job, with its result or its error."""
         path = f"/v1/jobs/{record.id}"
+        forecast = self._forecast(record)
         links = d.JobLinks(
             self=path,
             events=f"{path}/events",
@@ -95,12 +120,15 @@ class Serializers:
             state=record.state,
             request={k: v for k, v in record.request.items() if k != "file"},
             concept=record.concept,
+            batch=record.batch,
             created_at=at(record.created_at),
             started_at=when(record.started_at),
             finished_at=when(record.finished_at),
             attempt=record.attempt,
             cancel_requested=record.cancel_requested,
             progress=self.progress(record.progress) if record.progress else None,
+            queue_position=forecast.position if forecast else None,
+            estimate=estimate(forecast) if forecast else None,
             result=self._result(record),
             error=_failure(record.error),
             warnings=[
@@ -109,6 +137,40 @@ class Serializers:
             ],
             links=links,
         )
+
+    def batch(self, records: Sequence[JobRecord]) -> d.Batch:
+        """A batch of jobs that are not all deleted."""
+        jobs = [self.job(record) for record in records]
+        return d.Batch(**self._batch(records).model_dump(), jobs=jobs)
+
+    def batch_summary(self, records: Sequence[JobRecord]) -> d.BatchSummary:
+        """The same without its jobs."""
+        return self._batch(records)
+
+    def _batch(self, records: Sequence[JobRecord]) -> d.BatchSummary:
+        first, counts = records[0], Counter(record.state for record in records)
+        open_ = [record for record in records if not record.finished]
+        begun = any(record.state != "queued" for record in records)
+        forecasts = [f for record in open_ if (f := self._forecast(record)) is not None]
+        last = max(forecasts, key=_end, default=None)
+        request = {k: v for k, v in first.request.items() if k != "image"}
+        return d.BatchSummary(
+            id=first.batch or "",
+            state="finished" if not open_ else "running" if begun else "queued",
+            request=request,
+            created_at=at(first.created_at),
+            finished_at=None if open_ else when(max(r.finished_at or 0 for r in records)),
+            counts=d.BatchCounts.model_validate(counts),
+            progress=round(sum(map(_share_done, records)) / len(records), 3),
+            estimate=None if last is None else estimate(last),
+        )
+
+    def _forecast(self, record: JobRecord) -> Forecast | None:
+        try:
+            return self._forecasts.of(record)
+        except RedisError as error:  # a job is told of without it
+            _log.warning("%s has no estimate: %s", record.id, type(error).__name__)
+            return None
 
     def _result(self, record: JobRecord) -> d.EditResult | d.ConceptResult | None:
         if record.result is None:
@@ -122,10 +184,11 @@ class Serializers:
     def _edit(self, job: str, outcome: EditOutcome) -> d.EditResult:
         outputs = [
             d.EditedImage(
+                id=ids.of_output(job, number),
                 url=self.storage.presign_get(output.image_key, _file_name(job, output)),
                 **output.model_dump(exclude={"image_key"}),
             )
-            for output in outcome.outputs
+            for number, output in enumerate(outcome.outputs)
         ]
         return d.EditResult(
             outputs=outputs,
@@ -134,7 +197,34 @@ class Serializers:
             maps_url=self.url(outcome.maps_key),
             sheet_url=self.url(outcome.sheet_key),
             region_words=outcome.region_words,
+            change_curve=outcome.change_curve,
         )
+
+
+def _end(forecast: Forecast) -> float:
+    """When a job ends; last of all one of which that is not known."""
+    return math.inf if forecast.seconds is None else forecast.seconds
+
+
+def _share_done(record: JobRecord) -> float:
+    """How much of a job is done, 0 to 1; before its pictures are drawn, nothing."""
+    if record.finished:
+        return 1.0
+    at_ = record.progress
+    if at_ is None or at_.phase != "edit" or not at_.steps:
+        return 0.0
+    return at_.step / at_.steps
+
+
+def estimate(forecast: Forecast) -> d.Estimate:
+    """A forecast as a document."""
+    return d.Estimate(
+        seconds=None if forecast.seconds is None else round(forecast.seconds, 2),
+        wait_seconds=forecast.wait_s,
+        run_seconds=forecast.run_s,
+        workers=forecast.workers,
+        unknown=forecast.unknown,
+    )
 
 
 def _of_inputs(result: Mapping[str, Any] | None) -> list[str]:
@@ -204,7 +294,7 @@ async def job_response(
     return await anyio.to_thread.run_sync(container.serializers.job, record)
 
 
-async def wait_for_end(container: Container, record: JobRecord, seconds: int) -> JobRecord:
+async def wait_for_end(container: Container, record: JobRecord, seconds: float) -> JobRecord:
     """``record`` as it is at its end, or after ``seconds``, or when the service stops.
 
     While Redis is away the record is the last one that was read.

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Final
 
@@ -32,7 +33,7 @@ from customedit.jobs.store import (
 )
 from customedit.schemas import ids
 from customedit.schemas.answers import JobKind
-from customedit.schemas.requests import RequestModel
+from customedit.schemas.requests import BatchRequest, EditRequest, RequestModel
 from customedit.storage import object_keys
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _RETRY_S: Final = 2
+_JOURNAL_THREADS: Final = 8
 
 
 class Notifier:
@@ -65,14 +67,15 @@ class Notifier:
 
 
 def _no_check() -> None:
-    pass
+    return None
 
 
 @dataclass(frozen=True)
 class Submission:
     """A job to be made.
 
-    check: refuses what cannot be done; file: one that the job reads, open at its start; contents:
+    check: refuses what cannot be done, and gives (width, height) of the picture that is edited, if
+    there is one and it is known; file: one that the job reads, open at its start; contents:
     what else tells two requests apart, such as a digest of that file.
     """
 
@@ -82,7 +85,7 @@ class Submission:
     key: str | None = None
     contents: str = ""
     concept: ConceptRecord | None = None
-    check: Callable[[], None] = field(default=_no_check)
+    check: Callable[[], tuple[int, int] | None] = field(default=_no_check)
     file: IO[bytes] | None = None
     id: str = field(default_factory=lambda: ids.new("job"))
 
@@ -100,14 +103,85 @@ def submit(container: Container, submission: Submission) -> Submitted:
             if earlier is not None:
                 return Submitted(earlier, True)
         try:
-            _check_webhook(container, submission)
-            submission.check()
-            submitted = _write(container, submission, key)
+            submitted = _write(container, submission, key, check(container, submission))
         except BaseException:
             _release(container, submission.tenant, key)
             raise
     container.notifier.notify(submitted.record)
     return submitted
+
+
+def submit_batch(
+    container: Container,
+    tenant: str,
+    request: BatchRequest,
+    key: str | None,
+    check_edit: Callable[[EditRequest], tuple[int, int] | None],
+) -> Submitted:
+    """Make a job for each picture, or nothing at all; gives the first one.
+
+    Raises:
+        ProblemError: as ``submit``; the limit of unfinished jobs counts each picture.
+    """
+    batch = ids.new("bat")
+
+    def submission(edit: EditRequest) -> Submission:
+        return Submission(tenant, "edit", edit, check=lambda: check_edit(edit))
+
+    with _store_errors_as_problems():
+        idem = None
+        if key is not None:
+            idem = Idempotency.of(key, ["batch", request.model_dump(mode="json")])
+            earlier = container.jobs.reserve(tenant, idem)
+            if earlier is not None:
+                return Submitted(earlier, True)
+        try:
+            made = [submission(edit) for edit in request.edits()]
+            records = [
+                check(container, one).model_copy(update={"batch": batch, "batch_place": place})
+                for place, one in enumerate(made)
+            ]
+            submitted = _write_batch(container, made, records, idem)
+        except BaseException:
+            _release(container, tenant, idem)
+            raise
+    for record in records:
+        if not container.notifier.notify(record):
+            break  # the reconciler notifies of the rest
+    return submitted
+
+
+def _write_batch(
+    container: Container,
+    made: list[Submission],
+    records: list[JobRecord],
+    key: Idempotency | None,
+) -> Submitted:
+    """As ``_write``, for all jobs of a batch."""
+    epoch = container.jobs.recent_epoch()
+    try:
+        with ThreadPoolExecutor(_JOURNAL_THREADS) as pool:
+            list(pool.map(lambda record: container.journal.request(record, None, epoch), records))
+        return container.jobs.submit_batch(records, key)
+    except (QueueFull, Missing, IdempotencyConflict, IdempotencyInFlight):
+        for one in made:
+            _take_back(container, one)
+        raise
+    except Exception:
+        for one in made:
+            if all([container.jobs.disown(folder) for folder in _folders(one)]):
+                _take_back(container, one)
+        raise
+
+
+def check(container: Container, submission: Submission) -> JobRecord:
+    """The job that would be made.
+
+    Raises:
+        ProblemError: something that the request names is not there or cannot be used.
+    """
+    _check_webhook(container, submission)
+    return _record(submission, submission.check())
 
 
 def _check_webhook(container: Container, submission: Submission) -> None:
@@ -136,9 +210,11 @@ def _idempotency(submission: Submission) -> Idempotency | None:
     return Idempotency.of(submission.key, [submission.kind, request, submission.contents])
 
 
-def _write(container: Container, submission: Submission, key: Idempotency | None) -> Submitted:
+def _write(
+    container: Container, submission: Submission, key: Idempotency | None, record: JobRecord
+) -> Submitted:
     """Journal, then record. What was written is taken back if the record cannot be made."""
-    record, epoch = _record(submission), container.jobs.recent_epoch()
+    epoch = container.jobs.recent_epoch()
     try:
         if submission.file is not None:
             path = object_keys.given(submission.tenant, submission.id)
@@ -156,7 +232,7 @@ def _write(container: Container, submission: Submission, key: Idempotency | None
         raise
 
 
-def _record(submission: Submission) -> JobRecord:
+def _record(submission: Submission, picture: tuple[int, int] | None) -> JobRecord:
     now = time.time()
     request = submission.request.model_dump(mode="json", exclude_none=True)
     return JobRecord(
@@ -166,6 +242,7 @@ def _record(submission: Submission) -> JobRecord:
         request=request,
         concept=submission.concept.id if submission.concept else None,
         webhook=request.get("webhook"),
+        picture=picture,
         created_at=now,
         queued_at=now,
         traceparent=telemetry.traceparent(),

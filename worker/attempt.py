@@ -43,7 +43,11 @@ class Stopped(Exception):
 
 
 class Attempt:
-    """An attempt. folder: an empty folder of its own, gone at the end."""
+    """An attempt. folder: an empty folder of its own, gone at the end.
+
+    alone: whether no other attempt ran in this worker beside it, which the executor notes; waited:
+    seconds spent on waiting for the engine.
+    """
 
     def __init__(self, claim: Claim, runtime: Runtime, folder: Path) -> None:
         self.claim, self.runtime, self.folder = claim, runtime, folder
@@ -59,6 +63,8 @@ class Attempt:
         self._progress: JobProgress | None = None
         self._preview: str | None = None
         self._phase, self._phase_began = "", time.monotonic()
+        self.began, self.accounted = time.monotonic(), runtime.speedometer.accounted
+        self.alone, self.waited = True, 0.0
 
     # being stopped
 
@@ -89,14 +95,20 @@ class Attempt:
 
     # the engine
 
-    def submit(self, method: Method[T], priority: int, *, report: bool = True) -> Ticket[T]:
-        """Hand ``method`` to the engine. report: whether its progress is the job's."""
+    def submit(
+        self, method: Method[T], priority: int, *, report: bool = True, label: str = ""
+    ) -> Ticket[T]:
+        """Hand ``method`` to the engine.
+
+        report: whether its progress is the job's; label: under which its steps are measured.
+        """
         ticket = self.runtime.engine.submit(
             method,
             priority=priority,
             timeout=max(0.0, self.deadline - time.monotonic()),
             on_progress=self.on_progress if report else None,
             share=(self.tenant, self.id),
+            label=label,
         )
         with self._lock:
             self._tickets.append(ticket)
@@ -111,7 +123,7 @@ class Attempt:
 
         If one fails, the others are stopped, and its error raised.
         """
-        pending = list(tickets)
+        pending, began = list(tickets), time.monotonic()
         try:
             while pending:
                 pending[0].wait(0.1)
@@ -130,6 +142,13 @@ class Attempt:
                 ticket.cancel()
             for ticket in tickets:  # what they still write at their end is wanted, or in the way
                 ticket.wait(self.runtime.settings.watchdog_seconds)
+            self.waited += time.monotonic() - began
+
+    def measure(self, pictures: int) -> None:
+        """Take note of how long the attempt took beside calls and steps of the engine."""
+        passed, speedometer = time.monotonic() - self.began, self.runtime.speedometer
+        engine = speedometer.accounted - self.accounted if self.alone else self.waited
+        speedometer.job(self.kind, pictures, passed - engine, alone=self.alone)
 
     # progress
 

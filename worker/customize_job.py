@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import time
 import zipfile
@@ -20,6 +21,7 @@ from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.editing.sdedit import PORTRAIT_STEPS, portrait
 from customedit.errors import InputError
+from customedit.estimates.work import class_mark, training_label
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.requests import CustomizeRequest, reference_warnings
 from customedit.storage import object_keys
@@ -76,9 +78,11 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         keeper.upload()
         previewer.upload()
 
+    label = training_label(dataclasses.asdict(settings))
     with attempt.phase("train"):
+        ticket = attempt.submit(method, TRAININGS, label=label)
         try:
-            (concept,) = attempt.wait([attempt.submit(method, TRAININGS)], meanwhile)
+            (concept,) = attempt.wait([ticket], meanwhile)
         except Stopped as stopped:
             if stopped.reason == "drain":
                 keeper.upload()  # what a stopped training wrote last
@@ -169,6 +173,8 @@ class Keeper:
         part = shared.with_suffix(f".{self.attempt.id}")
         shutil.copyfile(drawn, part)
         part.replace(shared)
+        mark = class_mark(self.attempt.tenant, self.prompts.noun, dataclasses.asdict(self.settings))
+        self.attempt.runtime.class_marks.add(mark)
 
     def _send(self, name: str, path: Path) -> bool:
         key = object_keys.checkpoint(self.attempt.tenant, self.attempt.id, name)

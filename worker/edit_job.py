@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import torch
 from PIL import Image
+from redis.exceptions import RedisError
 from torch import Tensor
 
-from customedit.diffusion.engine import Method, Progress
+from customedit.diffusion.shared_rows import together
 from customedit.diffusion.text import Weighted
-from customedit.editing.edit import EditResult, draw, encode_and_invert, finish
+from customedit.editing.auto_change import check_auto
+from customedit.editing.edit import EditResult, Opened, draw, encode_and_invert, finish
 from customedit.editing.inversion import Inversion
 from customedit.editing.plan import EditPlan, picture_digest, plan_edits
 from customedit.editing.sweep import MeasuredEdit, best, contact_sheet
 from customedit.errors import InputError
+from customedit.estimates.work import inversion_mark
 from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput
 from customedit.schemas.answers import Similarities
 from customedit.schemas.requests import MAX_REFERENCES, EditRequest
@@ -27,8 +31,6 @@ from worker import inputs, outputs
 from worker.attempt import Attempt
 from worker.outputs import Previewer
 from worker.runtime import EDITS
-
-T = TypeVar("T")
 
 _SAFETENSORS: Final = "application/octet-stream"
 
@@ -58,6 +60,8 @@ def perform(attempt: Attempt) -> EditOutcome:
     request = EditRequest.model_validate(attempt.record.request)
     with attempt.phase("fetch"):
         given = fetch(attempt, request)
+        if request.change == "auto":
+            check_auto(attempt.runtime.judge, given.references)
         plans = plan_edits(
             attempt.runtime.base, request, given.image,
             picture_id=given.digest, concepts=given.concepts, mask=given.mask,
@@ -69,6 +73,8 @@ def perform(attempt: Attempt) -> EditOutcome:
     with attempt.phase("edit"):
         results = draw_all(attempt, request, plans, given, inversion)
     with attempt.phase("measure"):
+        if request.change == "auto":
+            results = [outputs.chosen_change(attempt.runtime, results, given.references)]
         edits = [outputs.measured(attempt.runtime, r, given.references) for r in results]
     with attempt.phase("upload"):
         return upload(attempt, given, results, edits)
@@ -76,11 +82,11 @@ def perform(attempt: Attempt) -> EditOutcome:
 
 def fetch(attempt: Attempt, request: EditRequest) -> Inputs:
     """Pictures and concepts; without references of its own an edit is held against a concept's."""
-    record = inputs.image_record(attempt, request.image)
+    key = inputs.picture_key(attempt, request.image)
     image = inputs.picture(attempt, request.image, "image")
     mask, warnings = None, list[str]()
     if request.mask is not None:
-        given = inputs.mask(attempt, request.mask, image.size)
+        given = inputs.mask(attempt, request.mask, image.size, marks=request.mask_marks)
         mask = torch.from_numpy(given.values)
         warnings = [f"The mask {warning}." for warning in given.warnings]
     concepts, records = inputs.concepts(attempt, request.concepts)
@@ -88,7 +94,7 @@ def fetch(attempt: Attempt, request: EditRequest) -> Inputs:
     if not references:
         references = concept_references(attempt, records)
     digest = picture_digest(image)
-    return Inputs(image, digest, record.key, mask, concepts, references, warnings)
+    return Inputs(image, digest, key, mask, concepts, references, warnings)
 
 
 def concept_references(attempt: Attempt, records: Sequence[ConceptRecord]) -> list[Image.Image]:
@@ -115,10 +121,13 @@ def find_inversion(
         inversion, origin = stored_inversion(attempt, key), "storage"
     if inversion is None:
         inverting = encode_and_invert(runtime.base, plan, image)
-        (inversion,), origin = attempt.wait([attempt.submit(inverting, EDITS)]), "nowhere"
+        ticket = attempt.submit(inverting, EDITS, label=request.inversion)
+        (inversion,), origin = attempt.wait([ticket]), "nowhere"
         path = attempt.folder / "inversion.safetensors"
         inversion.save(path)
         attempt.put(key, path, _SAFETENSORS)
+        with contextlib.suppress(RedisError):  # only estimates read it
+            runtime.inverted.add(attempt.tenant, request.image, inversion_mark(request))
     attempt.metrics.cache.labels("inversion", origin).inc()
     if origin != "device":
         runtime.inversions.put(key, inversion)
@@ -146,41 +155,24 @@ def draw_all(
     given: Inputs,
     inversion: Inversion | None,
 ) -> list[EditResult]:
-    """Every plan, in the same calls of the UNet; pasted in this thread, not in the engine's."""
-    base, done = attempt.runtime.base, [0] * len(plans)
+    """Every plan, step by step together; pasted in this thread, not in the engine's."""
+    base = attempt.runtime.base
+    opened = Opened(base, given.image)
     previewer = Previewer(attempt, request.steps)
-    tickets = []
-    for number, plan in enumerate(plans):
-        drawing = draw(
+    drawings = [
+        draw(
             base, plan, given.image, concepts=given.concepts, mask=given.mask,
-            inversion=inversion, record=request.maps,
-        )  # fmt: skip
-        if number == 0:
-            drawing = previewer.seeing(drawing, base)
-        counted = _counted(attempt, drawing, done, number)
-        tickets.append(attempt.submit(counted, EDITS, report=False))
-    drawings = attempt.wait(tickets, previewer.upload)
+            inversion=inversion, record=request.maps, opened=opened,
+        )
+        for plan in plans
+    ]  # fmt: skip
+    drawings[0] = previewer.seeing(drawings[0], base)
+    drawing = together(base, drawings, max_rows=attempt.runtime.settings.engine_rows)
+    (drawn,) = attempt.wait([attempt.submit(drawing, EDITS)], previewer.upload)
     return [
-        finish(plan, given.image, drawing, given.mask)
-        for plan, drawing in zip(plans, drawings, strict=True)
+        finish(plan, given.image, result, given.mask)
+        for plan, result in zip(plans, drawn, strict=True)
     ]
-
-
-def _counted(attempt: Attempt, method: Method[T], done: list[int], number: int) -> Method[T]:
-    """``method``, whose steps count towards those of the job."""
-    answer: Any = None
-    try:
-        while True:
-            request = method.send(answer)
-            if isinstance(request, Progress):
-                done[number] = request.step
-                attempt.report("edit", sum(done), len(done) * request.steps)
-            answer = yield request
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        method.close()
 
 
 def upload(
@@ -197,8 +189,11 @@ def upload(
         pictures.append(
             EditOutput(
                 strength=result.plan.strength,
+                change=result.plan.change,
                 seed=result.plan.seed,
                 image_key=attempt.keep(f"{k}.png", outputs.png(result.image), outputs.PNG),
+                width=result.image.width,
+                height=result.image.height,
                 similarities=Similarities.model_validate(measures),
                 best=k == chosen,
                 recipe=result.plan.as_json(),
@@ -209,6 +204,7 @@ def upload(
         outputs=pictures,
         source_key=given.key,
         region_words=list(top.region_words),
+        change_curve=top.plan.auto,
         warnings=given.warnings,
     )
     if sheet is not None:

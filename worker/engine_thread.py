@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Engine, Method, Progress, Ticket
+from customedit.diffusion.engine import Engine, Method, Observer, Progress, Ticket
 from customedit.diffusion.fair_queue import Share
 from worker.metrics import Metrics
 
@@ -37,8 +37,9 @@ class EngineThread:
         max_rows: int,
         patience: float,
         on_stuck: Callable[[], None] | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        self.engine = Engine(base, max_rows=max_rows)
+        self.engine = Engine(base, max_rows=max_rows, observer=observer)
         self._metrics, self._patience = metrics, patience
         self._on_stuck = on_stuck or _give_up
         self._fresh, self._stopping = threading.Event(), threading.Event()
@@ -67,10 +68,16 @@ class EngineThread:
         timeout: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         share: Share = ("",),
+        label: str = "",
     ) -> Ticket[T]:
         """As ``Engine.submit``; what ``on_progress`` does must take no time."""
         ticket = self.engine.submit(
-            method, priority=priority, timeout=timeout, on_progress=on_progress, share=share
+            method,
+            priority=priority,
+            timeout=timeout,
+            on_progress=on_progress,
+            share=share,
+            label=label,
         )
         self._fresh.set()
         return ticket

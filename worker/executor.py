@@ -223,6 +223,9 @@ class Executor:
         kind = attempt.kind
         with self._lock:
             self.under_way[attempt.stamp] = attempt
+            if len(self.under_way) > 1:
+                for other in self.under_way.values():
+                    other.alone = False
         if self._draining.is_set():  # since the claim
             attempt.stop("drain")
         self.runtime.metrics.running.labels(kind).inc()
@@ -279,6 +282,7 @@ class Executor:
         )
         if not committed:
             return self._stopped(attempt, "lost")
+        attempt.measure(len(outcome.outputs) if isinstance(outcome, EditOutcome) else 1)
         self._settle()
         cleanup.after_end(attempt)
         return "succeeded"

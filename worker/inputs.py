@@ -10,38 +10,52 @@ from customedit import images
 from customedit.concepts.concept import Concept
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
-from customedit.images.masks import Mask, read_mask
-from customedit.jobs.records import ConceptRecord, ImageRecord
+from customedit.images.masks import Marks, Mask, read_mask
+from customedit.jobs.records import ConceptRecord, output_record
+from customedit.schemas import ids
 from customedit.schemas.requests import ConceptUse
 from customedit.storage.store import MissingObject
 from worker.attempt import Attempt
 
 
-def picture(attempt: Attempt, image_id: str, field: str) -> Image.Image:
-    """An uploaded picture, RGB. Raises InputError that names ``field``, MissingObject."""
-    return images.read(_file(attempt, image_id), field=field, limits=_limits(attempt)).image
+def picture(attempt: Attempt, picture_id: str, field: str) -> Image.Image:
+    """An image or an output, RGB. Raises InputError that names ``field``, MissingObject."""
+    return images.read(_file(attempt, picture_id), field=field, limits=_limits(attempt)).image
 
 
-def mask(attempt: Attempt, image_id: str, size: tuple[int, int], field: str = "mask") -> Mask:
-    """An uploaded mask for a picture of ``size`` (width, height).
+def mask(
+    attempt: Attempt,
+    picture_id: str,
+    size: tuple[int, int],
+    field: str = "mask",
+    marks: Marks = "white",
+) -> Mask:
+    """A mask for a picture of ``size`` (width, height).
 
     Raises InputError that names ``field``, MissingObject.
     """
-    return read_mask(_file(attempt, image_id), size, field=field, limits=_limits(attempt))
-
-
-def image_record(attempt: Attempt, image_id: str) -> ImageRecord:
-    """The record of an uploaded picture. Raises MissingObject."""
-    record = attempt.with_retries(
-        lambda: attempt.runtime.image_records.get(attempt.tenant, image_id)
+    return read_mask(
+        _file(attempt, picture_id), size, field=field, limits=_limits(attempt), marks=marks
     )
-    if record is None:
-        raise MissingObject(image_id)
-    return record
 
 
-def _file(attempt: Attempt, image_id: str) -> bytes:
-    return attempt.get(image_record(attempt, image_id).key)
+def picture_key(attempt: Attempt, picture_id: str) -> str:
+    """Where the file of an image or an output lies. Raises MissingObject."""
+    runtime, tenant = attempt.runtime, attempt.tenant
+    if (output := ids.output_of(picture_id)) is not None:
+        job, number = output
+        record = attempt.with_retries(lambda: runtime.jobs.get(tenant, job))
+        if record is not None and (found := output_record(record, number)) is not None:
+            return found.image_key
+        raise MissingObject(picture_id)
+    image = attempt.with_retries(lambda: runtime.image_records.get(tenant, picture_id))
+    if image is None:
+        raise MissingObject(picture_id)
+    return image.key
+
+
+def _file(attempt: Attempt, picture_id: str) -> bytes:
+    return attempt.get(picture_key(attempt, picture_id))
 
 
 def _limits(attempt: Attempt) -> images.Limits:

@@ -27,6 +27,7 @@ from customedit.storage.store import Storage
 from worker.celery_app import make_celery_app, register
 from worker.executor import Executor
 from worker.health import Health
+from worker.presence import Presence
 from worker.reconciler import Reconciler
 from worker.runtime import Runtime
 
@@ -67,6 +68,7 @@ class Worker:
         self.app = make_celery_app(settings)
         self.executor = Executor(runtime, self.name, self.notify)
         register(self.app, self.executor)
+        self.presence = Presence(runtime, self.executor, self.name)
         self.reconciler = Reconciler(runtime, self.notify, self.name)
         self._going, self._drained = threading.Event(), threading.Event()
 
@@ -97,6 +99,7 @@ class Worker:
         self.health.trouble = self.executor.trouble
         self.health.ready = True
         self.executor.start()
+        self.presence.start()
         self.reconciler.start()
         _log.info("ready: %s", self.name)
         controller.start()
@@ -114,6 +117,7 @@ class Worker:
 
     def _drain(self, seconds: float) -> None:
         _log.info("draining; jobs have %g s", seconds)
+        self.presence.leave()
         self.executor.drain(seconds)
         self.executor.finish(GRACE_S)
         self._drained.set()
@@ -125,6 +129,7 @@ class Worker:
     def _close(self) -> None:
         if self._going.is_set():  # jobs may run beside Celery's threads
             self._drained.wait()
+        self.presence.leave()
         self.reconciler.close()
         self.executor.close()
         self.runtime.close()

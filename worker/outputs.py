@@ -19,6 +19,7 @@ from torch import Tensor
 from customedit.concepts.training import Preview, TrainableConcept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
+from customedit.editing.auto_change import check_auto, chosen
 from customedit.editing.edit import EditResult
 from customedit.editing.sdedit import portrait
 from customedit.editing.sweep import MeasuredEdit, measure_edit
@@ -73,6 +74,15 @@ def measured(
         return None
     with runtime.judging, torch.no_grad():
         return measure_edit(runtime.judge, result, references)
+
+
+def chosen_change(
+    runtime: Runtime, results: Sequence[EditResult], references: Sequence[Image.Image]
+) -> EditResult:
+    """The edit that ``change: "auto"`` chooses; the curve is in its plan."""
+    judge = check_auto(runtime.judge, references)
+    with runtime.judging, torch.no_grad():
+        return chosen(judge, results, references)
 
 
 def left_alone(result: EditResult) -> dict[str, float | None]:
@@ -139,7 +149,8 @@ class Previewer:
 
 def _glimpse(base: Base, request: Denoise, noise: torch.Tensor) -> Method[Image.Image]:
     """The picture that the target's row is on the way to."""
-    row = slice(2, 3) if request.rows > 2 else slice(1, 2)  # P2P: source, none, target; SDEdit: two
+    at = request.shown % request.rows
+    row = slice(at, at + 1)
     clean = base.schedule.clean(request.latents[row].to(base.device), noise[row], request.time)
     yield Turn()
     return base.decode(clean)[0]

@@ -8,6 +8,7 @@ publishes the facts of its base.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import threading
@@ -20,6 +21,7 @@ from customedit.jobs.bases import PUBLISH_EVERY_S, Bases
 from customedit.jobs.journal import REQUEST
 from customedit.jobs.orphans import Orphans
 from customedit.jobs.redis import memory
+from customedit.jobs.store import InUse
 from customedit.jobs.webhooks import Webhooks
 from customedit.schemas.answers import JobKind
 from customedit.storage import object_keys
@@ -184,7 +186,11 @@ class Reconciler:
 
     def expire(self) -> int:
         """Remove jobs that finished ``keep_jobs_days`` ago; gives how many."""
-        return sum(self._jobs.delete(tenant, job_id) for tenant, job_id in self._jobs.expired())
+        removed = 0
+        for tenant, job_id in self._jobs.expired():
+            with contextlib.suppress(InUse):  # an output is edited at this moment: the next round
+                removed += self._jobs.delete(tenant, job_id)
+        return removed
 
     def remove_uploads(self) -> int:
         """Remove files that were sent to the store and never completed; gives how many."""

@@ -21,6 +21,7 @@ from customedit.config.settings import Settings
 from customedit.diffusion.base import Base
 from customedit.diffusion.facts import BaseFacts
 from customedit.editing.inversion import Inversion
+from customedit.estimates.forecasts import Inverted
 from customedit.jobs.journal import Journal
 from customedit.jobs.store import Jobs
 from customedit.mini.draw import hush
@@ -28,6 +29,7 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts, Images
 from worker.engine_thread import EngineThread
 from worker.metrics import Metrics
+from worker.speedometer import Speedometer
 
 if TYPE_CHECKING:
     from customedit.metrics.similarity import Similarity
@@ -112,6 +114,9 @@ class Runtime:
         self.importing = threading.Lock()  # imports are fetched and read one after the other
         self.judging = threading.Lock()  # tokenizers do not like two threads
         self.metrics = metrics or Metrics()
+        self.speedometer = Speedometer()
+        self.class_marks: set[str] = set()  # of class images that lie in the scratch folder
+        self.inverted = Inverted(redis, settings)
         # read once here: they are computed when first asked for, which no two threads should do
         self.fingerprint, self.schedule_key = base.fingerprint, base.schedule.key
         tokenizers, lengths = zip(*base.family.tokenizers, strict=True)
@@ -123,6 +128,7 @@ class Runtime:
             self.metrics,
             max_rows=settings.engine_rows,
             patience=settings.watchdog_seconds,
+            observer=self.speedometer,
         )
         storage.on_error = self.metrics.store_errors.labels("s3").inc
         self.scratch = own_scratch(settings.scratch_dir)

@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import openai
 from api.dependencies import Container
 from api.problems import ProblemError, problem_response, too_large
 from customedit.config import telemetry
@@ -37,6 +38,8 @@ def body_limit(settings: Settings, path: str) -> int:
     """How many bytes the body of a request to ``path`` may have."""
     if path == "/v1/images":
         return settings.max_upload_bytes + _FORM_BYTES
+    if path == openai.PATH:  # the picture and its mask
+        return 2 * settings.max_upload_bytes + _FORM_BYTES
     if path == "/v1/concepts/import":
         return settings.max_import_bytes + _FORM_BYTES
     return JSON_BYTES

@@ -160,10 +160,11 @@ def _facts(scope: Scope) -> dict[str, Any]:
     return facts
 
 
-_AREAS: Final = frozenset(
-    f"/v1/{name}"
-    for name in ("images", "uploads", "concepts", "edits", "jobs", "limits", "webhooks")
+_RESOURCES: Final = (
+    *("images", "uploads", "concepts", "edits", "batches", "jobs", "presets", "limits"),
+    "webhooks",
 )
+_AREAS: Final = frozenset(f"/v1/{name}" for name in _RESOURCES)
 
 
 def _area(path: str) -> str:

@@ -70,12 +70,17 @@ export const api = {
   /** @param {FormData} body file, token, name, noun */
   importConcept: async (body) => (await request("v1/concepts/import", { method: "POST", body, headers: { "Idempotency-Key": word() } })).json(),
   removeConcept: (name) => request(`v1/concepts/${id(name)}`, { method: "DELETE" }),
+  presets: (signal) => read("v1/presets", signal),
+  savePreset: (name, settings) =>
+    request(`v1/presets/${id(name)}`, { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(settings) }),
+  removePreset: (name) => request(`v1/presets/${id(name)}`, { method: "DELETE" }),
+  batch: (name, signal) => read(`v1/batches/${id(name)}`, signal),
+  cancelBatch: async (name) => (await request(`v1/batches/${id(name)}/cancel`, { method: "POST" })).json(),
+  removeBatch: (name) => request(`v1/batches/${id(name)}`, { method: "DELETE" }),
   job: (name, signal) => read(`v1/jobs/${id(name)}`, signal),
   jobs: (given, signal) => read(`v1/jobs?${query(given)}`, signal),
   /** The bytes of an image. @returns {Promise<Blob>} */
   imageFile: async (name) => (await request(`v1/images/${id(name)}/file`)).blob(),
-  /** The bytes of an output. @returns {Promise<Blob>} */
-  outputFile: async (job, number) => (await request(`v1/jobs/${id(job)}/outputs/${number}/file`)).blob(),
   /** The bytes of the region that an edit changed. @returns {Promise<Blob>} */
   maskFile: async (job) => (await request(`v1/jobs/${id(job)}/mask/file`)).blob(),
   cancel: async (name) => (await request(`v1/jobs/${id(name)}/cancel`, { method: "POST" })).json(),

@@ -1,24 +1,23 @@
 // An edit: a picture, what it shows, what it is to show, and where and how much it changes.
 
 import { api, Sending } from "./client.js";
-import { Chosen } from "./chosen.js";
-import { add, announce, button, el, fill, uid } from "./dom.js";
-import { area, busy, complain, Fields, form, given, kept, restore, select } from "./fields.js";
+import { add, button, el, fill, uid } from "./dom.js";
+import { busy, complain, Fields, form, given, kept, restore, select } from "./fields.js";
 import { Expert } from "./expert.js";
-import { imageItem, Pictures } from "./pictures.js";
+import { Lines } from "./lines.js";
+import { Pictures } from "./pictures.js";
 import { Plan } from "./plan.js";
-import { insertToken, nearest, plain, withLook } from "./prompts.js";
+import { Presets } from "./presets.js";
+import { plain } from "./prompts.js";
 import { Region } from "./region.js";
-import { choices, hint } from "./schema.js";
+import { choices } from "./schema.js";
 import { known } from "./session.js";
 import { takeFiles } from "./shortcuts.js";
 import { Draft } from "./storage.js";
-import { outputItem, parentOf, showTrail } from "./versions.js";
+import { outputItem, pictureItem, showTrail } from "./versions.js";
 
 const METHODS = { p2p: "Prompt-to-Prompt: keeps the shape", sdedit: "SDEdit: paints more freely" };
 const USUAL_CHANGE = 0.5; // at which Prompt-to-Prompt has its own defaults
-const MOST_PICTURES = 20;
-const about = (name) => hint("EditRequest", name);
 
 /** @param {HTMLElement} main @param {{signal: AbortSignal, query: URLSearchParams, moved: boolean}} given moved: not by a reload */
 export async function editView(main, { signal, query, moved }) {
@@ -37,25 +36,22 @@ class Edit {
     this.origin = "";
     this.draft = new Draft(known().tenant, "edit");
     this.before = new Draft(known().tenant, "edit-before");
-    /** @type {Map<string, Sending>} */
-    this.sendings = new Map();
+    this.sending = new Sending();
     this.said = el("div", {});
     this.several = el("input", { type: "checkbox", id: uid("several"), onchange: () => this.#count() });
     this.picture = new Pictures({ most: 1, what: "a picture to edit", alt: (n) => `Picture ${n + 1} to edit`, large: true,
-      changed: () => this.#pictured(), taking: (files) => this.#severalAt(files) });
+      changed: () => this.#pictured(), taking: (files) => this.#severalAt(files), find: pictureItem });
     this.trail = el("div", {});
-    this.source = area({ oninput: () => this.tell() });
-    this.target = area({ oninput: () => this.tell() });
-    this.chosen = new Chosen(() => { this.tell(); this.draft.save(() => this.#state()); });
+    this.lines = new Lines(() => { this.tell(); this.draft.save(() => this.#state()); });
     this.method = select(choices("EditRequest", "method").map((name) => [name, METHODS[name] || name]), { onchange: () => this.tell() });
     this.change = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: USUAL_CHANGE, oninput: () => this.tell() });
     this.amount = el("output", { class: "figure" });
-    this.chips = el("div", { class: "row chips" });
-    this.advice = el("div", { class: "advice", role: "status" });
+    this.amountHint = el("p", { class: "hint" });
     this.submit = el("button", { class: "main", type: "submit", title: "Ctrl + Enter" }, "Edit");
     this.region = new Region(this.fields);
     this.expert = new Expert(this.fields, () => this.tell());
     this.plan = new Plan(() => this.#planned(), signal);
+    this.presets = new Presets(() => this.#words(this.region.planned()) || {}, (settings) => this.#preset(settings));
     this.usual = kept(this.#controls());
     this.node = this.#form();
     this.tell();
@@ -63,7 +59,10 @@ class Edit {
 
   #form() {
     const { fields } = this;
-    const slide = el("div", { class: "row amount" }, this.change, this.amount);
+    const slide = fields.add("change", "How much changes", this.change);
+    slide.classList.add("amount");
+    this.change.before(this.amount);
+    slide.append(this.amountHint);
     const made = form(fields, () => this.#send(),
       el("div", { class: "studio" },
         el("div", {},
@@ -73,33 +72,17 @@ class Edit {
               "", () => (this.picture.items.length ? "" : "Choose a picture.")),
             this.region.node)),
         el("section", { class: "card" },
-          fields.add("source_prompt", "What it shows", this.source, "Such as: a photo of a cup on a table", () => this.#sourceFault()),
-          fields.add("target_prompt", "What it is to show", this.target, "Such as: a photo of a <plaid> patterned cup on a table", () => this.#targetFault()),
-          this.chips, this.advice,
-          fields.group("concepts", "Looks", this.chosen.node),
-          el("div", { class: "field" }, fields.add("change", "How much changes", this.change, ""), slide,
-            this.amountHint = el("p", { class: "hint" })),
-          fields.add("method", "Method", this.method, about("method")),
-          this.expert.node, this.plan.node, fields.summary,
+          this.lines.nodes(fields, () => this.method.value === "p2p"), slide,
+          fields.add("method", "Method", this.method),
+          this.expert.node, this.presets.node, this.plan.node, fields.summary,
           el("div", { class: "row send" }, this.submit, el("span", { class: "hint" }, el("kbd", {}, "Ctrl"), " + ", el("kbd", {}, "Enter"))))));
     made.classList.add("sends");
     return made;
   }
 
-  #sourceFault() {
-    if (this.method.value !== "p2p" || this.source.value.trim()) return "";
-    return "Say what the picture shows: Prompt-to-Prompt compares the two lines.";
-  }
-
-  #targetFault() {
-    if (!this.target.value.trim()) return "Say what the picture is to show.";
-    const strangers = this.chosen.strangers(this.target.value);
-    return strangers.length ? `${strangers.join(", ")}: choose the look with this token, or take it out.` : "";
-  }
-
   /** Takes one picture, or as many as are ticked. */
   #count() {
-    this.picture.most = this.several.checked ? MOST_PICTURES : 1;
+    this.picture.most = this.several.checked ? known().max_pictures_per_batch : 1;
     while (this.picture.items.length > this.picture.most) this.picture.items.pop();
     this.picture.draw();
   }
@@ -125,7 +108,7 @@ class Edit {
     this.shown = from ? `${from.job}.${from.output}` : "";
   }
 
-  /** Shows the chips of the chosen looks, what the words say amiss, and what has an effect. */
+  /** Shows what the lines say amiss, how much changes, and what has an effect. */
   tell() {
     const method = this.method.value;
     this.region.follow(method);
@@ -133,53 +116,11 @@ class Edit {
     const strengths = this.expert.strengths.value.trim();
     this.change.disabled = strengths !== "";
     this.amount.textContent = strengths ? "–" : `${Math.round(Number(this.change.value) * 100)} %`;
-    if (this.amountHint) this.amountHint.textContent = strengths
+    this.amountHint.textContent = strengths
       ? `Strengths ${strengths} are set under expert settings.` : "0 % gives the picture back, 100 % changes most.";
-    const taken = this.chosen.taken.map(({ concept }) => concept);
-    fill(this.chips,
-      taken.map((concept) => button(`Insert ${concept.token}`, () => { insertToken(this.target, concept.token); this.#written(); }, "chip")),
-      taken.length === 1 && button("Write it from the line above", () => this.#write(taken[0]), "chip"));
-    fill(this.advice, ...this.#advice());
+    this.lines.tell();
     this.fields.mended("target_prompt");
     this.fields.mended("source_prompt");
-  }
-
-  /** What the lines say amiss, with what mends it. */
-  #advice() {
-    const prompt = this.target.value;
-    const warn = (text, ...actions) => el("div", { class: "warning" }, text, actions.length > 0 && el("span", { class: "row" }, actions));
-    const strangers = this.chosen.strangers(prompt);
-    const idle = this.chosen.idle(prompt).map((concept) => concept.token);
-    const found = strangers.map((token) => {
-      if (this.chosen.tokens.includes(token)) {
-        return warn(`${token}: no look with this token is chosen. `,
-          button(`Choose ${token}`, () => this.chosen.chooseToken(token), "small"));
-      }
-      return warn(`${token}: no look with this token is chosen. `, ...nearest(token, this.chosen.tokens).slice(0, 2).map((other) =>
-        button(`Did you mean ${other}?`, () => this.#replace(token, other), "small")));
-    });
-    if (prompt && idle.length) found.push(warn(`The line does not name ${idle.join(", ")}, so that look has no effect.`));
-    if (prompt.trim() && prompt.trim() === this.source.value.trim()) found.push(warn("Both lines are the same, so nothing would change."));
-    return found;
-  }
-
-  #replace(token, other) {
-    this.target.value = this.target.value.split(token).join(other);
-    this.chosen.chooseToken(other);
-    this.#written();
-    this.target.focus();
-  }
-
-  #write(concept) {
-    this.target.value = withLook(this.source.value.trim(), concept);
-    announce(`Written: ${this.target.value}`);
-    this.target.focus();
-    this.#written();
-  }
-
-  /** After a line was written by a button. */
-  #written() {
-    this.target.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
   async #send() {
@@ -187,14 +128,11 @@ class Edit {
     await busy(this.submit, "Sending…", async () => {
       const images = await this.picture.sent();
       const values = await this.#values();
-      const made = [];
-      for (const image of images) {
-        const sending = this.sendings.get(image) || new Sending();
-        this.sendings.set(image, sending);
-        made.push(await sending.send("v1/edits", { image, ...values }));
-      }
+      const one = images.length === 1;
+      const made = one ? await this.sending.send("v1/edits", { image: images[0], ...values })
+        : await this.sending.send("v1/batches", { images, ...values });
       this.draft.flush();
-      location.hash = made.length === 1 ? `#/jobs/${made[0].id}` : "#/jobs";
+      location.hash = one ? `#/jobs/${made.id}` : `#/batches/${made.id}`;
     });
   }
 
@@ -205,12 +143,9 @@ class Edit {
 
   /** What goes into the request, but for pictures. @param {Record<string, any>} p2p what the region adds */
   #words(p2p) {
-    const uses = this.chosen.uses();
     const expert = this.expert.values(this.method.value, p2p);
     return given({
-      source_prompt: this.source.value.trim(),
-      target_prompt: this.target.value.trim(),
-      concepts: uses.length ? uses : undefined,
+      ...this.lines.values(),
       method: this.method.value,
       change: expert.strengths ? undefined : Number(this.change.value),
       ...expert,
@@ -226,7 +161,7 @@ class Edit {
   }
 
   #controls() {
-    const { source, target, method, change, several } = this;
+    const { lines: { source, target }, method, change, several } = this;
     return { source, target, method, change, several, ...this.expert.controls() };
   }
 
@@ -234,7 +169,7 @@ class Edit {
   #state() {
     return {
       origin: this.origin, controls: kept(this.#controls()), pictures: this.picture.kept(),
-      concepts: this.chosen.uses(), region: this.region.kept(),
+      concepts: this.lines.chosen.uses(), region: this.region.kept(),
     };
   }
 
@@ -243,7 +178,7 @@ class Edit {
     this.#count();
     this.tell();
     await Promise.all([
-      ...state.concepts.map((use) => this.chosen.choose(use.id, use.weight).catch(() => null)),
+      ...state.concepts.map((use) => this.lines.chosen.choose(use.id, use.weight).catch(() => null)),
       this.picture.restore(state.pictures, this.signal),
       this.region.restore(state.region),
     ]);
@@ -254,7 +189,7 @@ class Edit {
   startAnew() {
     this.#offer(this.#state());
     restore(this.#controls(), this.usual);
-    this.chosen.clear();
+    this.lines.chosen.clear();
     this.picture.items.splice(0);
     this.#count();
     this.region.restore({ mode: "words", words: "", start: null, actions: [] });
@@ -262,7 +197,7 @@ class Edit {
     this.tell();
     this.draft.clear();
     if (location.hash !== "#/edit") history.replaceState(null, "", "#/edit");
-    this.source.focus();
+    this.lines.source.focus();
   }
 
   /** Keeps what was typed before, and offers it. */
@@ -280,7 +215,7 @@ class Edit {
     const was = this.draft.read();
     this.origin = query.toString();
     const names = ["job", "from", "image"].some((name) => query.get(name));
-    await this.chosen.load(signal);
+    await this.lines.chosen.load(signal);
     try {
       if (was && !(names && (moved || was.origin !== this.origin))) await this.#restore(was);
       else if (names) {
@@ -288,7 +223,7 @@ class Edit {
         await this.#take(query);
       }
       const concept = query.get("concept");
-      if (concept) await this.chosen.choose(concept);
+      if (concept) await this.lines.chosen.choose(concept);
     } catch (error) {
       if (!signal.aborted) complain(this.fields.summary, error);
     }
@@ -309,7 +244,7 @@ class Edit {
     if (job) {
       const { request } = await api.job(job, this.signal);
       await this.#request(request);
-      await this.picture.restore([{ id: request.image, name: "", from: parentOf({ request }) }], this.signal);
+      await this.picture.restore([{ id: request.image, name: "" }], this.signal);
       if (query.get("region") === "found") {
         this.region.choose("painted");
         await this.region.begin({ job });
@@ -317,30 +252,40 @@ class Edit {
     } else if (from) {
       const made = await api.job(from, this.signal);
       this.#continued(made.request);
-      this.picture.put(await outputItem(made, Number(output)));
-      this.target.focus({ preventScroll: true });
+      this.picture.put(outputItem(made, Number(output)));
+      this.lines.target.focus({ preventScroll: true });
     }
     const images = query.getAll("image");
     if (images.length > 1) this.several.checked = true;
     if (images.length) this.#count();
-    for (const id of images) this.picture.put(imageItem(await api.image(id, this.signal)));
+    for (const id of images) this.picture.put(await pictureItem(id, this.signal));
   }
 
   /** The words of a picture that is continued from: it shows now what was asked for. */
   #continued(request) {
-    this.source.value = plain(request.target_prompt || "");
-    this.target.value = this.source.value;
+    this.lines.source.value = plain(request.target_prompt || "");
+    this.lines.target.value = this.lines.source.value;
     this.method.value = request.method || "p2p";
     if (typeof request.change === "number") this.change.value = String(request.change);
   }
 
+  /** Fills in settings; words that they do not hold stay. */
+  async #preset(settings) {
+    const { source, target, chosen } = this.lines;
+    await this.#request({ source_prompt: source.value, target_prompt: target.value, concepts: chosen.uses(), ...settings });
+    this.tell();
+    this.draft.save(() => this.#state());
+  }
+
   async #request(request) {
-    this.source.value = request.source_prompt || "";
-    this.target.value = request.target_prompt || "";
+    restore(this.expert.controls(), this.usual);
+    this.lines.chosen.clear();
+    this.lines.source.value = request.source_prompt || "";
+    this.lines.target.value = request.target_prompt || "";
     this.method.value = request.method || "p2p";
     this.change.value = String(request.change ?? USUAL_CHANGE);
     this.expert.take(request);
-    for (const use of request.concepts || []) await this.chosen.choose(use.id, use.weight).catch(() => null);
+    for (const use of request.concepts || []) await this.lines.chosen.choose(use.id, use.weight).catch(() => null);
     await this.region.take(request);
   }
 }

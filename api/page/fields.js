@@ -264,7 +264,7 @@ export function form(fields, send, ...children) {
  */
 export const chips = (choices, called, fill) =>
   el("div", { class: "row chips" }, choices.map(([words, value]) =>
-    button(words, () => fill(value), "chip", { "aria-label": `${called}${value}` })));
+    button(words, () => fill(value), "chip", { "aria-label": `${called}${words}` })));
 
 /** The values of controls by name, as a draft keeps them. @param {Record<string, any>} controls */
 export const kept = (controls) =>

@@ -5,7 +5,7 @@ import { add, announce, button, confirmed, el, fill } from "./dom.js";
 import { watch } from "./events.js";
 import { complaining, notice } from "./fields.js";
 import { stored } from "./pictures.js";
-import { far, jobBar, jobTitle, silence, waits, whole } from "./progress.js";
+import { far, jobBar, jobTitle, silence, stuck, waits, whole } from "./progress.js";
 import { editResult } from "./result.js";
 import { can } from "./session.js";
 import { apiCall } from "./snippet.js";
@@ -59,14 +59,15 @@ function top(job, wrong, show) {
   const took = job.started_at && job.finished_at && (Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000;
   return [
     el("p", { class: "row" }, badge(job.state), el("span", {}, kind(job)), when(job.created_at),
-      took && el("span", { class: "faint" }, `took ${span(took)}`), el("code", { class: "faint" }, job.id)),
+      took && el("span", { class: "faint" }, `took ${span(took)}`), el("code", { class: "faint" }, job.id),
+      job.batch && el("a", { href: `#/batches/${job.batch}` }, "of a batch")),
     el("p", { class: "row" },
       may(job) && !finished(job) && (job.cancel_requested
         ? el("span", { class: "faint" }, "Cancelling…")
-        : button("Cancel", cancel, "danger")),
+        : button("Cancel", cancel, "danger small")),
       job.kind === "edit" && job.state !== "succeeded" && can("edits:write") &&
-        el("a", { class: "button quiet", href: `#/edit?job=${job.id}` }, "Edit again from here"),
-      may(job) && finished(job) && button("Delete", remove, "danger")),
+        el("a", { class: "button quiet small", href: `#/edit?job=${job.id}` }, "Edit again from here"),
+      may(job) && finished(job) && button("Delete", remove, "danger small")),
     job.warnings.map((text) => el("p", { class: "warning" }, text)),
   ];
 }
@@ -84,6 +85,7 @@ async function follow(job, body, { show, say, fresh, signal }) {
   const tell = () => {
     progress.show(job);
     said.textContent = job.state === "queued" ? waits(job) : far(job);
+    said.classList.toggle("warning", stuck(job));
     document.title = jobTitle(job, about(job));
     if (state !== job.state) say(job);
     state = job.state;

@@ -1,6 +1,7 @@
 // Where the page begins: who is signed in, which view the address names.
 
 import { accountView, facts } from "./account.js";
+import { batchView } from "./batch.js";
 import { conceptsView } from "./concepts.js";
 import { Problem } from "./client.js";
 import { add, button, el, empty, fill } from "./dom.js";
@@ -22,7 +23,10 @@ const VIEWS = [
   { path: "pictures", words: "Pictures", title: "Pictures", scopes: [], view: galleryView },
   { path: "jobs", words: "Jobs", title: "Jobs", scopes: [], view: jobsView },
 ];
-const ACCOUNT = { path: "account", words: "Account", title: "Account", scopes: [], view: accountView };
+const OTHERS = [
+  { path: "account", words: "Account", title: "Account", scopes: [], view: accountView },
+  { path: "batches", words: "Batch", title: "Batch", scopes: [], view: batchView },
+];
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
 const bar = /** @type {HTMLElement} */ (document.getElementById("bar"));
 const views = /** @type {HTMLElement} */ (document.getElementById("nav"));
@@ -34,7 +38,7 @@ let said = "";
 function asked() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, id] = path.split("/");
-  const found = [...VIEWS, ACCOUNT].find((view) => view.path === name);
+  const found = [...VIEWS, ...OTHERS].find((view) => view.path === name);
   const home = VIEWS.find((view) => can(...view.scopes));
   return { view: found || (name ? null : home), id, query: new URLSearchParams(query) };
 }

@@ -72,18 +72,23 @@ export const imageItem = (image, name = "") => ({
   width: image.width, height: image.height, warnings: image.warnings,
 });
 
+/** @param {string} id @param {AbortSignal} signal @param {string} name @returns {Promise<Item>} */
+const findImage = async (id, signal, name) => imageItem(await api.image(id, signal), name);
+
 /** A place to drop or choose pictures, with what was chosen. */
 export class Pictures {
   /**
    * @param {{most: number, what: string, alt: (number: number) => string, changed?: () => void,
-   *   taking?: (files: File[]) => void, large?: boolean}} given
+   *   taking?: (files: File[]) => void, large?: boolean, find?: (id: string, signal: AbortSignal, name: string) => Promise<Item>}} given
    * what: is asked for, such as "reference pictures"; taking: is told of files first, and may raise
-   * `most`; large: a single picture is shown by its owner
+   * `most`; large: a single picture is shown by its owner; find: gives the picture of an id
    */
-  constructor({ most, what, alt, changed = () => {}, taking, large = false }) {
+  constructor({ most, what, alt, changed = () => {}, taking, large = false, find = findImage }) {
+    this.find = find;
     this.taking = taking;
     this.most = most;
     this.alt = alt;
+    this.what = what;
     this.changed = changed;
     this.large = large;
     /** @type {Item[]} */
@@ -96,7 +101,7 @@ export class Pictures {
       onchange: () => { this.take([...(this.input.files || [])]); this.input.value = ""; },
     });
     this.drop = el("label", { class: "drop", for: this.input.id },
-      el("strong", {}, `Choose ${what}`), el("span", {}, `or drop or paste ${most > 1 ? "them" : "it"} anywhere: PNG, JPEG or WebP`));
+      this.ask = el("strong", {}, `Choose ${what}`), el("span", {}, `or drop or paste ${most > 1 ? "them" : "it"} anywhere: PNG, JPEG or WebP`));
     const allowed = can("images:write");
     add(this.node, allowed && [this.input, this.drop], this.said, this.list, this.#earlier());
     if (allowed) this.#listen();
@@ -168,6 +173,7 @@ export class Pictures {
     if (had) this.list.querySelector("button")?.focus();
     this.node.classList.toggle("full", this.items.length > 0);
     this.node.classList.toggle("alone", alone);
+    this.ask.textContent = alone ? "Choose another" : `Choose ${this.what}`;
     this.changed();
     this.node.dispatchEvent(new Event("change", { bubbles: true }));
   }
@@ -192,15 +198,13 @@ export class Pictures {
 
   /** What a draft keeps: the pictures that the service has. */
   kept() {
-    return this.items.filter(({ id }) => id).map(({ id, name, from }) => ({ id, name, from }));
+    return this.items.filter(({ id }) => id).map(({ id, name }) => ({ id, name }));
   }
 
-  /** Shows again what a draft kept; what was deleted meanwhile is left out. @param {{id: string, name: string, from?: any}[]} kept */
+  /** Shows again what a draft kept; what was deleted meanwhile is left out. @param {{id: string, name: string}[]} kept @param {AbortSignal} signal */
   async restore(kept, signal) {
-    const images = await Promise.all(kept.map(({ id }) => api.image(id, signal).catch(() => null)));
-    images.forEach((image, number) => {
-      if (image && !signal.aborted) this.put({ ...imageItem(image, kept[number].name), from: kept[number].from });
-    });
+    const items = await Promise.all(kept.map(({ id, name }) => this.find(id, signal, name).catch(() => null)));
+    for (const item of items) if (item && !signal.aborted) this.put(item);
   }
 
   /** Pictures that were sent before, fetched when they are asked for. */

@@ -3,7 +3,6 @@
 import { api, Problem } from "./client.js";
 import { el, fill } from "./dom.js";
 import { behind, forecast } from "./progress.js";
-import { has } from "./schema.js";
 
 const PAUSE_MS = 700;
 
@@ -29,7 +28,7 @@ export class Plan {
   /** Asks a moment after the last call, if what is asked for is new. */
   later() {
     clearTimeout(this.timer);
-    if (has("DryRun")) this.timer = setTimeout(() => this.#ask(), PAUSE_MS);
+    this.timer = setTimeout(() => this.#ask(), PAUSE_MS);
   }
 
   async #ask() {
@@ -63,7 +62,7 @@ function told({ plan, estimate, queue_position: ahead, warnings }, partial = fal
       ? `The picture has ${by(size)} pixels. It is reduced to ${by(working)} to be drawn, and the result is enlarged again: fine detail comes from the base.`
       : `The picture has ${by(size)} pixels and is drawn at ${by(working)}.`),
     !partial && [
-      el("p", {}, [behind(ahead), forecast(estimate)].filter(Boolean).join(" ")),
+      el("p", {}, [behind(ahead), estimate.workers > 0 && forecast(estimate)].filter(Boolean).join(" ")),
       plan.region_words?.length > 0 && el("p", {}, `What may change: the region of ${plan.region_words.join(", ")}.`),
       plan.training?.steps && el("p", {}, `${plan.training.steps} steps of training.`),
       warnings.map((text) => el("p", { class: "warning" }, text)),

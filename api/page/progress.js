@@ -15,11 +15,12 @@ const PHASES = {
 };
 const SILENT_S = 45;
 
-/** How far the job is, from 0 to 1; null before its first phase. @param {any} job */
+/** How far the job is, from 0 to 1; null before its first phase is known. @param {any} job */
 export function whole(job) {
   const { progress } = job;
   if (job.state === "succeeded") return 1;
-  if (!progress || job.state === "queued") return null;
+  if (job.state === "queued") return 0;
+  if (!progress) return null;
   const phases = PHASES[job.kind] || [];
   const begins = job.kind === "customize" && progress.phase === "train" && !progress.steps; // class pictures come first
   const at = phases.findIndex(([name]) => name === (begins ? "edit" : progress.phase));
@@ -42,9 +43,12 @@ export function far(job) {
 /** What a queued job waits for. @param {any} job */
 export function waits(job) {
   const { estimate, queue_position: ahead } = job;
-  if (estimate && !estimate.workers) return `${estimate.unknown || "No worker is running."} The job is kept and begins when one is started.`;
+  if (stuck(job)) return `${estimate.unknown || "No worker is running."} The job is kept and begins when one is started.`;
   return ["Waiting for a worker.", behind(ahead), forecast(estimate)].filter(Boolean).join(" ");
 }
+
+/** Whether nothing will happen by itself. @param {any} job */
+export const stuck = (job) => job.state === "queued" && Boolean(job.estimate) && !job.estimate.workers;
 
 /** How many jobs come first. @param {number | null | undefined} ahead */
 export const behind = (ahead) => (ahead ? `${ahead} ${ahead === 1 ? "job is" : "jobs are"} before it.` : "");

@@ -7,10 +7,11 @@ import { complain, text, words } from "./fields.js";
 import { stored } from "./pictures.js";
 import { hint } from "./schema.js";
 import { can } from "./session.js";
+import { pictureItem } from "./versions.js";
 
 /** @type {[string, string, string][]} */
 const MODES = [
-  ["words", "Found from the words", "The service finds the region of the words that change."],
+  ["words", "From the words", "The service finds the region of the words that change."],
   ["painted", "Painted", "Paint over the picture; the rest stays as it is."],
   ["everywhere", "Everywhere", "All of the picture may change."],
 ];
@@ -85,7 +86,7 @@ export class Region {
     if (!item) return fill(this.stage);
     if (this.shown === item.url && this.stage.firstChild) return;
     this.shown = item.url;
-    const renew = async () => (item.id ? (await api.image(item.id)).url : null);
+    const renew = async () => (item.id ? (await pictureItem(item.id)).url : null);
     const image = stored(item.url, "The picture to edit", renew);
     image.addEventListener("load", () => { if (this.item === item) this.brush.fit(image.naturalWidth, image.naturalHeight); });
     fill(this.stage, image, this.brush.surface);

@@ -10,9 +10,6 @@ export async function loadSchemas() {
   if (!Object.keys(schemas).length) schemas = (await api.openapi()).components.schemas;
 }
 
-/** Whether the service knows a model, and so what it belongs to. @param {string} model */
-export const has = (model) => model in schemas;
-
 /** The schema behind references, and of `X or null` that of X. @returns {any} */
 function resolve(schema) {
   if (schema.$ref) return resolve(schemas[schema.$ref.split("/").pop()]);

@@ -1,7 +1,6 @@
-// What the browser keeps: the key, what was typed, and from which picture a picture was continued.
+// What the browser keeps: the key, what was typed, and the person's choices.
 
 const KEY = "customedit.key";
-const MOST_PARENTS = 500;
 
 /** Reads a text; empty where the browser keeps nothing. @param {Storage} place @param {string} name */
 function read(place, name) {
@@ -103,23 +102,6 @@ export class Draft {
     window.addEventListener("pagehide", flush, { signal });
     signal.addEventListener("abort", flush);
   }
-}
-
-/**
- * From which output of which job an image was made, where the service does not say it itself.
- * @param {string} tenant
- */
-export function parents(tenant) {
-  const name = `customedit.parents.${tenant}`;
-  return {
-    /** @param {string} image @returns {{job: string, output: number} | null} */
-    of: (image) => (parsed(read(localStorage, name)) || {})[image] || null,
-    /** @param {string} image @param {{job: string, output: number}} parent */
-    keep(image, parent) {
-      const all = Object.entries(parsed(read(localStorage, name)) || {}).filter(([other]) => other !== image);
-      write(localStorage, name, JSON.stringify(Object.fromEntries([...all.slice(1 - MOST_PARENTS), [image, parent]])));
-    },
-  };
 }
 
 /** A choice of the person for this browser, such as whether single keys are shortcuts. */

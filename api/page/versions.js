@@ -3,8 +3,7 @@
 import { api } from "./client.js";
 import { add, el, fill } from "./dom.js";
 import { imageItem, stored } from "./pictures.js";
-import { can, known } from "./session.js";
-import { parents } from "./storage.js";
+import { can } from "./session.js";
 import { badge, finished } from "./words.js";
 
 const PAGE = 100;
@@ -22,20 +21,35 @@ export function outputTitle(job, output) {
 /** The number of the best output of a job. */
 export const bestOutput = (job) => Math.max(0, (job.result?.outputs || []).findIndex((output) => output.best));
 
-/** The output that a job's picture is; null for an upload. @returns {{job: string, output: number} | null} */
-export const parentOf = (job) => parents(known().tenant).of(job.request.image);
+/** An output's id, as the service makes them: the job's and the output's number. */
+const OUTPUT = /^out_([0-9a-z]+)_(\d+)$/;
+
+/** The output that a picture is; null for an upload. @param {string} image @returns {{job: string, output: number} | null} */
+function outputOf(image) {
+  const [, job, number] = OUTPUT.exec(image) || [];
+  return job ? { job: `job_${job}`, output: Number(number) } : null;
+}
+
+/** The output that a job began from; null for an upload. @returns {{job: string, output: number} | null} */
+export const parentOf = (job) => outputOf(job.request.image);
 
 /** Where to go on from an output. @param {string} job its id @param {number} output */
 export const continueAddress = (job, output) => `#/edit?from=${job}.${output}`;
 
-/** An output as a picture to edit; it is known from then on which output it was. */
-export async function outputItem(job, number) {
-  const output = job.result.outputs[number];
-  const parent = { job: job.id, output: number };
-  const file = new File([await api.outputFile(job.id, number)], `${job.id}-${number}.png`, { type: "image/png" });
-  const image = await api.upload(file);
-  parents(known().tenant).keep(image.id, parent);
-  return { ...imageItem(image, `${job.request.target_prompt}, ${outputTitle(job, output)}`), from: parent };
+/**
+ * A picture to edit by its id, an upload or an output.
+ * @param {string} id @param {AbortSignal} [signal] @param {string} [name] @returns {Promise<import("./pictures.js").Item>}
+ */
+export async function pictureItem(id, signal, name = "") {
+  const from = outputOf(id);
+  return from ? outputItem(await api.job(from.job, signal), from.output) : imageItem(await api.image(id, signal), name);
+}
+
+/** An output as a picture to edit. @returns {import("./pictures.js").Item} */
+export function outputItem(job, number) {
+  const { id, url, width, height } = job.result.outputs[number];
+  const name = `${job.request.target_prompt}, ${outputTitle(job, job.result.outputs[number])}`;
+  return { file: null, id, url, name, width, height, from: { job: job.id, output: number } };
 }
 
 /** The jobs from the first edit of the upload to `job`. @returns {Promise<any[]>} */
@@ -154,6 +168,6 @@ export async function showTrail(place, from, take, signal) {
     line.map((job, at) => {
       const current = at === line.length - 1;
       const title = current ? "The picture that is edited" : `Go back to ${job.request.target_prompt}`;
-      return step(job.result?.outputs[outputs[at]]?.url || "", `Version ${at + 1}`, title, current, async () => take(await outputItem(job, outputs[at])));
+      return step(job.result?.outputs[outputs[at]]?.url || "", `Version ${at + 1}`, title, current, () => take(outputItem(job, outputs[at])));
     })));
 }

@@ -11,7 +11,7 @@ from api.openapi import refusals
 from api.problems import ProblemError
 from api.serializers import at
 from customedit.schemas import answers as d
-from customedit.schemas.requests import MAX_OUTPUTS, MAX_REFERENCES
+from customedit.schemas.requests import MAX_BATCH, MAX_OUTPUTS, MAX_REFERENCES
 from customedit.tenants.access import Allowed, ApiKey
 
 router = APIRouter(tags=["account"])
@@ -41,6 +41,7 @@ def get_limits(request: Request, container: AppContainer, caller: Reader) -> d.L
         max_import_bytes=settings.max_import_bytes,
         max_references=MAX_REFERENCES,
         max_edits_per_job=MAX_OUTPUTS,
+        max_pictures_per_batch=MAX_BATCH,
     )
 
 

@@ -14,6 +14,7 @@ from api.dependencies import (
     ConceptId,
     Container,
     Cursor,
+    DryRun,
     IdempotencyKey,
     Limit,
     Reader,
@@ -21,10 +22,11 @@ from api.dependencies import (
     in_thread,
     needs,
 )
+from api.dry_run import FINISHED_OR_DRY, customize_plan, dry_run_of
 from api.openapi import IMAGE, OTHER_IMAGE, example_bodies, refusals
 from api.problems import ProblemError, input_problem, not_found, unknown_reference
 from api.serializers import at, submitted_response
-from api.submission import Submission, submit
+from api.submission import Submission, check, submit
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptRecord
@@ -58,10 +60,11 @@ EXAMPLES = example_bodies(
     "/v1/concepts",
     operation_id="createConcept",
     summary="Learn a concept from reference images",
-    response_model=d.Job,
+    response_model=d.Job | d.DryRun,
     status_code=202,
     responses={
-        200: {"model": d.Job, "description": "Finished within the wait that was preferred."},
+        200: {"model": d.Job | d.DryRun, "description": FINISHED_OR_DRY},
+        202: {"model": d.Job, "description": "Queued."},
         **refusals(
             "malformed",
             "idempotency-in-flight",
@@ -82,12 +85,16 @@ async def create_concept(
     container: AppContainer,
     caller: Writer,
     wait: Wait,
+    dry_run: DryRun = False,
     idempotency_key: IdempotencyKey = None,
-) -> d.Job:
+) -> d.Job | d.DryRun:
     """Starts a training with 1 to 20 references; 3 to 6 are best.
 
     The concept's id is in the answer; it can be used once the job has succeeded.
     """
+    if dry_run:
+        response.status_code = 200
+        return await in_thread(_try, container, caller.tenant, request)
     submitted = await in_thread(_customize, container, caller.tenant, request, idempotency_key)
     return await submitted_response(container, submitted, wait, response)
 
@@ -95,6 +102,17 @@ async def create_concept(
 def _customize(
     container: Container, tenant: str, request: CustomizeRequest, key: str | None
 ) -> Submitted:
+    return submit(container, _submission(container, tenant, request, key))
+
+
+def _try(container: Container, tenant: str, request: CustomizeRequest) -> d.DryRun:
+    record = check(container, _submission(container, tenant, request))
+    return dry_run_of(container, record, lambda base: customize_plan(request, base))
+
+
+def _submission(
+    container: Container, tenant: str, request: CustomizeRequest, key: str | None = None
+) -> Submission:
     job = ids.new("job")
     concept = ConceptRecord(
         id=ids.new("con"),
@@ -116,10 +134,7 @@ def _customize(
         prompts = ConceptPrompts(request.token, request.noun, request.attribute)
         check_words(container, prompts, {request.token: 1})
 
-    return submit(
-        container,
-        Submission(tenant, "customize", request, key, concept=concept, check=check, id=job),
-    )
+    return Submission(tenant, "customize", request, key, concept=concept, check=check, id=job)
 
 
 def check_words(container: Container, prompts: ConceptPrompts, columns: dict[str, int]) -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Response
 
+from api import submission
 from api.dependencies import (
     AppContainer,
     Container,
     Cursor,
+    DryRun,
     IdempotencyKey,
     JobId,
     Limit,
@@ -24,6 +27,7 @@ from api.dependencies import (
     in_thread,
     needs,
 )
+from api.dry_run import FINISHED_OR_DRY, dry_run_of, edit_plan
 from api.image_storage import check_mask
 from api.openapi import CONCEPT, IMAGE, example_bodies, refusals
 from api.problems import ProblemError, input_problem, not_found, unknown_reference
@@ -31,18 +35,20 @@ from api.routes.jobs import StateFilter, job_page
 from api.serializers import job_response, submitted_response
 from api.submission import Submission, submit
 from customedit.editing.region_words import ConceptWords
-from customedit.editing.settings import check_request
+from customedit.editing.settings import CheckedRequest, check_request
 from customedit.errors import InputError
 from customedit.images.masks import check_aspect, same_aspect
 from customedit.jobs.bases import Bases
-from customedit.jobs.records import ConceptRecord, ImageRecord
+from customedit.jobs.records import ConceptRecord, output_record
 from customedit.jobs.store import Submitted
 from customedit.prompt_syntax import check_prompt
 from customedit.schemas import answers as d
+from customedit.schemas import ids
 from customedit.schemas.requests import EditRequest
 from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["edits"])
+Size = tuple[int, int]
 Writer = Annotated[ApiKey, needs("edits:write")]
 EXAMPLES = example_bodies(
     {
@@ -70,10 +76,11 @@ EXAMPLES = example_bodies(
     "/v1/edits",
     operation_id="createEdit",
     summary="Edit a picture",
-    response_model=d.Job,
+    response_model=d.Job | d.DryRun,
     status_code=202,
     responses={
-        200: {"model": d.Job, "description": "Finished within the wait that was preferred."},
+        200: {"model": d.Job | d.DryRun, "description": FINISHED_OR_DRY},
+        202: {"model": d.Job, "description": "Queued."},
         **refusals(
             "malformed",
             "idempotency-in-flight",
@@ -96,21 +103,42 @@ async def create_edit(
     container: AppContainer,
     caller: Writer,
     wait: Wait,
+    dry_run: DryRun = False,
     idempotency_key: IdempotencyKey = None,
-) -> d.Job:
+) -> d.Job | d.DryRun:
     """Say in words what the picture shall show; name a concept by its token.
 
     Several strengths and seeds make several pictures in one job, which share the inversion.
     """
     if request.mask is not None:
-        await check_mask(container, caller.tenant, request.mask)
+        await check_mask(container, caller.tenant, request.mask, request.mask_marks)
+    if dry_run:
+        response.status_code = 200
+        return await in_thread(try_edit, container, caller.tenant, request)
     submitted = await in_thread(_edit, container, caller.tenant, request, idempotency_key)
     return await submitted_response(container, submitted, wait, response)
 
 
+def try_edit(container: Container, tenant: str, request: EditRequest) -> d.DryRun:
+    """What the edit would do."""
+    checked = list[CheckedEdit]()
+
+    def check() -> Size | None:
+        checked.append(check_edit(container, tenant, request))
+        return checked[0].size
+
+    record = submission.check(container, Submission(tenant, "edit", request, check=check))
+    (edit,) = checked
+    return dry_run_of(
+        container,
+        record,
+        lambda base: edit_plan(request, edit.settings, edit.concepts, edit.size, base),
+    )
+
+
 def _edit(container: Container, tenant: str, request: EditRequest, key: str | None) -> Submitted:
-    def check() -> None:
-        check_edit(container, tenant, request)
+    def check() -> Size | None:
+        return check_edit(container, tenant, request).size
 
     return submit(container, Submission(tenant, "edit", request, key, check=check))
 
@@ -151,28 +179,38 @@ async def get_edit(
     return await job_response(container, record, wait, response)
 
 
-def check_edit(container: Container, tenant: str, request: EditRequest) -> None:
+@dataclass(frozen=True)
+class CheckedEdit:
+    """An edit that can be made. size: (width, height) of its picture; concepts: in its order."""
+
+    size: Size | None
+    concepts: list[ConceptRecord]
+    settings: CheckedRequest
+
+
+def check_edit(container: Container, tenant: str, request: EditRequest) -> CheckedEdit:
     """Refuse an edit that names what its tenant does not have, or a concept without effect.
 
     Raises:
         ProblemError: unknown-image, unknown-concept, not-ready, validation.
     """
-    images = {
-        field: _uploaded_image(container, tenant, image, field)
-        for field, image in _named_images(request)
+    sizes = {
+        field: _size_of(container, tenant, picture, field)
+        for field, picture in _named_pictures(request)
     }
     if request.mask is not None:
-        _check_mask_aspect(images["mask"], images["image"])
+        _check_mask_aspect(sizes["mask"], sizes["image"])
     records = [
         _ready_concept(container, tenant, use.id, f"concepts[{k}].id")
         for k, use in enumerate(request.concepts)
     ]
-    _check_words(request, records)
+    checked = CheckedEdit(sizes["image"], records, _check_words(request, records))
     _check_length(container.bases, request, records)
+    return checked
 
 
-def _named_images(request: EditRequest) -> Iterator[tuple[str, str]]:
-    """Field and id of each image that the request names."""
+def _named_pictures(request: EditRequest) -> Iterator[tuple[str, str]]:
+    """Field and id of each picture that the request names."""
     yield "image", request.image
     if request.mask is not None:
         yield "mask", request.mask
@@ -180,23 +218,32 @@ def _named_images(request: EditRequest) -> Iterator[tuple[str, str]]:
         yield f"references[{k}]", image
 
 
-def _uploaded_image(container: Container, tenant: str, id_: str, field: str) -> ImageRecord:
+def _size_of(container: Container, tenant: str, id_: str, field: str) -> Size | None:
+    """(width, height) of an image or an output; None: it is there, and nobody wrote that down."""
+    if (output := ids.output_of(id_)) is not None:
+        job = container.jobs.get(tenant, output[0])
+        found = None if job is None else output_record(job, output[1])
+        if found is None:
+            raise unknown_reference(id_, field)
+        return None if not found.width or not found.height else (found.width, found.height)
     record = container.images.get(tenant, id_)
     if record is None:
         raise unknown_reference(id_, field)
-    return record
+    return record.width, record.height
 
 
-def _check_mask_aspect(mask: ImageRecord, picture: ImageRecord) -> None:
+def _check_mask_aspect(mask: Size | None, picture: Size | None) -> None:
     """Refuse a mask of another aspect; what its pixels must be is checked before.
 
     Records have the sizes of the files: whether EXIF turns one of them the worker knows, so a mask
     that would fit turned is let through.
     """
-    size = (picture.width, picture.height)
-    if not same_aspect((mask.height, mask.width), size):
+    if mask is None or picture is None:
+        return
+    width, height = mask
+    if not same_aspect((height, width), picture):
         with _as_problem():
-            check_aspect((mask.width, mask.height), size)
+            check_aspect(mask, picture)
 
 
 def _ready_concept(container: Container, tenant: str, id_: str, field: str) -> ConceptRecord:
@@ -210,8 +257,8 @@ def _ready_concept(container: Container, tenant: str, id_: str, field: str) -> C
     return record
 
 
-def _check_words(request: EditRequest, records: list[ConceptRecord]) -> None:
-    """Each concept is named by the prompt, and what the request says of words can be carried out.
+def _check_words(request: EditRequest, records: list[ConceptRecord]) -> CheckedRequest:
+    """The settings, resolved, once each concept is named and what is said of words can be done.
 
     A file from elsewhere may hold further tokens than the one of its record, where an earlier
     version did not record them: of such concepts the worker checks the rest.
@@ -239,7 +286,7 @@ def _check_words(request: EditRequest, records: list[ConceptRecord]) -> None:
         elif record not in foreign or not others:
             raise _without_effect(f"concepts[{k}].id", record)
     with _as_problem():
-        check_request(request, concepts, mask=request.mask is not None)
+        return check_request(request, concepts, mask=request.mask is not None)
 
 
 def _check_length(bases: Bases, request: EditRequest, records: list[ConceptRecord]) -> None:

@@ -16,6 +16,7 @@ from api.dependencies import (
     Cursor,
     ImageId,
     Limit,
+    PictureId,
     Reader,
     UploadId,
     in_thread,
@@ -156,8 +157,14 @@ def list_images(
     response_model=d.Image,
     responses=refusals("not-found", "validation"),
 )
-def get_image(id: ImageId, container: AppContainer, caller: Reader) -> d.Image:
-    """An image, with a fresh address of its file."""
+def get_image(id: PictureId, container: AppContainer, caller: Reader) -> d.Image:
+    """An image, or an output of an edit, with a fresh address of its file."""
+    if (output := ids.output_of(id)) is not None:
+        job = container.jobs.get(caller.tenant, output[0])
+        document = None if job is None else container.serializers.output(job, output[1])
+        if document is None:
+            raise not_found("image", id)
+        return document
     record = container.images.get(caller.tenant, id)
     if record is None:
         raise not_found("image", id)

@@ -121,7 +121,7 @@ def post_cancel(id: JobId, container: AppContainer, caller: Writer) -> d.Job:
     operation_id="deleteJob",
     summary="Delete a finished job",
     status_code=204,
-    responses=refusals("not-found", "not-finished", "validation"),
+    responses=refusals("not-found", "not-finished", "in-use", "validation"),
 )
 def remove_job(id: JobId, container: AppContainer, caller: Writer) -> None:
     """Removes the job and the pictures that it made. A concept that it made stays."""

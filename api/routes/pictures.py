@@ -6,23 +6,20 @@ sends CORS headers. A mask is painted on from the region that an edit found, so 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Response
 
-from api.dependencies import AppContainer, Container, ImageId, JobId, Reader
+from api.dependencies import AppContainer, Container, JobId, PictureId, Reader
 from api.openapi import refusals
 from api.problems import ProblemError, not_found
-from customedit.jobs.records import EditOutcome
-from customedit.schemas.requests import MAX_OUTPUTS
+from customedit.jobs.records import EditOutcome, output_record
+from customedit.schemas import ids
 from customedit.storage.store import MissingObject
 
 router = APIRouter()
 PNG: Final = "image/png"
 _BYTES: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
-OutputNumber = Annotated[
-    int, Path(ge=0, lt=MAX_OUTPUTS, description="Its place in the result's `outputs`, from 0.")
-]
 
 
 @router.get(
@@ -39,34 +36,18 @@ OutputNumber = Annotated[
     },
     tags=["images"],
 )
-def get_image_file(id: ImageId, container: AppContainer, caller: Reader) -> Response:
+def get_image_file(id: PictureId, container: AppContainer, caller: Reader) -> Response:
     """The file itself, for callers that cannot follow `url`, such as a page without CORS."""
+    if (output := ids.output_of(id)) is not None:
+        job = container.jobs.get(caller.tenant, output[0])
+        made = None if job is None else output_record(job, output[1])
+        if made is None:
+            raise not_found("image", id)
+        return _file(container, made.image_key, PNG, not_found("image", id))
     record = container.images.get(caller.tenant, id)
     if record is None:
         raise not_found("image", id)
     return _file(container, record.key, record.media_type, not_found("image", id))
-
-
-@router.get(
-    "/v1/jobs/{id}/outputs/{number}/file",
-    operation_id="getOutputFile",
-    summary="Read the bytes of a picture that an edit made",
-    response_class=Response,
-    responses={
-        200: {"description": "The picture.", "content": {PNG: _BYTES}},
-        **refusals("not-found", "validation"),
-    },
-    tags=["jobs"],
-)
-def get_output_file(
-    id: JobId, number: OutputNumber, container: AppContainer, caller: Reader
-) -> Response:
-    """One of the outputs of an edit that succeeded."""
-    outcome = _outcome(container, caller.tenant, id)
-    missing = _missing(id, f"no output {number}", "number")
-    if outcome is None or number >= len(outcome.outputs):
-        raise missing
-    return _file(container, outcome.outputs[number].image_key, PNG, missing)
 
 
 @router.get(
@@ -82,29 +63,18 @@ def get_output_file(
 )
 def get_mask_file(id: JobId, container: AppContainer, caller: Reader) -> Response:
     """White where the edit reached, of the source's size: it can be sent as a mask."""
-    outcome = _outcome(container, caller.tenant, id)
-    missing = _missing(id, "no region", "id")
-    if outcome is None or outcome.mask_key is None:
-        raise missing
-    return _file(container, outcome.mask_key, PNG, missing)
-
-
-def _outcome(container: Container, tenant: str, job: str) -> EditOutcome | None:
-    """The result of an edit; None for a job without one.
-
-    Raises:
-        ProblemError: the tenant has no such job.
-    """
-    record = container.jobs.get(tenant, job)
+    record = container.jobs.get(caller.tenant, id)
     if record is None:
-        raise not_found("job", job)
+        raise not_found("job", id)
+    missing = ProblemError(
+        "not-found", f"{id} has no region", field="id", limit="a finished edit of a region"
+    )
     if record.kind != "edit" or record.result is None:
-        return None
-    return EditOutcome.model_validate(record.result)
-
-
-def _missing(job: str, what: str, field: str) -> ProblemError:
-    return ProblemError("not-found", f"{job} has {what}", field=field, limit="a finished edit's")
+        raise missing
+    key = EditOutcome.model_validate(record.result).mask_key
+    if key is None:
+        raise missing
+    return _file(container, key, PNG, missing)
 
 
 def _file(container: Container, key: str, media_type: str, missing: ProblemError) -> Response:

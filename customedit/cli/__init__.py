@@ -1,6 +1,7 @@
 """The command line: ``customedit customize | edit | sweep | replay | concept | ...``.
 
-``study`` and ``lookbench`` measure the method. The service has ``serve``, ``demo``, ``api``,
+``study`` and ``lookbench`` measure the method. ``jobs``, ``concepts``, ``images`` and ``batches``
+talk to a service. The service itself has ``serve``, ``demo``, ``api``,
 ``worker``, ``keys`` and ``recover``. Whatever takes seconds to import is imported by the command
 that needs it. How commands fail is in ``command_errors``.
 """
@@ -20,7 +21,9 @@ from customedit.cli import (
     doctor,
     edit,
     lookbench,
+    mcp,
     models,
+    remote,
     replay,
     serve,
     service,
@@ -70,10 +73,13 @@ app.command("doctor")(doctor.doctor_command)
 app.add_typer(concept.app, name="concept")
 app.add_typer(models.app, name="models")
 app.add_typer(service.keys, name="keys")
+for _group in ("jobs", "concepts", "images", "batches"):
+    app.add_typer(getattr(remote, _group), name=_group, no_args_is_help=True)
 app.command("recover")(service.recover_command)
 app.command("serve")(serve.serve_command)
 app.command("api")(serve.api_command)
 app.command("worker")(serve.worker_command)
+app.command("mcp")(mcp.mcp_command)
 app.command("demo")(demo.demo_command)
 
 

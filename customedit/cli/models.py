@@ -20,7 +20,7 @@ app = typer.Typer(help="Bases: list, fetch, check.", no_args_is_help=True)
 
 @app.command("list")
 def list_command(as_json: console.JsonOption = False) -> None:
-    """List the bases that are known to work."""
+    """List bases of every family that edits can be made with."""
     from customedit.diffusion.folder import KNOWN
 
     lines = [f"{name:<46} {about}" for name, about in KNOWN.items()]

@@ -44,10 +44,20 @@ class Options:
         Raises:
             InputError: the first value that the model refuses.
         """
+        given = {k: v for k, v in values.items() if v is not None and v != []}
         try:
-            return self.model(**{k: v for k, v in values.items() if v is not None and v != []})
+            return self.model(**{k: self._parsed(k, v) for k, v in given.items()})
         except ValidationError as error:
             raise input_error(error) from None
+
+    def _parsed(self, name: str, value: Any) -> Any:
+        """``value`` as a number, where the field takes numbers and words; else as it is."""
+        if isinstance(value, str) and _words(self.model.model_fields[name].annotation):
+            try:
+                return float(value)
+            except ValueError:
+                return value
+        return value
 
 
 def model_options(**models: type[BaseModel] | Options) -> Callable[[Callable[..., None]], Any]:
@@ -132,6 +142,8 @@ def _parameter(name: str, field: FieldInfo, option: str) -> inspect.Parameter:
     many = get_origin(field.annotation) is list or _list_of(field.annotation) is not None
     value: Any = str if choices else kind
     metavar = "|".join(choices) if choices else None  # the model checks, so that its words tell
+    if words := _words(field.annotation):
+        value, metavar = str, "|".join(["NUMBER", *words])
     switch = kind is bool and field.default is None
     names = [f"{option}/--no-{option.removeprefix('--')}"] if switch else [option]
     default = inspect.Parameter.empty if field.is_required() else field.default
@@ -167,6 +179,19 @@ def _kind(annotation: Any) -> Any:
     if origin is Literal or annotation in (int, float, bool, str):
         return annotation
     return None
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    """The words that a field takes beside numbers, such as ``auto``."""
+    if get_origin(annotation) is Annotated:
+        return _words(get_args(annotation)[0])
+    if get_origin(annotation) not in (Union, types.UnionType) or _kind(annotation) not in (
+        int,
+        float,
+    ):
+        return ()
+    literals = (m for m in get_args(annotation) if get_origin(m) is Literal)
+    return tuple(word for literal in literals for word in get_args(literal))
 
 
 def _list_of(annotation: Any) -> Any:

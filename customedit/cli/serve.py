@@ -15,6 +15,7 @@ import typer
 from customedit import programs
 from customedit.cli import console, outputs
 from customedit.cli.command_errors import CommandFailed
+from customedit.errors import InputError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -31,17 +32,34 @@ def serve_command(
         int, typer.Option(min=0, max=65_535, help="Its port; another free one if it is taken.")
     ] = 8000,
     workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes.")] = 1,
-    tenant: Annotated[str, typer.Option(help="The tenant whose API key is created.")] = ("local"),
+    tenant: Annotated[str, typer.Option(help="The tenant whose API key is created.")] = "local",
+    base: Annotated[
+        str | None,
+        typer.Option(help="The base of the workers: mini (bundled), a folder, or a hub name."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where it runs: auto, cpu, mps, cuda or cuda:N.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Its numbers: auto, float32, bfloat16 or float16.")
+    ] = None,
 ) -> None:
     """Run Redis, S3, the front end and workers on this machine; a second start finds all again.
 
-    The first start creates an API key and keeps it in DATA/api-key, readable by you alone.
+    The first start creates an API key and keeps it in DATA/api-key, readable by you alone; others
+    are created with customedit keys --data DATA. Base, device and numbers that are not given are
+    those of the environment (CUSTOMEDIT_BASE, ...), or mini on the first GPU.
     """
     from customedit.devserver.stack import Stack
     from customedit.devserver.supervisor import LocalError
 
     outputs.check_folder(data, force=True, field="data")
-    stack = Stack(data, host=host, port=port, workers=workers, say=console.status)
+    options = {"base": base, "device": device, "dtype": dtype}
+    given = {name: value for name, value in options.items() if value is not None}
+    if base is not None and Path(base).exists():
+        given["base"] = str(Path(base).resolve())  # workers run elsewhere
+    _check(given)
+    stack = Stack(data, host=host, port=port, workers=workers, say=console.status, given=given)
     ended = end_on_signals(stack)
     try:
         with stack:
@@ -54,6 +72,21 @@ def serve_command(
     except LocalError as error:
         if not ended:
             raise CommandFailed(str(error)) from None
+
+
+def _check(given: dict[str, str]) -> None:
+    """Raises InputError that names the option of a setting that cannot be used."""
+    from customedit.config.settings import PREFIX, Settings
+
+    try:
+        Settings.of_environment(**given)
+    except InputError as error:
+        name = error.field.removeprefix(PREFIX).lower()
+        if name in given:
+            raise InputError(
+                name, error.problem, f"see customedit serve --help, --{name}"
+            ) from None
+        raise
 
 
 def api_command() -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,32 +33,64 @@ ScopeOption = Annotated[
 ]
 
 
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="The data folder of a customedit serve that runs on this machine."),
+]
+
+
 @contextmanager
-def _service() -> Iterator[tuple[Settings, Redis, Storage]]:
-    """Redis and S3 as ``CUSTOMEDIT_*`` names them; errors in one line, exit status 2."""
+def _service(data: Path | None = None) -> Iterator[tuple[Settings, Redis, Storage]]:
+    """Redis and S3 as ``CUSTOMEDIT_*`` names them, or those of a local service.
+
+    data: the folder of ``customedit serve``. Errors are one line, exit status 2.
+    """
     from redis.exceptions import RedisError
 
     from customedit.config.settings import Settings
     from customedit.jobs.redis import connect
     from customedit.storage.store import Storage, StorageError
 
-    settings = Settings.of_environment()
+    settings = Settings.of_environment(**_local_settings(data))
     try:
         with connect(settings) as client:
             yield settings, client, Storage(settings)
     except RedisError as error:
         problem = f"Redis does not answer ({type(error).__name__})"
+        if data is not None:
+            remedy = f"start the service first: customedit serve --data {data}"
+            raise InputError("data", problem, remedy) from None
         raise InputError("CUSTOMEDIT_REDIS_URL", problem, "start it or fix the URL") from None
     except StorageError as error:
         raise InputError("CUSTOMEDIT_S3_ENDPOINT", str(error), "is S3 up?") from None
 
 
+def _local_settings(data: Path | None) -> dict[str, str]:
+    """Where the servers of a local service are, as settings; {} without ``data``.
+
+    Raises:
+        InputError: the folder has none.
+    """
+    if data is None:
+        return {}
+    from customedit.config.settings import PREFIX
+    from customedit.devserver.data_folder import LocalFolder
+
+    folder = LocalFolder(data / "servers")
+    if not (folder.path / "local.json").is_file():
+        problem = f"{data} is not the data folder of a local service"
+        raise InputError("data", problem, "give the folder of customedit serve --data")
+    folder.read()
+    found = folder.environment()
+    return {name.removeprefix(PREFIX).lower(): value for name, value in found.items()}
+
+
 @contextmanager
-def _keys() -> Iterator[ApiKeys]:
+def _keys(data: Path | None) -> Iterator[ApiKeys]:
     from customedit.jobs.journal import Journal
     from customedit.tenants.access import ApiKeys
 
-    with _service() as (settings, client, storage):
+    with _service(data) as (settings, client, storage):
         yield ApiKeys(client, settings, Journal(storage))
 
 
@@ -67,11 +100,12 @@ def create_command(
     name: Annotated[str, typer.Option("--name", help="A note to find it again.")] = "",
     scope: ScopeOption = None,
     days: Annotated[float | None, typer.Option("--days", help="Days until it expires.")] = None,
+    data: DataOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """Create a key and print it, this once: only its hash is stored."""
     given: dict[str, Any] = {} if not scope else {"scopes": scope}
-    with _keys() as api_keys:
+    with _keys(data) as api_keys:
         key, text = api_keys.create(tenant, name=name, days=days, **given)
     document = _shown(key) | {"key": text}
     console.say(document, [text, f"{key.id} of {tenant}: {' '.join(key.scopes)}"], as_json)
@@ -80,10 +114,11 @@ def create_command(
 @keys.command("list")
 def list_command(
     tenant: Annotated[str | None, typer.Argument(help="Only this tenant's.")] = None,
+    data: DataOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """List keys, oldest first; never the keys themselves."""
-    with _keys() as api_keys:
+    with _keys(data) as api_keys:
         shown = [_shown(key) for key in api_keys.list(tenant)]
     lines = [
         f"{k['id']}  {k['tenant']:<16} {k['state']:<8} {' '.join(k['scopes'])}  {k['name']}"
@@ -95,10 +130,11 @@ def list_command(
 @keys.command("revoke")
 def revoke_command(
     id: Annotated[str, typer.Argument(help="The key's id, key_...")],
+    data: DataOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """End a key at once."""
-    with _keys() as api_keys:
+    with _keys(data) as api_keys:
         key = api_keys.revoke(id)
         if key is None:
             raise InputError("id", f"no key is called {id}", "see customedit keys list")

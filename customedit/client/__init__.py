@@ -7,7 +7,16 @@ from customedit.client.aio import AsyncCustomEdit
 from customedit.client.calls import API_KEY, SERVER
 from customedit.client.errors import ApiError, JobFailed, TimedOut
 from customedit.client.sync import CustomEdit
-from customedit.schemas.requests import ConceptUse, P2POptions, TrainingOptions
+from customedit.schemas.requests import (
+    ConceptUse,
+    DdpmOptions,
+    DirectEditOptions,
+    FlowEditOptions,
+    MasaCtrlOptions,
+    P2POptions,
+    PlugAndPlayOptions,
+    TrainingOptions,
+)
 
 __all__ = [
     "API_KEY",
@@ -16,8 +25,13 @@ __all__ = [
     "AsyncCustomEdit",
     "ConceptUse",
     "CustomEdit",
+    "DdpmOptions",
+    "DirectEditOptions",
+    "FlowEditOptions",
     "JobFailed",
+    "MasaCtrlOptions",
     "P2POptions",
+    "PlugAndPlayOptions",
     "TimedOut",
     "TrainingOptions",
 ]

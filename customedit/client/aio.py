@@ -32,6 +32,7 @@ class AsyncCustomEdit(AsyncRequests):
         self, url: str | None = None, key: str | None = None, *, timeout: float = 60.0
     ) -> None:
         base, headers = calls.connection(url, key)
+        self._timeout = timeout
         self._http = httpx.AsyncClient(base_url=base, headers=headers, timeout=timeout)
         # Files have other addresses, where the key must not go.
         self._files = httpx.AsyncClient(timeout=timeout)
@@ -95,13 +96,43 @@ class AsyncCustomEdit(AsyncRequests):
         """Where the file of a concept is."""
         return await self._do(calls.weights(id, format))
 
+    async def preset(self, name: str) -> d.Preset:
+        """A preset."""
+        return await self._do(calls.read("presets", name, d.Preset))
+
+    async def presets(self) -> d.Page[d.Preset]:
+        """All presets, by name."""
+        return await self._do(Call("GET", "/v1/presets", d.Page[d.Preset]))
+
+    async def delete_preset(self, name: str) -> None:
+        """Delete a preset."""
+        await self._do(calls.delete("presets", name))
+
     async def limits(self) -> d.Limits:
         """What may be done, and what is left of it."""
         return await self._do(Call("GET", "/v1/limits", d.Limits))
 
     async def cancel(self, id: str) -> d.Job:
         """Cancel a job."""
-        return await self._do(calls.cancel(id))
+        return await self._do(calls.cancel("jobs", id, d.Job))
+
+    async def batch(self, id: str, *, wait: int = 0) -> d.Batch:
+        """A batch with its jobs; wait: seconds to wait for its end."""
+        return await self._do(calls.read("batches", id, d.Batch, wait))
+
+    async def batches(
+        self, *, cursor: str | None = None, limit: int = 20
+    ) -> d.Page[d.BatchSummary]:
+        """A page of batches without their jobs, newest first; limit: 1 to 100."""
+        return await self._do(calls.page("batches", d.Page[d.BatchSummary], {}, cursor, limit))
+
+    async def cancel_batch(self, id: str) -> d.Batch:
+        """Cancel all jobs of a batch that are not finished."""
+        return await self._do(calls.cancel("batches", id, d.Batch))
+
+    async def delete_batch(self, id: str) -> None:
+        """Delete a finished batch, its jobs and their pictures."""
+        await self._do(calls.delete("batches", id))
 
     async def delete_image(self, id: str) -> None:
         """Delete an image."""
@@ -153,7 +184,8 @@ class AsyncCustomEdit(AsyncRequests):
     ) -> d.Job:
         """The job once it has succeeded.
 
-        on_progress: called with the job at each of its events; timeout: seconds, None for ever.
+        on_progress: called with the job about once a second; timeout: seconds, 0 asks once, None
+        waits for ever.
 
         Raises:
             JobFailed: it failed or was cancelled.
@@ -162,14 +194,40 @@ class AsyncCustomEdit(AsyncRequests):
         id_ = job if isinstance(job, str) else job.id
         until = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = calls.WAIT_S if until is None else max(0.0, until - time.monotonic())
-            step = 1 if on_progress else calls.WAIT_S
-            current = await self.job(id_, wait=min(step, int(left)))
+            left = None if until is None else until - time.monotonic()
+            wait, pause = calls.wait_of(left, each=1 if on_progress else calls.WAIT_S)
+            await asyncio.sleep(pause)
+            current = await self.job(id_, wait=wait)
             if on_progress is not None:
                 on_progress(current)
             if current.finished:
                 return calls.succeeded(current)
-            if left < 1:
+            if until is not None and time.monotonic() >= until:
+                raise TimedOut(current)
+
+    async def wait_batch(
+        self,
+        batch: d.Batch | str,
+        on_progress: Callable[[d.Batch], None] | None = None,
+        timeout: float | None = None,
+    ) -> d.Batch:
+        """The batch once all of its jobs are at their end, whichever that is; as ``wait``.
+
+        Raises:
+            TimedOut: it has not ended in time; it goes on.
+        """
+        id_ = batch if isinstance(batch, str) else batch.id
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if until is None else until - time.monotonic()
+            wait, pause = calls.wait_of(left, each=1 if on_progress else calls.WAIT_S)
+            await asyncio.sleep(pause)
+            current = await self.batch(id_, wait=wait)
+            if on_progress is not None:
+                on_progress(current)
+            if current.finished:
+                return current
+            if until is not None and time.monotonic() >= until:
                 raise TimedOut(current)
 
     async def download(self, url: str, path: Path | str | None = None) -> bytes:
@@ -186,7 +244,9 @@ class AsyncCustomEdit(AsyncRequests):
             attempt += 1
             response: httpx.Response | None = None
             try:
-                response = await self._http.request(call.method, call.path, **call.arguments())
+                response = await self._http.request(
+                    call.method, call.path, timeout=self._timeout + call.wait, **call.arguments()
+                )
             except httpx.TransportError:
                 if not call.repeatable or calls.retry_delay(attempt, None) is None:
                     raise

@@ -9,7 +9,16 @@ from typing import Literal
 from customedit.client import calls
 from customedit.client.calls import Answer, Call
 from customedit.schemas import answers as d
-from customedit.schemas.requests import ConceptUse, P2POptions, TrainingOptions
+from customedit.schemas.requests import (
+    ConceptUse,
+    DdpmOptions,
+    DirectEditOptions,
+    FlowEditOptions,
+    MasaCtrlOptions,
+    P2POptions,
+    PlugAndPlayOptions,
+    TrainingOptions,
+)
 
 
 class AsyncRequests:
@@ -64,47 +73,180 @@ class AsyncRequests:
         target_prompt: str,
         image: str,
         source_prompt: str = "",
-        method: Literal["p2p", "sdedit"] = "p2p",
+        method: Literal[
+            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
+        ] = "p2p",
+        preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
-        change: float | None = None,
+        change: float | Literal["auto"] | None = None,
         seeds: Sequence[int] = (0,),
         steps: int = 50,
         guidance: float | None = None,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
         inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
         p2p: P2POptions | None = None,
+        masactrl: MasaCtrlOptions | None = None,
+        pnp: PlugAndPlayOptions | None = None,
+        ddpm: DdpmOptions | None = None,
+        directedit: DirectEditOptions | None = None,
+        flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
         feather: float = 8.0,
         everywhere: bool = False,
         concepts: Sequence[ConceptUse] = (),
-        mask: str | None = None,
         maps: bool = False,
         references: Sequence[str] = (),
         webhook: str | None = None,
+        mask: str | None = None,
+        mask_marks: Literal["white", "transparent"] = "white",
         idempotency_key: str | None = None,
     ) -> d.Job:
         """Edit a picture by prompt, at one or several strengths and seeds.
 
         Args:
             target_prompt: What the picture shall show; it names concepts by their tokens.
-            image: Id of the picture to edit.
-            source_prompt: What the picture shows. Prompt-to-Prompt needs it.
-            method: `p2p` keeps the shape of the source, `sdedit` paints more freely.
-            strengths: One picture for each. p2p: share of the source that stays; sdedit: share
-                of the noise that is added. Left out, the method's default.
-            change: How much changes, in every method: 0 gives the source back, 1 changes most.
-                Instead of strengths.
-            seeds: One picture for each strength and seed. p2p draws nothing by chance and takes
-                one seed.
+            image: Id of the picture to edit: an image, or an output of an earlier edit.
+            source_prompt: What the picture shows. All methods but sdedit need it.
+            method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
+                `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
+                of other papers, `flowedit` the one for bases of flow matching.
+            preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
+                Edit publishes it.
+            strengths: One picture for each. sdedit and flowedit: share of the way into noise;
+                all others: more keeps more of the source. Left out, the method's default.
+            change: How much changes, in every method: 0 gives the source back, 1 changes most;
+                `auto` draws several and chooses by source and references. Instead of strengths.
+            seeds: One picture for each strength and seed. Only sdedit, ddpm and flowedit draw
+                by chance; the others take one seed.
             steps: DDIM steps.
             guidance: Scale of classifier-free guidance; left out, the base's own.
+            guidance_start: Share of the steps before which nothing is guided.
+            guidance_end: Share of the steps after which nothing is guided, which is faster.
             inversion: How p2p inverts the source picture.
             p2p: Expert settings of Prompt-to-Prompt.
+            masactrl: Expert settings of MasaCtrl.
+            pnp: Expert settings of Plug-and-Play.
+            ddpm: Expert settings of edit-friendly DDPM.
+            directedit: Expert settings of DirectEdit.
+            flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
             feather: Width of the soft edge of that paste, in source pixels.
             everywhere: Let the concepts act on the source prompt and the empty prompt, too.
             concepts: The concepts that the target prompt names.
+            maps: Keep the attention maps as a file.
+            references: Images that the result is compared with; left out, the references of the
+                concepts.
+            webhook: An https address that is called at the job's end, signed with your secret.
             mask: Id of an image that is white where the edit may change the picture.
+            mask_marks: What in the mask marks where the edit may change the picture: `white`,
+                or `transparent` as in masks of OpenAI's images API.
+            idempotency_key: A request that is sent again with it is not done again; left out, a
+                fresh one.
+
+        Raises:
+            pydantic.ValidationError: a value is not usable; nothing was sent.
+            ApiError: the service refused.
+        """
+        values = {
+            "target_prompt": target_prompt,
+            "image": image,
+            "source_prompt": source_prompt,
+            "method": method,
+            "preset": preset,
+            "strengths": strengths,
+            "change": change,
+            "seeds": seeds,
+            "steps": steps,
+            "guidance": guidance,
+            "guidance_start": guidance_start,
+            "guidance_end": guidance_end,
+            "inversion": inversion,
+            "p2p": p2p,
+            "masactrl": masactrl,
+            "pnp": pnp,
+            "ddpm": ddpm,
+            "directedit": directedit,
+            "flowedit": flowedit,
+            "preserve": preserve,
+            "feather": feather,
+            "everywhere": everywhere,
+            "concepts": concepts,
+            "maps": maps,
+            "references": references,
+            "webhook": webhook,
+            "mask": mask,
+            "mask_marks": mask_marks,
+        }
+        return await self._do(calls.edit(values, idempotency_key))
+
+    async def edit_batch(
+        self,
+        *,
+        target_prompt: str,
+        images: Sequence[str],
+        source_prompt: str = "",
+        method: Literal[
+            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
+        ] = "p2p",
+        preset: Literal["paper"] | None = None,
+        strengths: Sequence[float] | None = None,
+        change: float | Literal["auto"] | None = None,
+        seeds: Sequence[int] = (0,),
+        steps: int = 50,
+        guidance: float | None = None,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
+        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
+        p2p: P2POptions | None = None,
+        masactrl: MasaCtrlOptions | None = None,
+        pnp: PlugAndPlayOptions | None = None,
+        ddpm: DdpmOptions | None = None,
+        directedit: DirectEditOptions | None = None,
+        flowedit: FlowEditOptions | None = None,
+        preserve: bool | None = None,
+        feather: float = 8.0,
+        everywhere: bool = False,
+        concepts: Sequence[ConceptUse] = (),
+        maps: bool = False,
+        references: Sequence[str] = (),
+        webhook: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> d.Batch:
+        """Edit many pictures in one way: a job for each.
+
+        Args:
+            target_prompt: What the picture shall show; it names concepts by their tokens.
+            images: Ids of the pictures to edit: images, or outputs of earlier edits.
+            source_prompt: What the picture shows. All methods but sdedit need it.
+            method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
+                `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
+                of other papers, `flowedit` the one for bases of flow matching.
+            preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
+                Edit publishes it.
+            strengths: One picture for each. sdedit and flowedit: share of the way into noise;
+                all others: more keeps more of the source. Left out, the method's default.
+            change: How much changes, in every method: 0 gives the source back, 1 changes most;
+                `auto` draws several and chooses by source and references. Instead of strengths.
+            seeds: One picture for each strength and seed. Only sdedit, ddpm and flowedit draw
+                by chance; the others take one seed.
+            steps: DDIM steps.
+            guidance: Scale of classifier-free guidance; left out, the base's own.
+            guidance_start: Share of the steps before which nothing is guided.
+            guidance_end: Share of the steps after which nothing is guided, which is faster.
+            inversion: How p2p inverts the source picture.
+            p2p: Expert settings of Prompt-to-Prompt.
+            masactrl: Expert settings of MasaCtrl.
+            pnp: Expert settings of Plug-and-Play.
+            ddpm: Expert settings of edit-friendly DDPM.
+            directedit: Expert settings of DirectEdit.
+            flowedit: Expert settings of FlowEdit.
+            preserve: Paste the source's own pixels outside the edited region; left out,
+                wherever the edit has a region.
+            feather: Width of the soft edge of that paste, in source pixels.
+            everywhere: Let the concepts act on the source prompt and the empty prompt, too.
+            concepts: The concepts that the target prompt names.
             maps: Keep the attention maps as a file.
             references: Images that the result is compared with; left out, the references of the
                 concepts.
@@ -118,26 +260,33 @@ class AsyncRequests:
         """
         values = {
             "target_prompt": target_prompt,
-            "image": image,
+            "images": images,
             "source_prompt": source_prompt,
             "method": method,
+            "preset": preset,
             "strengths": strengths,
             "change": change,
             "seeds": seeds,
             "steps": steps,
             "guidance": guidance,
+            "guidance_start": guidance_start,
+            "guidance_end": guidance_end,
             "inversion": inversion,
             "p2p": p2p,
+            "masactrl": masactrl,
+            "pnp": pnp,
+            "ddpm": ddpm,
+            "directedit": directedit,
+            "flowedit": flowedit,
             "preserve": preserve,
             "feather": feather,
             "everywhere": everywhere,
             "concepts": concepts,
-            "mask": mask,
             "maps": maps,
             "references": references,
             "webhook": webhook,
         }
-        return await self._do(calls.edit(values, idempotency_key))
+        return await self._do(calls.edit_batch(values, idempotency_key))
 
     async def import_concept(
         self,
@@ -178,3 +327,244 @@ class AsyncRequests:
             "webhook": webhook,
         }
         return await self._do(calls.import_concept(path, values, idempotency_key))
+
+    async def try_customize(
+        self,
+        *,
+        noun: str,
+        references: Sequence[str],
+        attribute: str = "patterned",
+        token: str = "<look>",
+        name: str = "",
+        training: TrainingOptions | None = None,
+        webhook: str | None = None,
+    ) -> d.DryRun:
+        """What ``customize`` would do, and how long it would take; nothing is stored.
+
+        Args:
+            noun: What the references show.
+            references: Ids of the reference images.
+            attribute: What of the references is learned; empty for the whole object.
+            token: How prompts name the concept.
+            name: A title for people.
+            training: Expert settings.
+            webhook: An https address that is called at the job's end, signed with your secret.
+
+        Raises:
+            pydantic.ValidationError: a value is not usable; nothing was sent.
+            ApiError: the service refused.
+        """
+        values = {
+            "noun": noun,
+            "references": references,
+            "attribute": attribute,
+            "token": token,
+            "name": name,
+            "training": training,
+            "webhook": webhook,
+        }
+        return await self._do(calls.try_customize(values))
+
+    async def save_preset(
+        self,
+        name: str,
+        *,
+        source_prompt: str = "",
+        target_prompt: str = "",
+        method: Literal[
+            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
+        ] = "p2p",
+        preset: Literal["paper"] | None = None,
+        strengths: Sequence[float] | None = None,
+        change: float | Literal["auto"] | None = None,
+        seeds: Sequence[int] = (0,),
+        steps: int = 50,
+        guidance: float | None = None,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
+        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
+        p2p: P2POptions | None = None,
+        masactrl: MasaCtrlOptions | None = None,
+        pnp: PlugAndPlayOptions | None = None,
+        ddpm: DdpmOptions | None = None,
+        directedit: DirectEditOptions | None = None,
+        flowedit: FlowEditOptions | None = None,
+        preserve: bool | None = None,
+        feather: float = 8.0,
+        everywhere: bool = False,
+        concepts: Sequence[ConceptUse] = (),
+    ) -> d.Preset:
+        """Save settings of edits under a name; what is left out is left to the edit.
+
+        Args:
+            name: Under which name.
+            source_prompt: What the picture shows. All methods but sdedit need it.
+            target_prompt: What the pictures shall show, if it is always the same.
+            method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
+                `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
+                of other papers, `flowedit` the one for bases of flow matching.
+            preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
+                Edit publishes it.
+            strengths: One picture for each. sdedit and flowedit: share of the way into noise;
+                all others: more keeps more of the source. Left out, the method's default.
+            change: How much changes, in every method: 0 gives the source back, 1 changes most;
+                `auto` draws several and chooses by source and references. Instead of strengths.
+            seeds: One picture for each strength and seed. Only sdedit, ddpm and flowedit draw
+                by chance; the others take one seed.
+            steps: DDIM steps.
+            guidance: Scale of classifier-free guidance; left out, the base's own.
+            guidance_start: Share of the steps before which nothing is guided.
+            guidance_end: Share of the steps after which nothing is guided, which is faster.
+            inversion: How p2p inverts the source picture.
+            p2p: Expert settings of Prompt-to-Prompt.
+            masactrl: Expert settings of MasaCtrl.
+            pnp: Expert settings of Plug-and-Play.
+            ddpm: Expert settings of edit-friendly DDPM.
+            directedit: Expert settings of DirectEdit.
+            flowedit: Expert settings of FlowEdit.
+            preserve: Paste the source's own pixels outside the edited region; left out,
+                wherever the edit has a region.
+            feather: Width of the soft edge of that paste, in source pixels.
+            everywhere: Let the concepts act on the source prompt and the empty prompt, too.
+            concepts: The concepts that the target prompt names.
+
+        Raises:
+            pydantic.ValidationError: a value is not usable; nothing was sent.
+            ApiError: the service refused.
+        """
+        values = {
+            "source_prompt": source_prompt,
+            "target_prompt": target_prompt,
+            "method": method,
+            "preset": preset,
+            "strengths": strengths,
+            "change": change,
+            "seeds": seeds,
+            "steps": steps,
+            "guidance": guidance,
+            "guidance_start": guidance_start,
+            "guidance_end": guidance_end,
+            "inversion": inversion,
+            "p2p": p2p,
+            "masactrl": masactrl,
+            "pnp": pnp,
+            "ddpm": ddpm,
+            "directedit": directedit,
+            "flowedit": flowedit,
+            "preserve": preserve,
+            "feather": feather,
+            "everywhere": everywhere,
+            "concepts": concepts,
+        }
+        return await self._do(calls.save_preset(name, values))
+
+    async def try_edit(
+        self,
+        *,
+        target_prompt: str,
+        image: str,
+        source_prompt: str = "",
+        method: Literal[
+            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
+        ] = "p2p",
+        preset: Literal["paper"] | None = None,
+        strengths: Sequence[float] | None = None,
+        change: float | Literal["auto"] | None = None,
+        seeds: Sequence[int] = (0,),
+        steps: int = 50,
+        guidance: float | None = None,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
+        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
+        p2p: P2POptions | None = None,
+        masactrl: MasaCtrlOptions | None = None,
+        pnp: PlugAndPlayOptions | None = None,
+        ddpm: DdpmOptions | None = None,
+        directedit: DirectEditOptions | None = None,
+        flowedit: FlowEditOptions | None = None,
+        preserve: bool | None = None,
+        feather: float = 8.0,
+        everywhere: bool = False,
+        concepts: Sequence[ConceptUse] = (),
+        maps: bool = False,
+        references: Sequence[str] = (),
+        webhook: str | None = None,
+        mask: str | None = None,
+        mask_marks: Literal["white", "transparent"] = "white",
+    ) -> d.DryRun:
+        """What ``edit`` would do, and how long it would take; nothing is stored.
+
+        Args:
+            target_prompt: What the picture shall show; it names concepts by their tokens.
+            image: Id of the picture to edit: an image, or an output of an earlier edit.
+            source_prompt: What the picture shows. All methods but sdedit need it.
+            method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
+                `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
+                of other papers, `flowedit` the one for bases of flow matching.
+            preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
+                Edit publishes it.
+            strengths: One picture for each. sdedit and flowedit: share of the way into noise;
+                all others: more keeps more of the source. Left out, the method's default.
+            change: How much changes, in every method: 0 gives the source back, 1 changes most;
+                `auto` draws several and chooses by source and references. Instead of strengths.
+            seeds: One picture for each strength and seed. Only sdedit, ddpm and flowedit draw
+                by chance; the others take one seed.
+            steps: DDIM steps.
+            guidance: Scale of classifier-free guidance; left out, the base's own.
+            guidance_start: Share of the steps before which nothing is guided.
+            guidance_end: Share of the steps after which nothing is guided, which is faster.
+            inversion: How p2p inverts the source picture.
+            p2p: Expert settings of Prompt-to-Prompt.
+            masactrl: Expert settings of MasaCtrl.
+            pnp: Expert settings of Plug-and-Play.
+            ddpm: Expert settings of edit-friendly DDPM.
+            directedit: Expert settings of DirectEdit.
+            flowedit: Expert settings of FlowEdit.
+            preserve: Paste the source's own pixels outside the edited region; left out,
+                wherever the edit has a region.
+            feather: Width of the soft edge of that paste, in source pixels.
+            everywhere: Let the concepts act on the source prompt and the empty prompt, too.
+            concepts: The concepts that the target prompt names.
+            maps: Keep the attention maps as a file.
+            references: Images that the result is compared with; left out, the references of the
+                concepts.
+            webhook: An https address that is called at the job's end, signed with your secret.
+            mask: Id of an image that is white where the edit may change the picture.
+            mask_marks: What in the mask marks where the edit may change the picture: `white`,
+                or `transparent` as in masks of OpenAI's images API.
+
+        Raises:
+            pydantic.ValidationError: a value is not usable; nothing was sent.
+            ApiError: the service refused.
+        """
+        values = {
+            "target_prompt": target_prompt,
+            "image": image,
+            "source_prompt": source_prompt,
+            "method": method,
+            "preset": preset,
+            "strengths": strengths,
+            "change": change,
+            "seeds": seeds,
+            "steps": steps,
+            "guidance": guidance,
+            "guidance_start": guidance_start,
+            "guidance_end": guidance_end,
+            "inversion": inversion,
+            "p2p": p2p,
+            "masactrl": masactrl,
+            "pnp": pnp,
+            "ddpm": ddpm,
+            "directedit": directedit,
+            "flowedit": flowedit,
+            "preserve": preserve,
+            "feather": feather,
+            "everywhere": everywhere,
+            "concepts": concepts,
+            "maps": maps,
+            "references": references,
+            "webhook": webhook,
+            "mask": mask,
+            "mask_marks": mask_marks,
+        }
+        return await self._do(calls.try_edit(values))

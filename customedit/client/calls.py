@@ -22,12 +22,21 @@ from pydantic import BaseModel
 from customedit.client.errors import ApiError, JobFailed
 from customedit.schemas import answers as d
 from customedit.schemas.answers import Problem
-from customedit.schemas.requests import CustomizeRequest, EditRequest, ImportForm
+from customedit.schemas.requests import (
+    BatchRequest,
+    CustomizeRequest,
+    EditRequest,
+    ImportForm,
+    PresetSettings,
+)
 
 SERVER: Final = "CUSTOMEDIT_SERVER"
 API_KEY: Final = "CUSTOMEDIT_KEY"
 ATTEMPTS: Final = 5
 WAIT_S: Final = 20
+_DRY: Final = {"dry_run": "true"}
+PAUSE_S: Final = 0.25
+"""Between two looks at a job in the last second of a wait."""
 
 Answer = TypeVar("Answer")
 Body = Mapping[str, Any]
@@ -37,7 +46,8 @@ Body = Mapping[str, Any]
 class Call(Generic[Answer]):
     """A request, and the document that its answer is; None: the answer has no body.
 
-    repeatable: sent twice it does the same as once.
+    repeatable: sent twice it does the same as once; wait: seconds that the service may let pass
+    before it answers.
     """
 
     method: str
@@ -49,6 +59,7 @@ class Call(Generic[Answer]):
     file: tuple[str, bytes, str] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
+    wait: int = 0
 
     def arguments(self) -> dict[str, Any]:
         """What httpx is to be called with."""
@@ -57,7 +68,7 @@ class Call(Generic[Answer]):
             "params": self.params or None,
             "data": self.data or None,
             "files": {"file": self.file} if self.file else None,
-            "headers": dict(self.headers),
+            "headers": dict(self.headers) | ({"Prefer": f"wait={self.wait}"} if self.wait else {}),
         }
 
     def read(self, response: httpx.Response) -> Answer:
@@ -155,6 +166,27 @@ def edit(values: Body, key: str | None) -> Call[d.Job]:
     return Call("POST", "/v1/edits", d.Job, body, headers=_idempotency(key))
 
 
+def edit_batch(values: Body, key: str | None) -> Call[d.Batch]:
+    """A batch: the fields of BatchRequest."""
+    body = _body(BatchRequest, values)
+    return Call("POST", "/v1/batches", d.Batch, body, headers=_idempotency(key))
+
+
+def try_customize(values: Body) -> Call[d.DryRun]:
+    """A dry run of ``customize``."""
+    return Call("POST", "/v1/concepts", d.DryRun, _body(CustomizeRequest, values), params=_DRY)
+
+
+def try_edit(values: Body) -> Call[d.DryRun]:
+    """A dry run of ``edit``."""
+    return Call("POST", "/v1/edits", d.DryRun, _body(EditRequest, values), params=_DRY)
+
+
+def save_preset(name: str, values: Body) -> Call[d.Preset]:
+    """A preset: the fields of PresetSettings."""
+    return Call("PUT", f"/v1/presets/{name}", d.Preset, _body(PresetSettings, values))
+
+
 def import_concept(path: Path, values: Body, key: str | None) -> Call[d.Job]:
     """An import of a concept's file, with the fields of ImportForm."""
     form = _body(ImportForm, values)
@@ -175,8 +207,19 @@ def _text(value: Any) -> str:
 
 def read(kind: str, id_: str, answer: type[Answer], wait: int = 0) -> Call[Answer]:
     """An item by its id; ``kind`` is ``jobs`` and the like."""
-    headers = {"Prefer": f"wait={wait}"} if wait else {}
-    return Call("GET", f"/v1/{kind}/{id_}", answer, headers=headers)
+    return Call("GET", f"/v1/{kind}/{id_}", answer, wait=wait)
+
+
+def wait_of(left: float | None, each: int) -> tuple[int, float]:
+    """How to spend the next part of ``left`` seconds, None for no end.
+
+    Gives what the service is asked to wait, in whole seconds and ``each`` at most, and what the
+    client itself waits before it asks: less than a second, in parts of ``PAUSE_S``.
+    """
+    if left is None:
+        return each, 0.0
+    wait = max(0, min(each, int(left)))
+    return wait, 0.0 if wait else min(PAUSE_S, max(0.0, left))
 
 
 def delete(kind: str, id_: str) -> Call[None]:
@@ -193,9 +236,9 @@ def page(
     return Call("GET", f"/v1/{kind}", answer, params=params)
 
 
-def cancel(id_: str) -> Call[d.Job]:
-    """The cancelling of a job."""
-    return Call("POST", f"/v1/jobs/{id_}/cancel", d.Job)
+def cancel(kind: str, id_: str, answer: type[Answer]) -> Call[Answer]:
+    """The cancelling of a job or a batch."""
+    return Call("POST", f"/v1/{kind}/{id_}/cancel", answer)
 
 
 def weights(id_: str, format: str) -> Call[d.Weights]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from customedit.schemas.answers import Job, Problem
+from customedit.schemas.answers import Batch, Job, Problem
 
 
 class ApiError(RuntimeError):
@@ -33,8 +33,8 @@ class JobFailed(RuntimeError):
 
 
 class TimedOut(TimeoutError):
-    """A job was not finished in time; it goes on. job: as it was last."""
+    """A job, or a batch, was not finished in time; it goes on. job: as it was last."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job | Batch) -> None:
         self.job = job
         super().__init__(f"{job.id} is {job.state} still")

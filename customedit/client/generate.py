@@ -13,19 +13,70 @@ import sys
 import textwrap
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from customedit.schemas.requests import CustomizeRequest, EditRequest, ImportForm
+from customedit.schemas.requests import (
+    BatchRequest,
+    CustomizeRequest,
+    EditRequest,
+    ImportForm,
+    PresetSettings,
+)
 
 FOLDER: Final = Path(__file__).parent
-_REQUESTS: Final[tuple[tuple[str, type[BaseModel], str], ...]] = (
-    ("customize", CustomizeRequest, ""),
-    ("edit", EditRequest, ""),
-    ("import_concept", ImportForm, "path: Path, "),
+
+
+@dataclass(frozen=True)
+class Request:
+    """A method to be made.
+
+    answer: the document it gives; first: a parameter before the model's fields, and what it is;
+    title: the first line of its docstring, None for the model's; keyed: whether it takes an
+    idempotency key.
+    """
+
+    name: str
+    model: type[BaseModel]
+    answer: str = "Job"
+    first: str = ""
+    first_is: str = ""
+    title: str | None = None
+    keyed: bool = True
+
+
+_DRY: Final = "would do, and how long it would take; nothing is stored."
+_REQUESTS: Final = (
+    Request("customize", CustomizeRequest),
+    Request("edit", EditRequest),
+    Request("edit_batch", BatchRequest, "Batch"),
+    Request(
+        "import_concept",
+        ImportForm,
+        first="path: Path, ",
+        first_is="The file.",
+        title="Make a concept from a file of weights.",
+    ),
+    Request(
+        "try_customize",
+        CustomizeRequest,
+        "DryRun",
+        title=f"What ``customize`` {_DRY}",
+        keyed=False,
+    ),
+    Request(
+        "save_preset",
+        PresetSettings,
+        "Preset",
+        first="name: str, ",
+        first_is="Under which name.",
+        keyed=False,
+    ),
+    Request("try_edit", EditRequest, "DryRun", title=f"What ``edit`` {_DRY}", keyed=False),
 )
 _HEADER: Final = '''"""Requests as methods. Made by ``python -m customedit.client.generate``."""
 
@@ -38,7 +89,16 @@ from typing import Literal
 from customedit.client import calls
 from customedit.client.calls import Answer, Call
 from customedit.schemas import answers as d
-from customedit.schemas.requests import ConceptUse, P2POptions, TrainingOptions
+from customedit.schemas.requests import (
+    ConceptUse,
+    DdpmOptions,
+    DirectEditOptions,
+    FlowEditOptions,
+    MasaCtrlOptions,
+    P2POptions,
+    PlugAndPlayOptions,
+    TrainingOptions,
+)
 
 
 class AsyncRequests:
@@ -72,7 +132,7 @@ _SYNC_TITLE: Final = (
 
 def files() -> dict[str, str]:
     """The text of each file that is made, by its name in this folder."""
-    requests = _HEADER + "".join(_method(*request) for request in _REQUESTS)
+    requests = _HEADER + "".join(map(_method, _REQUESTS))
     sync = _without_async((FOLDER / "aio.py").read_text("utf-8"))
     return {
         "aio_requests.py": _formatted(requests),
@@ -87,33 +147,31 @@ def _without_async(text: str) -> str:
     return text
 
 
-def _method(name: str, model: type[BaseModel], first: str) -> str:
-    fields = sorted(model.model_fields.items(), key=lambda item: not item[1].is_required())
+def _method(request: Request) -> str:
+    fields = sorted(request.model.model_fields.items(), key=lambda item: not item[1].is_required())
     parameters = "".join(f"        {key}: {_parameter(field)},\n" for key, field in fields)
     described = "".join(_description(key, field) for key, field in fields)
     values = "".join(f'            "{key}": {key},\n' for key, _ in fields)
-    path = "path, " if first else ""
-    return (
-        f"\n    async def {name}(\n        self, {first}*,\n{parameters}"
-        "        idempotency_key: str | None = None,\n    ) -> d.Job:\n"
-        f'        """{_title(model)}\n\n        Args:\n'
-        + (_argument("path", "The file.") if first else "")
-        + described
-        + _argument(
+    given = [request.first.partition(":")[0]] if request.first else []
+    given += ["values", "idempotency_key"] if request.keyed else ["values"]
+    title = request.title or (request.model.__doc__ or "").strip().splitlines()[0]
+    if request.keyed:
+        parameters += "        idempotency_key: str | None = None,\n"
+        described += _argument(
             "idempotency_key",
             "A request that is sent again with it is not done again; left out, a fresh one.",
         )
+    return (
+        f"\n    async def {request.name}(\n        self, {request.first}*,\n{parameters}"
+        f"    ) -> d.{request.answer}:\n"
+        f'        """{title}\n\n        Args:\n'
+        + (_argument(given[0], request.first_is) if request.first else "")
+        + described
         + "\n        Raises:\n            pydantic.ValidationError: a value is not usable; nothing "
         'was sent.\n            ApiError: the service refused.\n        """\n'
         f"        values = {{\n{values}        }}\n"
-        f"        return await self._do(calls.{name}({path}values, idempotency_key))\n"
+        f"        return await self._do(calls.{request.name}({', '.join(given)}))\n"
     )
-
-
-def _title(model: type[BaseModel]) -> str:
-    if model is ImportForm:
-        return "Make a concept from a file of weights."
-    return (model.__doc__ or "").strip().splitlines()[0]
 
 
 def _description(name: str, field: FieldInfo) -> str:

@@ -31,6 +31,7 @@ class CustomEdit(Requests):
         self, url: str | None = None, key: str | None = None, *, timeout: float = 60.0
     ) -> None:
         base, headers = calls.connection(url, key)
+        self._timeout = timeout
         self._http = httpx.Client(base_url=base, headers=headers, timeout=timeout)
         # Files have other addresses, where the key must not go.
         self._files = httpx.Client(timeout=timeout)
@@ -94,13 +95,41 @@ class CustomEdit(Requests):
         """Where the file of a concept is."""
         return self._do(calls.weights(id, format))
 
+    def preset(self, name: str) -> d.Preset:
+        """A preset."""
+        return self._do(calls.read("presets", name, d.Preset))
+
+    def presets(self) -> d.Page[d.Preset]:
+        """All presets, by name."""
+        return self._do(Call("GET", "/v1/presets", d.Page[d.Preset]))
+
+    def delete_preset(self, name: str) -> None:
+        """Delete a preset."""
+        self._do(calls.delete("presets", name))
+
     def limits(self) -> d.Limits:
         """What may be done, and what is left of it."""
         return self._do(Call("GET", "/v1/limits", d.Limits))
 
     def cancel(self, id: str) -> d.Job:
         """Cancel a job."""
-        return self._do(calls.cancel(id))
+        return self._do(calls.cancel("jobs", id, d.Job))
+
+    def batch(self, id: str, *, wait: int = 0) -> d.Batch:
+        """A batch with its jobs; wait: seconds to wait for its end."""
+        return self._do(calls.read("batches", id, d.Batch, wait))
+
+    def batches(self, *, cursor: str | None = None, limit: int = 20) -> d.Page[d.BatchSummary]:
+        """A page of batches without their jobs, newest first; limit: 1 to 100."""
+        return self._do(calls.page("batches", d.Page[d.BatchSummary], {}, cursor, limit))
+
+    def cancel_batch(self, id: str) -> d.Batch:
+        """Cancel all jobs of a batch that are not finished."""
+        return self._do(calls.cancel("batches", id, d.Batch))
+
+    def delete_batch(self, id: str) -> None:
+        """Delete a finished batch, its jobs and their pictures."""
+        self._do(calls.delete("batches", id))
 
     def delete_image(self, id: str) -> None:
         """Delete an image."""
@@ -152,7 +181,8 @@ class CustomEdit(Requests):
     ) -> d.Job:
         """The job once it has succeeded.
 
-        on_progress: called with the job at each of its events; timeout: seconds, None for ever.
+        on_progress: called with the job about once a second; timeout: seconds, 0 asks once, None
+        waits for ever.
 
         Raises:
             JobFailed: it failed or was cancelled.
@@ -161,14 +191,40 @@ class CustomEdit(Requests):
         id_ = job if isinstance(job, str) else job.id
         until = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = calls.WAIT_S if until is None else max(0.0, until - time.monotonic())
-            step = 1 if on_progress else calls.WAIT_S
-            current = self.job(id_, wait=min(step, int(left)))
+            left = None if until is None else until - time.monotonic()
+            wait, pause = calls.wait_of(left, each=1 if on_progress else calls.WAIT_S)
+            time.sleep(pause)
+            current = self.job(id_, wait=wait)
             if on_progress is not None:
                 on_progress(current)
             if current.finished:
                 return calls.succeeded(current)
-            if left < 1:
+            if until is not None and time.monotonic() >= until:
+                raise TimedOut(current)
+
+    def wait_batch(
+        self,
+        batch: d.Batch | str,
+        on_progress: Callable[[d.Batch], None] | None = None,
+        timeout: float | None = None,
+    ) -> d.Batch:
+        """The batch once all of its jobs are at their end, whichever that is; as ``wait``.
+
+        Raises:
+            TimedOut: it has not ended in time; it goes on.
+        """
+        id_ = batch if isinstance(batch, str) else batch.id
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if until is None else until - time.monotonic()
+            wait, pause = calls.wait_of(left, each=1 if on_progress else calls.WAIT_S)
+            time.sleep(pause)
+            current = self.batch(id_, wait=wait)
+            if on_progress is not None:
+                on_progress(current)
+            if current.finished:
+                return current
+            if until is not None and time.monotonic() >= until:
                 raise TimedOut(current)
 
     def download(self, url: str, path: Path | str | None = None) -> bytes:
@@ -185,7 +241,9 @@ class CustomEdit(Requests):
             attempt += 1
             response: httpx.Response | None = None
             try:
-                response = self._http.request(call.method, call.path, **call.arguments())
+                response = self._http.request(
+                    call.method, call.path, timeout=self._timeout + call.wait, **call.arguments()
+                )
             except httpx.TransportError:
                 if not call.repeatable or calls.retry_delay(attempt, None) is None:
                     raise

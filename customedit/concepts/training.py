@@ -113,7 +113,8 @@ def initial_vector(base: Base, prompts: ConceptPrompts, word: str | None) -> Ten
         ids = [e.tokenizer(candidate, add_special_tokens=False).input_ids for e in encoders]
         if len(ids[0]) == 1 or candidate == candidates[-1]:
             tables = (encoder.model.get_input_embeddings().weight for encoder in encoders)
-            rows = [table[own[0]] for table, own in zip(tables, ids, strict=True)]
+            first = [e.first_token(own) for e, own in zip(encoders, ids, strict=True)]
+            rows = [table[token] for table, token in zip(tables, first, strict=True)]
             return torch.cat(rows).detach().float().clone()
     raise AssertionError("the last candidate always serves")
 

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,7 +38,8 @@ class Stack:
 
     host, port: of the front end; port 0 takes any free one. workers: how many; say: is told what
     happens, one line a call. Redis and S3 are local servers in ``folder`` unless the environment
-    names both (``CUSTOMEDIT_REDIS_URL``, ``CUSTOMEDIT_S3_ENDPOINT``).
+    names both (``CUSTOMEDIT_REDIS_URL``, ``CUSTOMEDIT_S3_ENDPOINT``). given: settings of all
+    programs by their names, such as ``base``, before those of the environment.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Stack:
     port: int = 8000
     workers: int = 1
     say: Callable[[str], None] = print
+    given: Mapping[str, str] = field(default_factory=dict)
     local: LocalServers | None = None
     supervisor: Supervisor = field(default_factory=Supervisor)
     environment: dict[str, str] = field(default_factory=dict, repr=False)
@@ -65,6 +67,7 @@ class Stack:
             LocalError: something does not come up; the last lines of its log are in the message.
             InputError: a setting in the environment is not usable.
         """
+        self.environment = {PREFIX + name.upper(): value for name, value in self.given.items()}
         self._grace_s = self.settings().drain_seconds + 15  # and refuses what is not usable
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -145,7 +148,7 @@ class Stack:
             )
         scratch = self.folder / "scratch"
         scratch.mkdir(parents=True, exist_ok=True)
-        self.environment = {
+        self.environment |= {
             PREFIX + "SCRATCH_DIR": str(scratch.resolve()),
             PREFIX + "LOG_FORMAT": os.environ.get(PREFIX + "LOG_FORMAT", "json"),
         }

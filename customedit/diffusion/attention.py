@@ -1,15 +1,16 @@
 """The one attention processor of the base: per-row keys and values, per-row control.
 
 Cross-attention never projects text here: keys and values of every row come from its own prompt and
-concept (``text.py``). Self-attention replacement is attention with another row's queries and keys
-and the row's own values, so the fused kernel keeps working. Only rows whose cross maps are read or
-mixed have their maps materialized.
+concept (``text.py``). What a row takes of another's self-attention are queries, keys or values, so
+the fused kernel keeps working: with queries and keys it has the other's map. Only rows whose cross
+maps are read or mixed have their maps materialized.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,40 +23,61 @@ from customedit.diffusion.devices import to_device
 SELF_POSITIONS = 32 * 32
 """Self-attention maps of at most so many positions are replaced (Prompt-to-Prompt's limit)."""
 
+QUERY, KEY, VALUE = 0, 1, 2
+"""Columns of ``AttentionControl.self_parts``."""
+
 
 @dataclass(frozen=True)
 class AttentionControl:
-    """What attention does to the rows of one request; every field has one entry per row.
+    """What the UNet does to the rows of one request; every field has one entry per row.
 
     On the CPU whatever the base's device: what follows from it is worked out there (``Forward``),
     so that nothing has to be asked of a GPU in between.
 
-    self_source: the row whose self-attention map is used, its own index for no change.
+    self_source: the row of whose self-attention something is used, its own index for no change;
+    self_parts [rows, 3] bool: what of it, queries, keys and values (``QUERY``, ``KEY``, ``VALUE``);
+    self_from: the first self-attention layer where that happens, in the order in which they run;
+    self_large: whether also in layers of more than ``SELF_POSITIONS`` positions.
     cross_source: the row whose cross maps are mixed in. mapper [rows, tokens, tokens]: source
     columns to target columns. from_source, from_own [rows, tokens]: the map is (source map @
     mapper) * from_source + own map * from_own. record: whether the row's cross maps are handed
     back. Rows with cross_source equal to themselves keep their maps unless from_own says otherwise
-    (reweighting alone).
+    (reweighting alone). feature_source: the row whose features of a decoder block are used;
+    feature_block: the number of that block. regions: for each row None, or a mask [h, w] of 0 and 1
+    on the base's device: where the row uses another's keys or values, positions inside attend to
+    those inside and positions outside to those outside.
     """
 
     self_source: Tensor
+    self_parts: Tensor
+    self_from: Tensor
+    self_large: Tensor
     cross_source: Tensor
     mapper: Tensor
     from_source: Tensor
     from_own: Tensor
     record: Tensor
+    feature_source: Tensor
+    feature_block: Tensor
+    regions: tuple[Tensor | None, ...]
 
     @classmethod
     def none(cls, rows: int, tokens: int) -> AttentionControl:
         """Control that changes nothing, for ``rows`` rows of ``tokens`` tokens."""
         own = torch.arange(rows)
         return cls(
-            own,
-            own.clone(),
-            torch.eye(tokens).expand(rows, -1, -1).clone(),
-            torch.zeros(rows, tokens),
-            torch.ones(rows, tokens),
-            torch.zeros(rows, dtype=torch.bool),
+            self_source=own,
+            self_parts=torch.tensor([True, True, False]).repeat(rows, 1),
+            self_from=torch.zeros(rows, dtype=torch.long),
+            self_large=torch.zeros(rows, dtype=torch.bool),
+            cross_source=own.clone(),
+            mapper=torch.eye(tokens).expand(rows, -1, -1).clone(),
+            from_source=torch.zeros(rows, tokens),
+            from_own=torch.ones(rows, tokens),
+            record=torch.zeros(rows, dtype=torch.bool),
+            feature_source=own.clone(),
+            feature_block=torch.zeros(rows, dtype=torch.long),
+            regions=(None,) * rows,
         )
 
     @classmethod
@@ -63,16 +85,31 @@ class AttentionControl:
         """Controls of several requests as one; their row indices move with their rows."""
         start, moved = 0, []
         for part in parts:
-            moved.append(
-                dataclasses.replace(
-                    part,
-                    self_source=part.self_source + start,
-                    cross_source=part.cross_source + start,
-                )
-            )
-            start += len(part.record)
-        names = [f.name for f in dataclasses.fields(cls)]
-        return cls(**{n: torch.cat([getattr(p, n) for p in moved]) for n in names})
+            moved.append(part.at(torch.arange(start, start + part.rows)))
+            start += part.rows
+        return cls.concatenated(moved)
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[AttentionControl]) -> AttentionControl:
+        """The entries of all ``parts``, whose indices are of the whole already."""
+        names = [f.name for f in dataclasses.fields(cls) if f.name != "regions"]
+        regions = tuple(region for part in parts for region in part.regions)
+        return cls(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names}, regions=regions)
+
+    def at(self, places: Tensor) -> AttentionControl:
+        """The same for rows that stand at ``places`` of another request; the order stays."""
+        return dataclasses.replace(
+            self,
+            self_source=places[self.self_source],
+            cross_source=places[self.cross_source],
+            feature_source=places[self.feature_source],
+        )
+
+    def select(self, rows: Tensor) -> AttentionControl:
+        """The entries of ``rows`` alone, whose indices stay what they are."""
+        names = [f.name for f in dataclasses.fields(self) if f.name != "regions"]
+        regions = tuple(self.regions[row] for row in rows.tolist())
+        return AttentionControl(**{n: getattr(self, n)[rows] for n in names}, regions=regions)
 
     @property
     def rows(self) -> int:
@@ -122,20 +159,101 @@ class MaterializedRows:
         )
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What rows take of others in one self-attention layer, on the device.
+
+    query, key, value [rows]: the row whose part each row uses, None where all use their own.
+    """
+
+    query: Tensor | None
+    key: Tensor | None
+    value: Tensor | None
+
+    @classmethod
+    def of(cls, control: AttentionControl, active: Tensor, device: torch.device) -> Taken:
+        """What the ``active`` rows [rows] bool take by ``control``."""
+        own = torch.arange(control.rows)
+        chosen = active[:, None] & control.self_parts
+        rows = torch.where(chosen, control.self_source[:, None], own[:, None])
+        parts = (rows[:, part] for part in (QUERY, KEY, VALUE))
+        return cls(*(to_device(r, device) if (r != own).any() else None for r in parts))
+
+
+class SelfSources:
+    """Which rows' queries, keys and values each self-attention layer uses, and within which region.
+
+    size: (h, w) of the latents.
+    """
+
+    def __init__(
+        self, control: AttentionControl, size: tuple[int, int], device: torch.device
+    ) -> None:
+        self.control, self.size, self.device = control, size, device
+        own = torch.arange(control.rows)
+        self._moved = (control.self_source != own) & control.self_parts.any(1)
+        self._taken: dict[tuple[bool, ...], Taken] = {}
+        self._pairs: dict[tuple[int, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def any(self) -> bool:
+        """Whether any row takes something of another."""
+        return bool(self._moved.any())
+
+    def taken(self, active: Tensor) -> Taken:
+        """What the ``active`` rows [rows] bool take."""
+        key = tuple(active.tolist())
+        if key not in self._taken:
+            self._taken[key] = Taken.of(self.control, active, self.device)
+        return self._taken[key]
+
+    def active(self, layer: int, positions: int) -> Tensor:
+        """The rows [rows] bool that take something in self-attention layer ``layer``."""
+        control = self.control
+        active = self._moved & (control.self_from <= layer)
+        return active if positions <= SELF_POSITIONS else active & control.self_large
+
+    def pairs(self, active: Tensor, positions: int) -> tuple[Tensor, Tensor] | None:
+        """Rows [n] whose attention stays within regions, and their masks [n, 1, positions, ...].
+
+        A position is inside its region if half of it or more is.
+        """
+        regions = self.control.regions
+        kinds = self.control.self_parts[:, KEY] | self.control.self_parts[:, VALUE]
+        rows = tuple(k for k in (active & kinds).nonzero()[:, 0].tolist() if regions[k] is not None)
+        if not rows:
+            return None
+        if (positions, rows) not in self._pairs:
+            stacked = torch.stack([r for k in rows if (r := regions[k]) is not None])
+            cells = self._grid(positions)
+            inside = F.adaptive_avg_pool2d(stacked[:, None].float(), cells).flatten(1) >= 0.5
+            index = to_device(torch.tensor(rows), self.device)
+            same = inside[:, None, :, None] == inside[:, None, None, :]
+            self._pairs[positions, rows] = index, same
+        return self._pairs[positions, rows]
+
+    def _grid(self, positions: int) -> tuple[int, int]:
+        """(rows, columns) of a layer with so many positions: the latents' size, halved."""
+        height, width = self.size
+        while height * width > positions:
+            height, width = -(-height // 2), -(-width // 2)
+        return height, width
+
+
 @dataclass
 class Forward:
     """What the processors need to know of the forward that runs, and what they record.
 
     keys, values: per cross-attention layer, [rows, tokens, inner]; layers in the base's order.
-    recorded: positions of a layer whose maps are recorded. self_source: on the device, None if
-    every row has its own self-attention. maps: [recording rows, positions, tokens], mean over
-    heads, summed over ``layers`` layers.
+    recorded: positions of a layer whose maps are recorded. self_sources: None if every row has its
+    own self-attention. maps: [recording rows, positions, tokens], mean over heads, summed over
+    ``layers`` layers.
     """
 
     keys: Sequence[Tensor]
     values: Sequence[Tensor]
     recorded: int = 0
-    self_source: Tensor | None = None
+    self_sources: SelfSources | None = None
     materialized: MaterializedRows | None = None
     maps: Tensor | None = None
     layers: int = 0
@@ -147,14 +265,23 @@ class Forward:
         values: Sequence[Tensor],
         control: AttentionControl | None,
         recorded: int,
+        size: tuple[int, int],
         device: torch.device,
     ) -> Forward:
-        """A forward under ``control``, of which only what it needs goes to ``device``."""
+        """A forward under ``control``, of which only what it needs goes to ``device``.
+
+        size: (h, w) of the latents.
+        """
         if control is None:
             return cls(keys, values, recorded)
-        moved = bool((control.self_source != torch.arange(control.rows)).any())
-        source = to_device(control.self_source, device) if moved else None
-        return cls(keys, values, recorded, source, MaterializedRows.of(control, device))
+        sources = SelfSources(control, size, device)
+        return cls(
+            keys,
+            values,
+            recorded,
+            sources if sources.any else None,
+            MaterializedRows.of(control, device),
+        )
 
     def record(self, maps: Tensor) -> None:
         """Add one layer's maps of the recording rows."""
@@ -174,10 +301,14 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 
 
 class Processor:
-    """Attention of one layer. ``layer``: its place among cross-attention layers, None for self."""
+    """Attention of one layer.
 
-    def __init__(self, state: AttentionState, layer: int | None) -> None:
-        self.state, self.layer = state, layer
+    layer: its place among cross-attention layers, None for self-attention; depth: that of a
+    self-attention layer among its kind, in the order in which they run.
+    """
+
+    def __init__(self, state: AttentionState, layer: int | None, depth: int = 0) -> None:
+        self.state, self.layer, self.depth = state, layer, depth
 
     def __call__(
         self,
@@ -202,9 +333,23 @@ class Processor:
 
     def _self(self, attn: Any, query: Tensor, states: Tensor, forward: Forward) -> Tensor:
         key, value = _heads(attn.to_k(states), attn.heads), _heads(attn.to_v(states), attn.heads)
-        if forward.self_source is not None and states.shape[1] <= SELF_POSITIONS:
-            query, key = query[forward.self_source], key[forward.self_source]
-        return F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
+        sources = forward.self_sources
+        if sources is None:
+            return F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
+        positions = states.shape[1]
+        active = sources.active(self.depth, positions)
+        taken = sources.taken(active)
+        query = query if taken.query is None else query[taken.query]
+        key = key if taken.key is None else key[taken.key]
+        value = value if taken.value is None else value[taken.value]
+        out = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
+        if (pairs := sources.pairs(active, positions)) is None:
+            return out
+        rows, mask = pairs
+        within = F.scaled_dot_product_attention(
+            query[rows], key[rows], value[rows], attn_mask=mask, scale=attn.scale
+        )
+        return out.index_copy(0, rows, within)
 
     def _cross(self, attn: Any, query: Tensor, forward: Forward, layer: int) -> Tensor:
         key = _heads(forward.keys[layer].to(query.dtype), attn.heads)
@@ -217,6 +362,35 @@ class Processor:
             return mixed
         out = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
         return out.index_copy(0, materialized.rows, mixed)
+
+
+@contextmanager
+def taken_features(
+    blocks: Sequence[Any], control: AttentionControl | None, device: torch.device
+) -> Iterator[None]:
+    """Inside, rows use the output of other rows where ``control.feature_source`` says so.
+
+    blocks: modules whose output is [rows, ...], by the numbers of ``control.feature_block``.
+    """
+    with ExitStack() as hooks:
+        if control is not None:
+            own = torch.arange(control.rows)
+            moved = control.feature_source != own
+            for block in control.feature_block[moved].unique().tolist():
+                chosen = moved & (control.feature_block == block)
+                rows = to_device(torch.where(chosen, control.feature_source, own), device)
+                hook = blocks[block].register_forward_hook(_taking(rows))
+                hooks.callback(hook.remove)
+        yield
+
+
+def _taking(rows: Tensor) -> Callable[..., Tensor]:
+    """A forward hook that gives the output's ``rows``."""
+
+    def hook(module: object, args: object, output: Tensor) -> Tensor:
+        return output[rows]
+
+    return hook
 
 
 def _materialized_attention(

@@ -20,6 +20,7 @@ from customedit.diffusion.families.family import Family
 from customedit.diffusion.folder import locate
 from customedit.diffusion.profile import Profile, Sizes, by_architecture
 from customedit.diffusion.schedule import Schedule, Time
+from customedit.diffusion.single_files.load import configurations_beside, load_single_file
 from customedit.diffusion.text import (
     Customization,
     Encoded,
@@ -76,16 +77,21 @@ class Base:
         dtype: torch.dtype = torch.float32,
         local: bool = False,
     ) -> Base:
-        """Load a diffusers folder or hub name; None or "mini" for the bundled base.
+        """Load a diffusers folder, single file or hub name; None or "mini" for the bundled base.
 
-        local: never ask a hub. Raises InputError for a folder that is missing, incomplete or
-        damaged, a model of no known family, and a device that is not available or has too little
+        local: never ask a hub. Raises InputError for files that are missing, incomplete or damaged,
+        a model of no known family, and a device that is not available or has too little
         memory.
         """
         device_of(device)
-        folder, known_as = locate(name, local=local)
-        profile = Profile.read(folder)
-        pipeline = loading.load_pipeline(folder, known_as)
+        path, known_as = locate(name, local=local)
+        folder: Path | None = path
+        if path.is_file():
+            pipeline = load_single_file(path, known_as)
+            folder = configurations_beside(path)
+        else:
+            pipeline = loading.load_pipeline(path, known_as)
+        profile = None if folder is None else Profile.read(folder)
         base = cls.wrap(pipeline, known_as, device=device, dtype=dtype, profile=profile)
         base.folder = folder
         return base
@@ -166,6 +172,16 @@ class Base:
     def layers(self) -> tuple[str, ...]:
         """Paths of the layers that read text, in the denoiser's own order."""
         return self.family.layers
+
+    @property
+    def self_layers(self) -> tuple[str, ...]:
+        """Paths of the self-attention layers, in the order in which they run."""
+        return self.family.self_layers
+
+    @property
+    def decoder_blocks(self) -> tuple[Any, ...]:
+        """What ``AttentionControl.feature_block`` numbers (``Family.decoder_blocks``)."""
+        return self.family.decoder_blocks
 
     @property
     def weights(self) -> dict[str, Tensor]:

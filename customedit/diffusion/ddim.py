@@ -135,7 +135,8 @@ class DDIMSchedule(Schedule):
         stride = count // steps
         # where the offset would leave the table (diffusers fails there, with 1000 steps), without
         offset = self.offset if (steps - 1) * stride + self.offset < count else 0
-        return [k * stride + offset for k in range(steps)][::-1]
+        rising: list[float] = [k * stride + offset for k in range(steps)]
+        return rising[::-1]
 
     def downwards(self, steps: int) -> list[tuple[float, float]]:
         """(time, next lower time) of each step from noise to picture; the last ends at CLEAN.
@@ -225,6 +226,17 @@ class DDIMSchedule(Schedule):
         alpha = self._beside(latents, to)
         clean = self._clean(latents, noise, time)
         return (alpha.sqrt() * clean + (1 - alpha).sqrt() * noise.to(self.dtype)).float()
+
+    def random_mean(self, latents: Tensor, noise: Tensor, time: float, to: float) -> Tensor:
+        """The mean of the random (DDPM) step from ``time`` down to ``to``; float32.
+
+        DDIM eq. 12 with eta 1: sqrt(a_to) x_0 + sqrt(1 - a_to - s^2) noise, where x_0 is the
+        picture in ``latents`` and s^2 = (1 - a_to) / (1 - a) (1 - a / a_to).
+        """
+        alpha, lower = float(self.alpha(int(time))), float(self.alpha(int(to)))
+        variance = (1 - lower) / (1 - alpha) * (1 - alpha / lower)
+        direction = math.sqrt(max(0.0, 1 - lower - variance))
+        return math.sqrt(lower) * self.clean(latents, noise, time) + direction * noise.float()
 
 
 def zero_terminal_snr(alphas: Tensor) -> Tensor:

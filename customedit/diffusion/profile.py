@@ -195,16 +195,16 @@ def _cell_multiple(denoiser: Mapping[str, Any]) -> int:
 _TABLE: Final[Mapping[int, Profile]] = {
     768: Profile(architecture="Stable Diffusion 1.x"),
     1024: Profile(architecture="Stable Diffusion 2.x"),
-    2048: Profile(
-        architecture="Stable Diffusion XL",
-        guidance=5.0,
-        class_guidance=5.0,
-        training=TrainingProfile.model_validate({"custom-diffusion": {"rank": 32}}),
-    ),
 }
 """By the width of the text states that the denoiser reads."""
 
 _LOW_RANK: Final = {"custom-diffusion": {"rank": 16, "rate": 1e-4}}
+_SDXL: Final = Profile(
+    architecture="Stable Diffusion XL",
+    guidance=5.0,
+    class_guidance=5.0,
+    training=TrainingProfile.model_validate(_LOW_RANK),
+)
 _SD3: Final = Profile(
     architecture="Stable Diffusion 3.x",
     guidance=4.5,
@@ -229,6 +229,8 @@ def by_architecture(denoiser: Mapping[str, Any]) -> Profile:
         return _FLUX_DEV if denoiser.get("guidance_embeds") else _FLUX_SCHNELL
     if "caption_projection_dim" in denoiser and "pos_embed_max_size" in denoiser:
         return _SD3
+    if denoiser.get("addition_embed_type") == "text_time":
+        return _SDXL
     width = denoiser.get("cross_attention_dim")
     return _TABLE.get(width, Profile()) if isinstance(width, int) else Profile()
 

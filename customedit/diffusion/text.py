@@ -153,6 +153,12 @@ class TextEncoder:
         """Whether it is T5, and not CLIP."""
         return bool(self.model.config.model_type == "t5")
 
+    def first_token(self, ids: Sequence[int]) -> int:
+        """The first of a word's ``ids`` that stands for letters: T5 may have one of the space."""
+        texts = self.tokenizer.convert_ids_to_tokens(list(ids))
+        lettered = [i for i, text in zip(ids, texts, strict=True) if text.strip("\u2581")]
+        return int((lettered or list(ids))[0])
+
     def run(
         self,
         tokens: Tokens,

@@ -6,21 +6,39 @@ engine of their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from customedit import pixels
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Method
-from customedit.diffusion.text import Weighted
-from customedit.editing.inversion import Inversion, empty_text, invert
+from customedit.diffusion.engine import Method, Turn
+from customedit.diffusion.text import TextContext, Weighted
+from customedit.editing.beside import Drawn
+from customedit.editing.direct_edit import direct_edit
+from customedit.editing.edit_friendly import edit_friendly
+from customedit.editing.flow_edit import flow_edit
+from customedit.editing.inversion import Inversion, invert
+from customedit.editing.masactrl import masactrl
+from customedit.editing.method_settings import (
+    DirectEditSettings,
+    EditFriendlySettings,
+    FlowEditSettings,
+    MasaCtrlSettings,
+    P2PSettings,
+    PlugAndPlaySettings,
+)
 from customedit.editing.plan import EditPlan
+from customedit.editing.plug_and_play import plug_and_play
 from customedit.editing.prompt_to_prompt import prompt_to_prompt
 from customedit.editing.region import pixel_region
 from customedit.editing.sdedit import sdedit
+from customedit.prompt_syntax import tokens_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +76,10 @@ class EditResult:
         """The source's words that the region was read from; none: a mask, or everywhere."""
         return self.plan.region_words
 
+    def with_plan(self, plan: EditPlan) -> EditResult:
+        """The same with another plan, of the same picture."""
+        return dataclasses.replace(self, plan=plan)
+
 
 def encode_and_invert(base: Base, plan: EditPlan, picture: Image.Image) -> Method[Inversion]:
     """The inversion that ``plan`` starts from, named by ``plan.inversion_key``."""
@@ -69,9 +91,42 @@ def encode_and_invert(base: Base, plan: EditPlan, picture: Image.Image) -> Metho
             plan.source_prompt,
             kind=plan.inversion,
             steps=plan.steps,
-            guidance=plan.guidance,
+            guidance=plan.guided,
         )
     )
+
+
+class Opened:
+    """A picture and what its edits have in common, each made once: latents and texts.
+
+    Edits that run ``together`` share rows by it: rows of the same contexts on the same latents.
+    """
+
+    def __init__(self, base: Base, picture: Image.Image) -> None:
+        self.base, self.picture = base, picture
+        self._texts: dict[Hashable, TextContext] = {}
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """Of the picture at its working size, [1, C, h, w] float32."""
+        return self.base.encode(self.picture)
+
+    def text(
+        self,
+        prompt: str,
+        concepts: Sequence[Weighted] = (),
+        field: str = "prompt",
+        *,
+        everywhere: bool = False,
+    ) -> TextContext:
+        """``Base.text``, the same object for what reads the same."""
+        named = set(tokens_in(prompt))
+        acts = everywhere or any(named & set(c.concept.tokens) for c in concepts)
+        acting = tuple((id(c.concept), c.weight) for c in concepts) if acts else ()
+        key = (prompt, acting, everywhere and acts)
+        if key not in self._texts:
+            self._texts[key] = self.base.text(prompt, concepts, field, everywhere=everywhere)
+        return self._texts[key]
 
 
 def draw(
@@ -83,46 +138,71 @@ def draw(
     mask: Tensor | None = None,
     inversion: Inversion | None = None,
     record: bool = False,
+    opened: Opened | None = None,
 ) -> Method[Drawing]:
     """What the model makes of ``picture`` by ``plan``, which was made for it and what it takes.
 
     picture: RGB, upright; mask: [h, w] in [0, 1], 1 where the edit may change; inversion: that of
-    ``plan.inversion_key``, made here if it is not given; record: hand the attention maps back.
+    ``plan.inversion_key``, made here if it is not given; record: hand the attention maps back;
+    opened: ``picture``, with what other edits of it have made; it outlives none of their concepts.
     """
+    opened = opened or Opened(base, picture)
     if plan.unchanged:
         size = base.size(*picture.size)
-        return Drawing(picture.resize(size, Image.Resampling.LANCZOS), base.encode(picture))
+        return Drawing(picture.resize(size, Image.Resampling.LANCZOS), opened.latents)
     everywhere = plan.everywhere
-    target = base.text(plan.target_prompt, concepts, "target_prompt", everywhere=everywhere)
+    target = opened.text(plan.target_prompt, concepts, "target_prompt", everywhere=everywhere)
     reading = concepts if everywhere else ()
-    if plan.p2p is None:
+    settings = plan.settings
+    if settings is None:
         latents = yield from sdedit(
             base,
-            base.encode(picture),
+            opened.latents,
             target,
             strength=plan.strength,
             steps=plan.steps,
-            guidance=plan.guidance,
+            guidance=plan.guided,
             seed=plan.seed,
             mask=mask,
-            empty=base.text("", reading, everywhere=everywhere),
+            empty=opened.text("", reading, everywhere=everywhere),
         )
+        yield Turn()
         return Drawing(base.decode(latents)[0], latents, mask)
-    source = base.text(plan.source_prompt, concepts, "source_prompt", everywhere=everywhere)
+    source = opened.text(plan.source_prompt, concepts, "source_prompt", everywhere=everywhere)
+    common: dict[str, Any] = {"guidance": plan.guided, "mask": mask, "record": record}
+    if isinstance(settings, EditFriendlySettings):
+        empty = opened.text("", reading, everywhere=everywhere)
+        drawn = yield from edit_friendly(
+            base, opened.latents, source, target, settings=settings, steps=plan.steps,
+            seed=plan.seed, empty=empty, **common,
+        )  # fmt: skip
+        return (yield from _drawing(base, drawn))
+    if isinstance(settings, FlowEditSettings):
+        drawn = yield from flow_edit(
+            base, opened.latents, source, target, settings=settings, steps=plan.steps,
+            seed=plan.seed, empty=opened.text("", reading, everywhere=everywhere), **common,
+        )  # fmt: skip
+        return (yield from _drawing(base, drawn))
     if inversion is None:
         inversion = yield from encode_and_invert(base, plan, picture)
-    result = yield from prompt_to_prompt(
-        base,
-        inversion,
-        source,
-        target,
-        settings=plan.p2p,
-        guidance=plan.guidance,
-        mask=mask,
-        record=record,
-        empty=empty_text(base, inversion, reading),
-    )
-    return Drawing(base.decode(result.latents)[0], result.latents, result.mask, result.maps)
+    words = inversion.prompt if inversion.kind == "negative-prompt" else ""
+    common["empty"] = opened.text(words, reading, "source_prompt", everywhere=everywhere)
+    if isinstance(settings, P2PSettings):
+        method = prompt_to_prompt(base, inversion, source, target, settings=settings, **common)
+    elif isinstance(settings, MasaCtrlSettings):
+        method = masactrl(base, inversion, source, target, settings=settings, **common)
+    elif isinstance(settings, PlugAndPlaySettings):
+        method = plug_and_play(base, inversion, source, target, settings=settings, **common)
+    else:
+        assert isinstance(settings, DirectEditSettings)
+        method = direct_edit(base, inversion, source, target, settings=settings, **common)
+    return (yield from _drawing(base, (yield from method)))
+
+
+def _drawing(base: Base, drawn: Drawn) -> Method[Drawing]:
+    """What was drawn, decoded in a turn of its own: several edits end at the same step."""
+    yield Turn()
+    return Drawing(base.decode(drawn.latents)[0], drawn.latents, drawn.mask, drawn.maps)
 
 
 def finish(
@@ -130,7 +210,7 @@ def finish(
 ) -> EditResult:
     """The edit at the source's size. Needs no engine, and for large pictures takes seconds."""
     picture = picture.convert("RGB")
-    words = plan.p2p is not None and plan.p2p.blend_over in ("source", "union")
+    words = plan.settings is not None and plan.settings.blend_over in ("source", "union")
     region = pixel_region(picture, drawing.mask, mask, words=words)
     image = picture if plan.unchanged else _at_source_size(plan, picture, drawing.working, region)
     return EditResult(image, picture, region, drawing, plan)
@@ -145,11 +225,13 @@ def edit(
     mask: Tensor | None = None,
     inversion: Inversion | None = None,
     record: bool = False,
+    opened: Opened | None = None,
 ) -> Method[EditResult]:
     """``draw`` and ``finish`` in one."""
     drawing = yield from draw(
-        base, plan, picture, concepts=concepts, mask=mask, inversion=inversion, record=record
-    )
+        base, plan, picture,
+        concepts=concepts, mask=mask, inversion=inversion, record=record, opened=opened,
+    )  # fmt: skip
     return finish(plan, picture, drawing, mask)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from PIL import Image
 from pydantic import ValidationError
@@ -25,8 +25,10 @@ from torch import Tensor
 from customedit.concepts.concept import concept_digest
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Progress, Ticket
+from customedit.diffusion.shared_rows import together
 from customedit.diffusion.text import Customization, Weighted
-from customedit.editing.edit import EditResult, edit, encode_and_invert
+from customedit.editing.auto_change import check_auto, chosen
+from customedit.editing.edit import EditResult, Opened, edit, encode_and_invert
 from customedit.editing.inversion import Inversion
 from customedit.editing.plan import (
     EditPlan,
@@ -39,6 +41,7 @@ from customedit.editing.plan import (
 from customedit.editing.settings import check_seeds
 from customedit.editing.sweep import STRENGTHS
 from customedit.errors import InputError
+from customedit.metrics.similarity import Similarity
 from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
 from customedit.schemas.validation import input_error
 
@@ -103,6 +106,11 @@ class Editor:
             InversionFolder(inversions) if isinstance(inversions, Path) else inversions
         )
 
+    @cached_property
+    def judge(self) -> Similarity | None:
+        """The CLIP of the base's profile, by which ``change: "auto"`` compares, if it has one."""
+        return None if self.base.clip is None else Similarity(self.base.clip)
+
     def open(self, picture: Image.Image, source_prompt: str = "") -> Session:
         """A session on ``picture`` (any size, taken as RGB).
 
@@ -113,21 +121,34 @@ class Editor:
     def edit_all(
         self, orders: Sequence[Order], on_progress: OnProgress | None = None
     ) -> list[EditResult]:
-        """Draw all ``orders`` in shared UNet calls; each missing inversion is made once, first."""
+        """Draw all ``orders`` in shared UNet calls; each missing inversion is made once, first.
+
+        Edits of one session go step by step together, and rows that are equal run once.
+        """
         inversions = self._inversions(orders, on_progress)
-        methods = [
-            edit(
-                self.base,
-                order.plan,
-                order.session.picture,
-                concepts=order.concepts,
-                mask=order.mask,
-                inversion=inversion,
-                record=order.record,
-            )
-            for order, inversion in zip(orders, inversions, strict=True)
-        ]
-        return self._run(methods, on_progress)
+        places: dict[int, list[int]] = {}  # of the orders of each session
+        for k, order in enumerate(orders):
+            places.setdefault(id(order.session), []).append(k)
+        methods = []
+        for group in places.values():
+            session = orders[group[0]].session
+            opened = Opened(self.base, session.picture)
+            edits = [
+                edit(
+                    self.base, orders[k].plan, session.picture, concepts=orders[k].concepts,
+                    mask=orders[k].mask, inversion=inversions[k], record=orders[k].record,
+                    opened=opened,
+                )
+                for k in group
+            ]  # fmt: skip
+            methods.append(together(self.base, edits, max_rows=self.max_rows))
+        found = self._run(methods, on_progress)
+        results = {
+            k: result
+            for group, drawn in zip(places.values(), found, strict=True)
+            for k, result in zip(group, drawn, strict=True)
+        }
+        return [results[k] for k in range(len(orders))]
 
     def _inversions(
         self, orders: Sequence[Order], on_progress: OnProgress | None
@@ -159,14 +180,16 @@ class Editor:
     def _run(self, methods: Sequence[Any], on_progress: OnProgress | None) -> list[Any]:
         """The results of ``methods``, whose UNet calls are merged; progress is of all together."""
         engine = Engine(self.base, max_rows=self.max_rows)
-        steps = [0] * len(methods)
+        done: dict[int, Progress] = {}
 
         def listener(number: int) -> OnProgress:
             def listen(progress: Progress) -> None:
-                steps[number] = progress.step
+                done[number] = progress
                 if on_progress is not None:
-                    total = len(methods) * progress.steps
-                    on_progress(dataclasses.replace(progress, step=sum(steps), steps=total))
+                    step = sum(p.step for p in done.values())
+                    total = sum(p.steps for p in done.values())
+                    total += (len(methods) - len(done)) * progress.steps
+                    on_progress(dataclasses.replace(progress, step=step, steps=total))
 
             return listen
 
@@ -280,7 +303,7 @@ class Session:
         *,
         concepts: Sequence[Customization | Weighted] = (),
         method: EditMethod = "p2p",
-        change: float | None = None,
+        change: float | Literal["auto"] | None = None,
         strength: float | None = None,
         seed: int = 0,
         steps: int = 50,
@@ -292,19 +315,23 @@ class Session:
         feather: float | None = None,
         everywhere: bool = False,
         record: bool = False,
+        references: Sequence[Image.Image] = (),
         on_progress: OnProgress | None = None,
+        **more: Any,
     ) -> EditResult:
         """One edit.
 
         target_prompt: what the picture shall show, naming concepts by their tokens; concepts: those
         it names, ``Weighted`` for another weight than 1. change: how much changes, in [0, 1], the
-        same way for every method; or strength, the method's own knob (p2p: higher keeps more of the
-        source; sdedit: higher takes more of the prompt). seed: for sdedit. guidance: of the base if
-        left out. mask: [h, w] in [0, 1] in the picture's aspect, 1 where the edit may change. p2p:
+        same way for every method, or "auto" (``auto_change``), which compares with ``references``;
+        or strength, the method's own knob (sdedit: higher takes more of the prompt; the others:
+        higher keeps more of the source). seed: for sdedit and ddpm. guidance: of the base if left
+        out. mask: [h, w] in [0, 1] in the picture's aspect, 1 where the edit may change. p2p:
         expert settings, which name the region's words among others; else they follow from the
         prompts (``region_words``) and are in ``result.plan.region_words``. preserve: whether the
         source's own pixels are pasted outside the region, with a soft edge of ``feather`` pixels.
-        record: keep the attention maps.
+        record: keep the attention maps. more: other fields of ``EditOptions``, such as the expert
+        settings of a method.
 
         Raises InputError naming the field, before anything is drawn.
         """
@@ -312,8 +339,14 @@ class Session:
             target_prompt, concepts=concepts, mask=mask, method=method, change=change,
             strengths=None if strength is None else [strength], seeds=[seed], steps=steps,
             guidance=guidance, inversion=inversion, p2p=p2p, preserve=preserve, feather=feather,
-            everywhere=everywhere,
+            everywhere=everywhere, **more,
         )  # fmt: skip
+        if change == "auto":
+            judge = check_auto(self.editor.judge, references)
+            results = self.run(plans, concepts, mask, record=record, on_progress=on_progress)
+            return chosen(judge, results, references)
+        if references:
+            raise InputError("references", "have no effect unless change is auto", "leave them out")
         return self.run(plans, concepts, mask, record=record, on_progress=on_progress)[0]
 
     def sweep(

@@ -22,8 +22,9 @@ from torch.nn import functional as F
 from customedit.concepts.optimizer_step import gradients
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.engine import Denoise, Method, Progress, Request, Turn, ask
-from customedit.diffusion.guided import ask_guided
+from customedit.diffusion.guided import ask_guided, combine
 from customedit.diffusion.text import TextContext, Weighted
+from customedit.editing.guidance import Guidance
 from customedit.editing.settings import INVERSIONS
 from customedit.errors import InputError
 from customedit.files import replacing
@@ -122,7 +123,7 @@ def null_text(
     path: Tensor,
     text: TextContext,
     steps: int,
-    guidance: float,
+    guidance: Guidance | float,
     inner: int = INNER_STEPS,
 ) -> Method[Tensor]:
     """Optimise the unconditional states so that guided sampling goes back along ``path``.
@@ -130,8 +131,10 @@ def null_text(
     Null-text inversion (arXiv 2211.09794, algorithm 1): at each step Adam at 1e-2 (1 - i / 2 steps)
     on the states, at most ``inner`` steps, until the loss is under 1e-5 + 2e-5 i; each step starts
     from the last one's result. States, gradients and DDIM arithmetic are float32, whatever the base
-    computes in. Returns [steps, tokens, width].
+    computes in. A step without guidance has nothing to optimise, and the next one makes up for it.
+    Returns [steps, tokens, width].
     """
+    guidance = Guidance.of(guidance)
     states = base.text("").states.float()
     x = path[-1:]
     optimised: list[Tensor] = []
@@ -139,13 +142,18 @@ def null_text(
     for i, (time, to) in enumerate(schedule.downwards(steps)):
         wanted = path[steps - i - 1 : steps - i]
         worded = (yield from ask(Denoise(x, time, [text]))).noise
+        if not guidance.acts(i, steps):
+            optimised.append(states)
+            x = schedule.step(x, worded, time, to)
+            yield Progress("null-text", i + 1, steps)
+            continue
         states = states.detach().clone().requires_grad_(True)
         rate = 1e-2 * (1 - i / (2 * steps))
         optimizer = torch.optim.Adam([states], lr=rate)
         for _ in range(inner):
             with torch.enable_grad():
                 empty = base.predict(x, time, [base.context(states)]).noise
-                noise = empty + guidance * (worded - empty)
+                noise = combine(torch.cat([empty, worded]), 2, guidance.scale)
                 loss = F.mse_loss(schedule.step(x, noise, time, to), wanted)
             (states.grad,) = gradients(loss, [states], base.dtype)
             del empty, noise  # what the gradient needed is not held while others have their turn
@@ -157,7 +165,8 @@ def null_text(
         states = states.detach()
         optimised.append(states)
         empty = (yield from ask(Denoise(x, time, [base.context(states)]))).noise
-        x = schedule.step(x, empty + guidance * (worded - empty), time, to)
+        noise = combine(torch.cat([empty, worded]), 2, guidance.scale)
+        x = schedule.step(x, noise, time, to)
         yield Progress("null-text", i + 1, steps, {"loss": loss.item()})
     return torch.stack(optimised)
 
@@ -169,7 +178,7 @@ def invert(
     *,
     kind: InversionKind = "direct",
     steps: int = 50,
-    guidance: float = 7.5,
+    guidance: Guidance | float = 7.5,
 ) -> Method[Inversion]:
     """Invert the picture whose latents [1, C, h, w] are given.
 

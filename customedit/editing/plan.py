@@ -19,8 +19,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import customedit
+from customedit.editing.guidance import Guidance
+from customedit.editing.method_settings import (
+    INVERTING,
+    DirectEditSettings,
+    EditFriendlySettings,
+    FlowEditSettings,
+    MasaCtrlSettings,
+    P2PSettings,
+    PlugAndPlaySettings,
+    RegionSettings,
+)
 from customedit.editing.region_words import ConceptWords
-from customedit.editing.settings import P2PSettings, check_request
+from customedit.editing.settings import check_request
+from customedit.schemas.change import ChangeCurve
 from customedit.schemas.requests import (
     EditMethod,
     EditOptions,
@@ -75,10 +87,13 @@ class PicturePlan(_Part):
 class EditPlan(_Part):
     """Everything that decides one edited picture.
 
-    strength: of the method, also where ``change`` was asked for; inversion, p2p: None for SDEdit;
-    p2p.blend_words: the words that the region is read from, given or derived; working: (width,
-    height) that the model draws at; preserve: whether the source's own pixels are pasted outside
-    the region, with an edge of ``feather`` source pixels.
+    strength: of the method, also where ``change`` was asked for; auto: the curve from which
+    ``change`` was chosen, None if nobody asked for it; guidance_start, guidance_end: the shares of
+    the steps between which there is guidance; inversion: None for methods that invert nothing; p2p
+    ... flowedit: the method's settings, None for all others; their blend_words: the words that
+    the region is read from, given or derived; working: (width, height) that the model draws at;
+    preserve: whether the source's own pixels are pasted outside the region, with an edge of
+    ``feather`` source pixels.
     """
 
     format: Literal["customedit.edit"] = "customedit.edit"
@@ -88,11 +103,19 @@ class EditPlan(_Part):
     method: EditMethod
     strength: _Share
     change: _Share | None
+    auto: ChangeCurve | None = None
     seed: Annotated[int, Field(ge=0)]
     steps: Annotated[int, Field(ge=1)]
     guidance: float
+    guidance_start: _Share = 0.0
+    guidance_end: _Share = 1.0
     inversion: InversionKind | None
-    p2p: P2PSettings | None
+    p2p: P2PSettings | None = None
+    masactrl: MasaCtrlSettings | None = None
+    pnp: PlugAndPlaySettings | None = None
+    ddpm: EditFriendlySettings | None = None
+    directedit: DirectEditSettings | None = None
+    flowedit: FlowEditSettings | None = None
     everywhere: bool
     preserve: bool
     feather: float
@@ -120,9 +143,22 @@ class EditPlan(_Part):
         return self.model_dump(mode="json")
 
     @property
+    def settings(self) -> RegionSettings | None:
+        """The settings of the method, None for SDEdit."""
+        if self.method == "sdedit":
+            return None
+        settings: RegionSettings | None = getattr(self, self.method)
+        return settings
+
+    @property
+    def guided(self) -> Guidance:
+        """The guidance and its interval."""
+        return Guidance(self.guidance, self.guidance_start, self.guidance_end)
+
+    @property
     def region_words(self) -> tuple[str, ...]:
         """The source's words that the region is read from; none: a mask, or everywhere."""
-        return () if self.p2p is None else self.p2p.blend_words
+        return () if self.settings is None else self.settings.blend_words
 
     @property
     def unchanged(self) -> bool:
@@ -137,13 +173,15 @@ class EditPlan(_Part):
     @property
     def inversion_key(self) -> str:
         """Names the inversion that this edit starts from: a digest of all that decides it."""
-        assert self.inversion is not None, "SDEdit inverts nothing"
+        assert self.inversion is not None, f"{self.method} inverts nothing"
         null_text = self.inversion == "null-text"  # the others end on the same trajectory
+        interval = (self.guidance_start, self.guidance_end)
         parts = [
             INVERSION_VERSION,
             *(self.base.fingerprint, self.base.dtype, self.base.device, self.base.schedule),
             *(self.source.digest, self.working, self.source_prompt, self.steps),
             *("null-text" if null_text else "ddim", self.guidance if null_text else None),
+            *([interval] if null_text and interval != (0, 1) else []),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -159,6 +197,8 @@ def plan_edits(
 ) -> list[EditPlan]:
     """A plan for each strength with each seed, the seeds of one strength together.
 
+    With ``change`` "auto" a plan for each value that is compared (``auto_change``).
+
     picture: RGB, upright; picture_id: its ``picture_digest``, if it is known; mask: the user's,
     [h, w] in [0, 1]. Reads the base and changes nothing in it: any thread may call this.
 
@@ -173,16 +213,19 @@ def plan_edits(
     base.family.require(options.method, "method")
     if checked.p2p is not None:
         base.family.require(options.inversion, "inversion")
+        for feature, field in checked.p2p.map_features.items():
+            base.family.require(feature, field)
     if mask is not None:
         check_mask(mask, picture)
     shared: dict[str, Any] = {
         "source_prompt": options.source_prompt,
         "target_prompt": options.target_prompt,
         "method": options.method,
-        "change": options.change,
         "steps": options.steps,
         "guidance": base.guidance if options.guidance is None else options.guidance,
-        "inversion": None if checked.p2p is None else options.inversion,
+        "guidance_start": options.guidance_start,
+        "guidance_end": options.guidance_end,
+        "inversion": options.inversion if options.method in INVERTING else None,
         "everywhere": options.everywhere,
         "preserve": checked.preserve,
         "feather": options.feather,
@@ -198,9 +241,14 @@ def plan_edits(
         "versions": versions(),
     }
     plans = []
-    for value, start in ((s.strength, s.start) for s in checked.strengths):
-        p2p = checked.p2p and dataclasses.replace(checked.p2p, strength=value, start=start)
-        plans += [EditPlan(strength=value, seed=k, p2p=p2p, **shared) for k in checked.seeds]
+    for wanted, change in zip(checked.strengths, checked.changes, strict=True):
+        own: dict[str, Any] = {"strength": wanted.strength, "change": change}
+        if checked.settings is not None:
+            knobs: dict[str, Any] = {"strength": wanted.strength}
+            if options.method in INVERTING:
+                knobs["start"] = wanted.start
+            own[options.method] = dataclasses.replace(checked.settings, **knobs)
+        plans += [EditPlan(seed=seed, **own, **shared) for seed in checked.seeds]
     return plans
 
 

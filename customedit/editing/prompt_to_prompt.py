@@ -11,7 +11,7 @@ cross-replace steps. Prompts are read word by word, split at any white space.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,10 +22,12 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.guided import combine
 from customedit.diffusion.text import TextContext, Tokens
+from customedit.editing.beside import Drawn, Watched
+from customedit.editing.guidance import Guidance
 from customedit.editing.inversion import Inversion, empty_text, unconditional
+from customedit.editing.method_settings import P2PSettings, step_of
 from customedit.editing.prompt_words import align
 from customedit.editing.region import Region, word_columns
-from customedit.editing.settings import P2PSettings, step_of
 from customedit.errors import InputError
 
 Span = tuple[int, int]
@@ -166,21 +168,6 @@ def _check_column(column: int, length: int) -> None:
 
 
 @dataclass(frozen=True)
-class P2PResult:
-    """What an edit came to.
-
-    latents: of the edit, [1, C, h, w]; source: of the source row, the same shape; mask: [h, w] in
-    [0, 1] that the edit was kept to, None without a blend; maps: cross maps of the source's and the
-    target's row summed over the steps, [2, rows, columns, tokens].
-    """
-
-    latents: Tensor
-    source: Tensor
-    mask: Tensor | None
-    maps: Tensor | None
-
-
-@dataclass(frozen=True)
 class MapControl:
     """The settings as tensors, for two prompts.
 
@@ -206,6 +193,13 @@ class MapControl:
         control.from_own[target] = self.from_own[step]
         control.record[source] = control.record[target] = record
         return control
+
+    def changes(self, step: int) -> bool:
+        """Whether the control of ``step`` differs from that of the step before."""
+        if step == self.self_until:
+            return True
+        tables = (self.from_source, self.from_own)
+        return step == 0 or not all(torch.equal(t[step], t[step - 1]) for t in tables)
 
 
 def map_control(source: Tokens, target: Tokens, settings: P2PSettings, steps: int) -> MapControl:
@@ -253,15 +247,8 @@ def base_maps(
     """
     if base.family.mapped_tokens:
         return map_control(source, target, settings, steps)
-    given = {
-        "replace": settings.way == "replace",
-        "cross_steps": settings.cross_steps is not None,
-        "words": bool(settings.words),
-        "reweight": bool(settings.reweight),
-    }
-    for feature, asked in given.items():
-        if asked:
-            base.family.require(feature, f"p2p.{'way' if feature == 'replace' else feature}")
+    for feature, field in settings.map_features.items():
+        base.family.require(feature, field)
     return MapControl(
         torch.zeros(0, 0), torch.zeros(steps, 0), torch.zeros(steps, 0),
         step_of(settings.own, steps),
@@ -275,11 +262,11 @@ def prompt_to_prompt(
     target: TextContext,
     *,
     settings: P2PSettings | None = None,
-    guidance: float = 7.5,
+    guidance: Guidance | float = 7.5,
     mask: Tensor | None = None,
     record: bool = False,
     empty: TextContext | None = None,
-) -> Method[P2PResult]:
+) -> Method[Drawn]:
     """Edit the picture that was inverted.
 
     source, target: the two prompts' contexts, made with equal lists of concepts. mask: the user's,
@@ -289,6 +276,7 @@ def prompt_to_prompt(
 
     With direct inversion (arXiv 2310.01506) the source row lies on the stored trajectory at every
     step, so it needs no unconditional row and comes out as it went in: three rows instead of four.
+    A step without guidance has the two conditional rows alone.
 
     Raises InputError as ``map_control`` and ``Region`` do.
     """
@@ -299,41 +287,53 @@ def prompt_to_prompt(
     maps = base_maps(base, source.tokens, target.tokens, settings, steps)
     size = (int(inversion.noise.shape[2]), int(inversion.noise.shape[3]))
     region = Region(settings, source.tokens, target.tokens, size, mask, base.device)
+    watched = Watched(region, steps, record)
     inversion = inversion.to(base.device)
     direct = inversion.kind == "direct"
-    watched = record or bool(region.columns)
+    guidance = Guidance.of(guidance)
     empty = empty or empty_text(base, inversion)
     beside = base.unconditional(empty, target)
     x_source = x_target = inversion.noise
-    total: Tensor | None = None
     first = step_of(settings.start, steps)
+    # what decides the source's rows, apart from the step: nothing of the target
+    way = "stored" if direct else (inversion.kind, first, guidance)
+    origin = (way, inversion.trajectory.data_ptr(), id(source))
+    control: AttentionControl | None = None
     schedule = base.schedule.sized(*size)
     for k, (time, to) in enumerate(schedule.downwards(steps)):
         if k < first:
             x_source = x_target = inversion.at(k + 1)
             yield Progress("edit", k + 1, steps)
             continue
-        none = unconditional(base, inversion, k, empty)
+        # 1. The rows: both conditional ones, and the unconditional ones that guidance needs.
+        none = unconditional(base, inversion, k, empty) if guidance.acts(k, steps) else empty
         own = beside if none is empty else base.unconditional(none, target)
-        drawn = base.family.guided(target, own, guidance)
-        *beside_source, read = [source] if direct else base.family.guided(source, none, guidance)
-        rows = [read, *drawn, *beside_source]
-        parts = [x_source, *[x_target] * len(drawn), *[x_source] * len(beside_source)]
-        control = maps.control(k, len(rows), 0, len(drawn), watched)
-        prediction = yield from ask(Denoise(torch.cat(parts), time, rows, control))
-        noise = prediction.noise
-        of_target, of_source = noise[1 : 1 + len(drawn)], noise[1 + len(drawn) :]
-        x_target = schedule.step(x_target, combine(of_target, len(drawn), guidance), time, to)
+        drawn = guidance.rows(base, target, own, k, steps)
+        *unworded, read = [source] if direct else guidance.rows(base, source, none, k, steps)
+        rows: list[tuple[Tensor, TextContext, Hashable]] = [
+            (x_source, read, (*origin, k)),
+            *((x_target, text, None) for text in drawn),
+            *((x_source, text, (*origin, k, "none")) for text in unworded),
+        ]
+        at = len(drawn)  # the target's conditional row
+        # 2. One call of the model.
+        if control is None or control.rows != len(rows) or maps.changes(k):
+            control = maps.control(k, len(rows), 0, at, watched.wanted)
+        request = Denoise(
+            torch.cat([row[0] for row in rows]), time, [row[1] for row in rows], control,
+            names=[row[2] for row in rows], shown=at,
+        )  # fmt: skip
+        prediction = yield from ask(request)
+        # 3. The step of each row, and the region.
+        noise, scale = prediction.noise, guidance.scale
+        of_target, of_source = noise[1 : 1 + at], noise[1 + at :]
+        x_target = schedule.step(x_target, combine(of_target, at, scale), time, to)
         if direct:
             x_source = inversion.at(k + 1)
         else:
             both = torch.cat([of_source, noise[:1]])
-            x_source = schedule.step(x_source, combine(both, len(both), guidance), time, to)
-        if prediction.maps is not None:
-            region.see(prediction.maps)
-            if record:
-                total = prediction.maps if total is None else total + prediction.maps
+            x_source = schedule.step(x_source, combine(both, len(both), scale), time, to)
+        watched.see(prediction.maps)
         x_target = region.apply(x_source, x_target, k, steps)
         yield Progress("edit", k + 1, steps)
-    shown = region.current[0, 0] if region.current is not None else None
-    return P2PResult(x_target, x_source, shown, total)
+    return watched.result(x_target, x_source)

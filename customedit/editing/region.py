@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from customedit import pixels
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.text import Tokens
+from customedit.editing.method_settings import RegionSettings, step_of
 from customedit.editing.prompt_words import bare, find
-from customedit.editing.settings import P2PSettings, step_of
 from customedit.errors import InputError
 
 Columns = Sequence[Sequence[int]]
@@ -163,7 +163,7 @@ def word_columns(tokens: Tokens, word: str, field: str) -> list[int]:
 
 
 class Region:
-    """The region of one Prompt-to-Prompt edit, which is read from the maps step by step.
+    """The region of one edit, which is read from the maps step by step.
 
     size: (h, w) of the latents; mask: the user's, [height, width] in [0, 1]. current: [1, 1, h, w]
     in [0, 1] at this step, None as long as the edit may reach everywhere.
@@ -173,7 +173,7 @@ class Region:
     """
 
     def __init__(
-        self, settings: P2PSettings, source: Tokens, target: Tokens, size: tuple[int, int],
+        self, settings: RegionSettings, source: Tokens, target: Tokens, size: tuple[int, int],
         mask: Tensor | None, device: torch.device,
     ) -> None:  # fmt: skip
         self.settings, self.size = settings, size
@@ -215,15 +215,18 @@ class Region:
         region = self.blend.mask(self.columns, self.size, self.minus)
         self.current = region if self.bound is None else region * self.bound
 
+    def acting(self, step: int, steps: int) -> Tensor | None:
+        """The region, from the step on that the settings say; None while it is everywhere."""
+        begins = step_of(self.settings.blend_start, steps)
+        return None if step < begins else self.current
+
     def apply(self, source: Tensor, target: Tensor, step: int, steps: int) -> Tensor:
         """The target's latents kept to the region, from the step on that the settings say."""
-        begins = step_of(self.settings.blend_start, steps)
-        if self.current is None or step < begins:
-            return target
-        return blend(source, target, self.current)
+        region = self.acting(step, steps)
+        return target if region is None else blend(source, target, region)
 
 
-def target_words(settings: P2PSettings, words: list[str]) -> tuple[str, ...]:
+def target_words(settings: RegionSettings, words: list[str]) -> tuple[str, ...]:
     """The target's words of a union; those of the source that ``words`` has, if none were given.
 
     Raises InputError if there are none.

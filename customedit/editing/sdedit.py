@@ -15,12 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Method, Progress
+from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.guided import ask_guided
 from customedit.diffusion.schedule import CLEAN
 from customedit.diffusion.text import Customization, TextContext, Weighted
+from customedit.editing.guidance import Guidance
+from customedit.editing.method_settings import STRENGTHS
 from customedit.editing.region import blend, latent_mask
-from customedit.editing.settings import SDEDIT_STRENGTH
 from customedit.errors import InputError
 
 
@@ -41,9 +42,9 @@ def sdedit(
     latents: Tensor,
     target: TextContext,
     *,
-    strength: float = SDEDIT_STRENGTH,
+    strength: float = STRENGTHS["sdedit"],
     steps: int = 50,
-    guidance: float = 7.5,
+    guidance: Guidance | float = 7.5,
     seed: int = 0,
     mask: Tensor | None = None,
     empty: TextContext | None = None,
@@ -56,6 +57,7 @@ def sdedit(
 
     Raises InputError for a strength or a mask out of range.
     """
+    guidance = Guidance.of(guidance)
     start = first_step(strength, steps)
     schedule = base.schedule.sized(*latents.shape[-2:])
     pairs = schedule.downwards(steps)[start:]
@@ -66,7 +68,10 @@ def sdedit(
     size = (int(latents.shape[2]), int(latents.shape[3]))
     bound = None if mask is None else latent_mask(mask.cpu(), size).to(base.device)
     for k, (time, to) in enumerate(pairs):
-        predicted = yield from ask_guided(base, x, time, target, empty, guidance)
+        if guidance.acts(start + k, steps):
+            predicted = yield from ask_guided(base, x, time, target, empty, guidance.scale)
+        else:
+            predicted = (yield from ask(Denoise(x, time, [target]))).noise
         x = schedule.step(x, predicted, time, to)
         if bound is not None:
             source = latents.to(base.device)

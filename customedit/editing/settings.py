@@ -6,137 +6,34 @@ Imports no torch: a front end refuses here, before a job is made. What a user ma
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+from customedit.editing.method_settings import (
+    RANDOM,
+    SETTINGS,
+    STRENGTHS,
+    P2PSettings,
+    RegionSettings,
+    Strength,
+    strength_of_change,
+)
 from customedit.editing.prompt_words import find
 from customedit.editing.region_words import ConceptWords, region_words
 from customedit.errors import InputError
 from customedit.prompt_syntax import check_prompt, tokens_in
+from customedit.schemas.change import AUTO_CHANGES
 from customedit.schemas.requests import (
+    EXPERTS,
     BlendOver,
     EditMethod,
     EditOptions,
     InversionKind,
-    P2POptions,
-    P2PWay,
+    RegionOptions,
 )
 
 INVERSIONS: Final = get_args(InversionKind)
-
-P2P_STRENGTH: Final = 0.5
-"""The middle of the range 0.4 to 0.6 that Custom-Edit recommends."""
-
-SDEDIT_STRENGTH: Final = 0.6
-"""Of the way into noise, where nothing else is asked for."""
-
-
-@dataclass(frozen=True)
-class P2PSettings:
-    """How the target follows the source in Prompt-to-Prompt.
-
-    way: refine or replace (word swap). strength: the share of the steps, in [0, 1], during which
-    the source's cross and self maps are taken: higher keeps more of the source. cross_steps,
-    self_steps: the two apart, None for the strength. words: per word of the target (start, end)
-    shares of the steps for its cross maps. reweight: per word of the target a factor on its maps.
-    start: the share of the steps, in [0, 1], before which the target is the source itself.
-
-    blend_over: whose maps make the region that the edit is kept to: the source's, the union of
-    both, none but the user's mask, or none at all. A user's mask bounds the region in any case.
-    blend_words: of the source prompt; blend_target_words: of the target prompt (union only), None
-    for the same words; subtract: source words taken out of the region. threshold: share of the
-    map's maximum; blend_start: share of the steps before which nothing is blended.
-
-    Raises InputError for settings out of range.
-    """
-
-    way: P2PWay = "refine"
-    strength: float = P2P_STRENGTH
-    cross_steps: float | None = None
-    self_steps: float | None = None
-    words: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    reweight: Mapping[str, float] = field(default_factory=dict)
-    start: float = 0.0
-    blend_over: BlendOver = "none"
-    blend_words: tuple[str, ...] = ()
-    blend_target_words: tuple[str, ...] | None = None
-    subtract: tuple[str, ...] = ()
-    threshold: float = 0.3
-    blend_start: float = 0.2
-
-    def __post_init__(self) -> None:
-        for name, values in (("way", get_args(P2PWay)), ("blend_over", get_args(BlendOver))):
-            if getattr(self, name) not in values:
-                raise InputError(name, f"is {getattr(self, name)!r}", f"use {', '.join(values)}")
-        for name in ("strength", "cross_steps", "self_steps", "start"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise InputError(name, f"{value} is not from 0 to 1", "0.4 to 0.6 is usual")
-        if not 0 <= self.threshold < 1:
-            raise InputError("threshold", f"is {self.threshold}", "give 0 or more, below 1")
-        if not 0 <= self.blend_start <= 1:
-            raise InputError("blend_start", f"is {self.blend_start}", "give 0 to 1")
-        for word, (start, end) in self.words.items():
-            if not 0 <= start <= end <= 1:
-                raise InputError(
-                    "words", f"{word!r} has ({start}, {end})", "give 0 <= start <= end <= 1"
-                )
-        for word, factor in self.reweight.items():
-            if not math.isfinite(factor):
-                raise InputError("reweight", f"{word!r} has {factor}", "give a finite number")
-        if self.blend_over in ("source", "union") and not self.blend_words:
-            raise InputError(
-                "blend_words", "are missing", "name the words that the edit may change"
-            )
-
-    @property
-    def cross(self) -> float:
-        """Share of the steps with the source's cross maps."""
-        return self.strength if self.cross_steps is None else self.cross_steps
-
-    @property
-    def own(self) -> float:
-        """Share of the steps with the source's self maps."""
-        return self.strength if self.self_steps is None else self.self_steps
-
-
-def step_of(share: float, steps: int) -> int:
-    """The step that a share of ``steps`` falls on: floor(share steps), in [0, steps] for [0, 1].
-
-    Of self-replacement and blends. Cross-replacement counts in steps + 1, as the paper's code does
-    (``prompt_to_prompt.cross_replace``).
-    """
-    # 0.29 * 100 is 28.999999999999996, and means 29.
-    return math.floor(share * steps + 1e-9)
-
-
-@dataclass(frozen=True)
-class Strength:
-    """What ``change`` stands for in one method. start: of ``P2PSettings``, 0 for SDEdit."""
-
-    strength: float
-    start: float = 0.0
-
-
-def strength_of_change(method: EditMethod, change: float) -> Strength:
-    """The method's own knobs for ``change``, which runs the same way for every method.
-
-    change: in [0, 1]; 0 is the source (``edit`` then returns it without drawing), 1 changes most.
-
-    SDEdit: strength = change. Prompt-to-Prompt: strength = 1 - change; below 1/2 the edit also
-    begins later, with start = 1 - 2 change, since the source's maps alone never give the source
-    back: words that only the target has keep their own. At 1/2 both knobs are at their defaults.
-
-    Raises InputError unless 0 <= change <= 1.
-    """
-    if not 0 <= change <= 1:
-        raise InputError("change", f"{change} is not from 0 to 1", "0.5 is usual")
-    if method == "sdedit":
-        return Strength(change)
-    return Strength(1 - change, max(0.0, 1 - 2 * change))
-
 
 PRESERVE: Final = True
 """Whether the source's own pixels are pasted outside the region, where an edit has one and the
@@ -145,12 +42,22 @@ request does not say."""
 
 @dataclass(frozen=True)
 class CheckedRequest:
-    """A request whose words fit. p2p: all but the strength, None for SDEdit; seeds: one for p2p."""
+    """A request whose words fit.
+
+    strengths: one of each picture, with ``changes`` that they stand for, None where a strength was
+    asked for; seeds: one where nothing is random; settings: all but the strength, None for SDEdit.
+    """
 
     strengths: tuple[Strength, ...]
+    changes: tuple[float | None, ...]
     seeds: tuple[int, ...]
-    p2p: P2PSettings | None
+    settings: RegionSettings | None
     preserve: bool
+
+    @property
+    def p2p(self) -> P2PSettings | None:
+        """The settings, where the method is Prompt-to-Prompt."""
+        return self.settings if isinstance(self.settings, P2PSettings) else None
 
 
 def check_request(
@@ -162,26 +69,36 @@ def check_request(
 
     Raises InputError naming the field of the request.
     """
+    method = options.method
     _check_tokens(options, concepts)
-    check_seeds(options.method, options.seeds)
-    p2p = None
-    if options.method == "p2p":
-        p2p = _p2p_settings(options, concepts, mask)
-    else:
-        _check_sdedit(options)
-    region = mask or (p2p is not None and p2p.blend_over != "none")
+    check_seeds(method, options.seeds)
+    _check_idle(options)
+    settings = None if method == "sdedit" else _settings(options, concepts, mask)
+    region = mask or (settings is not None and settings.blend_over != "none")
     if options.preserve and not region:
-        raise InputError("preserve", "needs a region", "give a mask or, for p2p, blend words")
+        raise InputError(
+            "preserve", "needs a region", "give a mask or, but for sdedit, blend words"
+        )
+    if getattr(settings, "within_region", None) and not region:
+        raise InputError(f"{method}.within_region", "needs a region", "give a mask or blend words")
     preserve = PRESERVE and region if options.preserve is None else options.preserve
-    strengths: tuple[Strength, ...]
-    if options.change is not None:
-        strengths = (strength_of_change(options.method, options.change),)
+    if options.change is None:
+        strengths = tuple(Strength(s) for s in options.strengths or [STRENGTHS[method]])
+        _check_strengths(method, strengths)
+        changes: tuple[float | None, ...] = (None,) * len(strengths)
     else:
-        usual = P2P_STRENGTH if p2p is not None else SDEDIT_STRENGTH
-        strengths = tuple(Strength(s) for s in options.strengths or [usual])
-    if p2p is None and options.change != 0 and any(s.strength == 0 for s in strengths):
-        raise InputError("strengths", "hold 0, with which sdedit draws nothing", "use above 0")
-    return CheckedRequest(strengths, tuple(options.seeds), p2p, preserve)
+        wanted = AUTO_CHANGES if options.change == "auto" else (options.change,)
+        strengths = tuple(strength_of_change(method, change) for change in wanted)
+        changes = wanted
+    return CheckedRequest(strengths, changes, tuple(options.seeds), settings, preserve)
+
+
+def _check_strengths(method: EditMethod, strengths: Sequence[Strength]) -> None:
+    """Refuse strengths with which a method draws nothing."""
+    if method in ("sdedit", "flowedit") and any(s.strength == 0 for s in strengths):
+        raise InputError("strengths", f"hold 0, with which {method} draws nothing", "use above 0")
+    if method == "ddpm" and any(s.strength == 1 for s in strengths):
+        raise InputError("strengths", "hold 1, with which ddpm draws nothing", "use below 1")
 
 
 def check_seeds(method: EditMethod, seeds: Sequence[int]) -> None:
@@ -189,10 +106,11 @@ def check_seeds(method: EditMethod, seeds: Sequence[int]) -> None:
 
     Raises InputError of ``seeds``.
     """
-    if method == "p2p" and len(seeds) > 1:
+    if method not in RANDOM and len(seeds) > 1:
         raise InputError(
             "seeds",
-            f"are {len(seeds)}, and p2p draws nothing by chance: each would give the same picture",
+            f"are {len(seeds)}, and {method} draws nothing by chance: each would give the same "
+            "picture",
             "give one seed, or use sdedit",
         )
 
@@ -220,33 +138,43 @@ def _check_tokens(options: EditOptions, concepts: Sequence[ConceptWords]) -> Non
             )
 
 
-def _check_sdedit(options: EditOptions) -> None:
-    given = options.model_fields_set
-    if options.p2p is not None:
-        raise InputError("p2p", "has no effect on sdedit", "leave it out, or use p2p")
-    if "inversion" in given and options.inversion != "direct":
-        raise InputError("inversion", "has no effect on sdedit", "leave it out, or use p2p")
+def _check_idle(options: EditOptions) -> None:
+    """Refuse settings of other methods, and an inversion where there is no choice of one."""
+    method = options.method
+    for name in EXPERTS:
+        if name != method and getattr(options, name) is not None:
+            raise InputError(name, f"has no effect on {method}", f"leave it out, or use {name}")
+    given = "inversion" in options.model_fields_set and options.inversion != "direct"
+    if method != "p2p" and given:
+        raise InputError("inversion", f"has no effect on {method}", "leave it out, or use p2p")
 
 
-def _p2p_settings(
-    options: EditOptions, concepts: Sequence[ConceptWords], mask: bool
-) -> P2PSettings:
+def _settings(options: EditOptions, concepts: Sequence[ConceptWords], mask: bool) -> RegionSettings:
     """The expert settings with the region resolved; every word is looked up in its prompt."""
-    expert = options.p2p or P2POptions()
+    method = options.method
+    expert = options.expert or EXPERTS[method]()
     over, words = _region(options, expert, concepts, mask)
-    source, target = options.source_prompt.split(), options.target_prompt.split()
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in dict(expert).items()
         if value is not None
     }
     try:
-        settings = P2PSettings(**values | {"blend_over": over, "blend_words": words})
+        settings = SETTINGS[method](**values | {"blend_over": over, "blend_words": words})
     except InputError as error:
-        raise InputError(f"p2p.{error.field}", error.problem, error.remedy) from None
+        raise InputError(f"{method}.{error.field}", error.problem, error.remedy) from None
+    source, target = options.source_prompt.split(), options.target_prompt.split()
     for word in (*settings.blend_words, *settings.subtract):
         find(source, word, field="source_prompt")
-    for word in (*settings.words, *settings.reweight, *(settings.blend_target_words or ())):
+    for word in settings.blend_target_words or ():
+        find(target, word, field="target_prompt")
+    if isinstance(settings, P2PSettings):
+        _check_words(settings, source, target)
+    return settings
+
+
+def _check_words(settings: P2PSettings, source: Sequence[str], target: Sequence[str]) -> None:
+    for word in (*settings.words, *settings.reweight):
         find(target, word, field="target_prompt")
     if settings.way == "replace" and len(source) != len(target):
         raise InputError(
@@ -255,29 +183,32 @@ def _p2p_settings(
             "as many",
             "use way refine for prompts of different length",
         )
-    return settings
 
 
 def _region(
-    options: EditOptions, expert: P2POptions, concepts: Sequence[ConceptWords], mask: bool
+    options: EditOptions, expert: RegionOptions, concepts: Sequence[ConceptWords], mask: bool
 ) -> tuple[BlendOver, tuple[str, ...]]:
     """What the region is read from, and its words; see ``region`` for what each means."""
-    over, words = expert.blend_over, tuple(expert.blend_words)
+    method, over, words = options.method, expert.blend_over, tuple(expert.blend_words)
     if over == "none" and mask:
-        raise InputError("mask", "contradicts p2p.blend_over none", "leave out one of the two")
+        raise InputError(
+            "mask", f"contradicts {method}.blend_over none", "leave out one of the two"
+        )
     if over == "mask" and not mask:
-        raise InputError("mask", "is missing", "give one, or leave out p2p.blend_over")
+        raise InputError("mask", "is missing", f"give one, or leave out {method}.blend_over")
     if over in ("none", "mask") and words:
         raise InputError(
-            "p2p.blend_words", f"have no effect with blend_over {over}", "leave out one of the two"
+            f"{method}.blend_words",
+            f"have no effect with blend_over {over}",
+            "leave out one of the two",
         )
     if over is None:
         over = "source" if words or not mask else "mask"
     if over in ("source", "union") and not words:
-        words = region_words(options.source_prompt, options.target_prompt, concepts)
+        words = _derived_words(options, concepts)
         if not words:  # a change of the whole picture
             if over == expert.blend_over:
-                raise InputError("p2p.blend_words", "are missing", "name the source's words")
+                raise InputError(f"{method}.blend_words", "are missing", "name the source's words")
             over = "none"
     idle = {
         "subtract": over in ("none", "mask") and bool(expert.subtract),
@@ -287,5 +218,16 @@ def _region(
     }
     for name, has_no_effect in idle.items():
         if has_no_effect:
-            raise InputError(f"p2p.{name}", f"has no effect with blend_over {over}", "leave it out")
+            raise InputError(
+                f"{method}.{name}", f"has no effect with blend_over {over}", "leave it out"
+            )
     return over, words
+
+
+def _derived_words(options: EditOptions, concepts: Sequence[ConceptWords]) -> tuple[str, ...]:
+    """``region_words``, whose refusal names the field of this method."""
+    try:
+        return region_words(options.source_prompt, options.target_prompt, concepts)
+    except InputError as error:
+        field = error.field.replace("p2p.", f"{options.method}.")
+        raise InputError(field, error.problem, error.remedy) from None

@@ -27,7 +27,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress
 from customedit.editing.edit import EditResult
 from customedit.editing.editor import Editor, Order, weighted
-from customedit.editing.settings import P2PSettings
+from customedit.editing.method_settings import P2PSettings
 from customedit.editing.sweep import measure_edit
 from customedit.experiments.result_cache import (
     ROWS,

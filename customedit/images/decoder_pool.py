@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import customedit
 from customedit.errors import InputError
+from customedit.images.masks import Marks
 from customedit.images.reading import Checked
 from customedit.images.structure import Limits
 from customedit.images.turns import Budget, Turns
@@ -98,7 +99,7 @@ class Turn:
             InputError: as ``reading.check``, and for a file that takes too long or too much memory.
         """
         async with self._one() as decoder:
-            request = self._request(data, field, limits, mask=False)
+            request = self._request(data, field, limits, mask=None)
             memory = await self._memory_for(decoder, request, data, field)
             if memory > self._pool.memory:
                 await decoder.send(b"no\n")
@@ -112,7 +113,12 @@ class Turn:
         return Checked(checked["media_type"], tuple(checked["size"]), tuple(checked["warnings"]))
 
     async def check_mask(
-        self, data: bytes, *, field: str = "mask", limits: Limits | None = None
+        self,
+        data: bytes,
+        *,
+        field: str = "mask",
+        limits: Limits | None = None,
+        marks: Marks = "white",
     ) -> bool:
         """Read ``data`` in another process as ``masks.read_mask`` does without a size.
 
@@ -122,7 +128,7 @@ class Turn:
             InputError: as ``masks.read_mask``, and for a file that takes too long.
         """
         async with self._one() as decoder:
-            request = self._request(data, field, limits, mask=True)
+            request = self._request(data, field, limits, mask=marks)
             memory = await self._memory_for(decoder, request, data, field)
             if memory > self._pool.memory:
                 await decoder.send(b"no\n")
@@ -144,7 +150,9 @@ class Turn:
         finally:
             (self._pool._idle if decoder.alive else self._pool._killed).append(decoder)
 
-    def _request(self, data: bytes, field: str, limits: Limits | None, *, mask: bool) -> bytes:
+    def _request(
+        self, data: bytes, field: str, limits: Limits | None, *, mask: Marks | None
+    ) -> bytes:
         facts = {"field": field, "limits": dataclasses.asdict(limits or Limits()), "mask": mask}
         return json.dumps({**facts, "bytes": len(data)}).encode() + b"\n"
 

@@ -2,8 +2,8 @@
 
 It reads requests from standard input and answers on standard output, one at a time:
 
-1. The request: a line of JSON (``field``, ``limits``, ``bytes``, ``mask``: whether the file is to
-   be read as a mask), then the file.
+1. The request: a line of JSON (``field``, ``limits``, ``bytes``, ``mask``: what marks the inside
+   of a mask, null for a picture), then the file.
 2. The answer: ``{"memory": n}``, the bytes that decoding takes, or ``{"refused": [...]}``.
 3. ``go`` on a line of its own; the answer: ``{"checked": {...}}`` (of a mask null) or
    ``{"refused": [...]}``. Any other line ends the request without one.
@@ -56,7 +56,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
                 answer(memory=masks.memory(container) + len(data))
                 del container
                 if requests.readline() == b"go\n":
-                    masks.read_mask(data, field=field, limits=limits)
+                    masks.read_mask(data, field=field, limits=limits, marks=request["mask"])
                     answer(checked=None)
                 continue
             del data

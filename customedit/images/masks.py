@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from customedit.images.reading import Stored, mode, read_stored, refusing
 from customedit.images.structure import Container, Limits
 
 Values = NDArray[np.float32]
+Marks = Literal["white", "transparent"]
+"""What in a mask says that the edit may reach there."""
+
 Levels = NDArray[np.uint8 | np.uint16]
 
 MIN_SHARE: Final = 1 / 4096
@@ -56,6 +59,7 @@ def read_mask(
     field: str = "mask",
     limits: Limits | None = None,
     min_share: float = MIN_SHARE,
+    marks: Marks = "white",
 ) -> Mask:
     """Read a mask picture (PNG, JPEG or WebP) for a picture of ``size``.
 
@@ -64,16 +68,22 @@ def read_mask(
     transparent or black, are read as outside and inside, with a warning.
 
     data: the file or where it lies; size: (width, height) of the upright picture, to which the mask
-    is resized with antialiasing; None keeps its own. min_share: as for ``fit_mask``.
+    is resized with antialiasing; None keeps its own. min_share: as for ``fit_mask``. marks:
+    "transparent" reads the alpha channel alone: where it is 0 the edit may reach, as masks of
+    OpenAI's images API have it.
 
     Raises:
         InputError: for a file that cannot be read, values that could mean more than one thing
-            (several labels or colours, black on transparent), and as ``fit_mask``.
+            (several labels or colours, black on transparent), no alpha channel where it is to be
+            read, and as ``fit_mask``.
     """
     stored = read_stored(data, field=field, limits=limits)
     warnings = list(stored.warnings)
     with refusing(data, field):
-        values = _interpret(stored, field, warnings)
+        if marks == "transparent":
+            values = _of_alpha(stored, field)
+        else:
+            values = _interpret(stored, field, warnings)
         if stored.media_type != "image/png":
             values[values <= _NOISE] = 0
             values[values >= 1 - _NOISE] = 1
@@ -187,6 +197,17 @@ def _interpret(stored: Stored, field: str, warnings: list[str]) -> Values:
         image = image.convert("L")
     unit = 255 // (2 ** min(stored.depth, 8) - 1) if stored.image.mode == "L" else 1
     return _of_grey(np.asarray(image), alpha, 255, unit, field, warnings)
+
+
+def _of_alpha(stored: Stored, field: str) -> Values:
+    """1 where a picture is transparent, [height, width]."""
+    image = stored.image
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        raise InputError(
+            field, "has no transparency", "make transparent what the edit may change, in a PNG"
+        )
+    alpha = np.asarray(image.convert("RGBA").getchannel("A"), np.float32) / np.float32(255)
+    return 1 - alpha
 
 
 def _of_grey(

@@ -88,6 +88,14 @@ class Journal:
         text = json.dumps({"secret": secret, "made_at": made_at})
         self.storage.put(secret_key(tenant), text.encode(), _JSON)
 
+    def preset(self, tenant: str, name: str, record: Record) -> None:
+        """A preset that is about to be saved."""
+        self._put(object_keys.preset(tenant, name), record)
+
+    def forget_preset(self, tenant: str, name: str) -> None:
+        """Removes a preset that is about to be deleted."""
+        self.storage.delete(object_keys.preset(tenant, name))
+
     def forget(self, folder: str) -> None:
         """Removes a folder whose job, concept or image is deleted, the record first."""
         for record in (REQUEST, CONCEPT, IMAGE):

@@ -15,7 +15,9 @@ from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from customedit.schemas import ids
 from customedit.schemas.answers import ConceptState, JobKind, JobState, Similarities
+from customedit.schemas.change import AUTO_CHANGES, ChangeCurve
 
 STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
@@ -111,7 +113,11 @@ class JobError(Record):
 
 
 class JobRecord(Record):
-    """A job. attempt counts the claims, handed_back those that did not run to an end by design."""
+    """A job. attempt counts the claims, handed_back those that did not run to an end by design.
+
+    picture: (width, height) of the picture that is edited, as far as it is known at submission;
+    batch: the batch that it is part of, at ``batch_place`` from 0.
+    """
 
     id: str
     tenant: str
@@ -120,6 +126,9 @@ class JobRecord(Record):
     request: dict[str, Any]
     concept: str | None = None
     webhook: str | None = None
+    picture: tuple[int, int] | None = None
+    batch: str | None = None
+    batch_place: int | None = None
     created_at: float
     queued_at: float
     started_at: float | None = None
@@ -142,11 +151,14 @@ class JobRecord(Record):
 
 
 class EditOutput(Record):
-    """One picture of an edit job."""
+    """One picture of an edit job. width, height: in pixels."""
 
     strength: float | None
+    change: float | None = None
     seed: int
     image_key: str
+    width: int | None = None
+    height: int | None = None
     similarities: Similarities
     best: bool = False
     recipe: dict[str, Any]
@@ -156,7 +168,7 @@ class EditOutcome(Record):
     """The result of an edit job.
 
     source_key: the picture that was uploaded; region_words: the source prompt's words that the
-    region was read from.
+    region was read from; change_curve: what ``change`` "auto" measured and chose, None elsewhere.
     """
 
     kind: Literal["edit"] = "edit"
@@ -167,6 +179,15 @@ class EditOutcome(Record):
     sheet_key: str | None = None
     warnings: list[str] = Field(default_factory=list)
     region_words: list[str] = Field(default_factory=list)
+    change_curve: ChangeCurve | None = None
+
+
+def output_record(record: JobRecord, number: int) -> EditOutput | None:
+    """Picture ``number`` (from 0) of an edit that succeeded; None: there is none."""
+    if record.kind != "edit" or record.state != "succeeded" or record.result is None:
+        return None
+    outputs = EditOutcome.model_validate(record.result).outputs
+    return outputs[number] if number < len(outputs) else None
 
 
 class ConceptOutcome(Record):
@@ -222,7 +243,8 @@ def cost_of(record: JobRecord) -> float:
     """
     request = record.request
     if record.kind == "edit":
-        pictures = len(request.get("strengths") or [0]) * len(request.get("seeds") or [0])
+        drawn = AUTO_CHANGES if request.get("change") == "auto" else request.get("strengths")
+        pictures = len(drawn or [0]) * len(request.get("seeds") or [0])
         return max(0.01, pictures * (request.get("steps") or 50) / 50)
     if record.kind == "customize":
         return max(0.01, ((request.get("training") or {}).get("steps") or 500) / 500)
@@ -251,9 +273,15 @@ def concept_of(fields: Mapping[str, str]) -> ConceptRecord:
 
 
 def uses_of(record: JobRecord) -> list[str]:
-    """The images and concepts that must stay until the job is finished, each once."""
+    """The images, concepts and jobs that must stay until the job is finished, each once.
+
+    A job must stay for an output of it that is used.
+    """
     request = record.request
-    names = [record.concept, request.get("image"), request.get("mask")]
-    names += request.get("references") or []
+    pictures = [request.get("image"), request.get("mask"), *(request.get("references") or [])]
+    names = [record.concept]
+    for picture in filter(None, pictures):
+        output = ids.output_of(picture)
+        names.append(picture if output is None else output[0])
     names += [use["id"] for use in request.get("concepts") or []]
     return list(dict.fromkeys(name for name in names if name))

@@ -22,6 +22,7 @@ from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from customedit.tenants.access import ApiKey, ApiKeys
 from customedit.tenants.catalogue import Concepts, Images
+from customedit.tenants.presets import PresetRecord, Presets
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _PLACE: Final = re.compile(
     r"tenants/(?P<tenant>[^/]+)/(?:"
     r"(?P<secret>webhook-secret\.json)"
+    r"|presets/(?P<preset>[^/]+)\.json"
     rf"|images/(?P<image>img_[0-9a-f]{{64}})/[^/]+/{re.escape(IMAGE)}"
     rf"|concepts/(?P<concept>con_[0-9a-z]+)/{re.escape(CONCEPT)}"
     r"|jobs/(?P<job>job_[0-9a-z]+)/(?P<file>.+)"
@@ -61,6 +63,7 @@ class _Job:
 @dataclass
 class _Bucket:
     secrets: list[str] = field(default_factory=list)
+    presets: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     concepts: list[str] = field(default_factory=list)
     jobs: dict[str, _Job] = field(default_factory=dict)
@@ -72,6 +75,7 @@ class Recovered:
 
     keys: int = 0
     secrets: int = 0
+    presets: int = 0
     images: int = 0
     concepts: int = 0
     queued: int = 0
@@ -95,6 +99,7 @@ class _Recovery:
         self._jobs, self._keys = Jobs(client, settings), ApiKeys(client, settings)
         self._images, self._concepts = Images(client, settings), Concepts(client, settings)
         self._secrets = Secrets(client, settings)
+        self._presets = Presets(client, settings)
         self._done = Recovered()
         self._records: dict[str, JobRecord] = {}
 
@@ -109,6 +114,7 @@ class _Recovery:
                 self._key, [s.key for s in self._storage.list(object_keys.api_keys())]
             )
             self._done.secrets = each(self._secret, bucket.secrets)
+            self._done.presets = each(self._preset, bucket.presets)
             self._done.images = each(self._image, bucket.images)
             # Jobs as the journal has them, then their concepts, then the jobs into Redis: nobody
             # sees a job whose concept is not there.
@@ -125,6 +131,8 @@ class _Recovery:
                 continue
             if place["secret"]:
                 bucket.secrets.append(stored.key)
+            elif place["preset"]:
+                bucket.presets.append(stored.key)
             elif place["image"]:
                 bucket.images.append(stored.key)
             elif place["concept"]:
@@ -160,6 +168,9 @@ class _Recovery:
         document = self._journal.read(key)
         self._secrets.put(tenant, document["secret"], document["made_at"])
         return True
+
+    def _preset(self, key: str) -> bool:
+        return self._presets.put(PresetRecord.model_validate(self._journal.read(key)))
 
     def _image(self, key: str) -> bool:
         record = ImageRecord.model_validate(self._journal.read(key))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -64,6 +65,14 @@ class Missing(RuntimeError):
 
 class Gone(RuntimeError):
     """The job was deleted, or taken back, before this call of ``submit`` arrived."""
+
+
+class InUse(RuntimeError):
+    """``id`` is needed by unfinished ``jobs``: it can go once they are finished or cancelled."""
+
+    def __init__(self, id: str, jobs: list[str]) -> None:
+        super().__init__(f"{id} is needed by {', '.join(sorted(jobs)[:3])}, not finished yet")
+        self.id, self.jobs = id, sorted(jobs)
 
 
 class NotFinished(RuntimeError):
@@ -140,23 +149,55 @@ class Jobs(Claims, Events, Maintenance):
             raise ValueError(f"{concept.id} is not the concept of {record.id}")
         answer = self._run(
             "submit",
-            id=record.id,
+            **made_of(record),
             tenant=record.tenant,
-            prefix=object_keys.job(record.tenant, record.id),
-            kind=record.kind,
-            body=body_of(record),
-            cost=cost_of(record),
-            uses=uses_of(record),
-            webhook=record.webhook,
-            concept=record.concept,
             concept_record=None if concept is None else concept.model_dump_json(),
-            max_attempts=self.settings.max_attempts,
-            queue_limit=self.settings.queue_limit_per_tenant,
-            notify_after=self.settings.queued_notify_after_seconds,
-            idem=None if idempotency is None else self._entry(idempotency),
+            **self._terms(idempotency),
         )
         _raise(answer, self.settings.queue_limit_per_tenant)
         return Submitted(job_of(pairs(answer[1])), answer[0] == "replayed")
+
+    def _terms(self, idempotency: Idempotency | None) -> dict[str, Any]:
+        return {
+            "max_attempts": self.settings.max_attempts,
+            "queue_limit": self.settings.queue_limit_per_tenant,
+            "notify_after": self.settings.queued_notify_after_seconds,
+            "idem": None if idempotency is None else self._entry(idempotency),
+        }
+
+    def submit_batch(
+        self, records: Sequence[JobRecord], idempotency: Idempotency | None = None
+    ) -> Submitted:
+        """Makes all jobs of a batch, or none; gives the first one. As ``submit`` otherwise.
+
+        Raises:
+            QueueFull: the tenant would have more unfinished jobs than it may.
+        """
+        tenants, batches = {r.tenant for r in records}, {r.batch for r in records}
+        if len(tenants) != 1 or len(batches) != 1 or None in batches:
+            raise ValueError("the jobs are not of one batch")
+        answer = self._run(
+            "submit_batch",
+            tenant=records[0].tenant,
+            jobs=[{k: v for k, v in made_of(r).items() if v is not None} for r in records],
+            **self._terms(idempotency),
+        )
+        _raise(answer, self.settings.queue_limit_per_tenant)
+        return Submitted(job_of(pairs(answer[1])), answer[0] == "replayed")
+
+    def batch(self, tenant: str, batch_id: str) -> list[JobRecord]:
+        """The jobs of the tenant's batch in their order, but for deleted ones; none: no batch."""
+        names: Any = self.client.zrange(self._key("batch", batch_id), 0, -1)
+        records = [self.get(tenant, name) for name in names]
+        return [record for record in records if record is not None]
+
+    def batches(self, tenant: str, *, cursor: str | None = None, limit: int = 50) -> Page[str]:
+        """Ids of the tenant's batches, newest first, at most ``limit``."""
+        start = f"({cursor}" if cursor else "+"
+        names: Any = self.client.zrange(
+            self._key("batches", tenant), start, "-", desc=True, bylex=True, offset=0, num=limit + 1
+        )
+        return Page(list(names[:limit]), names[limit - 1] if len(names) > limit else None)
 
     def _entry(self, idempotency: Idempotency) -> dict[str, Any]:
         return {
@@ -223,11 +264,14 @@ class Jobs(Claims, Events, Maintenance):
 
         Raises:
             NotFinished: it is queued or running.
+            InUse: unfinished jobs need an output of it.
         """
         folder = object_keys.job(tenant, job_id)
         answer = self._run("delete", tenant=tenant, id=job_id, prefix=folder)
         if answer == -1:
             raise NotFinished(f"{job_id} is not finished; cancel it first")
+        if isinstance(answer, list):
+            raise InUse(job_id, answer)
         return bool(answer)
 
     def restore(self, record: JobRecord, *, journaled: bool) -> bool:
@@ -252,10 +296,28 @@ class Jobs(Claims, Events, Maintenance):
                 uses=uses_of(record),
                 fields=fields_of(record)
                 | {k: v for k in ("webhook", "concept") if (v := getattr(record, k)) is not None},
+                batch=record.batch,
+                batch_place=record.batch_place,
                 finished_at=record.finished_at if record.finished else None,
                 journaled=journaled,
             )
         )
+
+
+def made_of(record: JobRecord) -> dict[str, Any]:
+    """What the scripts that make jobs need of one."""
+    return {
+        "id": record.id,
+        "prefix": object_keys.job(record.tenant, record.id),
+        "kind": record.kind,
+        "body": body_of(record),
+        "cost": cost_of(record),
+        "uses": uses_of(record),
+        "webhook": record.webhook,
+        "concept": record.concept,
+        "batch": record.batch,
+        "batch_place": record.batch_place,
+    }
 
 
 def _raise(answer: list[Any], limit: int = 0) -> None:

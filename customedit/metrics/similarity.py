@@ -123,6 +123,26 @@ class Similarity(Eye):
         return self._model.visual_projection(pooled)
 
     @torch.no_grad()
+    def patches(self, images: Sequence[Image.Image]) -> Tensor:
+        """Unit vectors of the patches of pictures, [n, side, side, d] float32 on the CPU.
+
+        Each picture is squeezed to a square, so that its patches cover all of it. The vectors are
+        those of CLIP's joint space: the tower's last states, normed and projected like the pooled
+        one.
+        """
+        config = self._model.config.vision_config
+        side = config.image_size // config.patch_size
+        size = (config.image_size, config.image_size)
+        tower, parts = self._model.vision_model, []
+        for start in range(0, len(images), BATCH):
+            batch = [x.convert("RGB").resize(size) for x in images[start : start + BATCH]]
+            pixels = self._eye(batch, return_tensors="pt").pixel_values.to(self.device)
+            states = tower(pixel_values=pixels).last_hidden_state[:, 1:]
+            vectors = self._model.visual_projection(tower.post_layernorm(states))
+            parts.append(_unit(vectors).unflatten(1, (side, side)))
+        return torch.cat(parts)
+
+    @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors of texts, [n, d] float32 on the CPU; too long ones lose their end."""
         parts = []

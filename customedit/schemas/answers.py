@@ -11,6 +11,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from customedit.schemas.change import ChangeCurve
+
 JobKind = Literal["edit", "customize", "import"]
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ConceptState = Literal["training", "ready", "failed"]
@@ -140,10 +142,17 @@ class JobFailure(Document):
 
 
 class EditedImage(Document):
-    """One picture of an edit. best: of all strengths, the best of both similarities."""
+    """One picture of an edit. best: of all strengths, the best of both similarities.
 
+    change: that was asked for, or chosen where it was ``auto``.
+    """
+
+    id: Annotated[str, Field(description="Stands for the picture as ``image`` of a next edit.")]
     url: str
+    width: int | None = None
+    height: int | None = None
     strength: float | None = None
+    change: float | None = None
     seed: int
     best: bool = False
     similarities: Similarities
@@ -166,6 +175,10 @@ class EditResult(Document):
             "derived; empty with a mask alone, and where the edit reached everywhere."
         ),
     ] = Field(default_factory=list)
+    change_curve: Annotated[
+        ChangeCurve | None,
+        Field(description='What `change` "auto" measured and chose; null without it.'),
+    ] = None
 
 
 class ConceptResult(Document):
@@ -180,6 +193,104 @@ class ConceptResult(Document):
     attribute: str
     base: str
     recipe: dict[str, Any] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+
+
+class Estimate(Document):
+    """How long until a job is done, from what the workers measured; of a dry run, if it began now.
+
+    seconds: wait_seconds until it starts, and run_seconds from then. They are null, with the reason
+    in ``unknown``, while no worker runs or nothing of the kind has been measured.
+    """
+
+    seconds: float | None = None
+    wait_seconds: float | None = None
+    run_seconds: float | None = None
+    workers: Annotated[int, Field(description="Workers that run now and take such jobs.")] = 0
+    unknown: Annotated[
+        str | None, Field(description="Why there are no seconds, such as: No worker is running.")
+    ] = None
+
+
+class BaseSummary(Document):
+    """The base that draws. side: of the square pictures it is made for, in pixels."""
+
+    name: str
+    architecture: str
+    side: int
+
+
+class PlannedPicture(Document):
+    """One picture of an edit.
+
+    strength: of the method, also where ``change`` was asked for; start: share of the steps before
+    which the picture is the source itself; change: what was asked for, null for strengths.
+    """
+
+    strength: float
+    start: float = 0.0
+    change: float | None = None
+    seed: int
+
+
+class PlannedConcept(Document):
+    """A concept as an edit uses it."""
+
+    id: str
+    token: str
+    weight: float
+
+
+class EditPlan(Document):
+    """An edit with every default resolved. Sizes are (width, height) in pixels.
+
+    settings: the expert settings of the method, null for sdedit; region_words: the words of the
+    source prompt whose region may change. What only the base decides is null without a worker.
+    """
+
+    kind: Literal["edit"] = "edit"
+    source_prompt: str
+    target_prompt: str
+    method: str
+    pictures: list[PlannedPicture]
+    steps: int
+    guidance: float | None
+    inversion: str | None
+    settings: dict[str, Any] | None
+    region_words: list[str]
+    everywhere: bool
+    preserve: bool
+    feather: float
+    concepts: list[PlannedConcept]
+    mask: bool
+    size: tuple[int, int] | None
+    working_size: Annotated[
+        tuple[int, int] | None, Field(description="At which the base draws; then it is scaled.")
+    ]
+    base: BaseSummary | None
+
+
+class CustomizePlan(Document):
+    """A customization with every default resolved; training: null without a worker."""
+
+    kind: Literal["customize"] = "customize"
+    token: str
+    noun: str
+    attribute: str
+    references: int
+    training: dict[str, Any] | None
+    base: BaseSummary | None
+
+
+class DryRun(Document):
+    """What a request would do. Nothing was stored.
+
+    queue_position: how many jobs are claimed before it.
+    """
+
+    plan: Annotated[EditPlan | CustomizePlan, Field(discriminator="kind")]
+    estimate: Estimate
+    queue_position: int
     warnings: list[str] = Field(default_factory=list)
 
 
@@ -200,12 +311,17 @@ class Job(Document):
     state: JobState
     request: dict[str, Any]
     concept: str | None = None
+    batch: Annotated[str | None, Field(description="The batch that it is part of.")] = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
     attempt: Annotated[int, Field(description="How often a worker has begun it.")] = 0
     cancel_requested: bool = False
     progress: Progress | None = None
+    queue_position: Annotated[
+        int | None, Field(description="How many jobs are claimed before it; null once it began.")
+    ] = None
+    estimate: Annotated[Estimate | None, Field(description="Null once it is finished.")] = None
     result: Annotated[EditResult | ConceptResult, Field(discriminator="kind")] | None = None
     error: JobFailure | None = None
     warnings: list[str] = Field(default_factory=list)
@@ -215,6 +331,46 @@ class Job(Document):
     def finished(self) -> bool:
         """Whether nothing will happen to it any more."""
         return self.state in ("succeeded", "failed", "cancelled")
+
+
+class BatchCounts(Document):
+    """How many jobs of a batch are in each state."""
+
+    queued: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class BatchSummary(Document):
+    """A batch: many pictures edited in one way, with a job for each.
+
+    state: queued until a job begins, finished once all are at their end; request: without the
+    pictures; progress: share of the work that is done, 0 to 1.
+    """
+
+    id: str
+    state: Literal["queued", "running", "finished"]
+    request: dict[str, Any]
+    created_at: datetime
+    finished_at: datetime | None = None
+    counts: BatchCounts
+    progress: float
+    estimate: Annotated[
+        Estimate | None, Field(description="Of the job that ends last. Null once it is finished.")
+    ] = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will happen to it any more."""
+        return self.state == "finished"
+
+
+class Batch(BatchSummary):
+    """A batch with its jobs, in the order of its pictures; a job that was deleted is left out."""
+
+    jobs: list[Job]
 
 
 class StateChange(Document):
@@ -231,6 +387,14 @@ class Event(Document):
     id: str
     event: str
     data: dict[str, Any]
+
+
+class Preset(Document):
+    """Settings of edits under a name. settings: those that were given, as an edit takes them."""
+
+    name: str
+    settings: dict[str, Any]
+    saved_at: datetime
 
 
 class WebhookSecret(Document):
@@ -254,6 +418,24 @@ class Limits(Document):
     max_import_bytes: int
     max_references: int
     max_edits_per_job: int
+    max_pictures_per_batch: int
+
+
+class OpenAIImage(Document):
+    """A picture as OpenAI's images API answers it: one of the two."""
+
+    b64_json: str | None = None
+    url: str | None = None
+
+
+class OpenAIImages(Document):
+    """The answer of OpenAI's images API. created: seconds since 1970."""
+
+    created: int
+    data: list[OpenAIImage]
+    background: Literal["opaque"] = "opaque"
+    output_format: Literal["png", "jpeg", "webp"] = "png"
+    size: str | None = None
 
 
 class Health(Document):

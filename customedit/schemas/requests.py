@@ -29,6 +29,9 @@ MAX_REFERENCES: Final = 20
 MAX_CONCEPTS: Final = 8
 MAX_STRENGTHS: Final = 9
 MAX_SEEDS: Final = 9
+MAX_BATCH: Final = 100
+"""Most pictures of one batch."""
+
 MAX_OUTPUTS: Final = 16
 """Most pictures of one edit job: strengths times seeds."""
 
@@ -47,6 +50,13 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _change(value: Any) -> Any:
+    """As ``_number``, for a field that takes ``auto`` as well."""
+    if isinstance(value, bool | str | bytes):
+        raise PydanticCustomError("number_type", "is neither a number nor 'auto'")
+    return value
+
+
 def _truth(value: Any) -> Any:
     """Takes the texts ``true`` and ``false`` as well, since a form has nothing else."""
     truth = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
@@ -57,6 +67,7 @@ def _truth(value: Any) -> Any:
 
 _NUMBER: Final = BeforeValidator(_number)
 ImageId = Annotated[str, StringConstraints(pattern=patterns.IMAGE)]
+PictureId = Annotated[str, StringConstraints(pattern=patterns.PICTURE)]
 ConceptId = Annotated[str, StringConstraints(pattern=patterns.CONCEPT)]
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)]
 Phrase = Annotated[str, StringConstraints(pattern=patterns.PHRASE, max_length=100)]
@@ -65,13 +76,15 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Words = Annotated[list[Word], Field(max_length=_MAX_WORDS)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
 Share = Annotated[float, Field(ge=0, le=1), _NUMBER]
+Change = Annotated[float, Field(ge=0, le=1), BeforeValidator(_change)]
 Seed = Annotated[int, Field(ge=0, lt=_MAX_SEED), _NUMBER]
 Webhook = Annotated[AnyHttpUrl, UrlConstraints(max_length=2000)]
 
 TrainingWay = Literal["custom-diffusion", "textual-inversion"]
-EditMethod = Literal["p2p", "sdedit"]
+EditMethod = Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"]
 InversionKind = Literal["direct", "null-text", "negative-prompt", "ddim"]
 P2PWay = Literal["refine", "replace"]
+MaskMarks = Literal["white", "transparent"]
 BlendOver = Literal["source", "union", "mask", "none"]
 
 _NOT_BLANK: Final[dict[str, Any]] = {"pattern": r"\S"}
@@ -204,7 +217,36 @@ class ConceptUse(RequestModel):
     ] = 1.0
 
 
-class P2POptions(RequestModel):
+class RegionOptions(RequestModel):
+    """Where an edit may change the picture; all methods have these but sdedit."""
+
+    blend_over: Annotated[
+        BlendOver | None,
+        Field(
+            description="What decides the edited region: the source's attention maps, those of "
+            "source and target, the mask, or nothing; left out, it follows from the request."
+        ),
+    ] = None
+    blend_words: Annotated[
+        Words, Field(description="Words of the source prompt whose region may change.")
+    ] = []
+    blend_target_words: Annotated[
+        Words | None,
+        Field(description="Words of the target prompt for `union`; left out, the same words."),
+    ] = None
+    subtract: Annotated[
+        Words, Field(description="Words of the source prompt whose region must not change.")
+    ] = []
+    threshold: Annotated[
+        Share | None,
+        Field(description="Share of the attention map's maximum that belongs to the region."),
+    ] = None
+    blend_start: Annotated[
+        Share | None, Field(description="Share of the steps before which nothing is blended.")
+    ] = None
+
+
+class P2POptions(RegionOptions):
     """Expert settings of Prompt-to-Prompt; the strength stands in the edit."""
 
     way: Annotated[
@@ -243,37 +285,122 @@ class P2POptions(RequestModel):
             description="For single words of the target prompt: the factor on their attention.",
         ),
     ] = {}
-    blend_over: Annotated[
-        BlendOver | None,
+
+
+class MasaCtrlOptions(RegionOptions):
+    """Expert settings of MasaCtrl; the strength stands in the edit."""
+
+    layer: Annotated[
+        Share | None,
         Field(
-            description="What decides the edited region: the source's attention maps, those of "
-            "source and target, the mask, or nothing; left out, it follows from the request."
+            description="Share of the self-attention layers, from the input, that keep the "
+            "target's own keys and values; left out, 0.625 (10 of 16)."
         ),
     ] = None
-    blend_words: Annotated[
-        Words, Field(description="Words of the source prompt whose region may change.")
-    ] = []
-    blend_target_words: Annotated[
-        Words | None,
-        Field(description="Words of the target prompt for `union`; left out, the same words."),
+    within_region: Annotated[
+        StrictBool | None,
+        Field(
+            description="Whether the region attends to the source's region alone, and what is "
+            "outside to what is outside; left out, wherever the edit has a region."
+        ),
     ] = None
-    subtract: Annotated[
-        Words, Field(description="Words of the source prompt whose region must not change.")
-    ] = []
-    threshold: Annotated[
+
+
+class PlugAndPlayOptions(RegionOptions):
+    """Expert settings of Plug-and-Play; the strength stands in the edit."""
+
+    attention_steps: Annotated[
         Share | None,
-        Field(description="Share of the attention map's maximum that belongs to the region."),
+        Field(
+            description="Share of the steps that take the source's self-attention maps; left "
+            "out, 5/8 of the strength."
+        ),
     ] = None
-    blend_start: Annotated[
-        Share | None, Field(description="Share of the steps before which nothing is blended.")
+    layer: Annotated[
+        Share | None,
+        Field(
+            description="Share of the self-attention layers, from the input, that keep the "
+            "target's own maps; left out, 0.5."
+        ),
     ] = None
+    block: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            lt=1,
+            description="Which block of the decoder takes the source's features, as a share of "
+            "their number; left out, 1/3 (block 4 of 12).",
+        ),
+        _NUMBER,
+    ] = None
+
+
+class DdpmOptions(RegionOptions):
+    """Expert settings of edit-friendly DDPM; the strength stands in the edit."""
+
+    source_guidance: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=50,
+            description="Guidance with which the source's noise is read; left out, 3.5. 1 needs "
+            "one row less.",
+        ),
+        _NUMBER,
+    ] = None
+
+
+class DirectEditOptions(RegionOptions):
+    """Expert settings of DirectEdit; the strength stands in the edit."""
+
+
+class FlowEditOptions(RegionOptions):
+    """Expert settings of FlowEdit; the strength stands in the edit."""
+
+    source_guidance: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=50,
+            description="Guidance of the source's velocity; left out, a quarter of the guidance, "
+            "but not below 1.",
+        ),
+        _NUMBER,
+    ] = None
+    samples: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=8,
+            description="Drawings of noise that each step averages over; left out, 1.",
+        ),
+        _NUMBER,
+    ] = None
+
+
+EXPERTS: Final[dict[str, type[RegionOptions]]] = {
+    "p2p": P2POptions,
+    "masactrl": MasaCtrlOptions,
+    "pnp": PlugAndPlayOptions,
+    "ddpm": DdpmOptions,
+    "directedit": DirectEditOptions,
+    "flowedit": FlowEditOptions,
+}
+"""The expert settings of each method that has some, which are the field of the method's name."""
+
+Preset = Literal["paper"]
+PRESETS: Final[dict[str, dict[str, Any]]] = {
+    "paper": {"method": "p2p", "inversion": "null-text", "preserve": False}
+}
+"""What each preset sets: ``paper`` is Prompt-to-Prompt with null-text inversion, as Custom-Edit
+(arXiv 2305.15779) publishes it, and nothing is pasted back."""
 
 
 class EditOptions(RequestModel):
     """What an edit shall do: the part that REST and the command line have in common."""
 
     source_prompt: Annotated[
-        Prompt, Field(description="What the picture shows. Prompt-to-Prompt needs it.")
+        Prompt, Field(description="What the picture shows. All methods but sdedit need it.")
     ] = ""
     target_prompt: Annotated[
         Prompt,
@@ -285,22 +412,33 @@ class EditOptions(RequestModel):
     ]
     method: Annotated[
         EditMethod,
-        Field(description="`p2p` keeps the shape of the source, `sdedit` paints more freely."),
+        Field(
+            description="`p2p` keeps the shape of the source, `sdedit` paints more freely; "
+            "`masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors of "
+            "other papers, `flowedit` the one for bases of flow matching."
+        ),
     ] = "p2p"
+    preset: Annotated[
+        Preset | None,
+        Field(
+            description="`paper` is p2p with null-text inversion and without `preserve`, as "
+            "Custom-Edit publishes it."
+        ),
+    ] = None
     strengths: Annotated[
         list[Share] | None,
         Field(
             min_length=1,
             max_length=MAX_STRENGTHS,
-            description="One picture for each. p2p: share of the source that stays; sdedit: share "
-            "of the noise that is added. Left out, the method's default.",
+            description="One picture for each. sdedit and flowedit: share of the way into noise; "
+            "all others: more keeps more of the source. Left out, the method's default.",
         ),
     ] = None
     change: Annotated[
-        Share | None,
+        Change | Literal["auto"] | None,
         Field(
             description="How much changes, in every method: 0 gives the source back, 1 changes "
-            "most. Instead of strengths."
+            "most; `auto` draws several and chooses by source and references. Instead of strengths."
         ),
     ] = None
     seeds: Annotated[
@@ -308,8 +446,8 @@ class EditOptions(RequestModel):
         Field(
             min_length=1,
             max_length=MAX_SEEDS,
-            description="One picture for each strength and seed. p2p draws nothing by chance and "
-            "takes one seed.",
+            description="One picture for each strength and seed. Only sdedit, ddpm and flowedit "
+            "draw by chance; the others take one seed.",
         ),
     ] = [0]
     steps: Annotated[int, Field(ge=1, le=200, description="DDIM steps."), _NUMBER] = 50
@@ -320,12 +458,34 @@ class EditOptions(RequestModel):
         ),
         _NUMBER,
     ] = None
+    guidance_start: Annotated[
+        Share, Field(description="Share of the steps before which nothing is guided.")
+    ] = 0.0
+    guidance_end: Annotated[
+        Share,
+        Field(description="Share of the steps after which nothing is guided, which is faster."),
+    ] = 1.0
     inversion: Annotated[
         InversionKind, Field(description="How p2p inverts the source picture.")
     ] = "direct"
     p2p: Annotated[P2POptions | None, Field(description="Expert settings of Prompt-to-Prompt.")] = (
         None
     )
+    masactrl: Annotated[
+        MasaCtrlOptions | None, Field(description="Expert settings of MasaCtrl.")
+    ] = None
+    pnp: Annotated[
+        PlugAndPlayOptions | None, Field(description="Expert settings of Plug-and-Play.")
+    ] = None
+    ddpm: Annotated[
+        DdpmOptions | None, Field(description="Expert settings of edit-friendly DDPM.")
+    ] = None
+    directedit: Annotated[
+        DirectEditOptions | None, Field(description="Expert settings of DirectEdit.")
+    ] = None
+    flowedit: Annotated[
+        FlowEditOptions | None, Field(description="Expert settings of FlowEdit.")
+    ] = None
     preserve: Annotated[
         StrictBool | None,
         Field(
@@ -343,18 +503,25 @@ class EditOptions(RequestModel):
         Field(description="Let the concepts act on the source prompt and the empty prompt, too."),
     ] = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, data: Any) -> Any:
+        """The fields of the preset beside those that are given, which must not contradict it."""
+        preset = data.get("preset") if isinstance(data, dict) else None
+        wanted = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+        for name, value in wanted.items():
+            if data.get(name) not in (None, value):
+                said = str(value).lower() if isinstance(value, bool) else value
+                raise field_rule(name, f"contradicts the preset {preset}", f"{said}, or no preset")
+        return {**data, **wanted} if wanted else data
+
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        if self.method == "p2p" and not self.source_prompt:
-            raise field_rule("source_prompt", "is empty", "p2p needs the picture in words")
-        if self.change is not None and self.strengths is not None:
-            raise field_rule("change", "is given with strengths", "give one of the two")
-        if len(self.strengths or [0]) * len(self.seeds) > MAX_OUTPUTS:
+        if self.method != "sdedit" and not self.source_prompt:
             raise field_rule(
-                "strengths",
-                f"with seeds make more than {MAX_OUTPUTS} edits",
-                "send two requests",
+                "source_prompt", "is empty", f"{self.method} needs the picture in words"
             )
+        _check_pictures(self)
         return self
 
     @property
@@ -362,22 +529,72 @@ class EditOptions(RequestModel):
         """The concept tokens that the target prompt names, in order."""
         return patterns.TOKEN_IN_TEXT.findall(self.target_prompt)
 
+    @property
+    def expert(self) -> RegionOptions | None:
+        """The expert settings of the method, None if none were given."""
+        if self.method == "sdedit":
+            return None
+        given: RegionOptions | None = getattr(self, self.method)
+        return given
 
-def _edit_rules() -> dict[str, Any]:
-    """What ``EditRequest`` checks over several fields, as far as a schema can say it."""
-    p2p = {"properties": {"method": {"const": "p2p"}}}  # also when it is left out
-    rules = [_if(p2p, _with("source_prompt", _NOT_BLANK))]
+
+def _check_pictures(options: EditOptions) -> None:
+    """One way to say how much changes, guidance that acts somewhere, and not too many pictures."""
+    if options.change is not None and options.strengths is not None:
+        raise field_rule("change", "is given with strengths", "give one of the two")
+    if options.change == "auto" and len(options.seeds) > 1:
+        raise field_rule("seeds", f"are {len(options.seeds)}", "one, where change is auto")
+    if options.guidance_start >= options.guidance_end:
+        raise field_rule("guidance_start", f"is {options.guidance_start:g}", "below guidance_end")
+    if len(options.strengths or [0]) * len(options.seeds) > MAX_OUTPUTS:
+        raise field_rule(
+            "strengths", f"with seeds make more than {MAX_OUTPUTS} edits", "send two requests"
+        )
+
+
+def _mask_methods(options: EditOptions) -> list[str]:
+    """The methods whose expert settings ask for a mask."""
+    experts: dict[str, RegionOptions | None] = {name: getattr(options, name) for name in EXPERTS}
+    return [n for n, expert in experts.items() if expert and expert.blend_over == "mask"]
+
+
+def _edit_rules(*, mask: bool = True) -> dict[str, Any]:
+    """What edits check over several fields, as far as a schema can say it.
+
+    mask: whether they may have one.
+    """
+    beside = {"properties": {"method": {"not": {"const": "sdedit"}}}}  # also when it is left out
+    rules = [_if(beside, _with("source_prompt", _NOT_BLANK))]
     by_mask = {"type": "object"} | _with("blend_over", {"const": "mask"})
-    rules += [_if(_with("p2p", by_mask), _with("mask", {"type": "string"}))]
-    by_change = _with("change", {"type": "number"})
-    rules += [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
+    given = _with("mask", {"type": "string"})
+    for method in EXPERTS:
+        rules += [_if(_with(method, by_mask), given) if mask else {"not": _with(method, by_mask)}]
+    if mask:
+        rules += [_if(_with("mask_marks", {"const": "transparent"}), given)]
+    for name, wanted in PRESETS.items():
+        fields = {field: {"enum": _or_left_out(field, value)} for field, value in wanted.items()}
+        rules += [_if(_with("preset", {"const": name}), {"properties": fields})]
+    return {"allOf": [*rules, *_picture_rules()]}
+
+
+def _picture_rules() -> list[Any]:
+    """What ``_check_pictures`` checks, as a schema says it."""
+    by_change = _with("change", {"type": ["number", "string"]})
+    rules = [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
+    auto = _with("change", {"const": "auto"})
+    rules += [_if(auto, {"properties": {"seeds": {"maxItems": 1}}})]
     most = MAX_SEEDS
     for strengths in range(2, MAX_STRENGTHS + 1):
         if MAX_OUTPUTS // strengths < most:
             most = MAX_OUTPUTS // strengths
             many = _with("strengths", {"type": "array", "minItems": strengths})
             rules += [_if(many, {"properties": {"seeds": {"maxItems": most}}})]
-    return {"allOf": rules}
+    return rules
+
+
+def _or_left_out(field: str, value: Any) -> list[Any]:
+    """``value``, and null where the field may be null."""
+    return [value, None] if EditOptions.model_fields[field].default is None else [value]
 
 
 def _if(condition: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
@@ -389,12 +606,9 @@ def _with(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"required": [name], "properties": {name: schema}}
 
 
-class EditRequest(EditOptions):
-    """Edit a picture by prompt, at one or several strengths and seeds."""
+class _TenantsEdit(EditOptions):
+    """What edits have beside their options where pictures and concepts have ids."""
 
-    model_config = ConfigDict(json_schema_extra=_edit_rules())
-
-    image: Annotated[ImageId, Field(description="Id of the picture to edit.")]
     concepts: Annotated[
         list[ConceptUse],
         Field(
@@ -403,13 +617,9 @@ class EditRequest(EditOptions):
             json_schema_extra={"uniqueItems": True},
         ),
     ] = []
-    mask: Annotated[
-        ImageId | None,
-        Field(description="Id of an image that is white where the edit may change the picture."),
-    ] = None
     maps: Annotated[StrictBool, Field(description="Keep the attention maps as a file.")] = False
     references: Annotated[
-        list[ImageId],
+        list[PictureId],
         Field(
             max_length=MAX_REFERENCES,
             description="Images that the result is compared with; left out, the references of the "
@@ -419,11 +629,97 @@ class EditRequest(EditOptions):
     webhook: Annotated[Webhook | None, Field(description=_WEBHOOK)] = None
 
     @model_validator(mode="after")
-    def _images_and_concepts_agree(self) -> Self:
-        if self.p2p is not None and self.p2p.blend_over == "mask" and self.mask is None:
-            raise field_rule("mask", "is missing", "blend_over mask needs one")
+    def _concepts_agree(self) -> Self:
+        if self.change == "auto" and not (self.references or self.concepts):
+            raise field_rule(
+                "change", "auto has no references to compare with", "a number, or give references"
+            )
         if len({use.id for use in self.concepts}) < len(self.concepts):
             raise field_rule("concepts", "name one concept twice", "give each concept once")
+        return self
+
+
+class EditRequest(_TenantsEdit):
+    """Edit a picture by prompt, at one or several strengths and seeds."""
+
+    model_config = ConfigDict(json_schema_extra=_edit_rules())
+
+    image: Annotated[
+        PictureId,
+        Field(description="Id of the picture to edit: an image, or an output of an earlier edit."),
+    ]
+    mask: Annotated[
+        PictureId | None,
+        Field(description="Id of an image that is white where the edit may change the picture."),
+    ] = None
+    mask_marks: Annotated[
+        MaskMarks,
+        Field(
+            description="What in the mask marks where the edit may change the picture: `white`, or "
+            "`transparent` as in masks of OpenAI's images API."
+        ),
+    ] = "white"
+
+    @model_validator(mode="after")
+    def _mask_agrees(self) -> Self:
+        if self.mask is None and _mask_methods(self):
+            raise field_rule("mask", "is missing", "blend_over mask needs one")
+        if self.mask_marks != "white" and self.mask is None:
+            raise field_rule("mask", "is missing", f"mask_marks {self.mask_marks} needs one")
+        return self
+
+
+class BatchRequest(_TenantsEdit):
+    """Edit many pictures in one way: a job for each."""
+
+    model_config = ConfigDict(json_schema_extra=_edit_rules(mask=False))
+
+    images: Annotated[
+        list[PictureId],
+        Field(
+            min_length=1,
+            max_length=MAX_BATCH,
+            description="Ids of the pictures to edit: images, or outputs of earlier edits.",
+            json_schema_extra={"uniqueItems": True},
+        ),
+    ]
+
+    @model_validator(mode="after")
+    def _images_agree(self) -> Self:
+        if len(set(self.images)) < len(self.images):
+            raise field_rule("images", "name one picture twice", "give each picture once")
+        for method in _mask_methods(self):
+            field = f"{method}.blend_over"
+            raise field_rule(field, "is mask", "a batch has no masks; leave it out")
+        return self
+
+    def edits(self) -> list[EditRequest]:
+        """The edit of each picture."""
+        shared = {name: getattr(self, name) for name in self.model_fields_set - {"images"}}
+        return [EditRequest(image=image, **shared) for image in self.images]
+
+
+class PresetSettings(EditOptions):
+    """Save settings of edits under a name; what is left out is left to the edit."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": _picture_rules()})
+
+    target_prompt: Annotated[
+        Prompt, Field(description="What the pictures shall show, if it is always the same.")
+    ] = ""
+    concepts: Annotated[
+        list[ConceptUse],
+        Field(
+            max_length=MAX_CONCEPTS,
+            description="The concepts that the target prompt names.",
+            json_schema_extra={"uniqueItems": True},
+        ),
+    ] = []
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        """As of edits, but for the prompts, which may come with the edit."""
+        _check_pictures(self)
         return self
 
 

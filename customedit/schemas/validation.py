@@ -14,7 +14,13 @@ from customedit.schemas.patterns import IN_WORDS
 
 MAX_PROBLEMS: Final = 20
 _FIELD_RULE: Final = "field_rule"
-_NO_NAMES: Final = ("constrained-str", "literal['']", "[key]")
+_NO_NAMES: Final = (
+    "constrained-str",
+    "literal['']",
+    "literal['auto']",
+    "function-before[_change(), constrained-float]",
+    "[key]",
+)
 """What pydantic adds to locations, for members of unions and keys, that is the name of no field."""
 _LIMITS: Final = {
     "missing": "required",

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from customedit.schemas import ids
+
 TENANTS: Final = "tenants/"
 PICTURE: Final = "picture"
 
@@ -94,9 +96,24 @@ def checkpoint(owner: str, job_id: str, name: str) -> str:
     return f"{checkpoints(owner, job_id)}{_part(name)}"
 
 
-def inversion(owner: str, image_id: str, name: str = "") -> str:
-    """The folder of a picture's inversions, or one that later edits of it can use."""
-    return f"{tenant(owner)}inversions/{_part(image_id)}/{_part(name) if name else ''}"
+def inversion(owner: str, picture_id: str, name: str = "") -> str:
+    """The folder of a picture's inversions, or one that later edits of it can use.
+
+    Those of an edit's output lie in the folder of its job and go with it.
+    """
+    if (output := ids.output_of(picture_id)) is not None:
+        return f"{job(owner, output[0])}inversions/{output[1]}/{_part(name) if name else ''}"
+    return f"{tenant(owner)}inversions/{_part(picture_id)}/{_part(name) if name else ''}"
+
+
+def presets(owner: str) -> str:
+    """The folder of a tenant's presets."""
+    return f"{tenant(owner)}presets/"
+
+
+def preset(owner: str, name: str) -> str:
+    """The journal's record of a preset."""
+    return f"{presets(owner)}{_part(name)}.json"
 
 
 def upload(owner: str, upload_id: str) -> str:

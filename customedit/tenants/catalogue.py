@@ -7,20 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from customedit.jobs.records import ConceptRecord, ImageRecord, Item, Page, concept_of
 from customedit.jobs.redis import Scripts
+from customedit.jobs.store import InUse
 from customedit.storage import object_keys
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from customedit.config.settings import Settings
-
-
-class InUse(RuntimeError):
-    """``id`` is needed by unfinished ``jobs``: it can go once they are finished or cancelled."""
-
-    def __init__(self, id: str, jobs: list[str]) -> None:
-        super().__init__(f"{id} is needed by {', '.join(sorted(jobs)[:3])}, not finished yet")
-        self.id, self.jobs = id, sorted(jobs)
 
 
 class _Records:

@@ -16,6 +16,7 @@ import schemathesis
 from PIL import Image
 from schemathesis.generation import GenerationMode
 
+EXPERTS = ("p2p", "masactrl", "pnp", "ddpm", "directedit", "flowedit")
 IMAGE = os.environ.get("ACCEPTABLE_IMAGE", "")
 MASK = os.environ.get("ACCEPTABLE_MASK", "")
 CONCEPT = os.environ.get("ACCEPTABLE_CONCEPT", "")
@@ -78,17 +79,28 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
         body["target_prompt"] = f"a photo of a {TOKEN} cup on a table"
     else:
         body["everywhere"] = False
-    if body.get("method") == "sdedit":
-        body |= {"p2p": None, "inversion": "direct"}
-        if body.get("strengths"):
-            body["strengths"] = [max(strength, 0.01) for strength in body["strengths"]]
-        if "mask" not in body:
-            body["preserve"] = None
-    else:
-        if body.get("seeds"):
-            body["seeds"] = body["seeds"][:1]
-        if body.get("p2p"):
-            body["p2p"] = expert(body["p2p"], "concepts" in body)
+    if body.get("preset"):
+        body |= {"method": "p2p", "inversion": "null-text", "preserve": False}
+    method = body.get("method", "p2p")
+    for name in EXPERTS:
+        if name != method:
+            body[name] = None
+    if method != "p2p":
+        body["inversion"] = "direct"
+    if body.get("strengths"):  # of 0 sdedit draws nothing, of 1 ddpm
+        body["strengths"] = [min(max(s, 0.01), 0.99) for s in body["strengths"]]
+    if method == "sdedit" and "mask" not in body:
+        body["preserve"] = None
+    if method not in ("sdedit", "ddpm") and body.get("seeds"):
+        body["seeds"] = body["seeds"][:1]
+    if body.get(method):
+        own = ("layer", "attention_steps", "block", "source_guidance")
+        chosen = {name: body[method][name] for name in own if name in body[method]}
+        body[method] = expert(body["p2p"], "concepts" in body) if method == "p2p" else chosen
+    body["guidance_start"] = min(body.get("guidance_start", 0.0), 0.5)
+    body["guidance_end"] = max(body.get("guidance_end", 1.0), 0.6)
+    if body.get("change") == "auto" and not ("references" in body or "concepts" in body):
+        body["change"] = 0.5
     return reachable(body)
 
 

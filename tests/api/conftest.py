@@ -165,12 +165,18 @@ def claimed(jobs: Jobs, job_id: str) -> Claim:
 
 
 def finish_edit(
-    jobs: Jobs, storage: Storage, job_id: str, *, region: bool = False, outputs: int = 1
+    jobs: Jobs,
+    storage: Storage,
+    job_id: str,
+    *,
+    region: bool = False,
+    outputs: int = 1,
+    colour: str = "blue",
 ) -> None:
     """Does what a worker does at the end of an edit. region: it found one, the picture's middle."""
     claim = claimed(jobs, job_id)
     key = claim.key("0.png")
-    storage.put(key, png("blue"), "image/png")
+    storage.put(key, png(colour), "image/png")
     found = {}
     if region:
         mask = Image.new("L", (32, 24))
@@ -186,6 +192,8 @@ def finish_edit(
                     "strength": 0.5,
                     "seed": number,
                     "image_key": key,
+                    "width": 32,
+                    "height": 24,
                     "similarities": {"text": 0.3},
                     "best": number == 0,
                     "recipe": {"steps": 50},

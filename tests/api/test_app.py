@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[2]
 OPERATIONS = """
 uploadImage createUpload completeUpload listImages getImage deleteImage
 createConcept importConcept listConcepts getConcept getConceptWeights deleteConcept
-createEdit listEdits getEdit listJobs getJob cancelJob deleteJob watchJob
+createEdit listEdits getEdit listJobs getJob cancelJob deleteJob watchJob editImage
+createBatch listBatches getBatch cancelBatch deleteBatch
+savePreset listPresets getPreset deletePreset getImageFile getOutputFile getMaskFile
 getLimits getWebhookSecret makeWebhookSecret getHealth getReadiness getMetrics getProblemType
 """
 

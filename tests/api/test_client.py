@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,21 @@ def test_what_fails_is_raised(client: CustomEdit, jobs: Jobs) -> None:
         client.wait(job)
     with pytest.raises(ValueError, match="CUSTOMEDIT_SERVER"):
         CustomEdit(None, None)
+
+
+@pytest.mark.parametrize("timeout", [0.6, 1.0, 2.3])
+def test_wait_waits_as_long_as_told(client: CustomEdit, timeout: float) -> None:
+    job = client.edit(image=client.upload(png()).id, **PLAIN)
+    began = time.monotonic()
+    with pytest.raises(TimedOut):
+        client.wait(job, timeout=timeout)
+    assert time.monotonic() - began >= timeout
+
+
+def test_a_wait_outlasts_the_timeout_of_one_request(api: Running, jobs: Jobs) -> None:
+    with CustomEdit(api.url, api.key("anna"), timeout=1.0) as impatient:
+        job = impatient.edit(image=impatient.upload(png()).id, **PLAIN)
+        assert impatient.job(job.id, wait=2).state == "queued"
 
 
 def test_events_go_on_after_a_restart(start: Callable[..., Running], settings: Settings) -> None:

@@ -21,7 +21,9 @@ from customedit.tenants.catalogue import Concepts
 
 from .conftest import Running, customize, edit, finish_concept, upload, upload_mask
 
-LEFT_OUT = ("watchJob",)  # a stream does not end while its job is queued; below it has ended
+# A stream does not end while its job is queued; below it has ended. OpenAI's edit waits for a
+# worker, of which there is none: tests/service has one.
+LEFT_OUT = ("watchJob", "editImage")
 
 
 def furnish(client: httpx.Client) -> None:
@@ -58,14 +60,14 @@ def ask(api: Running, tmp_path: Path, configuration: str, *more: str, **variable
     assert done.returncode == 0, done.stdout[-30_000:] + done.stderr[-3_000:]
 
 
-# All checks are on. Four operations refuse some requests that fit their schemas, since no schema
+# All checks are on. Five operations refuse some requests that fit their schemas, since no schema
 # can say what a picture is, which tokens a prompt may name, or that a webhook wants a secret first.
 # test_refusals.py has each of these cases; below, acceptable.py makes up for what cannot be said.
 CONFIG = """
 headers = {{ Authorization = "Bearer {key}" }}
 
 [[operations]]
-include-operation-id = ["uploadImage", "importConcept", "createEdit", "createConcept"]
+include-operation-id = ["uploadImage", "importConcept", "createEdit", "createConcept", "createBatch"]
 checks.positive_data_acceptance.enabled = false
 """
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from customedit.cli import app
 from customedit.concepts.concept import Concept
 from customedit.mini import samples
-from customedit.schemas.requests import EditOptions
+from customedit.schemas.requests import EXPERTS, EditOptions
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +154,8 @@ def test_a_recipe_is_replayed_to_the_same_pixels(
 
 def test_edit_and_sweep_take_the_options_of_the_request() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]  # of a group
-    inputs = {"picture", "out", "concept", "blend_word", "no_blend", "mask", "reference", "clip",
-              "base", "device", "dtype", "force", "as_json"}  # fmt: skip
+    inputs = {"picture", "out", "concept", "blend_word", "no_blend", "expert", "mask", "reference",
+              "clip", "base", "device", "dtype", "force", "as_json"}  # fmt: skip
     own = {
         "edit": inputs | {"strength", "seed", "dino", "lpips"},
         "sweep": inputs,
@@ -163,7 +163,7 @@ def test_edit_and_sweep_take_the_options_of_the_request() -> None:
     left_out = {"edit": {"strengths", "seeds"}, "sweep": {"change"}}
     for name, extra in own.items():
         options = {p.name: p for p in commands[name].params}
-        fields = set(EditOptions.model_fields) - {"p2p"} - left_out[name]
+        fields = set(EditOptions.model_fields) - set(EXPERTS) - left_out[name]
         assert options.keys() == fields | extra
         assert all(option.help for option in options.values())
 
@@ -187,6 +187,14 @@ def test_edit_and_sweep_take_the_options_of_the_request() -> None:
         (["--no-blend", "--mask", str(samples.sources()[3].mask)], "mask: contradicts"),
         (["--blend-word", "jug"], "source_prompt: has no word 'jug'"),
         (["--method", "sdedit", "--blend-word", "cup"], "p2p: has no effect on sdedit"),
+        (["--method", "pnp", "--set", "laye=0.5"], "set: 'laye=0.5' is no setting of pnp"),
+        (["--method", "pnp", "--set", "layer=2"], "pnp.layer: is 2; at most 1"),
+        (["--method", "sdedit", "--set", "layer=1"], "set: 'layer=1' is no setting of sdedit"),
+        (["--change", "auto"], "change: auto has no references to compare with"),
+        (["--change", "much"], "change: is neither a number nor 'auto'"),
+        (["--change", "2"], "change: is 2.0; at most 1"),
+        (["--preset", "paper", "--inversion", "ddim"], "inversion: contradicts the preset paper"),
+        (["--guidance-start", "0.6", "--guidance-end", "0.5"], "guidance_start: is 0.6"),
         (["--method", "sdedit", "--inversion", "ddim"], "inversion: has no effect on sdedit"),
     ],
 )

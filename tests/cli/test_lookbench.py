@@ -85,7 +85,11 @@ def test_our_own_editor_runs_and_is_scored(run: CliRunner, tmp_path: Path) -> No
         (["score", "full", "--bench", "none.json"], "bench: none.json does not exist"),
         (["score", "edits", "--size", "small", "--sources", "2"], "out: edits/report holds"),
         (["run", "-o", "full"], "out: full holds other files, such as notes.txt"),
-        (["run", "--method", "magic"], "method: is not one of 'p2p' or 'sdedit'"),
+        (
+            ["run", "--method", "magic"],
+            "method: is not one of 'p2p', 'sdedit', 'masactrl', 'pnp', 'ddpm', 'directedit' or "
+            "'flowedit'",
+        ),
         (["run", "--method", "sdedit", "--preserve"], "method: sdedit derives no region"),
         (["run", "--inversion", "magic"], "inversion: 'magic' is unknown"),
         (["run", "--strength", "2"], "strength: is 2.0; at most 1"),

@@ -17,16 +17,16 @@ from customedit.diffusion.adapters import UNET, LowRank, layers_of
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
 from customedit.diffusion.text import Weighted
+from customedit.editing.beside import Drawn
 from customedit.editing.inversion import invert
+from customedit.editing.method_settings import P2PSettings
 from customedit.editing.prompt_to_prompt import (
-    P2PResult,
     map_control,
     prompt_to_prompt,
     refine,
     replace,
 )
 from customedit.editing.sdedit import sdedit
-from customedit.editing.settings import P2PSettings
 from customedit.errors import InputError
 from customedit.mini import samples
 
@@ -141,7 +141,7 @@ def inverted(base: Base, picture: Image.Image) -> Any:
     return run(base, invert(base, base.encode(picture), SOURCE, steps=STEPS))
 
 
-def edited(base: Base, inverted: Any, concept: Concept, prompt: str, **more: Any) -> P2PResult:
+def edited(base: Base, inverted: Any, concept: Concept, prompt: str, **more: Any) -> Drawn:
     entries = [Weighted(concept)]
     settings = P2PSettings(way=more.pop("way", "refine"), blend_over="source", blend_words=("cup",))
     texts = base.text(SOURCE, entries), base.text(prompt, entries)

@@ -69,7 +69,6 @@ OTHERS: list[tuple[str, Write, str]] = [
     ("te.safetensors", safetensors("text_model.embeddings.x"), "a text encoder"),
     ("cn.safetensors", safetensors("control_model.input_blocks.0"), "a ControlNet"),
     ("ip.safetensors", safetensors("image_proj.norm.weight", "ip_adapter.1.x"), "an IP-Adapter"),
-    ("xl.safetensors", safetensors("clip_l", "clip_g"), "embedding for SDXL or Stable.*clip_l"),
     ("t.safetensors", safetensors("leaf.token.<a>", "exp_avg.x"), "checkpoint of an unfinished"),
     (
         "model.ckpt",

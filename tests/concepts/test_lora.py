@@ -303,7 +303,7 @@ def test_what_is_not_used_is_refused_unless_it_is_allowed(
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda n, t: ("lora_te2_" + n[10:], t), "LoRA for SDXL; this base is Stable"),
+        (lambda n, t: ("lora_te2_" + n[10:], t), "LoRA for Stable Diffusion XL; this base is"),
         (lambda n, t: (n.replace("down_blocks_0", "double_blocks_0"), t), "a LoRA for FLUX"),
         (lambda n, t: (n, t.new_ones(4, 999)) if "attn1_to_q.lora_down" in n else (n, t),
          r"is a LoRA .* 2 of 3 layers: unet\.down_blocks\.0.* is 96 x 96 and not 96 x 999"),

@@ -143,7 +143,7 @@ def test_every_command_that_operations_tell_exists() -> None:
 def test_ingress_lets_through_what_the_api_serves(production: list[Any]) -> None:
     from api.app import create_app
 
-    page = {"/", "/page/main.js"}
+    page = {"/", "/page/main.js", "/docs"}
     served = {"/openapi.json", *page, *create_app(Settings()).openapi()["paths"]}
     (ingress,) = [item for item in production if item["kind"] == "Ingress"]
     paths = {p["path"] for p in ingress["spec"]["rules"][0]["http"]["paths"]}

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from customedit.concepts.concept import Concept
 from customedit.diffusion.adapters import (
-    TEXT_ENCODER,
     UNET,
     Adapter,
     Hadamard,
@@ -178,9 +177,7 @@ def on_layers(
 ) -> dict[str, Adapter]:
     """Adapters of half of the linear layers, or half of the convolutions, and of the text."""
     randn = random_of(seed)
-    layers = layers_of(base.denoiser, UNET)
-    if text:
-        layers |= layers_of(base.pipeline.text_encoder, TEXT_ENCODER)
+    layers = base.family.adaptable if text else layers_of(base.denoiser, UNET)
     chosen = [n for n, m in layers.items() if isinstance(m, nn.Linear) == linear][seed % 2 :: 2]
     made = {n: make(tuple(layers[n].weight.shape), randn) for n in chosen}
     return {n: a.to(base.device, torch.float32) for n, a in made.items()}
@@ -188,12 +185,13 @@ def on_layers(
 
 def put_in(base: Base, entries: list[Weighted]) -> Base:
     """A base of its own with the adapters' and the concepts' changes in its weights."""
-    from diffusers import StableDiffusionPipeline
-
-    parts = dict(base.pipeline.components)
-    for name in ("unet", "text_encoder"):
+    family, layout = base.family, base.family.layout
+    parts = {n: part for n, part in base.pipeline.components.items() if part is not None}
+    for name in (layout.denoiser, *(encoder.part for encoder in layout.encoders)):
         parts[name] = copy.deepcopy(parts[name])
-    models = layers_of(parts["unet"], UNET) | layers_of(parts["text_encoder"], TEXT_ENCODER)
+    options = {name: base.pipeline.config[name] for name in layout.options}
+    pipeline = family.assemble(parts, options)
+    models = type(family)(pipeline).adaptable
     with torch.no_grad():
         for entry in entries:
             for layer, weight in (
@@ -204,7 +202,7 @@ def put_in(base: Base, entries: list[Weighted]) -> Base:
                 models[layer].weight += entry.weight * (weight - own)
             for path, adapter in adapters_of(entry.concept).items():
                 models[path].weight += entry.weight * dense(adapter).float()
-    return Base.wrap(StableDiffusionPipeline(**parts, requires_safety_checker=False), "put in")
+    return Base.wrap(pipeline, "put in")
 
 
 def trained_like(base: Base) -> Concept:

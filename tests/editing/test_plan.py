@@ -15,9 +15,15 @@ from PIL import Image
 from customedit.diffusion.base import Base
 from customedit.diffusion.text import Weighted
 from customedit.editing.editor import Editor
+from customedit.editing.method_settings import (
+    STRENGTHS,
+    P2PSettings,
+    Strength,
+    strength_of_change,
+)
 from customedit.editing.plan import EditPlan, mask_digest, picture_digest
 from customedit.editing.region_words import ConceptWords
-from customedit.editing.settings import P2PSettings, check_request, strength_of_change
+from customedit.editing.settings import check_request
 from customedit.errors import InputError
 from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
 
@@ -196,10 +202,12 @@ def test_refusals_come_before_anything_is_drawn(base: Base, picture: Image.Image
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_more_change_never_keeps_more(first: float, second: float) -> None:
     low, high = sorted((first, second))
-    p2p = [strength_of_change("p2p", c) for c in (low, high)]
-    assert p2p[0].strength >= p2p[1].strength and p2p[0].start >= p2p[1].start
-    sdedit = [strength_of_change("sdedit", c) for c in (low, high)]
-    assert sdedit[0].strength <= sdedit[1].strength
+    for method in get_args(EditMethod):
+        knobs = [strength_of_change(method, c) for c in (low, high)]
+        if method == "sdedit":
+            assert knobs[0].strength <= knobs[1].strength
+        else:
+            assert knobs[0].strength >= knobs[1].strength and knobs[0].start >= knobs[1].start
 
 
 def test_the_ends_and_the_middle_of_change() -> None:
@@ -209,6 +217,10 @@ def test_the_ends_and_the_middle_of_change() -> None:
     assert strength_of_change("p2p", 1.0).strength == 0
     assert strength_of_change("sdedit", 1.0).strength == 1
     for method in get_args(EditMethod):
+        if method != "sdedit":
+            assert strength_of_change(method, 0.5) == Strength(STRENGTHS[method])
+            assert strength_of_change(method, 1.0) == Strength(0.0)
+            assert strength_of_change(method, 0.0).strength == 1
         with pytest.raises(InputError, match="change"):
             strength_of_change(method, 1.01)
 
@@ -250,6 +262,10 @@ def test_inversion_keys_tell_apart_what_inversions_depend_on(
         {"inversion": kind} for kind in get_args(InversionKind)
     ] + [
         {"method": "sdedit", "seeds": [7]},
+        {"method": "masactrl", "masactrl": {"layer": 0.5}},
+        {"method": "pnp", "guidance_start": 0.1, "guidance_end": 0.7},
+        {"method": "ddpm", "seeds": [7]},
+        {"method": "directedit", "change": 0.4},
         {"change": 0.3, "preserve": True},
         {"p2p": P2POptions(reweight={"red": 2.0}, subtract=["table"], words={"red": (0, 0.5)})},
     ],

@@ -11,8 +11,8 @@ from PIL import Image
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
 from customedit.editing.inversion import Inversion, invert
+from customedit.editing.method_settings import P2PSettings
 from customedit.editing.prompt_to_prompt import prompt_to_prompt
-from customedit.editing.settings import P2PSettings
 from customedit.errors import InputError
 
 from .reference import PlainEdit, plain_edit

@@ -227,3 +227,14 @@ def test_numbers_that_are_no_mask_are_refused(values: np.ndarray) -> None:
 def test_a_mask_without_a_picture_keeps_its_size() -> None:
     found = read_mask(saved(painted("L", 255, 0)))
     assert found.values.shape == (32, 48)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_may_mark_the_inside(mode: str) -> None:
+    clear, full = ((9, 9, 9, 0), (9, 9, 9, 255)) if mode == "RGBA" else ((9, 0), (9, 255))
+    mask = read_mask(saved(painted(mode, clear, full)), SIZE, marks="transparent")
+    assert (mask.values == INSIDE).all()
+    with pytest.raises(InputError, match="no transparency"):
+        read_mask(PLAIN["L"], SIZE, marks="transparent")
+    with pytest.raises(InputError, match="black everywhere"):
+        read_mask(PLAIN["opaque alpha"], SIZE, marks="transparent")

@@ -83,7 +83,7 @@ def test_a_key_that_ends_leads_back_to_the_form(
     tab.sign_in(api.key("anna", ALL))
     there(page)
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".saying").wait_for()
     assert jobs.list("anna").items[0].request["target_prompt"] == TARGET
 
 
@@ -117,7 +117,7 @@ def test_a_lost_connection_is_said_and_the_form_is_sent_later(
     expect(page.get_by_label("What it is to show")).to_have_value(TARGET)
     page.context.set_offline(False)
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".saying").wait_for()
     assert len(jobs.list("anna").items) == 1
 
 
@@ -134,6 +134,6 @@ def test_a_look_that_is_being_filled_in_is_kept(tab: Tab, references: tuple[Path
     expect(page.get_by_label("Steps", exact=True)).to_have_value("77")
     expect(page.locator(".thumbs img")).to_have_count(2)
     page.keyboard.press("Control+Enter")
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".saying").wait_for()
     tab.open("teach")
     expect(page.get_by_label("What the pictures show")).to_have_value("")  # it was sent

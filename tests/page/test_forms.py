@@ -60,7 +60,7 @@ def test_a_look_is_sent_once_though_the_first_answer_is_lost(
 
     page.route("**/v1/concepts", lose)
     page.get_by_role("button", name="Teach this look").click()
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".saying").wait_for()
     assert len(keys) == 2 and keys[0] == keys[1] and keys[0]
     (made,) = jobs.list("anna").items
     assert made.request["training"] == {
@@ -106,7 +106,7 @@ def test_what_is_wrong_is_said_at_its_field_until_it_is_mended(
     expect(page.get_by_text("Write a whole number from 1 to 20000.")).to_be_hidden()
     page.get_by_label("Batch").fill("")
     page.keyboard.press("Control+Enter")
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".saying").wait_for()
 
 
 def test_what_the_service_refuses_is_told_at_its_field(
@@ -176,7 +176,7 @@ def test_an_edit_names_only_looks_that_are_chosen(
     page.get_by_label("Inversion").select_option("ddim")
     page.get_by_label("Words of the region").fill("cup, table")
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".saying").wait_for()
     made = jobs.list("anna", kind="edit").items[0].request
     assert made["concepts"] == [{"id": concept, "weight": 0.95}]
     assert made["strengths"] == [0.3, 0.5, 0.7]
@@ -222,7 +222,7 @@ def test_one_slider_says_how_much_changes(
         change.press("ArrowRight")
     page.get_by_text("65 %").wait_for()
     page.keyboard.press("Control+Enter")
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".saying").wait_for()
     request = jobs.list("anna", kind="edit").items[0].request
     assert request["change"] == 0.65 and "strengths" not in request
 

@@ -22,9 +22,9 @@ def test_a_training_is_seen_to_its_end(
     job = customize(api.client())
     tab.open(f"jobs/{job['id']}")
     page = tab.page
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".saying").wait_for()
     claim = claimed(jobs, job["id"])
-    page.get_by_text("At work.").wait_for()
+    page.locator(".saying").get_by_text("At work.").wait_for()
     jobs.progress(claim, progress(5))
     page.locator("main").get_by_text("Learning 5 of 20, 30 s left").wait_for()
     bar = page.get_by_label("Progress").locator("progress")

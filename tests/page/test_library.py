@@ -55,7 +55,7 @@ def test_a_concept_is_imported(tab: Tab, jobs: Jobs, tmp_path: Path) -> None:
     expect(form.get_by_text("Choose a file.")).to_be_hidden()
     form.get_by_label("Token").fill("<lora>")
     form.get_by_role("button", name="Import").click()
-    page.get_by_text("Waiting for a worker.").wait_for()
+    page.locator(".saying").wait_for()
     (job,) = jobs.list("anna", kind="import").items
     assert job.request["token"] == "<lora>"
 

@@ -6,12 +6,18 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from playwright._impl._driver import compute_driver_executable
 
-from customedit.schemas.requests import CustomizeRequest, EditRequest, P2POptions, TrainingOptions
+from customedit.schemas.requests import (
+    CustomizeRequest,
+    EditMethod,
+    EditRequest,
+    P2POptions,
+    TrainingOptions,
+)
 
 ROOT = Path(__file__).parents[2]
 ASKED = """
@@ -63,7 +69,7 @@ def test_hints_have_description_limits_and_default(fields: dict[Any, Any]) -> No
 
 
 def test_choices_are_those_of_the_schema(fields: dict[Any, Any]) -> None:
-    assert fields["EditRequest", "method"]["choices"] == ["p2p", "sdedit"]
+    assert fields["EditRequest", "method"]["choices"] == list(get_args(EditMethod))
     assert fields["EditRequest", "inversion"]["options"][0] == ["", "direct (default)"]
     assert ["ddim", "ddim"] in fields["EditRequest", "inversion"]["options"]
     over = fields["EditRequest", "p2p.blend_over"]["options"]

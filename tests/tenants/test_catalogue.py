@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from customedit.jobs.records import ConceptRecord, ImageRecord, JobRecord
-from customedit.jobs.store import Jobs
+from customedit.jobs.store import InUse, Jobs
 from customedit.schemas import ids
-from customedit.tenants.catalogue import Catalogue, InUse
+from customedit.tenants.catalogue import Catalogue
 
 Picture = Callable[..., ImageRecord]
 Make = Callable[..., JobRecord]

@@ -107,6 +107,27 @@ def test_a_look_is_learned_and_painted(bench: Bench, process: Process, tmp_path:
     assert "Traceback" not in process.said()
 
 
+def test_a_result_is_edited_further(bench: Bench, workers: Workers) -> None:
+    """The second edit starts from the first one's picture, and its inversion goes with the job."""
+    workers.start().ready()
+    first = bench.edit()
+    (made,) = EditOutcome.model_validate(bench.succeeded(first)).outputs
+    assert (made.width, made.height) == picture(bench, made.image_key).size
+    again = [
+        bench.edit(image=ids.of_output(first, 0), change=change, target_prompt="a photo of a cup")
+        for change in (0, 0.5)
+    ]
+    same, changed = (EditOutcome.model_validate(bench.succeeded(job)) for job in again)
+    assert same.source_key == changed.source_key == made.image_key
+    assert picture(bench, same.outputs[0].image_key) == picture(bench, made.image_key)
+    assert any(name.startswith("inversions/0/") for name in bench.names(first))
+    gone = bench.edit(image=ids.of_output(first, 1))
+    error = bench.finished(gone).error
+    assert error is not None and error.type == "input-missing"
+    assert bench.jobs.delete(bench.tenant, first)
+    until(lambda: not bench.names(first), "the folder is removed")
+
+
 def test_what_cannot_be_used_fails_in_words(bench: Bench, workers: Workers) -> None:
     lost = bench.image(LOOK.images[4])  # which the training does not need
     gone = bench.edit(image=lost)

@@ -20,6 +20,7 @@ from worker import executor as module
 from worker.attempt import Attempt
 from worker.executor import Executor
 from worker.metrics import Metrics
+from worker.speedometer import Speedometer
 
 from .bench import Bench, until
 
@@ -73,7 +74,7 @@ def make(bench: Bench, tmp_path: Path) -> Iterator[Made]:
             settings=bench.settings.model_copy(update=changes), jobs=bench.jobs,
             storage=bench.storage, redis=bench.redis, journal=Journal(bench.storage),
             concept_records=bench.catalogue.concepts, metrics=Metrics(), scratch=tmp_path,
-            engine=SimpleNamespace(), make_room=lambda: None,
+            engine=SimpleNamespace(), make_room=lambda: None, speedometer=Speedometer(),
         )  # fmt: skip
         executor = Executor(runtime, f"w{len(made)}", notify)
         executor.start()

@@ -50,6 +50,7 @@ def save_diffusers(
     *,
     suffix: Suffix = ".safetensors",
     layers: Iterable[str] | None = None,
+    parts: Mapping[str, int] | None = None,
 ) -> list[Path]:
     """Write ``concept`` for stock diffusers, and return the files: the weights', then each token's.
 
@@ -59,6 +60,10 @@ def save_diffusers(
     layers: all cross-attention layers of the base (``Base.layers``), to be given if the concept
     customises only some, because diffusers wants an entry for each; each has a self-attention
     ``attn1`` beside it, as in Stable Diffusion.
+
+    parts: ``Family.embedding_parts`` of a base with several text encoders, whose vectors are
+    written each under its name, for ``pipe.load_textual_inversion(state[part], token, text_encoder,
+    tokenizer)``.
 
     Adapters go into ``pytorch_lora_weights.safetensors``, for ``pipe.load_lora_weights(folder)``.
 
@@ -73,12 +78,16 @@ def save_diffusers(
         written.append(path)
     if concept.adapters:
         path = folder / LORA_WEIGHTS
-        _write(path, portable(lora_entries(concept.adapters)))
+        _write(path, portable(lora_entries(concept.adapters, len(parts) if parts else 1)))
         written.append(path)
     for token, vector in concept.tokens.items():
         if vector.numel():  # else it stands for adapters alone
             path = folder / f"{token}{suffix}"
-            _write(path, portable({token: vector}))
+            entries = {token: vector}
+            if parts is not None and len(parts) > 1:
+                split = torch.atleast_2d(vector).split(list(parts.values()), -1)
+                entries = dict(zip(parts, split, strict=True))
+            _write(path, portable(entries))
             written.append(path)
     return written
 

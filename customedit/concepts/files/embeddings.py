@@ -5,9 +5,11 @@
 | diffusers' script | ``learned_embeds.*`` | ``{"<token>": [width] or [n, width]}`` |
 | AUTOMATIC1111 | ``name.pt`` | ``{"string_to_param": {"*": [n, width]}, "name": ...}`` |
 | several | ``name.safetensors`` | ``{"emb_params": [n, width]}``; the file's name is the token |
+| several, for SDXL | the same | ``{"clip_l": [n, width], "clip_g": [n, width]}``, also ``t5xxl`` |
+| diffusers, for SDXL | ``name_emb.safetensors`` | ``{"text_encoders_0": [n, width], ...}`` |
 
-A token of n vectors takes n columns of the prompt. Those for SDXL and Stable Diffusion 3
-(``clip_l``, ``clip_g``) are refused by name (``identify``).
+A token of n vectors takes n columns of the prompt. Where a base has several text encoders, a vector
+holds theirs one after another (``Family.embedding_parts``).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -28,14 +31,21 @@ from customedit.prompt_syntax import CONCEPT
 UNNAMED: Final = ""
 """A token that the file does not name."""
 
+_PART: Final = re.compile(r"clip_[lg]|t5xxl|text_encoders_\d")
 
-def read_embeddings(state: StateDict) -> dict[str, Tensor] | None:
+
+def read_embeddings(state: StateDict, parts: Mapping[str, int] | None) -> dict[str, Tensor] | None:
     """Tokens to [width] or [n, width], spelt as in the file; None if it holds no embeddings.
 
+    parts: ``Family.embedding_parts`` of the base, None if it is not known.
+
     Raises:
-        InputError: naming the file, for vectors that are no finite floats.
+        InputError: naming the file, for vectors that are no finite floats, or are not those of the
+            base's text encoders.
     """
     entries, path = state.entries, state.path
+    if entries and all(_PART.fullmatch(name) for name in entries):
+        return {UNNAMED: _joined_parts(state, parts)}
     if "string_to_param" in entries:
         params = entries["string_to_param"]
         if not isinstance(params, Mapping) or not params:
@@ -51,6 +61,32 @@ def read_embeddings(state: StateDict) -> dict[str, Tensor] | None:
     return {token: plain_tensor(v, token or "its vectors", path) for token, v in named.items()}
 
 
+def _joined_parts(state: StateDict, parts: Mapping[str, int] | None) -> Tensor:
+    """[n, width] of a file that has the vectors of each text encoder on their own."""
+    path, there = state.path, ", ".join(sorted(state.entries))
+    if parts is None:
+        raise InputError(
+            "base", "is missing", f"{path} has vectors of {there}: give the base it is for"
+        )
+    numbered = {f"text_encoders_{k}": name for k, name in enumerate(parts)}
+    vectors = {
+        numbered.get(name, name): torch.atleast_2d(plain_tensor(value, name, path))
+        for name, value in state.entries.items()
+    }
+    fits = vectors.keys() == parts.keys() and len(vectors) > 1
+    if not fits or any(v.shape[-1] != parts[name] for name, v in vectors.items()):
+        wanted = ", ".join(f"{name} of width {width}" for name, width in parts.items())
+        found = ", ".join(f"{name} of width {v.shape[-1]}" for name, v in vectors.items())
+        raise InputError(
+            "concept",
+            f"{path} is an embedding of {found}; this base's text encoders are {wanted}",
+            "use one that was trained for this base",
+        )
+    if len({len(v) for v in vectors.values()}) > 1:
+        raise InputError("concept", f"{path} has other numbers of vectors in {there}", TRUSTED)
+    return torch.cat([vectors[name] for name in parts], -1)
+
+
 def _is_vectors(name: str, value: Any) -> bool:
     return "." not in name and isinstance(value, Tensor) and value.ndim in (1, 2)
 
@@ -62,11 +98,17 @@ def read_bundled(state: StateDict) -> dict[str, Tensor]:
     return {m[1]: plain_tensor(v, m[0], state.path) for m, v in matches if m}
 
 
-def save_embedding(vectors: Tensor, path: Path) -> None:
-    """Write [width] or [n, width] as ``emb_params``, which A1111, ComfyUI and diffusers read."""
-    matrix = vectors[None] if vectors.ndim == 1 else vectors
+def save_embedding(vectors: Tensor, path: Path, parts: Mapping[str, int]) -> None:
+    """Write [width] or [n, width] as A1111, ComfyUI and diffusers read it.
+
+    parts: ``Family.embedding_parts``: ``emb_params`` for one, else each under its name.
+    """
+    matrix = torch.atleast_2d(vectors)
+    entries = {"emb_params": matrix}
+    if len(parts) > 1:
+        entries = dict(zip(parts, matrix.split(list(parts.values()), -1), strict=True))
     with replacing(path) as draft:
-        save_file(portable({"emb_params": matrix}), draft, {"format": "pt"})
+        save_file(portable(entries), draft, {"format": "pt"})
 
 
 def spelled(name: str) -> str | None:

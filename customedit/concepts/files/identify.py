@@ -188,11 +188,6 @@ _MODELS: Final[tuple[tuple[str, str, str], ...]] = (
         "the checkpoint of an unfinished training",
         "finish it: customedit customize --checkpoint FILE, with the arguments it began with",
     ),
-    (
-        r"^clip_[lg]$",
-        "a textual-inversion embedding for SDXL or Stable Diffusion 3 (clip_l, clip_g)",
-        "use one that was trained for this base, which has one text encoder",
-    ),
 )
 
 

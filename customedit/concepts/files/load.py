@@ -149,9 +149,9 @@ def _foreign(
             kinds.append(f"{', '.join(read.kinds)} ({read.style})")
             _join(parts.tokens, embeddings.read_bundled(state), path)
         else:
-            kind, new = _sorted(state, None if base is None else base.weights)
+            kind, new = _sorted(state, base)
             kinds.append(kind)
-            _join(parts.tokens, new.tokens, path)
+            _join_tokens(parts.tokens, new.tokens, path, base)
             _join(parts.weights, new.weights, path)
     adapters = {p: a for one in loras for p, a in one.adapters.items()}
     if len(adapters) < sum(len(one.adapters) for one in loras):
@@ -188,6 +188,24 @@ def _join(parts: dict[str, Tensor], new: Mapping[str, Tensor], path: Path) -> No
         name = min(twice) or "an unnamed token"
         raise InputError("concept", f"{path} gives {name} a second time", "leave one file out")
     parts.update(new)
+
+
+def _join_tokens(
+    parts: dict[str, Tensor], new: Mapping[str, Tensor], path: Path, base: Base | None
+) -> None:
+    """Take ``new`` into ``parts``; a token's vectors for one more text encoder are put together.
+
+    So diffusers' script for SDXL writes them: a file for each encoder, in order.
+    """
+    widths = [] if base is None else list(base.family.embedding_parts.values())
+    for token, vectors in new.items():
+        before = parts.get(token)
+        if before is not None and len(before) == len(vectors):
+            joined = [before.shape[-1], before.shape[-1] + vectors.shape[-1]]
+            if joined == [sum(widths[:1]), sum(widths[:2])] and len(widths) > 1:
+                parts[token] = torch.cat([before, vectors], -1)
+                continue
+        _join(parts, {token: vectors}, path)
 
 
 def _named(tokens: Mapping[str, Tensor], description: Description, stem: str) -> dict[str, Tensor]:
@@ -320,14 +338,16 @@ def _is_own(path: Path) -> bool:
     return is_safetensors(path) and is_own(read_header(path).metadata)
 
 
-def _sorted(state: StateDict, base_weights: Mapping[str, Tensor] | None) -> tuple[str, Parts]:
+def _sorted(state: StateDict, base: Base | None) -> tuple[str, Parts]:
     """What one file is called, and what it brings; told by the names of its entries."""
     entries, path = state.entries, state.path
     if "unet" in entries or "modifier_token" in entries:
+        base_weights = None if base is None else base.weights
         return "Custom Diffusion (adobe)", adobe.read_delta(entries, path, base_weights)
     if any("custom_diffusion" in k for k in entries):
         return "Custom Diffusion (diffusers)", Parts({}, diffusers.read_weights(entries, path))
-    tokens = embeddings.read_embeddings(state)
+    parts = None if base is None else base.family.embedding_parts
+    tokens = embeddings.read_embeddings(state, parts)
     if tokens is not None:
         return "textual inversion", Parts(tokens, {})
     if "state_dict" in entries:

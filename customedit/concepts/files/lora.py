@@ -34,7 +34,6 @@ from customedit.concepts.files.identify import lora_families
 from customedit.concepts.files.lora_names import LayerNames, plain_name, style_of
 from customedit.concepts.files.stacked import split, swapped
 from customedit.diffusion.adapters import (
-    TEXT_ENCODER,
     UNET,
     Adapter,
     Hadamard,
@@ -117,14 +116,15 @@ def read_lora(state: StateDict, base: Base, *, allow_unused: bool = False) -> Lo
             group.alpha = alpha_of(found.layers[0])
         if twice := adapters.keys() & set(found.layers):
             raise InputError("concept", f"{path} changes {min(twice)} twice", TRUSTED)
-        adapter = _adapter(group, shape, name, path)
+        adapter = _adapter(group, shape, ", ".join(found.layers), path)
         if adapter.shape == shape:
             whole = swapped(adapter) if found.swapped else adapter
             parts = split(whole, [len(w) for w in weights])
             adapters |= zip(found.layers, parts, strict=True)
         else:
             unused.append(name)
-            misfits.append(f"{name} is {shape_text(shape)} and not {shape_text(adapter.shape)}")
+            where = name if len(weights) > 1 else found.layers[0]
+            misfits.append(f"{where} is {shape_text(shape)} and not {shape_text(adapter.shape)}")
     ours = base.family.layout.name
     if families and ours not in families and (unused or not adapters):
         raise InputError(
@@ -282,8 +282,10 @@ def _called(adapter: Adapter) -> str:
 # writing
 
 
-def lora_entries(adapters: Mapping[str, Adapter]) -> dict[str, Tensor]:
+def lora_entries(adapters: Mapping[str, Adapter], encoders: int = 1) -> dict[str, Tensor]:
     """``adapters`` under kohya's names, which diffusers, A1111, ComfyUI and InvokeAI read.
+
+    encoders: how many text encoders the base has; of several, kohya's names have the numbers.
 
     All layers have one alpha: diffusers (0.42) ignores those that differ, says nothing of it but a
     warning, and draws with other scales.
@@ -292,10 +294,16 @@ def lora_entries(adapters: Mapping[str, Adapter]) -> dict[str, Tensor]:
     alpha = alphas.pop() if len(alphas) == 1 else float(max(map(_rank, adapters.values())) or 1)
     entries: dict[str, Tensor] = {}
     for path, adapter in adapters.items():
+        part, _, inner = path.partition(".")
         if path.startswith(UNET):
-            name = "lora_unet_" + path.removeprefix(UNET).replace(".", "_")
+            start = "lora_unet_"
+        elif encoders == 1:
+            start = "lora_te_text_model_"
         else:
-            name = "lora_te_text_model_" + path.removeprefix(TEXT_ENCODER).replace(".", "_")
+            number = part.removeprefix("text_encoder").lstrip("_") or "1"
+            own_name = inner.startswith("text_projection")  # beside the text model
+            start = f"lora_te{number}_" + ("" if own_name else "text_model_")
+        name = start + inner.replace(".", "_")
         entries |= {f"{name}.{k}": v for k, v in _kohya_factors(adapter, alpha).items()}
     return entries
 

@@ -84,7 +84,9 @@ def save_concept(
     if form == "kohya":
         return save_kohya(concept, path, base, rank=rank, keep=1.0 if keep is None else keep)
     suffix: Suffix = ".bin" if form == "diffusers-bin" else ".safetensors"
-    return Saved(tuple(save_diffusers(concept, path, suffix=suffix, layers=base.layers)))
+    parts = base.family.embedding_parts
+    files = save_diffusers(concept, path, suffix=suffix, layers=base.layers, parts=parts)
+    return Saved(tuple(files))
 
 
 def save_kohya(
@@ -115,14 +117,15 @@ def save_kohya(
                 )
             adapters[f"{UNET}{name}"] = LowRank(factors.up, factors.down)
     names = {t: t.strip("<>") for t in concept.tokens}
+    parts = base.family.embedding_parts
     first = next(iter(names.values()))
     files: list[Path] = []
     if adapters:
         files.append(folder / f"{first}-lora.safetensors")
         with replacing(files[0]) as draft:
-            save_file(portable(lora_entries(adapters)), draft, {"format": "pt"})
+            save_file(portable(lora_entries(adapters, len(parts))), draft, {"format": "pt"})
     for token, vectors in concept.tokens.items():
         if vectors.numel():
             files.append(folder / f"{names[token]}.safetensors")
-            save_embedding(vectors, files[-1])
+            save_embedding(vectors, files[-1], parts)
     return Saved(tuple(files), error)

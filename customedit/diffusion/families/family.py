@@ -110,6 +110,12 @@ class Family(abc.ABC):
         return sum(encoder.width for encoder in self.encoders)
 
     @property
+    def embedding_parts(self) -> dict[str, int]:
+        """The parts of a concept token's embedding, in order: their names in files, and widths."""
+        encoders = zip(self.layout.encoders, self.encoders, strict=True)
+        return {layout.embedding: encoder.width for layout, encoder in encoders}
+
+    @property
     def channels(self) -> int:
         """Of the latents."""
         return int(self.denoiser.config.in_channels)
@@ -207,6 +213,16 @@ class Family(abc.ABC):
     @abc.abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the recorded maps, for latents of ``height`` x ``width``."""
+
+    @property
+    def self_layers(self) -> tuple[str, ...]:
+        """Paths of the self-attention layers that control acts on, in the order they run in."""
+        return ()
+
+    @property
+    def decoder_blocks(self) -> tuple[nn.Module, ...]:
+        """Modules whose output [rows, ...] the residual blocks of a decoder add to their input."""
+        return ()
 
     # concepts
 

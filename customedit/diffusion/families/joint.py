@@ -44,11 +44,15 @@ PATCH: Final = 2
 
 _NO_CROSS_MAPS: Final = "its text and picture share one attention, without cross maps to mix"
 _NO_KEY_VALUES: Final = "its concepts are adapters, since the text's keys and values change in time"
+_NO_UNET: Final = "it names layers and blocks of a UNet"
 
 LACKS: Final[Mapping[str, str]] = {
     "null-text": "no text's states at one step stand for the unconditional row: they move through "
     "the blocks with the picture, and a pooled vector goes with them. Direct inversion puts the "
     "source back exactly",
+    "masactrl": _NO_UNET,
+    "pnp": _NO_UNET,
+    "ddpm": "flow matching has no random steps whose noise could be kept",
     "replace": _NO_CROSS_MAPS,
     "cross_steps": _NO_CROSS_MAPS,
     "words": _NO_CROSS_MAPS,
@@ -58,6 +62,9 @@ LACKS: Final[Mapping[str, str]] = {
     "dreambooth": "the baseline is written for a UNet",
     "adobe": _NO_KEY_VALUES,
     "adobe-compressed": _NO_KEY_VALUES,
+    "diffusers-bin": "diffusers reads its LoRAs from safetensors",
+    "kohya": "queries, keys and values of its text are one layer there, of which concepts change a "
+    "part; diffusers' format is read by ComfyUI as well",
 }
 
 

@@ -47,7 +47,9 @@ STABLE_DIFFUSION_XL: Final = Layout(
     denoiser_class="UNet2DConditionModel",
     encoders=(
         EncoderLayout("text_encoder", "tokenizer"),
-        EncoderLayout("text_encoder_2", "tokenizer_2", "CLIPTextModelWithProjection"),
+        EncoderLayout(
+            "text_encoder_2", "tokenizer_2", "CLIPTextModelWithProjection", embedding="clip_g"
+        ),
     ),
     check_denoiser=_check_xl,
     check_schedule=check_scheduler,
@@ -63,9 +65,11 @@ STABLE_DIFFUSION_3: Final = Layout(
     denoiser_class="SD3Transformer2DModel",
     encoders=(
         EncoderLayout("text_encoder", "tokenizer", "CLIPTextModelWithProjection"),
-        EncoderLayout("text_encoder_2", "tokenizer_2", "CLIPTextModelWithProjection"),
         EncoderLayout(
-            "text_encoder_3", "tokenizer_3", "T5EncoderModel", "T5Tokenizer", ("t5",), optional=True
+            "text_encoder_2", "tokenizer_2", "CLIPTextModelWithProjection", embedding="clip_g"
+        ),
+        EncoderLayout(
+            "text_encoder_3", "tokenizer_3", "T5EncoderModel", "T5Tokenizer", ("t5",), True, "t5xxl"
         ),
     ),
     check_denoiser=flow_config.check_sd3,
@@ -82,7 +86,14 @@ FLUX: Final = Layout(
     denoiser_class="FluxTransformer2DModel",
     encoders=(
         EncoderLayout("text_encoder", "tokenizer"),
-        EncoderLayout("text_encoder_2", "tokenizer_2", "T5EncoderModel", "T5Tokenizer", ("t5",)),
+        EncoderLayout(
+            "text_encoder_2",
+            "tokenizer_2",
+            "T5EncoderModel",
+            "T5Tokenizer",
+            ("t5",),
+            embedding="t5xxl",
+        ),
     ),
     check_denoiser=flow_config.check_flux,
     check_schedule=flow_config.check_scheduler,

@@ -19,7 +19,8 @@ class EncoderLayout:
 
     part, tokenizer: their folders, which are also their names in diffusers' pipeline;
     encoder_class, tokenizer_class: of transformers; kinds: the ``model_type`` values that its
-    configuration may have; optional: whether a base may be without it.
+    configuration may have; optional: whether a base may be without it; embedding: what its vectors
+    are called in an embedding's file for bases of several text encoders.
     """
 
     part: str
@@ -28,6 +29,7 @@ class EncoderLayout:
     tokenizer_class: str = "CLIPTokenizer"
     kinds: tuple[str, ...] = ("clip_text_model", "clip")
     optional: bool = False
+    embedding: str = "clip_l"
 
 
 @dataclass(frozen=True)

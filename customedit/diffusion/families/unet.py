@@ -7,17 +7,26 @@ concept changes them there (``project``), and costs nothing per step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from customedit.diffusion.adapters import UNET, adapters_of, untrained_change
-from customedit.diffusion.attention import AttentionControl, AttentionState, Forward, Processor
+from customedit.diffusion.adapters import UNET, adapters_of, layers_of, untrained_change
+from customedit.diffusion.attention import (
+    AttentionControl,
+    AttentionState,
+    Forward,
+    Processor,
+    taken_features,
+)
 from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.families.family import Changes, Family, row_times
+from customedit.diffusion.families.original_names import Stacked
+from customedit.diffusion.families.unet_names import unet_names
 from customedit.diffusion.row_adapters import RowAdapters
 from customedit.diffusion.text import Customization, Encoded, TextContext, Tokens, Weighted
 
@@ -25,12 +34,47 @@ BLEND_SIDE: Final = 16
 """Cross maps are read where they are nearest to this many positions a side, as the paper does."""
 
 
+@dataclass(frozen=True, eq=False)
+class RowsText:
+    """What the rows of one forward read, stacked.
+
+    keys, values: per cross-attention layer [rows, tokens, inner]; states: [rows, tokens, width].
+    """
+
+    context: tuple[TextContext, ...]
+    keys: list[Tensor]
+    values: list[Tensor]
+    states: Tensor
+
+    @classmethod
+    def of(cls, context: Sequence[TextContext], dtype: torch.dtype) -> RowsText:
+        """``context``, one entry per row; states in ``dtype``."""
+        layers = range(len(context[0].keys))
+        return cls(
+            tuple(context),
+            [torch.stack([c.keys[k] for c in context]) for k in layers],
+            [torch.stack([c.values[k] for c in context]) for k in layers],
+            torch.stack([c.states.to(dtype) for c in context]),
+        )
+
+    def is_of(self, context: Sequence[TextContext]) -> bool:
+        """Whether it was made of these very contexts, in this order."""
+        return len(self.context) == len(context) and all(
+            a is b for a, b in zip(self.context, context, strict=True)
+        )
+
+
 class UNetFamily(Family):
     """A UNet2DConditionModel that is told a time, a row of text states, and maybe conditions."""
+
+    lacks: ClassVar[Mapping[str, str]] = {
+        "flowedit": "it predicts noise, and FlowEdit needs velocities (flow matching); use p2p"
+    }
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
         self.state = AttentionState()
+        self._rows_text: RowsText | None = None
 
     def conditions(
         self, context: Sequence[TextContext], height: int, width: int, device: torch.device
@@ -38,11 +82,21 @@ class UNetFamily(Family):
         """What the UNet is told beside states, for latents of this size, as its arguments."""
         return {}
 
+    def original_names(self) -> dict[str, Stacked]:
+        """The original paths of the UNet's layers."""
+        names = unet_names(self.denoiser, self.denoiser.config)
+        layers = layers_of(self.denoiser, "")
+        return {name: Stacked((path,)) for name, path in names.items() if path in layers}
+
     def install(self) -> None:
         """Give the UNet our processors, which read the running forward from ``state``."""
         order = {f"{layer}.processor": k for k, layer in enumerate(self.layers)}
+        depth = {f"{layer}.processor": k for k, layer in enumerate(self.self_layers)}
         self.denoiser.set_attn_processor(
-            {name: Processor(self.state, order.get(name)) for name in self.denoiser.attn_processors}
+            {
+                name: Processor(self.state, order.get(name), depth.get(name, 0))
+                for name in self.denoiser.attn_processors
+            }
         )
 
     def schedule(self) -> DDIMSchedule:
@@ -52,10 +106,23 @@ class UNetFamily(Family):
     # concepts
 
     @cached_property
-    def layers(self) -> tuple[str, ...]:  # type: ignore[override]  # computed once
+    def layers(self) -> tuple[str, ...]:
         """Paths of the cross-attention modules, in the UNet's own order."""
         names = (n.removesuffix(".processor") for n in self.denoiser.attn_processors)
         return tuple(n for n in names if n.endswith("attn2"))
+
+    @cached_property
+    def self_layers(self) -> tuple[str, ...]:  # type: ignore[override]  # computed once
+        """Paths of the self-attention modules, in the order in which they run."""
+        names = (n.removesuffix(".processor") for n in self.denoiser.attn_processors)
+        found = [n for n in names if n.endswith("attn1")]
+        parts = ("down_blocks", "mid_block", "up_blocks")
+        return tuple(sorted(found, key=lambda n: parts.index(n.split(".")[0])))  # sorted is stable
+
+    @cached_property
+    def decoder_blocks(self) -> tuple[nn.Module, ...]:  # type: ignore[override]  # computed once
+        """What the residual blocks of the UNet's decoder add to their input, in order."""
+        return tuple(b.conv2 for blocks in self.denoiser.up_blocks for b in blocks.resnets)
 
     def read_weights(self) -> None:
         """Take the key and value weights from the UNet as it is now, as float32."""
@@ -137,23 +204,40 @@ class UNetFamily(Family):
     ) -> tuple[Tensor, Tensor | None]:
         """The UNet's own output (noise, v or picture), float32, and the recorded maps."""
         rows, _, height, width = latents.shape
-        grid, dtype = self.grid(height, width), self.denoiser.dtype
-        keys = [torch.stack([c.keys[k] for c in context]) for k in range(len(self.layers))]
-        values = [torch.stack([c.values[k] for c in context]) for k in range(len(self.layers))]
-        states = torch.stack([c.states.to(dtype) for c in context])
+        grid = self.grid(height, width)
+        text = self._text_of_rows(context)
         recorded = grid[0] * grid[1]
-        self.state.forward = forward = Forward.of(keys, values, control, recorded, device)
+        self.state.forward = forward = Forward.of(
+            text.keys, text.values, control, recorded, (height, width), device
+        )
         try:
-            x = latents.to(device, dtype)
+            x = latents.to(device, self.denoiser.dtype)
             conditions = self.conditions(context, height, width, device)
-            with RowAdapters([c.adapted for c in context]).applied(self.denoiser, UNET):
-                output = self.denoiser(x, row_times(time, rows, device), states, **conditions)
+            times = row_times(time, rows, device)
+            with (
+                RowAdapters([c.adapted for c in context]).applied(self.denoiser, UNET),
+                taken_features(self.decoder_blocks, control, device),
+            ):
+                output = self.denoiser(x, times, text.states, **conditions)
         finally:
             self.state.forward = None
         maps = None
         if forward.maps is not None:
             maps = (forward.maps / forward.layers).unflatten(1, grid)
         return output.sample.float(), maps
+
+    def _text_of_rows(self, context: Sequence[TextContext]) -> RowsText:
+        """The stacked text of the rows: that of the last call, where its rows were the same.
+
+        An edit asks with the same contexts at every step. Where gradients are wanted nothing is
+        kept.
+        """
+        if torch.is_grad_enabled():
+            return RowsText.of(context, self.denoiser.dtype)
+        if self._rows_text is None or not self._rows_text.is_of(context):
+            self._rows_text = None  # frees it before the next is made
+            self._rows_text = RowsText.of(context, self.denoiser.dtype)
+        return self._rows_text
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the cross maps that are read, for latents of ``height`` x ``width``.

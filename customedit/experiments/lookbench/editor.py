@@ -29,7 +29,7 @@ from customedit.errors import InputError
 from customedit.experiments.result_cache import Lesson, OnProgress, learned
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.looks import Look
-from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
+from customedit.schemas.requests import EXPERTS, EditMethod, EditOptions, InversionKind
 from customedit.schemas.validation import input_error
 
 EDITS: Final = 2
@@ -83,9 +83,9 @@ class Editor(Protocol):
 class Recipe:
     """How our editor learns and edits; None for the library's defaults.
 
-    method, inversion, strength, steps, guidance, preserve: as in ``EditOptions``; true_mask:
-    whether edits are kept to the thing's true mask, which a user would have to draw; training: what
-    differs from ``TrainingSettings.of`` the base.
+    method to preserve: as in ``EditOptions``; true_mask: whether edits keep to the thing's true
+    mask, which a user would have to draw; training: what differs from ``TrainingSettings.of`` the
+    base.
     """
 
     method: EditMethod = "p2p"
@@ -93,6 +93,8 @@ class Recipe:
     strength: float | None = None
     steps: int = 50
     guidance: float | None = None
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
     preserve: bool = False
     true_mask: bool = False
     training: dict[str, Any] = field(default_factory=dict)
@@ -122,9 +124,9 @@ class Recipe:
         return self._options(task.source_prompt, task.target_prompt, task.noun, seed)
 
     def _options(self, source: str, target: str, noun: str, seed: int) -> EditOptions:
-        p2p = None
-        if self.method == "p2p":
-            p2p = P2POptions() if self.true_mask else P2POptions(blend_words=[noun])
+        expert: dict[str, Any] = {}
+        if self.method in EXPERTS:
+            expert[self.method] = {} if self.true_mask else {"blend_words": [noun]}
         try:
             return EditOptions(
                 source_prompt=source,
@@ -133,15 +135,27 @@ class Recipe:
                 strengths=None if self.strength is None else [self.strength],
                 steps=self.steps,
                 guidance=self.guidance,
+                guidance_start=self.guidance_start,
+                guidance_end=self.guidance_end,
                 seeds=[seed],
                 inversion=self.inversion if self.method == "p2p" else "direct",
-                p2p=p2p,
                 preserve=self.preserve,
+                **expert,
             )
         except ValidationError as error:
             refused = input_error(error)
             name = "strength" if refused.field.startswith("strengths") else refused.field
             raise InputError(name, refused.problem, refused.remedy) from None
+
+    def about(self) -> dict[str, Any]:
+        """Every setting, as plain data; a guidance interval only where there is one.
+
+        So pictures of versions without intervals are found again.
+        """
+        settings = dataclasses.asdict(self)
+        if (self.guidance_start, self.guidance_end) == (0, 1):
+            del settings["guidance_start"], settings["guidance_end"]
+        return settings
 
     def mask(self, task: Task) -> Tensor | None:
         """The mask that the edit of ``task`` is given, [h, w] in [0, 1]."""
@@ -178,7 +192,7 @@ class LibraryEditor:
                 "dtype": str(self.base.dtype),
                 "guidance": self.base.guidance,
             },
-            "recipe": dataclasses.asdict(self.recipe),
+            "recipe": self.recipe.about(),
             "training": dataclasses.asdict(self.training(0)),
         }
 

@@ -13,6 +13,8 @@
 --   <ns>:shares:<kind>              sorted set: tenants by the virtual finish time of their last job
 --   <ns>:virtual-time               hash: kind -> virtual start time of the job that was claimed last
 --   <ns>:leases:<kind>              sorted set: running jobs by lease_until
+--   <ns>:batch:<id>                 sorted set: the jobs of a batch, by their place in it
+--   <ns>:batches:<tenant>           sorted set, all scores 0: ids in the order of their making
 --   <ns>:claim:<token>              string: the job that this claim got, for a while
 --   <ns>:running                    set
 --   <ns>:wakeups                    sorted set: when workers are notified of the job (again)
@@ -29,6 +31,11 @@
 --   <ns>:outbox-tenants             set: tenants with webhooks to deliver
 --   <ns>:receiver:<tenant>:<host>   hash: how often a receiver of webhooks failed in a row, and
 --                                   until when it is left alone
+--   <ns>:inverted:<tenant>:<id>     set: inversions of a picture that are kept, for estimates
+-- Kept by Python alone:
+--   <ns>:workers, <ns>:worker:<name>  workers that live: sorted set (when each said so), JSON
+--   <ns>:speed:<machine>            JSON: what workers on a base and device measured last
+--   <ns>:presets:<tenant>           hash: name -> JSON
 local ns = ARGV[1]
 local given = cjson.decode(ARGV[2])
 
@@ -223,4 +230,67 @@ local function take_rate(tenant, limit)
   redis.call('INCR', this)
   redis.call('EXPIRE', this, 2 * window)
   return {1, math.max(0, math.floor(limit - used - 1)), seconds(reset), '0'}
+end
+
+-- The first of `uses` that `tenant` does not have, but for the concept that the job makes.
+local function missing_use(tenant, uses, concept)
+  for _, id in ipairs(uses) do
+    if id ~= concept then
+      local owner
+      if string.sub(id, 1, 4) == 'img_' then
+        owner = redis.call('HGET', key('image', tenant, id), 'tenant')
+      elseif string.sub(id, 1, 4) == 'job_' then -- an output of it is used
+        owner = redis.call('HGET', key('job', id), 'tenant')
+      else
+        owner = redis.call('HGET', key('concept', id), 'tenant')
+      end
+      if owner ~= tenant then return id end
+    end
+  end
+end
+
+-- Notes that a job is part of a batch.
+local function join_batch(batch, place, id, tenant)
+  redis.call('HSET', key('job', id), 'batch', batch)
+  redis.call('ZADD', key('batch', batch), place, id)
+  redis.call('ZADD', key('batches', tenant), 0, batch)
+end
+
+-- Notes that a job of a batch is deleted; with its last one the batch is gone.
+local function leave_batch(id, tenant)
+  local batch = redis.call('HGET', key('job', id), 'batch')
+  if not batch then return end
+  redis.call('ZREM', key('batch', batch), id)
+  if redis.call('EXISTS', key('batch', batch)) == 0 then
+    redis.call('ZREM', key('batches', tenant), batch)
+  end
+end
+
+-- Makes a job that is queued. made: its id, kind, body, cost, uses, and webhook, concept, batch.
+local function make_job(made, tenant)
+  redis.call('HSET', key('job', made.id), 'body', made.body, 'tenant', tenant,
+    'kind', made.kind, 'state', 'queued', 'attempt', 0, 'handed_back', 0,
+    'max_attempts', given.max_attempts, 'cost', made.cost, 'uses', table.concat(made.uses, ' '))
+  for _, name in ipairs({'webhook', 'concept'}) do
+    if made[name] then redis.call('HSET', key('job', made.id), name, made[name]) end
+  end
+  if made.batch then join_batch(made.batch, made.batch_place, made.id, tenant) end
+  redis.call('ZADD', key('jobs', tenant), 0, made.id)
+  redis.call('ZADD', key('jobs', tenant, made.kind), 0, made.id)
+  redis.call('SADD', key('open', tenant), made.id)
+  local job = load(made.id)
+  each_use(job, function(k) redis.call('SADD', k, made.id) end)
+  enqueue(job, given.notify_after)
+end
+
+-- What an idempotency key says before a job or a batch is made: nil if it may be made.
+local function taken(idem)
+  local entry = redis.call('HMGET', idem, 'fingerprint', 'token', 'job')
+  if not entry[1] then return nil end
+  if entry[1] ~= given.idem.fingerprint then return {'conflict'} end
+  if entry[3] then
+    if redis.call('EXISTS', key('job', entry[3])) == 1 then return {'replayed', whole(entry[3])} end
+  elseif entry[2] ~= given.idem.token then
+    return {'in-flight'}
+  end
 end

@@ -5,7 +5,7 @@ local found = redis.call('HMGET', k, 'place', 'prefix')
 if not found[1] then return {'deleted'} end
 local users = redis.call('SMEMBERS', key('uses', given.tenant, given.id))
 if #users > 0 then return {'in-use', users} end
-redis.call('DEL', k)
+redis.call('DEL', k, key('inverted', given.tenant, given.id))
 redis.call('ZREM', key('images', given.tenant), found[1])
 redis.call('SADD', key('deleting'), found[2], given.inversions)
 return {'deleted', found[2], given.inversions}

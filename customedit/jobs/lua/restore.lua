@@ -15,6 +15,7 @@ redis.call('HSET', key('job', given.id), 'body', given.body, 'tenant', given.ten
 for name, value in pairs(given.fields) do
   redis.call('HSET', key('job', given.id), name, value)
 end
+if given.batch then join_batch(given.batch, given.batch_place, given.id, given.tenant) end
 redis.call('ZADD', key('jobs', given.tenant), 0, given.id)
 redis.call('ZADD', key('jobs', given.tenant, given.kind), 0, given.id)
 if given.fields.queued_at then

@@ -5,43 +5,12 @@ local idem = given.idem and key('idem', given.tenant, given.idem.key)
 
 if redis.call('EXISTS', key('job', given.id)) == 0 then
   if deleted(given.prefix) then return {'gone'} end
-  if idem then
-    local entry = redis.call('HMGET', idem, 'fingerprint', 'token', 'job')
-    if entry[1] then
-      if entry[1] ~= given.idem.fingerprint then return {'conflict'} end
-      if entry[3] then
-        if redis.call('EXISTS', key('job', entry[3])) == 1 then
-          return {'replayed', whole(entry[3])}
-        end
-      elseif entry[2] ~= given.idem.token then
-        return {'in-flight'}
-      end
-    end
-  end
+  local answer = idem and taken(idem)
+  if answer then return answer end
   if redis.call('SCARD', key('open', given.tenant)) >= given.queue_limit then return {'full'} end
-  for _, id in ipairs(given.uses) do
-    if id ~= given.concept then
-      local tenant
-      if string.sub(id, 1, 4) == 'img_' then
-        tenant = redis.call('HGET', key('image', given.tenant, id), 'tenant')
-      else
-        tenant = redis.call('HGET', key('concept', id), 'tenant')
-      end
-      if tenant ~= given.tenant then return {'missing', id} end
-    end
-  end
-  redis.call('HSET', key('job', given.id), 'body', given.body, 'tenant', given.tenant,
-    'kind', given.kind, 'state', 'queued', 'attempt', 0, 'handed_back', 0,
-    'max_attempts', given.max_attempts, 'cost', given.cost, 'uses', table.concat(given.uses, ' '))
-  for _, name in ipairs({'webhook', 'concept'}) do
-    if given[name] then redis.call('HSET', key('job', given.id), name, given[name]) end
-  end
-  redis.call('ZADD', key('jobs', given.tenant), 0, given.id)
-  redis.call('ZADD', key('jobs', given.tenant, given.kind), 0, given.id)
-  redis.call('SADD', key('open', given.tenant), given.id)
-  local job = load(given.id)
-  each_use(job, function(k) redis.call('SADD', k, given.id) end)
-  enqueue(job, given.notify_after)
+  local missing = missing_use(given.tenant, given.uses, given.concept)
+  if missing then return {'missing', missing} end
+  make_job(given, given.tenant)
 end
 
 -- Also for a job that is there already: one that `recover` saw in the journal before this call.

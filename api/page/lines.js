@@ -1,0 +1,89 @@
+// The two lines of an edit, what the picture shows and is to show, and the looks that they name.
+
+import { Chosen } from "./chosen.js";
+import { announce, button, el, fill } from "./dom.js";
+import { area } from "./fields.js";
+import { insertToken, nearest, withLook } from "./prompts.js";
+
+/** The lines with their looks, chips that write for you, and advice. */
+export class Lines {
+  /** @param {() => void} changed */
+  constructor(changed) {
+    this.changed = changed;
+    this.source = area({ oninput: changed });
+    this.target = area({ oninput: changed });
+    this.chosen = new Chosen(changed);
+    this.chips = el("div", { class: "row chips" });
+    this.advice = el("div", { class: "advice", role: "status" });
+  }
+
+  /** The parts of a form, in order. @param {import("./fields.js").Fields} fields @param {() => boolean} compared whether the method compares the lines */
+  nodes(fields, compared) {
+    return [
+      fields.add("source_prompt", "What it shows", this.source, "Such as: a photo of a cup on a table", () =>
+        (!compared() || this.source.value.trim() ? "" : "Say what the picture shows: Prompt-to-Prompt compares the two lines.")),
+      fields.add("target_prompt", "What it is to show", this.target, "Such as: a photo of a <plaid> patterned cup on a table", () => this.#fault()),
+      this.chips, this.advice,
+      fields.group("concepts", "Looks", this.chosen.node),
+    ];
+  }
+
+  #fault() {
+    if (!this.target.value.trim()) return "Say what the picture is to show.";
+    const strangers = this.chosen.strangers(this.target.value);
+    return strangers.length ? `${strangers.join(", ")}: choose the look with this token, or take it out.` : "";
+  }
+
+  /** Shows the chips of the chosen looks, and what the lines say amiss. */
+  tell() {
+    const taken = this.chosen.taken.map(({ concept }) => concept);
+    fill(this.chips,
+      taken.map((concept) => button(`Insert ${concept.token}`, () => { insertToken(this.target, concept.token); this.#written(); }, "chip")),
+      taken.length === 1 && button("Write it from the line above", () => this.#write(taken[0]), "chip"));
+    fill(this.advice, ...this.#advice());
+  }
+
+  /** What the lines say amiss, with what mends it. */
+  #advice() {
+    const prompt = this.target.value;
+    const warn = (text, ...actions) => el("div", { class: "warning" }, text, actions.length > 0 && el("span", { class: "row" }, actions));
+    const strangers = this.chosen.strangers(prompt);
+    const idle = this.chosen.idle(prompt).map((concept) => concept.token);
+    const found = strangers.map((token) => {
+      if (this.chosen.tokens.includes(token)) {
+        return warn(`${token}: no look with this token is chosen. `,
+          button(`Choose ${token}`, () => this.chosen.chooseToken(token), "small"));
+      }
+      return warn(`${token}: no look with this token is chosen. `, ...nearest(token, this.chosen.tokens).slice(0, 2).map((other) =>
+        button(`Did you mean ${other}?`, () => this.#replace(token, other), "small")));
+    });
+    if (prompt && idle.length) found.push(warn(`The line does not name ${idle.join(", ")}, so that look has no effect.`));
+    if (prompt.trim() && prompt.trim() === this.source.value.trim()) found.push(warn("Both lines are the same, so nothing would change."));
+    return found;
+  }
+
+  #replace(token, other) {
+    this.target.value = this.target.value.split(token).join(other);
+    this.chosen.chooseToken(other);
+    this.#written();
+    this.target.focus();
+  }
+
+  #write(concept) {
+    this.target.value = withLook(this.source.value.trim(), concept);
+    announce(`Written: ${this.target.value}`);
+    this.target.focus();
+    this.#written();
+  }
+
+  /** After a line was written by a button. */
+  #written() {
+    this.target.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  /** What goes into the request. */
+  values() {
+    const uses = this.chosen.uses();
+    return { source_prompt: this.source.value.trim(), target_prompt: this.target.value.trim(), concepts: uses.length ? uses : undefined };
+  }
+}

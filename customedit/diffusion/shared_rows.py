@@ -1,0 +1,157 @@
+"""Several methods of one job as one: requests for the same time are one, with equal rows once.
+
+With direct inversion the source row of every strength, seed and concept on one picture is the same
+at each step: nine strengths ask for 19 rows, not 27. Rows are recognised by their names
+(``Denoise.names``), which mean something within one job alone: nothing is shared between jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Hashable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.base import Base, Prediction
+from customedit.diffusion.devices import to_device
+from customedit.diffusion.engine import Denoise, Method, Progress, Request, ask, most_rows
+
+T = TypeVar("T")
+
+
+def together(base: Base, methods: Sequence[Method[T]], *, max_rows: int = 32) -> Method[list[T]]:
+    """Runs ``methods`` side by side and returns their results; progress is of all together.
+
+    Those at the noisiest time go first, so that methods that begin later wait for the others and
+    share rows with them from there on. max_rows: most rows of one request, on a processor fewer
+    (``engine.most_rows``); a method's own request may have more.
+    """
+    results: list[Any] = [None] * len(methods)
+    open_: dict[int, Denoise] = {}
+    done: dict[int, Progress] = {}
+
+    def advance(number: int, answer: Prediction | None) -> Generator[Request, Any, None]:
+        """On to the method's next ``Denoise``, or its result."""
+        try:
+            while True:
+                request = methods[number].send(answer)
+                answer = None
+                if isinstance(request, Denoise):
+                    open_[number] = request
+                    return
+                yield _counted(request, number, done, len(methods))
+        except StopIteration as end:
+            results[number] = end.value
+
+    try:
+        for number in range(len(methods)):
+            yield from advance(number, None)
+        while open_:
+            chosen = _chosen(base, open_, max_rows)
+            parts = [open_.pop(number) for number in chosen]
+            request = joined(parts)
+            answer = yield from ask(request)
+            if len(parts) == 1:
+                yield from advance(chosen[0], answer)
+                continue
+            shares = [request.part(answer, part, places) for part, places in request.parts]
+            for number, share in zip(chosen, shares, strict=True):
+                yield from advance(number, share)
+        return results
+    finally:
+        for method in methods:
+            method.close()
+
+
+def _counted(request: Request, number: int, done: dict[int, Progress], count: int) -> Request:
+    """A method's ``request``, where it is progress as that of all."""
+    if not isinstance(request, Progress):
+        return request
+    done[number] = request
+    known = done.values()
+    steps = sum(p.steps for p in known) + (count - len(known)) * request.steps
+    step = sum(p.step for p in known)
+    return Progress(request.phase, step, steps, request.facts, request.preview)
+
+
+def _chosen(base: Base, open_: dict[int, Denoise], max_rows: int) -> list[int]:
+    """The methods whose requests are joined next: of the noisiest time, as many as fit."""
+    time = max(request.time for request in open_.values())
+    chosen: list[int] = []
+    names = set[Hashable]()
+    rows = 0
+    for number in sorted(number for number, request in open_.items() if request.time == time):
+        request = open_[number]
+        shape = request.latents.shape[1:]
+        if chosen and shape != open_[chosen[0]].latents.shape[1:]:
+            continue
+        named = {name for name in request.names if name is not None}
+        more = request.rows - len(named & names)
+        if chosen and rows + more > most_rows(base, shape[1] * shape[2], max_rows):
+            break
+        chosen.append(number)
+        names |= named
+        rows += more
+    return chosen
+
+
+def joined(requests: Sequence[Denoise]) -> Denoise:
+    """Requests for one time and of one shape as one, rows of equal names once.
+
+    A row that several have is recorded if one of them asks for it; what else its control says is
+    that of the first. One request alone is itself.
+    """
+    if len(requests) == 1:
+        return requests[0]
+    place_of: dict[Hashable, int] = {}
+    kept: list[Tensor] = []  # of each request the rows that none before it has
+    places: list[Tensor] = []  # of each request where its rows stand
+    count = 0
+    for request in requests:
+        own, where = [], []
+        for row, name in enumerate(request.names or [None] * request.rows):
+            if name is None or name not in place_of:
+                own.append(row)
+                where.append(count)
+                if name is not None:
+                    place_of[name] = count
+                count += 1
+            else:
+                where.append(place_of[name])
+        kept.append(torch.tensor(own, dtype=torch.long))
+        places.append(torch.tensor(where))
+    pairs = list(zip(requests, kept, strict=True))
+    return Denoise(
+        torch.cat([_rows(request.latents, own) for request, own in pairs]),
+        requests[0].time,
+        [r.context[row] for r, own in pairs for row in own.tolist()],
+        _joined_control(requests, kept, places),
+        parts=list(zip(requests, places, strict=True)),
+    )
+
+
+def _rows(latents: Tensor, rows: Tensor) -> Tensor:
+    if len(rows) == len(latents):
+        return latents
+    return latents[to_device(rows, latents.device)]
+
+
+def _joined_control(
+    requests: Sequence[Denoise], kept: Sequence[Tensor], places: Sequence[Tensor]
+) -> AttentionControl | None:
+    controls = [r.control for r in requests]
+    tokens = next((c.mapper.shape[-1] for c in controls if c is not None), None)
+    if tokens is None:
+        return None
+    whole = [
+        AttentionControl.none(r.rows, tokens) if c is None else c
+        for r, c in zip(requests, controls, strict=True)
+    ]
+    out = AttentionControl.concatenated(
+        [c.at(where).select(own) for c, own, where in zip(whole, kept, places, strict=True)]
+    )
+    for c, where in zip(whole, places, strict=True):
+        out.record[where[c.record]] = True
+    return out

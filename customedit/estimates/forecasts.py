@@ -1,0 +1,312 @@
+"""How long a job will take, from the queue as it is and what the workers measured.
+
+The queue is read once a second at most and played on (``simulation``); all that ask meanwhile get
+answers from that.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from customedit.errors import InputError
+from customedit.estimates.simulation import Machine, Span, Waiting, measured, play
+from customedit.estimates.speed import Speed
+from customedit.estimates.work import (
+    Work,
+    class_mark,
+    customize_work,
+    edit_work,
+    inversion_mark,
+    training_settings,
+)
+from customedit.estimates.workers import WorkerReport, Workers, joined
+from customedit.jobs.records import JobProgress, JobRecord, cost_of
+from customedit.schemas.requests import CustomizeRequest, EditRequest
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from customedit.config.settings import Settings
+
+FRESH_S: Final = 1.0
+"""How long the queue that was read is good for, in seconds."""
+
+MOST_WAITING: Final = 300
+"""Waiting jobs of a kind that are played; those behind them have a place and no time."""
+
+NO_WORKER: Final = "No worker is running."
+NO_WORKER_OF_KIND: Final = "No worker that is running takes such jobs."
+NOT_MEASURED: Final = "No job of this kind has been measured yet."
+TOO_FAR: Final = "Too many jobs are before it, or one whose time is not known."
+KINDS: Final = ("edit", "customize", "import")
+_INVERTED_S: Final = 7 * 86_400
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """When a job will be done, seen from now.
+
+    position: how many jobs are claimed before it, None once it runs; wait_s: seconds until it
+    starts; run_s: from then to its end; workers: how many live that take its kind; unknown: why
+    there are no seconds.
+    """
+
+    position: int | None
+    workers: int
+    wait_s: float | None = None
+    run_s: float | None = None
+    unknown: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from now to its end."""
+        return None if self.wait_s is None or self.run_s is None else self.wait_s + self.run_s
+
+
+@dataclass(frozen=True)
+class _Entry:
+    record: JobRecord
+    start: float
+    """Virtual start time in the fair queue, by which waiting jobs are claimed."""
+
+
+@dataclass
+class _Queue:
+    """What Redis had at ``read_at``: workers, waiting jobs by kind in their order, running ones.
+
+    virtual, next_start: virtual times of the fair queue, by kind, and of the next job of a tenant.
+    """
+
+    read_at: float
+    workers: list[WorkerReport]
+    speed: Speed
+    waiting: dict[str, list[_Entry]]
+    running: list[JobRecord]
+    virtual: dict[str, float]
+    next_start: dict[tuple[str, str], float]
+    spans: dict[str, Span]
+
+
+class Forecasts:
+    """Answers for one front end; safe from many threads. Calls raise RedisError."""
+
+    def __init__(self, client: Redis, settings: Settings) -> None:
+        self.client, self._namespace = client, settings.namespace
+        self.workers = Workers(client, settings)
+        self.inverted = Inverted(client, settings)
+        self._lock = threading.Lock()
+        self._queue: _Queue | None = None
+        self._records: OrderedDict[str, JobRecord] = OrderedDict()
+
+    def base(self) -> WorkerReport | None:
+        """A worker whose base decides plans; None: none lives."""
+        alive = self.queue().workers
+        return alive[0] if alive else None
+
+    def of(self, record: JobRecord) -> Forecast | None:
+        """The forecast of a job of the queue; None: it is finished, or not there any more."""
+        if record.finished:
+            return None
+        queue = self.queue()
+        order = [entry.record.id for entry in queue.waiting[record.kind]]
+        position = order.index(record.id) if record.id in order else None
+        if position is None and record.state == "queued":
+            position = len(order)  # since it was read
+        return self._answer(queue, record, position, queue.spans.get(record.id))
+
+    def would_be(self, record: JobRecord) -> Forecast:
+        """The forecast of a job that is not in the queue, as if it were submitted now."""
+        queue = self.queue()
+        start = queue.next_start.get((record.kind, record.tenant), queue.virtual[record.kind])
+        waiting = list(queue.waiting[record.kind])
+        turn = start, record.tenant
+        later = (k for k, e in enumerate(waiting) if (e.start, e.record.tenant) > turn)
+        place = next(later, len(waiting))
+        waiting.insert(place, _Entry(record, start))
+        spans = self._play(replace(queue, waiting=queue.waiting | {record.kind: waiting}))
+        return self._answer(queue, record, place, spans.get(record.id))
+
+    def _answer(
+        self, queue: _Queue, record: JobRecord, position: int | None, span: Span | None
+    ) -> Forecast:
+        takers = [w for w in queue.workers if record.kind in w.kinds]
+        if not takers:
+            why = NO_WORKER_OF_KIND if queue.workers else NO_WORKER
+            return Forecast(position, 0, unknown=why)
+        if span is None:
+            work = self._work(record, takers[0], set())
+            known = work is not None and measured(work, queue.speed)
+            return Forecast(position, len(takers), unknown=TOO_FAR if known else NOT_MEASURED)
+        passed = time.monotonic() - queue.read_at
+        wait = max(0.0, span.starts - passed)
+        run = max(0.0, span.ends - max(span.starts, passed))
+        return Forecast(position, len(takers), round(wait, 2), round(run, 2))
+
+    # the queue
+
+    def queue(self) -> _Queue:
+        """The queue as it was at most ``FRESH_S`` ago, played to its end."""
+        with self._lock:
+            if self._queue is None or time.monotonic() - self._queue.read_at > FRESH_S:
+                self._queue = self._read()
+                self._queue.spans = self._play(self._queue)
+            return self._queue
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._namespace, *parts))
+
+    def _read(self) -> _Queue:
+        alive = self.workers.alive()
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.smembers(self._key("running"))
+            pipe.hgetall(self._key("virtual-time"))
+            for kind in KINDS:
+                pipe.zrange(self._key("turns", kind), 0, -1, withscores=True)
+                pipe.zrange(self._key("shares", kind), 0, -1, withscores=True)
+            running, virtual, *by_kind = pipe.execute()
+        waiting: dict[str, list[_Entry]] = {}
+        following: dict[tuple[str, str], float] = {}
+        virtual = {kind: float(virtual.get(kind, 0.0)) for kind in KINDS}
+        for number, kind in enumerate(KINDS):
+            turns, shares = by_kind[2 * number : 2 * number + 2]
+            starts = {tenant: max(virtual[kind], finish) for tenant, finish in shares}
+            waiting[kind] = self._waiting(kind, turns, starts)
+            following |= {(kind, tenant): start for tenant, start in starts.items()}
+        records = self._load(running)
+        return _Queue(
+            read_at=time.monotonic(),
+            workers=alive,
+            speed=joined(alive),
+            waiting=waiting,
+            running=list(records.values()),
+            virtual=virtual,
+            next_start=following,
+            spans={},
+        )
+
+    def _waiting(
+        self, kind: str, turns: Sequence[tuple[str, float]], following: dict[str, float]
+    ) -> list[_Entry]:
+        """Waiting jobs of a kind in the order of start-time fair queueing (``common.lua``)."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for tenant, _ in turns:
+                pipe.zrange(self._key("claimable", kind, tenant), 0, MOST_WAITING)
+            names = pipe.execute()
+        records = self._load([name for part in names for name in part])
+        order: list[tuple[float, str, int, JobRecord]] = []
+        for (tenant, start), part in zip(turns, names, strict=True):
+            for place, record in enumerate(records[name] for name in part if name in records):
+                order.append((start, tenant, place, record))
+                start += cost_of(record)
+            following[tenant] = start
+        order.sort(key=lambda entry: entry[:3])
+        return [_Entry(record, start) for start, _, _, record in order]
+
+    def _load(self, names: Sequence[str]) -> dict[str, JobRecord]:
+        """The records by id, in this order; what never changes is read and parsed once."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                fields = (
+                    "progress",
+                    "worker",
+                    "state",
+                    *(() if name in self._records else ("body",)),
+                )
+                pipe.hmget(self._key("job", name), fields)
+            rows = pipe.execute()
+        loaded: dict[str, JobRecord] = {}
+        for name, (progress, worker, state, *read) in zip(names, rows, strict=True):
+            if state is None or (read and read[0] is None):
+                continue
+            if read:
+                document = json.loads(read[0]) | {"queued_at": 0.0}
+                self._records[name] = JobRecord.model_validate(document)
+            self._records.move_to_end(name)
+            loaded[name] = self._records[name].model_copy(
+                update={
+                    "state": state,
+                    "worker": worker,
+                    "progress": JobProgress.model_validate_json(progress) if progress else None,
+                }
+            )
+        while len(self._records) > 4 * MOST_WAITING:
+            self._records.popitem(last=False)
+        return loaded
+
+    # the simulation
+
+    def _play(self, queue: _Queue) -> dict[str, Span]:
+        if not queue.workers:
+            return {}
+        machines = [Machine(worker.slots, worker.base) for worker in queue.workers]
+        numbers = {worker.name: number for number, worker in enumerate(queue.workers)}
+        seen: set[tuple[str, str, str]] = set()
+        running, waiting = [], list[list[Waiting]]()
+        for record in queue.running:
+            number = numbers.get(record.worker or "", 0)
+            work = self._work(record, queue.workers[number], seen)
+            if work is not None:
+                running.append((number, Waiting(record.id, work.rest(record.progress))))
+        taken = {kind for worker in queue.workers for kind in worker.kinds}
+        for kind in (k for k in KINDS if k in taken):
+            jobs = []
+            for entry in queue.waiting[kind][:MOST_WAITING]:
+                work = self._work(entry.record, queue.workers[0], seen)
+                if work is not None:
+                    jobs.append(Waiting(entry.record.id, work))
+            waiting.append(jobs)
+        return play(machines, waiting, queue.speed, running)
+
+    def _work(
+        self, record: JobRecord, worker: WorkerReport, seen: set[tuple[str, str, str]]
+    ) -> Work | None:
+        """The work of a job on the base of ``worker``; None: its request cannot be read.
+
+        seen: inversions that jobs before it make, to which its own is added.
+        """
+        try:
+            if record.kind == "edit":
+                request = EditRequest.model_validate(record.request)
+                mark = record.tenant, request.image, inversion_mark(request)
+                inverted = mark in seen or self.inverted.known(*mark)
+                seen.add(mark)
+                cells = worker.base.latent_cells(record.picture)
+                return edit_work(request, cells, inverted=inverted)
+            if record.kind == "customize":
+                learning = CustomizeRequest.model_validate(record.request)
+                training = training_settings(worker.base, learning)
+                drawn = class_mark(record.tenant, learning.noun, training) in worker.classes
+                cells = worker.base.latent_cells(None)
+                return customize_work(learning, training, cells, class_images=drawn)
+        except (ValidationError, InputError):
+            return None
+        return Work("import", ())
+
+
+class Inverted:
+    """Which inversions of a picture are kept, by ``work.inversion_mark``; for estimates alone."""
+
+    def __init__(self, client: Redis, settings: Settings) -> None:
+        self.client, self._namespace = client, settings.namespace
+
+    def _key(self, tenant: str, picture: str) -> str:
+        return f"{self._namespace}:inverted:{tenant}:{picture}"
+
+    def add(self, tenant: str, picture: str, mark: str) -> None:
+        """Note that an inversion is kept."""
+        key = self._key(tenant, picture)
+        self.client.sadd(key, mark)
+        self.client.expire(key, _INVERTED_S)
+
+    def known(self, tenant: str, picture: str, mark: str) -> bool:
+        """Whether such an inversion is kept."""
+        found: Any = self.client.sismember(self._key(tenant, picture), mark)
+        return bool(found)

@@ -1,0 +1,193 @@
+"""How much work a request is: calls of the UNet and steps with gradients, in the order they come.
+
+The numbers follow the methods: ``inversion.trajectory`` asks for one row a step, ``null_text`` for
+two more and takes steps with gradients. At each step of an edit a picture takes two rows, one where
+guidance does not act, and the pictures of a job share the source's row (two rows without direct
+inversion; SDEdit has none).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from customedit.editing.method_settings import (
+    INVERTING,
+    STRENGTHS,
+    Strength,
+    step_of,
+    strength_of_change,
+)
+from customedit.errors import InputError
+from customedit.schemas.change import AUTO_CHANGES
+from customedit.schemas.requests import CustomizeRequest, EditRequest
+
+if TYPE_CHECKING:
+    from customedit.estimates.workers import WorkerBase
+    from customedit.jobs.records import JobProgress
+    from customedit.schemas.answers import JobKind
+
+NULL_TEXT_STEPS: Final = 10
+"""Steps with gradients of null-text inversion at each step, at most."""
+
+PORTRAIT_STEPS: Final = 20
+CLASS_ROWS: Final = 8
+ENCODED_AT_ONCE: Final = 4
+"""As in ``sdedit.PORTRAIT_STEPS``, ``dataset.ROWS`` and ``Dataset.encode``, which need torch."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``rounds`` times the same: a call of the UNet, or a step with gradients.
+
+    phase: as the job's progress calls it; rows, cells: of a call, and the latent cells of a row;
+    label: under which steps with gradients are measured, where there are no rows.
+    """
+
+    phase: str
+    rounds: float
+    rows: int = 0
+    cells: int = 0
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job makes the engine do, and how many pictures it handles beside it."""
+
+    kind: JobKind
+    stages: tuple[Stage, ...]
+    pictures: int = 1
+
+    def rest(self, progress: JobProgress | None) -> Work:
+        """What is left of it at ``progress``."""
+        if progress is None or progress.phase == "fetch":
+            return self
+        if progress.phase == "train" and not progress.steps:
+            return self  # class images come first
+        phases = [stage.phase for stage in self.stages]
+        if progress.phase not in phases:
+            return replace(self, stages=())  # it measures and uploads
+        left = 1 - progress.step / progress.steps if progress.steps else 1.0
+        stages = [
+            replace(stage, rounds=stage.rounds * max(0.0, left))
+            if stage.phase == progress.phase
+            else stage
+            for stage in self.stages[phases.index(progress.phase) :]
+        ]
+        return replace(self, stages=tuple(stages))
+
+
+def inversion_mark(request: EditRequest) -> str:
+    """Names an inversion of a picture by what of ``request`` decides it."""
+    null_text = request.inversion == "null-text"
+    parts = [request.source_prompt, request.steps, null_text]
+    parts.append(request.guidance if null_text else None)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def class_mark(tenant: str, noun: str, training: dict[str, Any]) -> str:
+    """Names class images by what decides them. training: with all defaults."""
+    parts = [tenant, noun, training["class_images"], training["class_steps"]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def edit_work(request: EditRequest, cells: int, *, inverted: bool) -> Work:
+    """The work of an edit whose rows have ``cells`` latent cells.
+
+    inverted: whether an inversion of the picture is there already.
+    """
+    steps, stages = request.steps, list[Stage]()
+    counts = [_steps_drawn(request, knobs) for knobs in _knobs(request)]
+    pictures = 1 if request.change == "auto" else len(counts) * len(request.seeds)
+    if request.change == 0:
+        return Work("edit", (), pictures)
+    if request.method in INVERTING and not inverted:
+        stages.append(Stage("invert", steps, 1, cells))
+        if request.inversion == "null-text":
+            stages.append(Stage("null-text", 2 * steps, 1, cells))
+            stages.append(Stage("null-text", NULL_TEXT_STEPS * steps, label="null-text"))
+    # Pictures go side by side; where they differ in steps, on average so many rows.
+    rounds, drawn = max(counts), sum(counts) * len(request.seeds)
+    rows = _source_rows(request) + _own_rows(request) * drawn / max(1, rounds)
+    stages.append(Stage("edit", rounds, max(1, round(rows)), cells))
+    return Work("edit", tuple(stages), pictures)
+
+
+def _source_rows(request: EditRequest) -> int:
+    """The source's rows of a step: pictures share those that are equal."""
+    if request.method == "sdedit":
+        return 0
+    if request.method == "ddpm":  # whose source is drawn anew for each seed
+        guided = request.ddpm is None or request.ddpm.source_guidance != 1
+        return len(request.seeds) * (2 if guided else 1)
+    return 2 if request.method == "p2p" and request.inversion != "direct" else 1
+
+
+def _own_rows(request: EditRequest) -> float:
+    """The rows of one picture and step: two while guidance acts, else one; on average."""
+    return 1 + request.guidance_end - request.guidance_start
+
+
+def _knobs(request: EditRequest) -> list[Strength]:
+    """What decides the steps of each picture that is drawn, but for its seed."""
+    if request.change is not None:
+        changes = AUTO_CHANGES if request.change == "auto" else (request.change,)
+        return [strength_of_change(request.method, change) for change in changes]
+    usual = STRENGTHS[request.method]
+    return [Strength(usual if s is None else s) for s in request.strengths or [usual]]
+
+
+def _steps_drawn(request: EditRequest, knobs: Strength) -> int:
+    """The steps at which a picture asks the UNet."""
+    if request.method == "sdedit":
+        return max(1, math.ceil(knobs.strength * request.steps))
+    if request.method == "ddpm":
+        return max(1, request.steps - step_of(knobs.strength, request.steps))
+    return request.steps - step_of(knobs.start, request.steps)
+
+
+def customize_work(
+    request: CustomizeRequest, training: dict[str, Any], cells: int, *, class_images: bool
+) -> Work:
+    """The work of a customization.
+
+    training: its settings with all defaults; cells: of a square picture; class_images: whether they
+    are there already.
+    """
+    stages = list[Stage]()
+    label = training_label(training)
+    drawn = 0 if class_images else training["class_images"]
+    if drawn:
+        rounds = training["class_steps"] * math.ceil(drawn / CLASS_ROWS)
+        rows = 2 * min(CLASS_ROWS, drawn)
+        stages.append(Stage("class images", rounds, rows, cells))
+    encoded = math.ceil(len(request.references) * training["crops"] / ENCODED_AT_ONCE)
+    stages.append(Stage("train", training["steps"] + encoded, label=label))
+    every = training["preview_every"]
+    shown = 1 + (training["steps"] // every if every else 0)
+    steps = min(PORTRAIT_STEPS, training["class_steps"])
+    stages.append(Stage("preview", shown * steps, 2, cells))
+    return Work("customize", tuple(stages))
+
+
+def training_label(training: dict[str, Any]) -> str:
+    """Under which name steps of such a training are measured."""
+    prior = "prior" if training["class_images"] else "alone"
+    return f"{training['way']}:{training['batch']}:{prior}"
+
+
+def training_settings(base: WorkerBase, request: CustomizeRequest) -> dict[str, Any]:
+    """The request's training with all defaults of the base.
+
+    Raises:
+        InputError: the base trains in no such way.
+    """
+    way = request.training.way
+    if way not in base.training:
+        raise InputError("training.way", f"is {way}", f"use {', '.join(base.training)}")
+    given = request.training.model_dump(exclude_none=True)
+    return base.training[way] | given

@@ -1,0 +1,174 @@
+"""Dry runs, and what jobs say of their time: nothing is stored, and workers are named or missed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from redis import Redis
+
+from customedit.diffusion.profile import Sizes
+from customedit.estimates import forecasts, speed, workers
+from customedit.estimates.speed import Line
+from customedit.estimates.workers import WorkerBase, WorkerReport, Workers
+from customedit.jobs.store import Jobs
+from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Concepts
+
+from .conftest import Running, claimed, customize, edit, finish_concept, upload
+
+BASE = WorkerBase(
+    name="mini", fingerprint="f", architecture="Mini", device="cpu", dtype="float32", guidance=4.0,
+    sizes=Sizes(side=128, multiple=16, factor=8), rows=24, cells=8192,
+    training={
+        "custom-diffusion": {
+            "way": "custom-diffusion", "steps": 250, "rate": 2e-4, "batch": 2, "class_images": 16,
+            "class_steps": 20, "crops": 4, "preview_every": 0,
+        }
+    },
+)  # fmt: skip
+
+
+def line(slope: float, start: float = 0.0) -> Line:
+    made = Line()
+    for amount in (1, 2):
+        made.add(amount, start + slope * amount, 1.0)
+    return made
+
+
+@pytest.fixture
+def worker(api: Running, redis_client: Redis) -> Workers:
+    """A worker that lives: 0.01 s a row of a call, and half a second a picture beside that."""
+    alive = Workers(redis_client, api.settings)
+    report = WorkerReport(
+        name="w", kinds=("edit", "customize"), slots=2, base=BASE,
+        speed={speed.call(336): line(0.01), speed.call(256): line(0.01), "edit": line(0.5)},
+    )  # fmt: skip
+    alive.beat(report)
+    return alive
+
+
+def tried(client: httpx.Client, **more: Any) -> dict[str, Any]:
+    fields = {"image": upload(client), "source_prompt": "a cup", "target_prompt": "a blue cup"}
+    answer = client.post("/v1/edits", params={"dry_run": True}, json=fields | more)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def test_an_edit_is_planned_and_not_stored(
+    anna: httpx.Client, storage: Storage, worker: Workers
+) -> None:
+    told = tried(anna, steps=20, change=0.25)
+    plan = told["plan"]
+    assert (plan["guidance"], plan["inversion"], plan["steps"]) == (4.0, "direct", 20)
+    assert plan["pictures"] == [{"strength": 0.75, "start": 0.5, "change": 0.25, "seed": 0}]
+    assert plan["settings"]["blend_over"] == "source" and plan["preserve"] is True
+    assert plan["region_words"] == ["cup"]
+    assert plan["size"] == [32, 24] and plan["working_size"] == [144, 112]
+    assert plan["base"] == {"name": "mini", "architecture": "Mini", "side": 128}
+    assert told["queue_position"] == 0 and told["warnings"] == []
+    cells = 18 * 14
+    assert told["estimate"] == {
+        "seconds": None, "wait_seconds": None, "run_seconds": None, "workers": 1,
+        "unknown": forecasts.NOT_MEASURED,
+    }, cells  # fmt: skip
+    assert anna.get("/v1/jobs").json()["items"] == []
+    assert not list(storage.list("tenants/anna/jobs/"))
+
+
+def test_seconds_follow_from_what_was_measured(
+    anna: httpx.Client, api: Running, worker: Workers
+) -> None:
+    (report,) = worker.alive()
+    call = {speed.call(18 * 14): line(0.01)}
+    worker.beat(report.model_copy(update={"speed": report.speed | call}))
+    alone = tried(anna, steps=20, strengths=[0.5])["estimate"]
+    expected = 20 * 0.01 + 20 * 0.03 + 0.5  # inversion, three rows a step, one picture
+    assert alone["run_seconds"] == pytest.approx(expected, abs=0.02)
+    assert alone["wait_seconds"] == 0 and alone["seconds"] == alone["run_seconds"]
+    for _ in range(3):
+        edit(anna, steps=20)
+    api.container.forecasts._queue = None  # it is read once a second at most
+    beside = tried(anna, steps=20)
+    assert beside["queue_position"] == 3
+    assert beside["estimate"]["wait_seconds"] > expected
+    assert beside["estimate"]["seconds"] > 2 * expected
+
+
+def test_a_job_tells_its_place_and_its_time(
+    anna: httpx.Client, bert: httpx.Client, api: Running, jobs: Jobs, worker: Workers
+) -> None:
+    (report,) = worker.alive()
+    call = {speed.call(18 * 14): line(0.01)}
+    worker.beat(report.model_copy(update={"speed": report.speed | call}))
+    made = [edit(anna, steps=20) for _ in range(3)]
+    other = edit(bert, steps=20)
+    api.container.forecasts._queue = None
+    places = [anna.get(f"/v1/jobs/{j['id']}").json()["queue_position"] for j in made]
+    assert places == [0, 2, 3]  # the other tenant has its turn between
+    assert bert.get(f"/v1/jobs/{other['id']}").json()["queue_position"] == 1
+    claimed(jobs, made[0]["id"])
+    api.container.forecasts._queue = None
+    begun = anna.get(f"/v1/jobs/{made[0]['id']}").json()
+    assert begun["queue_position"] is None and begun["estimate"]["seconds"] > 0
+    anna.post(f"/v1/jobs/{made[1]['id']}/cancel")
+    ended = anna.get(f"/v1/jobs/{made[1]['id']}").json()
+    assert ended["queue_position"] is None and ended["estimate"] is None
+
+
+def test_no_worker_is_part_of_the_answer(
+    anna: httpx.Client, api: Running, worker: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.leave("w")
+    told = tried(anna)
+    assert told["estimate"]["workers"] == 0
+    assert told["estimate"]["unknown"] == forecasts.NO_WORKER
+    assert told["warnings"] == [f"{forecasts.NO_WORKER} The job would wait for one."]
+    assert told["plan"]["guidance"] is None and told["plan"]["base"] is None
+    assert edit(anna)["estimate"]["unknown"] == forecasts.NO_WORKER
+
+
+def test_a_worker_that_says_nothing_is_forgotten(
+    worker: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [w.name for w in worker.alive()] == ["w"]
+    now = worker._now()
+    monkeypatch.setattr(worker, "_now", lambda: now + workers.GONE_S + 1)
+    assert worker.alive() == []
+
+
+def test_what_was_measured_waits_for_the_next_worker(worker: Workers) -> None:
+    worker.leave("w")
+    assert worker.alive() == []
+    assert worker.speed(BASE).keys() == {speed.call(336), speed.call(256), "edit"}
+    assert worker.speed(BASE.model_copy(update={"device": "cuda"})) == {}
+
+
+def test_a_customization_is_planned(anna: httpx.Client, worker: Workers) -> None:
+    body = {"references": [upload(anna)], "noun": "cup", "training": {"steps": 9}}
+    answer = anna.post("/v1/concepts", params={"dry_run": True}, json=body)
+    assert answer.status_code == 200
+    told = answer.json()
+    assert told["plan"]["training"]["steps"] == 9 and told["plan"]["training"]["rate"] == 2e-4
+    assert told["plan"]["token"] == "<look>" and "references" in told["warnings"][0]
+    assert anna.get("/v1/concepts").json()["items"] == []
+
+
+def test_a_dry_run_refuses_what_the_request_would_be_refused_for(
+    anna: httpx.Client, bert: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage
+) -> None:
+    body: dict[str, Any] = {
+        "image": upload(bert, "green"),
+        "source_prompt": "a",
+        "target_prompt": "b",
+    }
+    hers = anna.post("/v1/edits", params={"dry_run": True}, json=body)
+    assert hers.status_code == 409 and hers.json()["type"] == "/problems/unknown-image"
+    learning = customize(anna)
+    finish_concept(jobs, concepts, storage, learning["id"])
+    body |= {"image": upload(anna), "concepts": [{"id": learning["concept"]}]}
+    idle = anna.post("/v1/edits", params={"dry_run": True}, json=body)
+    assert idle.status_code == 422 and "no effect" in idle.json()["detail"]
+    reader = anna.post("/v1/edits", params={"dry_run": True}, json={**body, "webhook": "ftp://x"})
+    assert reader.status_code == 422 and reader.json()["field"] == "webhook"

@@ -1,0 +1,170 @@
+"""Edits of one picture step by step together: how many rows run, and that results stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Engine, Progress, run
+from customedit.diffusion.families.unet import RowsText
+from customedit.diffusion.shared_rows import together
+from customedit.editing.edit import Opened, draw
+from customedit.editing.editor import Editor
+from customedit.editing.inversion import Inversion, invert
+from customedit.editing.plan import EditPlan
+from customedit.mini import samples
+
+SOURCE, TARGET = "a photo of a red cup on a table", "a photo of a blue cup on a table"
+STEPS = 3
+NINE = [k / 10 for k in range(1, 10)]
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    return Image.open(samples.sources()[3].image).convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def inversion(base: Base, picture: Image.Image) -> Inversion:
+    return run(base, invert(base, base.encode(picture), SOURCE, steps=STEPS))
+
+
+@pytest.fixture
+def calls(base: Base, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The rows of each call of the UNet."""
+    found: list[int] = []
+    predict = base.predict
+
+    def counted(latents: Tensor, *rest: Any) -> Any:
+        found.append(len(latents))
+        return predict(latents, *rest)
+
+    monkeypatch.setattr(base, "predict", counted)
+    yield found
+
+
+def plans_of(base: Base, picture: Image.Image, **options: Any) -> list[EditPlan]:
+    return Editor(base).open(picture, SOURCE).plan(TARGET, steps=STEPS, **options)
+
+
+def methods(
+    base: Base, picture: Image.Image, plans: Sequence[EditPlan], inversion: Inversion
+) -> list[Any]:
+    opened = Opened(base, picture)
+    return [
+        draw(base, plan, picture, inversion=inversion if plan.inverts else None, opened=opened)
+        for plan in plans
+    ]
+
+
+def test_nine_strengths_are_19_rows(
+    base: Base, picture: Image.Image, inversion: Inversion, calls: list[int]
+) -> None:
+    plans = plans_of(base, picture, strengths=NINE)
+    progress: list[Progress] = []
+    drawings = run(base, together(base, methods(base, picture, plans, inversion)), progress.append)
+    assert calls == [1 + 2 * 9] * STEPS
+    assert [p.step for p in progress] == list(range(1, 9 * STEPS + 1))
+    assert {p.steps for p in progress} == {9 * STEPS}
+    calls.clear()
+    alone = [run(base, method) for method in methods(base, picture, plans, inversion)]
+    assert calls == [3] * (9 * STEPS)
+    for drawing, solo in zip(drawings, alone, strict=True):
+        assert (drawing.latents - solo.latents).abs().max() <= 1e-5
+        assert torch.equal(drawing.mask, solo.mask)
+
+
+def test_edits_that_begin_later_wait_for_the_others(
+    base: Base, picture: Image.Image, inversion: Inversion, calls: list[int]
+) -> None:
+    plans = [plan for c in (1.0, 0.3, 0.1) for plan in plans_of(base, picture, change=c)]
+    drawings = run(base, together(base, methods(base, picture, plans, inversion)))
+    assert calls == [3, 5, 7]  # from steps 0, 1 and 2 on
+    calls.clear()
+    for drawing, method in zip(drawings, methods(base, picture, plans, inversion), strict=True):
+        assert (drawing.latents - run(base, method).latents).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({"method": "masactrl", "strengths": [0.2, 0.9]}, 5),
+        ({"method": "pnp", "strengths": [0.2, 0.9]}, 5),
+        ({"method": "directedit", "strengths": [0.2, 0.9]}, 5),
+        ({"method": "ddpm", "strengths": [0.0, 0.01]}, 6),
+        ({"method": "ddpm", "strengths": [0.0], "seeds": [1, 2]}, 8),  # of other noise
+        ({"method": "sdedit", "strengths": [1.0], "seeds": [1, 2]}, 4),
+        ({"inversion": "ddim", "strengths": [0.2, 0.9]}, 6),
+    ],
+)
+def test_the_sources_rows_of_every_method_run_once(
+    base: Base, picture: Image.Image, inversion: Inversion, calls: list[int],
+    options: dict[str, Any], rows: int,
+) -> None:  # fmt: skip
+    import dataclasses
+
+    plans = plans_of(base, picture, **options)
+    inverted = dataclasses.replace(inversion, kind=plans[0].inversion or "direct")
+    drawings = run(base, together(base, methods(base, picture, plans, inverted)))
+    assert calls == [rows] * STEPS
+    for drawing, method in zip(drawings, methods(base, picture, plans, inverted), strict=True):
+        assert (drawing.latents - run(base, method).latents).abs().max() <= 1e-5
+
+
+def test_nothing_is_shared_between_jobs(
+    base: Base, picture: Image.Image, inversion: Inversion, calls: list[int]
+) -> None:
+    engine = Engine(base)
+    plans = plans_of(base, picture, strengths=[0.2, 0.8])
+    for tenant in ("anna", "ben"):
+        job = together(base, methods(base, picture, plans, inversion))
+        engine.submit(job, share=(tenant, "job"))
+    while not engine.idle:
+        engine.tick()
+    assert calls == [5 + 5] * STEPS
+
+
+def test_what_does_not_fit_is_asked_in_parts(
+    base: Base, picture: Image.Image, inversion: Inversion, calls: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    plans = plans_of(base, picture, strengths=NINE[:4])
+    whole = run(base, together(base, methods(base, picture, plans, inversion)))
+    calls.clear()
+    parts = run(base, together(base, methods(base, picture, plans, inversion), max_rows=5))
+    assert calls == [5, 5] * STEPS
+    predict = base.predict
+
+    def small(latents: Tensor, *rest: Any) -> Any:
+        if len(latents) > 4:
+            raise torch.OutOfMemoryError("no room")
+        return predict(latents, *rest)
+
+    monkeypatch.setattr(base, "predict", small)
+    one_by_one = run(base, together(base, methods(base, picture, plans, inversion)))
+    for a, b, c in zip(whole, parts, one_by_one, strict=True):
+        assert (a.latents - b.latents).abs().max() <= 1e-5
+        assert (a.latents - c.latents).abs().max() <= 1e-5
+        assert torch.equal(a.mask, c.mask)
+
+
+def test_an_edits_texts_are_stacked_once(
+    base: Base, picture: Image.Image, inversion: Inversion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    of = RowsText.of
+
+    def counted(*given: Any) -> RowsText:
+        made.append(len(given[0]))
+        return of(*given)
+
+    monkeypatch.setattr(RowsText, "of", counted)
+    (method,) = methods(base, picture, plans_of(base, picture), inversion)
+    run(base, method)
+    assert made == [3]

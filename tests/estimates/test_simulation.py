@@ -1,0 +1,146 @@
+"""Lines through measurements, the work of requests, and the queue played on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from customedit.diffusion.profile import Sizes
+from customedit.estimates import speed
+from customedit.estimates.simulation import Machine, Waiting, play
+from customedit.estimates.speed import Line
+from customedit.estimates.work import Stage, Work, edit_work
+from customedit.estimates.workers import WorkerBase
+from customedit.jobs.records import JobProgress
+from customedit.schemas.requests import EditRequest
+
+BASE = WorkerBase(
+    name="mini", fingerprint="f", device="cpu", dtype="float32", guidance=4.0,
+    sizes=Sizes(side=128, multiple=16, factor=8), rows=24, cells=8192,
+)  # fmt: skip
+
+
+def line(*points: tuple[float, float]) -> Line:
+    made = Line()
+    for amount, seconds in points:
+        made.add(amount, seconds, 1.0)
+    return made
+
+
+@given(st.floats(0, 5), st.floats(0.01, 5), st.floats(0, 20))
+def test_a_line_is_found_again(start: float, slope: float, amount: float) -> None:
+    made = line(*((x, start + slope * x) for x in (1, 3, 3, 9)))
+    assert made.seconds(amount) == pytest.approx(start + slope * amount, rel=1e-6, abs=1e-6)
+
+
+def test_what_was_not_measured_is_not_made_up() -> None:
+    assert Line().seconds(1) is None
+    assert line((3, 6), (3, 6)).seconds(6) == pytest.approx(12)  # in proportion
+    assert line((1, 9), (9, 1)).seconds(5) == pytest.approx(5)  # more work is never faster
+
+
+def test_the_newest_count_most() -> None:
+    made = Line()
+    for _ in range(200):
+        made.add(1, 10.0, speed.JOBS)
+    for _ in range(30):
+        made.add(1, 1.0, speed.JOBS)
+    assert made.seconds(1) == pytest.approx(1.0, rel=0.5)
+
+
+def request(**more: object) -> EditRequest:
+    fields = {"image": "img_" + "0" * 64, "source_prompt": "a", "target_prompt": "b", **more}
+    return EditRequest.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("more", "stages"),
+    [
+        ({}, [("invert", 50, 1), ("edit", 50, 3)]),
+        ({"steps": 10, "strengths": [0.2, 0.4]}, [("invert", 10, 1), ("edit", 10, 5)]),
+        ({"guidance_start": 0.5}, [("invert", 50, 1), ("edit", 50, 2)]),
+        ({"method": "masactrl"}, [("invert", 50, 1), ("edit", 50, 3)]),
+        ({"method": "ddpm", "seeds": [1, 2]}, [("edit", 32, 8)]),
+        (
+            {"change": "auto", "references": ["img_" + "1" * 64]},
+            [("invert", 50, 1), ("edit", 50, 17)],
+        ),
+        ({"inversion": "ddim"}, [("invert", 50, 1), ("edit", 50, 4)]),
+        ({"change": 0.25}, [("invert", 50, 1), ("edit", 25, 3)]),
+        ({"change": 0}, []),
+        ({"method": "sdedit", "strengths": [0.6], "seeds": [1, 2]}, [("edit", 30, 4)]),
+    ],
+)
+def test_the_work_of_an_edit(more: dict[str, object], stages: list[tuple[str, int, int]]) -> None:
+    work = edit_work(request(**more), 256, inverted=False)
+    assert [(s.phase, s.rounds, s.rows) for s in work.stages] == stages
+
+
+def test_what_is_left_of_a_null_text_inversion_and_a_training() -> None:
+    work = edit_work(request(inversion="null-text", steps=10), 256, inverted=False)
+    half = work.rest(JobProgress(phase="null-text", step=5, steps=10))
+    assert [(s.phase, s.rounds) for s in half.stages] == [
+        ("null-text", 10), ("null-text", 50), ("edit", 10),
+    ]  # fmt: skip
+    learning = Work("customize", (Stage("class images", 9, 16, 256), Stage("train", 8, label="t")))
+    assert learning.rest(JobProgress(phase="train")) == learning
+    trained = learning.rest(JobProgress(phase="train", step=6, steps=8))
+    assert [(s.phase, s.rounds) for s in trained.stages] == [("train", 2)]
+
+
+def test_what_is_left_of_a_job() -> None:
+    work = edit_work(request(), 256, inverted=False)
+    half = work.rest(JobProgress(phase="edit", step=25, steps=50))
+    assert [(s.phase, s.rounds) for s in half.stages] == [("edit", 25)]
+    assert work.rest(JobProgress(phase="upload")).stages == ()
+    assert work.rest(None) == work
+    assert [s.phase for s in edit_work(request(), 256, inverted=True).stages] == ["edit"]
+
+
+LINES = {
+    speed.call(256): line((1, 0.02), (3, 0.04)),  # 0.01 + 0.01 a row
+    speed.turn("t"): line((1, 0.1)),
+    "edit": line((1, 0.5), (2, 1.0)),
+}
+
+
+def edit(id: str, rounds: float = 50, rows: int = 3) -> Waiting:
+    return Waiting(id, Work("edit", (Stage("edit", rounds, rows, 256),)))
+
+
+def test_one_job_alone() -> None:
+    spans = play([Machine(8, BASE)], [[edit("a")]], LINES)
+    assert spans["a"].starts == 0
+    assert spans["a"].ends == pytest.approx(50 * 0.04 + 0.5)
+
+
+def test_jobs_side_by_side_share_a_call() -> None:
+    spans = play([Machine(8, BASE)], [[edit("a"), edit("b")]], LINES)
+    assert spans["a"].ends == spans["b"].ends == pytest.approx(50 * 0.07 + 0.5)
+
+
+def test_a_job_waits_for_a_slot() -> None:
+    spans = play([Machine(1, BASE)], [[edit("a"), edit("b")]], LINES)
+    assert spans["b"].starts == spans["a"].ends == pytest.approx(2.5)
+    two = play([Machine(1, BASE), Machine(1, BASE)], [[edit("a"), edit("b")]], LINES)
+    assert two["b"].starts == 0
+
+
+def test_more_rows_than_fit_take_several_calls() -> None:
+    spans = play([Machine(8, BASE)], [[edit("a", rounds=10, rows=48)]], LINES)
+    assert spans["a"].ends == pytest.approx(10 * 2 * 0.25 + 0.5)
+
+
+def test_a_training_adds_its_step_to_each_round() -> None:
+    training = Waiting("t", Work("customize", (Stage("train", 100, label="t"),)))
+    spans = play([Machine(8, BASE)], [[edit("a")], [training]], LINES)
+    assert spans["a"].ends == pytest.approx(50 * 0.14 + 0.5)
+    assert spans["t"].ends == pytest.approx(50 * 0.14 + 50 * 0.1)
+
+
+def test_what_is_not_measured_keeps_its_slot() -> None:
+    odd = Waiting("odd", Work("edit", (Stage("edit", 1, 1, 999),)))
+    spans = play([Machine(2, BASE)], [[odd, edit("a"), edit("b")]], LINES)
+    assert "odd" not in spans and spans["b"].starts == spans["a"].ends
+    assert play([Machine(1, BASE)], [[odd, edit("a")]], LINES) == {}
