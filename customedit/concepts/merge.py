@@ -32,8 +32,10 @@ def merge_on_base(base: Base, concepts: Sequence[Concept]) -> Concept:
     """``merge`` with the features of the base's ordinary captions and of each concept's prompts.
 
     Raises:
-        InputError: as ``merge`` does, and for a concept that names no prompts.
+        InputError: as ``merge`` does, for a concept that names no prompts, and for a family whose
+            concepts have no keys and values.
     """
+    base.family.require("merge", "concepts")
     regular = encode_captions(base, base.profile.captions)
     own = [encode_concept_prompts(base, concept) for concept in concepts]
     return merge(concepts, base.weights, regular, own)

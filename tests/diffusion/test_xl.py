@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
+from PIL import Image
 from torch import Tensor
 
 from customedit.diffusion import autoencoder
@@ -19,8 +20,10 @@ from customedit.diffusion.engine import run
 from customedit.diffusion.families.known import STABLE_DIFFUSION_XL
 from customedit.diffusion.folder import listing, required
 from customedit.diffusion.text import Weighted
+from customedit.editing.editor import Editor
 from customedit.editing.sdedit import sdedit
 from customedit.errors import InputError
+from customedit.schemas.requests import EXPERTS, EditMethod
 
 from . import folders, xl_folders
 from .test_adapters import Carrier, lora, on_layers, put_in, random_of
@@ -178,3 +181,14 @@ def test_rows_of_different_adapters_equal_models_with_the_weights_put_in(base: B
             assert (found[row] - wanted[0]).abs().max() <= 1e-5
             moved = float((found[row] - plain[row]).abs().max())
             assert moved > 1e-3 if entries else moved <= 1e-6
+
+
+@pytest.mark.parametrize("method", list(EXPERTS))
+def test_every_editor_draws_beside_the_source(base: Base, method: EditMethod) -> None:
+    pixels = np.random.default_rng(3).integers(0, 255, (64, 64, 3), np.uint8)
+    session = Editor(base).open(Image.fromarray(pixels), "a photo of a red cup on a table")
+    options: dict[str, Any] = {"method": method, "steps": 3, method: {"blend_over": "none"}}
+    plans = session.plan("a photo of a blue cup on a table", **options, strengths=[0.1, 0.9])
+    less, more = (result.drawing.latents for result in session.run(plans))
+    assert less.isfinite().all() and more.isfinite().all()
+    assert (less - more).abs().max() > 1e-4  # the source's features act
