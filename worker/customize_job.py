@@ -66,9 +66,9 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         masks = inputs.masks(attempt, request.masks, references)
         subject = Subject(references, prompts, request.nouns, masks)
         check_subjects([subject])
-        keeper = Keeper(
-            attempt, [i.file(base) for i in class_images(base, subject.classes, settings)]
-        )
+        files = [i.file(base) for i in class_images(base, subject.classes, settings)]
+        mark = class_mark(attempt.tenant, prompts.noun, dataclasses.asdict(settings))
+        keeper = Keeper(attempt, files, mark)
         keeper.fetch()
     previewer, steps = Previewer(attempt), min(PORTRAIT_STEPS, settings.class_steps)
     shown = previewer.training(base, prompts.instance(), steps)
@@ -125,11 +125,13 @@ class Keeper:
     """Carries a training's checkpoint and class images between its folder and S3.
 
     classes: the files of class images. They go with the checkpoint: drawn again beside other jobs
-    they would differ in their last bits, and so would the training.
+    they would differ in their last bits, and so would the training. mark: names them in estimates
+    (``estimates.work.class_mark``).
     """
 
     attempt: Attempt
     classes: Sequence[str]
+    mark: str
     _sent: int = 0
     _sent_classes: set[str] = field(default_factory=set)
     _not_before: float = 0.0
@@ -191,8 +193,7 @@ class Keeper:
         part = shared.with_suffix(f".{self.attempt.id}")
         shutil.copyfile(drawn, part)
         part.replace(shared)
-        mark = class_mark(self.attempt.tenant, self.prompts.noun, dataclasses.asdict(self.settings))
-        self.attempt.runtime.class_marks.add(mark)
+        self.attempt.runtime.class_marks.add(self.mark)
 
     def _send(self, name: str, path: Path) -> bool:
         key = object_keys.checkpoint(self.attempt.tenant, self.attempt.id, name)
