@@ -301,6 +301,10 @@ def lora_entries(adapters: Mapping[str, Adapter], encoders: int = 1) -> dict[str
         part, _, inner = path.partition(".")
         if path.startswith(UNET):
             start = "lora_unet_"
+        elif path.startswith(TRANSFORMER):
+            start = "lora_transformer_"
+        elif inner.startswith("encoder.block."):  # T5, the third wherever it stands
+            start = "lora_te3_"
         elif encoders == 1:
             start = "lora_te_text_model_"
         else:
