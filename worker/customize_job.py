@@ -19,13 +19,13 @@ from customedit.concepts.dataset import Subject, check_subjects
 from customedit.concepts.files import Saved, save_concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
+from customedit.concepts.shown_nouns import noun_warnings
 from customedit.concepts.training import train_concepts
 from customedit.diffusion.base import Base
 from customedit.editing.sdedit import PORTRAIT_STEPS, portrait
 from customedit.errors import InputError
 from customedit.estimates.work import class_mark, training_label
 from customedit.jobs.records import ConceptOutcome
-from customedit.metrics.references import noun_warnings
 from customedit.schemas.requests import CustomizeRequest, reference_warnings
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
@@ -71,14 +71,14 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         keeper = Keeper(attempt, files, mark)
         keeper.fetch()
     previewer, steps = Previewer(attempt), min(PORTRAIT_STEPS, settings.class_steps)
-    shown = previewer.training(base, prompts.instance(), steps)
+    preview_of = previewer.training(base, prompts.instance(), steps)
     method = train_concepts(
         base,
         [subject],
         settings,
         resume=keeper.checkpoint,
         class_cache=keeper.folder,
-        preview=shown,
+        preview=preview_of,
     )
 
     def meanwhile() -> None:
@@ -87,6 +87,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
 
     label = training_label(dataclasses.asdict(settings))
     with attempt.phase("train"):
+        (shown,) = attempt.wait([attempt.submit(noun_warnings(base, subject), TRAININGS)])
         ticket = attempt.submit(method, TRAININGS, label=label)
         try:
             (concept,) = attempt.wait([ticket], meanwhile)
@@ -99,25 +100,8 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS)])
     with attempt.phase("upload"):
         preview = put_beside(attempt, "preview.jpg", outputs.jpeg(picture), "image/jpeg")
-        warnings = [
-            *reference_warnings(len(references)),
-            *_shown_warnings(attempt, subject),
-        ]
+        warnings = [*reference_warnings(len(references)), *shown]
         return uploaded(attempt, concept, preview, warnings)
-
-
-def _shown_warnings(attempt: Attempt, subject: Subject) -> list[str]:
-    """What the worker's judge thinks that the references show, where it is not what they say."""
-    runtime = attempt.runtime
-    if runtime.judge is None:
-        return []
-    with runtime.judging, torch.no_grad():
-        return noun_warnings(
-            runtime.judge,
-            subject.references,
-            [p.noun for p in subject.each],
-            runtime.base.profile,
-        )
 
 
 @dataclass
