@@ -7,22 +7,25 @@ import dataclasses
 import shutil
 import time
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from customedit.concepts.class_images import class_images
 from customedit.concepts.concept import Concept
-from customedit.concepts.dataset import class_images_file
-from customedit.concepts.files import save_concept
+from customedit.concepts.dataset import Subject, check_subjects
+from customedit.concepts.files import Saved, save_concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import train_concept
+from customedit.concepts.training import train_concepts
 from customedit.diffusion.base import Base
 from customedit.editing.sdedit import PORTRAIT_STEPS, portrait
 from customedit.errors import InputError
 from customedit.estimates.work import class_mark, training_label
 from customedit.jobs.records import ConceptOutcome
+from customedit.metrics.references import noun_warnings
 from customedit.schemas.requests import CustomizeRequest, reference_warnings
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
@@ -58,16 +61,20 @@ def perform(attempt: Attempt) -> ConceptOutcome:
     base = attempt.runtime.base
     prompts = ConceptPrompts(request.token, request.noun, request.attribute)
     settings = settings_of(base, request)
-    keeper = Keeper(attempt, prompts, settings)
     with attempt.phase("fetch"):
         references = inputs.pictures(attempt, request.references, "references")
+        masks = inputs.masks(attempt, request.masks, references)
+        subject = Subject(references, prompts, request.nouns, masks)
+        check_subjects([subject])
+        keeper = Keeper(
+            attempt, [i.file(base) for i in class_images(base, subject.classes, settings)]
+        )
         keeper.fetch()
     previewer, steps = Previewer(attempt), min(PORTRAIT_STEPS, settings.class_steps)
     shown = previewer.training(base, prompts.instance(), steps)
-    method = train_concept(
+    method = train_concepts(
         base,
-        references,
-        prompts,
+        [subject],
         settings,
         resume=keeper.checkpoint,
         class_cache=keeper.folder,
@@ -92,22 +99,39 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS)])
     with attempt.phase("upload"):
         preview = put_beside(attempt, "preview.jpg", outputs.jpeg(picture), "image/jpeg")
-        return uploaded(attempt, concept, preview, reference_warnings(len(references)))
+        warnings = [
+            *reference_warnings(len(references)),
+            *_shown_warnings(attempt, subject),
+        ]
+        return uploaded(attempt, concept, preview, warnings)
+
+
+def _shown_warnings(attempt: Attempt, subject: Subject) -> list[str]:
+    """What the worker's judge thinks that the references show, where it is not what they say."""
+    runtime = attempt.runtime
+    if runtime.judge is None:
+        return []
+    with runtime.judging, torch.no_grad():
+        return noun_warnings(
+            runtime.judge,
+            subject.references,
+            [p.noun for p in subject.each],
+            runtime.base.profile,
+        )
 
 
 @dataclass
 class Keeper:
     """Carries a training's checkpoint and class images between its folder and S3.
 
-    The class images go with the checkpoint: drawn again beside other jobs they would differ in
-    their last bits, and so would the training.
+    classes: the files of class images. They go with the checkpoint: drawn again beside other jobs
+    they would differ in their last bits, and so would the training.
     """
 
     attempt: Attempt
-    prompts: ConceptPrompts
-    settings: TrainingSettings
+    classes: Sequence[str]
     _sent: int = 0
-    _sent_classes: bool = False
+    _sent_classes: set[str] = field(default_factory=set)
     _not_before: float = 0.0
 
     @property
@@ -120,25 +144,18 @@ class Keeper:
         """The file that the training resumes from."""
         return self.attempt.folder / CHECKPOINT
 
-    @property
-    def _classes(self) -> str:
-        s = self.settings
-        base = self.attempt.runtime.base
-        words = base.profile.class_prompt(self.prompts.noun)
-        return class_images_file(base, words, s.class_images, s.class_steps)
-
-    def _shared(self) -> Path:
+    def _shared(self, name: str) -> Path:
         """Where this worker keeps class images for the tenant's next training."""
-        return self.attempt.runtime.scratch / "classes" / self.attempt.tenant / self._classes
+        return self.attempt.runtime.scratch / "classes" / self.attempt.tenant / name
 
     def fetch(self) -> None:
         """Get what an earlier attempt left, and class images of earlier trainings."""
         self.folder.mkdir()
-        drawn = self.folder / self._classes
-        if self._download(self._classes, drawn):
-            self._sent_classes = True
-        elif self._shared().exists():
-            shutil.copyfile(self._shared(), drawn)
+        for name in self.classes:
+            if self._download(name, self.folder / name):
+                self._sent_classes.add(name)
+            elif self._shared(name).exists():
+                shutil.copyfile(self._shared(name), self.folder / name)
         if self._download(CHECKPOINT, self.checkpoint):
             self._sent = self.checkpoint.stat().st_mtime_ns
 
@@ -156,19 +173,20 @@ class Keeper:
         """
         if time.monotonic() < self._not_before:
             return
-        drawn = self.folder / self._classes
-        if not self._sent_classes and drawn.exists():
-            if not self._send(self._classes, drawn):
-                return
-            self._sent_classes = True
-            self._share(drawn)
+        for name in self.classes:
+            drawn = self.folder / name
+            if name not in self._sent_classes and drawn.exists():
+                if not self._send(name, drawn):
+                    return
+                self._sent_classes.add(name)
+                self._share(drawn)
         if self.checkpoint.exists():
             when = self.checkpoint.stat().st_mtime_ns
             if when != self._sent and self._send(CHECKPOINT, self.checkpoint):
                 self._sent = when
 
     def _share(self, drawn: Path) -> None:
-        shared = self._shared()
+        shared = self._shared(drawn.name)
         shared.parent.mkdir(parents=True, exist_ok=True)
         part = shared.with_suffix(f".{self.attempt.id}")
         shutil.copyfile(drawn, part)
@@ -207,7 +225,7 @@ def uploaded(
     size = path.stat().st_size
     weights_key = put_beside(attempt, path.name, path, BINARY)
     path.unlink()
-    path = zipped(concept, base, attempt.folder)
+    path, saved = zipped(concept, base, attempt.folder)
     diffusers_key = put_beside(attempt, path.name, path, "application/zip")
     path.unlink()
     return ConceptOutcome(
@@ -222,15 +240,15 @@ def uploaded(
         attribute=concept.attribute,
         base=concept.base,
         recipe=concept.recipe,
-        warnings=warnings,
+        warnings=[*warnings, *(f"in the file for diffusers {text}" for text in saved.warnings)],
     )
 
 
-def zipped(concept: Concept, base: Base, folder: Path) -> Path:
+def zipped(concept: Concept, base: Base, folder: Path) -> tuple[Path, Saved]:
     """What stock diffusers loads, as a zip in ``folder``; stored, since weights do not shrink."""
-    written = save_concept(concept, folder / "diffusers", base, "diffusers").files
+    saved = save_concept(concept, folder / "diffusers", base, "diffusers")
     with zipfile.ZipFile(folder / "diffusers.zip", "w") as archive:
-        for path in written:
+        for path in saved.files:
             archive.write(path, path.name)
             path.unlink()
-    return folder / "diffusers.zip"
+    return folder / "diffusers.zip", saved

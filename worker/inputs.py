@@ -68,6 +68,15 @@ def pictures(attempt: Attempt, image_ids: Sequence[str], field: str) -> list[Ima
     return [picture(attempt, image_id, f"{field}.{k}") for k, image_id in enumerate(image_ids)]
 
 
+def masks(
+    attempt: Attempt, image_ids: Sequence[str], references: Sequence[Image.Image]
+) -> list[Image.Image]:
+    """Masks of references, in their order, grey; none if no ids are given."""
+    pairs = zip(image_ids, references, strict=False)  # their numbers are compared by the request
+    found = [mask(attempt, i, p.size, f"masks.{k}") for k, (i, p) in enumerate(pairs)]
+    return [Image.fromarray((m.values * 255 + 0.5).astype("uint8")) for m in found]
+
+
 def concepts(
     attempt: Attempt, uses: Sequence[ConceptUse]
 ) -> tuple[list[Weighted], list[ConceptRecord]]:

@@ -16,9 +16,10 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
-from customedit.concepts.training import Preview, TrainableConcept
+from customedit.concepts.training import Preview
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
+from customedit.diffusion.text import Customization
 from customedit.editing.auto_change import check_auto, chosen
 from customedit.editing.edit import EditResult
 from customedit.editing.sdedit import portrait
@@ -141,8 +142,8 @@ class Previewer:
     def training(self, base: Base, prompt: str, steps: int) -> Preview:
         """What ``customize`` takes for ``preview``: has the concept drawn as it is now."""
 
-        def preview(trained: TrainableConcept) -> None:
-            self.draw(portrait(base, trained.snapshot(), prompt, steps), TRAININGS)
+        def preview(trained: Customization) -> None:
+            self.draw(portrait(base, trained, prompt, steps), TRAININGS)
 
         return preview
 

@@ -15,6 +15,7 @@ const FEW = 3;
 const PREVIEW_EVERY = 50; // steps: the person sees early whether the look is learned
 const HOW = [
   ["way", "Way"],
+  ["recipe", "Recipe"],
   ["steps", "Steps"],
   ["rate", "Learning rate"],
   ["batch", "Batch"],
@@ -26,8 +27,22 @@ const HOW = [
   ["preview_every", "Preview every"],
   ["checkpoint_every", "Checkpoint every"],
   ["seed", "Seed"],
+  ["columns", "Columns it acts on"],
+  ["rate_schedule", "Fall of the rate"],
+  ["rank", "Rank"],
+  ["ema", "Moving average"],
+  ["snr_gamma", "Min-SNR gamma"],
+  ["crop_cells", "Smallest crop, in cells"],
+  ["weigh_cells", "Cells weigh the same"],
+  ["focus", "Where the loss counts"],
+  ["prior_classes", "Classes of class pictures"],
+  ["lora_layers", "Layers of a LoRA"],
+  ["alpha", "Alpha of a LoRA"],
+  ["train_text_encoder", "LoRA of the text encoder"],
 ];
-const WAYS = { "custom-diffusion": "Custom Diffusion", "textual-inversion": "Textual Inversion" };
+const CHOICES = ["recipe", "columns", "rate_schedule", "focus", "lora_layers"];
+const SWITCHES = ["augment_crops", "weigh_cells", "train_text_encoder"];
+const WAYS = { "custom-diffusion": "Custom Diffusion", "textual-inversion": "Textual Inversion", lora: "LoRA" };
 const YES_OR_NO = [["", "chosen by the service"], ["true", "yes"], ["false", "no"]];
 const about = (name) => hint("CustomizeRequest", name);
 
@@ -48,7 +63,9 @@ export async function teachView(main, { signal }) {
   const token = text({ value: field("CustomizeRequest", "token").default, required: true });
   const name = text();
   const webhook = text({ inputmode: "url" });
-  const lists = { way: options("CustomizeRequest", "training.way", WAYS), augment_crops: YES_OR_NO };
+  const lists = { way: options("CustomizeRequest", "training.way", WAYS) };
+  for (const name of CHOICES) lists[name] = options("CustomizeRequest", `training.${name}`);
+  for (const name of SWITCHES) lists[name] = YES_OR_NO;
   const training = new Map(HOW.map(([name]) => [name, lists[name] ? select(lists[name]) : number()]));
   /** @type {any} */ (training.get("preview_every")).value = String(PREVIEW_EVERY);
   const controls = { noun, attribute, token, name, webhook, ...Object.fromEntries(training) };

@@ -128,11 +128,13 @@ def _submission(
     )
 
     def check() -> None:
-        for number, image in enumerate(request.references):
-            if container.images.get(tenant, image) is None:
-                raise unknown_reference(image, f"references[{number}]")
-        prompts = ConceptPrompts(request.token, request.noun, request.attribute)
-        check_words(container, prompts, {request.token: 1})
+        for name in ("references", "masks"):
+            for number, image in enumerate(getattr(request, name)):
+                if container.images.get(tenant, image) is None:
+                    raise unknown_reference(image, f"{name}[{number}]")
+        for noun in dict.fromkeys([request.noun, *request.nouns]):
+            prompts = ConceptPrompts(request.token, noun, request.attribute)
+            check_words(container, prompts, {request.token: 1})
 
     return Submission(tenant, "customize", request, key, concept=concept, check=check, id=job)
 

@@ -147,6 +147,8 @@ def export_command(
     model = console.load_base(base, "cpu", "float32")
     concept = Concept.load(file, model.weights).for_base(model)
     saved = save_concept(concept, out, model, form, rank=rank)
+    for warning in saved.warnings:
+        console.warn(warning)
     if form in _FOLDERS:
         _remove_twins(saved.files)
     files = [str(p) for p in saved.files]

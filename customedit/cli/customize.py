@@ -28,7 +28,7 @@ _PREVIEWS: Final = r"step-\d+\.png"
 
 
 @model_options(
-    words=ConceptWords,
+    words=Options(ConceptWords, names={"nouns": "--reference-noun"}),
     training=Options(TrainingOptions, leave_out=("preview_every", "checkpoint_every")),
 )
 def customize_command(
@@ -40,6 +40,14 @@ def customize_command(
     out: Annotated[Path, typer.Option("-o", "--out", help="The concept file.")] = Path(
         "concept.safetensors"
     ),
+    masks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--mask",
+            help="White where a reference has the look, one for each, in their order: it is "
+            "learned there alone.",
+        ),
+    ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option(help="A second look, learned together: FOLDER:NOUN:TOKEN[:ATTRIBUTE]."),
@@ -69,6 +77,7 @@ def customize_command(
     if previews is not None:
         outputs.check_folder(previews, force, field="previews", ours=_PREVIEWS, resumable=resumed)
     pictures = [console.read_image(p, "references") for p in listed(references)]
+    regions = read_masks(masks or [], pictures)
     from customedit.concepts.dataset import Subject, check_subjects
     from customedit.concepts.prompts import ConceptPrompts
     from customedit.concepts.settings import TrainingSettings
@@ -76,12 +85,15 @@ def customize_command(
     from customedit.diffusion.engine import run
 
     prompts = ConceptPrompts(words.token, words.noun, words.attribute)
-    subjects = [Subject(pictures, prompts), *(another(given) for given in also or [])]
+    own = Subject(pictures, prompts, words.nouns, regions)
+    subjects = [own, *(another(given) for given in also or [])]
     check_subjects(subjects)
     model = console.load_base(base, device, dtype)
     every = (preview_every or 50) if previews else None
     settings = TrainingSettings.of(model, **training.model_dump() | {"preview_every": every})
     for warning in reference_warnings(min(len(s.references) for s in subjects)):
+        console.warn(warning)
+    for warning in shown_warnings(model, subjects):
         console.warn(warning)
     with console.bars(as_json) as show:
         method = train_concepts(
@@ -106,6 +118,35 @@ def customize_command(
         "final": concept.recipe["final"],
     }
     console.say(document, lines, as_json)
+
+
+def read_masks(paths: list[Path], pictures: list[Image.Image]) -> list[Image.Image]:
+    """Masks of references, in their order. Raises InputError for one that cannot be used."""
+    if not paths:
+        return []
+    if len(paths) != len(pictures):
+        raise InputError(
+            "mask", f"are {len(paths)} for {len(pictures)} references", "give one for each, or none"
+        )
+    from PIL import Image
+
+    found = [console.read_mask(p, i.size) for p, i in zip(paths, pictures, strict=True)]
+    return [Image.fromarray((m.numpy() * 255 + 0.5).astype("uint8")) for m in found]
+
+
+def shown_warnings(base: Base, subjects: list[Subject]) -> list[str]:
+    """Where references do not seem to show their noun; none for a base without a CLIP."""
+    if base.clip is None:
+        return []
+    from customedit.metrics.references import noun_warnings
+    from customedit.metrics.similarity import Similarity
+
+    judge = Similarity(base.clip)
+    return [
+        warning
+        for s in subjects
+        for warning in noun_warnings(judge, s.references, [p.noun for p in s.each], base.profile)
+    ]
 
 
 def _check_checkpoint(path: Path) -> bool:
@@ -134,12 +175,12 @@ def _check_checkpoint(path: Path) -> bool:
 
 def draw_preview(base: Base, prompt: str, seed: int) -> Preview:
     """A preview of a training: a picture for ``prompt``, drawn between two steps."""
-    from customedit.concepts.training import TrainableConcept
     from customedit.diffusion.engine import run
+    from customedit.diffusion.text import Customization
     from customedit.editing.sdedit import portrait
 
-    def preview(trained: TrainableConcept) -> Image.Image:
-        return run(base, portrait(base, trained.snapshot(), prompt, seed=seed))
+    def preview(trained: Customization) -> Image.Image:
+        return run(base, portrait(base, trained, prompt, seed=seed))
 
     return preview
 

@@ -34,6 +34,8 @@ class AsyncRequests:
         references: Sequence[str],
         attribute: str = "patterned",
         token: str = "<look>",
+        nouns: Sequence[str] = (),
+        masks: Sequence[str] = (),
         name: str = "",
         training: TrainingOptions | None = None,
         webhook: str | None = None,
@@ -46,6 +48,9 @@ class AsyncRequests:
             references: Ids of the reference images.
             attribute: What of the references is learned; empty for the whole object.
             token: How prompts name the concept.
+            nouns: What each reference shows, in their order, where they show several classes.
+            masks: Ids of images, one for each reference, white where the look is: it is learned
+                there alone.
             name: A title for people.
             training: Expert settings.
             webhook: An https address that is called at the job's end, signed with your secret.
@@ -61,6 +66,8 @@ class AsyncRequests:
             "references": references,
             "attribute": attribute,
             "token": token,
+            "nouns": nouns,
+            "masks": masks,
             "name": name,
             "training": training,
             "webhook": webhook,
@@ -335,6 +342,8 @@ class AsyncRequests:
         references: Sequence[str],
         attribute: str = "patterned",
         token: str = "<look>",
+        nouns: Sequence[str] = (),
+        masks: Sequence[str] = (),
         name: str = "",
         training: TrainingOptions | None = None,
         webhook: str | None = None,
@@ -346,6 +355,9 @@ class AsyncRequests:
             references: Ids of the reference images.
             attribute: What of the references is learned; empty for the whole object.
             token: How prompts name the concept.
+            nouns: What each reference shows, in their order, where they show several classes.
+            masks: Ids of images, one for each reference, white where the look is: it is learned
+                there alone.
             name: A title for people.
             training: Expert settings.
             webhook: An https address that is called at the job's end, signed with your secret.
@@ -359,6 +371,8 @@ class AsyncRequests:
             "references": references,
             "attribute": attribute,
             "token": token,
+            "nouns": nouns,
+            "masks": masks,
             "name": name,
             "training": training,
             "webhook": webhook,

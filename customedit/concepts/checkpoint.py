@@ -1,4 +1,4 @@
-"""Checkpoints of a training: leaves, AdamW's moments and the step, in one safetensors file."""
+"""Checkpoints of a training: leaves, their averages, AdamW's moments and the step, in one file."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from customedit.files import replacing
 
 if TYPE_CHECKING:
     from customedit.concepts.settings import TrainingSettings
+    from customedit.concepts.trainable import Averages
     from customedit.diffusion.base import Base
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -30,6 +31,7 @@ def save(
     optimizer: torch.optim.AdamW,
     step: int,
     about: Mapping[str, Any],
+    averages: Averages | None = None,
 ) -> None:
     """Write it whole or not at all. about: what the training was asked for, to be matched."""
     tensors: dict[str, Tensor] = {}
@@ -37,13 +39,15 @@ def save(
         tensors[f"leaf.{name}"] = leaf.detach().cpu().contiguous()
         for moment in _MOMENTS:
             tensors[f"{moment}.{name}"] = optimizer.state[leaf][moment].cpu().contiguous()
+        if averages is not None:
+            tensors[f"average.{name}"] = averages.values[name].cpu().contiguous()
     note = json.dumps({"step": step, "about": about}, sort_keys=True)
     with replacing(path) as draft:
         save_file(tensors, draft, {"training": note})
 
 
 def about_training(
-    base: Base, settings: TrainingSettings, words: Sequence[Mapping[str, str]]
+    base: Base, settings: TrainingSettings, words: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What a training was asked for, as a checkpoint keeps it. words: of the subjects."""
     about = {
@@ -78,14 +82,17 @@ def load(
     leaves: Mapping[str, Tensor],
     optimizer: torch.optim.AdamW,
     about: Mapping[str, Any],
+    averages: Averages | None = None,
 ) -> int:
-    """Fill ``leaves`` and ``optimizer`` and return the step that is done. Raises as ``check``."""
+    """Fill leaves, optimizer and averages and return the step that is done. Raises as ``check``."""
     step = check(path, about)
     with _checkpoint(path) as file:
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # no mapping
     with torch.no_grad():
         for name, leaf in leaves.items():
             leaf.copy_(tensors[f"leaf.{name}"])
+            if averages is not None:
+                averages.values[name].copy_(tensors[f"average.{name}"])
             moments = {m: tensors[f"{m}.{name}"].to(leaf.device) for m in _MOMENTS}
             fused = optimizer.defaults["fused"]  # which counts steps beside the numbers
             count = torch.tensor(float(step), device=leaf.device if fused else None)

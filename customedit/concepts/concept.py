@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from customedit.concepts.checks import (
     shape_text,
 )
 from customedit.diffusion.adapters import PARTS, Adapter
-from customedit.diffusion.text import Customization
+from customedit.diffusion.text import Columns, Customization
 from customedit.errors import InputError
 from customedit.prompt_syntax import CONCEPT
 
@@ -48,7 +48,8 @@ class Concept:
     Inversion; noun, attribute: "teapot", "patterned"; base: fingerprint of the base it was made
     for (``Base.concept_fingerprint``), "" if not known; prompts: what it was trained on; recipe:
     how, JSON-able; images: how many references; adapters: path of a layer, with one of
-    ``adapters.PARTS`` before it, to its change (LoRA and its kin).
+    ``adapters.PARTS`` before it, to its change (LoRA and its kin); columns: the columns of a prompt
+    that its changes of keys and values act on, "prompt" for all, "token" for those of its tokens.
 
     Raises:
         InputError: for tokens that are ill spelt, none, too many or of several widths, weights
@@ -66,8 +67,13 @@ class Concept:
     recipe: dict[str, Any] = field(default_factory=dict)
     images: int = 0
     adapters: dict[str, Adapter] = field(default_factory=dict)
+    columns: Columns = "prompt"
 
     def __post_init__(self) -> None:
+        if self.columns not in get_args(Columns):
+            raise InputError(
+                "columns", f"{self.columns!r} is unknown", f"use {' or '.join(get_args(Columns))}"
+            )
         _check_tokens(self.tokens, changes=bool(self.keys or self.adapters))
         _check_layers(self.keys, self.values)
         _check_adapters(self.adapters)
@@ -207,13 +213,15 @@ class Concept:
 
 def content_digest(concept: Concept, tensors: Mapping[str, Tensor]) -> str:
     """``Concept.digest`` of ``concept`` with ``tensors`` in the place of its own."""
-    facts = {
+    facts: dict[str, Any] = {
         "base": concept.base,
         "noun": concept.noun,
         "attribute": concept.attribute,
         "tokens": sorted(concept.tokens),
         "adapters": {p: [type(a).__name__, a.scale] for p, a in sorted(concept.adapters.items())},
     }
+    if concept.columns != "prompt":  # digests of earlier versions stay
+        facts["columns"] = concept.columns
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         plain = tensor.detach().cpu().contiguous()

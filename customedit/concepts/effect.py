@@ -10,8 +10,8 @@ from typing import Final
 import torch
 
 from customedit.concepts.concept import Concept
-from customedit.diffusion.base import Base, Prediction
-from customedit.diffusion.engine import Denoise, Method, Request, ask
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Answer, Denoise, Method, Request, ask
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
 
@@ -22,7 +22,7 @@ _TIMES: Final = (0.9, 0.5, 0.1)
 """Shares of the schedule at which the prediction is looked at."""
 
 
-def measure_effect(base: Base, concept: Concept) -> Generator[Request, Prediction | None, float]:
+def measure_effect(base: Base, concept: Concept) -> Generator[Request, Answer, float]:
     """How much the concept's weights and adapters change what the base predicts.
 
     The largest |changed - plain| / |plain| (root mean squares) of the noise predicted for one

@@ -1,9 +1,10 @@
 """Runs methods: alone (``run``), or many at once, their calls of the denoiser merged (``Engine``).
 
-A method is a generator that yields requests: ``Denoise`` (rows to predict the noise of), ``Turn``
-(a step of work that needed gradients is done; let others have theirs) and ``Progress``. It is sent
-a ``Prediction`` for the first and None for the others, and returns its result. It knows of no
-batching, queue or neighbour; cancelling, deadlines and progress live at the yields.
+A method is a generator that yields requests: ``Denoise`` (rows to predict the noise of), ``Learn``
+(rows whose loss it wants the gradients of), ``Turn`` (a step of other heavy work is done; let
+others have theirs) and ``Progress``. It is sent a ``Prediction`` for the first, ``Gradients`` for
+the second and None for the others, and returns its result. It knows of no batching, queue or
+neighbour; cancelling, deadlines and progress live at the yields.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.fair_queue import AGED, FairQueue, Share
+from customedit.diffusion.gradients import DeterministicStep, joint_gradients
 from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import TextContext
 from customedit.errors import Cancelled, DeadlineExceeded
@@ -73,8 +75,43 @@ class Denoise:
 
 
 @dataclass(frozen=True)
+class Learn:
+    """Asks for the gradients of a loss by one forward and backward, which trainings share.
+
+    base: whose model it is; latents: [rows, C, h, w], noisy; times: [rows]; context: makes one text
+    per row, with gradients into ``leaves``; loss: takes the model's output, float32 [rows, C, h,
+    w], and gives a scalar and figures to be reported; leaves: no other training has them.
+
+    Both functions may be called again if a forward of several trainings fails: they change nothing.
+    """
+
+    base: Base
+    latents: Tensor
+    times: Tensor
+    context: Callable[[], Sequence[TextContext]]
+    loss: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
+    leaves: Sequence[Tensor]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it asks for."""
+        return len(self.latents)
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What a ``Learn`` gets back: the loss's gradient in each leaf, and the figures, on the device.
+
+    Neither is looked at: a loss that is not finite has gradients that are not.
+    """
+
+    of: list[Tensor]
+    figures: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Turn:
-    """One step of work with gradients is done."""
+    """One step of work that cannot be shared is done."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +125,22 @@ class Progress:
     preview: Image.Image | None = None
 
 
-Request: TypeAlias = Denoise | Turn | Progress
-Method: TypeAlias = Generator[Request, Prediction | None, T]
+Request: TypeAlias = Denoise | Learn | Turn | Progress
+Answer: TypeAlias = Prediction | Gradients | None
+Method: TypeAlias = Generator[Request, Answer, T]
 
 
-def ask(request: Denoise) -> Generator[Request, Prediction | None, Prediction]:
+def ask(request: Denoise) -> Generator[Request, Answer, Prediction]:
     """The prediction for ``request``, to be had with ``yield from``."""
     found = yield request
-    assert found is not None, "the engine answers every Denoise with a prediction"
+    assert isinstance(found, Prediction), "the engine answers every Denoise with a prediction"
+    return found
+
+
+def learn(request: Learn) -> Generator[Request, Answer, Gradients]:
+    """The gradients for ``request``, to be had with ``yield from``."""
+    found = yield request
+    assert isinstance(found, Gradients), "the engine answers every Learn with gradients"
     return found
 
 
@@ -135,6 +180,7 @@ class Ticket(Generic[T]):
         self.method, self.priority, self.deadline = method, priority, deadline
         self.on_progress, self.number, self.share = on_progress, number, share
         self.open: Denoise | None = None
+        self.learn: Learn | None = None
         self.waited = 0
         self._stop: Exception | None = None
         self._result: T | None = None
@@ -174,30 +220,38 @@ class Ticket(Generic[T]):
         """Settle it, once."""
         if self._finished.is_set():
             return
-        self._result, self._error, self.open = result, error, None
+        self._result, self._error = result, error
+        self.open = self.learn = None
         self._finished.set()
 
 
 class Engine:
-    """Many methods, one base: every tick one merged forward, and one turn of one training.
+    """Many methods, one base: every tick one merged forward, and one step of trainings.
 
     max_rows: most rows in one forward; on a processor they hold ``CPU_POSITIONS`` at most, too.
     Requests are served by priority (lower first), then fairly by share, then in the order of their
-    methods; who was passed over eight times comes first. Methods whose work needs gradients run
-    their step inside ``tick``: at most one of them each tick, in rotation within a share, so none
-    is starved and a forward waits for one step at most. New methods start at once: one whose first
-    stretch is heavy yields a Turn before it. observer: is told how long that took.
+    methods; who was passed over eight times comes first. Steps with gradients are made inside
+    ``tick``, one each tick, in rotation within a share, so that none is starved and a forward waits
+    for one step at most. A step is a method's own work, or one forward and backward for the rows of
+    several trainings. On a processor, where more rows take more time, trainings are not merged
+    while a forward waits. New methods start at once: one whose first stretch is heavy yields a Turn
+    before it.
+
+    calls, rows: forwards and their rows so far; steps, step_rows: the same of trainings; observer:
+    is told how long each took.
     """
 
     def __init__(self, base: Base, *, max_rows: int = 32, observer: Observer | None = None) -> None:
         self.base, self.max_rows, self._observer = base, max_rows, observer
-        self.calls = self.rows = 0
+        self.max_step_rows = max_rows
+        self.calls = self.rows = self.steps = self.step_rows = 0
         self._numbers = itertools.count()
         self._tickets: list[Ticket[Any]] = []
         self._lock = threading.Lock()
         self._turns: list[Ticket[Any]] = []
         self._fair_rows, self._fair_turns = FairQueue(), FairQueue()
         self._fresh: list[Ticket[Any]] = []
+        self._deterministic_step = DeterministicStep(base.device)
 
     def submit(
         self,
@@ -240,20 +294,100 @@ class Engine:
             if not ticket.done:
                 self._advance(ticket, None)
         self._serve([t for t in tickets if t.open is not None and not t.done])
-        with self._lock:
-            self._fair_turns.fill(t for t in self._turns if not t.done)
-            chosen = next(iter(self._fair_turns), None)
-            if chosen is not None:
-                self._fair_turns.charge(chosen, 1)
-                self._turns.remove(chosen)
-        if chosen is not None:
-            began = time.monotonic()
-            self._advance(chosen, None)
-            if self._observer is not None:
-                self._observer.turn(chosen.label, time.monotonic() - began)
+        self._take_step(waiting=any(t.open is not None for t in tickets if not t.done))
         with self._lock:
             self._tickets = [t for t in self._tickets if not t.done]
             self._turns = [t for t in self._turns if not t.done]
+
+    def _take_step(self, waiting: bool) -> None:
+        """The next method's turn, or one step of the next training and those that go with it.
+
+        waiting: whether a forward waits meanwhile.
+        """
+        with self._lock:
+            self._fair_turns.fill(t for t in self._turns if not t.done)
+            chosen = self._together(waiting)
+            for ticket in chosen:
+                self._turns.remove(ticket)
+        if not chosen:
+            return
+        began = time.monotonic()
+        if chosen[0].learn is None:
+            self._advance(chosen[0], None)
+        else:
+            for ticket, answer in zip(chosen, self._gradients(chosen), strict=True):
+                ticket.learn = None
+                if isinstance(answer, Gradients):
+                    self._advance(ticket, answer)
+                else:
+                    self._end(ticket, answer)
+        if self._observer is not None:
+            share = (time.monotonic() - began) / len(chosen)
+            for ticket in chosen:
+                self._observer.turn(ticket.label, share)
+
+    def _together(self, waiting: bool) -> list[Ticket[Any]]:
+        """Who takes the next step: one method, or trainings whose rows make one forward."""
+        chosen: list[Ticket[Any]] = []
+        first: Learn | None = None
+        rows = most = 0
+        for ticket in self._fair_turns:
+            request = ticket.learn
+            if not chosen:
+                if request is not None:
+                    alone = waiting and self.base.device.type == "cpu"
+                    positions = request.latents.shape[2] * request.latents.shape[3]
+                    most = 0 if alone else min(self.max_step_rows, self._most_rows(positions))
+                first = request
+            elif first is None or rows >= most:
+                break
+            elif (
+                request is None
+                or request.base is not first.base
+                or request.latents.shape[1:] != first.latents.shape[1:]
+                or rows + request.rows > most
+            ):
+                continue
+            chosen.append(ticket)
+            rows += 0 if request is None else request.rows
+            self._fair_turns.charge(ticket, 1)
+        return chosen
+
+    def _gradients(self, batch: list[Ticket[Any]]) -> list[Gradients | Exception]:
+        """One forward and backward for all; if it fails, halves, down to the one to blame."""
+        requests = [t.learn for t in batch if t.learn is not None]
+        try:
+            return list(self._deterministic_step(lambda: self._learn(requests)))
+        except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError) and self.base.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if len(batch) == 1:
+                return [error]
+            if isinstance(error, torch.OutOfMemoryError):
+                total = sum(r.rows for r in requests)
+                self.max_step_rows = max(max(r.rows for r in requests), total // 2)
+        half = len(batch) // 2
+        return self._gradients(batch[:half]) + self._gradients(batch[half:])
+
+    def _learn(self, requests: Sequence[Learn]) -> list[Gradients]:
+        """The requests' rows in one forward and backward: of the sum of their losses.
+
+        Each loss depends on its own rows and leaves alone, so that each gets its own gradient, and
+        one that is not finite leaves the others as they are.
+        """
+        base = requests[0].base
+        with torch.enable_grad():
+            context = [c for r in requests for c in _texts(r)]
+            latents = torch.cat([r.latents.to(base.device) for r in requests])
+            output, _ = base.output(latents, torch.cat([r.times for r in requests]), context)
+            parts = output.split([r.rows for r in requests])
+            losses, figures = zip(
+                *(r.loss(part) for r, part in zip(requests, parts, strict=True)), strict=True
+            )
+        self.steps += 1
+        self.step_rows += len(latents)
+        found = joint_gradients(losses, [r.leaves for r in requests], base.denoiser.dtype)
+        return [Gradients(own, told) for own, told in zip(found, figures, strict=True)]
 
     def _serve(self, tickets: list[Ticket[Any]]) -> None:
         """Answer the most urgent requests of one shape, up to ``max_rows`` rows."""
@@ -362,8 +496,8 @@ class Engine:
             at += request.rows
         return out
 
-    def _advance(self, ticket: Ticket[Any], answer: Prediction | None) -> None:
-        """Send ``answer`` and go on to the method's next Denoise or Turn, or its end."""
+    def _advance(self, ticket: Ticket[Any], answer: Answer) -> None:
+        """Send ``answer`` and go on to the method's next Denoise, Learn or Turn, or its end."""
         try:
             while True:
                 if (reason := ticket.due()) is not None:
@@ -374,7 +508,8 @@ class Engine:
                 if isinstance(request, Denoise):
                     ticket.open = request
                     return
-                if isinstance(request, Turn):
+                if isinstance(request, Learn | Turn):
+                    ticket.learn = request if isinstance(request, Learn) else None
                     with self._lock:
                         self._turns.append(ticket)
                     return
@@ -399,6 +534,14 @@ def most_rows(base: Base, positions: int, most: int) -> int:
     if base.device.type != "cpu":
         return most
     return min(most, max(1, CPU_POSITIONS // positions))
+
+
+def _texts(request: Learn) -> Sequence[TextContext]:
+    """The texts of ``request``. Raises ValueError unless there is one per row."""
+    context = request.context()
+    if len(context) != request.rows:
+        raise ValueError(f"{request.rows} rows of latents, {len(context)} of text")
+    return context
 
 
 def _by_age(ticket: Ticket[Any]) -> tuple[bool, int]:

@@ -70,6 +70,7 @@ class TrainingProfile(_Data):
         default=TrainingDefaults(rate=5e-3, class_images=0), alias="textual-inversion"
     )
     dreambooth: TrainingDefaults = TrainingDefaults(rate=5e-6)
+    lora: TrainingDefaults = TrainingDefaults(rate=1e-4, rank=8)
 
     def of(self, way: str) -> dict[str, Any]:
         """The defaults of ``way`` that are given, as arguments of ``TrainingSettings``."""
@@ -85,7 +86,9 @@ class Profile(_Data):
     weight of classifier-free guidance that edits take; class_guidance: the same for class images;
     rare_word: the word whose embedding a new token starts from; class_caption: the prompt of a
     class image, with ``{noun}`` for "a cup"; captions: ordinary captions that a merge of concepts
-    leaves alone; training: defaults by way; clip: a folder beside the profile that holds a CLIP
+    leaves alone; training: defaults by way; recipe: the one of ``schemas.recipes`` that trainings
+    take by default; nouns: of classes that the base draws, for class images of several classes and
+    to tell what references show; clip: a folder beside the profile that holds a CLIP
     which knows the base's pictures, "" for none; vocabulary: the words and looks that the base
     knows, for people to choose from, None if they are too many to list.
     """
@@ -103,6 +106,10 @@ class Profile(_Data):
         default_factory=_ordinary_captions, min_length=1, max_length=10_000
     )
     training: TrainingProfile = TrainingProfile()
+    recipe: Annotated[str, Field(min_length=1, max_length=100)] = "paper"
+    nouns: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(
+        default=_THINGS, max_length=1000
+    )
     clip: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$")] = ""
     vocabulary: dict[str, Any] | None = None
 

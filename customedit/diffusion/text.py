@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from customedit.diffusion.row_adapters import RowAdapters
 from customedit.errors import InputError, NumericalError
 from customedit.prompt_syntax import CONCEPT, check_prompt
 
+Columns = Literal["prompt", "token"]
+"""Which columns of a prompt a concept's keys and values act on: all, or those of its tokens."""
+
 WEIGHTS = (0.0, 2.0)
 """Least and greatest weight of a concept in a prompt."""
 
@@ -30,7 +33,8 @@ WEIGHTS = (0.0, 2.0)
 class Customization(Protocol):
     """What a prompt may name: see ``customedit.concepts.concept.Concept``.
 
-    It may carry adapters as well (``adapters.Adapted``).
+    It may carry adapters as well (``adapters.Adapted``), and say the ``columns`` that its keys and
+    values act on ("prompt" if it does not).
     """
 
     @property
@@ -123,11 +127,13 @@ class TextContext:
 class Encoded:
     """What text encoders made of a prompt: states [tokens, width], pooled [pooled width] or None.
 
-    Differentiable in embeddings and adapters.
+    tokens: the prompt itself, None where it is of no use or the states are of none. Differentiable
+    in embeddings and adapters.
     """
 
     states: Tensor
     pooled: Tensor | None = None
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True)
@@ -285,6 +291,26 @@ def _column_vectors(tokens: Tokens, vectors: Mapping[str, Tensor]) -> list[Tenso
         number = seen[token] = seen.get(token, -1) + 1
         found.append(own[number % len(own)])
     return found
+
+
+def own_columns(concept: Customization, tokens: Tokens | None) -> list[int] | None:
+    """The columns that keys and values of ``concept`` act on, None for all.
+
+    tokens: of the prompt, None for states of no prompt, which name no token.
+    """
+    if getattr(concept, "columns", "prompt") == "prompt":
+        return None
+    named = {} if tokens is None else tokens.concepts
+    return [column for column, token in named.items() if token in concept.tokens]
+
+
+def add_columns(found: Tensor, states: Tensor, columns: Sequence[int], change: Tensor) -> Tensor:
+    """``found`` [..., tokens, inner] with ``change`` [inner, width] on ``states`` of ``columns``.
+
+    Differentiable in all.
+    """
+    index = to_device(torch.tensor(columns), states.device)
+    return found.index_add(-2, index, states.index_select(-2, index) @ change.T)
 
 
 def check_text_finite(

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from customedit.concepts.optimizer_step import gradients
-from customedit.diffusion.base import Base, Prediction
-from customedit.diffusion.engine import Denoise, Method, Progress, Request, Turn, ask
+from customedit.diffusion.base import Base
+from customedit.diffusion.engine import Answer, Denoise, Method, Progress, Request, Turn, ask
+from customedit.diffusion.gradients import gradients
 from customedit.diffusion.guided import ask_guided, combine
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.editing.guidance import Guidance
@@ -220,7 +220,7 @@ def empty_text(
 
 def reconstruct(
     base: Base, inversion: Inversion, guidance: float = 7.5
-) -> Generator[Request, Prediction | None, Tensor]:
+) -> Generator[Request, Answer, Tensor]:
     """Sample the source again, guided: latents [1, C, h, w]. Direct inversion is its own answer."""
     inversion = inversion.to(base.device)
     if inversion.kind == "direct":

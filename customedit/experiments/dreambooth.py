@@ -7,7 +7,6 @@ is here for the comparison of the paper.
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,12 +17,8 @@ from customedit.concepts.concept import Concept
 from customedit.concepts.dataset import Subject, build_datasets, check_subjects, check_words
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import (
-    TrainableConcept,
-    check_base_loss,
-    initial_vector,
-    train_leaves,
-)
+from customedit.concepts.trainable import TrainableConcept, initial_vector
+from customedit.concepts.training import check_base_loss, train_leaves, words_of
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
 from customedit.errors import TrainingError
@@ -64,7 +59,7 @@ def dreambooth(
     subject = Subject(references, prompts)
     check_subjects([subject])
     check_words(base, [subject])
-    about = [dataclasses.asdict(prompts)]
+    about = [words_of(subject)]
     if resume is not None and resume.exists():
         checkpoint.check(resume, checkpoint.about_training(base, settings, about))
     yield Turn()
@@ -80,7 +75,7 @@ def dreambooth(
     try:
         yield from train_leaves(tuned, trained, leaves, about, settings, pool, prior, resume=resume)
     except TrainingError as error:
-        untrained = TrainableConcept({prompts.token: word}, {}, {})
+        untrained = TrainableConcept({prompts.token: word})
         check_base_loss(base, untrained, settings, pool, prior, error.step)
         raise
     tuned.denoiser.requires_grad_(False)

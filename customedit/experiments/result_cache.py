@@ -17,9 +17,10 @@ from typing import Any, Final
 from PIL import Image
 
 from customedit.concepts.concept import Concept
+from customedit.concepts.dataset import Subject
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import train_concept
+from customedit.concepts.training import train_concepts
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress, run
 from customedit.files import replacing
@@ -61,12 +62,16 @@ def keep_rows(file: Path, about: dict[str, Any], rows: list[Row]) -> None:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a concept is learned from, and how. name: what it is called in its folder."""
+    """What a concept is learned from, and how.
+
+    name: what it is called in its folder; nouns: what each image shows, where they differ.
+    """
 
     name: str
     images: Sequence[Path]
     prompts: ConceptPrompts
     settings: TrainingSettings
+    nouns: Sequence[str] = ()
 
     def about(self, base: Base) -> dict[str, Any]:
         """All that decides what is learned, as plain data."""
@@ -76,6 +81,7 @@ class Lesson:
             "settings": dataclasses.asdict(self.settings),
             "prompts": dataclasses.asdict(self.prompts),
             "images": [digest(p) for p in self.images],
+            **({"nouns": list(self.nouns)} if self.nouns else {}),
         }
 
     def stem(self, base: Base) -> str:
@@ -98,9 +104,8 @@ def learned(
     file = folder / f"{lesson.stem(base)}.safetensors"
     if file.exists():
         return Concept.load(file, base.weights), True
-    method = train_concept(
-        base, lesson.references, lesson.prompts, lesson.settings, class_cache=classes
-    )
+    subject = Subject(lesson.references, lesson.prompts, lesson.nouns)
+    method = train_concepts(base, [subject], lesson.settings, class_cache=classes)
     made = run(base, method, on_progress)
     made.save(file)
     return made, False

@@ -278,7 +278,8 @@ def uses_of(record: JobRecord) -> list[str]:
     A job must stay for an output of it that is used.
     """
     request = record.request
-    pictures = [request.get("image"), request.get("mask"), *(request.get("references") or [])]
+    pictures = [request.get("image"), request.get("mask")]
+    pictures += [*(request.get("references") or []), *(request.get("masks") or [])]
     names = [record.concept]
     for picture in filter(None, pictures):
         output = ids.output_of(picture)

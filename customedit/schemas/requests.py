@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from customedit.schemas import patterns
+from customedit.schemas.recipes import RecipeName, without_effect
 from customedit.schemas.validation import field_rule
 
 MAX_REFERENCES: Final = 20
@@ -80,7 +81,11 @@ Change = Annotated[float, Field(ge=0, le=1), BeforeValidator(_change)]
 Seed = Annotated[int, Field(ge=0, lt=_MAX_SEED), _NUMBER]
 Webhook = Annotated[AnyHttpUrl, UrlConstraints(max_length=2000)]
 
-TrainingWay = Literal["custom-diffusion", "textual-inversion"]
+TrainingWay = Literal["custom-diffusion", "textual-inversion", "lora"]
+Columns = Literal["prompt", "token"]
+RateSchedule = Literal["constant", "linear", "cosine"]
+Focus = Literal["picture", "noun"]
+LoraLayers = Literal["cross-attention", "attention", "all"]
 EditMethod = Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"]
 InversionKind = Literal["direct", "null-text", "negative-prompt", "ddim"]
 P2PWay = Literal["refine", "replace"]
@@ -103,10 +108,19 @@ class TrainingOptions(RequestModel):
     way: Annotated[
         TrainingWay,
         Field(
-            description="What is trained: the token and the cross-attention keys and values, or "
-            "the token alone."
+            description="What is trained beside the token: the cross-attention keys and values "
+            "(Custom Diffusion), nothing (Textual Inversion), or small changes of chosen layers "
+            "(LoRA)."
         ),
     ] = "custom-diffusion"
+    recipe: Annotated[
+        RecipeName | None,
+        Field(
+            description="A named set of the settings below: `paper` is Custom Diffusion as "
+            "published, `contained` keeps the look to the thing that wears it. What is given "
+            "beside it comes first."
+        ),
+    ] = None
     steps: Annotated[
         int | None, Field(ge=1, le=20_000, description="Optimizer steps."), _NUMBER
     ] = None
@@ -148,6 +162,100 @@ class TrainingOptions(RequestModel):
         _NUMBER,
     ] = None
     seed: Annotated[Seed, Field(description="Seed of everything that is random.")] = 0
+    columns: Annotated[
+        Columns | None,
+        Field(
+            description="The columns of a prompt that the concept's keys and values act on: all, "
+            "or those of its token."
+        ),
+    ] = None
+    rate_schedule: Annotated[
+        RateSchedule | None, Field(description="How the learning rate falls towards the end.")
+    ] = None
+    rank: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=1024,
+            description="Rank of what is trained of keys and values, or of a LoRA; 0 trains whole "
+            "matrices.",
+        ),
+        _NUMBER,
+    ] = None
+    ema: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=0.9999,
+            description="Decay of the moving average that becomes the concept; 0 takes the last "
+            "step itself.",
+        ),
+        _NUMBER,
+    ] = None
+    snr_gamma: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=1000,
+            description="Gamma of min-SNR weighting of the loss, 5 in its paper; 0 turns it off.",
+        ),
+        _NUMBER,
+    ] = None
+    crop_cells: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=256,
+            description="Latent cells a side that a small crop has at the least; 0 for a third of "
+            "the picture, as in the paper.",
+        ),
+        _NUMBER,
+    ] = None
+    weigh_cells: Annotated[
+        StrictBool | None,
+        Field(description="Whether each cell that counts weighs the same, instead of each crop."),
+    ] = None
+    focus: Annotated[
+        Focus | None,
+        Field(
+            description="Where the loss counts: in the whole picture, or where the base sees the "
+            "noun."
+        ),
+    ] = None
+    prior_classes: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=50,
+            description="Classes that the class images show, the references' own among them.",
+        ),
+        _NUMBER,
+    ] = None
+    lora_layers: Annotated[
+        LoraLayers | None, Field(description="Layers of the UNet that a LoRA changes.")
+    ] = None
+    alpha: Annotated[
+        float | None,
+        Field(
+            ge=1e-3,
+            le=1024,
+            description="A LoRA's changes are multiplied by alpha / rank; left out, alpha is the "
+            "rank.",
+        ),
+        _NUMBER,
+    ] = None
+    train_text_encoder: Annotated[
+        StrictBool | None,
+        Field(description="Whether a LoRA changes the text encoder's attention, too."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _all_have_an_effect(self) -> Self:
+        for name, reason in without_effect(self.model_dump()).items():
+            raise field_rule(name, f"has no effect: {reason}", "leave it out")
+        if self.way == "lora" and self.rank == 0:
+            raise field_rule("rank", "of a LoRA is 0", "give 1 or more, such as 8")
+        return self
 
 
 class ConceptWords(RequestModel):
@@ -161,6 +269,14 @@ class ConceptWords(RequestModel):
         Field(description="What of the references is learned; empty for the whole object."),
     ] = "patterned"
     token: Annotated[Token, Field(description="How prompts name the concept.")] = "<look>"
+    nouns: Annotated[
+        list[Phrase],
+        Field(
+            max_length=MAX_REFERENCES,
+            description="What each reference shows, in their order, where they show several "
+            "classes.",
+        ),
+    ] = []
 
 
 class CustomizeRequest(ConceptWords):
@@ -170,9 +286,26 @@ class CustomizeRequest(ConceptWords):
         list[ImageId],
         Field(min_length=1, max_length=MAX_REFERENCES, description="Ids of the reference images."),
     ]
+    masks: Annotated[
+        list[ImageId],
+        Field(
+            max_length=MAX_REFERENCES,
+            description="Ids of images, one for each reference, white where the look is: it is "
+            "learned there alone.",
+        ),
+    ] = []
     name: Annotated[Name, Field(description="A title for people.")] = ""
     training: Annotated[TrainingOptions, Field(description="Expert settings.")] = TrainingOptions()
     webhook: Annotated[Webhook | None, Field(description=_WEBHOOK)] = None
+
+    @model_validator(mode="after")
+    def _one_for_each_reference(self) -> Self:
+        for name in ("nouns", "masks"):
+            given = len(getattr(self, name))
+            if given not in (0, len(self.references)):
+                problem = f"are {given} for {len(self.references)} references"
+                raise field_rule(name, problem, "give one for each, or none")
+        return self
 
 
 class ImportForm(RequestModel):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from customedit.concepts import dataset
+from customedit.concepts import crops
 
 SIDE, FACTOR = 64, 8
 
@@ -39,7 +39,7 @@ KEEP, FLIP = 0.5, 0.499
 def test_two_in_three_framings_are_small() -> None:
     rng = np.random.default_rng(0)
     n = 3000
-    prefixes = [dataset.random_crop(gradient(), SIDE, FACTOR, rng).prefix for _ in range(n)]
+    prefixes = [crops.random_crop(gradient(), SIDE, FACTOR, rng).prefix for _ in range(n)]
     large = sum(p in ("zoomed in", "close up") for p in prefixes) / n
     # of the two thirds in [S/3, S], those below 0.6 S are called far away or very small
     small = sum(p in ("far away", "very small") for p in prefixes) / n
@@ -55,7 +55,7 @@ def test_the_odds_choose_between_the_two_ranges(
     chance: float, drawn_from: tuple[float, float]
 ) -> None:
     rng = Draws([chance, KEEP], 1.0)
-    dataset.random_crop(gradient(), SIDE, FACTOR, rng)
+    crops.random_crop(gradient(), SIDE, FACTOR, rng)
     assert rng.ranges == [drawn_from]
 
 
@@ -63,13 +63,13 @@ def test_the_odds_choose_between_the_two_ranges(
     ("share", "said"), [(0.59, True), (0.6, False), (0.61, False), (1.0, False)]
 )
 def test_a_framing_is_called_small_below_six_tenths(share: float, said: bool) -> None:
-    crop = dataset.random_crop(gradient(), SIDE, FACTOR, Draws([0.0, KEEP], share))
+    crop = crops.random_crop(gradient(), SIDE, FACTOR, Draws([0.0, KEEP], share))
     assert (crop.prefix in ("far away", "very small")) is said
 
 
 def test_half_of_the_framings_are_mirrored() -> None:
     def leftmost_is_dark(chance: float) -> bool:
-        crop = dataset.random_crop(gradient(), SIDE, FACTOR, Draws([0.0, chance], 1.0))
+        crop = crops.random_crop(gradient(), SIDE, FACTOR, Draws([0.0, chance], 1.0))
         return bool(crop.pixels[0, 0, 0] < crop.pixels[0, 0, -1])
 
     assert leftmost_is_dark(KEEP)
@@ -78,7 +78,7 @@ def test_half_of_the_framings_are_mirrored() -> None:
 
 def test_the_loss_counts_inside_the_pasted_box_less_one_cell() -> None:
     white = Image.new("RGB", (SIDE, SIDE), "white")
-    crop = dataset.random_crop(white, SIDE, FACTOR, Draws([0.0, KEEP], 0.7))
+    crop = crops.random_crop(white, SIDE, FACTOR, Draws([0.0, KEEP], 0.7))
     cells = (crop.pixels[0] == 1).reshape(8, FACTOR, 8, FACTOR)
     inside = cells.all((1, 3))  # cells that show nothing but the picture
     assert crop.mask.any()
@@ -90,6 +90,6 @@ def test_the_loss_counts_inside_the_pasted_box_less_one_cell() -> None:
 def test_all_counts_of_a_framing_without_a_canvas() -> None:
     for share in (1.0, 1.3):
         chance = 0.0 if share == 1.0 else 0.9
-        crop = dataset.random_crop(gradient(), SIDE, FACTOR, Draws([chance, KEEP], share))
+        crop = crops.random_crop(gradient(), SIDE, FACTOR, Draws([chance, KEEP], share))
         assert (crop.mask == 1).all()
         assert crop.pixels.shape == (3, SIDE, SIDE)

@@ -219,8 +219,8 @@ def test_missing_and_large_files(saved: Path, tmp_path: Path) -> None:
 
 
 def test_other_versions(saved: Path) -> None:
-    rewrite(saved, None, **{OWN: json.dumps({**about(saved), "version": 3})})
-    with pytest.raises(InputError, match="version 3, known are 1 and 2; update"):
+    rewrite(saved, None, **{OWN: json.dumps({**about(saved), "version": 4})})
+    with pytest.raises(InputError, match="version 4, known are 1 to 3; update"):
         Concept.load(saved)
 
 

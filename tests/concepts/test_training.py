@@ -10,18 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from customedit.concepts import dataset, training
+from customedit.concepts import dataset, losses, training
+from customedit.concepts.class_images import ClassImages
 from customedit.concepts.concept import Concept
-from customedit.concepts.dataset import Subject, draw_class_images, full_frame, random_crop
+from customedit.concepts.crops import full_frame, random_crop
+from customedit.concepts.dataset import Subject
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import (
-    TrainableConcept,
-    train_concept,
-    train_concepts,
-    training_loss,
-)
+from customedit.concepts.trainable import TrainableConcept
+from customedit.concepts.training import step_request, train_concept, train_concepts
 from customedit.diffusion.base import Base
+from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.engine import Progress, run
 from customedit.diffusion.profile import Profile
 from customedit.errors import InputError, NumericalError, TrainingError
@@ -144,10 +143,12 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
     trained = TrainableConcept.of_base(base, [PROMPTS], settings)
     pool = run(base, dataset.encode_references(base, Subject(references, PROMPTS), settings))
     prompt = base.profile.class_prompt(PROMPTS.noun)
-    latents = run(base, draw_class_images(base, prompt, 2, 2))
+    latents = run(base, ClassImages(prompt, 2, 2).draw(base))
     words = (prompt,) * 2
     prior = dataset.Dataset(latents, torch.ones_like(latents[:, 0]), words)
-    _, found = training_loss(base, trained, settings, pool, prior, 4)
+    request = step_request(base, trained, settings, pool, prior, 4, ())
+    output, _ = base.output(request.latents, request.times, request.context())
+    _, found = request.loss(output)
     facts = {name: figure.item() for name, figure in found.items()}
 
     rng = np.random.default_rng([settings.seed, 2, 4])
@@ -157,6 +158,7 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
     x0 = torch.cat([pool.latents[own], latents[other]])
     times = torch.from_numpy(rng.integers(1000, size=4))
     noise = torch.randn(x0.shape, generator=noise_of)
+    assert isinstance(base.schedule, DDIMSchedule)
     a = base.schedule.alphas[times].float()[:, None, None, None]
     x, v = a.sqrt() * x0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * x0
     vectors = trained.tokens
@@ -175,17 +177,15 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
 def test_nan_stops_with_the_step_and_the_remedy(
     base: Base, references: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = training.training_loss
+    real, calls = losses.batch_loss, iter(range(9))
 
     def poisoned(*args: Any) -> Any:
         loss, facts = real(*args)
-        return (
-            (loss * float("nan"), facts | {"loss": loss * float("nan")})
-            if args[-1] == 2 and args[1].keys  # not of the untrained concept
-            else (loss, facts)
-        )
+        if next(calls) == 2:
+            loss = loss * float("nan")
+        return loss, facts | {"loss": loss}
 
-    monkeypatch.setattr(training, "training_loss", poisoned)
+    monkeypatch.setattr(training, "batch_loss", poisoned)
     settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
     with pytest.raises(
         TrainingError, match=r"The loss became nan at step 3; use a learning rate below"
@@ -197,7 +197,7 @@ def test_a_base_that_overflows_is_the_cause_and_not_the_learning_rate(
     base: Base, references: list[Image.Image]
 ) -> None:
     settings = TrainingSettings.of(base, **QUICK | {"class_images": 0})
-    bias = base.unet.conv_out.bias
+    bias = base.denoiser.conv_out.bias
     before = bias.detach().clone()
     try:
         with torch.no_grad():
@@ -210,12 +210,12 @@ def test_a_base_that_overflows_is_the_cause_and_not_the_learning_rate(
 
 
 def test_class_images_are_drawn_once(base: Base, tmp_path: Path) -> None:
-    first = run(base, draw_class_images(base, "a photo of a cup", 3, 2, tmp_path))
+    first = run(base, ClassImages("a photo of a cup", 3, 2).draw(base, tmp_path))
     heard: list[Progress] = []
-    again = run(base, draw_class_images(base, "a photo of a cup", 3, 2, tmp_path), heard.append)
+    again = run(base, ClassImages("a photo of a cup", 3, 2).draw(base, tmp_path), heard.append)
     assert torch.equal(first, again) and not heard
     assert first.shape == (3, base.channels, 16, 16)
-    few = run(base, draw_class_images(base, "a photo of a cup", 1, 2))
+    few = run(base, ClassImages("a photo of a cup", 1, 2).draw(base))
     assert torch.allclose(few[0], first[0], atol=1e-4)  # each has its own seed
 
 

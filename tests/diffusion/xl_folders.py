@@ -97,9 +97,12 @@ def xl(*, zeros: bool = True) -> StableDiffusionXLPipeline:
         tokenizer_2=tokenizer("!"),
         unet=unet().eval(),
         scheduler=EulerDiscreteScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
             timestep_spacing="leading",
-        ),  # fmt: skip
+        ),
         force_zeros_for_empty_prompt=zeros,
         add_watermarker=False,
     )

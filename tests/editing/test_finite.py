@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from customedit.concepts.class_images import ClassImages
 from customedit.concepts.concept import Concept
-from customedit.concepts.dataset import draw_class_images
 from customedit.concepts.effect import prove_effect
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
@@ -111,7 +111,7 @@ def test_a_kept_inversion_with_nan_is_made_again(
 
 def test_class_images_with_nan_are_not_kept(broken: Base, tmp_path: Path) -> None:
     with pytest.raises(NumericalError, match="the class images' latents are not finite"):
-        run(broken, draw_class_images(broken, "a cup", 2, 2, tmp_path))
+        run(broken, ClassImages("a cup", 2, 2).draw(broken, tmp_path))
     assert not list(tmp_path.iterdir())
 
 

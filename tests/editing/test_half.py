@@ -20,7 +20,8 @@ from torch import Tensor
 from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.training import initial_vector, train_concept
+from customedit.concepts.trainable import initial_vector
+from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Method, Progress, run
 from customedit.editing.edit import EditResult, edit

@@ -14,6 +14,8 @@ from customedit.client import CustomEdit
 
 from .conftest import LOOK, SOURCE, Service
 
+pytestmark = pytest.mark.timeout(600)  # the first test starts the service
+
 RUNNER = CliRunner()
 
 

@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from PIL import Image
 
 from .conftest import LOOK, SOURCE, Service
+
+pytestmark = pytest.mark.timeout(600)  # the first test starts the service
 
 ROOT = Path(__file__).parents[2]
 

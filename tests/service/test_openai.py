@@ -15,6 +15,8 @@ from customedit.client import CustomEdit
 
 from .conftest import LOOK, SOURCE, Service
 
+pytestmark = pytest.mark.timeout(600)  # the first test starts the service
+
 PROMPT = SOURCE.target_prompt(LOOK)
 
 

@@ -78,10 +78,12 @@ def test_a_worker_publishes_the_facts_of_its_base(bench: Bench, workers: Workers
         return Bases(bench.jobs.client, bench.settings, bench.storage).current()
 
     (facts,) = until(known, "the facts of the base")
-    assert facts == BaseFacts.of([load_tokenizer(mini.path() / "tokenizer")], facts.fingerprint)
+    expected = BaseFacts.of([load_tokenizer(mini.path() / "tokenizer")], facts.fingerprint)
+    assert facts.tokenizers == expected.tokenizers and facts.name == "mini"
     concept = bench.succeeded(bench.customize(steps=1, class_images=0))["concept"]
     record = Concepts(bench.jobs.client, bench.settings).get(bench.tenant, concept)
     assert record is not None and record.columns == {record.token: 1}
+    assert record.base == facts.concept_fingerprints[0]
 
 
 def test_what_the_front_end_ended_is_journaled_too(bench: Bench, workers: Workers) -> None:

@@ -6,7 +6,9 @@ layer either ``{layer}.to_k.weight`` [inner, width], whole, or ``{layer}.to_k.up
 each adapter ``adapter.{path}.{factor}`` (``diffusion.adapters``). The rest is JSON under one name
 in the file's metadata, in a fixed order: equal concepts make equal files, byte for byte.
 
-Version 1, which is still read, has no adapters and three names in its metadata.
+Version 1, which is still read, has no adapters and three names in its metadata. Version 3 is of
+concepts whose keys and values act on the columns of their tokens alone: earlier programs would let
+them act on the whole prompt, so they refuse it.
 """
 
 from __future__ import annotations
@@ -26,10 +28,12 @@ from customedit.concepts.concept import Concept, content_digest
 from customedit.concepts.files.entries import check_size, portable, read_safetensors
 from customedit.concepts.files.identify import AGAIN, OWN, refuse_for_editing
 from customedit.diffusion.adapters import KINDS, Adapter
+from customedit.diffusion.text import Columns
 from customedit.errors import InputError
 from customedit.files import replacing
 
 VERSION: Final = 2
+COLUMNS_VERSION: Final = 3
 
 
 class AdapterAbout(BaseModel):
@@ -55,6 +59,7 @@ class About(BaseModel):
     tokens: tuple[str, ...]
     layers: tuple[str, ...]
     adapters: dict[str, AdapterAbout] = Field(default_factory=dict)
+    columns: Columns = "prompt"
     version: int = 1
 
 
@@ -81,10 +86,12 @@ def write(path: Path, concept: Concept, weights: Mapping[str, Tensor]) -> None:
         adapters={
             p: AdapterAbout(kind=names[type(a)], scale=a.scale) for p, a in concept.adapters.items()
         },
-        version=VERSION,
+        columns=concept.columns,
+        version=VERSION if concept.columns == "prompt" else COLUMNS_VERSION,
     )
     # one name: safetensors writes several in an order that differs from run to run
-    note = {OWN: about.model_dump_json()}
+    everywhere = {"columns"} if concept.columns == "prompt" else None
+    note = {OWN: about.model_dump_json(exclude=everywhere)}
     with replacing(path) as draft:
         save_file(portable(tensors), draft, note)
 
@@ -110,6 +117,7 @@ def read(path: Path, base_weights: Mapping[str, Tensor] | None, max_bytes: int) 
         about.recipe,
         about.images,
         adapters,
+        about.columns,
     )
     if whole.keys() - tensors.keys():  # restored from factors, which are what the file holds
         concept.__dict__["digest"] = content_digest(concept, tensors)
@@ -160,10 +168,10 @@ def _about(path: Path, note: Mapping[str, str]) -> About:
         version = note.get("version") if first else json.loads(text).get("version", VERSION)
     except (ValueError, AttributeError, RecursionError):
         version = VERSION  # then the JSON is damaged, which is said below
-    if str(version) not in ("1", str(VERSION)):
+    if str(version) not in ("1", str(VERSION), str(COLUMNS_VERSION)):
         raise InputError(
             "concept",
-            f"{path} is of format version {version!r}, known are 1 and {VERSION}",
+            f"{path} is of format version {version!r}, known are 1 to {COLUMNS_VERSION}",
             "update customedit",
         )
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -31,11 +32,12 @@ class Saved:
     """What was written.
 
     files: in order; error: of the changes of the weights, relative Frobenius norm of what was lost,
-    0 where all was kept.
+    0 where all was kept; warnings: what the format cannot say.
     """
 
     files: tuple[Path, ...]
     error: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 def save_concept(
@@ -61,11 +63,12 @@ def save_concept(
     values' sum, and kohya everything.
 
     Raises:
-        InputError: for an unknown format, a rank or share where it has no effect, adapters in a
-            format that has none, numbers that are not finite.
+        InputError: for an unknown format or one that the base's family lacks, a rank or share where
+            it has no effect, adapters in a format that has none, numbers that are not finite.
     """
     if form not in FORMATS:
         raise InputError("format", f"{form!r} is unknown", f"use one of {', '.join(FORMATS)}")
+    base.family.require(form, "format")
     if (rank is not None or keep is not None) and form not in ("adobe-compressed", "kohya"):
         raise InputError("rank", f"has no effect on {form}", "leave it out, or choose kohya")
     if concept.adapters and form.startswith("adobe"):
@@ -73,6 +76,21 @@ def save_concept(
     if form == "own":
         concept.save(path)
         return Saved((path,))
+    saved = _save_foreign(concept, path, base, form, rank, keep)
+    if concept.columns == "prompt" or not (concept.keys or concept.adapters):
+        return saved
+    return dataclasses.replace(saved, warnings=(WHOLE_PROMPT,))
+
+
+WHOLE_PROMPT: Final = (
+    "the concept's keys and values act on the whole prompt; here they act on the columns of its "
+    "token alone, so that pictures of other programs differ"
+)
+
+
+def _save_foreign(
+    concept: Concept, path: Path, base: Base, form: str, rank: int | None, keep: float | None
+) -> Saved:
     if form == "adobe":
         save_adobe(concept, path)
         return Saved((path,))

@@ -28,7 +28,15 @@ from customedit.diffusion.families.family import Changes, Family, row_times
 from customedit.diffusion.families.original_names import Stacked
 from customedit.diffusion.families.unet_names import unet_names
 from customedit.diffusion.row_adapters import RowAdapters
-from customedit.diffusion.text import Customization, Encoded, TextContext, Tokens, Weighted
+from customedit.diffusion.text import (
+    Customization,
+    Encoded,
+    TextContext,
+    Tokens,
+    Weighted,
+    add_columns,
+    own_columns,
+)
 
 BLEND_SIDE: Final = 16
 """Cross maps are read where they are nearest to this many positions a side, as the paper does."""
@@ -112,7 +120,7 @@ class UNetFamily(Family):
         return tuple(n for n in names if n.endswith("attn2"))
 
     @cached_property
-    def self_layers(self) -> tuple[str, ...]:  # type: ignore[override]  # computed once
+    def self_layers(self) -> tuple[str, ...]:
         """Paths of the self-attention modules, in the order in which they run."""
         names = (n.removesuffix(".processor") for n in self.denoiser.attn_processors)
         found = [n for n in names if n.endswith("attn1")]
@@ -120,7 +128,7 @@ class UNetFamily(Family):
         return tuple(sorted(found, key=lambda n: parts.index(n.split(".")[0])))  # sorted is stable
 
     @cached_property
-    def decoder_blocks(self) -> tuple[nn.Module, ...]:  # type: ignore[override]  # computed once
+    def decoder_blocks(self) -> tuple[nn.Module, ...]:
         """What the residual blocks of the UNet's decoder add to their input, in order."""
         return tuple(b.conv2 for blocks in self.denoiser.up_blocks for b in blocks.resnets)
 
@@ -156,7 +164,7 @@ class UNetFamily(Family):
         self, prompt: str, encoded: Encoded, acting: Sequence[Weighted], tokens: Tokens | None
     ) -> TextContext:
         """What a row reads; see ``Family.row``."""
-        keys, values = project(encoded.states, self.layers, self.weights, acting)
+        keys, values = project(encoded.states, self.layers, self.weights, acting, tokens)
         dtype = self.denoiser.dtype
         return TextContext(
             prompt,
@@ -178,15 +186,21 @@ class UNetFamily(Family):
     def trained_row(self, prompt: str, encoded: Encoded, trained: Customization) -> TextContext:
         """What a row reads with gradients into ``trained``; not through the start token's state."""
         states, adapters = encoded.states, adapters_of(trained)
+        columns = own_columns(trained, encoded.tokens)
 
         def projected(own: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...]:
             out = []
             for layer in self.layers:
-                weight = own.get(layer, self.weights[f"{layer}.{name}.weight"])
+                plain = self.weights[f"{layer}.{name}.weight"]
+                weight = own.get(layer, plain)
                 if (adapter := adapters.get(f"{UNET}{layer}.{name}")) is not None:
                     weight = weight + adapter.delta()
-                rows = states.float() @ weight.T
-                out.append(torch.cat([rows[:1].detach(), rows[1:]]).to(self.denoiser.dtype))
+                rows = states.float() @ (weight if columns is None else plain).T
+                if columns and weight is not plain:
+                    rows = add_columns(rows, states.float(), columns, weight - plain)
+                if columns is None:
+                    rows = torch.cat([rows[:1].detach(), rows[1:]])
+                out.append(rows.to(self.denoiser.dtype))
             return tuple(out)
 
         keys, values = projected(trained.keys, "to_k"), projected(trained.values, "to_v")
@@ -257,29 +271,43 @@ def project(
     layers: Sequence[str],
     base: Mapping[str, Tensor],
     concepts: Sequence[Weighted],
+    tokens: Tokens | None = None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Keys and values of ``states`` [..., tokens, width] for every layer, [..., tokens, inner].
 
     base: ``{layer}.to_k.weight`` and ``{layer}.to_v.weight``; the product is computed in their
-    dtype. The changes of several concepts, and of their adapters of these layers, add up.
+    dtype. The changes of several concepts, and of their adapters of these layers, add up. tokens:
+    of the prompt, for concepts that act on their own columns alone.
     """
+    own = [(entry, own_columns(entry.concept, tokens)) for entry in concepts if entry.weight != 0]
     out: list[tuple[Tensor, ...]] = []
-    for kind in ("keys", "values"):
-        name = "to_k" if kind == "keys" else "to_v"
+    for part in ("to_k", "to_v"):
         projected = []
         for layer in layers:
-            weight = base[f"{layer}.{name}.weight"]
-            whole = weight
-            for entry in concepts:
-                own = getattr(entry.concept, kind).get(layer)
-                if own is not None and entry.weight != 0:
-                    whole = whole + entry.weight * (
-                        to_device(own, weight.device).to(weight) - weight
-                    )
-                adapter = adapters_of(entry.concept).get(f"{UNET}{layer}.{name}")
-                if adapter is not None and entry.weight != 0:
-                    delta = to_device(adapter.delta(), weight.device).to(weight)
-                    whole = whole + entry.weight * delta
-            projected.append(states.to(weight.dtype) @ whole.T)
+            weight = base[f"{layer}.{part}.weight"]
+            whole, narrow = weight, []
+            for entry, columns in own:
+                for change in _changes(entry, layer, part, weight):
+                    if columns is None:
+                        whole = whole + change
+                    elif columns:
+                        narrow.append((columns, change))
+            rows = states.to(weight.dtype)
+            found = rows @ whole.T
+            for columns, change in narrow:
+                found = add_columns(found, rows, columns, change)
+            projected.append(found)
         out.append(tuple(projected))
     return out[0], out[1]
+
+
+def _changes(entry: Weighted, layer: str, part: str, weight: Tensor) -> list[Tensor]:
+    """What ``entry`` adds to ``weight``, that of ``{layer}.{part}``: by its own, by an adapter."""
+    found = []
+    kept = (entry.concept.keys if part == "to_k" else entry.concept.values).get(layer)
+    if kept is not None:
+        found.append(entry.weight * (to_device(kept, weight.device).to(weight) - weight))
+    adapter = adapters_of(entry.concept).get(f"{UNET}{layer}.{part}")
+    if adapter is not None:
+        found.append(entry.weight * to_device(adapter.delta(), weight.device).to(weight))
+    return found

@@ -40,12 +40,14 @@ EDITS: Final = 2
 class Taught:
     """A look that an editor is to learn first.
 
-    references: uint8 [h, w, 3] each; seed: of the training.
+    references: uint8 [h, w, 3] each; seed: of the training; nouns: what each reference shows, empty
+    where all show the look's noun.
     """
 
     look: Look
     references: tuple[Pixels, ...] = field(compare=False, repr=False)
     seed: int
+    nouns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,10 +219,15 @@ class LibraryEditor:
         """The concept of a look, learned once."""
         key = taught.look.name, taught.seed
         if key not in self._concepts:
-            files = write_references(self.folder / "references", taught.look, taught.references)
+            kind = "references-classes" if taught.nouns else "references"
+            files = write_references(self.folder / kind, taught.look, taught.references)
             prompts = ConceptPrompts(taught.look.token, taught.look.noun, taught.look.attribute)
             lesson = Lesson(
-                f"{taught.look.slug}-{taught.seed}", files, prompts, self.training(taught.seed)
+                f"{taught.look.slug}-{taught.seed}",
+                files,
+                prompts,
+                self.training(taught.seed),
+                taught.nouns,
             )
             concepts, classes = self.folder / "concepts", self.folder / "classes"
             self._concepts[key], _ = learned(

@@ -81,7 +81,7 @@ def run(
         tell(len(bench.sources), f"{look.name}: the right answers' copies")
         references = tuple(bench.references(look))
         for seed in seeds:
-            taught = Taught(look, references, seed)
+            taught = Taught(look, references, seed, bench.nouns(look))
             for count in _edit(bench, editor, place / f"seed-{seed}", look, look.phrase, taught):
                 tell(count, f"{look.name}: edits, training seed {seed}")
         if words:

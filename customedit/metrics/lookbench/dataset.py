@@ -62,6 +62,10 @@ class Bench(ABC):
     def references(self, look: Look) -> list[Pixels]:
         """The pictures that ``look`` is learned from, 3 to 6."""
 
+    def nouns(self, look: Look) -> tuple[str, ...]:
+        """What each reference of ``look`` shows; none: all show the look's noun."""
+        return ()
+
     @abstractmethod
     def picture(self, source: Source) -> SourcePicture:
         """The picture of a source or a tuning source."""
@@ -184,6 +188,30 @@ class BundledBench(RenderedBench):
     def identity(self) -> dict[str, Any]:
         """The version, and a digest that tells when the renderer has changed."""
         return {"version": VERSION, "renderer": bundled("small").digest()[:16]}
+
+
+class SeveralClasses(RenderedBench):
+    """A rendered set whose looks are learned from things of several classes.
+
+    Of each look the first ``KEPT`` references stay, and its right answers on the tuning sources,
+    which are never scored, come beside them.
+    """
+
+    KEPT: Final = 2
+
+    def __init__(self, bench: RenderedBench) -> None:
+        super().__init__(bench.looks, bench.sources, bench.tuning)
+
+    def references(self, look: Look) -> list[Pixels]:
+        """References of one class, and right answers on things of others."""
+        return [
+            *super().references(look)[: self.KEPT],
+            *(self.answer(look, source) for source in self.tuning),
+        ]
+
+    def nouns(self, look: Look) -> tuple[str, ...]:
+        """What each reference of ``look`` shows."""
+        return (look.noun,) * self.KEPT + tuple(source.noun for source in self.tuning)
 
 
 def bundled(size: Size = "public", looks: Sequence[PaintedLook] | None = None) -> RenderedBench:

@@ -11,7 +11,7 @@ PNG, JPEG or WebP. A picture may be larger or smaller than its source, not of an
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -41,8 +41,10 @@ class Results:
     copies: Files | None = None
 
 
-def read(folder: Path, bench: Bench) -> Results:
+def read(folder: Path, bench: Bench, trainings: Collection[int] | None = None) -> Results:
     """The pictures in ``folder`` of every pair of ``bench``.
+
+    trainings: the seeds whose edits are wanted, None for all that are there.
 
     Raises InputError for a folder that is none, or lacks pictures: it names the first of them.
     """
@@ -53,6 +55,8 @@ def read(folder: Path, bench: Bench) -> Results:
         for path in sorted(folder.iterdir())
         if path.is_dir() and (match := SEED.fullmatch(path.name))
     }
+    if trainings is not None:
+        seeds = {seed: folder / f"seed-{seed}" for seed in trainings}
     places = dict(sorted(seeds.items())) or {0: folder}
     return Results(
         {seed: _all(place, bench) for seed, place in places.items()},

@@ -164,23 +164,13 @@ def summarise(bench: Bench, rows: Sequence[Row]) -> Scores:
     """The scores of ``rows``, which hold every pair of ``bench``."""
     seeds = sorted({row.seed for row in rows if row.kind == "edit"})
     draws = Draws.of([look.family for look in bench.looks], len(bench.sources), len(seeds))
-    kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
-    means = {
-        name: {kind: look_means(_grid(bench, rows, kind, name), draws) for kind in kinds}
-        for name in MEASURES
-    }
-    zero = LookMeans(np.zeros(len(bench.looks)), np.zeros((len(draws.looks), len(bench.looks))))
-    shares: dict[str, dict[Kind, LookMeans]] = {"gap": {}, "exact": {}, "detail_gap": {}}
-    for name, measure in (("gap", "distance"), ("exact", "distance"), ("detail_gap", "detail")):
-        by_kind = means[measure]
-        bound = by_kind["copy"] if name == "gap" else zero
-        shares[name] = {k: gap_closed(by_kind[k], by_kind["nothing"], bound) for k in kinds}
-    gap = shares["gap"]
+    figures = figures_by_look(bench, rows, draws)
+    gap = figures["gap"]
     advantage = gap["edit"] - gap["words"] if "words" in gap else None
     return Scores(
         figures={
             name: {kind: over_looks(m, draws) for kind, m in by_kind.items()}
-            for name, by_kind in (shares | means).items()
+            for name, by_kind in figures.items()
         },
         looks=tuple(
             LookScore(
@@ -194,6 +184,27 @@ def summarise(bench: Bench, rows: Sequence[Row]) -> Scores:
         advantage=None if advantage is None else over_looks(advantage, draws),
         counts=(len(bench.looks), len(bench.sources), len(seeds)),
     )
+
+
+def figures_by_look(
+    bench: Bench, rows: Sequence[Row], draws: Draws
+) -> dict[str, dict[Kind, LookMeans]]:
+    """The figures of ``Scores`` before the mean over looks: measure to kind to means.
+
+    draws: two editors are compared on the same.
+    """
+    kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
+    means = {
+        name: {kind: look_means(_grid(bench, rows, kind, name), draws) for kind in kinds}
+        for name in MEASURES
+    }
+    zero = LookMeans(np.zeros(len(bench.looks)), np.zeros((len(draws.looks), len(bench.looks))))
+    shares: dict[str, dict[Kind, LookMeans]] = {"gap": {}, "exact": {}, "detail_gap": {}}
+    for name, measure in (("gap", "distance"), ("exact", "distance"), ("detail_gap", "detail")):
+        by_kind = means[measure]
+        bound = by_kind["copy"] if name == "gap" else zero
+        shares[name] = {k: gap_closed(by_kind[k], by_kind["nothing"], bound) for k in kinds}
+    return shares | means
 
 
 def _grid(bench: Bench, rows: Sequence[Row], kind: Kind, measure: str) -> Array:

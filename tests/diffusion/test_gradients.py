@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from customedit.concepts.optimizer_step import (
+from customedit.diffusion.gradients import (
     DeterministicStep,
     deterministic_algorithms,
     gradients,
-    take_optimizer_step,
+    joint_gradients,
 )
 
 
@@ -40,19 +40,18 @@ def test_large_gradients_take_a_smaller_scale() -> None:
     assert not endless.isfinite().all()  # no scale helps, and none is made up
 
 
-def test_a_step_is_clipped_and_told() -> None:
-    leaf = torch.tensor([3.0, 4.0], requires_grad=True)
-    optimizer = torch.optim.SGD([leaf], lr=1.0)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_losses_together_have_the_gradients_they_have_alone(dtype: torch.dtype) -> None:
+    """Also where each needs another scale, and where one has no finite gradient at all."""
+    leaves = [torch.ones(3, requires_grad=True) for _ in range(3)]
+    factors = ([1e-4, 1e-4], [50.0, 30.0], [6e4, 6e4])
 
-    def loss_of() -> tuple[Tensor, dict[str, Tensor]]:
-        loss = leaf.square().sum()
-        return loss, {"loss": loss, "half": loss / 2}
+    def losses() -> list[Tensor]:
+        return [_through_half(x, *f) for x, f in zip(leaves, factors, strict=True)]
 
-    assert take_optimizer_step(loss_of, optimizer, torch.float32, clip=5.0) == {
-        "loss": 25.0,
-        "half": 12.5,
-    }
-    assert torch.allclose(leaf, torch.zeros(2), atol=1e-5)  # the gradient [6, 8] was cut to half
+    together = joint_gradients(losses(), [[x] for x in leaves], dtype)
+    for (found,), loss, leaf in zip(together, losses(), leaves, strict=True):
+        assert torch.equal(found, gradients(loss, [leaf], dtype)[0])
 
 
 def _flags() -> tuple[bool, bool, bool]:

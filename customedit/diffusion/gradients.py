@@ -1,20 +1,19 @@
-"""One step of an optimizer: gradients that half precision does not lose, repeatable to the bit.
+"""Gradients of losses: half precision does not lose them, and they are repeatable to the bit.
 
 A CPU gives the same bits by itself, a GPU where it is told to.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor
-
-Loss: TypeAlias = Callable[[], tuple[Tensor, dict[str, Tensor]]]
-"""Gives a loss, a scalar with gradients, and the figures to be reported."""
 
 SCALES: Final = (2.0**15, 2.0**10, 2.0**5, 1.0)
 """What a loss in float16 is multiplied by, the first whose gradients are finite: else most of them,
@@ -25,36 +24,44 @@ that is resumed takes the same ones.
 
 def gradients(loss: Tensor, leaves: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """Of ``loss`` in ``leaves``, zeros where it does not depend on one. dtype: of the model."""
+    return joint_gradients([loss], [leaves], dtype)[0]
+
+
+def joint_gradients(
+    losses: Sequence[Tensor], leaves: Sequence[Sequence[Tensor]], dtype: torch.dtype
+) -> list[list[Tensor]]:
+    """Of each of ``losses`` in its own ``leaves``, by one backward pass of their sum.
+
+    The leaves of one loss must not be those of another: then the gradient of the sum is each
+    one's own. dtype: of the model.
+    """
     if dtype != torch.float16:
-        return list(torch.autograd.grad(loss, leaves, materialize_grads=True))
-    found: list[Tensor] = []
+        return _of_sum(losses, leaves, retain=False)
+    found: list[list[Tensor]] = [[] for _ in losses]
+    open_ = list(range(len(losses)))
     for scale in SCALES:
-        scaled = torch.autograd.grad(
-            loss * scale, leaves, retain_graph=True, materialize_grads=True
-        )
-        found = [g / scale for g in scaled]
-        if bool(torch.stack([g.isfinite().all() for g in found]).all()):
+        scaled = _of_sum([losses[k] * scale for k in open_], [leaves[k] for k in open_], True)
+        for k, own in zip(open_, scaled, strict=True):
+            found[k] = [g / scale for g in own]
+        open_ = [k for k in open_ if not _finite(found[k])]
+        if not open_:
             break
     return found
 
 
-def take_optimizer_step(
-    loss_of: Loss, optimizer: torch.optim.Optimizer, dtype: torch.dtype, clip: float
-) -> dict[str, float]:
-    """One step of ``optimizer``, its gradients clipped to the norm ``clip``; gives the figures.
+def _of_sum(
+    losses: Sequence[Tensor], leaves: Sequence[Sequence[Tensor]], retain: bool
+) -> list[list[Tensor]]:
+    total = functools.reduce(operator.add, losses)
+    flat = [leaf for own in leaves for leaf in own]
+    found = iter(
+        torch.autograd.grad(total, flat, retain_graph=retain or None, materialize_grads=True)
+    )
+    return [[next(found) for _ in own] for own in leaves]
 
-    They are read once the step is under way, so that a GPU has no gap between its two halves; a
-    loss that is not finite has then spoilt the leaves already. dtype: of the model.
-    """
-    leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
-    with torch.enable_grad():
-        loss, figures = loss_of()
-    for leaf, gradient in zip(leaves, gradients(loss, leaves, dtype), strict=True):
-        leaf.grad = gradient
-    torch.nn.utils.clip_grad_norm_(leaves, clip)
-    optimizer.step()
-    read = torch.stack([f.detach().float() for f in figures.values()]).cpu().tolist()
-    return dict(zip(figures, read, strict=True))
+
+def _finite(found: Sequence[Tensor]) -> bool:
+    return bool(torch.stack([g.isfinite().all() for g in found]).all())
 
 
 T = TypeVar("T")
@@ -83,7 +90,7 @@ def deterministic_algorithms() -> Iterator[None]:
 
 
 class DeterministicStep:
-    """Runs the steps of a training with operations that give the same bits on ``device``.
+    """Runs the steps of trainings with operations that give the same bits on ``device``.
 
     Where a GPU has no such operation for one, this and all later steps run without, and the log
     says so: a training that is resumed then ends near the same numbers, not on them.
