@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from customedit.config.settings import Settings
 from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome
 from customedit.schemas import ids
+from customedit.schemas.change import AUTO_CHANGES
 from customedit.storage import object_keys
 
 from .bench import LOOK, ROOT, SOURCE, Bench, Process, Workers, free_port, until
@@ -193,6 +194,22 @@ def test_a_base_that_overflows_gives_no_picture(
         kept = [n for n in bench.names(job_id) if n.startswith(("attempts/", "checkpoint"))]
         assert not kept, name
     assert not list(bench.storage.list(object_keys.inversion(bench.tenant, image, "")))
+
+
+def test_a_worker_chooses_how_much_changes(bench: Bench, workers: Workers) -> None:
+    references = [bench.image(path) for path in LOOK.images[:2]]
+    asked = bench.edit(change="auto", references=references)
+    several = bench.edit(method="ddpm", strengths=[0.2, 0.8], seeds=[1, 2])
+    workers.start().ready()
+    outcome = EditOutcome.model_validate(bench.succeeded(asked))
+    (output,) = outcome.outputs
+    assert outcome.change_curve is not None
+    assert outcome.change_curve.values == AUTO_CHANGES
+    assert output.change == outcome.change_curve.chosen == output.recipe["change"]
+    assert output.recipe["auto"]["chosen"] == output.change and output.best
+    drawn = EditOutcome.model_validate(bench.succeeded(several)).outputs
+    assert [(o.strength, o.seed) for o in drawn] == [(0.2, 1), (0.2, 2), (0.8, 1), (0.8, 2)]
+    assert len({bench.storage.get(o.image_key) for o in drawn}) == 4
 
 
 def test_masks_are_read_by_the_one_rule(bench: Bench, workers: Workers, tmp_path: Path) -> None:
