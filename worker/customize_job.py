@@ -67,7 +67,9 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         subject = Subject(references, prompts, request.nouns, masks)
         check_subjects([subject])
         keeper = Keeper(
-            attempt, [i.file(base) for i in class_images(base, subject.classes, settings)]
+            attempt,
+            [i.file(base) for i in class_images(base, subject.classes, settings)],
+            class_mark(attempt.tenant, request.noun, dataclasses.asdict(settings)),
         )
         keeper.fetch()
     previewer, steps = Previewer(attempt), min(PORTRAIT_STEPS, settings.class_steps)
@@ -125,11 +127,13 @@ class Keeper:
     """Carries a training's checkpoint and class images between its folder and S3.
 
     classes: the files of class images. They go with the checkpoint: drawn again beside other jobs
-    they would differ in their last bits, and so would the training.
+    they would differ in their last bits, and so would the training. mark: names them for estimates
+    (``class_mark``), once all of them lie here.
     """
 
     attempt: Attempt
     classes: Sequence[str]
+    mark: str = ""
     _sent: int = 0
     _sent_classes: set[str] = field(default_factory=set)
     _not_before: float = 0.0
@@ -191,8 +195,8 @@ class Keeper:
         part = shared.with_suffix(f".{self.attempt.id}")
         shutil.copyfile(drawn, part)
         part.replace(shared)
-        mark = class_mark(self.attempt.tenant, self.prompts.noun, dataclasses.asdict(self.settings))
-        self.attempt.runtime.class_marks.add(mark)
+        if self._sent_classes.issuperset(self.classes):
+            self.attempt.runtime.class_marks.add(self.mark)
 
     def _send(self, name: str, path: Path) -> bool:
         key = object_keys.checkpoint(self.attempt.tenant, self.attempt.id, name)
