@@ -6,6 +6,7 @@ the REST API alone. They are no part of the API, so OpenAPI does not know them.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import logging
 from dataclasses import dataclass
@@ -35,11 +36,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class File:
-    """A file of the page. etag: quoted, of its contents."""
+    """A file of the page. etag: quoted, of its contents; packed: compressed by gzip."""
 
     body: bytes
+    packed: bytes
     media_type: str
     etag: str
+
+    @property
+    def packed_etag(self) -> str:
+        """The etag of what is sent compressed."""
+        return f'{self.etag[:-1]}-gzip"'
 
 
 def files() -> dict[str, File]:
@@ -50,7 +57,9 @@ def files() -> dict[str, File]:
         if suffix in _MEDIA_TYPES:
             body = entry.read_bytes()
             etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-            loaded[entry.name] = File(body, _MEDIA_TYPES[suffix], etag)
+            loaded[entry.name] = File(
+                body, gzip.compress(body, mtime=0), _MEDIA_TYPES[suffix], etag
+            )
     return loaded
 
 
@@ -79,15 +88,21 @@ class Pages:
         file = self.files.get(scope["path_params"].get("name", INDEX))
         if file is None:
             raise ProblemError("not-found", "the page has no such file", field="name")
+        asked = Headers(scope=scope)
+        packed = _accepts_gzip(asked.get("accept-encoding", ""))
         headers = {
-            "ETag": file.etag,
+            "ETag": file.packed_etag if packed else file.etag,
+            "Vary": "Accept-Encoding",
             "Cache-Control": "no-cache",  # stored, but validated each time
             "Content-Security-Policy": policy(await self._picture_origin(scope)),
         }
-        if matches(Headers(scope=scope).get("if-none-match", ""), file.etag):
+        if matches(asked.get("if-none-match", ""), headers["ETag"]):
             await Response(status_code=304, headers=headers)(scope, receive, send)
-        else:
-            await Response(file.body, 200, headers, file.media_type)(scope, receive, send)
+            return
+        if packed:
+            headers["Content-Encoding"] = "gzip"
+        body = file.packed if packed else file.body
+        await Response(body, 200, headers, file.media_type)(scope, receive, send)
 
     @property
     def path(self) -> str:
@@ -124,6 +139,15 @@ def policy(pictures: str) -> str:
         f"img-src {images}; "
         "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     )
+
+
+def _accepts_gzip(accept_encoding: str) -> bool:
+    """Whether the caller takes gzip; ``gzip;q=0`` refuses it."""
+    for part in accept_encoding.lower().split(","):
+        name, _, quality = part.replace(" ", "").partition(";q=")
+        if name == "gzip":
+            return not quality or quality.strip("0.") != ""
+    return False
 
 
 def matches(if_none_match: str, etag: str) -> bool:

@@ -14,6 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, get_args
 
 from customedit.jobs import notifications
@@ -32,6 +33,9 @@ from worker.runtime import Runtime
 Notify = Callable[[str, str], None]
 
 CLEANUPS_AT_ONCE: Final = 50
+CLEANERS: Final = 8
+EXPIRED_AT_ONCE: Final = 100
+SETTLED_AT_ONCE: Final = 100
 EXCESS_NOTIFICATIONS: Final = 100
 """How many more notifications than queued jobs of a kind may wait in its list."""
 
@@ -117,15 +121,38 @@ class Reconciler:
             return
         for step in (
             self.notify_overdue,
-            self.clean_up,
-            self.expire,
-            self.settle,
+            self.clean_up_all,
+            self.expire_all,
+            self.settle_all,
             self.remove_uploads,
             self._orphans.look,
             self._probe_storage,
             self._abort_broken_uploads,
         ):
+            if not self._is_leader():  # some steps take long: the lock goes on meanwhile
+                return
             self._try(step)  # each by itself: what fails must not keep the others from their turn
+
+    def clean_up_all(self) -> None:
+        """``clean_up`` for about one round, while there is more."""
+        self._repeat(self.clean_up, CLEANUPS_AT_ONCE)
+
+    def expire_all(self) -> None:
+        """``expire`` for about one round, while there is more."""
+        self._repeat(self.expire, EXPIRED_AT_ONCE)
+
+    def settle_all(self) -> None:
+        """``settle`` for about one round, while there is more."""
+        self._repeat(self.settle, SETTLED_AT_ONCE)
+
+    def _repeat(self, step: Callable[[], int], batch: int) -> None:
+        """Again and again while ``step`` does a whole batch, for about the time of one round.
+
+        One batch a round would be too few where many workers end more jobs than that.
+        """
+        end = time.monotonic() + self._settings.reconcile_seconds
+        while step() >= batch and time.monotonic() < end and not self._closed.is_set():
+            pass
 
     def _is_leader(self) -> bool:
         """Whether this worker is the one that reconciles now; the lock outlasts a few rounds."""
@@ -154,19 +181,22 @@ class Reconciler:
         return int(count)
 
     def clean_up(self) -> int:
-        """Remove files of attempts that did not count, of jobs that are final; gives how many."""
-        done = 0
-        for tenant, job_id in self._jobs.due_cleanups(CLEANUPS_AT_ONCE):
-            try:
-                finished = self._clean_up_job(tenant, job_id)
-            except Exception as error:
-                name = type(error).__name__
-                _log.warning("%s/%s cannot be cleaned up: %s: %s", tenant, job_id, name, error)
-                continue
-            if finished:
+        """Remove files of attempts that did not count, of jobs that are final.
+
+        Gives how many were looked at; one that is not final is put off.
+        """
+        due = self._jobs.due_cleanups(CLEANUPS_AT_ONCE)
+        with ThreadPoolExecutor(CLEANERS) as pool:  # they wait for S3
+            list(pool.map(lambda entry: self._try_to_clean_up(*entry), due))
+        return len(due)
+
+    def _try_to_clean_up(self, tenant: str, job_id: str) -> None:
+        try:
+            if self._clean_up_job(tenant, job_id):
                 self._jobs.cleaned_up(tenant, job_id)
-                done += 1
-        return done
+        except Exception as error:
+            name = type(error).__name__
+            _log.warning("%s/%s cannot be cleaned up: %s: %s", tenant, job_id, name, error)
 
     def _clean_up_job(self, tenant: str, job_id: str) -> bool:
         """Whether there was nothing to wait for, such as the job's end."""
@@ -187,7 +217,7 @@ class Reconciler:
     def expire(self) -> int:
         """Remove jobs that finished ``keep_jobs_days`` ago; gives how many."""
         removed = 0
-        for tenant, job_id in self._jobs.expired():
+        for tenant, job_id in self._jobs.expired(EXPIRED_AT_ONCE):
             with contextlib.suppress(InUse):  # an output is edited at this moment: the next round
                 removed += self._jobs.delete(tenant, job_id)
         return removed
@@ -202,7 +232,7 @@ class Reconciler:
 
     def settle(self) -> int:
         """Write what the journal lacks and remove the files of what was deleted."""
-        return self._journal.settle(self._jobs, self._concepts)
+        return self._journal.settle(self._jobs, self._concepts, SETTLED_AT_ONCE)
 
     def _probe_storage(self) -> None:
         if time.monotonic() >= self._probe_at:

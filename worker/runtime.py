@@ -120,7 +120,10 @@ class Runtime:
         # read once here: they are computed when first asked for, which no two threads should do
         self.fingerprint, self.schedule_key = base.fingerprint, base.schedule.key
         tokenizers, lengths = zip(*base.family.tokenizers, strict=True)
-        self.facts = BaseFacts.of(tokenizers, base.fingerprint, lengths)
+        self.facts = BaseFacts.of(
+            tokenizers, base.fingerprint, lengths,
+            name=base.name, concept_fingerprints=base.concept_fingerprints,
+        )  # fmt: skip
         self.concepts: Cache[Concept] = Cache(settings.cache_bytes // 2, concept_bytes)
         self.inversions: Cache[Inversion] = Cache(settings.cache_bytes // 2, inversion_bytes)
         self.engine = EngineThread(

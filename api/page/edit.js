@@ -3,7 +3,7 @@
 import { api, Sending } from "./client.js";
 import { add, button, el, fill, uid } from "./dom.js";
 import { busy, complain, Fields, form, given, kept, restore, select } from "./fields.js";
-import { Expert } from "./expert.js";
+import { Expert, METHODS } from "./expert.js";
 import { Lines } from "./lines.js";
 import { Pictures } from "./pictures.js";
 import { Plan } from "./plan.js";
@@ -16,7 +16,6 @@ import { takeFiles } from "./shortcuts.js";
 import { Draft } from "./storage.js";
 import { outputItem, pictureItem, showTrail } from "./versions.js";
 
-const METHODS = { p2p: "Prompt-to-Prompt: keeps the shape", sdedit: "SDEdit: paints more freely" };
 const USUAL_CHANGE = 0.5; // at which Prompt-to-Prompt has its own defaults
 
 /** @param {HTMLElement} main @param {{signal: AbortSignal, query: URLSearchParams, moved: boolean}} given moved: not by a reload */
@@ -45,6 +44,7 @@ class Edit {
     this.lines = new Lines(() => { this.tell(); this.draft.save(() => this.#state()); });
     this.method = select(choices("EditRequest", "method").map((name) => [name, METHODS[name] || name]), { onchange: () => this.tell() });
     this.change = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: USUAL_CHANGE, oninput: () => this.tell() });
+    this.auto = el("input", { type: "checkbox", id: uid("auto"), onchange: () => this.tell() });
     this.amount = el("output", { class: "figure" });
     this.amountHint = el("p", { class: "hint" });
     this.submit = el("button", { class: "main", type: "submit", title: "Ctrl + Enter" }, "Edit");
@@ -59,10 +59,13 @@ class Edit {
 
   #form() {
     const { fields } = this;
-    const slide = fields.add("change", "How much changes", this.change);
+    const slide = fields.add("change", "How much changes", this.change, "", () =>
+      (this.change.disabled && this.auto.checked && !this.auto.disabled && !this.lines.chosen.taken.length
+        ? "Choose a look: its references tell which of several is best." : ""));
     slide.classList.add("amount");
     this.change.before(this.amount);
-    slide.append(this.amountHint);
+    slide.append(this.amountHint, el("div", { class: "row tick" }, this.auto,
+      el("label", { for: this.auto.id }, "Try several and mark the best")));
     const made = form(fields, () => this.#send(),
       el("div", { class: "studio" },
         el("div", {},
@@ -72,7 +75,7 @@ class Edit {
               "", () => (this.picture.items.length ? "" : "Choose a picture.")),
             this.region.node)),
         el("section", { class: "card" },
-          this.lines.nodes(fields, () => this.method.value === "p2p"), slide,
+          this.lines.nodes(fields, () => this.method.value !== "sdedit"), slide,
           fields.add("method", "Method", this.method),
           this.expert.node, this.presets.node, this.plan.node, fields.summary,
           el("div", { class: "row send" }, this.submit, el("span", { class: "hint" }, el("kbd", {}, "Ctrl"), " + ", el("kbd", {}, "Enter"))))));
@@ -114,11 +117,13 @@ class Edit {
     this.region.follow(method);
     this.expert.follow(method, this.region.mode === "words");
     const strengths = this.expert.strengths.value.trim();
-    this.change.disabled = strengths !== "";
-    this.amount.textContent = strengths ? "–" : `${Math.round(Number(this.change.value) * 100)} %`;
-    this.amountHint.textContent = strengths
-      ? `Strengths ${strengths} are set under expert settings.` : "0 % gives the picture back, 100 % changes most.";
+    this.auto.disabled = strengths !== "";
+    this.change.disabled = strengths !== "" || this.auto.checked;
+    this.amount.textContent = this.change.disabled ? "–" : `${Math.round(Number(this.change.value) * 100)} %`;
+    this.amountHint.textContent = strengths ? `Strengths ${strengths} are set under expert settings.`
+      : this.auto.checked ? "Several are drawn; the best of source and references is marked." : "0 % gives the picture back, 100 % changes most.";
     this.lines.tell();
+    this.fields.mended("change");
     this.fields.mended("target_prompt");
     this.fields.mended("source_prompt");
   }
@@ -137,17 +142,17 @@ class Edit {
   }
 
   async #values() {
-    const { p2p, ...mask } = await this.region.values();
-    return given({ ...this.#words(p2p), ...mask });
+    const { settings, ...mask } = await this.region.values();
+    return given({ ...this.#words(settings), ...mask });
   }
 
-  /** What goes into the request, but for pictures. @param {Record<string, any>} p2p what the region adds */
-  #words(p2p) {
-    const expert = this.expert.values(this.method.value, p2p);
+  /** What goes into the request, but for pictures. @param {Record<string, any>} region what it adds to the method's settings */
+  #words(region) {
+    const expert = this.expert.values(this.method.value, region);
     return given({
       ...this.lines.values(),
       method: this.method.value,
-      change: expert.strengths ? undefined : Number(this.change.value),
+      change: expert.strengths ? undefined : this.auto.checked ? "auto" : Number(this.change.value),
       ...expert,
     });
   }
@@ -161,8 +166,8 @@ class Edit {
   }
 
   #controls() {
-    const { lines: { source, target }, method, change, several } = this;
-    return { source, target, method, change, several, ...this.expert.controls() };
+    const { lines: { source, target }, method, change, auto, several } = this;
+    return { source, target, method, change, auto, several, ...this.expert.controls() };
   }
 
   /** What a draft keeps. */
@@ -283,7 +288,8 @@ class Edit {
     this.lines.source.value = request.source_prompt || "";
     this.lines.target.value = request.target_prompt || "";
     this.method.value = request.method || "p2p";
-    this.change.value = String(request.change ?? USUAL_CHANGE);
+    this.auto.checked = request.change === "auto";
+    this.change.value = String(typeof request.change === "number" ? request.change : USUAL_CHANGE);
     this.expert.take(request);
     for (const use of request.concepts || []) await this.lines.chosen.choose(use.id, use.weight).catch(() => null);
     await this.region.take(request);

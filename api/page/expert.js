@@ -2,52 +2,70 @@
 
 import { el } from "./dom.js";
 import { box, chips, figure, figures, given, number, select, text } from "./fields.js";
-import { field, hint, numberFault, options } from "./schema.js";
+import { choices, field, hint, names, numberFault, options } from "./schema.js";
 import { known } from "./session.js";
 
 const EVERY = [
   ["steps", "Steps"],
   ["guidance", "Guidance"],
+  ["guidance_start", "Guidance from"],
+  ["guidance_end", "Guidance until"],
   ["feather", "Feather"],
 ];
-const P2P = [
-  ["cross_steps", "Cross-attention share"],
-  ["self_steps", "Self-attention share"],
-  ["threshold", "Threshold of the region"],
-  ["blend_start", "Blend from"],
-];
+const LABELS = {
+  way: "Way", blend_over: "Attention maps of the region", threshold: "Threshold of the region", blend_start: "Blend from",
+  cross_steps: "Cross-attention share", self_steps: "Self-attention share",
+};
+const REGION = ["blend_over", "threshold", "blend_start"]; // they have an effect where the words give the region
 const MAPS = { source: "the source's", union: "those of source and target" };
-const YES_OR_NO = { true: "yes", false: "no" };
+/** @type {[string, string][]} */
+const YES_OR_NO = [["", "chosen by the service"], ["true", "yes"], ["false", "no"]];
 /** @type {[string, string][]} */
 const SEVERAL = [["0.3, 0.5, 0.7", "0.3, 0.5, 0.7"], ["0.1 to 0.9", "0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9"]];
+export const METHODS = {
+  p2p: "Prompt-to-Prompt: keeps the shape", sdedit: "SDEdit: paints more freely", masactrl: "MasaCtrl: shares keys and values",
+  pnp: "Plug-and-Play: shares features", ddpm: "Edit-friendly DDPM: shares noise", directedit: "DirectEdit", flowedit: "FlowEdit: for bases of flow matching",
+};
+/** Methods that draw by chance, so that several seeds make several pictures. */
+const BY_CHANCE = ["sdedit", "ddpm", "flowedit"];
 const about = (name) => hint("EditRequest", name);
 const fault = (name, control) => () => numberFault("EditRequest", name, control.value);
+const spoken = (name) => LABELS[name] || (name[0].toUpperCase() + name.slice(1)).replace(/_/g, " ");
 
 const hide = (control, hidden) => { control.closest(".field").hidden = hidden; };
 /** What is in a control; nothing where it is hidden. */
 const shown = (control) => (control.closest(".field[hidden]") ? "" : control.value);
+/** The same as a value of the request: a number, a truth, or a word. */
+const value = (control) => {
+  const written = shown(control);
+  return written === "true" || written === "false" ? written === "true" : figure(written);
+};
+
+/** A control for a setting of a method; null for lists and tables, which the page leaves to the API. */
+function control(path) {
+  const { type, enum: values, const: value } = field("EditRequest", path);
+  if (path.endsWith(".blend_over")) return select(options("EditRequest", path, MAPS).filter(([name]) => name === "" || name in MAPS));
+  if (values || value) return select(options("EditRequest", path));
+  if (type === "boolean") return select(YES_OR_NO);
+  return type === "number" || type === "integer" ? number() : null;
+}
 
 /** The expert part of the form of an edit. */
 export class Expert {
   /** @param {import("./fields.js").Fields} fields @param {() => void} changed the strengths */
   constructor(fields, changed) {
     this.numbers = new Map(EVERY.map(([name]) => [name, number()]));
-    this.p2p = new Map(P2P.map(([name]) => [name, number()]));
     this.strengths = number({ oninput: changed });
     this.seeds = number({ value: field("EditRequest", "seeds").default.join(", ") });
     this.inversion = select(options("EditRequest", "inversion"));
-    this.way = select(options("EditRequest", "p2p.way"));
-    this.over = select(options("EditRequest", "p2p.blend_over", MAPS).filter(([value]) => value === "" || value in MAPS));
-    this.preserve = select([["", "wherever the edit has a region (default)"], ...Object.entries(YES_OR_NO)]);
+    this.preserve = select([["", "wherever the edit has a region (default)"], ["true", "yes"], ["false", "no"]]);
     this.webhook = text({ inputmode: "url" });
     this.maps = box();
     this.everywhere = box();
+    /** @type {Map<string, {node: HTMLElement, controls: Map<string, any>}>} the settings of each method that has some */
+    this.methods = new Map(choices("EditRequest", "method").map((method) => [method, this.#method(fields, method)]));
     const several = chips(SEVERAL, "Strengths: ", (value) => { this.strengths.value = value; this.strengths.dispatchEvent(new Event("input", { bubbles: true })); });
     const line = (name, label, control) => fields.add(name, label, control, about(name), fault(name, control));
-    this.p2pOnly = el("fieldset", {}, el("legend", {}, "Prompt-to-Prompt"), el("div", { class: "grid" },
-      fields.add("p2p.way", "Way", this.way, about("p2p.way")),
-      fields.add("p2p.blend_over", "Attention maps of the region", this.over, "Which maps decide the region that the words give."),
-      P2P.map(([name, label]) => line(`p2p.${name}`, label, this.p2p.get(name)))));
     this.node = el("details", {}, el("summary", {}, "Expert settings"),
       fields.add("strengths", "Strengths", this.strengths, `${about("strengths")} Takes the place of the slider.`, () => this.#strengthsFault()),
       several,
@@ -56,10 +74,24 @@ export class Expert {
         fields.add("inversion", "Inversion", this.inversion, about("inversion")),
         EVERY.map(([name, label]) => line(name, label, this.numbers.get(name))),
         fields.add("preserve", "Keep the picture's own pixels outside the region", this.preserve)),
-      this.p2pOnly,
+      [...this.methods.values()].map(({ node }) => node),
       fields.tick("everywhere", "Let the concept act on every word", this.everywhere, about("everywhere")),
       fields.tick("maps", "Keep the attention maps", this.maps, about("maps")),
       fields.add("webhook", "Webhook", this.webhook, about("webhook"), () => webhookFault(this.webhook.value)));
+  }
+
+  #method(fields, method) {
+    const controls = new Map(names("EditRequest", method).flatMap((name) => {
+      const made = control(`${method}.${name}`);
+      return made ? [[name, made]] : [];
+    }));
+    const node = el("fieldset", {}, el("legend", {}, (METHODS[method] || method).split(":")[0]), el("div", { class: "grid" },
+      [...controls].map(([name, made]) => {
+        const path = `${method}.${name}`;
+        const explained = name === "blend_over" ? "Which maps decide the region that the words give." : about(path);
+        return fields.add(path, spoken(name), made, explained, made.matches("select") ? undefined : fault(path, made));
+      })));
+    return { node, controls };
   }
 
   #strengthsFault() {
@@ -71,44 +103,48 @@ export class Expert {
 
   /** Shows what has an effect. @param {string} method @param {boolean} words whether the words give the region */
   follow(method, words) {
-    this.p2pOnly.hidden = method !== "p2p";
-    const shown = { threshold: words, blend_start: words };
-    for (const [name, there] of Object.entries(shown)) hide(this.p2p.get(name), !there);
-    hide(this.over, !words);
-    hide(this.seeds, method === "p2p"); // which draws nothing by chance
+    for (const [name, { node, controls }] of this.methods) {
+      node.hidden = name !== method || !controls.size;
+      for (const setting of REGION) if (controls.has(setting)) hide(controls.get(setting), !words);
+    }
+    hide(this.seeds, !BY_CHANCE.includes(method));
     hide(this.inversion, method !== "p2p");
   }
 
-  /** All controls by name, for a draft. @returns {Record<string, HTMLInputElement | HTMLSelectElement>} */
+  /** All controls by name, for a draft. @returns {Record<string, any>} */
   controls() {
-    const { strengths, seeds, inversion, way, over, preserve, webhook, maps, everywhere } = this;
-    return { ...Object.fromEntries([...this.numbers, ...this.p2p]), strengths, seeds, inversion, way, over, preserve, webhook, maps, everywhere };
+    const { strengths, seeds, inversion, preserve, webhook, maps, everywhere } = this;
+    const own = [...this.methods].flatMap(([method, { controls }]) => [...controls].map(([name, made]) => [`${method}.${name}`, made]));
+    return { ...Object.fromEntries([...this.numbers, ...own]), strengths, seeds, inversion, preserve, webhook, maps, everywhere };
   }
 
-  /** What was filled in. @param {string} method @param {Record<string, any>} region what the region adds to p2p */
+  /** What was filled in. @param {string} method @param {Record<string, any>} region what the region adds to the method's settings */
   values(method, region) {
-    const read = (controls) => Object.fromEntries([...controls].map(([name, control]) => [name, figure(shown(control))]));
-    const p2p = given({ way: this.way.value, ...read(this.p2p), blend_over: shown(this.over), ...region });
+    const read = (controls) => Object.fromEntries([...controls].map(([name, made]) => [name, value(made)]));
+    const controls = this.methods.get(method)?.controls || new Map();
     return given({
       strengths: figures(this.strengths.value),
       seeds: figures(shown(this.seeds)),
-      inversion: shown(this.inversion), ...read(this.numbers), p2p: method === "p2p" ? p2p : undefined,
-      preserve: this.preserve.value ? this.preserve.value === "true" : undefined,
+      inversion: shown(this.inversion), ...read(this.numbers),
+      ...(names("EditRequest", method).length > 0 && { [method]: given({ ...read(controls), ...region }) }),
+      preserve: value(this.preserve),
       everywhere: this.everywhere.checked || undefined, maps: this.maps.checked || undefined, webhook: this.webhook.value.trim(),
     }) || {};
   }
 
   /** Fills in what an earlier request had. @param {any} request */
   take(request) {
-    const write = (control, value) => { if (value !== undefined && value !== null) control.value = String(value); };
-    for (const [name, control] of this.numbers) write(control, request[name]);
-    for (const [name, control] of this.p2p) write(control, request.p2p?.[name]);
-    const unusual = (name, value) => (value === field("EditRequest", name).default ? undefined : value);
+    const write = (made, written) => { if (written !== undefined && written !== null) made.value = String(written); };
+    const unusual = (path, written) => (written === field("EditRequest", path).default ? undefined : written);
+    for (const [name, made] of this.numbers) write(made, unusual(name, request[name]));
+    const settings = request[request.method || "p2p"] || {};
+    for (const [name, made] of this.methods.get(request.method || "p2p")?.controls || []) {
+      const written = unusual(`${request.method || "p2p"}.${name}`, settings[name]);
+      if (name !== "blend_over" || (written || "") in MAPS) write(made, written);
+    }
     this.strengths.value = (request.strengths || []).join(", ");
     this.seeds.value = (request.seeds || [0]).join(", ");
     write(this.inversion, unusual("inversion", request.inversion));
-    write(this.way, unusual("p2p.way", request.p2p?.way));
-    if ((request.p2p?.blend_over || "") in MAPS) write(this.over, request.p2p.blend_over);
     write(this.preserve, request.preserve);
     this.maps.checked = Boolean(request.maps);
     this.everywhere.checked = Boolean(request.everywhere);

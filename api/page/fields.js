@@ -106,8 +106,10 @@ export class Fields {
     return true;
   }
 
-  /** `concepts[0].weight` is shown at `concepts[0].weight`, or `concepts[0]`, or `concepts`. */
+  /** `concepts[0].weight` is shown at `concepts[0].weight`, or `weight`, or `concepts[0]`, or `concepts`. */
   #nearest(name) {
+    const last = !this.known.has(name) && this.known.get(name.slice(name.lastIndexOf(".") + 1));
+    if (last) return last;
     for (let part = name; part; ) {
       const found = this.known.get(part);
       if (found) return found;

@@ -10,7 +10,7 @@ import { size } from "./words.js";
 /** The form of an import; it leads to its job. @param {() => void} close */
 export function importForm(close) {
   const fields = new Fields();
-  const file = el("input", { type: "file", accept: ".safetensors,.bin,.pt,.ckpt" });
+  const file = el("input", { type: "file", accept: ".safetensors,.bin,.pt,.ckpt,.zip" });
   const token = text();
   const noun = text();
   const name = text();

@@ -21,7 +21,7 @@ export class Lines {
   nodes(fields, compared) {
     return [
       fields.add("source_prompt", "What it shows", this.source, "Such as: a photo of a cup on a table", () =>
-        (!compared() || this.source.value.trim() ? "" : "Say what the picture shows: Prompt-to-Prompt compares the two lines.")),
+        (!compared() || this.source.value.trim() ? "" : "Say what the picture shows: the method compares the two lines.")),
       fields.add("target_prompt", "What it is to show", this.target, "Such as: a photo of a <plaid> patterned cup on a table", () => this.#fault()),
       this.chips, this.advice,
       fields.group("concepts", "Looks", this.chosen.node),

@@ -5,7 +5,7 @@ import { Brush, maskSource } from "./brush.js";
 import { announce, button, el, fill, uid } from "./dom.js";
 import { complain, text, words } from "./fields.js";
 import { stored } from "./pictures.js";
-import { hint } from "./schema.js";
+import { hint, names } from "./schema.js";
 import { can } from "./session.js";
 import { pictureItem } from "./versions.js";
 
@@ -44,7 +44,7 @@ export class Region {
       type: "file", accept: "image/png,image/jpeg,image/webp", class: "unseen", tabindex: "-1", "aria-label": "A mask picture",
       onchange: () => { const [file] = this.file.files || []; this.file.value = ""; if (file) this.#take(file); },
     });
-    this.wordsField = fields.add("p2p.blend_words", "Words of the region", this.words, hint("EditRequest", "p2p.blend_words"));
+    this.wordsField = fields.add("blend_words", "Words of the region", this.words, hint("EditRequest", "p2p.blend_words"));
     this.paint = el("div", {}, this.brush.tools, el("p", { class: "row" },
       can("images:write") && [button("Load a mask picture", () => this.file.click(), "quiet small"), this.file]), this.wrong);
     this.choice = el("div", {},
@@ -72,10 +72,11 @@ export class Region {
 
   /** Shows what `method` has: SDEdit finds no region by itself. @param {string} method */
   follow(method) {
+    const [finds, found] = [method, this.method].map((one) => names("EditRequest", one).includes("blend_words"));
     const words = /** @type {HTMLElement} */ (this.radios.get("words")?.parentElement);
-    words.hidden = method !== "p2p";
-    if (method !== "p2p" && this.mode === "words") this.choose("everywhere");
-    else if (method === "p2p" && this.method !== "p2p" && this.mode === "everywhere") this.choose("words");
+    words.hidden = !finds;
+    if (!finds && this.mode === "words") this.choose("everywhere");
+    else if (finds && !found && this.mode === "everywhere") this.choose("words");
     this.method = method;
   }
 
@@ -116,17 +117,17 @@ export class Region {
     return this.item ? this.brush.fault() : "A painted region goes with one picture: choose one, or another kind of region.";
   }
 
-  /** What goes into the request; sends the mask. @returns {Promise<{mask?: string, p2p: Record<string, any>}>} */
+  /** What goes into the request, with what belongs to the method's settings; sends the mask. @returns {Promise<{mask?: string, settings: Record<string, any>}>} */
   async values() {
-    if (this.mode !== "painted") return { p2p: this.planned() };
+    if (this.mode !== "painted") return { settings: this.planned() };
     const { start, brush } = this;
-    if (start && "image" in start && !brush.actions.length) return { mask: start.image, p2p: {} };
+    if (start && "image" in start && !brush.actions.length) return { mask: start.image, settings: {} };
     const of = JSON.stringify([start, brush.actions, brush.picture]);
     if (this.sent.of !== of) {
       const file = await /** @type {import("./brush.js").MaskPixels} */ (brush.pixels).file();
       this.sent = { of, id: (await api.upload(file)).id };
     }
-    return { mask: this.sent.id, p2p: {} };
+    return { mask: this.sent.id, settings: {} };
   }
 
   /** The same without a mask that is not sent yet, as a dry run needs it. */
@@ -149,10 +150,11 @@ export class Region {
 
   /** Fills in what an earlier request had. @param {any} request */
   async take(request) {
-    this.words.value = (request.p2p?.blend_words || []).join(", ");
+    const settings = request[request.method || "p2p"];
+    this.words.value = (settings?.blend_words || []).join(", ");
     if (request.mask) {
       this.choose("painted");
       await this.begin({ image: request.mask }).catch((error) => complain(this.wrong, error));
-    } else this.choose(request.p2p?.blend_over === "none" ? "everywhere" : "words");
+    } else this.choose(settings?.blend_over === "none" ? "everywhere" : "words");
   }
 }

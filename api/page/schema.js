@@ -29,6 +29,12 @@ export function field(model, path) {
   return { ...resolve(own), description: own.description || "", default: own.default };
 }
 
+/** The fields of a model, or of the object in one of its fields; none where there is no such field. @returns {string[]} */
+export function names(model, path = "") {
+  const own = path ? schemas[model].properties[path] : schemas[model];
+  return Object.keys((own && resolve(own).properties) || {});
+}
+
 /** What a field of one of several values may be. @returns {string[]} */
 export const choices = (model, path) => {
   const schema = field(model, path);

@@ -254,6 +254,10 @@ def _ready_concept(container: Container, tenant: str, id_: str, field: str) -> C
         raise ProblemError(
             "not-ready", f"{field}: {id_} is {record.state}", field=field, limit="state ready"
         )
+    try:
+        container.bases.check_concept(record.base)
+    except InputError as error:
+        raise _refused(field, error.problem, error.remedy) from None
     return record
 
 

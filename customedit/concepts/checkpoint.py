@@ -94,7 +94,9 @@ def load(
             if averages is not None:
                 averages.values[name].copy_(tensors[f"average.{name}"])
             moments = {m: tensors[f"{m}.{name}"].to(leaf.device) for m in _MOMENTS}
-            optimizer.state[leaf] = {"step": torch.tensor(float(step)), **moments}
+            fused = optimizer.defaults["fused"]  # which counts steps beside the numbers
+            count = torch.tensor(float(step), device=leaf.device if fused else None)
+            optimizer.state[leaf] = {"step": count, **moments}
     return step
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from customedit.concepts.concept import Concept
+from customedit.diffusion.adapters import UNET, LowRank
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ def merge_on_base(base: Base, concepts: Sequence[Concept]) -> Concept:
     """``merge`` with the features of the base's ordinary captions and of each concept's prompts.
 
     Raises:
-        InputError: as ``merge`` does, and for a concept that names no prompts.
+        InputError: as ``merge`` does, for a concept that names no prompts, and for a family whose
+            concepts have no keys and values.
     """
+    base.family.require("merge", "concepts")
     regular = encode_captions(base, base.profile.captions)
     own = [encode_concept_prompts(base, concept) for concept in concepts]
     return merge(concepts, base.weights, regular, own)
@@ -54,28 +57,45 @@ def merge(
     from its token on (what stands before it is the same for all concepts, who would contradict
     each other there); ridge: see ``solve_constrained``. Where a concept has no weight for a layer
     that another has, the base's is taken as its own. Computed in float64, given in the first
-    concept's dtype.
+    concept's dtype; as changes of low rank, which are exact with rank m = sum of m_i, if a concept
+    has its own so.
 
     Raises:
         InputError: for fewer than two concepts, tokens of the same name, several bases, adapters,
             features of other shapes, not finite or dependent.
     """
-    _check(concepts, features)
+    _check(concepts, features, base_weights)
     targets = [_distinct(f.double().cpu(), regular.shape[-1]) for f in features]
     wanted = torch.cat(targets)  # [m, width]
     pull = constraint_directions(regular.double().cpu(), wanted, ridge)
-    merged: dict[str, Tensor] = {}
-    for name in dict.fromkeys(n for c in concepts for n in c.weights):
+    changes: dict[str, Tensor] = {}  # V^T - W c*^T, [inner, m]
+    for name in dict.fromkeys(n for c in concepts for n in (*c.weights, *_low_rank(c))):
         if name not in base_weights:
             raise InputError("base_weights", f"has no {name}", "give those of the concepts' base")
         base = base_weights[name]
-        own = [c.weights.get(name, base) for c in concepts]
+        own = [_weight(c, name, base) for c in concepts]
         if len({w.shape for w in (base, *own)}) > 1:
             shapes = [tuple(w.shape) for w in (base, *own)]
             raise InputError("concepts", f"{name} has shapes {shapes}", "take those of one base")
         values = torch.cat([c @ w.double().cpu().T for c, w in zip(targets, own, strict=True)])
-        merged[name] = _solve(base.double().cpu(), wanted, values, pull)
-    return _joined(concepts, merged)
+        changes[name] = values.T - base.double().cpu() @ wanted.T
+    if any(c.adapters for c in concepts):
+        return _joined(concepts, {}, {n: LowRank(up, pull) for n, up in changes.items()})
+    whole = {n: base_weights[n].double().cpu() + up @ pull for n, up in changes.items()}
+    return _joined(concepts, whole, {})
+
+
+def _low_rank(concept: Concept) -> list[str]:
+    """The key and value weights that a concept's adapters change, as ``{layer}.to_k.weight``."""
+    return [f"{path.removeprefix(UNET)}.weight" for path in concept.adapters]
+
+
+def _weight(concept: Concept, name: str, base: Tensor) -> Tensor:
+    """What ``concept`` has for the base's weight ``name``; the base's own if it changes nothing."""
+    adapter = concept.adapters.get(UNET + name.removesuffix(".weight"))
+    if adapter is None:
+        return concept.weights.get(name, base)
+    return concept.weights.get(name, base).cpu() + adapter.delta().cpu()
 
 
 def solve_constrained(
@@ -165,18 +185,20 @@ def _distinct(features: Tensor, width: int) -> Tensor:
     return torch.unique(features, dim=0)
 
 
-def _check(concepts: Sequence[Concept], features: Sequence[Tensor]) -> None:
+def _check(
+    concepts: Sequence[Concept], features: Sequence[Tensor], base_weights: Mapping[str, Tensor]
+) -> None:
     if len(concepts) < 2:
         raise InputError("concepts", f"are {len(concepts)}", "give two or more")
     if len(features) != len(concepts):
         raise InputError(
             "features", f"are of {len(features)} concepts, {len(concepts)} are given", "give each"
         )
-    adapted = [next(iter(c.tokens)) for c in concepts if c.adapters]
+    adapted = [next(iter(c.tokens)) for c in concepts if not base_weights.keys() >= {*_low_rank(c)}]
     if adapted:
         raise InputError(
             "concepts",
-            f"{adapted[0]} has adapters, which cannot be merged",
+            f"{adapted[0]} has adapters beside those of keys and values, which cannot be merged",
             "give both concepts to one edit instead",
         )
     narrow = [next(iter(c.tokens)) for c in concepts if c.columns != "prompt"]
@@ -195,8 +217,10 @@ def _check(concepts: Sequence[Concept], features: Sequence[Tensor]) -> None:
         raise InputError("concepts", f"were made for several bases: {bases}", "take those of one")
 
 
-def _joined(concepts: Sequence[Concept], weights: Mapping[str, Tensor]) -> Concept:
-    """What all tell together, with ``weights``."""
+def _joined(
+    concepts: Sequence[Concept], weights: Mapping[str, Tensor], changes: Mapping[str, LowRank]
+) -> Concept:
+    """What all tell together, with ``weights`` or ``changes`` of them."""
     first = concepts[0]
     some = [*first.weights.values(), *first.tokens.values()][0]
     cast = {n: w.to(some.dtype) for n, w in weights.items()}
@@ -210,6 +234,10 @@ def _joined(concepts: Sequence[Concept], weights: Mapping[str, Tensor]) -> Conce
         prompts=tuple(p for c in concepts for p in c.prompts),
         recipe={"merged": [c.recipe for c in concepts]},
         images=sum(c.images for c in concepts),
+        adapters={
+            UNET + n.removesuffix(".weight"): change.to(some.device, some.dtype)
+            for n, change in changes.items()
+        },
     )
 
 

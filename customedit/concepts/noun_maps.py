@@ -41,7 +41,8 @@ def noun_map(base: Base, image: Image.Image, noun: str, seed: int = 0) -> Method
     time = schedule.time_at(TIME)
     noisy = schedule.add_noise(latents.expand(NOISES, -1, -1, -1), noise, time)
     control = dataclasses.replace(
-        AttentionControl.none(NOISES, base.length), record=torch.ones(NOISES, dtype=torch.bool)
+        AttentionControl.none(NOISES, base.family.mapped_tokens),
+        record=torch.ones(NOISES, dtype=torch.bool),
     )
     found = yield from ask(Denoise(noisy, time, [text] * NOISES, control))
     assert found.maps is not None

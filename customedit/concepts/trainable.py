@@ -114,14 +114,14 @@ def untrained(weight: Tensor, rank: int, scale: float, generator: torch.Generato
 def lora_layers(base: Base, settings: TrainingSettings) -> dict[str, nn.Linear | nn.Conv2d]:
     """The layers that a LoRA of these settings changes, by path."""
     denoiser = f"{base.family.layout.denoiser}."
-    reading = tuple(f"{denoiser}{layer}." for layer in base.layers)
+    reading = {f"{denoiser}{layer}" for layer in base.layers}  # modules, or layers themselves
     encoders = tuple(encoder.prefix for encoder in base.family.encoders)
 
     def chosen(path: str) -> bool:
         if path.startswith(encoders):
             return settings.train_text_encoder and ".self_attn." in path
         if settings.lora_layers == "cross-attention":
-            return path.startswith(reading)
+            return path in reading or path.rpartition(".to_")[0] in reading
         return settings.lora_layers == "all" or _ATTENTION.search(path) is not None
 
     return {path: layer for path, layer in base.family.adaptable.items() if chosen(path)}

@@ -17,6 +17,7 @@ from customedit import images, pixels
 from customedit.diffusion import autoencoder, fingerprint, loading
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.devices import device_of
+from customedit.diffusion.facts import check_concept_base
 from customedit.diffusion.families.family import Family
 from customedit.diffusion.folder import locate
 from customedit.diffusion.profile import Profile, Sizes, by_architecture
@@ -30,7 +31,7 @@ from customedit.diffusion.text import (
     Weighted,
     check_text_finite,
 )
-from customedit.errors import InputError, NumericalError
+from customedit.errors import NumericalError
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,12 @@ class Base:
         Raises:
             InputError: if it is another base.
         """
-        if named not in ("", self.concept_fingerprint, self._sampled):
-            raise InputError(
-                "concept",
-                f"was made for the base {named}, this is {self.concept_fingerprint} ({self.name})",
-                "use the base that it was made for, or train it again on this one",
-            )
+        check_concept_base(named, self.concept_fingerprints, self.name)
+
+    @property
+    def concept_fingerprints(self) -> tuple[str, ...]:
+        """What concepts of this base name: today's digest, and that of earlier versions."""
+        return self.concept_fingerprint, self._sampled
 
     # what the parts are
 

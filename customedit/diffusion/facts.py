@@ -34,6 +34,22 @@ def check_length(tokens: int, limit: int, field: str) -> None:
         )
 
 
+def check_concept_base(named: str, fingerprints: Sequence[str], base: str) -> None:
+    """Check the base that a concept names, "" for none, against those that ``base`` goes by.
+
+    fingerprints: for concepts, today's first; base: its name, for people.
+
+    Raises:
+        InputError: if it is another base.
+    """
+    if named and named not in fingerprints:
+        raise InputError(
+            "concept",
+            f"was made for the base {named}, this is {fingerprints[0]} ({base})",
+            "use the base that it was made for, or train it again on this one",
+        )
+
+
 class _Facts(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)  # a newer worker's facts can be read
 
@@ -86,24 +102,34 @@ class TokenizerFacts(_Facts):
 
 
 class BaseFacts(_Facts):
-    """Facts of a base. fingerprint: of its weights; tokenizers: those that limit a prompt."""
+    """Facts of a base.
+
+    fingerprint: of its weights; tokenizers: those that limit a prompt; name: for people;
+    concept_fingerprints: what concepts of the base name, empty where it is not known.
+    """
 
     version: Literal[1] = 1
     fingerprint: str
     tokenizers: tuple[TokenizerFacts, ...] = Field(min_length=1)
+    name: str = ""
+    concept_fingerprints: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, tokenizers: Sequence[Any], fingerprint: str, lengths: Sequence[int] | None = None
+        cls,
+        tokenizers: Sequence[Any],
+        fingerprint: str,
+        lengths: Sequence[int] | None = None,
+        **more: Any,
     ) -> Self:
         """The facts of a base that is loaded.
 
         tokenizers: of transformers, whose rows a prompt must keep to; lengths: of their rows, None
-        for the tokenizers' own.
+        for the tokenizers' own; more: further fields.
         """
         each = [None] * len(tokenizers) if lengths is None else lengths
         facts = tuple(map(TokenizerFacts.of, tokenizers, each))
-        return cls(fingerprint=fingerprint, tokenizers=facts)
+        return cls(fingerprint=fingerprint, tokenizers=facts, **more)
 
     def check(self, prompt: str, columns: Mapping[str, int], field: str) -> None:
         """Check that the base can read ``prompt``.
@@ -115,3 +141,12 @@ class BaseFacts(_Facts):
         """
         for tokenizer in self.tokenizers:
             check_length(tokenizer.count(prompt, columns), tokenizer.length, field)
+
+    def check_concept(self, named: str) -> None:
+        """Check that a concept which names the base ``named`` is of this one.
+
+        Raises:
+            InputError: as ``check_concept_base``.
+        """
+        if self.concept_fingerprints:
+            check_concept_base(named, self.concept_fingerprints, self.name)

@@ -152,7 +152,7 @@ class Beside:
         source = self.inversion.at(step.number + ahead)
         latents = torch.cat([source, *[x] * len(step.drawn)])
         texts = [self.source, *step.texts]
-        where = self.inversion.trajectory.data_ptr()
+        where = id(self.inversion.trajectory)
         name = ("stored", where, step.number, ahead, id(self.source))
         names = (name, *[None] * len(step.drawn))
         answer = yield from ask(Denoise(latents, step.time, texts, control, names, step.target))

@@ -75,7 +75,7 @@ def edit_friendly(
     watched = Watched(region, steps, record)
     schedule = base.schedule.sized(*size)
     assert isinstance(schedule, DDIMSchedule), "families with other schedules lack the method"
-    origin = ("drawn", latents.data_ptr(), seed)
+    origin = ("drawn", id(latents), seed)
     sources = noisy_sources(schedule, latents.to(base.device), steps, seed)
     skip = min(step_of(settings.strength, steps), steps - 1)
     x = sources[skip]

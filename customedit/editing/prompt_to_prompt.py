@@ -297,7 +297,7 @@ def prompt_to_prompt(
     first = step_of(settings.start, steps)
     # what decides the source's rows, apart from the step: nothing of the target
     way = "stored" if direct else (inversion.kind, first, guidance)
-    origin = (way, inversion.trajectory.data_ptr(), id(source))
+    origin = (way, id(inversion.trajectory), id(source))
     control: AttentionControl | None = None
     schedule = base.schedule.sized(*size)
     for k, (time, to) in enumerate(schedule.downwards(steps)):

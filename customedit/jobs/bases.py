@@ -11,7 +11,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from customedit.diffusion.facts import BaseFacts
@@ -92,10 +92,21 @@ class Bases:
         Raises:
             InputError: as ``BaseFacts.check``, of the base named last.
         """
+        self._check(lambda facts: facts.check(prompt, columns, field))
+
+    def check_concept(self, named: str) -> None:
+        """Refuse a concept of a base, ``named``, that is none of those which are known.
+
+        Raises:
+            InputError: as ``BaseFacts.check_concept``, of the base named last.
+        """
+        self._check(lambda facts: facts.check_concept(named))
+
+    def _check(self, check: Callable[[BaseFacts], None]) -> None:
         refused: InputError | None = None
         for facts in self.current():
             try:
-                facts.check(prompt, columns, field)
+                check(facts)
             except InputError as error:
                 refused = refused or error
             else:

@@ -369,6 +369,31 @@ def test_a_mask_too_large_to_be_read_here_is_left_to_the_worker(
     assert client.post("/v1/edits", json=asked).status_code == 202
 
 
+@pytest.mark.parametrize(
+    ("named", "status"), [("today", 202), ("earlier", 202), ("another", 422), ("", 202)]
+)
+def test_a_concept_of_another_base(
+    api: Running, anna: httpx.Client, concepts: Concepts, storage: Storage, redis_client: Redis,
+    named: str, status: int,
+) -> None:  # fmt: skip
+    facts = BaseFacts.of(
+        [load_tokenizer(mini.path() / "tokenizer")], "f1",
+        name="mini", concept_fingerprints=("today", "earlier"),
+    )  # fmt: skip
+    Bases(redis_client, api.settings, storage).publish(facts)
+    record = ConceptRecord(
+        id=ids.new("con"), tenant="anna", job=ids.new("job"), token="<a>", state="ready",
+        created_at=1, base=named, columns={"<a>": 1},
+    )  # fmt: skip
+    concepts.put(record)
+    asked = {**EDIT, "image": upload(anna), "target_prompt": "a <a> cup"}
+    answer = anna.post("/v1/edits", json={**asked, "concepts": [{"id": record.id}]})
+    assert answer.status_code == status, answer.text
+    if status == 422:
+        assert answer.json()["field"] == "concepts[0].id"
+        assert "was made for the base another, this is today (mini)" in answer.json()["detail"]
+
+
 class TestLengthOfPrompts:
     """Counted by the facts of the base that a worker published."""
 

@@ -67,7 +67,9 @@ CONFIG = """
 headers = {{ Authorization = "Bearer {key}" }}
 
 [[operations]]
-include-operation-id = ["uploadImage", "importConcept", "createEdit", "createConcept", "createBatch"]
+include-operation-id = [
+  "uploadImage", "importConcept", "createEdit", "createConcept", "createBatch",
+]
 checks.positive_data_acceptance.enabled = false
 """
 

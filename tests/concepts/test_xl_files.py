@@ -132,7 +132,6 @@ def test_every_style_is_read_whole_and_takes_effect(name: str, base: Base, tmp_p
     [
         "kohya, original names without convolutions",
         "kohya, diffusers' names",
-        "diffusers",
         "diffusers of PEFT",
     ],
 )

@@ -185,3 +185,17 @@ def test_weights_of_a_concept_out_of_range_are_refused(base: Base, weight: float
 def test_what_looks_like_a_token_is_refused_when_it_is_read(base: Base) -> None:
     with pytest.raises(InputError, match=r"target_prompt: contains <A>.*write <a>"):
         base.text("a <A> cup", [Weighted(change(base, "<a>", 1))], "target_prompt")
+
+
+@torch.no_grad()
+def test_weights_with_channels_last_predict_the_same(latents: Tensor) -> None:
+    """As ``loading.place`` lays them on a GPU."""
+    base = Base.load()
+    context = [base.text("a photo of a cup")] * len(latents)
+    expected = base.predict(latents, 501, context).noise
+    digest = base.fingerprint
+    base.denoiser.to(memory_format=torch.channels_last)
+    assert base.denoiser.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(base.predict(latents, 501, context).noise, expected)
+    base.read_weights()
+    assert base.fingerprint == digest

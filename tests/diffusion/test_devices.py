@@ -98,8 +98,22 @@ def test_the_pretended_device_is_as_strict_as_a_gpu(device: Any) -> None:
         {"inversion": "negative-prompt"},
         {"inversion": "ddim"},
         {"method": "sdedit"},
+        {"method": "masactrl"},
+        {"method": "pnp", "guidance_end": 0.5},
+        {"method": "ddpm"},
+        {"method": "directedit"},
     ],
-    ids=["direct", "union", "negative-prompt", "ddim", "sdedit"],
+    ids=[
+        "direct",
+        "union",
+        "negative-prompt",
+        "ddim",
+        "sdedit",
+        "masactrl",
+        "pnp",
+        "ddpm",
+        "directedit",
+    ],
 )
 def test_no_step_of_an_edit_mixes_devices_or_waits(
     changes: dict[str, Any], base: Base, device: Any, picture: Image.Image

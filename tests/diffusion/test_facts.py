@@ -18,6 +18,8 @@ from customedit.diffusion.text import tokenize
 from customedit.errors import InputError
 from customedit.prompt_syntax import check_prompt
 
+from .flow_folders import t5_tokenizer
+
 CONCEPTS = {
     "<look>": torch.zeros(8),
     "<many>": torch.zeros(5, 8),
@@ -76,7 +78,7 @@ def clip_like(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
 
 def test_the_counts_are_equal(base: Base, clip_like: CLIPTokenizer) -> None:
     lengths = set()
-    for tokenizer in (base.tokenizer, clip_like):
+    for tokenizer in (base.tokenizer, clip_like, t5_tokenizer()):
         facts, whole = TokenizerFacts.of(tokenizer), BaseFacts.of([tokenizer], "f")
         for prompt in filter(readable, [*PROMPTS, *map(fuzzed, range(300))]):
             counted = facts.count(prompt, COLUMNS)
@@ -89,7 +91,7 @@ def test_the_counts_are_equal(base: Base, clip_like: CLIPTokenizer) -> None:
                 assert str(refused.value) == str(error)
                 continue
             whole.check(prompt, COLUMNS, "prompt")
-            end = read.spans[-1][1] if read.spans else 1
+            end = read.spans[-1][1] if read.spans else facts.marks - 1
             assert counted == end + 1, prompt
             lengths.add(counted)
     assert len(lengths) > 30

@@ -16,6 +16,9 @@ from customedit.diffusion.adapters import LowRank
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, run
 from customedit.diffusion.text import Weighted
+from customedit.editing.direct_edit import direct_edit
+from customedit.editing.inversion import invert
+from customedit.editing.method_settings import DirectEditSettings
 from customedit.editing.sdedit import sdedit
 from customedit.errors import InputError
 
@@ -243,3 +246,31 @@ def test_folders_that_cannot_be_driven_are_named(tmp_path: Path) -> None:
     refused("scheduler/scheduler_config.json", {"_class_name": "DDIMScheduler"}, "DDIMScheduler")
     refused("text_encoder_2/config.json", {"model_type": "umt5"}, "umt5")
     refused("transformer/config.json", {"joint_attention_dim": 48}, "damaged|width")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_direct_edit_gives_the_source_back_by_its_own_prompt(
+    kind: str, bases: dict[str, Base]
+) -> None:
+    base, steps = bases[kind], 3
+    side = base.side // base.factor
+    generator = torch.Generator().manual_seed(2)
+    latents = torch.randn((1, base.channels, side, side), generator=generator)
+    inversion = run(base, invert(base, latents, PROMPT, steps=steps))
+    texts = base.text(PROMPT), base.text("a photo of a blue ball, near a dog")
+
+    def edited(target: int, strength: float) -> Tensor:
+        settings = DirectEditSettings(strength=strength)
+        method = direct_edit(
+            base, inversion, texts[0], texts[target], settings=settings, guidance=1.0
+        )
+        return run(base, method).latents
+
+    assert (edited(0, 0.0) - latents).abs().max() <= 1e-4
+    assert (edited(0, 1.0) - latents).abs().max() <= 1e-4
+    free, held = edited(1, 0.0), edited(1, 1.0)
+    assert (free - latents).abs().max() > 1e-3
+    assert (free - held).abs().max() > 1e-5  # values of the source's image tokens act
+    for method in ("masactrl", "pnp", "ddpm"):
+        with pytest.raises(InputError, match=f"{method} is not in this family"):
+            base.family.require(method, "method")

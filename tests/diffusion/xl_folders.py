@@ -102,7 +102,7 @@ def xl(*, zeros: bool = True) -> StableDiffusionXLPipeline:
             beta_schedule="scaled_linear",
             steps_offset=1,
             timestep_spacing="leading",
-        ),  # fmt: skip
+        ),
         force_zeros_for_empty_prompt=zeros,
         add_watermarker=False,
     )

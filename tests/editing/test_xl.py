@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from customedit.concepts.concept import Concept
 from customedit.concepts.effect import prove_effect
 from customedit.concepts.files.load import Description, load_concept
+from customedit.concepts.files.lora import lora_entries
 from customedit.concepts.files.save import save_concept
+from customedit.concepts.merge import encode_concept_prompts, merge_on_base
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
@@ -84,11 +87,15 @@ def test_it_acts_where_it_is_named_and_costs_nothing_per_step(base: Base, plaid:
     assert not worded.keys[0].equal(base.text(TARGET, [Weighted(plaid, 0.0)]).keys[0])
 
 
-def test_whole_weights_are_trained_where_rank_is_0(base: Base) -> None:
+def test_whole_weights_are_trained_where_rank_is_0(base: Base, tmp_path: Path) -> None:
     settings = TrainingSettings.of(base, steps=1, rank=0, class_images=0, crops=1)
     prompts = ConceptPrompts("<plaid>", "cup", "patterned")
     concept = run(base, train_concept(base, [drawn(0)], prompts, settings))
     assert concept.weights.keys() == base.weights.keys() and not concept.adapters
+    save_concept(concept, tmp_path, base, "diffusers")
+    again = load_concept(tmp_path, base)
+    assert again.tokens["<plaid>"].equal(concept.tokens["<plaid>"])
+    assert all(again.weights[n].equal(w) for n, w in concept.weights.items())
     with pytest.raises(InputError, match="rank: has no effect on textual-inversion"):
         TrainingSettings.of(base, way="textual-inversion", rank=4)
 
@@ -130,6 +137,48 @@ def test_sdedit_with_a_mask_several_concepts_and_a_sweep(session: Session, plaid
     source = np.asarray(session.picture, np.int16)
     assert len(made) == 4 and not np.array_equal(pixels[0], pixels[1])
     assert all(np.array_equal(p[:8], source[:8]) for p in pixels)
+
+
+def test_a_lora_is_imported_and_edits_beside_a_concept(
+    base: Base, session: Session, plaid: Concept, tmp_path: Path
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    adapters = {
+        path: LowRank(
+            torch.randn(layer.weight.shape[0], 2, generator=generator) * 0.2,
+            torch.randn(2, layer.weight.shape[1], generator=generator) * 0.2,
+        )
+        for path, layer in base.family.adaptable.items()
+        if ".attn1.to_" in path or ".self_attn." in path
+    }
+    path = tmp_path / "soft.safetensors"
+    save_file(lora_entries(adapters, len(base.family.encoders)), path)
+    soft = run(base, prove_effect(base, load_concept(path, base, Description(token="<soft>"))))
+    assert soft.recipe["imported"]["layers_used"] == len(adapters)
+    options: dict[str, Any] = {"steps": STEPS, "strength": 0.4, "guidance": 3.0}
+    one = session.edit(TARGET, concepts=[plaid], **options)
+    target = "a photo of a <plaid> patterned <soft> cup on a table"
+    both = session.edit(target, concepts=[plaid, soft], **options)
+    assert not both.drawing.latents.equal(one.drawing.latents)
+
+
+def test_concepts_of_low_rank_are_merged_exactly(base: Base, plaid: Concept) -> None:
+    other = dataclasses.replace(
+        plaid,
+        tokens={"<wood>": plaid.tokens["<plaid>"] * 0.5},
+        adapters={p: dataclasses.replace(a, scale=-0.5) for p, a in plaid.adapters.items()},
+        prompts=("a photo of a <wood> table",),
+    )
+    merged = merge_on_base(base, [plaid, other])
+    assert not merged.keys and merged.adapters.keys() == plaid.adapters.keys()
+    layer = base.layers[0]
+    weight = base.weights[f"{layer}.to_k.weight"]
+    for concept in (plaid, other):
+        states = encode_concept_prompts(base, concept)
+        wanted = states @ (weight + concept.adapters[f"unet.{layer}.to_k"].delta()).T
+        found = states @ (weight + merged.adapters[f"unet.{layer}.to_k"].delta()).T
+        assert (found - wanted).abs().max() <= 1e-4
+    assert merged.for_base(base).digest != plaid.digest
 
 
 def test_it_is_written_and_read(base: Base, plaid: Concept, tmp_path: Path) -> None:

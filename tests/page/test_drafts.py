@@ -20,7 +20,7 @@ def fill(page: Page, picture: Path) -> None:
     page.get_by_label("What it shows").fill(SOURCE)
     page.get_by_label("What it is to show").fill(TARGET)
     page.get_by_text("Expert settings").click()
-    page.get_by_label("Guidance").fill("3")
+    page.get_by_label("Guidance", exact=True).fill("3")
     page.locator(".thumbs .name").get_by_text(picture.name, exact=True).wait_for()  # it is sent
 
 
@@ -28,7 +28,7 @@ def there(page: Page) -> None:
     """What ``fill`` filled in is in the form."""
     expect(page.get_by_label("What it shows")).to_have_value(SOURCE)
     expect(page.get_by_label("What it is to show")).to_have_value(TARGET)
-    expect(page.get_by_label("Guidance")).to_have_value("3")
+    expect(page.get_by_label("Guidance", exact=True)).to_have_value("3")
     expect(page.get_by_alt_text("The picture to edit")).to_have_js_property("complete", True)
 
 
@@ -113,7 +113,7 @@ def test_a_lost_connection_is_said_and_the_form_is_sent_later(
     page.get_by_label("What it shows").fill(SOURCE)
     page.get_by_label("What it is to show").fill(TARGET)
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("The service does not answer").wait_for()
+    page.locator(".problem").get_by_text("The service does not answer").wait_for()
     expect(page.get_by_label("What it is to show")).to_have_value(TARGET)
     page.context.set_offline(False)
     page.get_by_role("button", name="Edit", exact=True).click()

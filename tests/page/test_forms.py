@@ -202,7 +202,7 @@ def test_an_edit_is_checked_before_it_is_sent(tab: Tab, picture: Path) -> None:
     page.get_by_text("Expert settings").click()
     assert page.get_by_label("Words of the region").is_hidden()
     page.get_by_label("Strengths", exact=True).fill("0.5, 2, x")
-    page.get_by_label("Guidance").fill("99")
+    page.get_by_label("Guidance", exact=True).fill("99")
     page.get_by_role("button", name="Edit", exact=True).click()
     assert wrong(page, "Strengths") == "“2” does not fit. Each is a number from 0 to 1."
     assert wrong(page, "Guidance") == "Write a number from 0 to 50."

@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import shlex
+from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page, expect
@@ -176,16 +177,22 @@ def test_the_region_that_was_found_is_adjusted_by_keyboard(
 
 
 def test_several_pictures_are_edited_with_one_form(
-    tab: Tab, api: Running, jobs: Jobs, references: tuple[object, ...]
+    tab: Tab, jobs: Jobs, storage: Storage, references: tuple[Path, ...]
 ) -> None:
     page = tab.page
     tab.open("edit")
-    page.locator("input[type=file]").first.set_input_files(references[:3])  # type: ignore[arg-type]
+    page.locator("input[type=file]").first.set_input_files(references[:3])
     expect(page.get_by_label("Several pictures")).to_be_checked()
     page.get_by_label("What it shows").fill("a cup")
     page.get_by_label("What it is to show").fill("a blue cup")
     page.get_by_role("button", name="Edit 3 pictures").click()
-    expect(page.locator(".item")).to_have_count(3)
+    expect(page.locator(".tile")).to_have_count(3)
+    expect(page).to_have_title("0 % a blue cup · Custom-Edit")
+    first, *_ = jobs.list("anna").items
+    finish_edit(jobs, storage, first.id)
+    page.get_by_text("1 succeeded").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("2 cancelled").wait_for()
     assert len({job.request["image"] for job in jobs.list("anna").items}) == 3
 
 

@@ -46,9 +46,21 @@ def test_each_file_is_served_as_what_it_is(api: Running) -> None:
         assert answer.status_code == 200 and answer.content == path.read_bytes()
         assert answer.headers["Content-Type"].startswith(kinds.get(path.suffix, "text/html"))
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        head = ask(api, f"/page/{path.name}", "HEAD")
+        plain = {"Accept-Encoding": "identity"}
+        head = ask(api, f"/page/{path.name}", "HEAD", **plain)
         assert head.status_code == 200 and head.content == b""
         assert head.headers["Content-Length"] == str(len(answer.content))
+
+
+def test_files_are_compressed_for_those_who_take_it(api: Running) -> None:
+    packed = ask(api, "/page/main.js", **{"Accept-Encoding": "br, gzip"})
+    plain = ask(api, "/page/main.js", **{"Accept-Encoding": "gzip;q=0"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in plain.headers
+    assert packed.content == plain.content
+    assert int(packed.headers["Content-Length"]) < int(plain.headers["Content-Length"]) / 2
+    assert packed.headers["ETag"] != plain.headers["ETag"]  # another representation
+    assert packed.headers["Vary"] == plain.headers["Vary"] == "Accept-Encoding"
 
 
 def test_a_file_that_the_browser_has_is_not_sent_again(api: Running) -> None:
@@ -103,3 +115,10 @@ def test_pictures_come_from_where_presigned_addresses_lead() -> None:
         **keys, s3_endpoint="http://seaweed:8333", s3_public_endpoint="https://s3.example"
     )
     assert picture_origin(Storage(own)) == "https://s3.example"
+
+
+def test_all_modules_are_fetched_at_once() -> None:
+    """Named in the first file, they need not wait for each other to be read."""
+    index = (FOLDER / "index.html").read_text()
+    named = set(re.findall(r'<link rel="modulepreload" href="page/([^"]+)">', index))
+    assert named == {path.name for path in FILES if path.suffix == ".js"} - {"main.js"}

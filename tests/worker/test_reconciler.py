@@ -17,6 +17,7 @@ from customedit import mini
 from customedit.diffusion.facts import BaseFacts
 from customedit.jobs import notifications
 from customedit.jobs.bases import Bases
+from customedit.jobs.journal import Journal
 from customedit.jobs.webhooks import Secrets
 from customedit.mini.text import load_tokenizer
 from customedit.schemas import ids
@@ -77,10 +78,12 @@ def test_a_worker_publishes_the_facts_of_its_base(bench: Bench, workers: Workers
         return Bases(bench.jobs.client, bench.settings, bench.storage).current()
 
     (facts,) = until(known, "the facts of the base")
-    assert facts == BaseFacts.of([load_tokenizer(mini.path() / "tokenizer")], facts.fingerprint)
+    expected = BaseFacts.of([load_tokenizer(mini.path() / "tokenizer")], facts.fingerprint)
+    assert facts.tokenizers == expected.tokenizers and facts.name == "mini"
     concept = bench.succeeded(bench.customize(steps=1, class_images=0))["concept"]
     record = Concepts(bench.jobs.client, bench.settings).get(bench.tenant, concept)
     assert record is not None and record.columns == {record.token: 1}
+    assert record.base == facts.concept_fingerprints[0]
 
 
 def test_what_the_front_end_ended_is_journaled_too(bench: Bench, workers: Workers) -> None:
@@ -123,6 +126,35 @@ def test_what_cannot_be_cleaned_up_keeps_nothing_else_waiting(
     until(lambda: "final.json" in bench.names(ended), "and the journal written")
     assert bench.redis.zrange(marks, 0, -1) == [f"{bench.tenant}/{odd}"]
     assert f"{odd} cannot be cleaned up" in worker.said()
+
+
+def test_a_round_cleans_up_and_journals_all_that_is_due(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many ended since the last one; those that still run are looked at once."""
+    for name in ("CLEANUPS_AT_ONCE", "SETTLED_AT_ONCE"):
+        monkeypatch.setattr(f"worker.reconciler.{name}", 2)
+    runtime: Any = SimpleNamespace(
+        settings=bench.settings.model_copy(update={"reconcile_seconds": 30.0}), redis=bench.redis,
+        jobs=bench.jobs, storage=bench.storage, metrics=Metrics(), journal=Journal(bench.storage),
+        concept_records=Concepts(bench.redis, bench.settings),
+    )  # fmt: skip
+    reconciler = Reconciler(runtime, bench.notify, "w")
+    made = [bench.edit(steps=1) for _ in range(7)]
+    for job_id in made:
+        claim = bench.jobs.claim(job_id, "w")
+        assert claim is not None
+        bench.storage.put(claim.key("half.png"), b"")
+        assert job_id == made[-1] or bench.jobs.cancelled(claim)
+    due = dict.fromkeys((f"{bench.tenant}/{job_id}" for job_id in made), 1.0)
+    marks = f"{bench.settings.namespace}:cleanup"
+    bench.redis.zadd(marks, due)  # long ago
+    reconciler.clean_up_all()
+    assert bench.redis.zrange(marks, 0, -1) == [f"{bench.tenant}/{made[-1]}"]
+    half = [any("half" in name for name in bench.names(job_id)) for job_id in made]
+    assert half == [False] * 6 + [True]
+    reconciler.settle_all()
+    assert bench.jobs.unjournaled() == []
 
 
 def test_notifications_that_no_worker_receives_do_not_pile_up(bench: Bench) -> None:

@@ -29,6 +29,7 @@ from customedit.concepts.files.identify import (
 )
 from customedit.concepts.files.lora import Lora
 from customedit.errors import InputError
+from customedit.prompt_syntax import CONCEPT
 
 if TYPE_CHECKING:
     from customedit.diffusion.base import Base
@@ -198,7 +199,8 @@ def _join_tokens(
     So diffusers' script for SDXL writes them: a file for each encoder, in order.
     """
     widths = [] if base is None else list(base.family.embedding_parts.values())
-    for token, vectors in new.items():
+    for name, vectors in new.items():
+        token = path.stem if not name and CONCEPT.fullmatch(path.stem) else name
         before = parts.get(token)
         if before is not None and len(before) == len(vectors):
             joined = [before.shape[-1], before.shape[-1] + vectors.shape[-1]]

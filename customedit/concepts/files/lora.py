@@ -34,6 +34,7 @@ from customedit.concepts.files.identify import lora_families
 from customedit.concepts.files.lora_names import LayerNames, plain_name, style_of
 from customedit.concepts.files.stacked import split, swapped
 from customedit.diffusion.adapters import (
+    TRANSFORMER,
     UNET,
     Adapter,
     Hadamard,
@@ -287,9 +288,12 @@ def lora_entries(adapters: Mapping[str, Adapter], encoders: int = 1) -> dict[str
 
     encoders: how many text encoders the base has; of several, kohya's names have the numbers.
 
+    Those of a transformer are under diffusers' own names instead (``_transformer_entries``).
     All layers have one alpha: diffusers (0.42) ignores those that differ, says nothing of it but a
     warning, and draws with other scales.
     """
+    if any(path.startswith(TRANSFORMER) for path in adapters):
+        return _transformer_entries(adapters)
     alphas = {a.scale * _rank(a) for a in adapters.values() if _rank(a)}
     alpha = alphas.pop() if len(alphas) == 1 else float(max(map(_rank, adapters.values())) or 1)
     entries: dict[str, Tensor] = {}
@@ -297,6 +301,10 @@ def lora_entries(adapters: Mapping[str, Adapter], encoders: int = 1) -> dict[str
         part, _, inner = path.partition(".")
         if path.startswith(UNET):
             start = "lora_unet_"
+        elif path.startswith(TRANSFORMER):
+            start = "lora_transformer_"
+        elif inner.startswith("encoder.block."):  # T5, the third wherever it stands
+            start = "lora_te3_"
         elif encoders == 1:
             start = "lora_te_text_model_"
         else:
@@ -305,6 +313,27 @@ def lora_entries(adapters: Mapping[str, Adapter], encoders: int = 1) -> dict[str
             start = f"lora_te{number}_" + ("" if own_name else "text_model_")
         name = start + inner.replace(".", "_")
         entries |= {f"{name}.{k}": v for k, v in _kohya_factors(adapter, alpha).items()}
+    return entries
+
+
+def _transformer_entries(adapters: Mapping[str, Adapter]) -> dict[str, Tensor]:
+    """``adapters`` of a transformer as diffusers and ComfyUI read them, their scales in ``lora_B``.
+
+    Raises:
+        InputError: for a kind of change, or a layer, that diffusers loads from no file.
+    """
+    entries: dict[str, Tensor] = {}
+    for path, adapter in adapters.items():
+        low = adapter.low_rank() if isinstance(adapter, Hadamard) else adapter
+        if not isinstance(low, LowRank):
+            raise InputError(
+                "format", f"diffusers has no place for {_called(adapter)} ({path})", "choose own"
+            )
+        if ".encoder.block." in path:
+            raise InputError("format", f"diffusers loads no LoRA for T5 ({path})", "choose own")
+        name = path.replace(".encoder.layers.", ".text_model.encoder.layers.")
+        entries[f"{name}.lora_A.weight"] = low.down
+        entries[f"{name}.lora_B.weight"] = low.up * low.scale
     return entries
 
 

@@ -63,11 +63,12 @@ def save_concept(
     values' sum, and kohya everything.
 
     Raises:
-        InputError: for an unknown format, a rank or share where it has no effect, adapters in a
-            format that has none, numbers that are not finite.
+        InputError: for an unknown format or one that the base's family lacks, a rank or share where
+            it has no effect, adapters in a format that has none, numbers that are not finite.
     """
     if form not in FORMATS:
         raise InputError("format", f"{form!r} is unknown", f"use one of {', '.join(FORMATS)}")
+    base.family.require(form, "format")
     if (rank is not None or keep is not None) and form not in ("adobe-compressed", "kohya"):
         raise InputError("rank", f"has no effect on {form}", "leave it out, or choose kohya")
     if concept.adapters and form.startswith("adobe"):

@@ -112,8 +112,8 @@ class Family(abc.ABC):
     @property
     def embedding_parts(self) -> dict[str, int]:
         """The parts of a concept token's embedding, in order: their names in files, and widths."""
-        encoders = zip(self.layout.encoders, self.encoders, strict=True)
-        return {layout.embedding: encoder.width for layout, encoder in encoders}
+        names = {f"{layout.part}.": layout.embedding for layout in self.layout.encoders}
+        return {names[encoder.prefix]: encoder.width for encoder in self.encoders}
 
     @property
     def channels(self) -> int:

@@ -204,7 +204,7 @@ class JointFamily(Family):
     # concepts
 
     @cached_property
-    def layers(self) -> tuple[str, ...]:  # type: ignore[override]  # computed once
+    def layers(self) -> tuple[str, ...]:
         """The projections that the text alone goes through and that concepts change."""
         ends = (".attn.add_k_proj", ".attn.add_v_proj")
         names = (name for name, _ in self.denoiser.named_modules())

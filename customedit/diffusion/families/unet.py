@@ -120,7 +120,7 @@ class UNetFamily(Family):
         return tuple(n for n in names if n.endswith("attn2"))
 
     @cached_property
-    def self_layers(self) -> tuple[str, ...]:  # type: ignore[override]  # computed once
+    def self_layers(self) -> tuple[str, ...]:
         """Paths of the self-attention modules, in the order in which they run."""
         names = (n.removesuffix(".processor") for n in self.denoiser.attn_processors)
         found = [n for n in names if n.endswith("attn1")]
@@ -128,7 +128,7 @@ class UNetFamily(Family):
         return tuple(sorted(found, key=lambda n: parts.index(n.split(".")[0])))  # sorted is stable
 
     @cached_property
-    def decoder_blocks(self) -> tuple[nn.Module, ...]:  # type: ignore[override]  # computed once
+    def decoder_blocks(self) -> tuple[nn.Module, ...]:
         """What the residual blocks of the UNet's decoder add to their input, in order."""
         return tuple(b.conv2 for blocks in self.denoiser.up_blocks for b in blocks.resnets)
 

@@ -1,0 +1,97 @@
+"""What the page tells before a form is sent: the base, sizes, time, and that no worker runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+from redis import Redis
+
+from customedit.diffusion.profile import Sizes
+from customedit.estimates.workers import WorkerBase, WorkerReport, Workers
+from customedit.jobs.store import Jobs
+
+from ..api.conftest import Running, edit
+from .conftest import Tab
+
+BASE = WorkerBase(
+    name="mini",
+    fingerprint="f",
+    architecture="Mini",
+    device="cpu",
+    dtype="float32",
+    guidance=4.0,
+    sizes=Sizes(side=16, multiple=8, factor=8),
+    rows=24,
+    cells=8192,
+    training={"custom-diffusion": {"steps": 250}},
+)
+
+
+@pytest.fixture
+def worker(api: Running, redis_client: Redis) -> None:
+    """A worker that said a moment ago that it lives."""
+    report = WorkerReport(name="w", kinds=("edit", "customize"), slots=2, base=BASE, speed={})
+    Workers(redis_client, api.settings).beat(report)
+
+
+def fill(page: Page, picture: Path) -> None:
+    page.locator("input[type=file]").first.set_input_files(picture)
+    page.get_by_label("What it shows").fill("a cup")
+    page.get_by_label("What it is to show").fill("a blue cup")
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_base_and_that_a_picture_is_scaled_are_told_at_the_upload(
+    tab: Tab, jobs: Jobs, picture: Path
+) -> None:
+    tab.open("edit")
+    page = tab.page
+    page.locator("input[type=file]").first.set_input_files(picture)
+    plan = page.get_by_label("What this would do")
+    expect(plan).to_contain_text("mini draws, made for pictures of 16 × 16 pixels")
+    expect(plan.locator(".warning")).to_contain_text("128 × 128 pixels. It is reduced to 16 × 16")
+    assert not jobs.list("anna").items
+
+
+def test_that_no_worker_runs_is_told_before_and_after(tab: Tab, jobs: Jobs, picture: Path) -> None:
+    page = tab.page
+    tab.open("edit")
+    fill(page, picture)
+    plan = page.get_by_label("What this would do")
+    expect(plan).to_contain_text("No worker is running")
+    expect(plan).to_contain_text("the region of cup")
+    assert not jobs.list("anna").items
+    page.get_by_role("button", name="Edit", exact=True).click()
+    expect(page.locator(".saying")).to_contain_text("No worker is running")
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_place_in_the_queue_is_told(tab: Tab, api: Running) -> None:
+    client = api.client()
+    edit(client)
+    second = edit(client)
+    tab.open(f"jobs/{second['id']}")
+    expect(tab.page.locator(".saying")).to_contain_text("1 job is before it.")
+
+
+def test_settings_are_saved_under_a_name(tab: Tab, picture: Path) -> None:
+    page = tab.page
+    tab.open("edit")
+    page.get_by_text("Expert settings").click()
+    page.get_by_label("Guidance", exact=True).fill("3")
+    page.get_by_label("How much changes").press("ArrowRight")
+    page.get_by_text("Presets", exact=True).click()
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_text("Write a name of letters").wait_for()
+    page.get_by_label("Save these settings as").fill("gentle")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_label("Preset", exact=True)).to_have_value("gentle")
+    page.get_by_role("button", name="Start anew").click()
+    expect(page.get_by_label("Guidance", exact=True)).to_have_value("")
+    page.get_by_label("What it shows").fill("a vase")
+    page.get_by_role("button", name="Use", exact=True).click()
+    expect(page.get_by_label("Guidance", exact=True)).to_have_value("3")
+    expect(page.get_by_text("55 %")).to_be_visible()
+    expect(page.get_by_label("What it shows")).to_have_value("a vase")  # words stay
