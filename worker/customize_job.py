@@ -67,7 +67,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         subject = Subject(references, prompts, request.nouns, masks)
         check_subjects([subject])
         files = [i.file(base) for i in class_images(base, subject.classes, settings)]
-        mark = class_mark(attempt.tenant, prompts.noun, dataclasses.asdict(settings))
+        mark = class_mark(attempt.tenant, request.noun, dataclasses.asdict(settings))
         keeper = Keeper(attempt, files, mark)
         keeper.fetch()
     previewer, steps = Previewer(attempt), min(PORTRAIT_STEPS, settings.class_steps)
@@ -109,13 +109,13 @@ class Keeper:
     """Carries a training's checkpoint and class images between its folder and S3.
 
     classes: the files of class images. They go with the checkpoint: drawn again beside other jobs
-    they would differ in their last bits, and so would the training. mark: names them in estimates
-    (``estimates.work.class_mark``).
+    they would differ in their last bits, and so would the training. mark: names them for estimates
+    (``class_mark``), once all of them lie here.
     """
 
     attempt: Attempt
     classes: Sequence[str]
-    mark: str
+    mark: str = ""
     _sent: int = 0
     _sent_classes: set[str] = field(default_factory=set)
     _not_before: float = 0.0
@@ -177,7 +177,8 @@ class Keeper:
         part = shared.with_suffix(f".{self.attempt.id}")
         shutil.copyfile(drawn, part)
         part.replace(shared)
-        self.attempt.runtime.class_marks.add(self.mark)
+        if self._sent_classes.issuperset(self.classes):
+            self.attempt.runtime.class_marks.add(self.mark)
 
     def _send(self, name: str, path: Path) -> bool:
         key = object_keys.checkpoint(self.attempt.tenant, self.attempt.id, name)
