@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from customedit.concepts.class_images import class_images
 from customedit.concepts.crops import Crop, full_frame, random_crop
 from customedit.concepts.noun_maps import noun_map
-from customedit.concepts.prompts import ConceptPrompts
+from customedit.concepts.prompts import FORMS, PLAIN, ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.diffusion.devices import to_device
@@ -132,7 +133,8 @@ def encode_references(base: Base, subject: Subject, settings: TrainingSettings) 
                     )
                 )
         crops += own
-        texts += [prompts.instance(c.prefix) for c in own]
+        forms = itertools.cycle(FORMS if settings.sentences == "varied" else [PLAIN])
+        texts += [prompts.instance(c.prefix, form) for c, form in zip(own, forms, strict=False)]
     return (yield from Dataset.encode(base, crops, texts))
 
 

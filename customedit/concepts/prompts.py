@@ -6,10 +6,11 @@ references to learn, the noun what they show.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from customedit.errors import InputError
 from customedit.prompt_syntax import CONCEPT, article
@@ -18,6 +19,16 @@ FRAMINGS: Final = ("", "far away", "very small", "zoomed in", "close up")
 """What a prompt says of how a reference is framed: see ``ConceptPrompts.instance``."""
 
 _WORDS = re.compile(r"[^\W_][\w' -]*")
+
+
+Form: TypeAlias = tuple[str, str]
+"""What a prompt calls the picture, and the word before the thing."""
+
+PLAIN: Final[Form] = ("photo", "a")
+FORMS: Final[tuple[Form, ...]] = tuple(
+    itertools.product(("photo", "picture", "image"), ("a", "the"))
+)
+"""Of varied sentences, as Textual Inversion trains with (arXiv 2208.01618, section 4)."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +63,12 @@ class ConceptPrompts:
         """How the thing is called: <plaid> patterned teapot."""
         return " ".join(w for w in (self.token, self.attribute, self.noun) if w)
 
-    def instance(self, prefix: str = "") -> str:
+    def instance(self, prefix: str = "", form: Form = PLAIN) -> str:
         """The prompt of a reference image; ``prefix`` as crop augmentation has it."""
+        medium, determiner = form
         if prefix == "very small":
-            return f"a photo of a very small {self.thing()}"
-        return f"{article(f'{prefix} photo' if prefix else 'photo')} of a {self.thing()}"
+            return f"{article(medium)} of {determiner} very small {self.thing()}"
+        return f"{article(f'{prefix} {medium}'.lstrip())} of {determiner} {self.thing()}"
 
     def check(self, check: Callable[[str, str], object]) -> None:
         """Call ``check`` with each prompt of a reference and the field to be shortened."""

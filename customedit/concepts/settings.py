@@ -21,6 +21,7 @@ Way = Literal["custom-diffusion", "textual-inversion", "dreambooth", "lora"]
 RateSchedule = Literal["constant", "linear", "cosine"]
 Focus = Literal["picture", "noun"]
 LoraLayers = Literal["cross-attention", "attention", "all"]
+Sentences = Literal["photo", "varied"]
 
 _LIMITS: Final[dict[str, tuple[float, float]]] = {
     "steps": (1, 20_000),
@@ -46,6 +47,7 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "rate_schedule": get_args(RateSchedule),
     "focus": get_args(Focus),
     "lora_layers": get_args(LoraLayers),
+    "sentences": get_args(Sentences),
 }
 
 
@@ -71,7 +73,7 @@ class TrainingSettings:
     a side that a reference pasted on a canvas has at the least; weigh_cells: whether every counted
     cell weighs the same, instead of every row; focus: "noun" counts the loss where the base sees
     the references' noun; prior_classes: how many classes the class images show, the references'
-    own among them.
+    own among them; sentences: "varied" words the references' prompts by turns (``prompts.FORMS``).
 
     Of way "lora": lora_layers: the UNet's layers that are changed; alpha: the changes are times
     alpha / rank, None for alpha = rank; train_text_encoder: whether the text encoder's attention is
@@ -107,6 +109,7 @@ class TrainingSettings:
     weigh_cells: bool = False
     focus: Focus = "picture"
     prior_classes: int = 1
+    sentences: Sentences = "photo"
     lora_layers: LoraLayers | None = None
     alpha: float | None = None
     train_text_encoder: bool = False
