@@ -5,9 +5,10 @@ TORCH_SPEC ?= torch==2.13.0
 # Where torch comes from, if not from pip's usual place:
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu takes the CPU build, a tenth of the size.
 TORCH_INDEX ?=
-# Options for pytest, and for the mini-* commands. One process whose torch has every core is faster
-# than workers that share them (seen once, two cores: 102 s; two workers had done three quarters in 7 min):
-PYTEST_ARGS ?=
+# Options for pytest, and for the mini-* commands. Half the tests wait for servers and browsers, so that
+# a process for each core (four at most), with one thread of torch each, takes two thirds of the time
+# of one process with all cores.
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -32,7 +33,7 @@ $(READY): pyproject.toml requirements/ci.txt customedit/__init__.py
 	@touch $@
 
 test: $(READY) ## Run the tests (seconds each; PYTEST_ARGS= for options)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-slow: $(READY) ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

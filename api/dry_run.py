@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from api.problems import input_problem
 from api.serializers import estimate, warnings
@@ -83,9 +83,11 @@ def edit_plan(
     if guidance is None and base is not None:
         guidance = base.guidance
     settings = checked.settings
-    shown = None if settings is None else dataclasses.asdict(settings)
-    for name in ("strength", "start") if shown is not None else ():  # of each picture
-        shown.pop(name, None)
+    shown: dict[str, Any] | None = None
+    if settings is not None:
+        of_each = ("strength", "start")  # they stand with each picture
+        facts = dataclasses.asdict(settings)
+        shown = {name: value for name, value in facts.items() if name not in of_each}
     return d.EditPlan(
         source_prompt=request.source_prompt,
         target_prompt=request.target_prompt,

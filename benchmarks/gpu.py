@@ -26,12 +26,12 @@ from typing import Annotated, Any, Final
 
 import torch
 import typer
-from method import SOURCE, TARGET, clock, random_concept
 from PIL import Image
-from published import PublishedEditor, plain_unet
-from shapes import NAMES, random_base
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.method import SOURCE, TARGET, clock, random_concept
+from benchmarks.published import PublishedEditor, plain_unet
+from benchmarks.shapes import NAMES, random_base
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept

@@ -1,14 +1,17 @@
-"""The service under many jobs and workers: ``python benchmarks/load.py``.
+"""The service under many jobs and workers: ``python benchmarks/load.py run | scripts``.
 
-The real API, Redis (valkey) and S3 (SeaweedFS); workers that are simulated: each claims, renews,
-reports progress and ends jobs by the code that real workers use (``customedit.jobs``), and sleeps
-where a real one would compute. No torch. First all jobs are submitted over HTTP, half of them by
-one tenant; after each tenth it is measured how long lists and the reconciler's calls take. Then the
-workers run them; some die in the middle of a job, whose lease runs out. At the end every job must
-have ended once: ``lost`` and ``doubled`` are 0, or the exit status is 1.
+``run``: The real API, Redis (valkey) and S3 (SeaweedFS); workers that are simulated: each claims,
+renews, reports progress and ends jobs by the code that real workers use (``customedit.jobs``), and
+sleeps where a real one would compute. No torch. First all jobs are submitted over HTTP, half of
+them by one tenant; after each tenth it is measured how long lists and the reconciler's calls take.
+Then the workers run them; some die in the middle of a job, whose lease runs out. At the end every
+job must have ended once: ``lost`` and ``doubled`` are 0, or the exit status is 1.
 
-    python benchmarks/load.py                              # 10 workers, 2,000 jobs: minutes
-    python benchmarks/load.py --workers 100 --jobs 100000  # the figures of docs/scaling.md
+``scripts``: how long Redis itself takes for claims, lists and the reconciler's calls as jobs grow
+in number, without API, S3 and workers: other work of the machine hardly shows in it.
+
+    python benchmarks/load.py run                              # 10 workers, 2,000 jobs: minutes
+    python benchmarks/load.py run --workers 100 --jobs 100000  # hours on two cores
 
 Clients, workers and servers share the machine, which is named.
 """
@@ -35,12 +38,13 @@ import typer
 from redis import Redis
 
 from customedit.config.settings import Settings
+from customedit.devserver.local_servers import LocalServers
 from customedit.devserver.stack import Stack
 from customedit.jobs import notifications
 from customedit.jobs.claims import Claim
 from customedit.jobs.journal import Journal
 from customedit.jobs.orphans import Orphans
-from customedit.jobs.records import EditOutcome, ImageRecord, JobProgress
+from customedit.jobs.records import EditOutcome, ImageRecord, JobProgress, JobRecord
 from customedit.jobs.redis import connect, memory
 from customedit.jobs.store import Jobs
 from customedit.schemas import ids
@@ -295,7 +299,7 @@ def redis_cost(redis: Redis) -> tuple[float, int]:
     return float(stats["usec"]), int(stats["calls"])
 
 
-@app.command()
+@app.command("run")
 def load(
     jobs: Annotated[int, typer.Option(min=20)] = 2000,
     workers: Annotated[int, typer.Option(min=2)] = 10,
@@ -346,8 +350,8 @@ def load(
         "jobs": len(made),
         "workers": workers,
         "tenants": tenants,
-        "lost": sum(job not in ended for job in made) + len(made) - states["succeeded"],
-        "doubled": sum(times > 1 for times in ended.values()) + len(made) - len(set(made)),
+        "lost": max(sum(not ended[job] for job in made), len(made) - states["succeeded"]),
+        "doubled": sum(times > 1 for times in ended.values()),
         "growth": sizes,
         "run": running,
         "machine": {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)},
@@ -418,6 +422,71 @@ def table(sizes: list[dict[str, Any]]) -> str:
         row += [f"{size['redis_bytes_of_a_job']:,}"]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
+
+
+@app.command()
+def scripts(
+    jobs: Annotated[int, typer.Option(min=100)] = 100_000,
+    tenants: Annotated[int, typer.Option(min=2)] = 20,
+    sizes: Annotated[int, typer.Option(min=1, help="Sizes that are measured.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1)] = 20,
+) -> None:
+    """Microseconds of Redis at several sizes, as medians."""
+    os.environ.update(ENVIRONMENT)
+    with tempfile.TemporaryDirectory() as folder, LocalServers(Path(folder)) as servers:
+        os.environ.update(servers.environment())
+        settings = Settings.of_environment()
+        redis = connect(settings)
+        store = Jobs(redis, settings)
+        empty = memory(redis).used
+        made = 0
+        for step in range(sizes):
+            for number in range(made, jobs * (step + 1) // sizes):
+                store.submit(plain_job(f"tenant-{0 if number % 2 else number // 2 % tenants}"))
+            made = jobs * (step + 1) // sizes
+            row = {"jobs": made, "bytes_of_a_job": (memory(redis).used - empty) // made}
+            print(json.dumps(row | script_times(store, redis, repeats)), flush=True)
+
+
+def plain_job(tenant: str) -> JobRecord:
+    """A record of an edit that uses nothing."""
+    request = {"source_prompt": "a photo of a mug", "target_prompt": "a photo of a red mug"}
+    now = time.time()
+    return JobRecord(
+        id=ids.new("job"), tenant=tenant, kind="edit", request=request, created_at=now,
+        queued_at=now,
+    )  # fmt: skip
+
+
+def script_times(store: Jobs, redis: Redis, repeats: int) -> dict[str, float]:
+    """Microseconds of one script each; the jobs that are claimed for it are ended."""
+    claims: list[Claim] = []
+
+    def claim() -> None:
+        found = store.claim_next(["customize", "edit"], "load")
+        assert found is not None
+        claims.append(found)
+
+    tenant = "tenant-0"
+    calls: dict[str, Callable[[], object]] = {
+        "claim": claim,
+        "progress": lambda: store.progress(claims[-1], JobProgress(phase="edit", step=1, steps=2)),
+        "commit": lambda: store.commit(claims[-1], outcome(claims[-1]).model_dump(mode="json")),
+        "list newest": lambda: store.list(tenant, limit=20),
+        "list queued": lambda: store.list(tenant, state="queued", limit=20),
+        "list succeeded": lambda: store.list(tenant, state="succeeded", limit=20),
+        "list a rare kind": lambda: store.list(tenant, kind="customize", limit=20),
+        "list a concept without jobs": lambda: store.list(tenant, concept=ids.new("con")),
+        "overdue": store.overdue,
+        "due_cleanups": lambda: store.due_cleanups(50),
+    }
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            before = redis_cost(redis)[0]
+            call()
+            spent[name].append(redis_cost(redis)[0] - before)
+    return {name: round(statistics.median(values)) for name, values in spent.items()}
 
 
 if __name__ == "__main__":

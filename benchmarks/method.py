@@ -22,8 +22,8 @@ import torch
 import typer
 from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
-from shapes import random_base
 
+from benchmarks.shapes import random_base
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept

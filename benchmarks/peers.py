@@ -19,10 +19,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from method import SOURCE, TARGET, clock, random_concept, step_times
 from PIL import Image
-from published import PublishedEditor, PublishedTraining
 
+from benchmarks.method import SOURCE, TARGET, clock, random_concept, step_times
+from benchmarks.published import PublishedEditor, PublishedTraining
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept

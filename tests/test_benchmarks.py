@@ -37,8 +37,8 @@ def test_the_gpu_benchmark_measures_all_parts_of_both_shapes(tmp_path: Path) -> 
 def test_jobs_under_load_end_once_each(tmp_path: Path) -> None:
     out = tmp_path / "load.json"
     run(
-        "load.py", "--jobs", "40", "--workers", "4", "--tenants", "3", "--job-seconds", "0.05",
-        "--rounds", "1", "--steps", "2", "--out", str(out),
+        "load.py", "run", "--jobs", "40", "--workers", "4", "--tenants", "3",
+        "--job-seconds", "0.05", "--rounds", "1", "--steps", "2", "--out", str(out),
     )  # fmt: skip
     report = json.loads(out.read_text())
     assert (report["lost"], report["doubled"]) == (0, 0)

@@ -19,13 +19,13 @@ from customedit.concepts.dataset import Subject, check_subjects
 from customedit.concepts.files import Saved, save_concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
+from customedit.concepts.shown_nouns import noun_warnings
 from customedit.concepts.training import train_concepts
 from customedit.diffusion.base import Base
 from customedit.editing.sdedit import PORTRAIT_STEPS, portrait
 from customedit.errors import InputError
 from customedit.estimates.work import class_mark, training_label
 from customedit.jobs.records import ConceptOutcome
-from customedit.metrics.references import noun_warnings
 from customedit.schemas.requests import CustomizeRequest, reference_warnings
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
@@ -66,19 +66,19 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         masks = inputs.masks(attempt, request.masks, references)
         subject = Subject(references, prompts, request.nouns, masks)
         check_subjects([subject])
-        keeper = Keeper(
-            attempt, [i.file(base) for i in class_images(base, subject.classes, settings)]
-        )
+        files = [i.file(base) for i in class_images(base, subject.classes, settings)]
+        mark = class_mark(attempt.tenant, request.noun, dataclasses.asdict(settings))
+        keeper = Keeper(attempt, files, mark)
         keeper.fetch()
     previewer, steps = Previewer(attempt), min(PORTRAIT_STEPS, settings.class_steps)
-    shown = previewer.training(base, prompts.instance(), steps)
+    preview_of = previewer.training(base, prompts.instance(), steps)
     method = train_concepts(
         base,
         [subject],
         settings,
         resume=keeper.checkpoint,
         class_cache=keeper.folder,
-        preview=shown,
+        preview=preview_of,
     )
 
     def meanwhile() -> None:
@@ -87,6 +87,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
 
     label = training_label(dataclasses.asdict(settings))
     with attempt.phase("train"):
+        (shown,) = attempt.wait([attempt.submit(noun_warnings(base, subject), TRAININGS)])
         ticket = attempt.submit(method, TRAININGS, label=label)
         try:
             (concept,) = attempt.wait([ticket], meanwhile)
@@ -99,25 +100,8 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS)])
     with attempt.phase("upload"):
         preview = put_beside(attempt, "preview.jpg", outputs.jpeg(picture), "image/jpeg")
-        warnings = [
-            *reference_warnings(len(references)),
-            *_shown_warnings(attempt, subject),
-        ]
+        warnings = [*reference_warnings(len(references)), *shown]
         return uploaded(attempt, concept, preview, warnings)
-
-
-def _shown_warnings(attempt: Attempt, subject: Subject) -> list[str]:
-    """What the worker's judge thinks that the references show, where it is not what they say."""
-    runtime = attempt.runtime
-    if runtime.judge is None:
-        return []
-    with runtime.judging, torch.no_grad():
-        return noun_warnings(
-            runtime.judge,
-            subject.references,
-            [p.noun for p in subject.each],
-            runtime.base.profile,
-        )
 
 
 @dataclass
@@ -125,11 +109,13 @@ class Keeper:
     """Carries a training's checkpoint and class images between its folder and S3.
 
     classes: the files of class images. They go with the checkpoint: drawn again beside other jobs
-    they would differ in their last bits, and so would the training.
+    they would differ in their last bits, and so would the training. mark: names them for estimates
+    (``class_mark``), once all of them lie here.
     """
 
     attempt: Attempt
     classes: Sequence[str]
+    mark: str = ""
     _sent: int = 0
     _sent_classes: set[str] = field(default_factory=set)
     _not_before: float = 0.0
@@ -191,8 +177,8 @@ class Keeper:
         part = shared.with_suffix(f".{self.attempt.id}")
         shutil.copyfile(drawn, part)
         part.replace(shared)
-        mark = class_mark(self.attempt.tenant, self.prompts.noun, dataclasses.asdict(self.settings))
-        self.attempt.runtime.class_marks.add(mark)
+        if self._sent_classes.issuperset(self.classes):
+            self.attempt.runtime.class_marks.add(self.mark)
 
     def _send(self, name: str, path: Path) -> bool:
         key = object_keys.checkpoint(self.attempt.tenant, self.attempt.id, name)

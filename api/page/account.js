@@ -26,7 +26,7 @@ export async function accountView(main, { signal }) {
         el("p", { class: "hint" }, key.shared()
           ? "The key is kept in this browser for all tabs until you sign out."
           : "The key is kept in this tab alone. Sign in again to share it with all tabs."),
-        el("p", { class: "row" }, button("Shortcuts", showShortcuts), el("a", { class: "button quiet", href: "openapi.json" }, "The API's contract"))),
+        el("p", { class: "row" }, button("Shortcuts", showShortcuts), el("a", { class: "button quiet", href: "docs" }, "The API"))),
       el("section", { class: "card" }, el("h2", {}, "Webhooks"),
         el("p", {}, "A job that names a webhook sends a message there at its end, signed as Standard Webhooks are. The field is under the expert settings of the forms."),
         secret)));

@@ -80,7 +80,7 @@ function keepFresh(rows, put, asked, signal) {
 }
 
 /** What a row shows of a job that may change. */
-const shown = (job) => job && JSON.stringify([job.state, job.progress?.step, job.progress?.phase, job.cancel_requested]);
+const shown = (job) => job && JSON.stringify([job.state, job.progress?.step, job.progress?.phase, job.cancel_requested, job.queue_position, job.estimate?.workers]);
 
 function nothing(filtered) {
   if (filtered) return empty("None like that", "No job has this state and kind.");

@@ -68,7 +68,7 @@ async function show(arrived = false) {
 }
 
 async function open(view, place, given) {
-  if (!view) return add(place, empty("No such page", "This address names nothing.", el("a", { class: "button main", href: "#/" }, "To the start")));
+  if (!view) return add(place, el("h1", {}, "Not found"), empty("No such page", "This address names nothing.", el("a", { class: "button main", href: "#/" }, "To the start")));
   const missing = view.scopes.filter((scope) => !can(scope));
   if (missing.length) {
     return add(place, el("h1", {}, view.title), empty("This key may not do that",

@@ -48,7 +48,7 @@ export const choices = (model, path) => {
  */
 export function options(model, path, words = {}) {
   const schema = field(model, path);
-  const none = schema.default === null ? "chosen by the service" : `${words[schema.default] || schema.default} (default)`;
+  const none = (schema.default ?? null) === null ? "chosen by the service" : `${words[schema.default] || schema.default} (default)`;
   const others = choices(model, path).filter((value) => value !== schema.default);
   /** @type {[string, string][]} */
   const pairs = others.map((value) => [value, words[value] || value]);

@@ -81,6 +81,7 @@ def customize_command(
     from customedit.concepts.dataset import Subject, check_subjects
     from customedit.concepts.prompts import ConceptPrompts
     from customedit.concepts.settings import TrainingSettings
+    from customedit.concepts.shown_nouns import noun_warnings
     from customedit.concepts.training import train_concepts
     from customedit.diffusion.engine import run
 
@@ -93,7 +94,7 @@ def customize_command(
     settings = TrainingSettings.of(model, **training.model_dump() | {"preview_every": every})
     for warning in reference_warnings(min(len(s.references) for s in subjects)):
         console.warn(warning)
-    for warning in shown_warnings(model, subjects):
+    for warning in [w for s in subjects for w in run(model, noun_warnings(model, s))]:
         console.warn(warning)
     with console.bars(as_json) as show:
         method = train_concepts(
@@ -132,21 +133,6 @@ def read_masks(paths: list[Path], pictures: list[Image.Image]) -> list[Image.Ima
 
     found = [console.read_mask(p, i.size) for p, i in zip(paths, pictures, strict=True)]
     return [Image.fromarray((m.numpy() * 255 + 0.5).astype("uint8")) for m in found]
-
-
-def shown_warnings(base: Base, subjects: list[Subject]) -> list[str]:
-    """Where references do not seem to show their noun; none for a base without a CLIP."""
-    if base.clip is None:
-        return []
-    from customedit.metrics.references import noun_warnings
-    from customedit.metrics.similarity import Similarity
-
-    judge = Similarity(base.clip)
-    return [
-        warning
-        for s in subjects
-        for warning in noun_warnings(judge, s.references, [p.noun for p in s.each], base.profile)
-    ]
 
 
 def _check_checkpoint(path: Path) -> bool:

@@ -185,9 +185,21 @@ def place(family: Family, name: str, device: torch.device, dtype: torch.dtype) -
             part.requires_grad_(False).eval().to(device=device, dtype=numbers)
             if device.type == "cuda":
                 part.to(memory_format=torch.channels_last)
+        for encoder in (e.model for e in family.encoders if e.is_t5 and dtype == torch.float16):
+            _widen_outputs(encoder)
     except torch.OutOfMemoryError:
         raise InputError(
             "device",
             f"{device} has too little free memory for {name} in {dtype}",
             "use a smaller dtype, free memory, or use cpu",
         ) from None
+
+
+def _widen_outputs(t5: torch.nn.Module) -> None:
+    """Keep the layers in float32 that overflow in float16, as transformers does when it loads T5.
+
+    Their module brings its input to their dtype.
+    """
+    for name, module in t5.named_modules():
+        if name.endswith(".wo"):
+            module.float()

@@ -209,6 +209,7 @@ def plan_edits(
     for field in ("source_prompt", "target_prompt"):
         base.tokens(getattr(options, field), known, field)
     cells = [side // base.factor for side in base.size(*picture.size)]
+    base.family.check_cells(cells[1], cells[0])
     base.schedule.sized(cells[1], cells[0]).times(options.steps)
     base.family.require(options.method, "method")
     if checked.p2p is not None:

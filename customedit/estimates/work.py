@@ -138,7 +138,7 @@ def _knobs(request: EditRequest) -> list[Strength]:
         changes = AUTO_CHANGES if request.change == "auto" else (request.change,)
         return [strength_of_change(request.method, change) for change in changes]
     usual = STRENGTHS[request.method]
-    return [Strength(usual if s is None else s) for s in request.strengths or [usual]]
+    return [Strength(strength) for strength in request.strengths or [usual]]
 
 
 def _steps_drawn(request: EditRequest, knobs: Strength) -> int:

@@ -23,6 +23,8 @@ REMEMBER_DELETED_S: Final = 86_400
 UPLOAD_GRACE_S: Final = 3600
 """After its form expired, how long a file may wait to be completed."""
 
+_OVERDUE_PART: Final = 50
+
 EPOCH_S: Final = 2.0
 """How long a front end uses an epoch that it has read, in seconds."""
 
@@ -45,8 +47,14 @@ class Maintenance:
         to 16 times), or run under a lease that is over.
         """
         after = self.settings.queued_notify_after_seconds
-        flat = self._run("overdue", limit=limit, notify_after=after)
-        return cast("list[tuple[str, JobKind]]", list(zip(flat[::2], flat[1::2], strict=True)))
+        due: list[tuple[str, JobKind]] = []
+        while len(due) < limit:  # in small parts: others wait for Redis while a script runs
+            part = min(_OVERDUE_PART, limit - len(due))
+            flat = self._run("overdue", limit=part, notify_after=after)
+            due += cast("list[tuple[str, JobKind]]", zip(flat[::2], flat[1::2], strict=True))
+            if len(flat) < 2 * part:
+                break
+        return due
 
     def queue_depths(self) -> dict[str, int]:
         """Queued jobs of each kind."""

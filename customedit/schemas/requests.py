@@ -671,6 +671,12 @@ class EditOptions(RequestModel):
         return given
 
 
+def _check_concepts(concepts: list[ConceptUse]) -> None:
+    """Each concept once."""
+    if len({use.id for use in concepts}) < len(concepts):
+        raise field_rule("concepts", "name one concept twice", "give each concept once")
+
+
 def _check_pictures(options: EditOptions) -> None:
     """One way to say how much changes, guidance that acts somewhere, and not too many pictures."""
     if options.change is not None and options.strengths is not None:
@@ -767,8 +773,7 @@ class _TenantsEdit(EditOptions):
             raise field_rule(
                 "change", "auto has no references to compare with", "a number, or give references"
             )
-        if len({use.id for use in self.concepts}) < len(self.concepts):
-            raise field_rule("concepts", "name one concept twice", "give each concept once")
+        _check_concepts(self.concepts)
         return self
 
 
@@ -853,6 +858,7 @@ class PresetSettings(EditOptions):
     def _fields_agree(self) -> Self:
         """As of edits, but for the prompts, which may come with the edit."""
         _check_pictures(self)
+        _check_concepts(self.concepts)
         return self
 
 

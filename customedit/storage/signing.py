@@ -87,8 +87,7 @@ class BucketSigner:
     def put(self, key: str, body: bytes, media_type: str, metadata: Mapping[str, str]) -> bool:
         """Whether S3 has the object; False: ask boto3. metadata: ASCII only.
 
-        After an answer that says that such requests do not do here (such as a redirect to another
-        region), none is sent any more.
+        After a redirect, as to another region, none is sent any more: boto3 knows where to go.
         """
         if self._refused or self._credentials is None or len(body) > LARGEST:
             return False
@@ -96,11 +95,7 @@ class BucketSigner:
             answer = self._http.send(self._request(key, body, media_type, metadata))
         except (BotoCoreError, HTTPClientError):
             return False
-        self._refused = 300 <= answer.status_code < 500 and answer.status_code not in (
-            403,
-            404,
-            429,
-        )
+        self._refused = 300 <= answer.status_code < 400
         return bool(answer.status_code == 200)
 
     def _request(

@@ -17,7 +17,7 @@ from customedit.concepts.files import load_concept, save_concept
 from customedit.concepts.merge import merge_on_base
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.trainable import TrainableConcept
+from customedit.concepts.trainable import TrainableConcept, lora_layers
 from customedit.concepts.training import step_request, train_concept
 from customedit.diffusion.adapters import LowRank
 from customedit.diffusion.base import Base
@@ -184,6 +184,23 @@ def test_whole_weights_and_dreambooth_are_refused(
             run(base, train_concept(base, pictures, PROMPTS, settings(base, **changes)))
         assert refused.value.field == field
     assert TrainingSettings.of(base).rank == 16
+
+
+def test_a_lora_is_trained_on_the_layers_that_are_asked_for(
+    bases: dict[str, Base], pictures: list[Image.Image]
+) -> None:
+    base = bases["sd3"]
+
+    def layers(choice: str) -> set[str]:
+        return set(lora_layers(base, settings(base, way="lora", lora_layers=choice)))
+
+    assert layers("cross-attention") == {f"transformer.{layer}" for layer in base.layers}
+    assert "transformer.transformer_blocks.0.attn2.to_q" in layers("attention")
+    assert "transformer.transformer_blocks.0.ff.net.2" not in layers("attention")
+    assert "transformer.pos_embed.proj" in layers("all")
+    chosen = settings(base, way="lora", class_images=0, steps=1, focus="noun")
+    concept = run(base, train_concept(base, pictures, PROMPTS, chosen))
+    assert concept.adapters.keys() == layers("attention")
 
 
 def test_a_lora_and_a_concept_in_one_edit(

@@ -67,8 +67,8 @@ VOCABULARY = json.dumps({"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2})
 
 CONFIGURED: list[Broken] = [
     ("sdxl", _index("StableDiffusionXLPipeline"), "addition_embed_type None, not 'text_time'"),
-    ("sd3", _index("StableDiffusion3Pipeline"), "is a Stable Diffusion 3 model"),
-    ("flux", _index("FluxPipeline"), "is a FLUX.1 model"),
+    ("sd3", _index("StableDiffusion3Pipeline"), "has no transformer/config.json"),
+    ("flux", _index("FluxPipeline"), "has no transformer/config.json"),
     ("flux 2", _index("Flux2Pipeline"), "is a FLUX.2 model"),
     ("pixart", _index("PixArtAlphaPipeline"), "is a PixArt model"),
     ("sana", _index("SanaPipeline"), "is a Sana model"),

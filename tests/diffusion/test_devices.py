@@ -104,7 +104,14 @@ def test_the_pretended_device_is_as_strict_as_a_gpu(device: Any) -> None:
         {"method": "directedit"},
     ],
     ids=[
-        "direct", "union", "negative-prompt", "ddim", "sdedit", "masactrl", "pnp", "ddpm",
+        "direct",
+        "union",
+        "negative-prompt",
+        "ddim",
+        "sdedit",
+        "masactrl",
+        "pnp",
+        "ddpm",
         "directedit",
     ],
 )

@@ -62,11 +62,13 @@ class Change:
             "transformer.transformer_blocks.2.norm1.linear",
             "transformer.time_text_embed.text_embedder.linear_1",
             "text_encoder.encoder.layers.0.self_attn.v_proj",
+            "transformer.pos_embed.proj",  # of Stable Diffusion 3, a convolution: LoCon
         ]
+        paths = [path for path in paths if path in base.family.adaptable]
         self.adapters = {}
         for path in paths:
-            out, into = base.family.adaptable[path].weight.shape
-            up, down = torch.randn(out, rank, generator=g), torch.randn(rank, into, generator=g)
+            out, *into = base.family.adaptable[path].weight.shape
+            up, down = torch.randn(out, rank, generator=g), torch.randn(rank, *into, generator=g)
             self.adapters[path] = LowRank(0.2 * up, 0.2 * down, scale=1.5)
 
 
@@ -246,6 +248,17 @@ def test_folders_that_cannot_be_driven_are_named(tmp_path: Path) -> None:
     refused("scheduler/scheduler_config.json", {"_class_name": "DDIMScheduler"}, "DDIMScheduler")
     refused("text_encoder_2/config.json", {"model_type": "umt5"}, "umt5")
     refused("transformer/config.json", {"joint_attention_dim": 48}, "damaged|width")
+
+
+def test_t5_keeps_in_float32_what_overflows_in_float16() -> None:
+    base = Base.wrap(
+        folders.flux(), "half", dtype=torch.float16, profile=folders.profile(folders.flux())
+    )
+    t5 = base.family.encoders[1].model
+    kinds = {n.rpartition(".")[2]: m.weight.dtype for n, m in t5.named_modules() if ".wo" in n}
+    assert kinds == {"wo": torch.float32}
+    assert t5.encoder.block[0].layer[0].SelfAttention.q.weight.dtype == torch.float16
+    assert bool(base.text(PROMPT).states.isfinite().all())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -124,6 +124,17 @@ def test_a_picture_is_that_of_the_stock_pipeline(base: Base, stock: Any) -> None
     assert np.std(wanted) > 1e-3
 
 
+def test_it_computes_in_bfloat16(folder: Path, base: Base) -> None:
+    half = Base.load(folder, dtype=torch.bfloat16)
+    assert half.fingerprint == base.fingerprint
+    x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = half.predict(x, 501, [half.text(p) for p in PROMPTS[:2]]).noise
+        wanted = base.predict(x, 501, [base.text(p) for p in PROMPTS[:2]]).noise
+    assert found.dtype == torch.float32
+    assert (found - wanted).norm() <= 0.05 * wanted.norm()
+
+
 def test_what_does_not_go_together_is_refused(folder: Path, tmp_path: Path) -> None:
     pipe = xl_folders.xl()
     pipe.unet.register_to_config(projection_class_embeddings_input_dim=99)

@@ -233,3 +233,11 @@ def test_flow_edit_is_not_for_bases_that_predict_noise(picture: Image.Image) -> 
     session = Editor(Base.load()).open(picture, SOURCE)
     with pytest.raises(InputError, match="needs velocities"):
         session.plan(TARGET, method="flowedit")
+
+
+def test_a_picture_too_narrow_for_the_positions_is_refused(bases: dict[str, Base]) -> None:
+    narrow = Image.new("RGB", (4, 400))
+    with pytest.raises(InputError, match="has positions for 24") as refused:
+        Editor(bases["sd3"]).open(narrow, SOURCE).plan(TARGET, steps=STEPS)
+    assert refused.value.field == "picture"
+    assert Editor(bases["flux"]).open(narrow, SOURCE).plan(TARGET, steps=STEPS)

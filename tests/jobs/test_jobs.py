@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from customedit.config.settings import Settings
-from customedit.jobs.records import ConceptRecord, JobError, JobProgress, JobRecord
+from customedit.jobs.records import ConceptRecord, JobError, JobProgress, JobRecord, uses_of
 from customedit.jobs.store import (
     Idempotency,
     IdempotencyConflict,
@@ -358,7 +358,7 @@ def test_a_list_goes_on_behind_what_does_not_fit(
     assert len(jobs.list("acme", limit=50).items) == 11
 
 
-def test_lists_by_kind_and_state_are_the_plain_filter(
+def test_lists_by_kind_state_and_concept_are_the_plain_filter(
     jobs: Jobs, job: Make, training: Training, client: Redis, settings: Settings
 ) -> None:
     """Whichever index is looked through, and for jobs of a version that had none by kind."""
@@ -368,6 +368,8 @@ def test_lists_by_kind_and_state_are_the_plain_filter(
             jobs.submit(record, concept=concept)
         else:
             jobs.submit(job(kind="import" if n == 7 else "edit", request={}))
+    for _ in range(3):  # of jobs that name a concept
+        jobs.submit(job(request={"concepts": [{"id": concept.id}]}))
     every = [r.id for r in jobs.list("acme").items]
     for name in every[::3]:
         jobs.cancel("acme", name)
@@ -381,9 +383,14 @@ def test_lists_by_kind_and_state_are_the_plain_filter(
                 expected = [r.id for r in records if r.kind == kind and state in (None, r.state)]
                 found = jobs.list("acme", kind=kind, state=state, limit=50).items
                 assert [r.id for r in found] == expected, (kind, state)
+                using = [r.id for r in found if concept.id in uses_of(r)]
+                found = jobs.list("acme", kind=kind, state=state, concept=concept.id).items
+                assert [r.id for r in found] == using, (kind, state)
+        assert jobs.list("acme", concept=ids.new("con")).items == []
 
     check()
     client.delete(*(f"{space}:jobs:acme:{kind}" for kind in ("edit", "customize", "import")))
+    client.delete(f"{space}:jobs:acme:{concept.id}")
     client.delete(f"{space}:indexed:acme")
     check()
 

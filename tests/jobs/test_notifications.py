@@ -39,7 +39,7 @@ def test_a_message_is_celerys(settings: Settings, redis_client: Redis) -> None:
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     for headers, parent in (({"traceparent": trace}, trace), (None, None)):
         app.send_task(notifications.TASK, args=["job_1"], queue=place, headers=headers)
-        (theirs,) = redis_client.lpop(place, 1)  # type: ignore[misc]
+        theirs = str(redis_client.lpop(place))
         ours = notifications.message(settings, "job_1", "edit", parent)
         assert opened(ours) == opened(theirs)
     app.close()

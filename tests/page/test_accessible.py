@@ -73,6 +73,7 @@ def test_every_view_is_for_everyone(
     scheme: str,
 ) -> None:
     tab = new_tab(**screen, color_scheme=scheme, reduced_motion="reduce")
+    tab.expect("404")  # no secret of webhooks was made
     tab.open()
     tab.page.get_by_label("API key").wait_for()
     assert tab.page.evaluate(FAULTS) == []
@@ -141,14 +142,14 @@ def test_the_keyboard_alone_will_do(tab: Tab) -> None:
 def test_single_keys_lead_to_views_until_they_are_turned_off(tab: Tab) -> None:
     page = tab.page
     tab.open("jobs")
-    page.get_by_role("heading", name="Jobs").wait_for()
+    page.get_by_role("heading", name="Jobs", exact=True).wait_for()
     page.keyboard.press("l")
-    page.get_by_role("heading", name="Looks").wait_for()
+    page.get_by_role("heading", name="Looks", exact=True).wait_for()
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.type") == "search"
     page.keyboard.press("t")  # typed, not a shortcut
     expect(page.get_by_label("Search")).to_have_value("t")
-    page.get_by_role("heading", name="Looks").click()
+    page.get_by_role("heading", name="Looks", exact=True).click()
     page.keyboard.press("?")
     page.get_by_role("dialog").get_by_label("Single letters").uncheck()
     page.get_by_role("dialog").get_by_role("button", name="Close").click()

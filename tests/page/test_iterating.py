@@ -8,6 +8,8 @@ import json
 import shlex
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -109,10 +111,10 @@ def test_zoom_and_line_stay_when_another_output_is_chosen(
     expect(slider).to_have_attribute("aria-valuetext", "20 percent before")
 
 
-def masks(api: Running, jobs: Jobs) -> Image.Image:
-    """The mask of the edit that was sent last."""
+def sent_mask(api: Running, jobs: Jobs) -> NDArray[np.uint8]:
+    """The mask [height, width] of the edit that was sent last, 0 to 255."""
     answer = api.client().get(f"/v1/images/{newest(jobs)['mask']}/file")
-    return Image.open(io.BytesIO(answer.content)).convert("L")
+    return np.asarray(Image.open(io.BytesIO(answer.content)).convert("L"))
 
 
 def test_a_region_is_painted_with_the_pointer(
@@ -147,9 +149,9 @@ def test_a_region_is_painted_with_the_pointer(
     page.get_by_role("button", name="Undo").wait_for()
     expect(page.get_by_role("button", name="Undo")).to_be_enabled()
     send(page, "a blue cup")
-    mask = masks(api, jobs)
-    assert mask.size == (32, 24)
-    assert mask.getpixel((8, 12)) > 200 and mask.getpixel((24, 12)) == 0
+    mask = sent_mask(api, jobs)
+    assert mask.shape == (24, 32)
+    assert mask[12, 8] > 200 and mask[12, 24] == 0
 
 
 def test_the_region_that_was_found_is_adjusted_by_keyboard(
@@ -171,9 +173,9 @@ def test_the_region_that_was_found_is_adjusted_by_keyboard(
     page.keyboard.press("Control+z")
     page.keyboard.press("Control+Shift+z")
     send(page, "a green cup")
-    mask = masks(api, jobs)
-    assert mask.getpixel((16, 12)) < 128 and mask.getpixel((9, 7)) > 200
-    assert mask.getpixel((2, 2)) == 0
+    mask = sent_mask(api, jobs)
+    assert mask[12, 16] < 128 and mask[7, 9] > 200
+    assert mask[2, 2] == 0
 
 
 def test_several_pictures_are_edited_with_one_form(

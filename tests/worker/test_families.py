@@ -43,7 +43,7 @@ def lora(base: Base) -> bytes:
     return save(lora_entries(adapters, len(base.family.encoders)))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("family", FOLDERS)
 def test_a_lora_is_imported_a_look_learned_and_both_are_painted(
     family: str, bench: Bench, workers: Workers, tmp_path: Path

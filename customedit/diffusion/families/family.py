@@ -210,6 +210,10 @@ class Family(abc.ABC):
         """
         return (empty, target)
 
+    def check_cells(self, height: int, width: int) -> None:
+        """Raise InputError for latents of a size that the denoiser has no positions for."""
+        return
+
     @abc.abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the recorded maps, for latents of ``height`` x ``width``."""

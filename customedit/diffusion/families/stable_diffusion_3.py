@@ -109,6 +109,17 @@ class StableDiffusion3(JointFamily):
         """The names of the code that the base was published with."""
         return sd3_names(self.denoiser.config)
 
+    def check_cells(self, height: int, width: int) -> None:
+        """Raise InputError for a side of more tokens than there are positions."""
+        most = int(self.denoiser.config.pos_embed_max_size)
+        if max(height, width) > PATCH * most:
+            raise InputError(
+                "picture",
+                f"is so narrow that its longer side would be {max(height, width) // PATCH} tokens; "
+                f"this base has positions for {most}",
+                "crop it to a less narrow one",
+            )
+
     def schedule(self) -> FlowSchedule:
         """The schedule as StableDiffusion3Pipeline sets it."""
         return FlowSchedule.from_config(dict(self.pipeline.scheduler.config), "to-smallest", PATCH)

@@ -94,11 +94,11 @@ class StableDiffusionXL(UNetFamily):
         factor = latent_factor(self.pipeline.vae.config)
         whole = (height * factor, width * factor)
         sizes = torch.tensor([c.sizes or (*whole, 0, 0, *whole) for c in context])
-        dtype = self.denoiser.dtype
+        dtype = self.denoiser.dtype  # not of the sizes: bfloat16 has not every whole number
         pooled = [c.pooled.to(dtype) for c in context if c.pooled is not None]
         return {
             "added_cond_kwargs": {
                 "text_embeds": torch.stack(pooled),
-                "time_ids": to_device(sizes, device).to(dtype),
+                "time_ids": to_device(sizes, device).float(),
             }
         }

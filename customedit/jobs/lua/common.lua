@@ -3,8 +3,9 @@
 --
 --   <ns>:job:<id>                   hash: body (JSON of what never changes) and what changes
 --   <ns>:jobs:<tenant>              sorted set, all scores 0: ids in the order of their making
---   <ns>:jobs:<tenant>:<state>, <ns>:jobs:<tenant>:<kind>     the same, of one state, of one kind
---   <ns>:indexed:<tenant>           string: the sets by kind are complete (older versions had none)
+--   <ns>:jobs:<tenant>:<what>       the same of one state, of one kind, or that make or use a concept
+--   <ns>:indexed:<tenant>           string: those by kind and by concept are complete (older versions
+--                                   had none)
 --   <ns>:open:<tenant>              set: queued and running
 --   <ns>:queued:<kind>              sorted set: queued_at
 --   <ns>:claimable:<kind>:<tenant>  sorted set: jobs that are queued, or that run under a lease that
@@ -162,6 +163,14 @@ local function enqueue(job, notify_in)
   state_event(job, 'queued')
 end
 
+-- The sets that a job is in for as long as it is there, beside jobs:<tenant>.
+local function each_index(tenant, kind, uses, does)
+  does(key('jobs', tenant, kind))
+  for id in string.gmatch(uses or '', '%S+') do
+    if string.sub(id, 1, 4) == 'con_' then does(key('jobs', tenant, id)) end
+  end
+end
+
 local function each_use(job, does)
   for id in string.gmatch(job.uses or '', '%S+') do does(key('uses', job.tenant, id)) end
 end
@@ -276,9 +285,9 @@ local function make_job(made, tenant)
   end
   if made.batch then join_batch(made.batch, made.batch_place, made.id, tenant) end
   redis.call('ZADD', key('jobs', tenant), 0, made.id)
-  redis.call('ZADD', key('jobs', tenant, made.kind), 0, made.id)
   redis.call('SADD', key('open', tenant), made.id)
   local job = load(made.id)
+  each_index(tenant, job.kind, job.uses, function(k) redis.call('ZADD', k, 0, job.id) end)
   each_use(job, function(k) redis.call('SADD', k, made.id) end)
   enqueue(job, given.notify_after)
 end

@@ -1,19 +1,21 @@
 -- A part of a tenant's jobs, newest first: at most `limit` that match, of at most `scan` looked at.
--- Answers where to go on ('' at the end), then the records. Of state and kind the one that fewer
--- jobs have is looked through.
-local all = key('jobs', given.tenant)
-local index = given.state and key('jobs', given.tenant, given.state) or all
-if given.kind then
-  local indexed = key('indexed', given.tenant)
-  if redis.call('EXISTS', indexed) == 0 then -- once for a tenant
-    for _, id in ipairs(redis.call('ZRANGE', all, 0, -1)) do
-      local kind = redis.call('HGET', key('job', id), 'kind')
-      if kind then redis.call('ZADD', key('jobs', given.tenant, kind), 0, id) end
+-- Answers where to go on ('' at the end), then the records. Of state, kind and concept the one that
+-- fewest jobs have is looked through.
+local index = key('jobs', given.tenant)
+if (given.kind or given.concept) and redis.call('EXISTS', key('indexed', given.tenant)) == 0 then
+  for _, id in ipairs(redis.call('ZRANGE', index, 0, -1)) do -- once for a tenant
+    local job = redis.call('HMGET', key('job', id), 'kind', 'uses')
+    if job[1] then
+      each_index(given.tenant, job[1], job[2], function(k) redis.call('ZADD', k, 0, id) end)
     end
-    redis.call('SET', indexed, 1)
   end
-  local of_kind = key('jobs', given.tenant, given.kind)
-  if redis.call('ZCARD', of_kind) < redis.call('ZCARD', index) then index = of_kind end
+  redis.call('SET', key('indexed', given.tenant), 1)
+end
+for _, what in ipairs({'state', 'kind', 'concept'}) do
+  local narrower = given[what] and key('jobs', given.tenant, given[what])
+  if narrower and redis.call('ZCARD', narrower) < redis.call('ZCARD', index) then
+    index = narrower
+  end
 end
 local from = given.before and ('(' .. given.before) or '+'
 local ids = redis.call('ZREVRANGEBYLEX', index, from, '-', 'LIMIT', 0, given.scan)

@@ -17,11 +17,11 @@ for name, value in pairs(given.fields) do
 end
 if given.batch then join_batch(given.batch, given.batch_place, given.id, given.tenant) end
 redis.call('ZADD', key('jobs', given.tenant), 0, given.id)
-redis.call('ZADD', key('jobs', given.tenant, given.kind), 0, given.id)
 if given.fields.queued_at then
   redis.call('HSET', key('job', given.id), 'place', given.fields.queued_at)
 end
 local job = load(given.id)
+each_index(job.tenant, job.kind, job.uses, function(k) redis.call('ZADD', k, 0, job.id) end)
 if given.finished_at then
   redis.call('ZADD', key('jobs', given.tenant, job.state), 0, given.id)
   redis.call('ZADD', key('finished'), given.finished_at, given.id)
