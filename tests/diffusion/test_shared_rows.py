@@ -148,9 +148,10 @@ def test_what_does_not_fit_is_asked_in_parts(
 
     monkeypatch.setattr(base, "predict", small)
     one_by_one = run(base, together(base, methods(base, picture, plans, inversion)))
+    # float32 rounds otherwise in calls of 9 and of 3 rows: 1.05e-5 was measured after three steps
     for a, b, c in zip(whole, parts, one_by_one, strict=True):
-        assert (a.latents - b.latents).abs().max() <= 1e-5
-        assert (a.latents - c.latents).abs().max() <= 1e-5
+        assert (a.latents - b.latents).abs().max() <= 2e-5
+        assert (a.latents - c.latents).abs().max() <= 2e-5
         assert torch.equal(a.mask, c.mask)
 
 
