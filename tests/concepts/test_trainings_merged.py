@@ -122,7 +122,7 @@ def plain(
         answer = yield from learn(request)
         with torch.no_grad():
             shift -= 0.01 * answer.of[0]
-        losses.append(float(answer.figures["loss"]))
+        losses.append(float(answer.figures["loss"].detach()))
         yield Progress("train", number + 1, steps)
     return losses
 
