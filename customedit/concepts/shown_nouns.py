@@ -3,8 +3,8 @@
 Of several nouns the one is shown under which the base predicts a noisy picture best: a diffusion
 model is a zero-shot classifier (Li et al., arXiv 2303.16203). All nouns see the same noises. It
 needs no other model, and it knows the looks that are to be learned as little or as well as the base
-does: on five of the bundled looks it was right each time, where the base's CLIP named 9 of 40
-references rightly.
+does: on the six bundled looks that were tried it was right each time, where the base's CLIP named 9
+of 40 references rightly.
 """
 
 from __future__ import annotations
