@@ -93,7 +93,7 @@ class Measured:
             x = torch.randn((rows, base.channels, cells, cells), device=base.device).to(base.dtype)
             states = context.states.to(base.dtype).expand(rows, -1, -1)
             added: Any = base.family.conditions([context] * rows, cells, cells, base.device)  # type: ignore[attr-defined]  # a UNet's
-            call = torch.no_grad()(lambda a=x, s=states, c=added: unet(a, 501, s, **c))
+            call: Any = torch.no_grad()(lambda a=x, s=states, c=added: unet(a, 501, s, **c))
             if rows == 1:
                 with FlopCounterMode(display=False) as counter:
                     call()

@@ -358,7 +358,7 @@ def load(
     }
     if out is not None:
         out.write_text(json.dumps(found, indent=1))
-    print(json.dumps(found["run"] | {k: found[k] for k in ("lost", "doubled")}, indent=1))
+    print(json.dumps(running | {k: found[k] for k in ("lost", "doubled")}, indent=1))
     print(table(sizes))
     raise typer.Exit(int(found["lost"] != 0 or found["doubled"] != 0))
 

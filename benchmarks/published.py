@@ -83,7 +83,7 @@ class ControlledAttention:
         value = attn.head_to_batch_dim(attn.to_v(text))
         probabilities = self.controller(attn.get_attention_scores(query, key), self.cross)
         mixed = attn.batch_to_head_dim(torch.bmm(probabilities, value))
-        return attn.to_out[1](attn.to_out[0](mixed))  # type: ignore[no-any-return]
+        return attn.to_out[1](attn.to_out[0](mixed))
 
 
 class PublishedEditor:
@@ -119,8 +119,9 @@ class PublishedEditor:
         height, width = trajectory[0].shape[-2:]
         added = _conditions(base, contexts, height, width)
         grid = base.grid(height, width)
-        ids = [list(base.tokens(p).ids) for p in (source, target)]
-        mapper, taken = (t.to(base.device, base.dtype) for t in refine(*ids, base.length))
+        ids, other = (list(base.tokens(p).ids) for p in (source, target))
+        found = refine(ids, other, base.length)
+        mapper, taken = (t.to(base.device, base.dtype) for t in found)
         controller = Controller(mapper, taken, steps, grid[0] * grid[1])
         self.unet.set_attn_processor(
             {n: ControlledAttention(controller, "attn2" in n) for n in self.unet.attn_processors}
@@ -235,7 +236,7 @@ class PublishedTraining:
             (F.mse_loss(instance, own, reduction="none") * mask).sum((1, 2, 3)) / mask.sum()
         ).mean()
         loss = loss + F.mse_loss(prior, kept)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         grads = self.table.grad
         grads[: len(grads) - 1] = 0  # only the new token's row learns
         torch.nn.utils.clip_grad_norm_([*self.trained, self.table], 1.0)

@@ -129,6 +129,7 @@ class FlowSchedule(Schedule):
         and the schedule is not yet one ``for_tokens``.
         """
         self.check_steps(steps)
+        sigmas: NDArray[Any]
         if self.spacing == "even":
             sigmas = np.linspace(1.0, 1 / steps, steps).astype(np.float32)
         else:

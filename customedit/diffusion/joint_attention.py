@@ -155,7 +155,7 @@ class SD3Processor:
         length = hidden_states.shape[1]
         drawn = attn.to_out[1](attn.to_out[0](out[:, :length]))
         if encoder_hidden_states is None:
-            return drawn  # type: ignore[no-any-return]
+            return drawn
         worded = out[:, length:]
         return drawn, worded if attn.context_pre_only else attn.to_add_out(worded)
 

@@ -19,7 +19,7 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.trainable import TrainableConcept, lora_layers
 from customedit.concepts.training import step_request, train_concept
-from customedit.diffusion.adapters import LowRank
+from customedit.diffusion.adapters import Adapter, LowRank
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import run
 from customedit.diffusion.text import Weighted
@@ -150,7 +150,7 @@ def test_stock_diffusers_loads_what_is_exported(
     base = bases[kind]
     g = torch.Generator().manual_seed(3)
     changes = base.family.new_changes(4, 0)
-    adapters = {
+    adapters: dict[str, Adapter] = {
         path: LowRank(
             torch.randn(a.shape[0], 4, generator=g), a.factors["down"].detach(), scale=0.5
         )

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from customedit.cli import app
 from customedit.diffusion.base import Base
 from customedit.diffusion.compatibility import check_folder
+from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.families.unet_config import check_channels, check_unet
 from customedit.editing.editor import Editor
 from customedit.errors import InputError
@@ -236,6 +237,7 @@ def test_a_base_with_zero_terminal_snr_draws_as_diffusers_and_edits(
     other = Base.load(folder)
     assert other.fingerprint == base.fingerprint and other.schedule.key != base.schedule.key
     config = {**base.pipeline.scheduler.config, **changes}
+    assert isinstance(other.schedule, DDIMSchedule)
     theirs = DDIMScheduler.from_config(config, set_alpha_to_one=other.schedule.final == 1)
     theirs.set_timesteps(5)
     start = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -38,7 +38,7 @@ def pipeline(kind: str) -> Any:
         "sd3 without T5": lambda: folders.sd3(t5=False),
         "flux": folders.flux,
         "schnell": lambda: folders.flux(guidance=False, shift=1.0),
-    }[kind]()
+    }[kind]()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,9 @@ class _Token:
     """An embedding without changes of weights."""
 
     def __init__(self, tokens: Any) -> None:
-        self.tokens, self.keys, self.values = tokens, {}, {}
+        self.tokens = tokens
+        self.keys: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
 
 
 def test_rows_are_told_their_own_guidance(bases: dict[str, Base]) -> None:

@@ -6,7 +6,7 @@ drives the stock UNet; rows are [source none, target none, source worded, target
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,9 +80,9 @@ class Explicit:
 @torch.no_grad()
 def plain_edit(
     unet: Any,
-    step: Callable[[Tensor, Tensor, int, int], Tensor],
-    times: list[tuple[int, int]],
-    noise_of: Callable[[Tensor, Tensor, int], Tensor],
+    step: Callable[..., Tensor],
+    times: Sequence[tuple[float, float]],
+    noise_of: Callable[..., Tensor],
     start: Tensor,
     states: Tensor,
     edit: PlainEdit,

@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from customedit.diffusion.base import Base
+from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.engine import Engine, Method, run
-from customedit.diffusion.schedule import CLEAN
+from customedit.diffusion.schedule import CLEAN, Time
 from customedit.diffusion.text import TextContext
 from customedit.editing.direct_edit import direct_edit
 from customedit.editing.edit_friendly import edit_friendly
@@ -41,7 +42,7 @@ STEPS, GUIDANCE = 5, 5.0
 SOURCE = "a photo of a red cup on a wooden table"
 TARGET = "a photo of a blue ball on a wooden table"
 METHODS = get_args(EditMethod)
-Noise = Callable[[int, int, Tensor, Tensor], Tensor]
+Noise = Callable[[int, Time, Tensor, Tensor], Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def asked(base: Base, texts: tuple[TextContext, TextContext]) -> Noise:
     """What the stock UNet says to rows of source, unconditional and target."""
     states = torch.stack([texts[0].states, base.text("").states, texts[1].states])
 
-    def noise(step: int, time: int, source: Tensor, x: Tensor) -> Tensor:
+    def noise(step: int, time: Time, source: Tensor, x: Tensor) -> Tensor:
         rows = torch.cat([source, x, x])
         return base.schedule.noise(base.denoiser(rows, time, states).sample, rows, time)
 
@@ -150,7 +151,7 @@ def test_direct_edit_equals_the_equations(
     got = run(base, direct_edit(base, inversion, *texts, settings=settings, guidance=GUIDANCE))
     ask, path = asked(base, texts), list(inversion.trajectory.flip(0)[:, None])
 
-    def noise(step: int, time: int, source: Tensor, x: Tensor) -> Tensor:
+    def noise(step: int, time: Time, source: Tensor, x: Tensor) -> Tensor:
         rule = plain.taking("v", [2], 0) if step < 2 else plain.plain
         shift = path[step + 1] - path[step]
         with plain.writing_out(base.denoiser, order, rule):
@@ -171,18 +172,21 @@ def test_edit_friendly_equals_the_equations(
     base: Base, picture: Image.Image, texts: tuple[TextContext, TextContext], source_guidance: float
 ) -> None:
     latents, schedule = base.encode(picture), base.schedule
+    assert isinstance(schedule, DDIMSchedule)
     settings = EditFriendlySettings(strength=0.4, source_guidance=source_guidance)
     method = edit_friendly(
         base, latents, *texts, settings=settings, steps=STEPS, guidance=GUIDANCE, seed=3
     )
     got = run(base, method)
     noise = torch.randn((STEPS, *latents.shape[1:]), generator=torch.Generator().manual_seed(3))
-    alphas = {t: float(schedule.alpha(t)) for t in [*schedule.times(STEPS), CLEAN]}
+    alphas: dict[Any, float] = {
+        t: float(schedule.alpha(int(t))) for t in [*schedule.times(STEPS), CLEAN]
+    }
     times = schedule.downwards(STEPS)
     xs = [alphas[t] ** 0.5 * latents + (1 - alphas[t]) ** 0.5 * noise[k : k + 1]
           for k, (t, _) in enumerate(times)] + [latents]  # fmt: skip
 
-    def mean_and_deviation(x: Tensor, time: int, to: int, text: TextContext, w: float) -> Any:
+    def mean_and_deviation(x: Tensor, time: Time, to: Time, text: TextContext, w: float) -> Any:
         rows = torch.cat([x, x])
         none, worded = base.predict(rows, time, [base.text(""), text]).noise.split(1)
         e = none + w * (worded - none)
@@ -300,7 +304,7 @@ def test_equal_plans_give_equal_bits_and_no_change_the_source(
     base: Base, picture: Image.Image, method: EditMethod
 ) -> None:
     session = Editor(base).open(picture, SOURCE)
-    options = {"method": method, "steps": 3, "seeds": [5]}
+    options: dict[str, Any] = {"method": method, "steps": 3, "seeds": [5]}
     plans = session.plan(TARGET, **options)
     first, again = session.run(plans)[0], Editor(base).replay(plans[0], picture)
     assert torch.equal(first.drawing.latents, again.drawing.latents)

@@ -46,7 +46,7 @@ def test_null_text_follows_the_plain_algorithm(
         empty = empty.detach().clone().requires_grad_(True)
         optimizer = torch.optim.Adam([empty], lr=1e-2 * (1 - i / (2 * steps)))
 
-        def guided(null: torch.Tensor, x: torch.Tensor = x, time: int = time) -> torch.Tensor:
+        def guided(null: torch.Tensor, x: torch.Tensor = x, time: float = time) -> torch.Tensor:
             with torch.no_grad():
                 worded = base.predict(x, time, [text]).noise
             none = base.predict(x, time, [base.context(null[0])]).noise

@@ -129,7 +129,7 @@ class StableDiffusion3(JointFamily):
         context: Sequence[TextContext],
     ) -> Tensor:  # fmt: skip
         """The transformer's output [rows, C, h, w]."""
-        return self.denoiser(  # type: ignore[no-any-return]
+        return self.denoiser(
             hidden_states=latents,
             timestep=times,
             encoder_hidden_states=states,
