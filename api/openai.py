@@ -14,6 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.problem_types import ProblemType
+from customedit.schemas import patterns
 from customedit.schemas.requests import MAX_SEEDS
 
 PATH: Final = "/v1/images/edits"
@@ -47,7 +48,7 @@ class ImageEditForm(BaseModel):
     size: Annotated[
         str | None,
         Field(
-            pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$",
+            pattern=patterns.PIXELS,
             description="`auto`, or the size of the picture: an edit has the size of its source.",
         ),
     ] = None

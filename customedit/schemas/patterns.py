@@ -32,6 +32,7 @@ PRESET: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 CURSOR: Final = r"^[A-Za-z0-9_:-]{1,200}$"
 EVENT: Final = r"^[0-9]{1,18}(-[0-9]{1,18})?$"
 IDEMPOTENCY_KEY: Final = r"^[\x21-\x7e]{1,255}$"
+PIXELS: Final = r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"
 
 IN_WORDS: Final[Mapping[str, str]] = {
     IMAGE: "the id of an image: img_ and 64 hex digits",
@@ -43,6 +44,7 @@ IN_WORDS: Final[Mapping[str, str]] = {
     PRESET: "a name of letters, digits, ., _ and -, up to 64, a letter or digit first",
     CURSOR: "the next_cursor of the page before",
     IDEMPOTENCY_KEY: "1 to 255 visible ASCII characters",
+    PIXELS: "auto, or a width and a height such as 1024x1024",
     EVENT: "the id of an event, such as 1700000000000-0",
     PHRASE: "words of letters, digits, spaces, ', - and _, a letter or digit first",
     TOKEN: "a token such as <look>: small letters, digits, - and _ in <>",

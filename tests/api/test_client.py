@@ -250,7 +250,7 @@ with CustomEdit("http://x", "k") as client:
     job = client.edit(image="img", target_prompt="a", concepts=[ConceptUse(id="con")])
     reveal_type(job)
     client.edit(image="img", target_prompt="a", stepz=3)
-    client.edit(image="img", target_prompt="a", method="pnp")
+    client.edit(image="img", target_prompt="a", method="magic")
     client.edit(target_prompt="a")
 """
 

@@ -198,7 +198,7 @@ def test_a_chunked_body_is_stopped_at_the_limit(
         ),
         ({"files": {"picture": png()}}, 422, "validation"),
         ({"files": {"file": (None, "text")}}, 422, "validation"),
-        ({"files": [("file", png()), ("file", png())]}, 400, "malformed"),
+        ({"files": [("file", png()), ("file", png())]}, 422, "validation"),
         (
             {"content": b"junk", "headers": {"Content-Type": "multipart/form-data"}},
             400,

@@ -39,6 +39,12 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "lookbench export": (["x", "--size", "huge"], "size"),
     "lookbench score": (["missing"], "folder"),
     "lookbench run": (["--method", "magic"], "method"),
+    **{f"{group} list": ([], "url") for group in ("jobs", "concepts", "images", "batches")},
+    **{f"{group} show": ([], "id") for group in ("jobs", "concepts", "images", "batches")},
+    **{f"{group} delete": ([], "id") for group in ("jobs", "concepts", "images", "batches")},
+    **{f"{group} download": ([], "id") for group in ("jobs", "concepts", "images", "batches")},
+    **{f"{group} {act}": ([], "id") for group in ("jobs", "batches") for act in ("wait", "cancel")},
+    "images upload": (["missing.png"], "url"),
 }
 """For each command that has ``--json``: arguments that it refuses, and the field of the error."""
 

@@ -392,5 +392,5 @@ def test_adapters_with_factors_amiss_are_refused(tmp_path: Path, name: str) -> N
 
 def test_an_adapter_is_of_a_model() -> None:
     made: dict[str, Adapter] = {"vae.x": LowRank(torch.ones(6, 2), torch.ones(2, 8))}
-    with pytest.raises(InputError, match=r"vae\.x is in no model; begin it with unet\."):
+    with pytest.raises(InputError, match=r"vae\.x is in no model; begin it with one of unet\."):
         Concept({"<a>": torch.ones(8)}, adapters=made)

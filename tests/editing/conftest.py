@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final, get_args
+
 import pytest
 from PIL import Image
 
 from customedit.diffusion.base import Base
 from customedit.mini import samples
+from customedit.schemas.requests import EditMethod
+
+NOISE_METHODS: Final[tuple[EditMethod, ...]] = tuple(
+    method for method in get_args(EditMethod) if method != "flowedit"
+)
+"""The methods of bases that predict noise, such as the bundled one."""
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,9 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress
 from customedit.editing.editor import Editor, InversionFolder, Session
 from customedit.errors import InputError
-from customedit.schemas.requests import EXPERTS, EditMethod, P2POptions
+from customedit.schemas.requests import EXPERTS, P2POptions
+
+from .conftest import NOISE_METHODS
 
 SOURCE, TARGET = "a photo of a red cup on a table", "a photo of a blue cup on a table"
 
@@ -112,7 +114,7 @@ def test_words_and_a_mask_hold_together(session: Session) -> None:
     assert torch.equal(alone[:, :8], torch.ones(16, 8))  # nobody named words: the mask is all
 
 
-@pytest.mark.parametrize("method", get_args(EditMethod))
+@pytest.mark.parametrize("method", NOISE_METHODS)
 def test_change_runs_the_same_way_in_every_method(
     base: Base, session: Session, picture: Image.Image, method: Any
 ) -> None:

@@ -199,12 +199,16 @@ def test_refusals_come_before_anything_is_drawn(base: Base, picture: Image.Image
         session.plan("a red " * 80 + "cup")
 
 
+MORE_CHANGES = ("sdedit", "flowedit")
+"""The methods whose strength is a share of the way from the source."""
+
+
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_more_change_never_keeps_more(first: float, second: float) -> None:
     low, high = sorted((first, second))
     for method in get_args(EditMethod):
         knobs = [strength_of_change(method, c) for c in (low, high)]
-        if method == "sdedit":
+        if method in MORE_CHANGES:
             assert knobs[0].strength <= knobs[1].strength
         else:
             assert knobs[0].strength >= knobs[1].strength and knobs[0].start >= knobs[1].start
@@ -218,9 +222,11 @@ def test_the_ends_and_the_middle_of_change() -> None:
     assert strength_of_change("sdedit", 1.0).strength == 1
     for method in get_args(EditMethod):
         if method != "sdedit":
-            assert strength_of_change(method, 0.5) == Strength(STRENGTHS[method])
-            assert strength_of_change(method, 1.0) == Strength(0.0)
-            assert strength_of_change(method, 0.0).strength == 1
+            middle = strength_of_change(method, 0.5)
+            assert (middle.strength, middle.start) == (pytest.approx(STRENGTHS[method]), 0)
+            most = method in MORE_CHANGES
+            assert strength_of_change(method, 1.0) == Strength(float(most))
+            assert strength_of_change(method, 0.0).strength == (not most)
         with pytest.raises(InputError, match="change"):
             strength_of_change(method, 1.01)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +14,8 @@ from customedit import images
 from customedit.diffusion.base import Base
 from customedit.editing.editor import Editor
 from customedit.schemas.requests import EditMethod
+
+from .conftest import NOISE_METHODS
 
 SIZES = [
     (128, 128), (333, 333), (640, 640), (64, 64), (641, 479), (479, 641),
@@ -49,7 +50,7 @@ def changed_beyond(size: tuple[int, int], method: EditMethod, base: Base, folder
     return max(counts)
 
 
-@pytest.mark.parametrize("method", get_args(EditMethod))
+@pytest.mark.parametrize("method", NOISE_METHODS)
 @pytest.mark.parametrize("size", FEW)
 def test_beyond_mask_and_feather_no_pixel_changes(
     size: tuple[int, int], method: EditMethod, base: Base, tmp_path: Path
@@ -58,7 +59,7 @@ def test_beyond_mask_and_feather_no_pixel_changes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", get_args(EditMethod))
+@pytest.mark.parametrize("method", NOISE_METHODS)
 @pytest.mark.parametrize("size", SIZES)
 def test_of_all_sizes_and_aspects(
     size: tuple[int, int], method: EditMethod, base: Base, tmp_path: Path

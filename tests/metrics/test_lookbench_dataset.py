@@ -14,6 +14,7 @@ from PIL import Image
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.errors import InputError
 from customedit.metrics.lookbench import dataset, folder, sources
+from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.dataset import Bench
 from customedit.metrics.lookbench.measures import Answer
 from customedit.mini import samples
@@ -46,20 +47,24 @@ def test_the_larger_sets_are_pinned(size: dataset.Size, pinned: str) -> None:
     assert dataset.bundled(size).digest() == pinned
 
 
+def same_render(found: Pixels, file: Path) -> None:
+    """Equal to the file, but that kinds of processors round a few of many levels differently."""
+    away = np.abs(found.astype(int) - np.asarray(Image.open(file)).astype(int))
+    assert away.max() <= 1 and (away > 0).mean() <= 1e-3
+
+
 def test_the_public_set_is_the_samples() -> None:
     public = dataset.bundled("public")
     for look, sample in zip(public.looks, samples.looks(), strict=True):
         assert (look.name, look.noun, look.token) == (sample.name, sample.noun, sample.token)
         assert look.phrase == sample.phrase
         for reference, file in zip(public.references(look), sample.images, strict=True):
-            np.testing.assert_array_equal(reference, np.asarray(Image.open(file)))
+            same_render(reference, file)
     for source, own in zip(public.sources, samples.sources(), strict=True):
         assert (source.name, source.prompt, source.look_prompt) == (
             own.name, own.prompt, own.look_prompt,
         )  # fmt: skip
-        np.testing.assert_array_equal(
-            public.picture(source).image, np.asarray(Image.open(own.image))
-        )
+        same_render(public.picture(source).image, own.image)
 
 
 def test_a_right_answer_changes_the_thing_and_nothing_else() -> None:
