@@ -17,6 +17,8 @@ from customedit.mini import samples
 PICTURE = str(samples.sources()[3].image)
 PROMPTS = ["--source-prompt", "a cup", "--target-prompt", "a red cup", "--steps", "1"]
 
+SERVICE = ("jobs", "concepts", "images", "batches")
+
 ERRORS: dict[str, tuple[list[str], str]] = {
     "edit": (["missing.png", *PROMPTS], "picture"),
     "sweep": ([PICTURE, *PROMPTS, "--concept", "missing"], "concept"),
@@ -39,12 +41,17 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "lookbench export": (["x", "--size", "huge"], "size"),
     "lookbench score": (["missing"], "folder"),
     "lookbench run": (["--method", "magic"], "method"),
-    **{f"{group} list": ([], "url") for group in ("jobs", "concepts", "images", "batches")},
-    **{f"{group} show": ([], "id") for group in ("jobs", "concepts", "images", "batches")},
-    **{f"{group} delete": ([], "id") for group in ("jobs", "concepts", "images", "batches")},
-    **{f"{group} download": ([], "id") for group in ("jobs", "concepts", "images", "batches")},
-    **{f"{group} {act}": ([], "id") for group in ("jobs", "batches") for act in ("wait", "cancel")},
-    "images upload": (["missing.png"], "url"),
+    **{f"{group} list": ([], "url") for group in SERVICE},
+    **{f"{group} show": ([], "id") for group in SERVICE},
+    **{f"{group} delete": ([], "ids") for group in SERVICE},
+    **{f"{group} wait": ([], "id") for group in ("jobs", "batches")},
+    "jobs cancel": ([], "ids"),
+    "batches cancel": ([], "id"),
+    "jobs download": ([], "id"),
+    "concepts download": ([], "id"),
+    "batches download": ([], "id"),
+    "images download": ([], "ids"),
+    "images upload": (["missing.png"], "files"),
 }
 """For each command that has ``--json``: arguments that it refuses, and the field of the error."""
 
