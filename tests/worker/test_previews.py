@@ -20,11 +20,11 @@ def base() -> Iterator[Base]:
 
 @pytest.mark.parametrize(("rows", "shown"), [(3, 2), (4, 2), (2, 1)])
 def test_a_preview_shows_the_row_of_the_target(base: Base, rows: int, shown: int) -> None:
-    """Prompt-to-Prompt asks for source, none and target; SDEdit for none and target."""
+    """The method says which: of Prompt-to-Prompt's source, none, target (and source's none)."""
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn((rows, base.channels, 16, 16), generator=generator)
     noise = torch.randn(latents.shape, generator=generator)
-    request = Denoise(latents, 501, [base.text("a cup")] * rows)
+    request = Denoise(latents, 501, [base.text("a cup")] * rows, shown=shown)
     preview = run(base, outputs._glimpse(base, request, noise))
     pictures: list[Image.Image] = base.decode(base.schedule.clean(latents, noise, 501))
     different = [ImageChops.difference(preview, p).getbbox() is not None for p in pictures]
