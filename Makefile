@@ -5,9 +5,8 @@ TORCH_SPEC ?= torch==2.13.0
 # Where torch comes from, if not from pip's usual place:
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu takes the CPU build, a tenth of the size.
 TORCH_INDEX ?=
-# Options for pytest, and for the mini-* commands. Half the tests wait for servers and browsers, so that
-# a process for each core (four at most), with one thread of torch each, takes two thirds of the time
-# of one process with all cores.
+# Options for pytest, and for the mini-* commands. Many tests wait for servers and browsers, so there is
+# a process for each core (four at most), with one thread of torch each.
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 ARGS ?=
 
