@@ -28,6 +28,7 @@ from customedit.jobs.records import (
     JobError,
     JobProgress,
     JobRecord,
+    WordMapsRecord,
     output_record,
 )
 from customedit.jobs.store import Submitted
@@ -195,10 +196,17 @@ class Serializers:
             source_url=self.url(outcome.source_key),
             mask_url=self.url(outcome.mask_key),
             maps_url=self.url(outcome.maps_key),
+            word_maps=self._word_maps(outcome.word_maps),
             sheet_url=self.url(outcome.sheet_key),
             region_words=outcome.region_words,
             change_curve=outcome.change_curve,
         )
+
+    def _word_maps(self, kept: WordMapsRecord | None) -> d.WordMaps | None:
+        if kept is None:
+            return None
+        url = self.storage.presign_get(kept.key)
+        return d.WordMaps(url=url, **kept.model_dump(exclude={"key"}))
 
 
 def _end(forecast: Forecast) -> float:

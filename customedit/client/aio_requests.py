@@ -472,6 +472,28 @@ class AsyncRequests:
         }
         return await self._do(calls.save_preset(name, values))
 
+    async def read_prompts(
+        self,
+        *,
+        prompts: Sequence[str],
+        concepts: Sequence[str] = (),
+    ) -> d.PromptReadings:
+        """Say how a base reads prompts: how many tokens they take, and which words it does not know.
+
+        Args:
+            prompts: The prompts to be read.
+            concepts: Ids of the concepts that they name, whose tokens count as well.
+
+        Raises:
+            pydantic.ValidationError: a value is not usable; nothing was sent.
+            ApiError: the service refused.
+        """
+        values = {
+            "prompts": prompts,
+            "concepts": concepts,
+        }
+        return await self._do(calls.read_prompts(values))
+
     async def try_edit(
         self,
         *,

@@ -28,6 +28,7 @@ from customedit.schemas.requests import (
     EditRequest,
     ImportForm,
     PresetSettings,
+    PromptsRequest,
 )
 
 SERVER: Final = "CUSTOMEDIT_SERVER"
@@ -180,6 +181,11 @@ def try_customize(values: Body) -> Call[d.DryRun]:
 def try_edit(values: Body) -> Call[d.DryRun]:
     """A dry run of ``edit``."""
     return Call("POST", "/v1/edits", d.DryRun, _body(EditRequest, values), params=_DRY)
+
+
+def read_prompts(values: Body) -> Call[d.PromptReadings]:
+    """How a base reads prompts: the fields of PromptsRequest."""
+    return Call("POST", "/v1/prompts/read", d.PromptReadings, _body(PromptsRequest, values))
 
 
 def save_preset(name: str, values: Body) -> Call[d.Preset]:

@@ -26,6 +26,7 @@ from customedit.schemas.requests import (
     EditRequest,
     ImportForm,
     PresetSettings,
+    PromptsRequest,
 )
 
 FOLDER: Final = Path(__file__).parent
@@ -76,6 +77,7 @@ _REQUESTS: Final = (
         first_is="Under which name.",
         keyed=False,
     ),
+    Request("read_prompts", PromptsRequest, "PromptReadings", keyed=False),
     Request("try_edit", EditRequest, "DryRun", title=f"What ``edit`` {_DRY}", keyed=False),
 )
 _HEADER: Final = '''"""Requests as methods. Made by ``python -m customedit.client.generate``."""

@@ -862,6 +862,21 @@ class PresetSettings(EditOptions):
         return self
 
 
+class PromptsRequest(RequestModel):
+    """Say how a base reads prompts: how many tokens they take, and which words it does not know."""
+
+    prompts: Annotated[
+        list[Prompt], Field(min_length=1, max_length=8, description="The prompts to be read.")
+    ]
+    concepts: Annotated[
+        list[ConceptId],
+        Field(
+            max_length=MAX_CONCEPTS,
+            description="Ids of the concepts that they name, whose tokens count as well.",
+        ),
+    ] = []
+
+
 class UploadRequest(RequestModel):
     """Asks for a form that sends a picture straight to the store."""
 

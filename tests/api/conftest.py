@@ -207,8 +207,14 @@ def finish_edit(
     assert jobs.commit(claim, outcome.model_dump(mode="json"))
 
 
-def finish_concept(jobs: Jobs, concepts: Concepts, storage: Storage, job_id: str) -> ConceptRecord:
-    """Does what a worker does at the end of a training."""
+def finish_concept(
+    jobs: Jobs,
+    concepts: Concepts,
+    storage: Storage,
+    job_id: str,
+    columns: dict[str, int] | None = None,
+) -> ConceptRecord:
+    """Does what a worker does at the end of a training. columns: as of the record."""
     claim = claimed(jobs, job_id)
     tenant, concept_id = claim.record.tenant, claim.record.concept
     assert concept_id is not None
@@ -222,6 +228,7 @@ def finish_concept(jobs: Jobs, concepts: Concepts, storage: Storage, job_id: str
         "bytes": 17,
         "base": "mini",
         "recipe": {"steps": 3},
+        "columns": columns or {},
     }
     ready = record.model_copy(update={**made, "state": "ready", "ready_at": time.time()})
     outcome = ConceptOutcome.model_validate(
