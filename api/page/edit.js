@@ -41,7 +41,7 @@ class Edit {
     this.picture = new Pictures({ most: 1, what: "a picture to edit", alt: (n) => `Picture ${n + 1} to edit`, large: true,
       changed: () => this.#pictured(), taking: (files) => this.#severalAt(files), find: pictureItem });
     this.trail = el("div", {});
-    this.lines = new Lines(() => { this.tell(); this.draft.save(() => this.#state()); });
+    this.lines = new Lines(() => { this.tell(); this.draft.save(() => this.#state()); }, signal);
     this.method = select(choices("EditRequest", "method").map((name) => [name, METHODS[name] || name]), { onchange: () => this.tell() });
     this.change = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: USUAL_CHANGE, oninput: () => this.tell() });
     this.auto = el("input", { type: "checkbox", id: uid("auto"), onchange: () => this.tell() });
@@ -125,6 +125,7 @@ class Edit {
     this.lines.tell();
     this.fields.mended("change");
     this.fields.mended("target_prompt");
+    this.fields.mended("seeds");
     this.fields.mended("source_prompt");
   }
 
