@@ -478,7 +478,7 @@ class Requests:
         prompts: Sequence[str],
         concepts: Sequence[str] = (),
     ) -> d.PromptReadings:
-        """Say how a base reads prompts: how many tokens they take, and which words it does not know.
+        """Count the tokens of prompts, and name the words that the base does not know.
 
         Args:
             prompts: The prompts to be read.

@@ -863,7 +863,7 @@ class PresetSettings(EditOptions):
 
 
 class PromptsRequest(RequestModel):
-    """Say how a base reads prompts: how many tokens they take, and which words it does not know."""
+    """Count the tokens of prompts, and name the words that the base does not know."""
 
     prompts: Annotated[
         list[Prompt], Field(min_length=1, max_length=8, description="The prompts to be read.")
