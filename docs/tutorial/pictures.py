@@ -27,7 +27,11 @@ LOOK = samples.looks()[0]
 SHOWS = "a photo of a cup on a table"
 
 
-def main(url: str, key: Annotated[Path, typer.Option(help="File with an API key.")]) -> None:
+def main(
+    url: str,
+    key: Annotated[Path, typer.Option(help="File with an API key.")],
+    progress: Annotated[bool, typer.Option(help="Also begin a training, to show it.")] = True,
+) -> None:
     """Write all pictures."""
     text = key.read_text().strip()
     with CustomEdit(url, text) as service, sync_playwright() as playwright:
@@ -42,7 +46,8 @@ def main(url: str, key: Annotated[Path, typer.Option(help="File with an API key.
         page.get_by_role("button", name="Sign in").click()
         page.get_by_role("navigation", name="Main").wait_for()
         teach(page, url)
-        learning(page, url, service)
+        if progress:
+            learning(page, url, service)
         edit(page, url, look.id)
         region(page)
         versions(page)
@@ -54,8 +59,8 @@ def shoot(page: Page, name: str, tallest: int = TALLEST) -> None:
     """Write what is seen from the top of the page as ``name``.webp."""
     page.evaluate("window.scrollTo(0, 0)")
     page.wait_for_timeout(500)
-    picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
-    picture = picture.convert("RGB").crop((0, 0, picture.width, min(picture.height, tallest)))
+    seen = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+    picture = seen.convert("RGB").crop((0, 0, seen.width, min(seen.height, tallest)))
     picture.save(FOLDER / f"{name}.webp", quality=80, method=6)
     print(name, (FOLDER / f"{name}.webp").stat().st_size, "bytes")
 
@@ -89,10 +94,10 @@ def learning(page: Page, url: str, service: CustomEdit) -> None:
     job = service.customize(
         references=[service.upload(path).id for path in LOOK.images],
         noun="cup", token="<plaid>", name="Plaid",
-        training=TrainingOptions(steps=90, class_images=2, class_steps=4, preview_every=30),
+        training=TrainingOptions(steps=250, class_images=2, class_steps=4, preview_every=40),
     )  # fmt: skip
     page.goto(f"{url}/#/jobs/{job.id}")
-    page.get_by_alt_text("Preview after 60 steps").wait_for()
+    page.get_by_role("heading", name="Preview").wait_for()
     shoot(page, "learning", 760)
     service.cancel(job.id)
 
