@@ -142,17 +142,17 @@ def versions(page: Page) -> None:
     target = page.get_by_label("What it is to show")
     page.get_by_role("link", name="Continue from this picture").click()
     page.get_by_role("button", name="Version 1").wait_for()
-    target.fill("a photo of a cup on a red table")
+    target.fill("a photo of a patterned cup on a red table")
     send(page)
     drawn(page)
     page.get_by_label("Versions", exact=True).get_by_role("link", name="Continue").nth(-2).click()
     page.get_by_role("button", name="Version 1").wait_for()
-    target.fill("a photo of a cup on a green table")
+    target.fill("a photo of a patterned cup on a green table")
     send(page)
     drawn(page)
     page.get_by_label("Compare with").select_option(index=1)
     page.wait_for_load_state("networkidle")
-    shoot(page, "versions")
+    shoot(page, "versions", 1250)
 
 
 def batch(page: Page) -> None:
