@@ -110,11 +110,21 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
         own = ("layer", "attention_steps", "block", "source_guidance")
         chosen = {name: body[method][name] for name in own if name in body[method]}
         body[method] = expert(body["p2p"], "concepts" in body) if method == "p2p" else chosen
-    body["guidance_start"] = min(body.get("guidance_start", 0.0), 0.5)
-    body["guidance_end"] = max(body.get("guidance_end", 1.0), 0.6)
+    body = guided(body)
     if body.get("change") == "auto" and not ("references" in body or "concepts" in body):
         body["change"] = 0.5
     return reachable(body)
+
+
+def guided(body: dict[str, Any]) -> dict[str, Any]:
+    """With guidance in some interval."""
+    start, end = body.get("guidance_start", 0.0), body.get("guidance_end", 1.0)
+    return {**body, "guidance_start": min(start, 0.5), "guidance_end": max(end, 0.6)}
+
+
+def saved(body: dict[str, Any]) -> dict[str, Any]:
+    """Settings of any edit; its one concept is named once."""
+    return guided({**body, "concepts": body.get("concepts", [])[:1]})
 
 
 def expert(given: dict[str, Any], concept: bool) -> dict[str, Any]:
@@ -141,4 +151,5 @@ BODIES = {
     "importConcept": imported,
     "createConcept": customized,
     "createEdit": edited,
+    "savePreset": saved,
 }
