@@ -3,9 +3,9 @@
 Of several nouns the one is shown under which the base predicts a noisy picture best: a diffusion
 model is a zero-shot classifier (Li et al., arXiv 2303.16203). All nouns see the same noises. It
 needs no other model, and it knows the looks that are to be learned as little or as well as the base
-does: of the 40 references of the eight bundled looks it named 34 rightly, where the base's CLIP named
-9. A wrong noun's error was up to 1.066 times as small (waves on a ball, which look like bowls and
-jars), a right one's up to 1.235 times.
+does: of the 40 references of the eight bundled looks it named 34 rightly, where the base's CLIP
+named 9. Where another noun came first its error was smaller by at most 1.066 times (waves on balls,
+which look like bowls and jars); where the right one did, by up to 1.235 times.
 """
 
 from __future__ import annotations
