@@ -705,29 +705,33 @@ def _edit_rules(*, mask: bool = True) -> dict[str, Any]:
     beside = {"properties": {"method": {"not": {"const": "sdedit"}}}}  # also when it is left out
     rules = [_if(beside, _with("source_prompt", _NOT_BLANK))]
     by_mask = {"type": "object"} | _with("blend_over", {"const": "mask"})
-    given = _with("mask", {"type": "string"})
-    for method in EXPERTS:
-        rules += [_if(_with(method, by_mask), given) if mask else {"not": _with(method, by_mask)}]
+    of_mask = [_with(method, by_mask) for method in EXPERTS]
     if mask:
-        rules += [_if(_with("mask_marks", {"const": "transparent"}), given)]
-    for name, wanted in PRESETS.items():
-        fields = {field: {"enum": _or_left_out(field, value)} for field, value in wanted.items()}
-        rules += [_if(_with("preset", {"const": name}), {"properties": fields})]
+        of_mask += [_with("mask_marks", {"const": "transparent"})]
+        rules += [_if({"anyOf": of_mask}, _with("mask", {"type": "string"}))]
+    else:
+        rules += [{"not": {"anyOf": of_mask}}]
     return {"allOf": [*rules, *_picture_rules()]}
 
 
 def _picture_rules() -> list[Any]:
-    """What ``_check_pictures`` checks, as a schema says it."""
+    """What ``_with_preset`` and ``_check_pictures`` check, as a schema says it."""
+    rules = []
+    for name, wanted in PRESETS.items():
+        fields = {field: {"enum": _or_left_out(field, value)} for field, value in wanted.items()}
+        rules += [_if(_with("preset", {"const": name}), {"properties": fields})]
     by_change = _with("change", {"type": ["number", "string"]})
-    rules = [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
+    rules += [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
     auto = _with("change", {"const": "auto"})
     rules += [_if(auto, {"properties": {"seeds": {"maxItems": 1}}})]
-    most = MAX_SEEDS
-    for strengths in range(2, MAX_STRENGTHS + 1):
-        if MAX_OUTPUTS // strengths < most:
-            most = MAX_OUTPUTS // strengths
-            many = _with("strengths", {"type": "array", "minItems": strengths})
-            rules += [_if(many, {"properties": {"seeds": {"maxItems": most}}})]
+    counts: dict[int, int] = {}  # of seeds, and the most strengths with which they may go
+    for strengths in range(1, MAX_STRENGTHS + 1):
+        counts[min(MAX_OUTPUTS // strengths, MAX_SEEDS)] = strengths
+    sizes = [
+        {"properties": {"strengths": {"maxItems": strengths}, "seeds": {"maxItems": seeds}}}
+        for seeds, strengths in counts.items()
+    ]
+    rules += [{"anyOf": sizes}]
     return rules
 
 
