@@ -89,6 +89,7 @@ async function follow(job, body, { head, show, say, fresh, signal }) {
     if (state !== job.state) say(job);
     document.title = jobTitle(job, about(job), progress.done());
     head.querySelector(".badge")?.replaceWith(badge(job.state, progress.done()));
+    head.querySelector("time")?.replaceWith(when(job.created_at));
     state = job.state;
     const quarter = `${job.state} ${job.progress?.phase} ${Math.floor((whole(job) || 0) * 4)}`;
     if (quarter !== told) announce(said.textContent);

@@ -152,7 +152,7 @@ def versions(page: Page) -> None:
     drawn(page)
     page.get_by_label("Compare with").select_option(index=1)
     page.wait_for_load_state("networkidle")
-    shoot(page, "versions", 1250)
+    shoot(page, "versions", 1400)
 
 
 def batch(page: Page) -> None:
