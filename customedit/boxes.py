@@ -16,7 +16,8 @@ Box: TypeAlias = tuple[float, float, float, float]
 INSIDE: Final = 0.5
 """The share of a cell that must lie in a region for the cell to be inside."""
 
-_ROUNDING: Final = 1e-6
+ROUNDING: Final = 1e-6
+"""By how much a share may be off."""
 
 
 def check_box(box: Box, field: str = "box") -> None:
@@ -45,17 +46,22 @@ def axis_shares(first: float, last: float, cells: int) -> list[float]:
 
 
 def check_cells(box: Box, cells: tuple[int, int], field: str = "box") -> None:
-    """Check that at least half of one of (rows, columns) cells lies in ``box``.
+    """``check_share`` of a box. cells: (rows, columns)."""
+    left, top, right, bottom = box
+    rows, columns = cells
+    share = max(axis_shares(top, bottom, rows)) * max(axis_shares(left, right, columns))
+    check_share(share, cells, field)
+
+
+def check_share(share: float, cells: tuple[int, int], field: str) -> None:
+    """Check that a region is somewhere. share: the most of it in any of (rows, columns) cells.
 
     Raises:
         InputError: naming ``field``.
     """
-    left, top, right, bottom = box
-    rows, columns = cells
-    share = max(axis_shares(top, bottom, rows)) * max(axis_shares(left, right, columns))
-    if share < INSIDE - _ROUNDING:
+    if share < INSIDE - ROUNDING:
         raise InputError(
             field,
-            f"fills half of no latent cell, of which the picture has {columns} x {rows}",
-            "give a larger box",
+            f"fills half of no latent cell, of which the picture has {cells[1]} x {cells[0]}",
+            "give a larger region",
         )

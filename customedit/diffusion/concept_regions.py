@@ -26,14 +26,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from customedit.boxes import INSIDE, Box, axis_shares, check_box
+from customedit.boxes import INSIDE, ROUNDING, Box, axis_shares, check_box
 from customedit.diffusion.devices import to_device
 from customedit.errors import InputError
 
 Grid = tuple[int, int]
 """(rows, columns) of a layer's positions."""
-
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +88,7 @@ def inside(shares: Tensor, grid: Grid) -> Tensor:
     """
     pooled = F.adaptive_avg_pool2d(shares, grid)
     most = pooled.flatten(1).amax(1).clamp(max=INSIDE)
-    return pooled >= most[:, None, None] - _ROUNDING
+    return pooled >= most[:, None, None] - ROUNDING
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,7 +109,8 @@ def test_every_position_reads_the_concepts_of_its_regions(
     for layer, states, got in watched.seen:
         side = int(states.shape[1] ** 0.5)
         regions = {
-            n: inside(r.shares(*SIZE)[None], (side, side)) for n, r in zip("ab", (LEFT, middle))
+            n: inside(r.shares(*SIZE)[None], (side, side))
+            for n, r in zip("ab", (LEFT, middle), strict=True)
         }
         for acting, (context, columns) in wanted.items():
             here = torch.ones(1, side, side, dtype=torch.bool)
@@ -134,7 +135,8 @@ def test_the_recorded_maps_are_zero_outside_and_the_rule_inside(
     assert (got - unrecorded).abs().max() <= 1e-5
     assert maps is not None and torch.allclose(maps.sum(-1), torch.ones(1, *SIZE), atol=1e-5)
     assert text.tokens is not None
-    for concept, ours, others in zip(looks, (slice(8), slice(8, 16)), (slice(8, 16), slice(8))):
+    halves = (slice(8), slice(8, 16))
+    for concept, ours, others in zip(looks, halves, halves[::-1], strict=True):
         columns = bound_columns(concept, text.tokens)
         assert len(columns) == 2  # the token and "patterned"
         assert (maps[0, :, others][..., columns] == 0).all()
@@ -149,14 +151,14 @@ def test_mixed_maps_are_zero_outside_too(
     source, text = base.text("a photo of a red cup"), placed(base, looks, (LEFT, RIGHT))
     control = AttentionControl.none(2, base.length)
     control.cross_source[1] = 0
-    control.mapper[1] = torch.rand(base.length, base.length)
+    control.mapper[1] = 0.1
     control.from_source[1], control.from_own[1] = 1.0, 0.5
     control.record[:] = True
     _, maps = base.output(latents[:2], 501, [source, text], control)
     assert maps is not None and text.tokens is not None
     columns = bound_columns(looks[0], text.tokens)
     assert (maps[1, :, 8:][..., columns] == 0).all()
-    assert (maps[1, :, :8][..., columns] > 0.1).all()
+    assert (maps[1, :, :8][..., columns] >= 0.1).all()
     assert (maps[0][..., columns] > 0).all()  # the source's own row has no regions
 
 
@@ -192,7 +194,7 @@ def test_rows_with_regions_and_without_are_each_as_alone(
 def test_outside_a_region_nothing_of_the_concept_is_read(
     base: Base, looks: tuple[Concept, Concept], latents: Tensor
 ) -> None:
-    """Another concept in the same region: the same bits outside, in the first layer that sees it."""
+    """Another concept in the same region: the same bits outside, in the first layer."""
     other = look(base, "<a>", 9)
     found = []
     for concept in (looks[0], other):
