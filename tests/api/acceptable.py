@@ -75,7 +75,7 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
     body["source_prompt"] = "a photo of a cup on a table"
     body["target_prompt"] = "a photo of a mug on a table"
     if "concepts" in body:
-        body["concepts"] = [{**body["concepts"][0], "id": CONCEPT}]
+        body["concepts"] = [placed(body["concepts"][0], bool(body.get("everywhere")))]
         body["target_prompt"] = f"a photo of a {TOKEN} cup on a table"
     else:
         body["everywhere"] = False
@@ -102,6 +102,16 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
     if body.get("change") == "auto" and not ("references" in body or "concepts" in body):
         body["change"] = 0.5
     return reachable(body)
+
+
+def placed(use: dict[str, Any], everywhere: bool) -> dict[str, Any]:
+    """A use of the concept, in a region where one was drawn."""
+    out = {**use, "id": CONCEPT}
+    if use.get("box"):
+        out["box"] = None if everywhere else [0.1, 0.2, 0.6, 0.9]
+    if use.get("mask"):
+        out["mask"] = None if everywhere else MASK
+    return out
 
 
 def expert(given: dict[str, Any], concept: bool) -> dict[str, Any]:
