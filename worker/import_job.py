@@ -114,5 +114,4 @@ def _named_for_callers(folder: Path) -> Iterator[None]:
     except InputError as error:
         field = "token" if error.field == "token" else "file"
         problem = error.problem.replace(f"{folder}/", "")
-        remedy = error.remedy.replace("--allow-unused", "allow_unused")
-        raise InputError(field, problem, remedy.split("; --")[0]) from None
+        raise InputError(field, problem, error.remedy.split("; --")[0]) from None

@@ -342,8 +342,7 @@ class ImportRequest(ImportForm):
 
 
 _BOX_OR_MASK: Final[dict[str, Any]] = {
-    "if": {"required": ["box"], "properties": {"box": {"type": "array"}}},
-    "then": {"properties": {"mask": {"type": "null"}}},
+    "anyOf": [{"properties": {field: {"type": "null"}}} for field in ("box", "mask")]
 }
 
 
@@ -744,14 +743,13 @@ def _edit_rules(*, mask: bool = True) -> dict[str, Any]:
     beside = {"properties": {"method": {"not": {"const": "sdedit"}}}}  # also when it is left out
     rules = [_if(beside, _with("source_prompt", _NOT_BLANK))]
     by_mask = {"type": "object"} | _with("blend_over", {"const": "mask"})
-    given = _with("mask", {"type": "string"})
-    for method in EXPERTS:
-        rules += [_if(_with(method, by_mask), given) if mask else {"not": _with(method, by_mask)}]
-    if not mask:
-        no_mask = {"properties": {"mask": {"type": "null"}}}
-        rules += [{"properties": {"concepts": {"items": no_mask}}}]
+    of_mask = [_with(method, by_mask) for method in EXPERTS]
     if mask:
-        rules += [_if(_with("mask_marks", {"const": "transparent"}), given)]
+        of_mask += [_with("mask_marks", {"const": "transparent"})]
+        rules += [_if({"anyOf": of_mask}, _with("mask", {"type": "string"}))]
+    else:
+        of_concepts = {"properties": {"mask": {"type": "null"}}}
+        rules += [{"not": {"anyOf": of_mask}}, {"properties": {"concepts": {"items": of_concepts}}}]
     for name, wanted in PRESETS.items():
         fields = {field: {"enum": _or_left_out(field, value)} for field, value in wanted.items()}
         rules += [_if(_with("preset", {"const": name}), {"properties": fields})]
@@ -764,12 +762,14 @@ def _picture_rules() -> list[Any]:
     rules = [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
     auto = _with("change", {"const": "auto"})
     rules += [_if(auto, {"properties": {"seeds": {"maxItems": 1}}})]
-    most = MAX_SEEDS
-    for strengths in range(2, MAX_STRENGTHS + 1):
-        if MAX_OUTPUTS // strengths < most:
-            most = MAX_OUTPUTS // strengths
-            many = _with("strengths", {"type": "array", "minItems": strengths})
-            rules += [_if(many, {"properties": {"seeds": {"maxItems": most}}})]
+    counts: dict[int, int] = {}  # of seeds, and the most strengths with which they may go
+    for strengths in range(1, MAX_STRENGTHS + 1):
+        counts[min(MAX_OUTPUTS // strengths, MAX_SEEDS)] = strengths
+    sizes = [
+        {"properties": {"strengths": {"maxItems": strengths}, "seeds": {"maxItems": seeds}}}
+        for seeds, strengths in counts.items()
+    ]
+    rules += [{"anyOf": sizes}]
     return rules
 
 

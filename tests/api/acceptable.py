@@ -16,6 +16,8 @@ import schemathesis
 from PIL import Image
 from schemathesis.generation import GenerationMode
 
+from customedit.schemas.recipes import without_effect
+
 EXPERTS = ("p2p", "masactrl", "pnp", "ddpm", "directedit", "flowedit")
 IMAGE = os.environ.get("ACCEPTABLE_IMAGE", "")
 MASK = os.environ.get("ACCEPTABLE_MASK", "")
@@ -59,7 +61,18 @@ def imported(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def customized(body: dict[str, Any]) -> dict[str, Any]:
-    return reachable({**body, "references": [IMAGE] * len(body["references"])})
+    body["references"] = [IMAGE] * len(body["references"])
+    if body.get("nouns"):
+        body["nouns"] = (body["nouns"] * len(body["references"]))[: len(body["references"])]
+    if body.get("masks"):
+        body["masks"] = [MASK] * len(body["references"])
+    training = body.get("training")
+    if isinstance(training, dict):
+        if training.get("way") == "lora" and training.get("rank") == 0:
+            training["rank"] = 1
+        for name in without_effect({"way": "custom-diffusion", **training}):
+            del training[name]
+    return reachable(body)
 
 
 def edited(body: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +82,7 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
         if not body.get(name):
             body.pop(name, None)
     if "mask" in body:
-        body["mask"] = MASK
+        body |= {"mask": MASK, "mask_marks": "white"}  # it has no transparency
     if "references" in body:
         body["references"] = [IMAGE] * len(body["references"])
     body["source_prompt"] = "a photo of a cup on a table"
