@@ -6,6 +6,7 @@ No torch: a front end refuses here what the library would refuse.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from customedit.errors import InputError
@@ -20,7 +21,7 @@ ROUNDING: Final = 1e-6
 """By how much a share may be off."""
 
 
-def check_box(box: Box, field: str = "box") -> None:
+def check_box(box: Sequence[float], field: str = "box") -> None:
     """Check that ``box`` lies in the picture, has an area, and leaves a part of the picture out.
 
     Raises:
@@ -36,7 +37,7 @@ def check_box(box: Box, field: str = "box") -> None:
         raise InputError(
             field, f"is {shown}, which has no area", "give left below right and top below bottom"
         )
-    if box == (0, 0, 1, 1):
+    if tuple(box) == (0, 0, 1, 1):
         raise InputError(field, "is the whole picture", "leave it out")
 
 

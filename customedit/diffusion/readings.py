@@ -40,8 +40,8 @@ def bound_columns(concept: Customization, tokens: Tokens) -> list[int]:
     columns = {c for c, token in tokens.concepts.items() if token in concept.tokens}
     attribute = str(getattr(concept, "attribute", "")).casefold().split()
     for k, word in enumerate(tokens.words):
-        last = next(reversed(CONCEPT.findall(word)), None)
-        if last not in concept.tokens or not word.endswith(last):
+        named = CONCEPT.findall(word)
+        if not named or named[-1] not in concept.tokens or not word.endswith(named[-1]):
             continue
         following = [w.strip(_EDGES).casefold() for w in tokens.words[k + 1 :]]
         if attribute and following[: len(attribute)] == attribute:

@@ -14,6 +14,7 @@ from customedit.concepts.concept import Concept
 from customedit.diffusion.attention import AttentionControl, Forward
 from customedit.diffusion.base import Base
 from customedit.diffusion.concept_regions import ConceptRegion, inside
+from customedit.diffusion.families.unet import UNetFamily
 from customedit.diffusion.readings import bound_columns, without
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.errors import InputError
@@ -218,20 +219,21 @@ def test_regions_that_are_swapped_swap_what_is_read(
 ) -> None:
     """Where both halves ask the same, each reads what the other read."""
     generator = torch.Generator().manual_seed(3)
-    layer = base.denoiser.get_submodule(base.layers[0])
+    layer, family = base.denoiser.get_submodule(base.layers[0]), base.family
+    assert isinstance(family, UNetFamily)
     half = torch.randn((1, 16, 8, layer.to_q.in_features), generator=generator)
     states = torch.cat([half, half], 2).flatten(1, 2)
     outs = []
     for regions in ((LEFT, RIGHT), (RIGHT, LEFT)):
         text = placed(base, looks, regions)
-        base.family.state.forward = Forward.of(
+        family.state.forward = Forward.of(
             [k[None] for k in text.keys], [v[None] for v in text.values], None, 0, SIZE,
             base.device, [text.readings],
         )  # fmt: skip
         try:
             outs.append(layer(states).unflatten(1, SIZE))
         finally:
-            base.family.state.forward = None
+            family.state.forward = None
     one, two = outs
     assert (one[:, :, :8] - two[:, :, 8:]).abs().max() <= 1e-6
     assert (one[:, :, 8:] - two[:, :, :8]).abs().max() <= 1e-6
