@@ -84,8 +84,8 @@ def test_a_region_is_edited_and_replayed(concept: Path, tmp_path: Path) -> None:
         (["<look>=missing.png"], "region: missing.png does not exist"),
         (["<look>=0,0,1,0.5", "<look>=0,0,0.5,1"], "region: of <look> is given twice"),
         (["<other>=0,0,1,0.5"], "region: of <other> has no effect: the target prompt does not"),
-        (["<look>=half.png"], "region: is 64 x 128 pixels, an aspect of 0.500"),
-        (["<look>=black.png"], "region: is black everywhere"),
+        (["<look>=half.png"], "region: half.png is 64 x 128 pixels, an aspect of 0.500"),
+        (["<look>=black.png"], "region: black.png is black everywhere"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_a_region_is_one_line(
