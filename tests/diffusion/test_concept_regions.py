@@ -13,9 +13,9 @@ from customedit.boxes import axis_shares, check_box, check_cells
 from customedit.concepts.concept import Concept
 from customedit.diffusion.attention import AttentionControl, Forward
 from customedit.diffusion.base import Base
-from customedit.diffusion.concept_regions import ConceptRegion, inside
+from customedit.diffusion.concept_regions import ConceptRegion, inside, sets_anywhere
 from customedit.diffusion.families.unet import UNetFamily
-from customedit.diffusion.readings import bound_columns, without
+from customedit.diffusion.readings import MOST_READINGS, bound_columns, check_overlaps, without
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.errors import InputError
 
@@ -309,6 +309,20 @@ def test_a_region_is_given_once_and_fills_a_cell() -> None:
         InputError, match="half of no latent cell, of which the picture has 16 x 16"
     ):
         check_cells((0, 0, 1 / 16, 1 / 40), SIZE)
+
+
+def test_regions_overlap_in_so_many_ways_at_most(base: Base) -> None:
+    """Each way has keys and values of its own."""
+    check_overlaps(MOST_READINGS)
+    rows = [ConceptRegion(box=(k / 16, 0, (k + 8) / 16, 1)) for k in range(8)]
+    columns = [ConceptRegion(box=(0, k / 16, 1, (k + 8) / 16)) for k in range(8)]
+    shares = torch.stack([r.shares(*SIZE) for r in (*rows, *columns)])
+    sets = sets_anywhere(shares, base.family.cross_grids(*SIZE))
+    assert sets[0] == frozenset() and len(sets) > MOST_READINGS
+    with pytest.raises(
+        InputError, match=f"concepts: have regions that overlap in {len(sets)} ways"
+    ):
+        check_overlaps(len(sets))
 
 
 def test_regions_need_the_size_of_the_latents(
