@@ -750,16 +750,17 @@ def _edit_rules(*, mask: bool = True) -> dict[str, Any]:
     else:
         of_concepts = {"properties": {"mask": {"type": "null"}}}
         rules += [{"not": {"anyOf": of_mask}}, {"properties": {"concepts": {"items": of_concepts}}}]
-    for name, wanted in PRESETS.items():
-        fields = {field: {"enum": _or_left_out(field, value)} for field, value in wanted.items()}
-        rules += [_if(_with("preset", {"const": name}), {"properties": fields})]
     return {"allOf": [*rules, *_picture_rules()]}
 
 
 def _picture_rules() -> list[Any]:
-    """What ``_check_pictures`` checks, as a schema says it."""
+    """What ``_with_preset`` and ``_check_pictures`` check, as a schema says it."""
+    rules = []
+    for name, wanted in PRESETS.items():
+        fields = {field: {"enum": _or_left_out(field, value)} for field, value in wanted.items()}
+        rules += [_if(_with("preset", {"const": name}), {"properties": fields})]
     by_change = _with("change", {"type": ["number", "string"]})
-    rules = [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
+    rules += [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
     auto = _with("change", {"const": "auto"})
     rules += [_if(auto, {"properties": {"seeds": {"maxItems": 1}}})]
     counts: dict[int, int] = {}  # of seeds, and the most strengths with which they may go

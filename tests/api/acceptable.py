@@ -110,8 +110,7 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
         own = ("layer", "attention_steps", "block", "source_guidance")
         chosen = {name: body[method][name] for name in own if name in body[method]}
         body[method] = expert(body["p2p"], "concepts" in body) if method == "p2p" else chosen
-    body["guidance_start"] = min(body.get("guidance_start", 0.0), 0.5)
-    body["guidance_end"] = max(body.get("guidance_end", 1.0), 0.6)
+    body = guided(body)
     if body.get("change") == "auto" and not ("references" in body or "concepts" in body):
         body["change"] = 0.5
     return reachable(body)
@@ -119,12 +118,26 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
 
 def placed(use: dict[str, Any], everywhere: bool) -> dict[str, Any]:
     """A use of the concept, in a region where one was drawn."""
-    out = {**use, "id": CONCEPT}
-    if use.get("box"):
-        out["box"] = None if everywhere else [0.1, 0.2, 0.6, 0.9]
+    out = {**boxed(use), "id": CONCEPT}
     if use.get("mask"):
-        out["mask"] = None if everywhere else MASK
-    return out
+        out["mask"] = MASK
+    return {**out, "box": None, "mask": None} if everywhere else out
+
+
+def boxed(use: dict[str, Any]) -> dict[str, Any]:
+    """With a box that has an area, where one was drawn."""
+    return {**use, "box": [0.1, 0.2, 0.6, 0.9]} if use.get("box") else use
+
+
+def guided(body: dict[str, Any]) -> dict[str, Any]:
+    """With guidance in some interval."""
+    start, end = body.get("guidance_start", 0.0), body.get("guidance_end", 1.0)
+    return {**body, "guidance_start": min(start, 0.5), "guidance_end": max(end, 0.6)}
+
+
+def saved(body: dict[str, Any]) -> dict[str, Any]:
+    """Settings of any edit; its one concept is named once."""
+    return guided({**body, "concepts": [boxed(use) for use in body.get("concepts", [])[:1]]})
 
 
 def expert(given: dict[str, Any], concept: bool) -> dict[str, Any]:
@@ -151,4 +164,5 @@ BODIES = {
     "importConcept": imported,
     "createConcept": customized,
     "createEdit": edited,
+    "savePreset": saved,
 }
