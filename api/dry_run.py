@@ -108,7 +108,9 @@ def edit_plan(
         preserve=checked.preserve,
         feather=request.feather,
         concepts=[
-            d.PlannedConcept(id=use.id, token=record.token, weight=use.weight)
+            d.PlannedConcept(
+                id=use.id, token=record.token, weight=use.weight, box=use.box, mask=use.mask
+            )
             for use, record in zip(request.concepts, concepts, strict=True)
         ],
         mask=request.mask is not None,

@@ -93,7 +93,8 @@ def fetch(attempt: Attempt, request: EditRequest) -> Inputs:
         given = inputs.mask(attempt, request.mask, image.size, marks=request.mask_marks)
         mask = torch.from_numpy(given.values)
         warnings = [f"The mask {warning}." for warning in given.warnings]
-    concepts, records = inputs.concepts(attempt, request.concepts)
+    concepts, records, of_masks = inputs.concepts(attempt, request.concepts, image.size)
+    warnings += of_masks
     references = inputs.pictures(attempt, request.references, "references")
     if not references:
         references = concept_references(attempt, records)
@@ -177,7 +178,7 @@ def draw_all(
     drawing = together(base, drawings, max_rows=attempt.runtime.settings.engine_rows)
     (drawn,) = attempt.wait([attempt.submit(drawing, EDITS)], previewer.upload)
     return [
-        finish(plan, given.image, result, given.mask)
+        finish(plan, given.image, result, given.mask, given.concepts)
         for plan, result in zip(plans, drawn, strict=True)
     ]
 

@@ -294,9 +294,11 @@ def uses_of(record: JobRecord) -> list[str]:
     request = record.request
     pictures = [request.get("image"), request.get("mask")]
     pictures += [*(request.get("references") or []), *(request.get("masks") or [])]
+    concepts = request.get("concepts") or []
+    pictures += [use.get("mask") for use in concepts]
     names = [record.concept]
     for picture in filter(None, pictures):
         output = ids.output_of(picture)
         names.append(picture if output is None else output[0])
-    names += [use["id"] for use in request.get("concepts") or []]
+    names += [use["id"] for use in concepts]
     return list(dict.fromkeys(name for name in names if name))

@@ -254,11 +254,13 @@ class PlannedPicture(Document):
 
 
 class PlannedConcept(Document):
-    """A concept as an edit uses it."""
+    """A concept as an edit uses it; box, mask: where it acts, null for everywhere."""
 
     id: str
     token: str
     weight: float
+    box: tuple[float, float, float, float] | None = None
+    mask: str | None = None
 
 
 class EditPlan(Document):

@@ -22,6 +22,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from customedit.boxes import check_box
+from customedit.errors import InputError
 from customedit.schemas import patterns
 from customedit.schemas.recipes import RecipeName, without_effect
 from customedit.schemas.validation import field_rule
@@ -339,8 +341,15 @@ class ImportRequest(ImportForm):
     bytes: Annotated[int, Field(ge=1)]
 
 
+_BOX_OR_MASK: Final[dict[str, Any]] = {
+    "anyOf": [{"properties": {field: {"type": "null"}}} for field in ("box", "mask")]
+}
+
+
 class ConceptUse(RequestModel):
-    """A concept that the target prompt names."""
+    """A concept that the target prompt names, and where in the picture it acts."""
+
+    model_config = ConfigDict(json_schema_extra=_BOX_OR_MASK)
 
     id: Annotated[ConceptId, Field(description="Id of the concept.")]
     weight: Annotated[
@@ -348,6 +357,35 @@ class ConceptUse(RequestModel):
         Field(ge=0, le=2, description="How strongly the concept acts; 1 is as trained."),
         _NUMBER,
     ] = 1.0
+    box: Annotated[
+        tuple[Share, Share, Share, Share] | None,
+        Field(
+            description="Left, top, right and bottom of the part of the picture that the concept "
+            "acts in, as fractions of its sides; left out, all of it.",
+            examples=[[0.1, 0.2, 0.6, 0.9]],
+        ),
+    ] = None
+    mask: Annotated[
+        PictureId | None,
+        Field(description="Id of an image that is white where the concept acts, instead of a box."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _region_agrees(self) -> Self:
+        if self.box is None:
+            return self
+        if self.mask is not None:
+            raise field_rule("mask", "is given with a box", "give one of the two")
+        try:
+            check_box(self.box)
+        except InputError as error:
+            raise field_rule(error.field, error.problem, error.remedy) from None
+        return self
+
+    @property
+    def region(self) -> str:
+        """The field that says where the concept acts, "" for everywhere."""
+        return "box" if self.box is not None else "mask" if self.mask is not None else ""
 
 
 class RegionOptions(RequestModel):
@@ -710,7 +748,8 @@ def _edit_rules(*, mask: bool = True) -> dict[str, Any]:
         of_mask += [_with("mask_marks", {"const": "transparent"})]
         rules += [_if({"anyOf": of_mask}, _with("mask", {"type": "string"}))]
     else:
-        rules += [{"not": {"anyOf": of_mask}}]
+        of_concepts = {"properties": {"mask": {"type": "null"}}}
+        rules += [{"not": {"anyOf": of_mask}}, {"properties": {"concepts": {"items": of_concepts}}}]
     return {"allOf": [*rules, *_picture_rules()]}
 
 
@@ -833,6 +872,10 @@ class BatchRequest(_TenantsEdit):
         for method in _mask_methods(self):
             field = f"{method}.blend_over"
             raise field_rule(field, "is mask", "a batch has no masks; leave it out")
+        for k, use in enumerate(self.concepts):
+            if use.mask is not None:
+                field = f"concepts[{k}].mask"
+                raise field_rule(field, "is of one picture", "a batch has no masks; give a box")
         return self
 
     def edits(self) -> list[EditRequest]:

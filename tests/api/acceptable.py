@@ -88,7 +88,7 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
     body["source_prompt"] = "a photo of a cup on a table"
     body["target_prompt"] = "a photo of a mug on a table"
     if "concepts" in body:
-        body["concepts"] = [{**body["concepts"][0], "id": CONCEPT}]
+        body["concepts"] = [placed(body["concepts"][0], bool(body.get("everywhere")))]
         body["target_prompt"] = f"a photo of a {TOKEN} cup on a table"
     else:
         body["everywhere"] = False
@@ -116,6 +116,19 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
     return reachable(body)
 
 
+def placed(use: dict[str, Any], everywhere: bool) -> dict[str, Any]:
+    """A use of the concept, in a region where one was drawn."""
+    out = {**boxed(use), "id": CONCEPT}
+    if use.get("mask"):
+        out["mask"] = MASK
+    return {**out, "box": None, "mask": None} if everywhere else out
+
+
+def boxed(use: dict[str, Any]) -> dict[str, Any]:
+    """With a box that has an area, where one was drawn."""
+    return {**use, "box": [0.1, 0.2, 0.6, 0.9]} if use.get("box") else use
+
+
 def guided(body: dict[str, Any]) -> dict[str, Any]:
     """With guidance in some interval."""
     start, end = body.get("guidance_start", 0.0), body.get("guidance_end", 1.0)
@@ -124,7 +137,7 @@ def guided(body: dict[str, Any]) -> dict[str, Any]:
 
 def saved(body: dict[str, Any]) -> dict[str, Any]:
     """Settings of any edit; its one concept is named once."""
-    return guided({**body, "concepts": body.get("concepts", [])[:1]})
+    return guided({**body, "concepts": [boxed(use) for use in body.get("concepts", [])[:1]]})
 
 
 def expert(given: dict[str, Any], concept: bool) -> dict[str, Any]:
