@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,8 +23,8 @@ from customedit.diffusion.profile import Profile, Sizes, by_architecture
 from customedit.diffusion.schedule import Schedule, Time
 from customedit.diffusion.single_files.load import configurations_beside, load_single_file
 from customedit.diffusion.text import (
-    Customization,
     Encoded,
+    PromptRow,
     TextContext,
     Tokens,
     Weighted,
@@ -290,7 +289,7 @@ class Base:
         self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
     ) -> Tensor:
         """[length, state width] of the text encoders; differentiable in vectors and adapters."""
-        return self.family.encode(tokens, vectors, adapted).states
+        return self.family.encode([PromptRow(tokens, vectors, adapted)])[0].states
 
     @torch.no_grad()
     def text(
@@ -311,7 +310,7 @@ class Base:
         tokens = self.tokens(prompt, vectors, field)
         named = set(tokens.named)
         acting = [c for c in concepts if everywhere or named & set(c.concept.tokens)]
-        encoded = self.family.encode(tokens, vectors, acting)
+        (encoded,) = self.family.encode([PromptRow(tokens, vectors, acting)])
         context = self.family.row(prompt, encoded, acting, tokens)
         if acting:
             check_text_finite(context, acting, self.dtype)
@@ -343,16 +342,6 @@ class Base:
         the family has one, None for that of the empty prompt.
         """
         return self.family.row(prompt, Encoded(states, pooled), adapted, None)
-
-    def trained_text(self, prompt: str, trained: Customization) -> TextContext:
-        """What a row with ``prompt`` reads, with gradients into all of ``trained``.
-
-        Raises InputError for tokens that ``trained`` does not have.
-        """
-        tokens = self.tokens(prompt, trained.tokens)
-        encoded = self.family.encode(tokens, trained.tokens)
-        encoded = dataclasses.replace(encoded, tokens=tokens)
-        return self.family.trained_row(prompt, encoded, trained)
 
     # noise
 

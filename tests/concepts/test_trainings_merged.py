@@ -102,7 +102,7 @@ def plain(
     states = base.text("a photo of a cup").states.detach()
     losses = []
 
-    def texts() -> list[TextContext]:
+    def texts(*_: object) -> list[TextContext]:
         return [base.context(states + shift)] * 2
 
     for number in range(steps):
@@ -117,7 +117,7 @@ def plain(
 
         request = Learn(
             base, latents, torch.tensor([300, 600]),
-            texts, loss, [shift],
+            list, texts, loss, [shift],
         )  # fmt: skip
         answer = yield from learn(request)
         with torch.no_grad():
@@ -207,7 +207,8 @@ def test_rows_of_other_shapes_and_bases_and_too_many_do_not_go_together(base: Ba
         def loss(output: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             return output.mean() * leaf.sum(), {}
 
-        yield from learn(Learn(base, latents, torch.tensor([5]), lambda: [text], loss, [leaf]))
+        request = Learn(base, latents, torch.tensor([5]), list, lambda *_: [text], loss, [leaf])
+        yield from learn(request)
         return 1
 
     ended(small, [other, small.submit(larger())])
@@ -225,7 +226,8 @@ def test_one_text_too_few_is_its_own_fault(base: Base) -> None:
                 base,
                 latents,
                 torch.tensor([5, 5]),
-                lambda: [text],
+                list,
+                lambda *_: [text],
                 lambda o: (o.mean(), {}),
                 [leaf],
             )

@@ -21,6 +21,7 @@ from customedit.diffusion.schedule import Schedule, Time
 from customedit.diffusion.text import (
     Customization,
     Encoded,
+    PromptRow,
     TextContext,
     TextEncoder,
     Tokens,
@@ -105,6 +106,12 @@ class Family(abc.ABC):
         )
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the denoiser. Its own property looks at every layer, which takes a millisecond."""
+        first: Tensor = next(self.denoiser.parameters())
+        return first.dtype
+
+    @property
     def width(self) -> int:
         """Of a concept token's embedding: of all encoders' token embeddings together."""
         return sum(encoder.width for encoder in self.encoders)
@@ -161,10 +168,11 @@ class Family(abc.ABC):
         return [(e.tokenizer, int(e.tokenizer.model_max_length)) for e in self.encoders]
 
     @abc.abstractmethod
-    def encode(
-        self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
-    ) -> Encoded:
-        """What the text encoders make of a prompt; differentiable in vectors and adapters."""
+    def encode(self, rows: Sequence[PromptRow]) -> list[Encoded]:
+        """What the text encoders make of each prompt; differentiable in vectors and adapters.
+
+        rows: of ``tokenize``. They are computed together, whoever they are for.
+        """
 
     @abc.abstractmethod
     def row(

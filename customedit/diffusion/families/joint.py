@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
@@ -32,6 +32,7 @@ from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import (
     Customization,
     Encoded,
+    PromptRow,
     TextContext,
     TextEncoder,
     Tokens,
@@ -131,21 +132,18 @@ class JointFamily(Family):
     ) -> JointTokens:  # narrower than the family's
         """``prompt`` for every tokenizer, in the sequence of columns that the transformer reads."""
 
-    def runs(
-        self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted]
-    ) -> list[Any]:
-        """Each encoder's output for its part of ``tokens``; CLIP's with all hidden states."""
-        assert isinstance(tokens, JointTokens), "made by this family's tokenize"
+    def runs(self, rows: Sequence[PromptRow]) -> list[Any]:
+        """Each encoder's output for its part of the rows; CLIP's with all hidden states."""
         return [
-            encoder.run(part, vectors, adapted, **_options(encoder))
-            for encoder, part in zip(self.encoders, tokens.parts, strict=True)
+            encoder.run([_part(row, k) for row in rows], **_options(encoder))
+            for k, encoder in enumerate(self.encoders)
         ]
 
     @cached_property
     def _empty(self) -> Tensor:
         """The pooled vector of the empty prompt."""
         with torch.no_grad():
-            pooled = self.encode(self.tokenize("", (), "prompt"), {}).pooled
+            pooled = self.encode([PromptRow(self.tokenize("", (), "prompt"), {})])[0].pooled
         assert pooled is not None
         return pooled
 
@@ -184,7 +182,7 @@ class JointFamily(Family):
     ) -> tuple[Tensor, Tensor | None]:
         """The velocity, float32, and the maps from image to text of the middle joint blocks."""
         rows, _, height, width = latents.shape
-        dtype = self.denoiser.dtype
+        dtype = self.dtype
         states = torch.stack([c.states.to(dtype) for c in context])
         pooled = torch.stack([c.pooled.to(dtype) for c in context if c.pooled is not None])
         self.state.forward = forward = JointForward.of(control, states.shape[1], device)
@@ -270,6 +268,12 @@ def check_widths(name: str, *pairs: tuple[str, int, int]) -> None:
                 f"{name} has {what} of width {width}, its transformer reads {read}",
                 "use the text encoders that the base was trained with",
             )
+
+
+def _part(row: PromptRow, number: int) -> PromptRow:
+    """What encoder ``number`` reads of ``row``."""
+    assert isinstance(row.tokens, JointTokens), "made by this family's tokenize"
+    return replace(row, tokens=row.tokens.parts[number])
 
 
 def _options(encoder: TextEncoder) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class UNetFamily(Family):
     ) -> TextContext:
         """What a row reads; see ``Family.row``."""
         keys, values = project(encoded.states, self.layers, self.weights, acting, tokens)
-        dtype = self.denoiser.dtype
+        dtype = self.dtype
         return TextContext(
             prompt,
             encoded.states,
@@ -200,7 +200,7 @@ class UNetFamily(Family):
                     rows = add_columns(rows, states.float(), columns, weight - plain)
                 if columns is None:
                     rows = torch.cat([rows[:1].detach(), rows[1:]])
-                out.append(rows.to(self.denoiser.dtype))
+                out.append(rows.to(self.dtype))
             return tuple(out)
 
         keys, values = projected(trained.keys, "to_k"), projected(trained.values, "to_v")
@@ -225,7 +225,7 @@ class UNetFamily(Family):
             text.keys, text.values, control, recorded, (height, width), device
         )
         try:
-            x = latents.to(device, self.denoiser.dtype)
+            x = latents.to(device, self.dtype)
             conditions = self.conditions(context, height, width, device)
             times = row_times(time, rows, device)
             with (
@@ -247,10 +247,10 @@ class UNetFamily(Family):
         kept.
         """
         if torch.is_grad_enabled():
-            return RowsText.of(context, self.denoiser.dtype)
+            return RowsText.of(context, self.dtype)
         if self._rows_text is None or not self._rows_text.is_of(context):
             self._rows_text = None  # frees it before the next is made
-            self._rows_text = RowsText.of(context, self.denoiser.dtype)
+            self._rows_text = RowsText.of(context, self.dtype)
         return self._rows_text
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
