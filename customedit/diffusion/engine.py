@@ -10,6 +10,7 @@ neighbour; cancelling, deadlines and progress live at the yields.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
@@ -240,6 +241,9 @@ class Engine:
     while a forward waits. New methods start at once: one whose first stretch is heavy yields a Turn
     before it.
 
+    A step that does not fit the memory is made with fewer trainings, and one of a single training
+    without keeping activations; checkpointed: latent cells of all rows from which on that is so.
+
     calls, rows: forwards and their rows so far; steps, step_rows: the same of trainings; observer:
     is told how long each took.
     """
@@ -247,6 +251,7 @@ class Engine:
     def __init__(self, base: Base, *, max_rows: int = 32, observer: Observer | None = None) -> None:
         self.base, self.max_rows, self._observer = base, max_rows, observer
         self.max_step_rows = max_rows
+        self.checkpointed = math.inf
         self.calls = self.rows = self.steps = self.step_rows = 0
         self._numbers = itertools.count()
         self._tickets: list[Ticket[Any]] = []
@@ -365,7 +370,11 @@ class Engine:
             if isinstance(error, torch.OutOfMemoryError) and self.base.device.type == "cuda":
                 torch.cuda.empty_cache()
             if len(batch) == 1:
-                return [error]
+                cells = _cells(requests)
+                if not isinstance(error, torch.OutOfMemoryError) or cells >= self.checkpointed:
+                    return [error]
+                self.checkpointed = cells
+                return self._gradients(batch)
             if isinstance(error, torch.OutOfMemoryError):
                 total = sum(r.rows for r in requests)
                 self.max_step_rows = max(max(r.rows for r in requests), total // 2)
@@ -379,6 +388,7 @@ class Engine:
         one that is not finite leaves the others as they are.
         """
         base = requests[0].base
+        base.family.keep_activations(_cells(requests) < self.checkpointed)
         with torch.enable_grad():
             context = read_texts(requests)
             latents = torch.cat([r.latents.to(base.device) for r in requests])
@@ -537,6 +547,11 @@ def most_rows(base: Base, positions: int, most: int) -> int:
     if base.device.type != "cpu":
         return most
     return min(most, max(1, CPU_POSITIONS // positions))
+
+
+def _cells(requests: Sequence[Learn]) -> int:
+    """Latent cells of all rows."""
+    return sum(r.rows * r.latents.shape[2] * r.latents.shape[3] for r in requests)
 
 
 def read_texts(requests: Sequence[Learn]) -> list[TextContext]:

@@ -227,6 +227,42 @@ def test_memory_that_does_not_suffice_halves_the_rows(
     assert engine.max_rows == 32  # edits, which take less memory, keep theirs
 
 
+@pytest.mark.parametrize("kind", ["mini", "xl", "sd3", "flux"])
+def test_without_activations_the_gradients_are_the_same(
+    kind: str, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that does not fit is made again, each block computed anew in its backward."""
+    if kind != "mini":
+        pipeline = xl_folders.xl() if kind == "xl" else getattr(flow_folders, kind)()
+        profile = None if kind == "xl" else flow_folders.profile(pipeline)
+        base = Base.wrap(pipeline, kind, profile=profile)
+    references = [Image.open(samples.looks()[0].images[0]).convert("RGB")]
+    tickets, checkpointed = [], []
+    real = base.output
+
+    def small(latents: Tensor, *args: Any) -> Any:
+        if not base.denoiser.is_gradient_checkpointing:
+            raise torch.OutOfMemoryError("too little")
+        checkpointed.append(len(latents))
+        return real(latents, *args)
+
+    for way in ({"rank": 2}, {"way": "lora", "rank": 2, "lora_layers": "all"}):
+        common: dict[str, Any] = {"steps": 2, "class_images": 0, "crops": 1, "rate": 1e-3}
+        settings = TrainingSettings.of(base, **common | way)
+        alone, tight = Engine(base), Engine(base)
+        for engine in (alone, tight):
+            with monkeypatch.context() as patch:
+                if engine is tight:
+                    patch.setattr(base, "output", small)
+                words = ConceptPrompts("<a>", "cup")
+                tickets.append(engine.submit(train_concept(base, references, words, settings)))
+                ended(engine, tickets)
+        assert furthest(tickets[-1].result(), tickets[-2].result()) <= 1e-6
+        assert alone.checkpointed > tight.checkpointed
+        base.family.keep_activations(True)
+    assert len(checkpointed) == 4  # two steps, two ways
+
+
 def test_rows_of_other_shapes_and_bases_and_too_many_do_not_go_together(base: Base) -> None:
     engine = Engine(base, max_rows=4)
     tickets = [engine.submit(plain(base, 2, seed)) for seed in range(3)]

@@ -108,7 +108,12 @@ class JointFamily(Family):
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
-        self.state = JointState()
+        self._state = JointState()
+
+    @property
+    def state(self) -> JointState:
+        """Where the processors find the forward that runs."""
+        return self._state
 
     def install(self) -> None:
         """Give the transformer our processors, which read the running forward from ``state``."""
@@ -185,14 +190,10 @@ class JointFamily(Family):
         dtype = self.dtype
         states = torch.stack([c.states.to(dtype) for c in context])
         pooled = torch.stack([c.pooled.to(dtype) for c in context if c.pooled is not None])
-        self.state.forward = forward = JointForward.of(control, states.shape[1], device)
+        forward = JointForward.of(control, states.shape[1], device)
         times = row_times(time, rows, device).float()
-        try:
-            x = latents.to(device, dtype)
-            with RowAdapters([c.adapted for c in context]).applied(self.denoiser, TRANSFORMER):
-                found = self.velocity(x, times, states, pooled, context)
-        finally:
-            self.state.forward = None
+        with self.running(forward, RowAdapters([c.adapted for c in context])):
+            found = self.velocity(latents.to(device, dtype), times, states, pooled, context)
         return found.float(), recorded_maps(forward, self.grid(height, width))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:

@@ -81,8 +81,13 @@ class UNetFamily(Family):
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
-        self.state = AttentionState()
+        self._state = AttentionState()
         self._rows_text: RowsText | None = None
+
+    @property
+    def state(self) -> AttentionState:
+        """Where the processors find the forward that runs."""
+        return self._state
 
     def conditions(
         self, context: Sequence[TextContext], height: int, width: int, device: torch.device
@@ -221,20 +226,15 @@ class UNetFamily(Family):
         grid = self.grid(height, width)
         text = self._text_of_rows(context)
         recorded = grid[0] * grid[1]
-        self.state.forward = forward = Forward.of(
-            text.keys, text.values, control, recorded, (height, width), device
-        )
-        try:
-            x = latents.to(device, self.dtype)
-            conditions = self.conditions(context, height, width, device)
-            times = row_times(time, rows, device)
-            with (
-                RowAdapters([c.adapted for c in context]).applied(self.denoiser, UNET),
-                taken_features(self.decoder_blocks, control, device),
-            ):
-                output = self.denoiser(x, times, text.states, **conditions)
-        finally:
-            self.state.forward = None
+        forward = Forward.of(text.keys, text.values, control, recorded, (height, width), device)
+        x = latents.to(device, self.dtype)
+        conditions = self.conditions(context, height, width, device)
+        times = row_times(time, rows, device)
+        with (
+            self.running(forward, RowAdapters([c.adapted for c in context])),
+            taken_features(self.decoder_blocks, control, device),
+        ):
+            output = self.denoiser(x, times, text.states, **conditions)
         maps = None
         if forward.maps is not None:
             maps = (forward.maps / forward.layers).unflatten(1, grid)
