@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -14,7 +14,7 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.adapters import Adapter, LowRank
 from customedit.diffusion.base import Base
-from customedit.diffusion.text import Columns, TextContext, Weighted
+from customedit.diffusion.text import Columns, Encoded, PromptRow, TextContext, Weighted
 
 _ATTENTION: Final = re.compile(r"\.attn\d?\.")
 
@@ -145,17 +145,27 @@ def initial_vector(base: Base, prompts: ConceptPrompts, word: str | None) -> Ten
     raise AssertionError("the last candidate always serves")
 
 
-def encode_trained_prompt(base: Base, trained: TrainableConcept, prompt: str) -> TextContext:
-    """What a row with ``prompt`` reads, with gradients into ``trained``.
+def trained_prompt(base: Base, trained: TrainableConcept, prompt: str) -> PromptRow:
+    """``prompt`` for the text encoders, with gradients into ``trained``.
 
     A LoRA acts on every row, as it does in use on those of its edit.
+
+    Raises InputError for tokens that ``trained`` does not have.
     """
-    if not trained.whole_rows:
-        return base.trained_text(prompt, trained)
-    tokens = base.tokens(prompt, trained.tokens)
-    adapted = (Weighted(trained),)
-    encoded = base.family.encode(tokens, trained.tokens, adapted)
-    return base.family.row(prompt, encoded, adapted, tokens)
+    adapted = (Weighted(trained),) if trained.whole_rows else ()
+    return PromptRow(base.tokens(prompt, trained.tokens), trained.tokens, adapted)
+
+
+def trained_text(
+    base: Base, trained: TrainableConcept, prompt: str, row: PromptRow, encoded: Encoded
+) -> TextContext:
+    """What a row reads of ``prompt``, with gradients into ``trained``.
+
+    row: of ``trained_prompt``; encoded: what the text encoders made of it.
+    """
+    if trained.whole_rows:
+        return base.family.row(prompt, encoded, row.adapted, row.tokens)
+    return base.family.trained_row(prompt, replace(encoded, tokens=row.tokens), trained)
 
 
 class Averages:

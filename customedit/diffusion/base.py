@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,8 +24,8 @@ from customedit.diffusion.readings import read_by_region
 from customedit.diffusion.schedule import Schedule, Time
 from customedit.diffusion.single_files.load import configurations_beside, load_single_file
 from customedit.diffusion.text import (
-    Customization,
     Encoded,
+    PromptRow,
     TextContext,
     Tokens,
     Weighted,
@@ -291,7 +290,7 @@ class Base:
         self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
     ) -> Tensor:
         """[length, state width] of the text encoders; differentiable in vectors and adapters."""
-        return self.family.encode(tokens, vectors, adapted).states
+        return self.family.encode([PromptRow(tokens, vectors, adapted)])[0].states
 
     @torch.no_grad()
     def text(
@@ -322,7 +321,7 @@ class Base:
                 if entry.region is not None:
                     self.family.check_placed(entry.concept, entry.region.kind)
             return read_by_region(self.family, prompt, tokens, vectors, acting, size, self.dtype)
-        encoded = self.family.encode(tokens, vectors, acting)
+        (encoded,) = self.family.encode([PromptRow(tokens, vectors, acting)])
         context = self.family.row(prompt, encoded, acting, tokens)
         if acting:
             check_text_finite(context, acting, self.dtype)
@@ -354,16 +353,6 @@ class Base:
         the family has one, None for that of the empty prompt.
         """
         return self.family.row(prompt, Encoded(states, pooled), adapted, None)
-
-    def trained_text(self, prompt: str, trained: Customization) -> TextContext:
-        """What a row with ``prompt`` reads, with gradients into all of ``trained``.
-
-        Raises InputError for tokens that ``trained`` does not have.
-        """
-        tokens = self.tokens(prompt, trained.tokens)
-        encoded = self.family.encode(tokens, trained.tokens)
-        encoded = dataclasses.replace(encoded, tokens=tokens)
-        return self.family.trained_row(prompt, encoded, trained)
 
     # noise
 

@@ -13,6 +13,7 @@ from customedit.diffusion.concept_regions import Reading, Readings, sets_anywher
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.text import (
     Customization,
+    PromptRow,
     TextContext,
     Tokens,
     Weighted,
@@ -87,7 +88,8 @@ def read_by_region(
         absent = [entry.concept for k, (entry, _) in enumerate(placed) if k not in number]
         here = everywhere + [entry for k, (entry, _) in enumerate(placed) if k in number]
         seen = without(tokens, absent)
-        context = family.row(prompt, family.encode(seen, vectors, here), here, tokens)
+        (encoded,) = family.encode([PromptRow(seen, vectors, here)])
+        context = family.row(prompt, encoded, here, tokens)
         check_text_finite(context, here, dtype)
         attended = [c for c in range(len(tokens.ids)) if c not in set(seen.hidden)]
         columns = to_device(torch.tensor(attended), context.keys[0].device)

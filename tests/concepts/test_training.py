@@ -21,7 +21,7 @@ from customedit.concepts.trainable import TrainableConcept
 from customedit.concepts.training import step_request, train_concept, train_concepts
 from customedit.diffusion.base import Base
 from customedit.diffusion.ddim import DDIMSchedule
-from customedit.diffusion.engine import Progress, run
+from customedit.diffusion.engine import Progress, read_texts, run
 from customedit.diffusion.profile import Profile
 from customedit.errors import InputError, NumericalError, TrainingError
 from customedit.mini import samples
@@ -147,7 +147,7 @@ def test_the_loss_is_the_formula(base: Base, references: list[Image.Image]) -> N
     words = (prompt,) * 2
     prior = dataset.Dataset(latents, torch.ones_like(latents[:, 0]), words)
     request = step_request(base, trained, settings, pool, prior, 4, ())
-    output, _ = base.output(request.latents, request.times, request.context())
+    output, _ = base.output(request.latents, request.times, read_texts([request]))
     _, found = request.loss(output)
     facts = {name: figure.item() for name, figure in found.items()}
 

@@ -82,8 +82,13 @@ class UNetFamily(Family):
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
-        self.state = AttentionState()
+        self._state = AttentionState()
         self._rows_text: RowsText | None = None
+
+    @property
+    def state(self) -> AttentionState:
+        """Where the processors find the forward that runs."""
+        return self._state
 
     def conditions(
         self, context: Sequence[TextContext], height: int, width: int, device: torch.device
@@ -166,7 +171,7 @@ class UNetFamily(Family):
     ) -> TextContext:
         """What a row reads; see ``Family.row``."""
         keys, values = project(encoded.states, self.layers, self.weights, acting, tokens)
-        dtype = self.denoiser.dtype
+        dtype = self.dtype
         return TextContext(
             prompt,
             encoded.states,
@@ -201,7 +206,7 @@ class UNetFamily(Family):
                     rows = add_columns(rows, states.float(), columns, weight - plain)
                 if columns is None:
                     rows = torch.cat([rows[:1].detach(), rows[1:]])
-                out.append(rows.to(self.denoiser.dtype))
+                out.append(rows.to(self.dtype))
             return tuple(out)
 
         keys, values = projected(trained.keys, "to_k"), projected(trained.values, "to_v")
@@ -222,21 +227,18 @@ class UNetFamily(Family):
         grid = self.grid(height, width)
         text = self._text_of_rows(context)
         recorded = grid[0] * grid[1]
-        self.state.forward = forward = Forward.of(
+        forward = Forward.of(
             text.keys, text.values, control, recorded, (height, width), device,
             [c.readings for c in context],
         )  # fmt: skip
-        try:
-            x = latents.to(device, self.denoiser.dtype)
-            conditions = self.conditions(context, height, width, device)
-            times = row_times(time, rows, device)
-            with (
-                RowAdapters([c.adapted for c in context]).applied(self.denoiser, UNET),
-                taken_features(self.decoder_blocks, control, device),
-            ):
-                output = self.denoiser(x, times, text.states, **conditions)
-        finally:
-            self.state.forward = None
+        x = latents.to(device, self.dtype)
+        conditions = self.conditions(context, height, width, device)
+        times = row_times(time, rows, device)
+        with (
+            self.running(forward, RowAdapters([c.adapted for c in context])),
+            taken_features(self.decoder_blocks, control, device),
+        ):
+            output = self.denoiser(x, times, text.states, **conditions)
         maps = None
         if forward.maps is not None:
             maps = (forward.maps / forward.layers).unflatten(1, grid)
@@ -249,10 +251,10 @@ class UNetFamily(Family):
         kept.
         """
         if torch.is_grad_enabled():
-            return RowsText.of(context, self.denoiser.dtype)
+            return RowsText.of(context, self.dtype)
         if self._rows_text is None or not self._rows_text.is_of(context):
             self._rows_text = None  # frees it before the next is made
-            self._rows_text = RowsText.of(context, self.denoiser.dtype)
+            self._rows_text = RowsText.of(context, self.dtype)
         return self._rows_text
 
     def cross_grids(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
