@@ -232,8 +232,10 @@ def keep_maps(
     outcome: EditOutcome,
 ) -> None:
     """Upload the maps of the words, and all attention maps if they were asked for."""
+    if all(result.drawing.maps is None for result in results):
+        return
     plan = results[0].plan
-    target = opened.text(
+    target = opened.text(  # which the drawing has made
         plan.target_prompt, given.concepts, "target_prompt", everywhere=plan.everywhere
     ).tokens
     found = None if target is None else word_maps(results, target)
