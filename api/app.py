@@ -95,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Custom-Edit",
         version=customedit.__version__,
         lifespan=lifespan,
+        openapi_url=None,  # the document is served compressed
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,

@@ -89,7 +89,7 @@ class Pages:
         if file is None:
             raise ProblemError("not-found", "the page has no such file", field="name")
         asked = Headers(scope=scope)
-        packed = _accepts_gzip(asked.get("accept-encoding", ""))
+        packed = accepts_gzip(asked.get("accept-encoding", ""))
         headers = {
             "ETag": file.packed_etag if packed else file.etag,
             "Vary": "Accept-Encoding",
@@ -141,7 +141,7 @@ def policy(pictures: str) -> str:
     )
 
 
-def _accepts_gzip(accept_encoding: str) -> bool:
+def accepts_gzip(accept_encoding: str) -> bool:
     """Whether the caller takes gzip; ``gzip;q=0`` refuses it."""
     for part in accept_encoding.lower().split(","):
         name, _, quality = part.replace(" ", "").partition(";q=")

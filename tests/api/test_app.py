@@ -30,7 +30,7 @@ uploadImage createUpload completeUpload listImages getImage deleteImage
 createConcept importConcept listConcepts getConcept getConceptWeights deleteConcept
 createEdit listEdits getEdit listJobs getJob cancelJob deleteJob watchJob editImage
 createBatch listBatches getBatch cancelBatch deleteBatch
-savePreset listPresets getPreset deletePreset getImageFile getMaskFile
+readPrompts savePreset listPresets getPreset deletePreset getImageFile getMaskFile
 getLimits getWebhookSecret makeWebhookSecret getHealth getReadiness getMetrics getProblemType
 """
 

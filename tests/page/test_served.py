@@ -58,9 +58,18 @@ def test_files_are_compressed_for_those_who_take_it(api: Running) -> None:
     assert packed.headers["Content-Encoding"] == "gzip"
     assert "Content-Encoding" not in plain.headers
     assert packed.content == plain.content
-    assert int(packed.headers["Content-Length"]) < int(plain.headers["Content-Length"]) / 2
     assert packed.headers["ETag"] != plain.headers["ETag"]  # another representation
+    assert int(packed.headers["Content-Length"]) < int(plain.headers["Content-Length"]) / 2
     assert packed.headers["Vary"] == plain.headers["Vary"] == "Accept-Encoding"
+
+
+def test_what_may_be_asked_for_is_compressed_as_well(api: Running) -> None:
+    packed = ask(api, "/openapi.json")
+    plain = ask(api, "/openapi.json", **{"Accept-Encoding": "identity"})
+    assert packed.headers["Content-Encoding"] == "gzip" and packed.json() == plain.json()
+    assert int(packed.headers["Content-Length"]) < len(plain.content) / 4
+    assert "Content-Encoding" not in plain.headers
+    assert ask(api, "/openapi.json", "HEAD").status_code == 200
 
 
 def test_a_file_that_the_browser_has_is_not_sent_again(api: Running) -> None:
