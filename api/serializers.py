@@ -35,7 +35,7 @@ from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
 from customedit.schemas import ids
 from customedit.schemas.answers import JobKind
-from customedit.schemas.requests import reference_warnings
+from customedit.schemas.concepts import reference_warnings
 from customedit.storage.store import MissingObject, Storage, StorageError
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from customedit.errors import InputError
 from customedit.estimates.work import inversion_mark
 from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput, WordMapsRecord
 from customedit.schemas.answers import Similarities
-from customedit.schemas.requests import MAX_REFERENCES, EditRequest
+from customedit.schemas.fields import MAX_REFERENCES
+from customedit.schemas.requests import EditRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import inputs, outputs

@@ -15,7 +15,7 @@ from customedit.concepts.files.embeddings import spelled
 from customedit.editing.sdedit import portrait
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
-from customedit.schemas.requests import ImportRequest
+from customedit.schemas.concepts import ImportRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import problems

@@ -62,7 +62,9 @@ class CommandFailed(Exception):
 def failure_of(error: BaseException) -> Failure | None:
     """The failure that ``error`` is, or None if it is a fault of the program."""
     if isinstance(error, InputError):
-        return Failure(_with_options(str(error)), 2, error.field, _with_options(error.remedy))
+        return Failure(
+            _with_options(str(error)), 2, error.field, _with_options(error.remedy) or None
+        )
     if isinstance(error, TrainingError | NumericalError):
         return Failure(str(error), 2)
     if isinstance(error, CommandFailed):
@@ -84,9 +86,9 @@ def failure_of(error: BaseException) -> Failure | None:
     return None
 
 
-def _with_options(text: str | None) -> str | None:
+def _with_options(text: str) -> str:
     """``text`` with the options of the command line in place of fields in backticks."""
-    return _FIELD.sub(lambda field: "--" + field[1].replace("_", "-"), text) if text else None
+    return _FIELD.sub(lambda field: "--" + field[1].replace("_", "-"), text)
 
 
 def extra_of(module: str) -> str | None:

@@ -18,7 +18,8 @@ from customedit.cli.options import Options, model_options
 from customedit.cli.regions import RegionOption
 from customedit.editing.method_settings import RANDOM
 from customedit.errors import InputError
-from customedit.schemas.requests import EXPERTS, EditOptions
+from customedit.schemas.methods import EXPERTS
+from customedit.schemas.requests import EditOptions
 
 if TYPE_CHECKING:
     from PIL import Image

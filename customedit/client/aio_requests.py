@@ -9,16 +9,16 @@ from typing import Literal
 from customedit.client import calls
 from customedit.client.calls import Answer, Call
 from customedit.schemas import answers as d
-from customedit.schemas.requests import (
-    ConceptUse,
+from customedit.schemas.concepts import TrainingOptions
+from customedit.schemas.methods import (
     DdpmOptions,
     DirectEditOptions,
     FlowEditOptions,
     MasaCtrlOptions,
     P2POptions,
     PlugAndPlayOptions,
-    TrainingOptions,
 )
+from customedit.schemas.requests import ConceptUse
 
 
 class AsyncRequests:

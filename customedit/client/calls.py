@@ -22,14 +22,8 @@ from pydantic import BaseModel
 from customedit.client.errors import ApiError, JobFailed
 from customedit.schemas import answers as d
 from customedit.schemas.answers import Problem
-from customedit.schemas.requests import (
-    BatchRequest,
-    CustomizeRequest,
-    EditRequest,
-    ImportForm,
-    PresetSettings,
-    PromptsRequest,
-)
+from customedit.schemas.concepts import CustomizeRequest, ImportForm
+from customedit.schemas.requests import BatchRequest, EditRequest, PresetSettings, PromptsRequest
 
 SERVER: Final = "CUSTOMEDIT_SERVER"
 API_KEY: Final = "CUSTOMEDIT_KEY"

@@ -44,7 +44,8 @@ from customedit.editing.settings import check_seeds
 from customedit.editing.sweep import STRENGTHS
 from customedit.errors import InputError
 from customedit.metrics.similarity import Similarity
-from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
+from customedit.schemas.methods import EditMethod, InversionKind, P2POptions
+from customedit.schemas.requests import EditOptions
 from customedit.schemas.validation import input_error
 
 MAX_SWEEP: Final = 256

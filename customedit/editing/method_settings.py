@@ -1,6 +1,6 @@
 """The settings of each editing method, resolved, and what ``strength`` and ``change`` mean in it.
 
-Imports no torch. What a user may leave out is in ``customedit.schemas.requests``.
+Imports no torch. What a user may leave out is in ``customedit.schemas.methods``.
 
 | method | strength is | more strength | default |
 |---|---|---|---|
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final, get_args
 
 from customedit.errors import InputError
-from customedit.schemas.requests import BlendOver, EditMethod, P2PWay
+from customedit.schemas.methods import BlendOver, EditMethod, P2PWay
 
 STRENGTHS: Final[Mapping[EditMethod, float]] = {
     "p2p": 0.5,  # the middle of the range 0.4 to 0.6 that Custom-Edit recommends

@@ -33,11 +33,8 @@ from customedit.editing.method_settings import (
 from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import check_request
 from customedit.schemas.change import ChangeCurve
-from customedit.schemas.requests import (
-    EditMethod,
-    EditOptions,
-    InversionKind,
-)
+from customedit.schemas.methods import EditMethod, InversionKind
+from customedit.schemas.requests import EditOptions
 from customedit.schemas.validation import input_error
 
 if TYPE_CHECKING:  # torch

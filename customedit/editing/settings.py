@@ -24,14 +24,8 @@ from customedit.editing.region_words import ConceptWords, words_beside_regions
 from customedit.errors import InputError
 from customedit.prompt_syntax import check_prompt, tokens_in
 from customedit.schemas.change import AUTO_CHANGES
-from customedit.schemas.requests import (
-    EXPERTS,
-    BlendOver,
-    EditMethod,
-    EditOptions,
-    InversionKind,
-    RegionOptions,
-)
+from customedit.schemas.methods import EXPERTS, BlendOver, EditMethod, InversionKind, RegionOptions
+from customedit.schemas.requests import EditOptions
 
 INVERSIONS: Final = get_args(InversionKind)
 

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from customedit.cli.command_errors import Commands
 from customedit.cli.options import Options, model_options
-from customedit.schemas.requests import ConceptWords, EditOptions, TrainingOptions
+from customedit.schemas.concepts import ConceptWords, TrainingOptions
+from customedit.schemas.requests import EditOptions
 
 RUN = CliRunner(env={"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"})
 seen: list[object] = []

@@ -16,7 +16,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.concept_regions import ConceptRegion, inside, sets_anywhere
 from customedit.diffusion.families.unet import UNetFamily
 from customedit.diffusion.readings import MOST_READINGS, bound_columns, check_overlaps, without
-from customedit.diffusion.text import TextContext, Weighted
+from customedit.diffusion.text import PromptRow, TextContext, Weighted
 from customedit.errors import InputError
 
 from .conftest import change
@@ -89,7 +89,7 @@ def plain(
     ordered = {t: vectors[t] for t in sorted(vectors)}
     tokens = base.tokens(PROMPT, ordered)
     hidden = {column for c in absent for column in bound_columns(c, tokens)}
-    encoded = base.family.encode(without(tokens, absent), ordered)
+    (encoded,) = base.family.encode([PromptRow(without(tokens, absent), ordered)])
     text = base.family.row(PROMPT, encoded, [Weighted(c) for c in acting], tokens)
     return text, [k for k in range(base.length) if k not in hidden]
 

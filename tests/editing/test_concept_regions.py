@@ -19,7 +19,7 @@ from customedit.editing.editor import Editor, Order, Session
 from customedit.editing.plan import EditPlan
 from customedit.editing.region_words import ConceptWords, words_beside_regions
 from customedit.errors import InputError
-from customedit.schemas.requests import P2POptions
+from customedit.schemas.methods import P2POptions
 
 from ..diffusion import flow_folders, xl_folders
 from ..diffusion.conftest import change

@@ -22,7 +22,7 @@ from customedit.concepts.concept import Concept
 from customedit.config.settings import Settings
 from customedit.diffusion.base import Base
 from customedit.errors import InputError
-from customedit.schemas.requests import ImportRequest
+from customedit.schemas.concepts import ImportRequest
 from worker import import_job
 from worker.attempt import Stopped
 
