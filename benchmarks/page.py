@@ -2,9 +2,9 @@
 
 First paint: the sign-in and, signed in, the form of an edit, from nothing in the browser's cache,
 at 1.6 Mbit/s and 150 ms (Lighthouse's slow 4G), by the browser's own clock. Lighthouse's
-accessibility is of every view, on a phone and on a desk, by ``npx lighthouse`` (Node.js with npm,
-and the npm registry at its first call); ``--no-lighthouse`` leaves it out. The service should have
-a look, an edit and a batch, so that their views are there.
+accessibility is of every view, on a phone and on a desktop, by ``npx lighthouse`` (Node.js with
+npm, and the npm registry at its first call); ``--no-lighthouse`` leaves it out. The service should
+have a look, an edit and a batch, so that their views are there.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def main(
             missed += [name] if first > BAR_S else []
         if lighthouse:
             for view in [*VIEWS, *own_views(url, text)]:
-                scores = {kind: score(f"{url}/#/{view}", port, kind) for kind in ("phone", "desk")}
+                scores = {
+                    kind: score(f"{url}/#/{view}", port, kind) for kind in ("phone", "desktop")
+                }
                 told = ", ".join(f"{kind} {found}" for kind, (found, _) in scores.items())
                 print(f"{view}: {told}")
                 for kind, (found, failed) in scores.items():
@@ -131,7 +133,7 @@ def score(address: str, port: int, kind: str) -> tuple[int, list[str]]:
     command = [
         "npx", "--yes", LIGHTHOUSE, address, f"--port={port}", "--only-categories=accessibility",
         "--disable-storage-reset", "--output=json", "--quiet",
-        *(["--preset=desktop"] if kind == "desk" else []),
+        *(["--preset=desktop"] if kind == "desktop" else []),
     ]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     report: dict[str, Any] = json.loads(run.stdout)
