@@ -81,7 +81,7 @@ class Blocks(nn.Module):
         self.narrow(narrow, encoder_hidden_states=text)
         x = self.wide(wide, encoder_hidden_states=text)
         side = round(x.shape[1] ** 0.5)
-        return self.residual(x.mT.unflatten(2, (side, side)), time)  # type: ignore[no-any-return]
+        return self.residual(x.mT.unflatten(2, (side, side)), time)
 
 
 def blocks(rows: int, cells: int, device: torch.device) -> Workload:
@@ -113,7 +113,7 @@ def make_adapters(load: Workload, rank: int, seed: int, convolutions: bool) -> C
     found: dict[str, Adapter] = {}
     for path, layer in load.layers.items():
         if convolutions or isinstance(layer, nn.Linear):
-            out, *into = layer.weight.shape  # type: ignore[misc, union-attr]
+            out, *into = layer.weight.shape
             up = torch.randn(out, rank, generator=generator) * 0.01
             down = torch.randn(rank, *into, generator=generator) * 0.01
             found[path] = LowRank(up, down).to(load.device, load.dtype)

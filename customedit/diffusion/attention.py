@@ -1,7 +1,8 @@
 """The one attention processor of the base: per-row keys and values, per-row control.
 
 Cross-attention never projects text here: keys and values of every row come from its own prompt and
-concept (``text.py``). What a row takes of another's self-attention are queries, keys or values, so
+concept (``text.py``), or for each position of its own (``concept_regions.py``).
+What a row takes of another's self-attention are queries, keys or values, so
 the fused kernel keeps working: with queries and keys it has the other's map. Only rows whose cross
 maps are read or mixed have their maps materialized.
 """
@@ -18,7 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from customedit.diffusion.concept_regions import Readings
 from customedit.diffusion.devices import to_device
+from customedit.diffusion.placed_rows import PlacedRows, split_heads
 
 SELF_POSITIONS = 32 * 32
 """Self-attention maps of at most so many positions are replaced (Prompt-to-Prompt's limit)."""
@@ -123,7 +126,8 @@ class MaterializedRows:
 
     rows [n]: of the forward; source [n]: the place among these rows whose map is mixed in; mapper
     [n, tokens, tokens], from_source, from_own [n, tokens]: as in ``AttentionControl``; recorded
-    [m]: places among these rows, None if no map is handed back; whole: whether these are all rows.
+    [m]: places among these rows, None if no map is handed back; whole: whether these are all rows;
+    placed: those that read by regions, by their places among these rows.
     """
 
     rows: Tensor
@@ -133,10 +137,16 @@ class MaterializedRows:
     from_own: Tensor
     recorded: Tensor | None
     whole: bool
+    placed: Sequence[PlacedRows] = ()
 
     @classmethod
-    def of(cls, control: AttentionControl, device: torch.device) -> MaterializedRows | None:
-        """What ``control`` needs, None if nothing."""
+    def of(
+        cls,
+        control: AttentionControl,
+        device: torch.device,
+        readings: Sequence[Readings | None] = (),
+    ) -> MaterializedRows | None:
+        """What ``control`` needs, None if nothing. readings: of each row, none for no regions."""
         c, own = control, torch.arange(control.rows)
         mixed = (c.cross_source != own) & (c.from_source != 0).any(1)
         mixed |= (c.from_own != 1).any(1)
@@ -156,6 +166,7 @@ class MaterializedRows:
             to_device(c.from_own[rows], device),
             to_device(recorded, device) if len(recorded) else None,
             len(rows) == control.rows,
+            PlacedRows.of(readings, rows.tolist(), device) if readings else (),
         )
 
 
@@ -246,8 +257,8 @@ class Forward:
 
     keys, values: per cross-attention layer, [rows, tokens, inner]; layers in the base's order.
     recorded: positions of a layer whose maps are recorded. self_sources: None if every row has its
-    own self-attention. maps: [recording rows, positions, tokens], mean over heads, summed over
-    ``layers`` layers.
+    own self-attention. placed: the rows that read by regions. maps: [recording rows, positions,
+    tokens], mean over heads, summed over ``layers`` layers.
     """
 
     keys: Sequence[Tensor]
@@ -255,6 +266,7 @@ class Forward:
     recorded: int = 0
     self_sources: SelfSources | None = None
     materialized: MaterializedRows | None = None
+    placed: Sequence[PlacedRows] = ()
     maps: Tensor | None = None
     layers: int = 0
 
@@ -267,20 +279,28 @@ class Forward:
         recorded: int,
         size: tuple[int, int],
         device: torch.device,
+        readings: Sequence[Readings | None] = (),
     ) -> Forward:
         """A forward under ``control``, of which only what it needs goes to ``device``.
 
-        size: (h, w) of the latents.
+        size: (h, w) of the latents; readings: of each row whose text has regions.
+
+        Raises ValueError for regions of latents of another size.
         """
+        for own in readings:
+            if own is not None and own.size != size:
+                raise ValueError(f"the regions are of latents {own.size}, not {size}")
+        placed = PlacedRows.of(readings, range(len(readings)), device)
         if control is None:
-            return cls(keys, values, recorded)
+            return cls(keys, values, recorded, placed=placed)
         sources = SelfSources(control, size, device)
         return cls(
             keys,
             values,
             recorded,
             sources if sources.any else None,
-            MaterializedRows.of(control, device),
+            MaterializedRows.of(control, device, readings if placed else ()),
+            placed,
         )
 
     def record(self, maps: Tensor) -> None:
@@ -294,10 +314,6 @@ class AttentionState:
     """Where the processors find the forward that runs; one per UNet."""
 
     forward: Forward | None = field(default=None)
-
-
-def _heads(x: Tensor, heads: int) -> Tensor:
-    return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
 
 
 class Processor:
@@ -323,7 +339,7 @@ class Processor:
         forward = self.state.forward
         if forward is None:
             raise RuntimeError("the base's UNet is driven through Base.predict only")
-        query = _heads(attn.to_q(hidden_states), attn.heads)
+        query = split_heads(attn.to_q(hidden_states), attn.heads)
         if self.layer is None:
             out = self._self(attn, query, hidden_states, forward)
         else:
@@ -332,7 +348,10 @@ class Processor:
         return attn.to_out[1](attn.to_out[0](out)) / attn.rescale_output_factor
 
     def _self(self, attn: Any, query: Tensor, states: Tensor, forward: Forward) -> Tensor:
-        key, value = _heads(attn.to_k(states), attn.heads), _heads(attn.to_v(states), attn.heads)
+        key, value = (
+            split_heads(attn.to_k(states), attn.heads),
+            split_heads(attn.to_v(states), attn.heads),
+        )
         sources = forward.self_sources
         if sources is None:
             return F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
@@ -352,16 +371,19 @@ class Processor:
         return out.index_copy(0, rows, within)
 
     def _cross(self, attn: Any, query: Tensor, forward: Forward, layer: int) -> Tensor:
-        key = _heads(forward.keys[layer].to(query.dtype), attn.heads)
-        value = _heads(forward.values[layer].to(query.dtype), attn.heads)
+        key = split_heads(forward.keys[layer].to(query.dtype), attn.heads)
+        value = split_heads(forward.values[layer].to(query.dtype), attn.heads)
         materialized = forward.materialized
-        if materialized is None:
-            return F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
-        mixed = _materialized_attention(query, key, value, attn.scale, forward, materialized)
-        if materialized.whole:
-            return mixed
+        if materialized is not None:
+            mixed = _materialized_attention(
+                query, key, value, attn.scale, forward, materialized, layer
+            )
+            if materialized.whole:
+                return mixed
         out = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
-        return out.index_copy(0, materialized.rows, mixed)
+        for placed in forward.placed:
+            placed.attend(out, query, layer, attn.scale)
+        return out if materialized is None else out.index_copy(0, materialized.rows, mixed)
 
 
 @contextmanager
@@ -394,18 +416,27 @@ def _taking(rows: Tensor) -> Callable[..., Tensor]:
 
 
 def _materialized_attention(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, forward: Forward, of: MaterializedRows
-) -> Tensor:
+    query: Tensor, key: Tensor, value: Tensor, scale: float, forward: Forward,
+    of: MaterializedRows, layer: int,
+) -> Tensor:  # fmt: skip
     """Cross-attention of some rows through maps that are made, mixed and recorded.
 
     Scores and maps are float32: in half precision the scores of Stable Diffusion 2 overflow.
     """
-    scores = (query[of.rows].float() * scale) @ key[of.rows].float().transpose(-1, -2)
+    query = query[of.rows]
+    scores = (query.float() * scale) @ key[of.rows].float().transpose(-1, -2)
+    for placed in of.placed:
+        placed.score(scores, query, layer, scale)
     maps = torch.softmax(scores, -1)  # [chosen, heads, positions, tokens]
     maps = (
         maps[of.source] @ of.mapper[:, None] * of.from_source[:, None, None]
         + maps * of.from_own[:, None, None]
     )
+    for placed in of.placed:
+        placed.keep(maps)
     if query.shape[2] == forward.recorded and of.recorded is not None:
         forward.record(maps[of.recorded].mean(1))
-    return maps.to(value.dtype) @ value[of.rows]
+    out = maps.to(value.dtype) @ value[of.rows]
+    for placed in of.placed:
+        placed.read(out, maps, layer)
+    return out

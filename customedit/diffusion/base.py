@@ -20,6 +20,7 @@ from customedit.diffusion.facts import check_concept_base
 from customedit.diffusion.families.family import Family
 from customedit.diffusion.folder import locate
 from customedit.diffusion.profile import Profile, Sizes, by_architecture
+from customedit.diffusion.readings import read_by_region
 from customedit.diffusion.schedule import Schedule, Time
 from customedit.diffusion.single_files.load import configurations_beside, load_single_file
 from customedit.diffusion.text import (
@@ -299,17 +300,27 @@ class Base:
         field: str = "prompt",
         *,
         everywhere: bool = False,
+        size: tuple[int, int] | None = None,
     ) -> TextContext:
         """What a row with ``prompt`` reads.
 
         Concepts act only if the prompt names a token of theirs; with ``everywhere`` in any case, as
-        in a model whose weights were customised. Raises InputError, naming ``field``, for unknown
-        concept tokens and too many tokens, NumericalError for concepts whose numbers are too large.
+        in a model whose weights were customised. size: (h, w) of the latents, for concepts that
+        have regions. Raises InputError, naming ``field``, for unknown concept tokens, too many
+        tokens and regions that the family cannot keep a concept to, NumericalError for concepts
+        whose numbers are too large.
         """
         vectors = {t: v for entry in concepts for t, v in entry.concept.tokens.items()}
         tokens = self.tokens(prompt, vectors, field)
         named = set(tokens.named)
         acting = [c for c in concepts if everywhere or named & set(c.concept.tokens)]
+        if any(entry.region is not None for entry in acting):
+            if size is None or everywhere:
+                raise ValueError("regions are of latents of a size, and contradict everywhere")
+            for entry in acting:
+                if entry.region is not None:
+                    self.family.check_placed(entry.concept, entry.region.kind)
+            return read_by_region(self.family, prompt, tokens, vectors, acting, size, self.dtype)
         (encoded,) = self.family.encode([PromptRow(tokens, vectors, acting)])
         context = self.family.row(prompt, encoded, acting, tokens)
         if acting:

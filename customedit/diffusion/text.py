@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from customedit.diffusion.concept_regions import ConceptRegion, Readings
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.facts import check_length
 from customedit.diffusion.row_adapters import RowAdapters
@@ -55,13 +56,15 @@ class Customization(Protocol):
 
 @dataclass(frozen=True)
 class Weighted:
-    """A concept given with a request, and how much of its change of weights to use.
+    """A concept given with a request, how much of its change of weights to use, and where.
 
-    weight: 0 for none, 1 for all, at most 2. Raises InputError for any other number.
+    weight: 0 for none, 1 for all, at most 2; region: where in the picture it acts, None for
+    everywhere (``concept_regions``). Raises InputError for any other number.
     """
 
     concept: Customization
     weight: float = 1.0
+    region: ConceptRegion | None = None
 
     def __post_init__(self) -> None:
         low, high = WEIGHTS
@@ -80,7 +83,8 @@ class Tokens:
     ids: [length], padded; words: as written; spans: (first, last + 1) columns of each word;
     concepts: column to concept token; named: the concept tokens that the prompt names, in order,
     also those without a column (of a concept that has adapters and no embedding); further: the
-    same prompt for the base's further tokenizers.
+    same prompt for the base's further tokenizers; hidden: columns that no other column sees in the
+    text encoder.
     """
 
     ids: list[int]
@@ -89,6 +93,7 @@ class Tokens:
     concepts: dict[int, str]
     named: tuple[str, ...] = ()
     further: tuple[Tokens, ...] = ()
+    hidden: tuple[int, ...] = ()
 
     def joined(self, others: Sequence[Tokens]) -> Tokens:
         """The same with what further tokenizers made of the prompt."""
@@ -109,7 +114,8 @@ class TextContext:
     predicted; pooled: [pooled width], the prompt in one vector, for denoisers that read it; sizes:
     (height, width) of the original, (top, left) of its crop and (height, width) of the picture that
     shall be drawn, in pixels, for denoisers that are told of them; None for an uncropped picture of
-    the latents' size; guidance: for denoisers that are told of it, None for none.
+    the latents' size; guidance: for denoisers that are told of it, None for none; readings: what is
+    read at each position, where concepts have regions: then keys and values are those outside.
     """
 
     prompt: str
@@ -121,6 +127,7 @@ class TextContext:
     pooled: Tensor | None = None
     sizes: tuple[int, int, int, int, int, int] | None = None
     guidance: float | None = None
+    readings: Readings | None = None
 
 
 @dataclass(frozen=True)
@@ -271,6 +278,11 @@ def _run(
     device = table.weight.device
     ids = to_device(torch.tensor([row.ids for row in rows]), device)  # [rows, length]
     plain = ids.masked_fill(ids >= table.num_embeddings, 0)
+    if any(row.hidden for row in rows):
+        seen = torch.ones_like(ids)
+        for row, tokens in zip(seen, rows, strict=True):
+            row[list(tokens.hidden)] = 0
+        options = {**options, "attention_mask": seen}
     if not given:
         return encoder(plain, **options)
     length = len(rows[0].ids)

@@ -31,8 +31,8 @@ from customedit.diffusion.engine import Progress, run
 from customedit.diffusion.text import Encoded, Weighted
 from customedit.errors import InputError
 from customedit.mini import samples
+from customedit.schemas.concepts import TrainingOptions
 from customedit.schemas.recipes import RECIPES
-from customedit.schemas.requests import TrainingOptions
 
 PROMPTS = ConceptPrompts("<plaid>", "cup", "patterned")
 QUICK: dict[str, Any] = {"steps": 4, "class_steps": 2, "crops": 2, "checkpoint_every": 2}

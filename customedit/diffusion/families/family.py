@@ -269,6 +269,14 @@ class Family(abc.ABC):
         """Raise InputError for latents of a size that the denoiser has no positions for."""
         return
 
+    def cross_grids(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """(rows, columns) of every resolution that may hold cross-attention, for such latents."""
+        return ()
+
+    def check_placed(self, concept: Customization, field: str) -> None:
+        """Raise InputError, naming ``field``, unless ``concept`` can be kept to a region."""
+        self.require("regions of concepts", field)
+
     @abc.abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the recorded maps, for latents of ``height`` x ``width``."""

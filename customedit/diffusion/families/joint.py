@@ -54,6 +54,9 @@ LACKS: Final[Mapping[str, str]] = {
     "masactrl": _NO_UNET,
     "pnp": _NO_UNET,
     "ddpm": "flow matching has no random steps whose noise could be kept",
+    "regions of concepts": "its text moves through the blocks with the picture, so that after one "
+    "block every word has seen the concept, and its adapters act on the whole row; a bias on the "
+    "token's own columns would keep nothing to the region",
     "replace": _NO_CROSS_MAPS,
     "cross_steps": _NO_CROSS_MAPS,
     "words": _NO_CROSS_MAPS,

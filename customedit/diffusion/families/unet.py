@@ -37,6 +37,7 @@ from customedit.diffusion.text import (
     add_columns,
     own_columns,
 )
+from customedit.errors import InputError
 
 BLEND_SIDE: Final = 16
 """Cross maps are read where they are nearest to this many positions a side, as the paper does."""
@@ -226,7 +227,10 @@ class UNetFamily(Family):
         grid = self.grid(height, width)
         text = self._text_of_rows(context)
         recorded = grid[0] * grid[1]
-        forward = Forward.of(text.keys, text.values, control, recorded, (height, width), device)
+        forward = Forward.of(
+            text.keys, text.values, control, recorded, (height, width), device,
+            [c.readings for c in context],
+        )  # fmt: skip
         x = latents.to(device, self.dtype)
         conditions = self.conditions(context, height, width, device)
         times = row_times(time, rows, device)
@@ -252,6 +256,26 @@ class UNetFamily(Family):
             self._rows_text = None  # frees it before the next is made
             self._rows_text = RowsText.of(context, self.dtype)
         return self._rows_text
+
+    def cross_grids(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """(rows, columns) of every resolution of the UNet, each half of the one before."""
+        grids = [(height, width)]
+        for _ in self.denoiser.config.block_out_channels[1:]:
+            grids.append((-(-grids[-1][0] // 2), -(-grids[-1][1] // 2)))
+        return tuple(grids)
+
+    def check_placed(self, concept: Customization, field: str) -> None:
+        """Raise InputError for a concept that changes more of the UNet than keys and values."""
+        super().check_placed(concept, field)
+        for path in adapters_of(concept):
+            if path.startswith(UNET) and path.removeprefix(UNET) + ".weight" not in self.weights:
+                raise InputError(
+                    field,
+                    f"cannot keep {', '.join(concept.tokens)} to a region: it changes the layer "
+                    f"{path}, which acts on the whole picture",
+                    "leave the region out, or use a concept that changes cross-attention's keys "
+                    "and values alone",
+                )
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the cross maps that are read, for latents of ``height`` x ``width``.
