@@ -47,7 +47,7 @@ class Workload:
     """Layers that adapters change, by path, and the forward through them."""
 
     name: str
-    layers: Mapping[str, nn.Module]
+    layers: Mapping[str, nn.Linear | nn.Conv2d]
     forward: Forward
     device: torch.device
     dtype: torch.dtype

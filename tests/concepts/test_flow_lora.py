@@ -162,7 +162,7 @@ def test_each_key_style_is_read_to_the_formula(
     told = concept.recipe["imported"]
     style = name.split(" ", 1)[1].split(",")[0]
     assert told["kind"] == f"LoRA ({style})"
-    assert told["layers_used"] == len(changes)
+    assert told["layers_used"] == told["layers"] == len(variant[1])
     assert run(base, measure_effect(base, concept)) > 1e-3
     plain, changed = velocity(
         base,

@@ -179,6 +179,37 @@ def test_an_exported_lora_is_loaded_by_diffusers(base: Base, folder: Path, tmp_p
     assert (found - output(pipe)).abs().max() <= 1e-5
 
 
+def test_a_full_rank_concept_is_kohyas_lora_with_the_error_that_is_stated(
+    base: Base, folder: Path, tmp_path: Path
+) -> None:
+    generator = torch.Generator().manual_seed(6)
+
+    def part(name: str) -> dict[str, Tensor]:
+        own = {n: base.weights[f"{n}.{name}.weight"] for n in base.layers}
+        return {n: w + 0.3 * torch.randn(w.shape, generator=generator) for n, w in own.items()}
+
+    made = Concept({"<look>": torch.ones(base.width)}, part("to_k"), part("to_v"))
+    whole = save_concept(made, tmp_path / "whole", base, "kohya")
+    assert whole.error < 1e-5
+    pipe: Any = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
+    before = output(pipe)
+    pipe.load_lora_weights(tmp_path / "whole", weight_name=whole.files[0].name)
+    by_hand: Any = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
+    by_hand.unet.load_state_dict(made.weights, strict=False)
+    assert (output(pipe) - output(by_hand)).abs().max() <= 1e-3
+    assert (output(pipe) - before).abs().max() > 1e-2
+
+    thin = save_concept(made, tmp_path / "thin", base, "kohya", rank=3)
+    read = load_concept(thin.files[0], base).adapters
+    wanted = {n: w - base.weights[n] for n, w in made.weights.items()}
+    lost = sum(
+        float((read[f"unet.{n.removesuffix('.weight')}"].delta() - change).square().sum())
+        for n, change in wanted.items()
+    )
+    total = sum(float(change.square().sum()) for change in wanted.values())
+    assert thin.error == pytest.approx((lost / total) ** 0.5, rel=1e-3) and thin.error > 0.1
+
+
 def test_embeddings_have_a_vector_for_each_text_encoder(base: Base, tmp_path: Path) -> None:
     one, two = torch.randn(3, xl_folders.ONE), torch.randn(3, xl_folders.TWO)
     files = {

@@ -96,6 +96,32 @@ def test_a_picture_drawn_from_text_is_the_stock_pipelines(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_forward_is_that_of_diffusers(kind: str, bases: dict[str, Base]) -> None:
+    """Of what the stock pipeline gives its transformer in the second step, guided."""
+    base, stock = bases[kind], pipeline(kind)
+    guidance, calls = 1.0 if kind == "schnell" else 3.0, []
+    stock.transformer.register_forward_hook(
+        lambda _, args, told, output: calls.append((told, output[0])), with_kwargs=True
+    )
+    stock(
+        PROMPT, generator=torch.Generator().manual_seed(7), num_inference_steps=2, height=32,
+        width=48, guidance_scale=guidance, output_type="latent",
+        max_sequence_length=folders.T5_LENGTH,
+    )  # fmt: skip
+    told, wanted = calls[1]
+    latents, times = told["hidden_states"], told["timestep"]
+    if kind != "sd3":
+        latents, wanted = (
+            stock._unpack_latents(x, 32, 48, stock.vae_scale_factor) for x in (latents, wanted)
+        )
+        times = 1000 * times
+    rows = base.family.guided(base.text(PROMPT), base.text(""), guidance)
+    with torch.no_grad():
+        found, _ = base.output(latents, times, rows)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_texts_are_the_stock_pipelines(kind: str, bases: dict[str, Base]) -> None:
     base, stock = bases[kind], pipeline(kind)
     for prompt in (PROMPT, "", "a cup " * 11):

@@ -167,7 +167,7 @@ def _foreign(
         "kind": ", ".join(dict.fromkeys(kinds)),
     }
     if loras:
-        about["layers_used"] = len(adapters)
+        about["layers_used"] = sum(one.layers - len(one.unused) for one in loras)
         about["layers"] = sum(one.layers for one in loras)
     return Concept(
         tokens=_named({t: _flat(v) for t, v in tokens.items()}, description, paths[0].stem),

@@ -60,7 +60,8 @@ def style_of(names: Collection[str]) -> str:
         return "PEFT"
     if any(_XLABS.fullmatch(n) for n in names):
         return "XLabs"
-    if any(n.startswith(("diffusion_model.", "model.diffusion_model.")) for n in names):
+    starts = ("diffusion_model.", "model.diffusion_model.", "text_encoders.")
+    if any(n.startswith(starts) for n in names):
         return "ComfyUI"
     if any(n.startswith(("double_blocks.", "single_blocks.", "joint_blocks.")) for n in names):
         return "BFL"
@@ -81,6 +82,10 @@ class LayerNames:
             name: Stacked(tuple(self.denoiser + layer for layer in found.layers), found.swapped)
             for name, found in family.original_names().items()
         }
+        self._encoders = {
+            f"text_encoders.{encoder.embedding}.transformer.": f"{encoder.part}."
+            for encoder in family.layout.encoders
+        }  # as ComfyUI calls them
         self._flat: dict[str, Stacked] = {}
         for path in self.layers:
             if path.startswith(self.denoiser):
@@ -107,6 +112,9 @@ class LayerNames:
             plain = plain.removeprefix(start)
         if plain in self._original:
             return self._original[plain]
+        for start, prefix in self._encoders.items():
+            if plain.startswith(start):
+                plain = prefix + plain.removeprefix(start)
         plain = plain.replace(".processor.", ".").replace("text_model.", "")
         plain = re.sub(r"\.to_out$", ".to_out.0", plain)
         starts = ("",) if plain.startswith(self.prefixes) else self.prefixes
