@@ -344,15 +344,14 @@ class Base:
         """
         return self.family.row(prompt, Encoded(states, pooled), adapted, None)
 
-    def trained_text(self, prompt: str, trained: Customization) -> TextContext:
-        """What a row with ``prompt`` reads, with gradients into all of ``trained``.
+    def trained_states(self, prompt: str, trained: Customization) -> Encoded:
+        """What the text encoders make of ``prompt``, with gradients into the tokens it names.
 
         Raises InputError for tokens that ``trained`` does not have.
         """
         tokens = self.tokens(prompt, trained.tokens)
         encoded = self.family.encode(tokens, trained.tokens)
-        encoded = dataclasses.replace(encoded, tokens=tokens)
-        return self.family.trained_row(prompt, encoded, trained)
+        return dataclasses.replace(encoded, tokens=tokens)
 
     # noise
 

@@ -108,7 +108,7 @@ def test_the_loss_is_the_velocitys_and_reaches_every_leaf(
     schedule = base.schedule.sized(16, 16)
     sigma = schedule.draw_times(rng, 1).view(-1, 1, 1, 1) / 1000
     noise = torch.randn(picture.shape, generator=noise_of)
-    text = base.trained_text(references.texts[numbers[0]], trained)
+    text = trained.text(base, references.texts[numbers[0]])
     output, _ = base.output((1 - sigma) * picture + sigma * noise, 1000 * sigma.view(-1), [text])
     error = (output - (noise - picture)).square().mean(1) * mask
     torch.testing.assert_close(loss, error.sum() / mask.sum(), atol=1e-5, rtol=1e-4)
