@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import random
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +71,7 @@ def paired(
             start = now(base)
             parts[name]()
             seconds[name].append(now(base) - start)
+            print(f"{name}: {seconds[name][-1]:.3f} s", file=sys.stderr, flush=True)
     return seconds
 
 

@@ -182,8 +182,7 @@ class MixedRows:
         rows = control.mixed.nonzero()[:, 0]
         if not len(rows):
             return None
-        mapped = control.mapper[rows] * control.from_source[rows][:, None]
-        mapped = to_device(mapped, device)
+        mapped = to_device(control.mapper[rows] * control.from_source[rows][:, None], device)
         own = to_device(control.from_own[rows], device)[..., None]
         chosen = to_device(rows, device)
         picked = [layer[chosen].float() for layer in values]
@@ -194,7 +193,10 @@ class MixedRows:
                 layer.index_copy(0, chosen, (own * of_rows).to(layer))
                 for layer, of_rows in zip(values, picked, strict=True)
             ],
-            [(mapped @ of_rows).to(layer) for layer, of_rows in zip(values, picked, strict=True)],
+            [  # row by row: the same bits whatever other rows there are
+                torch.stack([m @ v for m, v in zip(mapped, of_rows, strict=True)]).to(layer)
+                for layer, of_rows in zip(values, picked, strict=True)
+            ],
         )
 
 
