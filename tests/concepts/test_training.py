@@ -259,3 +259,30 @@ def test_prompts_say_what_to_learn() -> None:
 def test_bad_input(make: Any, says: str) -> None:
     with pytest.raises(InputError, match=says):
         make()
+
+
+def test_a_prompt_without_the_token_is_encoded_once(
+    base: Base, references: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    encode = base.family.encode
+
+    def counted(tokens: Any, *rest: Any) -> Any:
+        encoded.append(" ".join(tokens.words))
+        return encode(tokens, *rest)
+
+    monkeypatch.setattr(base.family, "encode", counted)
+    prompts = ConceptPrompts("<a>", "cup", "patterned")
+    settings = TrainingSettings.of(base, steps=3, class_images=1, class_steps=1, crops=1, batch=1)
+    run(base, train_concept(base, references, prompts, settings))
+    steps = [words for words in encoded if "<a>" in words]
+    assert len(steps) == 3
+    assert encoded.count("a photo of a cup") <= 2  # for its picture, and for all steps
+    trained = TrainableConcept.of_base(base, [prompts], settings)
+    for words in ("a cup", "a <a> cup"):
+        first, again = trained.text(base, words), trained.text(base, words)
+        with torch.no_grad():
+            trained.tokens["<a>"] += 1
+        later = trained.text(base, words)
+        assert torch.equal(first.states, again.states)
+        assert torch.equal(first.states, later.states) == ("<a>" not in words)
