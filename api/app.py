@@ -28,6 +28,7 @@ from api.routes import (
     jobs,
     pictures,
     presets,
+    prompts,
 )
 from customedit.config.settings import Settings
 
@@ -106,7 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     routers = (
-        *(images, image_edits, imports, concepts, edits, batches, presets),
+        *(images, image_edits, imports, concepts, edits, prompts, batches, presets),
         *(jobs, job_events, pictures, account, health),
     )
     for resource in routers:

@@ -15,7 +15,8 @@ from customedit.estimates.work import training_settings
 from customedit.estimates.workers import WorkerBase
 from customedit.jobs.records import ConceptRecord, JobRecord
 from customedit.schemas import answers as d
-from customedit.schemas.requests import CustomizeRequest, EditRequest
+from customedit.schemas.concepts import CustomizeRequest
+from customedit.schemas.requests import EditRequest
 
 if TYPE_CHECKING:
     from api.dependencies import Container  # which imports the serializers
@@ -108,7 +109,9 @@ def edit_plan(
         preserve=checked.preserve,
         feather=request.feather,
         concepts=[
-            d.PlannedConcept(id=use.id, token=record.token, weight=use.weight)
+            d.PlannedConcept(
+                id=use.id, token=record.token, weight=use.weight, box=use.box, mask=use.mask
+            )
             for use, record in zip(request.concepts, concepts, strict=True)
         ],
         mask=request.mask is not None,

@@ -47,14 +47,16 @@ async def store_image(
     return await anyio.to_thread.run_sync(put_image, container, tenant, data, checked)
 
 
-async def check_mask(container: Container, tenant: str, mask: str, marks: Marks) -> None:
+async def check_mask(
+    container: Container, tenant: str, mask: str, marks: Marks = "white", field: str = "mask"
+) -> None:
     """Refuse a stored picture that cannot be used as a mask, as the worker would.
 
-    One that is not there is let through: whoever makes the job says so. So is one too large to be
-    read here; the worker reads it.
+    field: its name in errors. One that is not there is let through: whoever makes the job says so.
+    So is one too large to be read here; the worker reads it.
 
     Raises:
-        ProblemError: validation, of ``mask``; rate-limited.
+        ProblemError: validation, of ``field``; rate-limited.
     """
     key = await anyio.to_thread.run_sync(_key_of, container, tenant, mask)
     if key is None:
@@ -62,11 +64,11 @@ async def check_mask(container: Container, tenant: str, mask: str, marks: Marks)
     try:
         async with container.decoders.turn(tenant) as turn:
             data = await anyio.to_thread.run_sync(container.storage.get, key)
-            await turn.check_mask(data, limits=_limits(container), marks=marks)
+            await turn.check_mask(data, field=field, limits=_limits(container), marks=marks)
     except MissingObject:
         return
     except Busy as busy:
-        raise too_busy(busy, "mask") from None
+        raise too_busy(busy, field) from None
     except InputError as error:
         raise input_problem(error) from None
 

@@ -28,13 +28,14 @@ from customedit.jobs.records import (
     JobError,
     JobProgress,
     JobRecord,
+    WordMapsRecord,
     output_record,
 )
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
 from customedit.schemas import ids
 from customedit.schemas.answers import JobKind
-from customedit.schemas.requests import reference_warnings
+from customedit.schemas.concepts import reference_warnings
 from customedit.storage.store import MissingObject, Storage, StorageError
 
 if TYPE_CHECKING:
@@ -195,10 +196,17 @@ class Serializers:
             source_url=self.url(outcome.source_key),
             mask_url=self.url(outcome.mask_key),
             maps_url=self.url(outcome.maps_key),
+            word_maps=self._word_maps(outcome.word_maps),
             sheet_url=self.url(outcome.sheet_key),
             region_words=outcome.region_words,
             change_curve=outcome.change_curve,
         )
+
+    def _word_maps(self, kept: WordMapsRecord | None) -> d.WordMaps | None:
+        if kept is None:
+            return None
+        url = self.storage.presign_get(kept.key)
+        return d.WordMaps(url=url, **kept.model_dump(exclude={"key"}))
 
 
 def _end(forecast: Forecast) -> float:

@@ -33,7 +33,8 @@ from customedit.jobs.store import (
 )
 from customedit.schemas import ids
 from customedit.schemas.answers import JobKind
-from customedit.schemas.requests import BatchRequest, EditRequest, RequestModel
+from customedit.schemas.fields import RequestModel
+from customedit.schemas.requests import BatchRequest, EditRequest
 from customedit.storage import object_keys
 
 if TYPE_CHECKING:

@@ -153,7 +153,8 @@ def main(
     trace = Trace()
     from customedit.client import CustomEdit
     from customedit.mini import samples
-    from customedit.schemas.requests import ConceptUse, TrainingOptions
+    from customedit.schemas.concepts import TrainingOptions
+    from customedit.schemas.requests import ConceptUse
 
     look, source = samples.looks()[0], samples.sources()[3]
     with (

@@ -76,6 +76,15 @@ def check_prompt(text: str, known: Collection[str], field: str = "prompt") -> No
     _check_weights(text, field)
 
 
+def unknown_words(text: str, known: Collection[str]) -> list[str]:
+    """The words of ``text`` that are not among ``known``, in order, each once.
+
+    known: small letters, no punctuation. Concept tokens (``<teapot>``) are not words.
+    """
+    plain = re.sub(r"<[^<>\s]+>", " ", text.lower())
+    return list(dict.fromkeys(w for w in re.findall(r"[a-z]+", plain) if w not in known))
+
+
 def _check_adapters(text: str, field: str) -> None:
     if match := _ADAPTER.search(text):
         end = text.find(">", match.start())

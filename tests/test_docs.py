@@ -19,7 +19,8 @@ from customedit.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-TYPED = [ROOT / "README.md", ROOT / "docs" / "library.md", ROOT / "docs" / "http.md"]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+TYPED = [ROOT / "README.md", ROOT / "docs" / "library.md", ROOT / "docs" / "http.md", TUTORIAL]
 """Pages whose Python snippets are whole programs, each page's together."""
 
 PLACES = "api|benchmarks|customedit|deploy|docs|requirements|tests|worker"
@@ -205,13 +206,19 @@ def test_pages_use_the_words_of_the_field(page: Path) -> None:
     assert [match[0] for match in OLD_WORDS.finditer(page.read_text())] == []
 
 
+def own_environment(folder: Path) -> dict[str, str]:
+    """The environment of somebody in a checkout, whose cache is in ``folder``."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CUSTOMEDIT_")}
+    path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    own = {"PYTHONPATH": str(ROOT), "CUSTOMEDIT_CACHE": str(folder / "cache"), "PATH": path}
+    return environment | own
+
+
 def run_snippets(folder: Path, *snippets: str) -> None:
     """Run ``snippets`` together as they are typed in a checkout, what they write in ``folder``."""
     (folder / "customedit").symlink_to(ROOT / "customedit")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("CUSTOMEDIT_")}
-    environment |= {"PYTHONPATH": str(ROOT), "CUSTOMEDIT_CACHE": str(folder / "cache")}
     run = subprocess.run(
-        [sys.executable, "-"], input="\n".join(snippets), cwd=folder, env=environment,
+        [sys.executable, "-"], input="\n".join(snippets), cwd=folder, env=own_environment(folder),
         capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
@@ -241,3 +248,71 @@ def test_service_snippet_runs(tmp_path: Path) -> None:
         assert "http://127.0.0.1:8000" in snippet
         run_snippets(tmp_path, snippet.replace("http://127.0.0.1:8000", stack.url))
     assert (tmp_path / "edited-1.png").exists()
+
+
+def sections(page: Path) -> dict[str, str]:
+    """The text below each heading of the second level."""
+    _, *parts = re.split(r"^## (.*)$", page.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_the_tutorial_names_what_is_on_the_page() -> None:
+    """Bold words are labels of the page, as its modules write them."""
+    modules = "".join(path.read_text() for path in (ROOT / "api" / "page").glob("*.js"))
+    texts = set(re.split(r"[\"`]", modules))
+    told = {
+        " ".join(found.split())
+        for found in re.findall(r"\*\*(.+?)\*\*", TUTORIAL.read_text(), re.S)
+    }
+    written = {
+        "Edit 3 pictures": "Edit ${items.length} pictures",
+        "`<plaid>` is learned": "${made.token} is learned",
+    }
+    assert len(told) > 20
+    told = {written.get(one, one).removeprefix("Choose ") for one in told}  # what is its own text
+    assert told <= texts
+
+
+def test_the_tutorial_has_ten_tasks_and_their_pictures() -> None:
+    text = TUTORIAL.read_text()
+    linked = re.findall(r"^\| (\d+) \| .* \| \[.*\]\(#(\d+)-([\w-]+)\) \|$", text, re.MULTILINE)
+    titles = [
+        re.sub(r"[^a-z -]", "", title.lower()).strip().replace(" ", "-")
+        for title in sections(TUTORIAL)
+    ]
+    assert [(a, b) for a, b, _ in linked] == [(str(n), str(n)) for n in range(1, 11)]
+    assert [name for _, _, name in linked] == titles[:10]
+    pictures = re.findall(r"!\[.+\]\((tutorial/\w+\.webp)\)", text)
+    assert len(pictures) == 7
+    for name in pictures:
+        assert 0 < (TUTORIAL.parent / name).stat().st_size < 200_000, name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_tutorial_runs(tmp_path: Path) -> None:
+    """Its commands and its Python, as they are typed, with a training of few steps."""
+    from customedit.cli.serve import local_key
+    from customedit.devserver.stack import Stack
+
+    found = sections(TUTORIAL)
+    fenced = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    shell, python, after = (
+        "\n".join(text for _, text in fenced.findall(found[title]))
+        for title in ("8. By REST", "9. In Python", "10. Clean up")
+    )
+    quick = '\\"steps\\": 4, \\"class_images\\": 1, \\"class_steps\\": 2'
+    long = '\\"steps\\": 150, \\"class_images\\": 8'
+    assert long in shell
+    script = f"set -eu\n{shell.replace(long, quick)}\npython3 - <<'END'\n{python}\nEND\n{after}"
+    (tmp_path / "customedit").symlink_to(ROOT / "customedit")
+    with Stack(tmp_path / "customedit-data", port=0) as stack:
+        local_key(stack, "local")
+        run = subprocess.run(
+            ["bash"], input=script.replace("http://127.0.0.1:8000", stack.url), cwd=tmp_path,
+            env=own_environment(tmp_path), capture_output=True, text=True,
+        )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "/problems/validation" in run.stdout
+    for name in ("edited-by-rest.png", "edited-0.4.png", "edited-0.6.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -26,7 +26,7 @@ from customedit.editing.sdedit import PORTRAIT_STEPS, portrait
 from customedit.errors import InputError
 from customedit.estimates.work import class_mark, training_label
 from customedit.jobs.records import ConceptOutcome
-from customedit.schemas.requests import CustomizeRequest, reference_warnings
+from customedit.schemas.concepts import CustomizeRequest, reference_warnings
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import inputs, outputs

@@ -22,15 +22,17 @@ from customedit.editing.plan import EditPlan, picture_digest, plan_edits
 from customedit.editing.sweep import MeasuredEdit, best, contact_sheet
 from customedit.errors import InputError
 from customedit.estimates.work import inversion_mark
-from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput
+from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput, WordMapsRecord
 from customedit.schemas.answers import Similarities
-from customedit.schemas.requests import MAX_REFERENCES, EditRequest
+from customedit.schemas.fields import MAX_REFERENCES
+from customedit.schemas.requests import EditRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import inputs, outputs
 from worker.attempt import Attempt
 from worker.outputs import Previewer
 from worker.runtime import EDITS
+from worker.word_maps import word_maps
 
 _SAFETENSORS: Final = "application/octet-stream"
 
@@ -70,14 +72,17 @@ def perform(attempt: Attempt) -> EditOutcome:
     if plans[0].inverts:
         with attempt.phase("invert"):
             inversion = find_inversion(attempt, request, plans[0], given.image)
+    opened = Opened(attempt.runtime.base, given.image)
     with attempt.phase("edit"):
-        results = draw_all(attempt, request, plans, given, inversion)
+        results = draw_all(attempt, request, plans, given, inversion, opened)
     with attempt.phase("measure"):
         if request.change == "auto":
             results = [outputs.chosen_change(attempt.runtime, results, given.references)]
         edits = [outputs.measured(attempt.runtime, r, given.references) for r in results]
     with attempt.phase("upload"):
-        return upload(attempt, given, results, edits)
+        outcome = upload(attempt, given, results, edits)
+        keep_maps(attempt, request, given, results, opened, outcome)
+        return outcome
 
 
 def fetch(attempt: Attempt, request: EditRequest) -> Inputs:
@@ -89,7 +94,8 @@ def fetch(attempt: Attempt, request: EditRequest) -> Inputs:
         given = inputs.mask(attempt, request.mask, image.size, marks=request.mask_marks)
         mask = torch.from_numpy(given.values)
         warnings = [f"The mask {warning}." for warning in given.warnings]
-    concepts, records = inputs.concepts(attempt, request.concepts)
+    concepts, records, of_masks = inputs.concepts(attempt, request.concepts, image.size)
+    warnings += of_masks
     references = inputs.pictures(attempt, request.references, "references")
     if not references:
         references = concept_references(attempt, records)
@@ -154,15 +160,18 @@ def draw_all(
     plans: Sequence[EditPlan],
     given: Inputs,
     inversion: Inversion | None,
+    opened: Opened,
 ) -> list[EditResult]:
-    """Every plan, step by step together; pasted in this thread, not in the engine's."""
+    """Every plan, step by step together; pasted in this thread, not in the engine's.
+
+    Maps that a region is read from are recorded: then it costs the sum of each step.
+    """
     base = attempt.runtime.base
-    opened = Opened(base, given.image)
     previewer = Previewer(attempt, request.steps)
     drawings = [
         draw(
             base, plan, given.image, concepts=given.concepts, mask=given.mask,
-            inversion=inversion, record=request.maps, opened=opened,
+            inversion=inversion, record=request.maps or bool(plan.region_words), opened=opened,
         )
         for plan in plans
     ]  # fmt: skip
@@ -170,7 +179,7 @@ def draw_all(
     drawing = together(base, drawings, max_rows=attempt.runtime.settings.engine_rows)
     (drawn,) = attempt.wait([attempt.submit(drawing, EDITS)], previewer.upload)
     return [
-        finish(plan, given.image, result, given.mask)
+        finish(plan, given.image, result, given.mask, given.concepts)
         for plan, result in zip(plans, drawn, strict=True)
     ]
 
@@ -181,7 +190,7 @@ def upload(
     results: Sequence[EditResult],
     edits: Sequence[MeasuredEdit | None],
 ) -> EditOutcome:
-    """Upload pictures, sheet, mask and maps; the outcome names their keys."""
+    """Upload pictures, sheet and mask; the outcome names their keys."""
     chosen, sheet = choose(edits)
     pictures = []
     for k, (result, edit) in enumerate(zip(results, edits, strict=True)):
@@ -212,9 +221,29 @@ def upload(
     if top.region is not None:
         picture = outputs.mask_picture(top.region, top.image)
         outcome.mask_key = attempt.keep("mask.png", outputs.png(picture), outputs.PNG)
-    if (maps := outputs.maps_file(results)) is not None:
-        outcome.maps_key = attempt.keep("maps.safetensors", maps, _SAFETENSORS)
     return outcome
+
+
+def keep_maps(
+    attempt: Attempt,
+    request: EditRequest,
+    given: Inputs,
+    results: Sequence[EditResult],
+    opened: Opened,
+    outcome: EditOutcome,
+) -> None:
+    """Upload the maps of the words, and all attention maps if they were asked for."""
+    plan = results[0].plan
+    target = opened.text(
+        plan.target_prompt, given.concepts, "target_prompt", everywhere=plan.everywhere
+    ).tokens
+    found = None if target is None else word_maps(results, target)
+    if found is not None:
+        rows, columns = found.cells
+        key = attempt.keep("words.png", outputs.png(found.picture), outputs.PNG)
+        outcome.word_maps = WordMapsRecord(key=key, words=found.words, rows=rows, columns=columns)
+    if request.maps and (maps := outputs.maps_file(results)) is not None:
+        outcome.maps_key = attempt.keep("maps.safetensors", maps, _SAFETENSORS)
 
 
 def choose(edits: Sequence[MeasuredEdit | None]) -> tuple[int, Image.Image | None]:

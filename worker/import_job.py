@@ -15,7 +15,7 @@ from customedit.concepts.files.embeddings import spelled
 from customedit.editing.sdedit import portrait
 from customedit.errors import InputError
 from customedit.jobs.records import ConceptOutcome
-from customedit.schemas.requests import ImportRequest
+from customedit.schemas.concepts import ImportRequest
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject
 from worker import problems
@@ -114,5 +114,4 @@ def _named_for_callers(folder: Path) -> Iterator[None]:
     except InputError as error:
         field = "token" if error.field == "token" else "file"
         problem = error.problem.replace(f"{folder}/", "")
-        remedy = error.remedy.replace("--allow-unused", "allow_unused")
-        raise InputError(field, problem, remedy.split("; --")[0]) from None
+        raise InputError(field, problem, error.remedy.split("; --")[0]) from None

@@ -8,6 +8,7 @@ from PIL import Image
 
 from customedit import images
 from customedit.concepts.concept import Concept
+from customedit.diffusion.concept_regions import ConceptRegion
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
 from customedit.images.masks import Marks, Mask, read_mask
@@ -78,13 +79,16 @@ def masks(
 
 
 def concepts(
-    attempt: Attempt, uses: Sequence[ConceptUse]
-) -> tuple[list[Weighted], list[ConceptRecord]]:
-    """The concepts that an edit names, on the device, and their records.
+    attempt: Attempt, uses: Sequence[ConceptUse], size: tuple[int, int]
+) -> tuple[list[Weighted], list[ConceptRecord], list[str]]:
+    """The concepts that an edit names, on the device, their records, and warnings of their masks.
+
+    size: (width, height) of the picture that they act in.
 
     Raises InputError for one that is not ready, of another base, or with another's token.
     """
     weighted: list[Weighted] = []
+    warnings: list[str] = []
     records: list[ConceptRecord] = []
     tokens: set[str] = set()
     for k, use in enumerate(uses):
@@ -102,9 +106,14 @@ def concepts(
                 field, f"{min(twice)} is another concept's token, too", "use one of the two"
             )
         tokens |= set(concept.tokens)
-        weighted.append(Weighted(concept, use.weight))
+        region = None if use.box is None else ConceptRegion(box=use.box)
+        if use.mask is not None:
+            given = mask(attempt, use.mask, size, f"concepts[{k}].mask")
+            region = ConceptRegion.of_mask(given.values)
+            warnings += [f"The mask of {record.token} {warning}." for warning in given.warnings]
+        weighted.append(Weighted(concept, use.weight, region))
         records.append(record)
-    return weighted, records
+    return weighted, records, warnings
 
 
 def concept_record(attempt: Attempt, concept_id: str) -> ConceptRecord | None:

@@ -14,7 +14,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import CPU_POSITIONS
 from customedit.estimates.workers import BEAT_S, WorkerBase, WorkerReport, Workers
 from customedit.schemas.answers import JobKind
-from customedit.schemas.requests import TrainingOptions, TrainingWay
+from customedit.schemas.concepts import TrainingOptions, TrainingWay
 from worker.executor import Executor
 from worker.runtime import Runtime
 

@@ -123,6 +123,7 @@ class Runtime:
         self.facts = BaseFacts.of(
             tokenizers, base.fingerprint, lengths,
             name=base.name, concept_fingerprints=base.concept_fingerprints,
+            words=base.profile.words,
         )  # fmt: skip
         self.concepts: Cache[Concept] = Cache(settings.cache_bytes // 2, concept_bytes)
         self.inversions: Cache[Inversion] = Cache(settings.cache_bytes // 2, inversion_bytes)

@@ -1,4 +1,4 @@
-// The account: what the key may do, and the secret that signs webhooks.
+// The account: limits, what the key may do, and webhooks with the secret that signs them.
 
 import { api, Problem } from "./client.js";
 import { add, announce, button, confirmed, copy, el, fill } from "./dom.js";
@@ -6,7 +6,7 @@ import { complaining } from "./fields.js";
 import { can, known } from "./session.js";
 import { showShortcuts } from "./shortcuts.js";
 import { key } from "./storage.js";
-import { size, when } from "./words.js";
+import { about, badge, size, when } from "./words.js";
 
 /** @param {any} limits */
 export const facts = (limits) => [
@@ -16,22 +16,49 @@ export const facts = (limits) => [
   ["Largest picture", `${size(limits.max_upload_bytes)}, ${Math.round(limits.max_upload_pixels / 1e6)} megapixels`],
 ].map(([words, value]) => [el("dt", {}, words), el("dd", {}, value)]);
 
+const LISTED = 100; // jobs that are looked through for webhooks
+const MAY = {
+  "images:write": "send and delete pictures", "edits:write": "edit pictures", "concepts:write": "teach and import looks",
+  read: "see what is there", admin: "all of it, and make the secret of webhooks",
+};
+
 /** @param {HTMLElement} main @param {{signal: AbortSignal}} given */
 export async function accountView(main, { signal }) {
   const secret = el("div", {});
+  const called = el("div", {});
   add(main, el("h1", {}, "Account"),
     el("div", { class: "columns" },
       el("section", { class: "card" }, el("h2", {}, known().tenant),
         el("dl", { class: "facts" }, facts(known())),
+        el("p", { class: "row" }, button("Shortcuts", showShortcuts), el("a", { class: "button quiet", href: "docs" }, "The API"))),
+      el("section", { class: "card" }, el("h2", {}, "This key"),
+        el("p", {}, "It may:"),
+        el("ul", { class: "plain" }, known().scopes.map((scope) => el("li", {}, MAY[scope] || scope, " ", el("code", {}, scope)))),
         el("p", { class: "hint" }, key.shared()
           ? "The key is kept in this browser for all tabs until you sign out."
           : "The key is kept in this tab alone. Sign in again to share it with all tabs."),
-        el("p", { class: "row" }, button("Shortcuts", showShortcuts), el("a", { class: "button quiet", href: "docs" }, "The API"))),
+        el("p", { class: "hint" }, "Who runs the service makes, lists and revokes keys with ", el("code", {}, "customedit keys"), ".")),
       el("section", { class: "card" }, el("h2", {}, "Webhooks"),
         el("p", {}, "A job that names a webhook sends a message there at its end, signed as Standard Webhooks are. The field is under the expert settings of the forms."),
-        secret)));
-  if (!can("admin")) return fill(secret, el("p", { class: "hint" }, "The secret that signs them is managed with a key of the scope admin."));
-  await showSecret(secret, signal);
+        secret, called)));
+  if (can("admin")) await showSecret(secret, signal);
+  else fill(secret, el("p", { class: "hint" }, "The secret that signs them is managed with a key of the scope admin."));
+  await showCalled(called, signal);
+}
+
+/** The addresses that the last jobs name, each with its last job. */
+async function showCalled(place, signal) {
+  const { items } = await api.jobs({ limit: LISTED }, signal);
+  /** @type {Map<string, any[]>} */
+  const jobs = new Map();
+  for (const job of items) {
+    const { webhook } = job.request;
+    if (webhook) jobs.set(webhook, [...(jobs.get(webhook) || []), job]);
+  }
+  if (!jobs.size) return fill(place, el("p", { class: "hint" }, "None of your last jobs names a webhook."));
+  fill(place, el("h3", {}, "Named by your last jobs"), el("ul", { class: "plain" }, [...jobs].map(([address, [last, ...more]]) =>
+    el("li", {}, el("code", {}, address), " ", more.length > 0 && `by ${more.length + 1} jobs, last `,
+      el("a", { href: `#/jobs/${last.id}` }, about(last)), " ", badge(last.state)))));
 }
 
 async function showSecret(place, signal) {

@@ -70,6 +70,9 @@ export const api = {
   /** @param {FormData} body file, token, name, noun */
   importConcept: async (body) => (await request("v1/concepts/import", { method: "POST", body, headers: { "Idempotency-Key": word() } })).json(),
   removeConcept: (name) => request(`v1/concepts/${id(name)}`, { method: "DELETE" }),
+  /** How the base reads prompts: tokens, unknown words. @param {{prompts: string[], concepts: string[]}} body */
+  readPrompts: async (body, signal) =>
+    (await request("v1/prompts/read", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal })).json(),
   presets: (signal) => read("v1/presets", signal),
   savePreset: (name, settings) =>
     request(`v1/presets/${id(name)}`, { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(settings) }),

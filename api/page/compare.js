@@ -28,9 +28,10 @@ export class Compare {
     });
     this.before = el("div", { class: "layer before" });
     this.after = el("div", { class: "layer after" });
+    this.over = el("div", { class: "layer over", "aria-hidden": "true" }); // what is shown over both
     this.left = el("span", { class: "tag left", "aria-hidden": "true" });
     this.right = el("span", { class: "tag right", "aria-hidden": "true" });
-    this.frame = el("div", { class: "frame" }, this.after, this.before, this.left, this.right,
+    this.frame = el("div", { class: "frame" }, this.after, this.before, this.over, this.left, this.right,
       el("span", { class: "handle", "aria-hidden": "true" }), this.slider);
     this.level = el("output", { for: id, class: "figure" });
     this.node = el("figure", { class: "compare" }, this.frame,

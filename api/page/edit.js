@@ -33,6 +33,7 @@ class Edit {
     this.signal = signal;
     this.fields = new Fields();
     this.origin = "";
+    this.sent = false; // as it stands: it needs no bringing back then
     this.draft = new Draft(known().tenant, "edit");
     this.before = new Draft(known().tenant, "edit-before");
     this.sending = new Sending();
@@ -41,7 +42,7 @@ class Edit {
     this.picture = new Pictures({ most: 1, what: "a picture to edit", alt: (n) => `Picture ${n + 1} to edit`, large: true,
       changed: () => this.#pictured(), taking: (files) => this.#severalAt(files), find: pictureItem });
     this.trail = el("div", {});
-    this.lines = new Lines(() => { this.tell(); this.draft.save(() => this.#state()); });
+    this.lines = new Lines(() => { this.tell(); this.draft.save(() => this.#state()); }, signal);
     this.method = select(choices("EditRequest", "method").map((name) => [name, METHODS[name] || name]), { onchange: () => this.tell() });
     this.change = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: USUAL_CHANGE, oninput: () => this.tell() });
     this.auto = el("input", { type: "checkbox", id: uid("auto"), onchange: () => this.tell() });
@@ -125,6 +126,7 @@ class Edit {
     this.lines.tell();
     this.fields.mended("change");
     this.fields.mended("target_prompt");
+    this.fields.mended("seeds");
     this.fields.mended("source_prompt");
   }
 
@@ -136,6 +138,8 @@ class Edit {
       const one = images.length === 1;
       const made = one ? await this.sending.send("v1/edits", { image: images[0], ...values })
         : await this.sending.send("v1/batches", { images, ...values });
+      this.sent = true;
+      this.draft.save(() => this.#state());
       this.draft.flush();
       location.hash = one ? `#/jobs/${made.id}` : `#/batches/${made.id}`;
     });
@@ -173,12 +177,13 @@ class Edit {
   /** What a draft keeps. */
   #state() {
     return {
-      origin: this.origin, controls: kept(this.#controls()), pictures: this.picture.kept(),
+      origin: this.origin, sent: this.sent, controls: kept(this.#controls()), pictures: this.picture.kept(),
       concepts: this.lines.chosen.uses(), region: this.region.kept(),
     };
   }
 
   async #restore(state) {
+    this.sent = Boolean(state.sent);
     restore(this.#controls(), state.controls);
     this.#count();
     this.tell();
@@ -192,7 +197,7 @@ class Edit {
 
   /** Empties the form; what was in it can be brought back. */
   startAnew() {
-    this.#offer(this.#state());
+    this.#offer({ ...this.#state(), sent: false });
     restore(this.#controls(), this.usual);
     this.lines.chosen.clear();
     this.picture.items.splice(0);
@@ -207,7 +212,7 @@ class Edit {
 
   /** Keeps what was typed before, and offers it. */
   #offer(state) {
-    if (!state || !(state.controls.source || state.controls.target || state.pictures.length)) return;
+    if (!state || state.sent || !(state.controls.source || state.controls.target || state.pictures.length)) return;
     this.before.save(() => state);
     this.before.flush();
     const back = async () => { fill(this.said); await this.#restore(this.before.read()); this.draft.save(() => this.#state()); };
@@ -234,6 +239,7 @@ class Edit {
     }
     if (signal.aborted) return;
     this.tell();
+    for (const event of ["input", "change"]) this.node.addEventListener(event, () => { this.sent = false; });
     this.draft.follow(this.node, () => this.#state(), signal);
     this.node.addEventListener("input", () => this.plan.later());
     this.node.addEventListener("change", () => this.plan.later());

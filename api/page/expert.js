@@ -28,6 +28,7 @@ export const METHODS = {
 };
 /** Methods that draw by chance, so that several seeds make several pictures. */
 const BY_CHANCE = ["sdedit", "ddpm", "flowedit"];
+const called = (method) => (METHODS[method] || method).split(":")[0];
 const about = (name) => hint("EditRequest", name);
 const fault = (name, control) => () => numberFault("EditRequest", name, control.value);
 const spoken = (name) => LABELS[name] || (name[0].toUpperCase() + name.slice(1)).replace(/_/g, " ");
@@ -54,6 +55,7 @@ function control(path) {
 export class Expert {
   /** @param {import("./fields.js").Fields} fields @param {() => void} changed the strengths */
   constructor(fields, changed) {
+    this.chosen = field("EditRequest", "method").default;
     this.numbers = new Map(EVERY.map(([name]) => [name, number()]));
     this.strengths = number({ oninput: changed });
     this.seeds = number({ value: field("EditRequest", "seeds").default.join(", ") });
@@ -70,7 +72,7 @@ export class Expert {
       fields.add("strengths", "Strengths", this.strengths, `${about("strengths")} Takes the place of the slider.`, () => this.#strengthsFault()),
       several,
       el("div", { class: "grid" },
-        line("seeds", "Seeds", this.seeds),
+        fields.add("seeds", "Seeds", this.seeds, `${about("seeds")} Of methods that draw by chance.`, () => this.#seedsFault()),
         fields.add("inversion", "Inversion", this.inversion, about("inversion")),
         EVERY.map(([name, label]) => line(name, label, this.numbers.get(name))),
         fields.add("preserve", "Keep the picture's own pixels outside the region", this.preserve)),
@@ -85,7 +87,7 @@ export class Expert {
       const made = control(`${method}.${name}`);
       return made ? [[name, made]] : [];
     }));
-    const node = el("fieldset", {}, el("legend", {}, (METHODS[method] || method).split(":")[0]), el("div", { class: "grid" },
+    const node = el("fieldset", {}, el("legend", {}, called(method)), el("div", { class: "grid" },
       [...controls].map(([name, made]) => {
         const path = `${method}.${name}`;
         const explained = name === "blend_over" ? "Which maps decide the region that the words give." : about(path);
@@ -94,20 +96,26 @@ export class Expert {
     return { node, controls };
   }
 
+  #seedsFault() {
+    const count = (figures(this.seeds.value) || []).length;
+    return fault("seeds", this.seeds)() || (count > 1 && !BY_CHANCE.includes(this.chosen)
+      ? `${called(this.chosen)} draws nothing by chance: ${count} seeds would make the same picture ${count} times. Write one seed, or choose ${BY_CHANCE.map(called).join(", ")}.` : "");
+  }
+
   #strengthsFault() {
     const most = known().max_edits_per_job;
-    const count = (figures(this.strengths.value) || [0]).length * (figures(shown(this.seeds)) || [0]).length;
+    const count = (figures(this.strengths.value) || [0]).length * (figures(this.seeds.value) || [0]).length;
     return numberFault("EditRequest", "strengths", this.strengths.value) ||
       (count > most ? `Strengths times seeds make ${count} pictures; at most ${most}.` : "");
   }
 
   /** Shows what has an effect. @param {string} method @param {boolean} words whether the words give the region */
   follow(method, words) {
+    this.chosen = method;
     for (const [name, { node, controls }] of this.methods) {
       node.hidden = name !== method || !controls.size;
       for (const setting of REGION) if (controls.has(setting)) hide(controls.get(setting), !words);
     }
-    hide(this.seeds, !BY_CHANCE.includes(method));
     hide(this.inversion, method !== "p2p");
   }
 
@@ -124,7 +132,7 @@ export class Expert {
     const controls = this.methods.get(method)?.controls || new Map();
     return given({
       strengths: figures(this.strengths.value),
-      seeds: figures(shown(this.seeds)),
+      seeds: figures(this.seeds.value),
       inversion: shown(this.inversion), ...read(this.numbers),
       ...(names("EditRequest", method).length > 0 && { [method]: given({ ...read(controls), ...region }) }),
       preserve: value(this.preserve),

@@ -40,7 +40,7 @@ export async function jobView(main, { id, signal, query }) {
   const job = await api.job(id, signal);
   add(below, apiCall(job));
   await show(job);
-  if (!finished(job)) await follow(job, body, { show, say, fresh, signal });
+  if (!finished(job)) await follow(job, body, { head, show, say, fresh, signal });
 }
 
 /** What it is, since when, and what can be done with it. */
@@ -58,7 +58,7 @@ function top(job, wrong, show) {
   });
   const took = job.started_at && job.finished_at && (Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000;
   return [
-    el("p", { class: "row" }, badge(job.state), el("span", {}, kind(job)), when(job.created_at),
+    el("p", { class: "row" }, badge(job.state, whole(job)), el("span", {}, kind(job)), when(job.created_at),
       took && el("span", { class: "faint" }, `took ${span(took)}`), el("code", { class: "faint" }, job.id),
       job.batch && el("a", { href: `#/batches/${job.batch}` }, "of a batch")),
     el("p", { class: "row" },
@@ -73,7 +73,7 @@ function top(job, wrong, show) {
 }
 
 /** Shows progress and previews as they come, until the end. */
-async function follow(job, body, { show, say, fresh, signal }) {
+async function follow(job, body, { head, show, say, fresh, signal }) {
   const progress = jobBar("Progress");
   const said = el("p", { class: "saying" });
   const link = el("p", { class: "faint", role: "status" });
@@ -86,8 +86,10 @@ async function follow(job, body, { show, say, fresh, signal }) {
     progress.show(job);
     said.textContent = job.state === "queued" ? waits(job) : far(job);
     said.classList.toggle("warning", stuck(job));
-    document.title = jobTitle(job, about(job));
     if (state !== job.state) say(job);
+    document.title = jobTitle(job, about(job), progress.done());
+    head.querySelector(".badge")?.replaceWith(badge(job.state, progress.done()));
+    head.querySelector("time")?.replaceWith(when(job.created_at));
     state = job.state;
     const quarter = `${job.state} ${job.progress?.phase} ${Math.floor((whole(job) || 0) * 4)}`;
     if (quarter !== told) announce(said.textContent);

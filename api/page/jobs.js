@@ -5,7 +5,7 @@ import { add, announce, button, confirmed, el, empty, fill } from "./dom.js";
 import { complain, complaining, select } from "./fields.js";
 import { stored } from "./pictures.js";
 import { can } from "./session.js";
-import { far, jobBar, waits } from "./progress.js";
+import { far, jobBar, waits, whole } from "./progress.js";
 import { about, badge, finished, kind, when } from "./words.js";
 
 const PAGE = 20;
@@ -25,10 +25,16 @@ export async function jobsView(main, { signal }) {
   /** @type {Map<string, {job: any, row: HTMLElement}>} */
   const rows = new Map();
 
+  /** How many jobs are open stands in the title, to be seen from another tab. */
+  const entitle = () => {
+    const open = [...rows.values()].filter(({ job }) => !finished(job)).length;
+    if (!signal.aborted) document.title = `${open ? `(${open}) ` : ""}Jobs · Custom-Edit`;
+  };
   const put = (job, first = false) => {
-    const made = row(job, wrong, put, (id) => { rows.get(id)?.row.remove(); rows.delete(id); });
+    const made = row(job, wrong, put, (id) => { rows.get(id)?.row.remove(); rows.delete(id); entitle(); });
     const before = rows.get(job.id);
     rows.set(job.id, { job, row: made });
+    entitle();
     if (!before) first ? list.prepend(made) : list.append(made);
     else {
       const had = before.row.contains(document.activeElement);
@@ -42,7 +48,7 @@ export async function jobsView(main, { signal }) {
     const mine = ++turn;
     const page = await api.jobs(asked(cursor), signal);
     if (mine !== turn) return; // asked for something else meanwhile
-    if (!cursor) { rows.clear(); fill(list); }
+    if (!cursor) { rows.clear(); fill(list); entitle(); }
     page.items.forEach((job) => put(job));
     const more = page.next_cursor && button("More", () => load(page.next_cursor).catch((e) => complain(wrong, e)));
     fill(below, more, !rows.size && nothing(state.value || what.value));
@@ -102,7 +108,7 @@ function row(job, wrong, put, gone) {
   return el("li", { class: "item" }, picture(job),
     el("div", { class: "grow" },
       el("a", { class: "title", href: `#/jobs/${job.id}` }, about(job)),
-      el("p", { class: "row faint" }, badge(job.state), kind(job), when(job.created_at),
+      el("p", { class: "row faint" }, badge(job.state, whole(job)), kind(job), when(job.created_at),
         job.batch && el("a", { href: `#/batches/${job.batch}` }, "of a batch")),
       !finished(job) && at(job),
       job.error && el("p", { class: "error" }, job.error.title, job.error.detail && `: ${job.error.detail}`)),

@@ -4,26 +4,30 @@ import { Chosen } from "./chosen.js";
 import { announce, button, el, fill } from "./dom.js";
 import { area } from "./fields.js";
 import { insertToken, nearest, withLook } from "./prompts.js";
+import { Reading } from "./reading.js";
 
 /** The lines with their looks, chips that write for you, and advice. */
 export class Lines {
-  /** @param {() => void} changed */
-  constructor(changed) {
+  /** @param {() => void} changed @param {AbortSignal} signal the view's end */
+  constructor(changed, signal) {
     this.changed = changed;
     this.source = area({ oninput: changed });
     this.target = area({ oninput: changed });
     this.chosen = new Chosen(changed);
+    this.reading = new Reading([this.source, this.target], () => this.chosen.uses().map(({ id }) => id), signal);
     this.chips = el("div", { class: "row chips" });
     this.advice = el("div", { class: "advice", role: "status" });
   }
 
   /** The parts of a form, in order. @param {import("./fields.js").Fields} fields @param {() => boolean} compared whether the method compares the lines */
   nodes(fields, compared) {
+    const [ofSource, ofTarget] = this.reading.places;
     return [
       fields.add("source_prompt", "What it shows", this.source, "Such as: a photo of a cup on a table", () =>
         (!compared() || this.source.value.trim() ? "" : "Say what the picture shows: the method compares the two lines.")),
+      ofSource,
       fields.add("target_prompt", "What it is to show", this.target, "Such as: a photo of a <plaid> patterned cup on a table", () => this.#fault()),
-      this.chips, this.advice,
+      ofTarget, this.chips, this.advice,
       fields.group("concepts", "Looks", this.chosen.node),
     ];
   }
@@ -41,6 +45,7 @@ export class Lines {
       taken.map((concept) => button(`Insert ${concept.token}`, () => { insertToken(this.target, concept.token); this.#written(); }, "chip")),
       taken.length === 1 && button("Write it from the line above", () => this.#write(taken[0]), "chip"));
     fill(this.advice, ...this.#advice());
+    this.reading.later();
   }
 
   /** What the lines say amiss, with what mends it. */

@@ -99,6 +99,11 @@ export class Pictures {
     this.input = el("input", {
       type: "file", accept: TYPES.join(","), multiple: most > 1 || Boolean(taking), id: uid("file"), class: "unseen",
       onchange: () => { this.take([...(this.input.files || [])]); this.input.value = ""; },
+      onkeydown: (event) => { // as a button does; the browser would send the form
+        if (event.key !== "Enter" || event.ctrlKey || event.metaKey) return;
+        event.preventDefault();
+        this.input.click();
+      },
     });
     this.drop = el("label", { class: "drop", for: this.input.id },
       this.ask = el("strong", {}, `Choose ${what}`), el("span", {}, `or drop or paste ${most > 1 ? "them" : "it"} anywhere: PNG, JPEG or WebP`));

@@ -73,12 +73,13 @@ export function jobBar(label) {
       attempt = job.attempt;
       if (done !== null) track.value = Math.max(done, track.hasAttribute("value") ? track.value : 0);
     },
+    /** How far it stands, 0 to 1; null where that is not known. */
+    done: () => (track.hasAttribute("value") ? track.value : null),
   };
 }
 
-/** The page's title while a job is looked at. @param {any} job @param {string} words what it is about */
-export function jobTitle(job, words) {
-  const done = whole(job);
+/** The page's title while a job is looked at. @param {any} job @param {string} words what it is about @param {number | null} [done] */
+export function jobTitle(job, words, done = whole(job)) {
   const mark = { succeeded: "✓", failed: "✕", cancelled: "–", queued: "○" }[job.state];
   return `${mark || (done === null ? "◐" : `${Math.round(done * 100)} %`)} ${words} · Custom-Edit`;
 }

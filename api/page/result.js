@@ -4,6 +4,7 @@ import { api } from "./client.js";
 import { Compare } from "./compare.js";
 import { add, announce, button, copy, el, fill, uid } from "./dom.js";
 import { notice } from "./fields.js";
+import { Heat } from "./heat.js";
 import { download, stored } from "./pictures.js";
 import { can } from "./session.js";
 import { bestOutput, continueAddress, everyVersion, family, outputTitle, parentOf, versionsList } from "./versions.js";
@@ -23,6 +24,8 @@ export async function editResult(job, renew, { output: asked, signal }) {
   const compare = new Compare();
   const facts = el("div", {});
   const versions = el("section", { class: "card", "aria-label": "Versions of the picture" });
+  const maps = job.result.word_maps;
+  const heat = maps && new Heat(maps, compare.over, async () => (await renew()).result.word_maps.url);
   const before = await source(job, renew);
   compare.showBefore(before);
   let shown = -1;
@@ -36,6 +39,7 @@ export async function editResult(job, renew, { output: asked, signal }) {
     const output = outputs[number];
     const fresh = async () => (await renew()).result.outputs[number].url;
     compare.showAfter({ url: output.url, alt: `After: ${job.request.target_prompt}, ${outputTitle(job, output)}`, name: "After", renew: fresh });
+    heat?.show(number);
     fill(facts, ...about(job, number, fresh));
     drawVersions();
   };
@@ -53,7 +57,7 @@ export async function editResult(job, renew, { output: asked, signal }) {
   }).catch((error) => { if (!signal.aborted) fill(versions, el("h2", {}, "Versions"), notice(error)); });
   return el("div", { class: "result" },
     el("div", { class: "columns wide-left" },
-      el("div", {}, compare.node, other,
+      el("div", {}, compare.node, heat?.node, other,
         outputs.length > 1 && strip(job, shown, renew, choose)),
       el("div", {},
         el("section", { class: "card", "aria-label": "The chosen picture" }, facts),

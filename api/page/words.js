@@ -15,9 +15,10 @@ export const kind = (job) => KINDS[job.kind] || job.kind;
 /** A phase in words; a training paints class pictures and previews. @param {string} name @param {string} [kind] */
 export const phase = (name, kind = "") => (kind === "customize" && name === "edit" ? "Drawing pictures" : PHASES[name] || name);
 
-/** A state as a mark and a word: never by colour alone. */
-export const badge = (state) =>
-  el("span", { class: `badge ${state}` }, el("span", { "aria-hidden": "true" }, MARKS[state] || "·"), ` ${state}`);
+/** A state as a mark and a word, never by colour alone; while it runs, how far. @param {string} state @param {number | null} [done] 0 to 1 */
+export const badge = (state, done = null) =>
+  el("span", { class: `badge ${state}` }, el("span", { "aria-hidden": "true" }, MARKS[state] || "·"),
+    ` ${state}`, state === "running" && done !== null && ` ${Math.round(done * 100)} %`);
 
 /** @type {[Intl.RelativeTimeFormatUnit, number][]} */
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];

@@ -11,7 +11,8 @@ from api.openapi import refusals
 from api.problems import ProblemError
 from api.serializers import at
 from customedit.schemas import answers as d
-from customedit.schemas.requests import MAX_BATCH, MAX_OUTPUTS, MAX_REFERENCES
+from customedit.schemas.fields import MAX_REFERENCES
+from customedit.schemas.requests import MAX_BATCH, MAX_OUTPUTS
 from customedit.tenants.access import Allowed, ApiKey
 
 router = APIRouter(tags=["account"])

@@ -33,7 +33,7 @@ from customedit.jobs.records import ConceptRecord
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
 from customedit.schemas import ids
-from customedit.schemas.requests import CustomizeRequest, reference_warnings
+from customedit.schemas.concepts import CustomizeRequest, reference_warnings
 from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["concepts"])

@@ -7,7 +7,7 @@ an effect.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -34,6 +34,7 @@ from api.problems import ProblemError, input_problem, not_found, unknown_referen
 from api.routes.jobs import StateFilter, job_page
 from api.serializers import job_response, submitted_response
 from api.submission import Submission, submit
+from customedit.boxes import check_cells
 from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import CheckedRequest, check_request
 from customedit.errors import InputError
@@ -44,7 +45,7 @@ from customedit.jobs.store import Submitted
 from customedit.prompt_syntax import check_prompt
 from customedit.schemas import answers as d
 from customedit.schemas import ids
-from customedit.schemas.requests import EditRequest
+from customedit.schemas.requests import ConceptUse, EditRequest
 from customedit.tenants.access import ApiKey
 
 router = APIRouter(tags=["edits"])
@@ -112,6 +113,9 @@ async def create_edit(
     """
     if request.mask is not None:
         await check_mask(container, caller.tenant, request.mask, request.mask_marks)
+    for k, use in enumerate(request.concepts):
+        if use.mask is not None:
+            await check_mask(container, caller.tenant, use.mask, field=f"concepts[{k}].mask")
     if dry_run:
         response.status_code = 200
         return await in_thread(try_edit, container, caller.tenant, request)
@@ -200,6 +204,8 @@ def check_edit(container: Container, tenant: str, request: EditRequest) -> Check
     }
     if request.mask is not None:
         _check_mask_aspect(sizes["mask"], sizes["image"])
+    for k, use in enumerate(request.concepts):
+        _check_region(container, use, f"concepts[{k}].{use.region}", sizes)
     records = [
         _ready_concept(container, tenant, use.id, f"concepts[{k}].id")
         for k, use in enumerate(request.concepts)
@@ -214,6 +220,9 @@ def _named_pictures(request: EditRequest) -> Iterator[tuple[str, str]]:
     yield "image", request.image
     if request.mask is not None:
         yield "mask", request.mask
+    for k, use in enumerate(request.concepts):
+        if use.mask is not None:
+            yield f"concepts[{k}].mask", use.mask
     for k, image in enumerate(request.references):
         yield f"references[{k}]", image
 
@@ -232,7 +241,24 @@ def _size_of(container: Container, tenant: str, id_: str, field: str) -> Size | 
     return record.width, record.height
 
 
-def _check_mask_aspect(mask: Size | None, picture: Size | None) -> None:
+def _check_region(
+    container: Container, use: ConceptUse, field: str, sizes: Mapping[str, Size | None]
+) -> None:
+    """Refuse a concept's region that does not fit the picture, or is empty in its latent cells.
+
+    field: the region's own. Of a box in a picture of unknown size, or where no worker's base is
+    known, the worker says the latter.
+    """
+    if use.mask is not None:
+        _check_mask_aspect(sizes[field], sizes["image"], field)
+    if use.box is None or (size := sizes["image"]) is None:
+        return
+    if (worker := container.forecasts.base()) is not None:
+        with _as_problem():
+            check_cells(use.box, worker.base.latent_grid(size), field)
+
+
+def _check_mask_aspect(mask: Size | None, picture: Size | None, field: str = "mask") -> None:
     """Refuse a mask of another aspect; what its pixels must be is checked before.
 
     Records have the sizes of the files: whether EXIF turns one of them the worker knows, so a mask
@@ -243,7 +269,7 @@ def _check_mask_aspect(mask: Size | None, picture: Size | None) -> None:
     width, height = mask
     if not same_aspect((height, width), picture):
         with _as_problem():
-            check_aspect(mask, picture)
+            check_aspect(mask, picture, field)
 
 
 def _ready_concept(container: Container, tenant: str, id_: str, field: str) -> ConceptRecord:
@@ -286,7 +312,9 @@ def _check_words(request: EditRequest, records: list[ConceptRecord]) -> CheckedR
     concepts = [ConceptWords((token,)) for token in others]
     for k, (record, of_record) in enumerate(zip(records, tokens, strict=True)):
         if request.everywhere or not set(named).isdisjoint(of_record):
-            concepts.append(ConceptWords(of_record, record.noun, record.attribute))
+            region = f"concepts[{k}].{request.concepts[k].region}"
+            region = region if request.concepts[k].region else ""
+            concepts.append(ConceptWords(of_record, record.noun, record.attribute, region))
         elif record not in foreign or not others:
             raise _without_effect(f"concepts[{k}].id", record)
     with _as_problem():

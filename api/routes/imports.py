@@ -22,7 +22,7 @@ from customedit.jobs.records import ConceptRecord
 from customedit.jobs.store import Submitted
 from customedit.schemas import answers as d
 from customedit.schemas import ids
-from customedit.schemas.requests import ImportForm, ImportRequest
+from customedit.schemas.concepts import ImportForm, ImportRequest
 from customedit.storage import object_keys
 from customedit.tenants.access import ApiKey
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ _PARSING: Final = typer.BadParameter.__mro__[2]
 
 _STOPPED: Final = 130
 """The exit status of a command that Ctrl-C stopped, as shells have it."""
+
+_FIELD: Final = re.compile(r"`([a-z]+(?:_[a-z]+)+)`")
+"""A field of a request, as remedies name it."""
 
 TRACEBACK: Final = "CUSTOMEDIT_TRACEBACK"
 """The environment variable that brings the traceback of an unexpected error."""
@@ -58,7 +62,9 @@ class CommandFailed(Exception):
 def failure_of(error: BaseException) -> Failure | None:
     """The failure that ``error`` is, or None if it is a fault of the program."""
     if isinstance(error, InputError):
-        return Failure(str(error), 2, error.field, error.remedy or None)
+        return Failure(
+            _with_options(str(error)), 2, error.field, _with_options(error.remedy) or None
+        )
     if isinstance(error, TrainingError | NumericalError):
         return Failure(str(error), 2)
     if isinstance(error, CommandFailed):
@@ -78,6 +84,11 @@ def failure_of(error: BaseException) -> Failure | None:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Failure("the memory does not suffice; use a smaller picture or fewer strengths", 1)
     return None
+
+
+def _with_options(text: str) -> str:
+    """``text`` with the options of the command line in place of fields in backticks."""
+    return _FIELD.sub(lambda field: "--" + field[1].replace("_", "-"), text)
 
 
 def extra_of(module: str) -> str | None:

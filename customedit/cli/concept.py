@@ -11,7 +11,7 @@ import typer
 from customedit.cli import console, outputs
 from customedit.cli.options import Options, model_options
 from customedit.errors import InputError
-from customedit.schemas.requests import ImportForm
+from customedit.schemas.concepts import ImportForm
 
 app = typer.Typer(
     help="Concept files: show, import, export, compress, merge.", no_args_is_help=True

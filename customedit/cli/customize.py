@@ -11,7 +11,7 @@ import typer
 from customedit.cli import console, outputs
 from customedit.cli.options import Options, model_options
 from customedit.errors import InputError
-from customedit.schemas.requests import ConceptWords, TrainingOptions, reference_warnings
+from customedit.schemas.concepts import ConceptWords, TrainingOptions, reference_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from customedit.cli import console, outputs
+from customedit.cli import console, outputs, regions
 from customedit.cli.options import Options, model_options
+from customedit.cli.regions import RegionOption
 from customedit.editing.method_settings import RANDOM
 from customedit.errors import InputError
-from customedit.schemas.requests import EXPERTS, EditOptions
+from customedit.schemas.methods import EXPERTS
+from customedit.schemas.requests import EditOptions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -98,18 +100,20 @@ class Inputs:
 
 def _read(
     picture: Path, options: EditOptions, mask: Path | None, reference: list[Path] | None,
-    clip: str | None, concept: list[str] | None, base: str, device: str, dtype: str,
+    clip: str | None, concept: list[str] | None, places: list[str] | None,
+    base: str, device: str, dtype: str,
 ) -> Inputs:  # fmt: skip
     """Read and check everything that is given: first the files, the base last."""
     image = console.read_image(picture, "picture")
     region = None if mask is None else console.read_mask(mask, image.size)
+    places_of = regions.read_regions(places or [], image.size, options.target_prompt)
     references = _references(reference)
     files = [console.ConceptFile.read(text) for text in concept or []]
     if options.method not in RANDOM and len(options.seeds) == 1 and options.seeds != [0]:
         console.warn(f"--seed has no effect on {options.method}, in which nothing is random")
     judge = _judge(clip)
     model = console.load_base(base, device, dtype)
-    concepts = console.load_concepts(model, files)
+    concepts = regions.placed(console.load_concepts(model, files), places_of)
     return Inputs(image, options, region, references, judge, model, concepts)
 
 
@@ -130,6 +134,7 @@ def edit_command(
         int, typer.Option(help="Of the noise of sdedit and ddpm; the others have nothing random.")
     ] = 0,
     concept: ConceptOption = None,
+    region: RegionOption = None,
     blend_word: BlendWordOption = None,
     no_blend: NoBlendOption = False,
     expert: SetOption = None,
@@ -162,14 +167,15 @@ def edit_command(
     if dino and not reference:
         raise InputError("dino", "has no references to compare with", "give --reference")
     more_measures = _more_measures(dino, lpips)
-    inputs = _read(picture, options, mask, reference, clip, concept, base, device, dtype)
+    inputs = _read(picture, options, mask, reference, clip, concept, region, base, device, dtype)
     from customedit.editing.auto_change import chosen
     from customedit.editing.sweep import measure_edit
 
     if lpips:
         _check_lpips_size(inputs.picture)
     session = inputs.editor.open(inputs.picture, options.source_prompt)
-    plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
+    with regions.named_by_option(inputs.concepts):
+        plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
     with console.bars(as_json) as listen:
         results = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
     result = chosen(inputs.judge, results, inputs.references) if auto else results[0]
@@ -207,6 +213,7 @@ def sweep_command(
         "sweep"
     ),
     concept: ConceptOption = None,
+    region: RegionOption = None,
     blend_word: BlendWordOption = None,
     no_blend: NoBlendOption = False,
     expert: SetOption = None,
@@ -227,9 +234,10 @@ def sweep_command(
     options = _with(
         options, blend_word, no_blend, expert, strengths=options.strengths or list(sweeps.STRENGTHS)
     )
-    inputs = _read(picture, options, mask, reference, clip, concept, base, device, dtype)
+    inputs = _read(picture, options, mask, reference, clip, concept, region, base, device, dtype)
     session = inputs.editor.open(inputs.picture, options.source_prompt)
-    plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
+    with regions.named_by_option(inputs.concepts):
+        plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
     with console.bars(as_json) as listen:
         results = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
     edits = [sweeps.measure_edit(inputs.judge, r, inputs.references) for r in results]
@@ -310,7 +318,9 @@ def _expert(method: str, settings: list[str]) -> dict[str, Any]:
 
 def _region_in_words(result: EditResult) -> str:
     """Where the edit could change the picture, for people."""
-    words = ", ".join(result.region_words)
+    settings = result.plan.settings
+    placed = settings is not None and settings.concept_regions
+    words = ", ".join([*result.region_words, *(["the concepts' regions"] if placed else [])])
     mask = "the mask" if result.plan.mask is not None else ""
     return f"region: {' within '.join(part for part in (words, mask) if part) or 'everywhere'}"
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from customedit.cli import console, outputs
+from customedit.cli import console, outputs, regions
+from customedit.cli.regions import RegionOption
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def replay_command(
     mask: Annotated[
         Path | None, typer.Option(help="The mask, if the recipe was made with one.")
     ] = None,
+    region: RegionOption = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="The picture.")] = Path("replayed.png"),
     force: outputs.ForceOption = False,
     base: Annotated[
@@ -43,16 +45,17 @@ def replay_command(
     outputs.check_file(out, force, suffixes=images.SUFFIXES)
     plan = _read_recipe(recipe)
     image = console.read_image(picture, "picture")
-    region = None if mask is None else console.read_mask(mask, image.size)
+    bounds = None if mask is None else console.read_mask(mask, image.size)
+    places = regions.read_regions(region or [], image.size)
     files = [console.ConceptFile.read(str(path)) for path in _concept_files(concept or [])]
     model = console.load_base(base or plan.base.name, device, plan.base.dtype)
-    concepts = [entry.concept for entry in console.load_concepts(model, files)]
+    concepts = regions.placed(console.load_concepts(model, files), places)
     from customedit.editing.editor import Editor
     from customedit.editing.plan import versions
 
     editor = Editor(model, inversions=console.cache_folder() / "inversions")
     with console.bars(as_json) as listen:
-        result = editor.replay(plan, image, concepts=concepts, mask=region, on_progress=listen)
+        result = editor.replay(plan, image, concepts=concepts, mask=bounds, on_progress=listen)
     images.write(result.image, out)
     changed = {
         name: f"{plan.versions.get(name, 'none')} -> {now}"

@@ -7,16 +7,16 @@ from customedit.client.aio import AsyncCustomEdit
 from customedit.client.calls import API_KEY, SERVER
 from customedit.client.errors import ApiError, JobFailed, TimedOut
 from customedit.client.sync import CustomEdit
-from customedit.schemas.requests import (
-    ConceptUse,
+from customedit.schemas.concepts import TrainingOptions
+from customedit.schemas.methods import (
     DdpmOptions,
     DirectEditOptions,
     FlowEditOptions,
     MasaCtrlOptions,
     P2POptions,
     PlugAndPlayOptions,
-    TrainingOptions,
 )
+from customedit.schemas.requests import ConceptUse
 
 __all__ = [
     "API_KEY",

@@ -22,13 +22,8 @@ from pydantic import BaseModel
 from customedit.client.errors import ApiError, JobFailed
 from customedit.schemas import answers as d
 from customedit.schemas.answers import Problem
-from customedit.schemas.requests import (
-    BatchRequest,
-    CustomizeRequest,
-    EditRequest,
-    ImportForm,
-    PresetSettings,
-)
+from customedit.schemas.concepts import CustomizeRequest, ImportForm
+from customedit.schemas.requests import BatchRequest, EditRequest, PresetSettings, PromptsRequest
 
 SERVER: Final = "CUSTOMEDIT_SERVER"
 API_KEY: Final = "CUSTOMEDIT_KEY"
@@ -180,6 +175,11 @@ def try_customize(values: Body) -> Call[d.DryRun]:
 def try_edit(values: Body) -> Call[d.DryRun]:
     """A dry run of ``edit``."""
     return Call("POST", "/v1/edits", d.DryRun, _body(EditRequest, values), params=_DRY)
+
+
+def read_prompts(values: Body) -> Call[d.PromptReadings]:
+    """How a base reads prompts: the fields of PromptsRequest."""
+    return Call("POST", "/v1/prompts/read", d.PromptReadings, _body(PromptsRequest, values))
 
 
 def save_preset(name: str, values: Body) -> Call[d.Preset]:

@@ -20,13 +20,8 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from customedit.schemas.requests import (
-    BatchRequest,
-    CustomizeRequest,
-    EditRequest,
-    ImportForm,
-    PresetSettings,
-)
+from customedit.schemas.concepts import CustomizeRequest, ImportForm
+from customedit.schemas.requests import BatchRequest, EditRequest, PresetSettings, PromptsRequest
 
 FOLDER: Final = Path(__file__).parent
 
@@ -76,6 +71,7 @@ _REQUESTS: Final = (
         first_is="Under which name.",
         keyed=False,
     ),
+    Request("read_prompts", PromptsRequest, "PromptReadings", keyed=False),
     Request("try_edit", EditRequest, "DryRun", title=f"What ``edit`` {_DRY}", keyed=False),
 )
 _HEADER: Final = '''"""Requests as methods. Made by ``python -m customedit.client.generate``."""
@@ -89,16 +85,11 @@ from typing import Literal
 from customedit.client import calls
 from customedit.client.calls import Answer, Call
 from customedit.schemas import answers as d
-from customedit.schemas.requests import (
-    ConceptUse,
-    DdpmOptions,
-    DirectEditOptions,
-    FlowEditOptions,
-    MasaCtrlOptions,
-    P2POptions,
-    PlugAndPlayOptions,
-    TrainingOptions,
+from customedit.schemas.concepts import TrainingOptions
+from customedit.schemas.methods import (
+    DdpmOptions, DirectEditOptions, FlowEditOptions, MasaCtrlOptions, P2POptions, PlugAndPlayOptions
 )
+from customedit.schemas.requests import ConceptUse
 
 
 class AsyncRequests:

@@ -21,7 +21,8 @@ from customedit.client.aio import AsyncCustomEdit
 from customedit.client.errors import ApiError, JobFailed, TimedOut
 from customedit.prompt_syntax import tokens_in
 from customedit.schemas.answers import Concept, EditResult, Job
-from customedit.schemas.requests import ConceptUse, TrainingOptions
+from customedit.schemas.concepts import TrainingOptions
+from customedit.schemas.requests import ConceptUse
 from customedit.schemas.validation import input_error
 
 WAIT_S: Final = 120.0

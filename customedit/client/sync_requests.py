@@ -9,16 +9,16 @@ from typing import Literal
 from customedit.client import calls
 from customedit.client.calls import Answer, Call
 from customedit.schemas import answers as d
-from customedit.schemas.requests import (
-    ConceptUse,
+from customedit.schemas.concepts import TrainingOptions
+from customedit.schemas.methods import (
     DdpmOptions,
     DirectEditOptions,
     FlowEditOptions,
     MasaCtrlOptions,
     P2POptions,
     PlugAndPlayOptions,
-    TrainingOptions,
 )
+from customedit.schemas.requests import ConceptUse
 
 
 class Requests:
@@ -471,6 +471,28 @@ class Requests:
             "concepts": concepts,
         }
         return self._do(calls.save_preset(name, values))
+
+    def read_prompts(
+        self,
+        *,
+        prompts: Sequence[str],
+        concepts: Sequence[str] = (),
+    ) -> d.PromptReadings:
+        """Count the tokens of prompts, and name the words that the base does not know.
+
+        Args:
+            prompts: The prompts to be read.
+            concepts: Ids of the concepts that they name, whose tokens count as well.
+
+        Raises:
+            pydantic.ValidationError: a value is not usable; nothing was sent.
+            ApiError: the service refused.
+        """
+        values = {
+            "prompts": prompts,
+            "concepts": concepts,
+        }
+        return self._do(calls.read_prompts(values))
 
     def try_edit(
         self,

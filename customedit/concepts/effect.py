@@ -72,7 +72,7 @@ def prove_effect(base: Base, concept: Concept, *, allow_none: bool = False) -> M
         raise InputError(
             "concept",
             f"has no effect: its weights change the base's prediction by {effect:g} of it",
-            "import another file; --allow-unused takes it as it is",
+            "import another file; `allow_unused` takes it as it is",
         )
     imported = concept.recipe.get("imported")
     if not isinstance(imported, dict) or embeddings_alone:

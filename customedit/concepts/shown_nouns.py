@@ -3,8 +3,9 @@
 Of several nouns the one is shown under which the base predicts a noisy picture best: a diffusion
 model is a zero-shot classifier (Li et al., arXiv 2303.16203). All nouns see the same noises. It
 needs no other model, and it knows the looks that are to be learned as little or as well as the base
-does: on the six bundled looks that were tried it was right each time, where the base's CLIP named 9
-of 40 references rightly.
+does: of the 40 references of the eight bundled looks it named 34 rightly, where the base's CLIP
+named 9. Where another noun came first its error was smaller by at most 1.066 times (waves on balls,
+which look like bowls and jars); where the right one did, by up to 1.235 times.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ REFERENCES: Final = 4
 TIMES: Final = (0.55, 0.7, 0.8)
 """Shares of the schedule at which is predicted: shapes are still undecided there."""
 
-SURE: Final = 1.01
-"""How many times the error of the best noun that of the given one is before anything is said."""
+SURE: Final = 1.05
+"""Nothing is said until the error under the given noun is so many times that under the best one."""
 
 
 def noun_errors(

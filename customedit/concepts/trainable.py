@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -14,7 +14,7 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.adapters import Adapter, LowRank
 from customedit.diffusion.base import Base
-from customedit.diffusion.text import Columns, Encoded, TextContext, Weighted
+from customedit.diffusion.text import Columns, Encoded, PromptRow, TextContext, Weighted
 
 KEPT_PROMPTS: Final = 64
 """Most prompts whose states a training keeps: 15 MB of Stable Diffusion 1.x, 41 MB of SDXL."""
@@ -29,7 +29,9 @@ class TrainableConcept:
 
     tokens: embeddings; keys, values: whole weights by layer; adapters: changes of low rank, by
     path; columns: as in ``Concept``; whole_rows: whether the adapters are a LoRA's, which acts on
-    all that a row computes, the text encoders included.
+    all that a row computes, the text encoders included; kept: what the text encoders made of
+    prompts in which nothing is trained, as those of class images are, which is the same at every
+    step.
     """
 
     tokens: dict[str, Tensor]
@@ -38,7 +40,7 @@ class TrainableConcept:
     adapters: dict[str, Adapter] = field(default_factory=dict)
     columns: Columns = "prompt"
     whole_rows: bool = False
-    _plain: dict[str, Encoded] = field(default_factory=dict, repr=False, compare=False)
+    kept: dict[str, Encoded] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of_base(
@@ -83,20 +85,6 @@ class TrainableConcept:
             self.columns,
             self.whole_rows,
         )
-
-    def text(self, base: Base, prompt: str) -> TextContext:
-        """What a row with ``prompt`` reads, with gradients into all that is trained.
-
-        What the text encoder makes of a prompt without a token of the concept, as those of class
-        images are, is the same at every step: it is made once.
-        """
-        encoded = self._plain.get(prompt)
-        if encoded is None:
-            encoded = base.trained_states(prompt, self)
-            assert encoded.tokens is not None
-            if not encoded.tokens.concepts and len(self._plain) < KEPT_PROMPTS:
-                self._plain[prompt] = encoded
-        return base.family.trained_row(prompt, encoded, self)
 
     @property
     def leaves(self) -> dict[str, Tensor]:
@@ -162,17 +150,47 @@ def initial_vector(base: Base, prompts: ConceptPrompts, word: str | None) -> Ten
     raise AssertionError("the last candidate always serves")
 
 
-def encode_trained_prompt(base: Base, trained: TrainableConcept, prompt: str) -> TextContext:
-    """What a row with ``prompt`` reads, with gradients into ``trained``.
+def trained_prompt(base: Base, trained: TrainableConcept, prompt: str) -> PromptRow:
+    """``prompt`` for the text encoders, with gradients into ``trained``.
 
     A LoRA acts on every row, as it does in use on those of its edit.
+
+    Raises InputError for tokens that ``trained`` does not have.
     """
-    if not trained.whole_rows:
-        return trained.text(base, prompt)
-    tokens = base.tokens(prompt, trained.tokens)
-    adapted = (Weighted(trained),)
-    encoded = base.family.encode(tokens, trained.tokens, adapted)
-    return base.family.row(prompt, encoded, adapted, tokens)
+    adapted = (Weighted(trained),) if trained.whole_rows else ()
+    return PromptRow(base.tokens(prompt, trained.tokens), trained.tokens, adapted)
+
+
+def is_trained(trained: TrainableConcept, prompt: str) -> bool:
+    """Whether what the text encoders make of ``prompt`` changes as ``trained`` does."""
+    return trained.whole_rows or any(token in prompt for token in trained.tokens)
+
+
+@torch.no_grad()
+def untrained_states(base: Base, trained: TrainableConcept, prompt: str) -> Encoded:
+    """What the text encoders make of a ``prompt`` in which nothing is trained; made once.
+
+    By itself, so that it has the same bits whatever is encoded beside it.
+    """
+    encoded = trained.kept.get(prompt)
+    if encoded is None:
+        row = trained_prompt(base, trained, prompt)
+        encoded = replace(base.family.encode([row])[0], tokens=row.tokens)
+        if len(trained.kept) < KEPT_PROMPTS:
+            trained.kept[prompt] = encoded
+    return encoded
+
+
+def trained_text(
+    base: Base, trained: TrainableConcept, prompt: str, row: PromptRow, encoded: Encoded
+) -> TextContext:
+    """What a row reads of ``prompt``, with gradients into ``trained``.
+
+    row: of ``trained_prompt``; encoded: what the text encoders made of it.
+    """
+    if trained.whole_rows:
+        return base.family.row(prompt, encoded, row.adapted, row.tokens)
+    return base.family.trained_row(prompt, replace(encoded, tokens=row.tokens), trained)
 
 
 class Averages:

@@ -34,10 +34,17 @@ from customedit.concepts.dataset import (
 from customedit.concepts.losses import Batch, batch_loss, draw_batch
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
-from customedit.concepts.trainable import Averages, TrainableConcept, encode_trained_prompt
+from customedit.concepts.trainable import (
+    Averages,
+    TrainableConcept,
+    is_trained,
+    trained_prompt,
+    trained_text,
+    untrained_states,
+)
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Learn, Method, Progress, Turn, learn
-from customedit.diffusion.text import Customization, TextContext
+from customedit.diffusion.engine import Learn, Method, Progress, Turn, learn, read_texts
+from customedit.diffusion.text import Customization, Encoded, PromptRow, TextContext
 from customedit.errors import InputError, NumericalError, TrainingError
 
 Preview: TypeAlias = Callable[[Customization], Image.Image | None]
@@ -220,16 +227,35 @@ def step_request(
         base,
         batch.noisy,
         batch.times,
-        functools.partial(encode_batch, base, trained, batch),
+        functools.partial(batch_prompts, base, trained, batch),
+        functools.partial(batch_texts, base, trained, batch),
         functools.partial(batch_loss, settings, batch),
         leaves,
     )
 
 
-def encode_batch(base: Base, trained: TrainableConcept, batch: Batch) -> list[TextContext]:
-    """What each row reads; equal prompts are encoded once."""
-    texts = {w: encode_trained_prompt(base, trained, w) for w in dict.fromkeys(batch.texts)}
-    return [texts[w] for w in batch.texts]
+def batch_prompts(base: Base, trained: TrainableConcept, batch: Batch) -> list[PromptRow]:
+    """The prompts of ``batch`` in which something is trained, equal ones once."""
+    each = dict.fromkeys(batch.texts)
+    return [trained_prompt(base, trained, words) for words in each if is_trained(trained, words)]
+
+
+def batch_texts(
+    base: Base,
+    trained: TrainableConcept,
+    batch: Batch,
+    prompts: Sequence[PromptRow],
+    encoded: Sequence[Encoded],
+) -> list[TextContext]:
+    """What each row reads. prompts, encoded: of ``batch_prompts``, and what became of them."""
+    found = zip(prompts, encoded, strict=True)
+    texts = {
+        words: trained_text(base, trained, words, *next(found))
+        if is_trained(trained, words)
+        else base.family.trained_row(words, untrained_states(base, trained, words), trained)
+        for words in dict.fromkeys(batch.texts)
+    }
+    return [texts[words] for words in batch.texts]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, done: int) -> None:
@@ -291,7 +317,7 @@ def check_base_loss(
     """
     request = step_request(base, untrained, settings, references, prior, number, ())
     with torch.no_grad():
-        output, _ = base.output(request.latents, request.times, request.context())
+        output, _ = base.output(request.latents, request.times, read_texts([request]))
         loss, _ = request.loss(output)
     if not bool(loss.isfinite()):
         raise NumericalError(

@@ -1,10 +1,11 @@
 """The one attention processor of the base: per-row keys and values, per-row control.
 
 Cross-attention never projects text here: keys and values of every row come from its own prompt and
-concept (``text.py``). What a row takes of another's self-attention are queries, keys or values, so
+concept (``text.py``), or for each position of its own (``concept_regions.py``).
+What a row takes of another's self-attention are queries, keys or values, so
 the fused kernel keeps working: with queries and keys it has the other's map. Cross maps are mixed
-by way of the values (``MixedRows``), so that it serves there, too. Maps are made where they are
-handed back, in the layers and rows that are asked for.
+by way of the values (``MixedRows``), so that it serves there, too; maps are made where they are
+handed back, and of rows that read by regions (``MaterializedRows``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from customedit.diffusion.concept_regions import Readings
 from customedit.diffusion.devices import to_device
+from customedit.diffusion.placed_rows import PlacedRows, split_heads
 
 SELF_POSITIONS = 32 * 32
 """Self-attention maps of at most so many positions are replaced (Prompt-to-Prompt's limit)."""
@@ -124,6 +127,13 @@ class AttentionControl:
         """[rows] bool: whose cross maps are not their own, or not as they are."""
         other = self.cross_source != torch.arange(self.rows)
         return other & (self.from_source != 0).any(1) | (self.from_own != 1).any(1)
+
+    @property
+    def read(self) -> Tensor:
+        """[rows] bool: whose cross maps are handed back, mixed, or mixed in."""
+        found = self.mixed | self.record
+        found[self.cross_source[self.mixed]] = True
+        return found
 
 
 class LastJoin:
@@ -255,6 +265,54 @@ class RecordedRows:
 
 
 @dataclass(frozen=True)
+class MaterializedRows:
+    """The rows whose cross maps are made, mixed or recorded, on the device.
+
+    So it is done where one of them reads by regions: its values are not the same at all positions.
+
+    rows [n]: of the forward; source [n]: the place among these rows whose map is mixed in; mapper
+    [n, tokens, tokens], from_source, from_own [n, tokens]: as in ``AttentionControl``; recorded
+    [m]: places among these rows, None if no map is handed back; whole: whether these are all rows;
+    placed: those that read by regions, by their places among these rows.
+    """
+
+    rows: Tensor
+    source: Tensor
+    mapper: Tensor
+    from_source: Tensor
+    from_own: Tensor
+    recorded: Tensor | None
+    whole: bool
+    placed: Sequence[PlacedRows] = ()
+
+    @classmethod
+    def of(
+        cls,
+        control: AttentionControl,
+        device: torch.device,
+        readings: Sequence[Readings | None] = (),
+    ) -> MaterializedRows | None:
+        """What ``control`` needs, None if nothing. readings: of each row, none for no regions."""
+        c = control
+        rows = c.read.nonzero()[:, 0]
+        if not len(rows):
+            return None
+        place = torch.zeros(control.rows, dtype=torch.long)
+        place[rows] = torch.arange(len(rows))
+        recorded = c.record[rows].nonzero()[:, 0]
+        return cls(
+            to_device(rows, device),
+            to_device(place[c.cross_source[rows]], device),
+            to_device(c.mapper[rows], device),
+            to_device(c.from_source[rows], device),
+            to_device(c.from_own[rows], device),
+            to_device(recorded, device) if len(recorded) else None,
+            len(rows) == control.rows,
+            PlacedRows.of(readings, rows.tolist(), device) if readings else (),
+        )
+
+
+@dataclass(frozen=True)
 class Taken:
     """What rows take of others in one self-attention layer, on the device.
 
@@ -339,12 +397,16 @@ class SelfSources:
 class RowsControl:
     """What follows from a control for a forward's rows: worked out once, used at many steps.
 
-    self_sources: None if every row has its own self-attention; mixed, recorded: None for no rows.
+    self_sources: None if every row has its own self-attention; mixed, recorded: None for no rows;
+    materialized: the rows of both, in their place, where one of them reads by regions; placed: all
+    rows that do.
     """
 
     self_sources: SelfSources | None = None
     mixed: MixedRows | None = None
     recorded: RecordedRows | None = None
+    materialized: MaterializedRows | None = None
+    placed: Sequence[PlacedRows] = ()
 
     @classmethod
     def of(
@@ -353,19 +415,28 @@ class RowsControl:
         values: Sequence[Tensor],
         size: tuple[int, int],
         device: torch.device,
+        readings: Sequence[Readings | None] = (),
     ) -> RowsControl:
         """Of ``control``, of which only what is needed goes to ``device``.
 
-        values: of the rows' prompts, per cross-attention layer; size: (h, w) of the latents.
+        values: of the rows' prompts, per cross-attention layer; size: (h, w) of the latents;
+        readings: of each row whose text has regions.
+
+        Raises ValueError for regions of latents of another size.
         """
+        for own in readings:
+            if own is not None and own.size != size:
+                raise ValueError(f"the regions are of latents {own.size}, not {size}")
+        placed = PlacedRows.of(readings, range(len(readings)), device)
         if control is None:
-            return cls()
+            return cls(placed=placed)
         sources = SelfSources(control, size, device)
-        return cls(
-            sources if sources.any else None,
-            MixedRows.of(control, values, device),
-            RecordedRows.of(control, device),
-        )
+        moved = sources if sources.any else None
+        if any(readings[row] is not None for row in control.read.nonzero()[:, 0].tolist()):
+            rows = MaterializedRows.of(control, device, readings)
+            return cls(moved, materialized=rows, placed=placed)
+        mixed = MixedRows.of(control, values, device)
+        return cls(moved, mixed, RecordedRows.of(control, device), placed=placed)
 
 
 @dataclass
@@ -397,10 +468,6 @@ class AttentionState:
     forward: Forward | None = field(default=None)
 
 
-def _heads(x: Tensor, heads: int) -> Tensor:
-    return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
-
-
 class Processor:
     """Attention of one layer.
 
@@ -424,7 +491,7 @@ class Processor:
         forward = self.state.forward
         if forward is None:
             raise RuntimeError("the base's UNet is driven through Base.predict only")
-        query = _heads(attn.to_q(hidden_states), attn.heads)
+        query = split_heads(attn.to_q(hidden_states), attn.heads)
         if self.layer is None:
             out = self._self(attn, query, hidden_states, forward)
         else:
@@ -433,7 +500,10 @@ class Processor:
         return attn.to_out[1](attn.to_out[0](out)) / attn.rescale_output_factor
 
     def _self(self, attn: Any, query: Tensor, states: Tensor, forward: Forward) -> Tensor:
-        key, value = _heads(attn.to_k(states), attn.heads), _heads(attn.to_v(states), attn.heads)
+        key, value = (
+            split_heads(attn.to_k(states), attn.heads),
+            split_heads(attn.to_v(states), attn.heads),
+        )
         sources = forward.control.self_sources
         if sources is None:
             return F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
@@ -453,20 +523,29 @@ class Processor:
         return out.index_copy(0, rows, within)
 
     def _cross(self, attn: Any, query: Tensor, forward: Forward, layer: int) -> Tensor:
-        mixed, recorded = forward.control.mixed, forward.control.recorded
+        control, scale = forward.control, attn.scale
+        mixed, recorded = control.mixed, control.recorded
         values = forward.values if mixed is None else mixed.values
-        key = _heads(forward.keys[layer].to(query.dtype), attn.heads)
-        value = _heads(values[layer].to(query.dtype), attn.heads)
-        out = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
+        key = split_heads(forward.keys[layer].to(query.dtype), attn.heads)
+        value = split_heads(values[layer].to(query.dtype), attn.heads)
+        if (materialized := control.materialized) is not None:
+            made = _materialized_attention(query, key, value, scale, forward, materialized, layer)
+            if materialized.whole:
+                return made
+        out = F.scaled_dot_product_attention(query, key, value, scale=scale)
+        for placed in control.placed:
+            placed.attend(out, query, layer, scale)
+        if materialized is not None:
+            return out.index_copy(0, materialized.rows, made)
         if recorded is not None and query.shape[2] == forward.recorded:
-            forward.record(recorded.maps(query, key, attn.scale))
+            forward.record(recorded.maps(query, key, scale))
         if mixed is None:
             return out
         taken = F.scaled_dot_product_attention(
             query[mixed.source],
             key[mixed.source],
-            _heads(mixed.taken[layer].to(query.dtype), attn.heads),
-            scale=attn.scale,
+            split_heads(mixed.taken[layer].to(query.dtype), attn.heads),
+            scale=scale,
         )
         return out.index_add(0, mixed.rows, taken)
 
@@ -498,3 +577,30 @@ def _taking(rows: Tensor) -> Callable[..., Tensor]:
         return output[rows]
 
     return hook
+
+
+def _materialized_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, forward: Forward,
+    of: MaterializedRows, layer: int,
+) -> Tensor:  # fmt: skip
+    """Cross-attention of some rows through maps that are made, mixed and recorded.
+
+    Scores and maps are float32: in half precision the scores of Stable Diffusion 2 overflow.
+    """
+    query = query[of.rows]
+    scores = (query.float() * scale) @ key[of.rows].float().transpose(-1, -2)
+    for placed in of.placed:
+        placed.score(scores, query, layer, scale)
+    maps = torch.softmax(scores, -1)  # [chosen, heads, positions, tokens]
+    maps = (
+        maps[of.source] @ of.mapper[:, None] * of.from_source[:, None, None]
+        + maps * of.from_own[:, None, None]
+    )
+    for placed in of.placed:
+        placed.keep(maps)
+    if query.shape[2] == forward.recorded and of.recorded is not None:
+        forward.record(maps[of.recorded].mean(1))
+    out = maps.to(value.dtype) @ value[of.rows]
+    for placed in of.placed:
+        placed.read(out, maps, layer)
+    return out

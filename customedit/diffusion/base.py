@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,10 +20,11 @@ from customedit.diffusion.facts import check_concept_base
 from customedit.diffusion.families.family import Family
 from customedit.diffusion.folder import locate
 from customedit.diffusion.profile import Profile, Sizes, by_architecture
+from customedit.diffusion.readings import read_by_region
 from customedit.diffusion.schedule import Schedule, Time
 from customedit.diffusion.text import (
-    Customization,
     Encoded,
+    PromptRow,
     TextContext,
     Tokens,
     Weighted,
@@ -294,7 +294,7 @@ class Base:
         self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
     ) -> Tensor:
         """[length, state width] of the text encoders; differentiable in vectors and adapters."""
-        return self.family.encode(tokens, vectors, adapted).states
+        return self.family.encode([PromptRow(tokens, vectors, adapted)])[0].states
 
     @torch.no_grad()
     def text(
@@ -304,18 +304,28 @@ class Base:
         field: str = "prompt",
         *,
         everywhere: bool = False,
+        size: tuple[int, int] | None = None,
     ) -> TextContext:
         """What a row with ``prompt`` reads.
 
         Concepts act only if the prompt names a token of theirs; with ``everywhere`` in any case, as
-        in a model whose weights were customised. Raises InputError, naming ``field``, for unknown
-        concept tokens and too many tokens, NumericalError for concepts whose numbers are too large.
+        in a model whose weights were customised. size: (h, w) of the latents, for concepts that
+        have regions. Raises InputError, naming ``field``, for unknown concept tokens, too many
+        tokens and regions that the family cannot keep a concept to, NumericalError for concepts
+        whose numbers are too large.
         """
         vectors = {t: v for entry in concepts for t, v in entry.concept.tokens.items()}
         tokens = self.tokens(prompt, vectors, field)
         named = set(tokens.named)
         acting = [c for c in concepts if everywhere or named & set(c.concept.tokens)]
-        encoded = self.family.encode(tokens, vectors, acting)
+        if any(entry.region is not None for entry in acting):
+            if size is None or everywhere:
+                raise ValueError("regions are of latents of a size, and contradict everywhere")
+            for entry in acting:
+                if entry.region is not None:
+                    self.family.check_placed(entry.concept, entry.region.kind)
+            return read_by_region(self.family, prompt, tokens, vectors, acting, size, self.dtype)
+        (encoded,) = self.family.encode([PromptRow(tokens, vectors, acting)])
         context = self.family.row(prompt, encoded, acting, tokens)
         if acting:
             check_text_finite(context, acting, self.dtype)
@@ -347,15 +357,6 @@ class Base:
         the family has one, None for that of the empty prompt.
         """
         return self.family.row(prompt, Encoded(states, pooled), adapted, None)
-
-    def trained_states(self, prompt: str, trained: Customization) -> Encoded:
-        """What the text encoders make of ``prompt``, with gradients into the tokens it names.
-
-        Raises InputError for tokens that ``trained`` does not have.
-        """
-        tokens = self.tokens(prompt, trained.tokens)
-        encoded = self.family.encode(tokens, trained.tokens)
-        return dataclasses.replace(encoded, tokens=tokens)
 
     # noise
 

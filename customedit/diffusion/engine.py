@@ -10,6 +10,7 @@ neighbour; cancelling, deadlines and progress live at the yields.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
@@ -26,7 +27,7 @@ from customedit.diffusion.devices import to_device
 from customedit.diffusion.fair_queue import AGED, FairQueue, Share
 from customedit.diffusion.gradients import DeterministicStep, joint_gradients
 from customedit.diffusion.schedule import Time
-from customedit.diffusion.text import TextContext
+from customedit.diffusion.text import Encoded, PromptRow, TextContext
 from customedit.errors import Cancelled, DeadlineExceeded
 
 T = TypeVar("T")
@@ -78,17 +79,20 @@ class Denoise:
 class Learn:
     """Asks for the gradients of a loss by one forward and backward, which trainings share.
 
-    base: whose model it is; latents: [rows, C, h, w], noisy; times: [rows]; context: makes one text
-    per row, with gradients into ``leaves``; loss: takes the model's output, float32 [rows, C, h,
-    w], and gives a scalar and figures to be reported; leaves: no other training has them.
+    base: whose model it is; latents: [rows, C, h, w], noisy; times: [rows]; prompts: makes what the
+    text encoders shall read, [] for nothing; context: takes those prompts and what the encoders
+    made of them, and makes one text per row, with gradients into ``leaves``; loss: takes the
+    model's output, float32 [rows, C, h, w], and gives a scalar and figures to be reported; leaves:
+    no other training has them.
 
-    Both functions may be called again if a forward of several trainings fails: they change nothing.
+    The functions may be called again if a forward of several trainings fails: they change nothing.
     """
 
     base: Base
     latents: Tensor
     times: Tensor
-    context: Callable[[], Sequence[TextContext]]
+    prompts: Callable[[], Sequence[PromptRow]]
+    context: Callable[[Sequence[PromptRow], Sequence[Encoded]], Sequence[TextContext]]
     loss: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
     leaves: Sequence[Tensor]
 
@@ -237,6 +241,9 @@ class Engine:
     while a forward waits. New methods start at once: one whose first stretch is heavy yields a Turn
     before it.
 
+    A step that does not fit the memory is made with fewer trainings, and one of a single training
+    without keeping activations; checkpointed: latent cells of all rows from which on that is so.
+
     calls, rows: forwards and their rows so far; steps, step_rows: the same of trainings; observer:
     is told how long each took.
     """
@@ -244,6 +251,7 @@ class Engine:
     def __init__(self, base: Base, *, max_rows: int = 32, observer: Observer | None = None) -> None:
         self.base, self.max_rows, self._observer = base, max_rows, observer
         self.max_step_rows = max_rows
+        self.checkpointed = math.inf
         self.calls = self.rows = self.steps = self.step_rows = 0
         self._numbers = itertools.count()
         self._tickets: list[Ticket[Any]] = []
@@ -363,7 +371,11 @@ class Engine:
             if isinstance(error, torch.OutOfMemoryError) and self.base.device.type == "cuda":
                 torch.cuda.empty_cache()
             if len(batch) == 1:
-                return [error]
+                cells = _cells(requests)
+                if not isinstance(error, torch.OutOfMemoryError) or cells >= self.checkpointed:
+                    return [error]
+                self.checkpointed = cells
+                return self._gradients(batch)
             if isinstance(error, torch.OutOfMemoryError):
                 total = sum(r.rows for r in requests)
                 self.max_step_rows = max(max(r.rows for r in requests), total // 2)
@@ -377,8 +389,9 @@ class Engine:
         one that is not finite leaves the others as they are.
         """
         base = requests[0].base
+        base.family.keep_activations(_cells(requests) < self.checkpointed)
         with torch.enable_grad():
-            context = [c for r in requests for c in _texts(r)]
+            context = read_texts(requests)
             latents = torch.cat([r.latents.to(base.device) for r in requests])
             output, _ = base.output(latents, torch.cat([r.times for r in requests]), context)
             parts = output.split([r.rows for r in requests])
@@ -387,7 +400,7 @@ class Engine:
             )
         self.steps += 1
         self.step_rows += len(latents)
-        found = joint_gradients(losses, [r.leaves for r in requests], base.denoiser.dtype)
+        found = joint_gradients(losses, [r.leaves for r in requests], base.family.dtype)
         return [Gradients(own, told) for own, told in zip(found, figures, strict=True)]
 
     def _serve(self, tickets: list[Ticket[Any]]) -> None:
@@ -536,12 +549,26 @@ def most_rows(base: Base, positions: int, most: int) -> int:
     return min(most, max(1, CPU_POSITIONS // positions))
 
 
-def _texts(request: Learn) -> Sequence[TextContext]:
-    """The texts of ``request``. Raises ValueError unless there is one per row."""
-    context = request.context()
-    if len(context) != request.rows:
-        raise ValueError(f"{request.rows} rows of latents, {len(context)} of text")
-    return context
+def _cells(requests: Sequence[Learn]) -> int:
+    """Latent cells of all rows."""
+    return sum(r.rows * r.latents.shape[2] * r.latents.shape[3] for r in requests)
+
+
+def read_texts(requests: Sequence[Learn]) -> list[TextContext]:
+    """The texts of all rows of ``requests``, whose prompts the text encoders read together.
+
+    Raises ValueError for a request that has not one text per row.
+    """
+    prompts = [list(request.prompts()) for request in requests]
+    flat = [prompt for own in prompts for prompt in own]
+    encoded = iter(requests[0].base.family.encode(flat) if flat else ())
+    texts: list[TextContext] = []
+    for request, own in zip(requests, prompts, strict=True):
+        found = request.context(own, [next(encoded) for _ in own])
+        if len(found) != request.rows:
+            raise ValueError(f"{request.rows} rows of latents, {len(found)} of text")
+        texts += found
+    return texts
 
 
 def _by_age(ticket: Ticket[Any]) -> tuple[bool, int]:

@@ -7,13 +7,15 @@ them. Imports no torch: the tokenizer is the library's ``tokenizers``, which tra
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from customedit.errors import InputError
-from customedit.prompt_syntax import CONCEPT
+from customedit.prompt_syntax import CONCEPT, unknown_words
 
 CACHED_WORDS: Final = 4096
 CACHED_LETTERS: Final = 32
@@ -101,11 +103,25 @@ class TokenizerFacts(_Facts):
         return lambda text: of_word(text) if len(text) <= CACHED_LETTERS else count(text)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a base reads a prompt.
+
+    tokens: with start and end; limit: of them; unknown: the words that it was not trained with,
+    each with known words that are spelt nearly so.
+    """
+
+    tokens: int
+    limit: int
+    unknown: dict[str, list[str]]
+
+
 class BaseFacts(_Facts):
     """Facts of a base.
 
     fingerprint: of its weights; tokenizers: those that limit a prompt; name: for people;
-    concept_fingerprints: what concepts of the base name, empty where it is not known.
+    concept_fingerprints: what concepts of the base name, empty where it is not known; words: all
+    that it was trained with, empty where they are too many to list.
     """
 
     version: Literal[1] = 1
@@ -113,6 +129,7 @@ class BaseFacts(_Facts):
     tokenizers: tuple[TokenizerFacts, ...] = Field(min_length=1)
     name: str = ""
     concept_fingerprints: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -139,8 +156,19 @@ class BaseFacts(_Facts):
         Raises:
             InputError: as ``check_length``.
         """
-        for tokenizer in self.tokenizers:
-            check_length(tokenizer.count(prompt, columns), tokenizer.length, field)
+        reading = self.read(prompt, columns)
+        check_length(reading.tokens, reading.limit, field)
+
+    def read(self, prompt: str, columns: Mapping[str, int]) -> Reading:
+        """How the base reads ``prompt``: by the tokenizer that leaves it the fewest tokens.
+
+        columns: as for ``TokenizerFacts.count``.
+        """
+        counted = [(t.count(prompt, columns), t.length) for t in self.tokenizers]
+        tokens, limit = max(counted, key=lambda pair: pair[0] - pair[1])
+        unknown = unknown_words(prompt, set(self.words)) if self.words else []
+        near = {word: get_close_matches(word, self.words, n=2) for word in unknown}
+        return Reading(tokens, limit, near)
 
     def check_concept(self, named: str) -> None:
         """Check that a concept which names the base ``named`` is of this one.

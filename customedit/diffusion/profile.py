@@ -90,7 +90,8 @@ class Profile(_Data):
     take by default; nouns: of classes that the base draws, for class images of several classes and
     to tell what references show; clip: a folder beside the profile that holds a CLIP
     which knows the base's pictures, "" for none; vocabulary: the words and looks that the base
-    knows, for people to choose from, None if they are too many to list.
+    knows, for people to choose from, None if they are too many to list; its ``words`` are all that
+    the captions of its training hold.
     """
 
     version: Literal[1] = 1
@@ -137,6 +138,12 @@ class Profile(_Data):
             ) from None
         except OSError as error:
             raise InputError("base", f"{file} cannot be read ({error})", "correct it") from None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words that the base knows, () if they are too many to list."""
+        words = (self.vocabulary or {}).get("words", ())
+        return tuple(map(str, words)) if isinstance(words, list | tuple) else ()
 
     def class_prompt(self, noun: str) -> str:
         """The prompt of a class image of ``noun``."""

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from customedit.diffusion.concept_regions import ConceptRegion, Readings
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.facts import check_length
 from customedit.diffusion.row_adapters import RowAdapters
@@ -55,13 +56,15 @@ class Customization(Protocol):
 
 @dataclass(frozen=True)
 class Weighted:
-    """A concept given with a request, and how much of its change of weights to use.
+    """A concept given with a request, how much of its change of weights to use, and where.
 
-    weight: 0 for none, 1 for all, at most 2. Raises InputError for any other number.
+    weight: 0 for none, 1 for all, at most 2; region: where in the picture it acts, None for
+    everywhere (``concept_regions``). Raises InputError for any other number.
     """
 
     concept: Customization
     weight: float = 1.0
+    region: ConceptRegion | None = None
 
     def __post_init__(self) -> None:
         low, high = WEIGHTS
@@ -80,7 +83,8 @@ class Tokens:
     ids: [length], padded; words: as written; spans: (first, last + 1) columns of each word;
     concepts: column to concept token; named: the concept tokens that the prompt names, in order,
     also those without a column (of a concept that has adapters and no embedding); further: the
-    same prompt for the base's further tokenizers.
+    same prompt for the base's further tokenizers; hidden: columns that no other column sees in the
+    text encoder.
     """
 
     ids: list[int]
@@ -89,6 +93,7 @@ class Tokens:
     concepts: dict[int, str]
     named: tuple[str, ...] = ()
     further: tuple[Tokens, ...] = ()
+    hidden: tuple[int, ...] = ()
 
     def joined(self, others: Sequence[Tokens]) -> Tokens:
         """The same with what further tokenizers made of the prompt."""
@@ -109,7 +114,8 @@ class TextContext:
     predicted; pooled: [pooled width], the prompt in one vector, for denoisers that read it; sizes:
     (height, width) of the original, (top, left) of its crop and (height, width) of the picture that
     shall be drawn, in pixels, for denoisers that are told of them; None for an uncropped picture of
-    the latents' size; guidance: for denoisers that are told of it, None for none.
+    the latents' size; guidance: for denoisers that are told of it, None for none; readings: what is
+    read at each position, where concepts have regions: then keys and values are those outside.
     """
 
     prompt: str
@@ -121,6 +127,7 @@ class TextContext:
     pooled: Tensor | None = None
     sizes: tuple[int, int, int, int, int, int] | None = None
     guidance: float | None = None
+    readings: Readings | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,19 @@ class Encoded:
     states: Tensor
     pooled: Tensor | None = None
     tokens: Tokens | None = None
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt for text encoders, which take several at once.
+
+    tokens: of the prompt; vectors: the embeddings of the concept tokens that it names; adapted:
+    concepts whose adapters the encoders use on it.
+    """
+
+    tokens: Tokens
+    vectors: Mapping[str, Tensor]
+    adapted: Sequence[Weighted] = ()
 
 
 @dataclass(frozen=True)
@@ -165,23 +185,17 @@ class TextEncoder:
         lettered = [i for i, text in zip(ids, texts, strict=True) if text.strip("\u2581")]
         return int((lettered or list(ids))[0])
 
-    def run(
-        self,
-        tokens: Tokens,
-        vectors: Mapping[str, Tensor],
-        adapted: Sequence[Weighted] = (),
-        **options: Any,
-    ) -> Any:
-        """The encoder's output for one prompt, whose concept columns start from ``vectors``.
+    def run(self, rows: Sequence[PromptRow], **options: Any) -> Any:
+        """The encoder's output for prompts, whose concept columns start from their vectors.
 
-        vectors: whole embeddings [..., width of all encoders], of which this one takes its part;
-        adapted: concepts whose adapters the encoder uses; options: of the encoder's forward.
+        rows: in this encoder's tokens; their vectors are whole embeddings [..., width of all
+        encoders], of which this one takes its part; options: of the encoder's forward.
         Differentiable in vectors and adapters.
         """
         part = slice(self.start, self.start + self.width)
-        own = {token: vector[..., part] for token, vector in vectors.items()}
-        with RowAdapters([adapted]).applied(self.model, self.prefix):
-            return _run(self.model, tokens, own, options)
+        given = [own[..., part] for row in rows for own in _column_vectors(row.tokens, row.vectors)]
+        with RowAdapters([row.adapted for row in rows]).applied(self.model, self.prefix):
+            return _run(self.model, [row.tokens for row in rows], given, options)
 
 
 def text_encoders(parts: Sequence[tuple[str, Any, Any]]) -> tuple[TextEncoder, ...]:
@@ -257,21 +271,29 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
 
 
 def _run(
-    encoder: Any, tokens: Tokens, vectors: Mapping[str, Tensor], options: Mapping[str, Any]
+    encoder: Any, rows: Sequence[Tokens], given: Sequence[Tensor], options: Mapping[str, Any]
 ) -> Any:
+    """The output for ``rows``. given: the embedding [width] of each of their concept columns."""
     table = _table(encoder)
     device = table.weight.device
-    ids = to_device(torch.tensor(tokens.ids), device)
+    ids = to_device(torch.tensor([row.ids for row in rows]), device)  # [rows, length]
     plain = ids.masked_fill(ids >= table.num_embeddings, 0)
-    if not tokens.concepts:
-        return encoder(plain[None], **options)
-    rows = table(plain)
-    columns = to_device(torch.tensor(list(tokens.concepts)), device)
-    given = torch.stack([to_device(v, device).to(rows) for v in _column_vectors(tokens, vectors)])
-    embedded = rows.index_copy(0, columns, given)
-    handle = table.register_forward_hook(lambda *_: embedded[None])
+    if any(row.hidden for row in rows):
+        seen = torch.ones_like(ids)
+        for row, tokens in zip(seen, rows, strict=True):
+            row[list(tokens.hidden)] = 0
+        options = {**options, "attention_mask": seen}
+    if not given:
+        return encoder(plain, **options)
+    length = len(rows[0].ids)
+    places = [k * length + column for k, row in enumerate(rows) for column in row.concepts]
+    index = to_device(torch.tensor(places), device)
+    read = table(plain)
+    vectors = torch.stack([to_device(v, device).to(read) for v in given])
+    embedded = read.flatten(0, 1).index_copy(0, index, vectors).unflatten(0, ids.shape)
+    handle = table.register_forward_hook(lambda *_: embedded)
     try:  # the encoder takes no embeddings: its table gives ours for this one call
-        return encoder(plain[None], **options)
+        return encoder(plain, **options)
     finally:
         handle.remove()
 

@@ -116,7 +116,7 @@ class Beside:
         self.empty = base.unconditional(empty or base.text(""), target)
         self.guidance = Guidance.of(guidance)
         size = (int(inversion.noise.shape[2]), int(inversion.noise.shape[3]))
-        region = Region(settings, source.tokens, target.tokens, size, mask, base.device)
+        region = Region(settings, source, target, size, mask, base.device)
         self.schedule = base.schedule.sized(*size)
         self.watched = Watched(region, inversion.steps, record)
 

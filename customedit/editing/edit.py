@@ -20,6 +20,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Method, Turn
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.editing.beside import Drawn
+from customedit.editing.concept_regions import concept_pixels
 from customedit.editing.direct_edit import direct_edit
 from customedit.editing.edit_friendly import edit_friendly
 from customedit.editing.flow_edit import flow_edit
@@ -122,11 +123,19 @@ class Opened:
         """``Base.text``, the same object for what reads the same."""
         named = set(tokens_in(prompt))
         acts = everywhere or any(named & set(c.concept.tokens) for c in concepts)
-        acting = tuple((id(c.concept), c.weight) for c in concepts) if acts else ()
+        acting = tuple((id(c.concept), c.weight, id(c.region)) for c in concepts) if acts else ()
         key = (prompt, acting, everywhere and acts)
         if key not in self._texts:
-            self._texts[key] = self.base.text(prompt, concepts, field, everywhere=everywhere)
+            self._texts[key] = self.base.text(
+                prompt, concepts, field, everywhere=everywhere, size=self.size
+            )
         return self._texts[key]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the latents."""
+        width, height = self.base.size(*self.picture.size)
+        return height // self.base.factor, width // self.base.factor
 
 
 def draw(
@@ -206,12 +215,19 @@ def _drawing(base: Base, drawn: Drawn) -> Method[Drawing]:
 
 
 def finish(
-    plan: EditPlan, picture: Image.Image, drawing: Drawing, mask: Tensor | None = None
+    plan: EditPlan,
+    picture: Image.Image,
+    drawing: Drawing,
+    mask: Tensor | None = None,
+    concepts: Sequence[Weighted] = (),
 ) -> EditResult:
     """The edit at the source's size. Needs no engine, and for large pictures takes seconds."""
     picture = picture.convert("RGB")
-    words = plan.settings is not None and plan.settings.blend_over in ("source", "union")
-    region = pixel_region(picture, drawing.mask, mask, words=words)
+    settings, placed = plan.settings, None
+    if settings is not None and settings.concept_regions:
+        placed = concept_pixels(concepts, picture.size)
+    words = settings is not None and bool(settings.blend_words)
+    region = pixel_region(picture, drawing.mask, mask, words=words, placed=placed)
     image = picture if plan.unchanged else _at_source_size(plan, picture, drawing.working, region)
     return EditResult(image, picture, region, drawing, plan)
 
@@ -232,7 +248,7 @@ def edit(
         base, plan, picture,
         concepts=concepts, mask=mask, inversion=inversion, record=record, opened=opened,
     )  # fmt: skip
-    return finish(plan, picture, drawing, mask)
+    return finish(plan, picture, drawing, mask, concepts)
 
 
 def _at_source_size(

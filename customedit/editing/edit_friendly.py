@@ -71,7 +71,7 @@ def edit_friendly(
     empty = empty or base.text("")
     beside = base.unconditional(empty, target)
     size = (int(latents.shape[2]), int(latents.shape[3]))
-    region = Region(settings, source.tokens, target.tokens, size, mask, base.device)
+    region = Region(settings, source, target, size, mask, base.device)
     watched = Watched(region, steps, record)
     schedule = base.schedule.sized(*size)
     assert isinstance(schedule, DDIMSchedule), "families with other schedules lack the method"

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from customedit.concepts.concept import concept_digest
 from customedit.diffusion.base import Base
+from customedit.diffusion.concept_regions import ConceptRegion
 from customedit.diffusion.engine import Engine, Progress, Ticket
 from customedit.diffusion.shared_rows import together
 from customedit.diffusion.text import Customization, Weighted
@@ -31,6 +32,7 @@ from customedit.editing.auto_change import check_auto, chosen
 from customedit.editing.edit import EditResult, Opened, edit, encode_and_invert
 from customedit.editing.inversion import Inversion
 from customedit.editing.plan import (
+    ConceptPlan,
     EditPlan,
     base_plan,
     check_mask,
@@ -42,7 +44,8 @@ from customedit.editing.settings import check_seeds
 from customedit.editing.sweep import STRENGTHS
 from customedit.errors import InputError
 from customedit.metrics.similarity import Similarity
-from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
+from customedit.schemas.methods import EditMethod, InversionKind, P2POptions
+from customedit.schemas.requests import EditOptions
 from customedit.schemas.validation import input_error
 
 MAX_SWEEP: Final = 256
@@ -205,14 +208,14 @@ class Editor:
         plan: EditPlan,
         picture: Image.Image,
         *,
-        concepts: Sequence[Customization] = (),
+        concepts: Sequence[Customization | Weighted] = (),
         mask: Tensor | None = None,
         on_progress: OnProgress | None = None,
     ) -> EditResult:
         """The picture of ``plan`` again, to the same pixels on the same kind of machine.
 
         picture, mask: those it was made of; concepts: any, among which those of the plan are found
-        by their contents.
+        by their contents; one whose region was a mask is given ``Weighted`` with that mask.
 
         Raises InputError for a base, picture, mask or concept that is another or missing.
         """
@@ -322,8 +325,9 @@ class Session:
         """One edit.
 
         target_prompt: what the picture shall show, naming concepts by their tokens; concepts: those
-        it names, ``Weighted`` for another weight than 1. change: how much changes, in [0, 1], the
-        same way for every method, or "auto" (``auto_change``), which compares with ``references``;
+        it names, ``Weighted`` for another weight than 1 and for a region that the concept acts in
+        (``ConceptRegion``). change: how much changes, in [0, 1], the same way for every method, or
+        "auto" (``auto_change``), which compares with ``references``;
         or strength, the method's own knob (sdedit: higher takes more of the prompt; the others:
         higher keeps more of the source). seed: for sdedit and ddpm. guidance: of the base if left
         out. mask: [h, w] in [0, 1] in the picture's aspect, 1 where the edit may change. p2p:
@@ -429,9 +433,9 @@ def _check_mask(plan: EditPlan, picture: Image.Image, mask: Tensor | None) -> No
         raise InputError("mask", "is not that of the recipe", "give the mask it was made with")
 
 
-def _concepts_of(plan: EditPlan, concepts: Sequence[Customization]) -> list[Weighted]:
+def _concepts_of(plan: EditPlan, concepts: Sequence[Customization | Weighted]) -> list[Weighted]:
     """The concepts of ``plan``, in its order, found among ``concepts`` by their contents."""
-    there = {concept_digest(concept): concept for concept in concepts}
+    there = {concept_digest(entry.concept): entry for entry in weighted(concepts)}
     entries = []
     for wanted in plan.concepts:
         if wanted.digest not in there:
@@ -443,5 +447,21 @@ def _concepts_of(plan: EditPlan, concepts: Sequence[Customization]) -> list[Weig
                 f"({have})",
                 "give its file, or the folder it lies in",
             )
-        entries.append(Weighted(there[wanted.digest], wanted.weight))
+        given = there[wanted.digest]
+        entries.append(Weighted(given.concept, wanted.weight, _region_of(wanted, given.region)))
     return entries
+
+
+def _region_of(wanted: ConceptPlan, given: ConceptRegion | None) -> ConceptRegion | None:
+    """The region that the recipe has; its mask is ``given``. Raises InputError for another."""
+    if given is None and wanted.mask is None:
+        return None if wanted.box is None else ConceptRegion(box=wanted.box)
+    mask = None if given is None or given.mask is None else mask_digest(given.mask)
+    if given is None or given.box != wanted.box or mask != wanted.mask:
+        problem = "is missing" if given is None else "is not that of the recipe"
+        raise InputError(
+            "region",
+            f"of {', '.join(wanted.tokens)} {problem}",
+            "give the mask that the recipe was made with; boxes are in the recipe",
+        )
+    return given

@@ -59,7 +59,7 @@ def flow_edit(
     empty = empty or base.text("")
     none, none_of_source = (base.unconditional(empty, text) for text in (target, source))
     size = (int(latents.shape[2]), int(latents.shape[3]))
-    region = Region(settings, source.tokens, target.tokens, size, mask, base.device)
+    region = Region(settings, source, target, size, mask, base.device)
     watched = Watched(region, steps, record)
     schedule = base.schedule.sized(*size)
     first = first_step(settings.strength, steps)

@@ -28,7 +28,7 @@ from customedit.editing.guidance import Guidance
 from customedit.editing.settings import INVERSIONS
 from customedit.errors import InputError
 from customedit.files import replacing
-from customedit.schemas.requests import InversionKind
+from customedit.schemas.methods import InversionKind
 
 INNER_STEPS: Final = 10
 """Most Adam steps on the null-text of one time step (arXiv 2211.09794)."""

@@ -1,6 +1,6 @@
 """The settings of each editing method, resolved, and what ``strength`` and ``change`` mean in it.
 
-Imports no torch. What a user may leave out is in ``customedit.schemas.requests``.
+Imports no torch. What a user may leave out is in ``customedit.schemas.methods``.
 
 | method | strength is | more strength | default |
 |---|---|---|---|
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final, get_args
 
 from customedit.errors import InputError
-from customedit.schemas.requests import BlendOver, EditMethod, P2PWay
+from customedit.schemas.methods import BlendOver, EditMethod, P2PWay
 
 STRENGTHS: Final[Mapping[EditMethod, float]] = {
     "p2p": 0.5,  # the middle of the range 0.4 to 0.6 that Custom-Edit recommends
@@ -49,7 +49,8 @@ class RegionSettings:
     both, none but the user's mask, or none at all. A user's mask bounds the region in any case.
     blend_words: of the source prompt; blend_target_words: of the target prompt (union only), None
     for the same words; subtract: source words taken out of the region. threshold: share of the
-    map's maximum; blend_start: share of the steps before which nothing is blended.
+    map's maximum; blend_start: share of the steps before which nothing is blended;
+    concept_regions: whether the regions of the target's concepts belong to the region.
 
     Raises InputError for settings out of range.
     """
@@ -60,6 +61,7 @@ class RegionSettings:
     subtract: tuple[str, ...] = ()
     threshold: float = 0.3
     blend_start: float = 0.2
+    concept_regions: bool = False
 
     def __post_init__(self) -> None:
         if self.blend_over not in get_args(BlendOver):
@@ -69,7 +71,12 @@ class RegionSettings:
             raise InputError("threshold", f"is {self.threshold}", "give 0 or more, below 1")
         if not 0 <= self.blend_start <= 1:
             raise InputError("blend_start", f"is {self.blend_start}", "give 0 to 1")
-        if self.blend_over in ("source", "union") and not self.blend_words:
+        read = self.blend_over in ("source", "union")
+        if self.concept_regions and not read:
+            raise InputError(
+                "concept_regions", f"have no effect with blend_over {self.blend_over}", "leave out"
+            )
+        if read and not (self.blend_words or self.concept_regions):
             raise InputError(
                 "blend_words", "are missing", "name the words that the edit may change"
             )

@@ -33,11 +33,8 @@ from customedit.editing.method_settings import (
 from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import check_request
 from customedit.schemas.change import ChangeCurve
-from customedit.schemas.requests import (
-    EditMethod,
-    EditOptions,
-    InversionKind,
-)
+from customedit.schemas.methods import EditMethod, InversionKind
+from customedit.schemas.requests import EditOptions
 from customedit.schemas.validation import input_error
 
 if TYPE_CHECKING:  # torch
@@ -69,11 +66,17 @@ class BasePlan(_Part):
 
 
 class ConceptPlan(_Part):
-    """A concept by its contents (``Concept.digest``), and how strongly it acts."""
+    """A concept by its contents (``Concept.digest``), how strongly it acts, and where.
+
+    box, mask: its region, a box of the picture or the ``mask_digest`` of a mask; None for both:
+    everywhere.
+    """
 
     tokens: tuple[str, ...]
     digest: _Digest
     weight: float
+    box: tuple[_Share, _Share, _Share, _Share] | None = None
+    mask: _Digest | None = None
 
 
 class PicturePlan(_Part):
@@ -204,7 +207,8 @@ def plan_edits(
 
     Raises InputError naming the field, for all that cannot work.
     """
-    checked = check_request(options, [concept_words(c) for c in concepts], mask=mask is not None)
+    words = [concept_words(entry, k) for k, entry in enumerate(concepts)]
+    checked = check_request(options, words, mask=mask is not None)
     known = {token: v for entry in concepts for token, v in entry.concept.tokens.items()}
     for field in ("source_prompt", "target_prompt"):
         base.tokens(getattr(options, field), known, field)
@@ -218,6 +222,10 @@ def plan_edits(
             base.family.require(feature, field)
     if mask is not None:
         check_mask(mask, picture)
+    if any(entry.region is not None for entry in concepts):
+        from customedit.editing.concept_regions import check_regions
+
+        check_regions(base, concepts, picture, (cells[1], cells[0]), mask)
     shared: dict[str, Any] = {
         "source_prompt": options.source_prompt,
         "target_prompt": options.target_prompt,
@@ -268,14 +276,21 @@ def concept_plan(entry: Weighted) -> ConceptPlan:
     """A concept as a plan names it."""
     from customedit.concepts.concept import concept_digest
 
-    digest = concept_digest(entry.concept)
-    return ConceptPlan(tokens=tuple(entry.concept.tokens), digest=digest, weight=entry.weight)
+    region = entry.region
+    return ConceptPlan(
+        tokens=tuple(entry.concept.tokens),
+        digest=concept_digest(entry.concept),
+        weight=entry.weight,
+        box=None if region is None else region.box,
+        mask=None if region is None or region.mask is None else mask_digest(region.mask),
+    )
 
 
-def concept_words(entry: Weighted) -> ConceptWords:
-    """The words of a loaded concept."""
+def concept_words(entry: Weighted, number: int = 0) -> ConceptWords:
+    """The words of a loaded concept, the ``number``-th of its request."""
     noun, attribute = (str(getattr(entry.concept, n, "")) for n in ("noun", "attribute"))
-    return ConceptWords(tuple(entry.concept.tokens), noun, attribute)
+    field = "" if entry.region is None else f"concepts[{number}].{entry.region.kind}"
+    return ConceptWords(tuple(entry.concept.tokens), noun, attribute, field)
 
 
 def check_mask(mask: Tensor, picture: Image.Image) -> None:

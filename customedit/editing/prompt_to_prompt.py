@@ -289,7 +289,7 @@ def prompt_to_prompt(
     steps = inversion.steps
     maps = base_maps(base, source.tokens, target.tokens, settings, steps)
     size = (int(inversion.noise.shape[2]), int(inversion.noise.shape[3]))
-    region = Region(settings, source.tokens, target.tokens, size, mask, base.device)
+    region = Region(settings, source, target, size, mask, base.device)
     watched = Watched(region, steps, record)
     inversion = inversion.to(base.device)
     direct = inversion.kind == "direct"

@@ -4,6 +4,10 @@
 * **Blend words** (given, or derived by ``region_words``) are read from attention maps at each step
   (``Blend``). With a mask besides, the region is what lies in both. A mask without given words is
   the region by itself: whoever draws one has said more than the prompts do.
+* A **concept's region** says where the concept acts. Where neither mask nor words are given, it
+  takes the place of the word that the concept is said of: the region is the union of the concepts'
+  regions and of what words of other changes are read as. A given mask, given words and
+  ``blend_over`` none say more than that, and hold as they do without.
 * ``blend_over="none"`` lets an edit reach everywhere, which a mask contradicts: refused.
 * The region holds the latents in every method, and the pixels where ``preserve`` puts the source's
   own back. Latents take the mask's mean over each cell; pixels take it at its full size.
@@ -24,7 +28,7 @@ from torch.nn import functional as F
 
 from customedit import pixels
 from customedit.diffusion.devices import to_device
-from customedit.diffusion.text import Tokens
+from customedit.diffusion.text import TextContext, Tokens
 from customedit.editing.method_settings import RegionSettings, step_of
 from customedit.editing.prompt_words import bare, find
 from customedit.errors import InputError
@@ -165,20 +169,23 @@ def word_columns(tokens: Tokens, word: str, field: str) -> list[int]:
 class Region:
     """The region of one edit, which is read from the maps step by step.
 
-    size: (h, w) of the latents; mask: the user's, [height, width] in [0, 1]. current: [1, 1, h, w]
-    in [0, 1] at this step, None as long as the edit may reach everywhere.
+    source, target: contexts of prompts; size: (h, w) of the latents; mask: the user's, [height,
+    width] in [0, 1]. current: [1, 1, h, w] in [0, 1] at this step, None as long as the edit may
+    reach everywhere.
 
     Raises InputError for words that the prompts do not have, and a mask that is missing or
     contradicted.
     """
 
     def __init__(
-        self, settings: RegionSettings, source: Tokens, target: Tokens, size: tuple[int, int],
-        mask: Tensor | None, device: torch.device,
+        self, settings: RegionSettings, source: TextContext, target: TextContext,
+        size: tuple[int, int], mask: Tensor | None, device: torch.device,
     ) -> None:  # fmt: skip
+        assert source.tokens is not None and target.tokens is not None, "contexts are of prompts"
         self.settings, self.size = settings, size
         self.bound = None if mask is None else latent_mask(mask.cpu(), size).to(device)
         self.current: Tensor | None = None
+        self.placed: Tensor | None = None  # the concepts' regions, where they belong to it
         self.blend: Blend | None = None
         self.columns: list[list[int]] = []
         self.minus: list[list[int]] = []
@@ -191,15 +198,19 @@ class Region:
             if self.bound is not None:
                 raise InputError("mask", "contradicts blend_over none", "leave out one of the two")
             return
-        words = settings.blend_words
-        self.columns = [[c for w in words for c in word_columns(source, w, "source_prompt")]]
+        if settings.concept_regions:
+            self.placed = self.current = _of_concepts(target).to(device)
+            if not settings.blend_words:
+                return
+        words, read = settings.blend_words, source.tokens
+        self.columns = [[c for w in words for c in word_columns(read, w, "source_prompt")]]
         if settings.blend_over == "union":
-            chosen = target_words(settings, target.words)
+            chosen = target_words(settings, target.tokens.words)
             self.columns.append(
-                [c for w in chosen for c in word_columns(target, w, "target_prompt")]
+                [c for w in chosen for c in word_columns(target.tokens, w, "target_prompt")]
             )
         subtracted = settings.subtract
-        self.minus = [[c for w in subtracted for c in word_columns(source, w, "source_prompt")]]
+        self.minus = [[c for w in subtracted for c in word_columns(read, w, "source_prompt")]]
 
     def see(self, maps: Tensor) -> None:
         """Add the maps of one step, [1 or 2, rows, columns, tokens]: source, and target if read."""
@@ -213,6 +224,8 @@ class Region:
             )
         self.blend.accumulate(maps.flatten(1, 2))
         region = self.blend.mask(self.columns, self.size, self.minus)
+        if self.placed is not None:
+            region = torch.maximum(region, self.placed)
         self.current = region if self.bound is None else region * self.bound
 
     def acting(self, step: int, steps: int) -> Tensor | None:
@@ -224,6 +237,13 @@ class Region:
         """The target's latents kept to the region, from the step on that the settings say."""
         region = self.acting(step, steps)
         return target if region is None else blend(source, target, region)
+
+
+def _of_concepts(target: TextContext) -> Tensor:
+    """The union of the regions of the concepts that ``target`` reads, [1, 1, h, w] in [0, 1]."""
+    if target.readings is None:
+        raise ValueError("the target's text has no regions of concepts")
+    return target.readings.shares.amax(0)[None, None]
 
 
 def target_words(settings: RegionSettings, words: list[str]) -> tuple[str, ...]:
@@ -245,18 +265,23 @@ def target_words(settings: RegionSettings, words: list[str]) -> tuple[str, ...]:
 
 
 def pixel_region(
-    source: Image.Image, region: Tensor | None, mask: Tensor | None, *, words: bool
-) -> Tensor | None:
+    source: Image.Image, region: Tensor | None, mask: Tensor | None, *, words: bool,
+    placed: Tensor | None = None,
+) -> Tensor | None:  # fmt: skip
     """The region for pixels, [H, W] float32 in [0, 1] at the source's size; None: everywhere.
 
     region: of the latents, [h, w], None for everywhere; mask: the user's, [h, w] in [0, 1], taken
     as it is, so that its edge in the picture is the user's and not that of latent cells; words:
-    whether the region was read from words, whose edges are moved to those of the source's colours.
+    whether the region was read from words, whose edges are moved to those of the source's colours;
+    placed: the union of concepts' regions at the source's size, where these belong to the region,
+    taken as they are.
 
     Raises InputError for a mask that cannot be used.
     """
     bounds = None if mask is None else pixels.source_region(source, mask=mask)
     if region is None or not words:
-        return bounds
+        return bounds if placed is None else placed
     refined = pixels.source_region(source, coarse=region)
+    if placed is not None:
+        refined = torch.maximum(refined, placed)
     return refined if bounds is None else refined * bounds

@@ -17,6 +17,7 @@ The rule, for English prompts (arXiv 2305.15779 keeps an edit to the map of the 
 4. Plurals, possessives and hyphens do not count: "cups", "cup's" and "tea-cup" are found as "cup".
 5. A function word, a verb or an adjective is never the word. Where the rules find no noun, the
    request is refused with the ways to say it: a word, a mask, or everywhere.
+6. A concept that has a region of its own needs no word: its region stands for it.
 
 Imports no torch.
 """
@@ -44,11 +45,15 @@ from customedit.prompt_syntax import CONCEPT
 
 @dataclass(frozen=True)
 class ConceptWords:
-    """A concept as far as words go: its tokens, the noun it was taught on, its attribute."""
+    """A concept as far as words go: its tokens, the noun it was taught on, its attribute.
+
+    region: the field of the request that says where it acts, "" for everywhere.
+    """
 
     tokens: tuple[str, ...]
     noun: str = ""
     attribute: str = ""
+    region: str = ""
 
 
 def region_words(
@@ -61,14 +66,30 @@ def region_words(
     Raises:
         InputError: (p2p.blend_words) if the rule finds no noun for a change.
     """
+    return words_beside_regions(source_prompt, target_prompt, concepts) or ()
+
+
+def words_beside_regions(
+    source_prompt: str, target_prompt: str, concepts: Sequence[ConceptWords] = ()
+) -> tuple[str, ...] | None:
+    """``region_words``; None where the whole picture may change.
+
+    Empty: nothing may but the regions of the concepts that have some.
+
+    Raises:
+        InputError: as ``region_words``.
+    """
     reader = _Reader(source_prompt, target_prompt, concepts)
     of_concepts = set(reader.concept_places())
     of_changes = set(reader.changed_places())
-    if None in of_concepts or (None in of_changes and not of_concepts):
-        return ()
+    of_things = bool(of_concepts) or reader.placed
+    if None in of_concepts or (None in of_changes and not of_things):
+        return None
     places = {place for place in of_concepts | of_changes if place is not None}
-    if not places and reader.passed_over:
-        raise _in_doubt(f"the change {reader.passed_over[0]!r} belongs to no noun")
+    if not places and not reader.placed:
+        if reader.passed_over:
+            raise _in_doubt(f"the change {reader.passed_over[0]!r} belongs to no noun")
+        return None
     words = (bare(reader.source[place]) for place in sorted(places))
     return tuple(dict.fromkeys(words))
 
@@ -89,6 +110,7 @@ class _Reader:
     def __init__(self, source: str, target: str, concepts: Sequence[ConceptWords]) -> None:
         self.source, self.target = source.split(), target.split()
         self.passed_over: list[str] = []  # changes of function words alone
+        self.placed = False  # whether the target names a concept that has a region
         self.concepts = {token: c for c in concepts for token in c.tokens}
         pairs = align([bare(w) for w in self.source], [bare(w) for w in self.target])
         ends = [(-1, -1), *pairs, (len(self.source), len(self.target))]
@@ -99,10 +121,17 @@ class _Reader:
         ]
 
     def concept_places(self) -> Iterator[int | None]:
-        """The source position that each concept is said of; None for the whole picture."""
+        """The source position that each concept is said of; None for the whole picture.
+
+        Concepts that have regions are said of them.
+        """
         for at, word in enumerate(self.target):
             for match in CONCEPT.finditer(word):
-                yield self._of_concept(at, match.group())
+                concept = self.concepts.get(match.group())
+                if concept is not None and concept.region:
+                    self.placed = True
+                else:
+                    yield self._of_concept(at, match.group())
 
     def changed_places(self) -> Iterator[int | None]:
         """The source positions that each change without a concept is of; None as above."""

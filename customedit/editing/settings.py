@@ -20,18 +20,12 @@ from customedit.editing.method_settings import (
     strength_of_change,
 )
 from customedit.editing.prompt_words import find
-from customedit.editing.region_words import ConceptWords, region_words
+from customedit.editing.region_words import ConceptWords, words_beside_regions
 from customedit.errors import InputError
 from customedit.prompt_syntax import check_prompt, tokens_in
 from customedit.schemas.change import AUTO_CHANGES
-from customedit.schemas.requests import (
-    EXPERTS,
-    BlendOver,
-    EditMethod,
-    EditOptions,
-    InversionKind,
-    RegionOptions,
-)
+from customedit.schemas.methods import EXPERTS, BlendOver, EditMethod, InversionKind, RegionOptions
+from customedit.schemas.requests import EditOptions
 
 INVERSIONS: Final = get_args(InversionKind)
 
@@ -71,6 +65,7 @@ def check_request(
     """
     method = options.method
     _check_tokens(options, concepts)
+    _check_placed(options, concepts)
     check_seeds(method, options.seeds)
     _check_idle(options)
     settings = None if method == "sdedit" else _settings(options, concepts, mask)
@@ -138,6 +133,20 @@ def _check_tokens(options: EditOptions, concepts: Sequence[ConceptWords]) -> Non
             )
 
 
+def _check_placed(options: EditOptions, concepts: Sequence[ConceptWords]) -> None:
+    """Refuse regions of concepts that would have no effect."""
+    named = set(tokens_in(options.target_prompt))
+    for concept in concepts:
+        if concept.region and options.everywhere:
+            raise InputError(concept.region, "contradicts everywhere", "leave out one of the two")
+        if concept.region and not named & set(concept.tokens):
+            raise InputError(
+                concept.region,
+                f"has no effect: the target prompt does not name {', '.join(concept.tokens)}",
+                "name the concept in the target prompt, or leave its region out",
+            )
+
+
 def _check_idle(options: EditOptions) -> None:
     """Refuse settings of other methods, and an inversion where there is no choice of one."""
     method = options.method
@@ -153,14 +162,15 @@ def _settings(options: EditOptions, concepts: Sequence[ConceptWords], mask: bool
     """The expert settings with the region resolved; every word is looked up in its prompt."""
     method = options.method
     expert = options.expert or EXPERTS[method]()
-    over, words = _region(options, expert, concepts, mask)
+    over, words, placed = _region(options, expert, concepts, mask)
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in dict(expert).items()
         if value is not None
     }
     try:
-        settings = SETTINGS[method](**values | {"blend_over": over, "blend_words": words})
+        values |= {"blend_over": over, "blend_words": words, "concept_regions": placed}
+        settings = SETTINGS[method](**values)
     except InputError as error:
         raise InputError(f"{method}.{error.field}", error.problem, error.remedy) from None
     source, target = options.source_prompt.split(), options.target_prompt.split()
@@ -187,8 +197,11 @@ def _check_words(settings: P2PSettings, source: Sequence[str], target: Sequence[
 
 def _region(
     options: EditOptions, expert: RegionOptions, concepts: Sequence[ConceptWords], mask: bool
-) -> tuple[BlendOver, tuple[str, ...]]:
-    """What the region is read from, and its words; see ``region`` for what each means."""
+) -> tuple[BlendOver, tuple[str, ...], bool]:
+    """What the region is read from, its words, and whether the concepts' regions belong to it.
+
+    See ``region`` for what each means.
+    """
     method, over, words = options.method, expert.blend_over, tuple(expert.blend_words)
     if over == "none" and mask:
         raise InputError(
@@ -204,30 +217,35 @@ def _region(
         )
     if over is None:
         over = "source" if words or not mask else "mask"
+    placed = False
     if over in ("source", "union") and not words:
-        words = _derived_words(options, concepts)
-        if not words:  # a change of the whole picture
-            if over == expert.blend_over:
-                raise InputError(f"{method}.blend_words", "are missing", "name the source's words")
+        derived = _derived_words(options, concepts)
+        placed = derived is not None and any(concept.region for concept in concepts)
+        words = derived or ()
+        if not words and over == expert.blend_over:
+            raise InputError(f"{method}.blend_words", "are missing", "name the source's words")
+        if derived is None:  # a change of the whole picture
             over = "none"
+    unread = over in ("none", "mask") or not words
     idle = {
-        "subtract": over in ("none", "mask") and bool(expert.subtract),
-        "threshold": over in ("none", "mask") and expert.threshold is not None,
+        "subtract": unread and bool(expert.subtract),
+        "threshold": unread and expert.threshold is not None,
         "blend_start": over == "none" and expert.blend_start is not None,
         "blend_target_words": over != "union" and expert.blend_target_words is not None,
     }
     for name, has_no_effect in idle.items():
         if has_no_effect:
-            raise InputError(
-                f"{method}.{name}", f"has no effect with blend_over {over}", "leave it out"
-            )
-    return over, words
+            why = f"with blend_over {over}" if over in ("none", "mask") else "on concepts' regions"
+            raise InputError(f"{method}.{name}", f"has no effect {why}", "leave it out")
+    return over, words, placed
 
 
-def _derived_words(options: EditOptions, concepts: Sequence[ConceptWords]) -> tuple[str, ...]:
-    """``region_words``, whose refusal names the field of this method."""
+def _derived_words(
+    options: EditOptions, concepts: Sequence[ConceptWords]
+) -> tuple[str, ...] | None:
+    """``words_beside_regions``, whose refusal names the field of this method."""
     try:
-        return region_words(options.source_prompt, options.target_prompt, concepts)
+        return words_beside_regions(options.source_prompt, options.target_prompt, concepts)
     except InputError as error:
         field = error.field.replace("p2p.", f"{options.method}.")
         raise InputError(field, error.problem, error.remedy) from None

@@ -29,7 +29,8 @@ from customedit.estimates.work import (
 )
 from customedit.estimates.workers import WorkerReport, Workers, joined
 from customedit.jobs.records import JobProgress, JobRecord, cost_of
-from customedit.schemas.requests import CustomizeRequest, EditRequest
+from customedit.schemas.concepts import CustomizeRequest
+from customedit.schemas.requests import EditRequest
 
 if TYPE_CHECKING:
     from redis import Redis

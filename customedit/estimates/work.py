@@ -23,7 +23,8 @@ from customedit.editing.method_settings import (
 )
 from customedit.errors import InputError
 from customedit.schemas.change import AUTO_CHANGES
-from customedit.schemas.requests import CustomizeRequest, EditRequest
+from customedit.schemas.concepts import CustomizeRequest
+from customedit.schemas.requests import EditRequest
 
 if TYPE_CHECKING:
     from customedit.estimates.workers import WorkerBase

@@ -54,11 +54,16 @@ class WorkerBase(_Report):
         """(width, height) at which a picture of (width, height) is worked on."""
         return fit(picture, self.sizes.multiple, self.sizes.side**2)
 
-    def latent_cells(self, picture: tuple[int, int] | None) -> int:
-        """Latent cells of a row of that picture; None: of a square one at the base's own size."""
+    def latent_grid(self, picture: tuple[int, int] | None) -> tuple[int, int]:
+        """(rows, columns) of a picture's latents; None: of a square one at the base's own size."""
         side = self.sizes.side
         width, height = (side, side) if picture is None else self.working_size(picture)
-        return (width // self.sizes.factor) * (height // self.sizes.factor)
+        return height // self.sizes.factor, width // self.sizes.factor
+
+    def latent_cells(self, picture: tuple[int, int] | None) -> int:
+        """Latent cells of a row of that picture; None: of a square one at the base's own size."""
+        rows, columns = self.latent_grid(picture)
+        return rows * columns
 
     def most_rows(self, cells: int) -> int:
         """Most rows of ``cells`` latent cells in one call."""

@@ -41,7 +41,8 @@ from customedit.metrics.lookbench.measures import Answer, shapes
 from customedit.metrics.lookbench.scores import bundled_judge
 from customedit.metrics.lookbench.sources import Source
 from customedit.metrics.similarity import Similarity
-from customedit.schemas.requests import EditMethod, EditOptions
+from customedit.schemas.methods import EditMethod
+from customedit.schemas.requests import EditOptions
 
 
 @dataclass(frozen=True)

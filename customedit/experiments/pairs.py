@@ -42,7 +42,7 @@ from customedit.experiments.variants import LOOKS, true_mask
 from customedit.images.layout import tiled
 from customedit.metrics.similarity import Similarities, Similarity, bundled
 from customedit.mini import samples
-from customedit.schemas.requests import P2POptions
+from customedit.schemas.methods import P2POptions
 
 
 def lesson_of(base: Base, look: samples.Look, steps: int | None = None) -> Lesson:

@@ -22,7 +22,7 @@ from customedit.editing.inversion import invert, reconstruct
 from customedit.editing.settings import INVERSIONS
 from customedit.metrics.similarity import psnr
 from customedit.mini import samples
-from customedit.schemas.requests import InversionKind
+from customedit.schemas.methods import InversionKind
 
 
 def measure_kind(

@@ -18,7 +18,8 @@ from customedit.metrics.lookbench.dataset import Bench, bundled
 from customedit.metrics.lookbench.looks import Look
 from customedit.metrics.lookbench.sources import Source
 from customedit.mini import samples
-from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
+from customedit.schemas.methods import EditMethod, InversionKind, P2POptions
+from customedit.schemas.requests import EditOptions
 
 STRENGTHS: Final = (0.2, 0.4, 0.6, 0.8)
 

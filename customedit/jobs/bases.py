@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from customedit.diffusion.facts import BaseFacts
+from customedit.diffusion.facts import BaseFacts, Reading
 from customedit.errors import InputError
 from customedit.storage import object_keys
 
@@ -93,6 +93,16 @@ class Bases:
             InputError: as ``BaseFacts.check``, of the base named last.
         """
         self._check(lambda facts: facts.check(prompt, columns, field))
+
+    def read(self, prompt: str, columns: Mapping[str, int]) -> tuple[BaseFacts, Reading] | None:
+        """How a base reads ``prompt``; None if none is known.
+
+        It is the first that can read all of it, else the one named last. columns: as for
+        ``TokenizerFacts.count``.
+        """
+        readings = [(facts, facts.read(prompt, columns)) for facts in self.current()]
+        fitting = (one for one in readings if one[1].tokens <= one[1].limit)
+        return next(fitting, readings[0] if readings else None)
 
     def check_concept(self, named: str) -> None:
         """Refuse a concept of a base, ``named``, that is none of those which are known.

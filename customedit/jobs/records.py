@@ -164,11 +164,24 @@ class EditOutput(Record):
     recipe: dict[str, Any]
 
 
+class WordMapsRecord(Record):
+    """Maps of words as one grey picture: a row of tiles for each output, a column for each word.
+
+    rows, columns: of a tile, in pixels, which are the cells of the attention maps.
+    """
+
+    key: str
+    words: list[str]
+    rows: int
+    columns: int
+
+
 class EditOutcome(Record):
     """The result of an edit job.
 
     source_key: the picture that was uploaded; region_words: the source prompt's words that the
-    region was read from; change_curve: what ``change`` "auto" measured and chose, None elsewhere.
+    region was read from; word_maps: None where no maps were recorded; change_curve: what ``change``
+    "auto" measured and chose, None elsewhere.
     """
 
     kind: Literal["edit"] = "edit"
@@ -176,6 +189,7 @@ class EditOutcome(Record):
     source_key: str | None = None
     mask_key: str | None = None
     maps_key: str | None = None
+    word_maps: WordMapsRecord | None = None
     sheet_key: str | None = None
     warnings: list[str] = Field(default_factory=list)
     region_words: list[str] = Field(default_factory=list)
@@ -280,9 +294,11 @@ def uses_of(record: JobRecord) -> list[str]:
     request = record.request
     pictures = [request.get("image"), request.get("mask")]
     pictures += [*(request.get("references") or []), *(request.get("masks") or [])]
+    concepts = request.get("concepts") or []
+    pictures += [use.get("mask") for use in concepts]
     names = [record.concept]
     for picture in filter(None, pictures):
         output = ids.output_of(picture)
         names.append(picture if output is None else output[0])
-    names += [use["id"] for use in request.get("concepts") or []]
+    names += [use["id"] for use in concepts]
     return list(dict.fromkeys(name for name in names if name))

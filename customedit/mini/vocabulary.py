@@ -7,10 +7,11 @@ warn of words it has never seen (:func:`unknown_words`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
+
+from customedit import prompt_syntax
 
 RGB = tuple[float, float, float]
 
@@ -77,9 +78,7 @@ def unknown_words(prompt: str) -> list[str]:
 
     Concept tokens (``<teapot>``) are not words and are left out.
     """
-    known = words()
-    plain = re.sub(r"<[^<>\s]+>", " ", prompt.lower())
-    return list(dict.fromkeys(w for w in re.findall(r"[a-z]+", plain) if w not in known))
+    return prompt_syntax.unknown_words(prompt, words())
 
 
 def as_dict() -> dict[str, Any]:
@@ -96,6 +95,7 @@ def as_dict() -> dict[str, Any]:
             "table": [*COLOURS, *TABLE_MATERIALS],
             "wall": [*COLOURS, *WALL_MATERIALS],
         },
+        "words": sorted(words()),
         "looks_kept_out": list(LOOKS),
         "examples": [
             "a photo of a cup",

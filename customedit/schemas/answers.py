@@ -159,6 +159,19 @@ class EditedImage(Document):
     recipe: dict[str, Any] = Field(default_factory=dict)
 
 
+class WordMaps(Document):
+    """Where the words of the target prompt attended to, in one grey picture.
+
+    url: a PNG with a row of tiles for each output, in their order, and in it one for each word;
+    rows, columns: of a tile, in pixels. White is the word's strongest cell.
+    """
+
+    url: str
+    words: Annotated[list[str], Field(description="Of the target prompt, as it was written.")]
+    rows: int
+    columns: int
+
+
 class EditResult(Document):
     """The result of an edit. source_url: the picture that was uploaded."""
 
@@ -167,6 +180,13 @@ class EditResult(Document):
     source_url: str | None = None
     mask_url: str | None = None
     maps_url: str | None = None
+    word_maps: Annotated[
+        WordMaps | None,
+        Field(
+            description="Where each word of the target prompt attended to: there where the region "
+            "was read from words, and where `maps` asked for the attention maps."
+        ),
+    ] = None
     sheet_url: str | None = None
     region_words: Annotated[
         list[str],
@@ -234,11 +254,13 @@ class PlannedPicture(Document):
 
 
 class PlannedConcept(Document):
-    """A concept as an edit uses it."""
+    """A concept as an edit uses it; box, mask: where it acts, null for everywhere."""
 
     id: str
     token: str
     weight: float
+    box: tuple[float, float, float, float] | None = None
+    mask: str | None = None
 
 
 class EditPlan(Document):
@@ -387,6 +409,31 @@ class Event(Document):
     id: str
     event: str
     data: dict[str, Any]
+
+
+class UnknownWord(Document):
+    """A word that the base was not trained with. near: known words that are spelt nearly so."""
+
+    word: str
+    near: list[str]
+
+
+class PromptReading(Document):
+    """How a base reads a prompt: tokens with start and end, and the most that it reads."""
+
+    tokens: int
+    limit: int
+    unknown_words: list[UnknownWord]
+
+
+class PromptReadings(Document):
+    """How the workers' base reads prompts, in the order in which they were given.
+
+    items: none as long as no base is known; unknown words are told of bases that list their words.
+    """
+
+    base: Annotated[str | None, Field(description="Its name; null: none is known.")] = None
+    items: list[PromptReading] = Field(default_factory=list)
 
 
 class Preset(Document):

@@ -1,4 +1,4 @@
-"""Every request once: REST bodies, the client's parameters, the command line's options, the page.
+"""Requests of edits, and every kind of job: REST bodies, parameters, options, the page's fields.
 
 The journal keeps these documents and workers read them. A field that is None takes the default of
 the base that the worker runs. Nothing here imports torch, so the front end refuses bad requests
@@ -9,24 +9,42 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    AnyHttpUrl,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StringConstraints,
-    UrlConstraints,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
+from customedit.boxes import check_box
+from customedit.errors import InputError
 from customedit.schemas import patterns
-from customedit.schemas.recipes import RecipeName, without_effect
+from customedit.schemas.concepts import CustomizeRequest, ImportRequest
+from customedit.schemas.fields import (
+    MAX_REFERENCES,
+    NOT_BLANK,
+    NUMBER,
+    WEBHOOK,
+    ConceptId,
+    PictureId,
+    Prompt,
+    RequestModel,
+    Seed,
+    Share,
+    Webhook,
+)
+from customedit.schemas.methods import (
+    EXPERTS,
+    PRESETS,
+    DdpmOptions,
+    DirectEditOptions,
+    EditMethod,
+    FlowEditOptions,
+    InversionKind,
+    MasaCtrlOptions,
+    P2POptions,
+    PlugAndPlayOptions,
+    Preset,
+    RegionOptions,
+)
 from customedit.schemas.validation import field_rule
 
-MAX_REFERENCES: Final = 20
 MAX_CONCEPTS: Final = 8
 MAX_STRENGTHS: Final = 9
 MAX_SEEDS: Final = 9
@@ -36,497 +54,63 @@ MAX_BATCH: Final = 100
 MAX_OUTPUTS: Final = 16
 """Most pictures of one edit job: strengths times seeds."""
 
-FEW_REFERENCES: Final = 3
-"""With fewer references a concept gets a warning."""
-
-_MAX_WORDS: Final = 40
-_MAX_SEED: Final = 2**53
-"""The largest whole number that every JSON parser reads exactly."""
-
-
-def _number(value: Any) -> Any:
-    """Refuses texts and booleans, which pydantic would take for numbers."""
-    if isinstance(value, bool | str | bytes):
-        raise PydanticCustomError("number_type", "is not a number")
-    return value
-
 
 def _change(value: Any) -> Any:
-    """As ``_number``, for a field that takes ``auto`` as well."""
+    """As ``number``, for a field that takes ``auto`` as well."""
     if isinstance(value, bool | str | bytes):
         raise PydanticCustomError("number_type", "is neither a number nor 'auto'")
     return value
 
 
-def _truth(value: Any) -> Any:
-    """Takes the texts ``true`` and ``false`` as well, since a form has nothing else."""
-    truth = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
-    if not isinstance(truth, bool):
-        raise PydanticCustomError("bool_type", "is not true or false")
-    return truth
-
-
-_NUMBER: Final = BeforeValidator(_number)
-ImageId = Annotated[str, StringConstraints(pattern=patterns.IMAGE)]
-PictureId = Annotated[str, StringConstraints(pattern=patterns.PICTURE)]
-ConceptId = Annotated[str, StringConstraints(pattern=patterns.CONCEPT)]
-Prompt = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)]
-Phrase = Annotated[str, StringConstraints(pattern=patterns.PHRASE, max_length=100)]
-Token = Annotated[str, StringConstraints(pattern=patterns.TOKEN)]
-Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-Words = Annotated[list[Word], Field(max_length=_MAX_WORDS)]
-Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
-Share = Annotated[float, Field(ge=0, le=1), _NUMBER]
 Change = Annotated[float, Field(ge=0, le=1), BeforeValidator(_change)]
-Seed = Annotated[int, Field(ge=0, lt=_MAX_SEED), _NUMBER]
-Webhook = Annotated[AnyHttpUrl, UrlConstraints(max_length=2000)]
-
-TrainingWay = Literal["custom-diffusion", "textual-inversion", "lora"]
-Columns = Literal["prompt", "token"]
-RateSchedule = Literal["constant", "linear", "cosine"]
-Focus = Literal["picture", "noun"]
-LoraLayers = Literal["cross-attention", "attention", "all"]
-EditMethod = Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"]
-InversionKind = Literal["direct", "null-text", "negative-prompt", "ddim"]
-P2PWay = Literal["refine", "replace"]
 MaskMarks = Literal["white", "transparent"]
-BlendOver = Literal["source", "union", "mask", "none"]
-
-_NOT_BLANK: Final[dict[str, Any]] = {"pattern": r"\S"}
-_WEBHOOK: Final = "An https address that is called at the job's end, signed with your secret."
 
 
-class RequestModel(BaseModel):
-    """Base of all requests: unknown fields are refused, numbers are numbers and finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class TrainingOptions(RequestModel):
-    """How a concept is trained; a field that is left out takes the default for the base."""
-
-    way: Annotated[
-        TrainingWay,
-        Field(
-            description="What is trained beside the token: the cross-attention keys and values "
-            "(Custom Diffusion), nothing (Textual Inversion), or small changes of chosen layers "
-            "(LoRA)."
-        ),
-    ] = "custom-diffusion"
-    recipe: Annotated[
-        RecipeName | None,
-        Field(
-            description="A named set of the settings below: `paper` is Custom Diffusion as "
-            "published, `contained` keeps the look to the thing that wears it. What is given "
-            "beside it comes first."
-        ),
-    ] = None
-    steps: Annotated[
-        int | None, Field(ge=1, le=20_000, description="Optimizer steps."), _NUMBER
-    ] = None
-    rate: Annotated[
-        float | None, Field(gt=0, le=1, description="Learning rate of AdamW."), _NUMBER
-    ] = None
-    batch: Annotated[
-        int | None,
-        Field(ge=1, le=32, description="References in one step, and as many class images."),
-        _NUMBER,
-    ] = None
-    class_images: Annotated[
-        int | None,
-        Field(ge=0, le=1000, description="Class images for prior preservation; 0 turns it off."),
-        _NUMBER,
-    ] = None
-    class_steps: Annotated[
-        int | None, Field(ge=1, le=1000, description="Sampling steps of each class image."), _NUMBER
-    ] = None
-    prior_weight: Annotated[
-        float | None, Field(ge=0, le=100, description="Weight of the class images' loss."), _NUMBER
-    ] = None
-    crops: Annotated[
-        int | None,
-        Field(ge=1, le=1000, description="Crops that are kept of each reference."),
-        _NUMBER,
-    ] = None
-    augment_crops: Annotated[
-        StrictBool | None, Field(description="Whether references are cropped at random.")
-    ] = None
-    checkpoint_every: Annotated[
-        int | None,
-        Field(ge=1, le=20_000, description="Steps from one checkpoint to the next."),
-        _NUMBER,
-    ] = None
-    preview_every: Annotated[
-        int | None,
-        Field(ge=0, le=20_000, description="Steps from one preview image to the next; 0 for none."),
-        _NUMBER,
-    ] = None
-    seed: Annotated[Seed, Field(description="Seed of everything that is random.")] = 0
-    columns: Annotated[
-        Columns | None,
-        Field(
-            description="The columns of a prompt that the concept's keys and values act on: all, "
-            "or those of its token."
-        ),
-    ] = None
-    rate_schedule: Annotated[
-        RateSchedule | None, Field(description="How the learning rate falls towards the end.")
-    ] = None
-    rank: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            le=1024,
-            description="Rank of what is trained of keys and values, or of a LoRA; 0 trains whole "
-            "matrices.",
-        ),
-        _NUMBER,
-    ] = None
-    ema: Annotated[
-        float | None,
-        Field(
-            ge=0,
-            le=0.9999,
-            description="Decay of the moving average that becomes the concept; 0 takes the last "
-            "step itself.",
-        ),
-        _NUMBER,
-    ] = None
-    snr_gamma: Annotated[
-        float | None,
-        Field(
-            ge=0,
-            le=1000,
-            description="Gamma of min-SNR weighting of the loss, 5 in its paper; 0 turns it off.",
-        ),
-        _NUMBER,
-    ] = None
-    crop_cells: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            le=256,
-            description="Latent cells a side that a small crop has at the least; 0 for a third of "
-            "the picture, as in the paper.",
-        ),
-        _NUMBER,
-    ] = None
-    weigh_cells: Annotated[
-        StrictBool | None,
-        Field(description="Whether each cell that counts weighs the same, instead of each crop."),
-    ] = None
-    focus: Annotated[
-        Focus | None,
-        Field(
-            description="Where the loss counts: in the whole picture, or where the base sees the "
-            "noun."
-        ),
-    ] = None
-    prior_classes: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            le=50,
-            description="Classes that the class images show, the references' own among them.",
-        ),
-        _NUMBER,
-    ] = None
-    lora_layers: Annotated[
-        LoraLayers | None, Field(description="Layers of the UNet that a LoRA changes.")
-    ] = None
-    alpha: Annotated[
-        float | None,
-        Field(
-            ge=1e-3,
-            le=1024,
-            description="A LoRA's changes are multiplied by alpha / rank; left out, alpha is the "
-            "rank.",
-        ),
-        _NUMBER,
-    ] = None
-    train_text_encoder: Annotated[
-        StrictBool | None,
-        Field(description="Whether a LoRA changes the text encoder's attention, too."),
-    ] = None
-
-    @model_validator(mode="after")
-    def _all_have_an_effect(self) -> Self:
-        for name, reason in without_effect(self.model_dump()).items():
-            raise field_rule(name, f"has no effect: {reason}", "leave it out")
-        if self.way == "lora" and self.rank == 0:
-            raise field_rule("rank", "of a LoRA is 0", "give 1 or more, such as 8")
-        return self
-
-
-class ConceptWords(RequestModel):
-    """What a concept is called, and what of its references is learned."""
-
-    noun: Annotated[
-        Phrase, Field(description="What the references show.", examples=["teapot", "cat"])
-    ]
-    attribute: Annotated[
-        Phrase | Literal[""],
-        Field(description="What of the references is learned; empty for the whole object."),
-    ] = "patterned"
-    token: Annotated[Token, Field(description="How prompts name the concept.")] = "<look>"
-    nouns: Annotated[
-        list[Phrase],
-        Field(
-            max_length=MAX_REFERENCES,
-            description="What each reference shows, in their order, where they show several "
-            "classes.",
-        ),
-    ] = []
-
-
-class CustomizeRequest(ConceptWords):
-    """Learn a concept from 1 to 20 reference images (3 to 6 are best)."""
-
-    references: Annotated[
-        list[ImageId],
-        Field(min_length=1, max_length=MAX_REFERENCES, description="Ids of the reference images."),
-    ]
-    masks: Annotated[
-        list[ImageId],
-        Field(
-            max_length=MAX_REFERENCES,
-            description="Ids of images, one for each reference, white where the look is: it is "
-            "learned there alone.",
-        ),
-    ] = []
-    name: Annotated[Name, Field(description="A title for people.")] = ""
-    training: Annotated[TrainingOptions, Field(description="Expert settings.")] = TrainingOptions()
-    webhook: Annotated[Webhook | None, Field(description=_WEBHOOK)] = None
-
-    @model_validator(mode="after")
-    def _one_for_each_reference(self) -> Self:
-        for name in ("nouns", "masks"):
-            given = len(getattr(self, name))
-            if given not in (0, len(self.references)):
-                problem = f"are {given} for {len(self.references)} references"
-                raise field_rule(name, problem, "give one for each, or none")
-        return self
-
-
-class ImportForm(RequestModel):
-    """The form fields beside the file of an import; a field that is empty counts as left out."""
-
-    noun: Annotated[
-        Phrase | Literal[""], Field(description="What the references showed, if it is known.")
-    ] = ""
-    attribute: Annotated[
-        Phrase | Literal[""], Field(description="What of them was learned, if it is known.")
-    ] = ""
-    token: Annotated[
-        Token | None, Field(description="A new token; left out, the one in the file is kept.")
-    ] = None
-    name: Annotated[Name, Field(description="A title for people.")] = ""
-    allow_unused: Annotated[
-        bool,
-        BeforeValidator(_truth),
-        Field(
-            description="Take a LoRA of which the base cannot use every layer, or that changes "
-            "nothing."
-        ),
-    ] = False
-    webhook: Annotated[Webhook | None, Field(description=_WEBHOOK)] = None
-
-
-class ImportRequest(ImportForm):
-    """Make a concept from a file of weights that was uploaded. file: its key; bytes: its size."""
-
-    file: Annotated[str, StringConstraints(max_length=200)]
-    bytes: Annotated[int, Field(ge=1)]
+_BOX_OR_MASK: Final[dict[str, Any]] = {
+    "anyOf": [{"properties": {field: {"type": "null"}}} for field in ("box", "mask")]
+}
 
 
 class ConceptUse(RequestModel):
-    """A concept that the target prompt names."""
+    """A concept that the target prompt names, and where in the picture it acts."""
+
+    model_config = ConfigDict(json_schema_extra=_BOX_OR_MASK)
 
     id: Annotated[ConceptId, Field(description="Id of the concept.")]
     weight: Annotated[
         float,
         Field(ge=0, le=2, description="How strongly the concept acts; 1 is as trained."),
-        _NUMBER,
+        NUMBER,
     ] = 1.0
-
-
-class RegionOptions(RequestModel):
-    """Where an edit may change the picture; all methods have these but sdedit."""
-
-    blend_over: Annotated[
-        BlendOver | None,
+    box: Annotated[
+        tuple[Share, Share, Share, Share] | None,
         Field(
-            description="What decides the edited region: the source's attention maps, those of "
-            "source and target, the mask, or nothing; left out, it follows from the request."
+            description="Left, top, right and bottom of the part of the picture that the concept "
+            "acts in, as fractions of its sides; left out, all of it.",
+            examples=[[0.1, 0.2, 0.6, 0.9]],
         ),
     ] = None
-    blend_words: Annotated[
-        Words, Field(description="Words of the source prompt whose region may change.")
-    ] = []
-    blend_target_words: Annotated[
-        Words | None,
-        Field(description="Words of the target prompt for `union`; left out, the same words."),
-    ] = None
-    subtract: Annotated[
-        Words, Field(description="Words of the source prompt whose region must not change.")
-    ] = []
-    threshold: Annotated[
-        Share | None,
-        Field(description="Share of the attention map's maximum that belongs to the region."),
-    ] = None
-    blend_start: Annotated[
-        Share | None, Field(description="Share of the steps before which nothing is blended.")
+    mask: Annotated[
+        PictureId | None,
+        Field(description="Id of an image that is white where the concept acts, instead of a box."),
     ] = None
 
+    @model_validator(mode="after")
+    def _region_agrees(self) -> Self:
+        if self.box is None:
+            return self
+        if self.mask is not None:
+            raise field_rule("mask", "is given with a box", "give one of the two")
+        try:
+            check_box(self.box)
+        except InputError as error:
+            raise field_rule(error.field, error.problem, error.remedy) from None
+        return self
 
-class P2POptions(RegionOptions):
-    """Expert settings of Prompt-to-Prompt; the strength stands in the edit."""
-
-    way: Annotated[
-        P2PWay,
-        Field(
-            description="How the prompts are aligned: `refine` adds words, `replace` swaps them "
-            "one for one."
-        ),
-    ] = "refine"
-    cross_steps: Annotated[
-        Share | None,
-        Field(
-            description="Share of the steps that take the source's cross-attention maps; left "
-            "out, the strength."
-        ),
-    ] = None
-    self_steps: Annotated[
-        Share | None,
-        Field(
-            description="Share of the steps that take the source's self-attention maps; left "
-            "out, the strength."
-        ),
-    ] = None
-    words: Annotated[
-        dict[Word, tuple[Share, Share]],
-        Field(
-            max_length=_MAX_WORDS,
-            description="For single words of the target prompt: from which to which share of the "
-            "steps they take the source's maps.",
-        ),
-    ] = {}
-    reweight: Annotated[
-        dict[Word, Annotated[float, Field(ge=-10, le=10), _NUMBER]],
-        Field(
-            max_length=_MAX_WORDS,
-            description="For single words of the target prompt: the factor on their attention.",
-        ),
-    ] = {}
-
-
-class MasaCtrlOptions(RegionOptions):
-    """Expert settings of MasaCtrl; the strength stands in the edit."""
-
-    layer: Annotated[
-        Share | None,
-        Field(
-            description="Share of the self-attention layers, from the input, that keep the "
-            "target's own keys and values; left out, 0.625 (10 of 16)."
-        ),
-    ] = None
-    within_region: Annotated[
-        StrictBool | None,
-        Field(
-            description="Whether the region attends to the source's region alone, and what is "
-            "outside to what is outside; left out, wherever the edit has a region."
-        ),
-    ] = None
-
-
-class PlugAndPlayOptions(RegionOptions):
-    """Expert settings of Plug-and-Play; the strength stands in the edit."""
-
-    attention_steps: Annotated[
-        Share | None,
-        Field(
-            description="Share of the steps that take the source's self-attention maps; left "
-            "out, 5/8 of the strength."
-        ),
-    ] = None
-    layer: Annotated[
-        Share | None,
-        Field(
-            description="Share of the self-attention layers, from the input, that keep the "
-            "target's own maps; left out, 0.5."
-        ),
-    ] = None
-    block: Annotated[
-        float | None,
-        Field(
-            ge=0,
-            lt=1,
-            description="Which block of the decoder takes the source's features, as a share of "
-            "their number; left out, 1/3 (block 4 of 12).",
-        ),
-        _NUMBER,
-    ] = None
-
-
-class DdpmOptions(RegionOptions):
-    """Expert settings of edit-friendly DDPM; the strength stands in the edit."""
-
-    source_guidance: Annotated[
-        float | None,
-        Field(
-            ge=0,
-            le=50,
-            description="Guidance with which the source's noise is read; left out, 3.5. 1 needs "
-            "one row less.",
-        ),
-        _NUMBER,
-    ] = None
-
-
-class DirectEditOptions(RegionOptions):
-    """Expert settings of DirectEdit; the strength stands in the edit."""
-
-
-class FlowEditOptions(RegionOptions):
-    """Expert settings of FlowEdit; the strength stands in the edit."""
-
-    source_guidance: Annotated[
-        float | None,
-        Field(
-            ge=0,
-            le=50,
-            description="Guidance of the source's velocity; left out, a quarter of the guidance, "
-            "but not below 1.",
-        ),
-        _NUMBER,
-    ] = None
-    samples: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            le=8,
-            description="Drawings of noise that each step averages over; left out, 1.",
-        ),
-        _NUMBER,
-    ] = None
-
-
-EXPERTS: Final[dict[str, type[RegionOptions]]] = {
-    "p2p": P2POptions,
-    "masactrl": MasaCtrlOptions,
-    "pnp": PlugAndPlayOptions,
-    "ddpm": DdpmOptions,
-    "directedit": DirectEditOptions,
-    "flowedit": FlowEditOptions,
-}
-"""The expert settings of each method that has some, which are the field of the method's name."""
-
-Preset = Literal["paper"]
-PRESETS: Final[dict[str, dict[str, Any]]] = {
-    "paper": {"method": "p2p", "inversion": "null-text", "preserve": False}
-}
-"""What each preset sets: ``paper`` is Prompt-to-Prompt with null-text inversion, as Custom-Edit
-(arXiv 2305.15779) publishes it, and nothing is pasted back."""
+    @property
+    def region(self) -> str:
+        """The field that says where the concept acts, "" for everywhere."""
+        return "box" if self.box is not None else "mask" if self.mask is not None else ""
 
 
 class EditOptions(RequestModel):
@@ -540,7 +124,7 @@ class EditOptions(RequestModel):
         Field(
             min_length=1,
             description="What the picture shall show; it names concepts by their tokens.",
-            json_schema_extra=_NOT_BLANK,
+            json_schema_extra=NOT_BLANK,
         ),
     ]
     method: Annotated[
@@ -583,13 +167,13 @@ class EditOptions(RequestModel):
             "draw by chance; the others take one seed.",
         ),
     ] = [0]
-    steps: Annotated[int, Field(ge=1, le=200, description="DDIM steps."), _NUMBER] = 50
+    steps: Annotated[int, Field(ge=1, le=200, description="DDIM steps."), NUMBER] = 50
     guidance: Annotated[
         float | None,
         Field(
             ge=0, le=50, description="Scale of classifier-free guidance; left out, the base's own."
         ),
-        _NUMBER,
+        NUMBER,
     ] = None
     guidance_start: Annotated[
         Share, Field(description="Share of the steps before which nothing is guided.")
@@ -629,7 +213,7 @@ class EditOptions(RequestModel):
     feather: Annotated[
         float,
         Field(ge=0, le=256, description="Width of the soft edge of that paste, in source pixels."),
-        _NUMBER,
+        NUMBER,
     ] = 8.0
     everywhere: Annotated[
         StrictBool,
@@ -703,31 +287,36 @@ def _edit_rules(*, mask: bool = True) -> dict[str, Any]:
     mask: whether they may have one.
     """
     beside = {"properties": {"method": {"not": {"const": "sdedit"}}}}  # also when it is left out
-    rules = [_if(beside, _with("source_prompt", _NOT_BLANK))]
+    rules = [_if(beside, _with("source_prompt", NOT_BLANK))]
     by_mask = {"type": "object"} | _with("blend_over", {"const": "mask"})
-    given = _with("mask", {"type": "string"})
-    for method in EXPERTS:
-        rules += [_if(_with(method, by_mask), given) if mask else {"not": _with(method, by_mask)}]
+    of_mask = [_with(method, by_mask) for method in EXPERTS]
     if mask:
-        rules += [_if(_with("mask_marks", {"const": "transparent"}), given)]
-    for name, wanted in PRESETS.items():
-        fields = {field: {"enum": _or_left_out(field, value)} for field, value in wanted.items()}
-        rules += [_if(_with("preset", {"const": name}), {"properties": fields})]
+        of_mask += [_with("mask_marks", {"const": "transparent"})]
+        rules += [_if({"anyOf": of_mask}, _with("mask", {"type": "string"}))]
+    else:
+        of_concepts = {"properties": {"mask": {"type": "null"}}}
+        rules += [{"not": {"anyOf": of_mask}}, {"properties": {"concepts": {"items": of_concepts}}}]
     return {"allOf": [*rules, *_picture_rules()]}
 
 
 def _picture_rules() -> list[Any]:
-    """What ``_check_pictures`` checks, as a schema says it."""
+    """What ``_with_preset`` and ``_check_pictures`` check, as a schema says it."""
+    rules = []
+    for name, wanted in PRESETS.items():
+        fields = {field: {"enum": _or_left_out(field, value)} for field, value in wanted.items()}
+        rules += [_if(_with("preset", {"const": name}), {"properties": fields})]
     by_change = _with("change", {"type": ["number", "string"]})
-    rules = [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
+    rules += [_if(by_change, {"properties": {"strengths": {"type": "null"}}})]
     auto = _with("change", {"const": "auto"})
     rules += [_if(auto, {"properties": {"seeds": {"maxItems": 1}}})]
-    most = MAX_SEEDS
-    for strengths in range(2, MAX_STRENGTHS + 1):
-        if MAX_OUTPUTS // strengths < most:
-            most = MAX_OUTPUTS // strengths
-            many = _with("strengths", {"type": "array", "minItems": strengths})
-            rules += [_if(many, {"properties": {"seeds": {"maxItems": most}}})]
+    counts: dict[int, int] = {}  # of seeds, and the most strengths with which they may go
+    for strengths in range(1, MAX_STRENGTHS + 1):
+        counts[min(MAX_OUTPUTS // strengths, MAX_SEEDS)] = strengths
+    sizes = [
+        {"properties": {"strengths": {"maxItems": strengths}, "seeds": {"maxItems": seeds}}}
+        for seeds, strengths in counts.items()
+    ]
+    rules += [{"anyOf": sizes}]
     return rules
 
 
@@ -765,7 +354,7 @@ class _TenantsEdit(EditOptions):
             "concepts.",
         ),
     ] = []
-    webhook: Annotated[Webhook | None, Field(description=_WEBHOOK)] = None
+    webhook: Annotated[Webhook | None, Field(description=WEBHOOK)] = None
 
     @model_validator(mode="after")
     def _concepts_agree(self) -> Self:
@@ -829,6 +418,10 @@ class BatchRequest(_TenantsEdit):
         for method in _mask_methods(self):
             field = f"{method}.blend_over"
             raise field_rule(field, "is mask", "a batch has no masks; leave it out")
+        for k, use in enumerate(self.concepts):
+            if use.mask is not None:
+                field = f"concepts[{k}].mask"
+                raise field_rule(field, "is of one picture", "a batch has no masks; give a box")
         return self
 
     def edits(self) -> list[EditRequest]:
@@ -862,6 +455,21 @@ class PresetSettings(EditOptions):
         return self
 
 
+class PromptsRequest(RequestModel):
+    """Count the tokens of prompts, and name the words that the base does not know."""
+
+    prompts: Annotated[
+        list[Prompt], Field(min_length=1, max_length=8, description="The prompts to be read.")
+    ]
+    concepts: Annotated[
+        list[ConceptId],
+        Field(
+            max_length=MAX_CONCEPTS,
+            description="Ids of the concepts that they name, whose tokens count as well.",
+        ),
+    ] = []
+
+
 class UploadRequest(RequestModel):
     """Asks for a form that sends a picture straight to the store."""
 
@@ -877,13 +485,3 @@ KINDS: Final[dict[str, type[RequestModel]]] = {
     "edit": EditRequest,
 }
 """The request of each kind of job."""
-
-
-def reference_warnings(count: int) -> list[str]:
-    """What the owner of a concept with ``count`` references should know."""
-    if count >= FEW_REFERENCES:
-        return []
-    return [
-        f"fewer than {FEW_REFERENCES} references: the concept may learn what they show by chance; "
-        "3 to 6 are best"
-    ]

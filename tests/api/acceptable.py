@@ -16,6 +16,8 @@ import schemathesis
 from PIL import Image
 from schemathesis.generation import GenerationMode
 
+from customedit.schemas.recipes import without_effect
+
 EXPERTS = ("p2p", "masactrl", "pnp", "ddpm", "directedit", "flowedit")
 IMAGE = os.environ.get("ACCEPTABLE_IMAGE", "")
 MASK = os.environ.get("ACCEPTABLE_MASK", "")
@@ -59,7 +61,18 @@ def imported(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def customized(body: dict[str, Any]) -> dict[str, Any]:
-    return reachable({**body, "references": [IMAGE] * len(body["references"])})
+    body["references"] = [IMAGE] * len(body["references"])
+    if body.get("nouns"):
+        body["nouns"] = (body["nouns"] * len(body["references"]))[: len(body["references"])]
+    if body.get("masks"):
+        body["masks"] = [MASK] * len(body["references"])
+    training = body.get("training")
+    if isinstance(training, dict):
+        if training.get("way") == "lora" and training.get("rank") == 0:
+            training["rank"] = 1
+        for name in without_effect({"way": "custom-diffusion", **training}):
+            del training[name]
+    return reachable(body)
 
 
 def edited(body: dict[str, Any]) -> dict[str, Any]:
@@ -69,13 +82,13 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
         if not body.get(name):
             body.pop(name, None)
     if "mask" in body:
-        body["mask"] = MASK
+        body |= {"mask": MASK, "mask_marks": "white"}  # it has no transparency
     if "references" in body:
         body["references"] = [IMAGE] * len(body["references"])
     body["source_prompt"] = "a photo of a cup on a table"
     body["target_prompt"] = "a photo of a mug on a table"
     if "concepts" in body:
-        body["concepts"] = [{**body["concepts"][0], "id": CONCEPT}]
+        body["concepts"] = [placed(body["concepts"][0], bool(body.get("everywhere")))]
         body["target_prompt"] = f"a photo of a {TOKEN} cup on a table"
     else:
         body["everywhere"] = False
@@ -97,11 +110,34 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
         own = ("layer", "attention_steps", "block", "source_guidance")
         chosen = {name: body[method][name] for name in own if name in body[method]}
         body[method] = expert(body["p2p"], "concepts" in body) if method == "p2p" else chosen
-    body["guidance_start"] = min(body.get("guidance_start", 0.0), 0.5)
-    body["guidance_end"] = max(body.get("guidance_end", 1.0), 0.6)
+    body = guided(body)
     if body.get("change") == "auto" and not ("references" in body or "concepts" in body):
         body["change"] = 0.5
     return reachable(body)
+
+
+def placed(use: dict[str, Any], everywhere: bool) -> dict[str, Any]:
+    """A use of the concept, in a region where one was drawn."""
+    out = {**boxed(use), "id": CONCEPT}
+    if use.get("mask"):
+        out["mask"] = MASK
+    return {**out, "box": None, "mask": None} if everywhere else out
+
+
+def boxed(use: dict[str, Any]) -> dict[str, Any]:
+    """With a box that has an area, where one was drawn."""
+    return {**use, "box": [0.1, 0.2, 0.6, 0.9]} if use.get("box") else use
+
+
+def guided(body: dict[str, Any]) -> dict[str, Any]:
+    """With guidance in some interval."""
+    start, end = body.get("guidance_start", 0.0), body.get("guidance_end", 1.0)
+    return {**body, "guidance_start": min(start, 0.5), "guidance_end": max(end, 0.6)}
+
+
+def saved(body: dict[str, Any]) -> dict[str, Any]:
+    """Settings of any edit; its one concept is named once."""
+    return guided({**body, "concepts": [boxed(use) for use in body.get("concepts", [])[:1]]})
 
 
 def expert(given: dict[str, Any], concept: bool) -> dict[str, Any]:
@@ -128,4 +164,5 @@ BODIES = {
     "importConcept": imported,
     "createConcept": customized,
     "createEdit": edited,
+    "savePreset": saved,
 }

@@ -6,7 +6,7 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,12 +172,17 @@ def finish_edit(
     region: bool = False,
     outputs: int = 1,
     colour: str = "blue",
+    words: Sequence[str] = (),
 ) -> None:
-    """Does what a worker does at the end of an edit. region: it found one, the picture's middle."""
+    """Does what a worker does at the end of an edit.
+
+    region: it found one, the picture's middle; words: with maps of 2 x 2 cells, of which word k
+    looked at cell k alone.
+    """
     claim = claimed(jobs, job_id)
     key = claim.key("0.png")
     storage.put(key, png(colour), "image/png")
-    found = {}
+    found: dict[str, Any] = {}
     if region:
         mask = Image.new("L", (32, 24))
         mask.paste(255, (8, 6, 24, 18))
@@ -185,6 +190,16 @@ def finish_edit(
         mask.save(stream, "PNG")
         found["mask_key"] = claim.key("mask.png")
         storage.put(found["mask_key"], stream.getvalue(), "image/png")
+    if words:
+        tiles = Image.new("L", (2 * len(words), 2 * outputs))
+        for row in range(outputs):
+            for k in range(len(words)):
+                tiles.putpixel((2 * k + k % 2, 2 * row + k // 2 % 2), 255)
+        stream = io.BytesIO()
+        tiles.save(stream, "PNG")
+        kept = {"key": claim.key("words.png"), "words": list(words), "rows": 2, "columns": 2}
+        storage.put(claim.key("words.png"), stream.getvalue(), "image/png")
+        found["word_maps"] = kept
     outcome = EditOutcome.model_validate(
         {
             "outputs": [
@@ -207,8 +222,14 @@ def finish_edit(
     assert jobs.commit(claim, outcome.model_dump(mode="json"))
 
 
-def finish_concept(jobs: Jobs, concepts: Concepts, storage: Storage, job_id: str) -> ConceptRecord:
-    """Does what a worker does at the end of a training."""
+def finish_concept(
+    jobs: Jobs,
+    concepts: Concepts,
+    storage: Storage,
+    job_id: str,
+    columns: dict[str, int] | None = None,
+) -> ConceptRecord:
+    """Does what a worker does at the end of a training. columns: as of the record."""
     claim = claimed(jobs, job_id)
     tenant, concept_id = claim.record.tenant, claim.record.concept
     assert concept_id is not None
@@ -222,6 +243,7 @@ def finish_concept(jobs: Jobs, concepts: Concepts, storage: Storage, job_id: str
         "bytes": 17,
         "base": "mini",
         "recipe": {"steps": 3},
+        "columns": columns or {},
     }
     ready = record.model_copy(update={**made, "state": "ready", "ready_at": time.time()})
     outcome = ConceptOutcome.model_validate(

@@ -30,7 +30,8 @@ from customedit.config.settings import Settings
 from customedit.jobs.records import JobError, JobProgress
 from customedit.jobs.store import Jobs
 from customedit.schemas.answers import Event
-from customedit.schemas.requests import CustomizeRequest, EditRequest, ImportForm
+from customedit.schemas.concepts import CustomizeRequest, ImportForm
+from customedit.schemas.requests import EditRequest
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 

@@ -77,6 +77,22 @@ def test_an_edit_is_planned_and_not_stored(
     assert not list(storage.list("tenants/anna/jobs/"))
 
 
+def test_a_concepts_region_is_planned_against_the_workers_base(
+    anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage, worker: Workers
+) -> None:
+    ready = finish_concept(jobs, concepts, storage, customize(anna, token="<a>")["id"])
+    use: dict[str, Any] = {"id": ready.id, "box": [0.0, 0.0, 0.5, 1.0]}
+    plan = tried(anna, target_prompt="a <a> cup", concepts=[use])["plan"]
+    assert plan["concepts"] == [{**use, "token": "<a>", "weight": 1.0, "mask": None}]
+    assert plan["region_words"] == [] and plan["preserve"] is True
+    assert plan["settings"]["concept_regions"] is True
+    use["box"] = [0.0, 0.0, 1 / 18, 1 / 30]  # of 18 x 14 cells
+    fields = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a <a> cup"}
+    answer = anna.post("/v1/edits", json=fields | {"concepts": [use]})
+    assert (answer.status_code, answer.json()["field"]) == (422, "concepts[0].box")
+    assert "half of no latent cell, of which the picture has 18 x 14" in answer.json()["detail"]
+
+
 def test_seconds_follow_from_what_was_measured(
     anna: httpx.Client, api: Running, worker: Workers
 ) -> None:

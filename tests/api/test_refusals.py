@@ -25,7 +25,7 @@ from customedit.schemas.patterns import IN_WORDS
 from customedit.storage.store import Storage, StorageError
 from customedit.tenants.catalogue import Concepts
 
-from .conftest import Running, upload, upload_mask
+from .conftest import Running, customize, finish_concept, upload, upload_mask
 
 IMAGE = "img_" + "0" * 64
 EDIT: dict[str, Any] = {"image": IMAGE, "source_prompt": "a cup", "target_prompt": "a red cup"}
@@ -64,6 +64,18 @@ BODIES = [
     ("/v1/edits", {**EDIT, "p2p": {"blend_over": "mask"}}, "mask", ""),
     ("/v1/edits", {**EDIT, "p2p": {"words": {"cup": [0, 2]}}}, "p2p.words.cup[1]", "at most 1"),
     ("/v1/edits", {**EDIT, "concepts": [{"id": "x"}]}, "concepts[0].id", "con_ and 26"),
+    *(
+        ("/v1/edits", {**EDIT, "concepts": [{"id": "con_" + "0" * 26} | place]}, field, limit)
+        for place, field, limit in (
+            ({"box": [0, 0, 0.5]}, "concepts[0].box[3]", "required"),
+            ({"box": [0, 0, 0.5, 1.5]}, "concepts[0].box[3]", "at most 1"),
+            ({"box": [0, 0, 0.5, "1"]}, "concepts[0].box[3]", "a number"),
+            ({"box": [0.5, 0, 0.5, 1]}, "concepts[0].box", "left below right"),
+            ({"box": [0, 0, 1, 1]}, "concepts[0].box", "leave it out"),
+            ({"box": [0, 0, 0.5, 1], "mask": IMAGE}, "concepts[0].mask", "one of the two"),
+            ({"mask": "mask.png"}, "concepts[0].mask", ""),
+        )
+    ),
     ("/v1/edits", {**EDIT, "webhook": "ftp://example.com"}, "webhook", ""),
     ("/v1/edits", {**EDIT, "webhook": "http://169.254.169.254/x"}, "webhook", "public"),
     ("/v1/edits", {**EDIT, "webhook": "https://[::1]/x"}, "webhook", "public"),
@@ -313,6 +325,43 @@ def test_a_mask_that_may_fit_is_left_to_the_worker(
     """Also one that fits when it is turned: a file's EXIF may say so."""
     asked = {**EDIT, "image": upload_mask(anna, (96, 64)), "mask": upload_mask(anna, size)}
     assert anna.post("/v1/edits", json=asked).status_code == 202
+
+
+def test_regions_of_concepts_are_refused_before_a_job_is_made(
+    anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage
+) -> None:
+    """What the worker would say, and what only the front end can know."""
+    made = customize(anna, token="<a>")
+    ready = finish_concept(jobs, concepts, storage, made["id"])
+    before = len(anna.get("/v1/jobs").json()["items"])
+    picture = upload_mask(anna, (96, 64))
+
+    def refused(place: dict[str, Any], **more: Any) -> tuple[str, str]:
+        asked = {**EDIT, "image": picture, "target_prompt": "a <a> cup", **more}
+        uses = [{"id": ready.id} | place]
+        answer = anna.post("/v1/edits", json={**asked, "concepts": uses})
+        assert answer.status_code in (409, 422), answer.text
+        return answer.json()["field"], answer.json()["detail"]
+
+    box = {"box": [0, 0, 0.5, 1]}
+    field, detail = refused(box, everywhere=True)
+    assert field == "concepts[0].box" and "contradicts everywhere" in detail
+    field, detail = refused(box, source_prompt="a <a> cup", target_prompt="a red cup")
+    assert field == "concepts[0].id" or "does not name <a>" in detail
+    field, detail = refused({"mask": upload_mask(anna, (64, 64))})
+    assert field == "concepts[0].mask" and "is 64 x 64 pixels" in detail
+    field, detail = refused({"mask": "img_" + "1" * 64})
+    assert field == "concepts[0].mask"
+    stream = io.BytesIO()
+    MASKS["empty"].save(stream, "PNG")
+    answer = anna.post("/v1/images", files={"file": ("a.png", stream.getvalue(), "image/png")})
+    field, detail = refused({"mask": answer.json()["id"]})
+    assert field == "concepts[0].mask" and "black everywhere" in detail
+    batch = {k: v for k, v in EDIT.items() if k != "image"} | {"images": [picture]}
+    uses = [{"id": ready.id, "mask": picture}]
+    answer = anna.post("/v1/batches", json={**batch, "concepts": uses})
+    assert (answer.status_code, answer.json()["field"]) == (422, "concepts[0].mask")
+    assert len(anna.get("/v1/jobs").json()["items"]) == before
 
 
 def small(size: tuple[int, int], dots: int) -> Image.Image:

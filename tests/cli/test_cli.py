@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from customedit.cli import app
 from customedit.concepts.concept import Concept
 from customedit.mini import samples
-from customedit.schemas.requests import EXPERTS, EditOptions
+from customedit.schemas.methods import EXPERTS
+from customedit.schemas.requests import EditOptions
 
 
 @pytest.fixture(scope="module")

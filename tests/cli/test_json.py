@@ -12,6 +12,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from customedit.cli import app, console
+from customedit.cli.command_errors import failure_of
+from customedit.errors import InputError
 from customedit.mini import samples
 
 PICTURE = str(samples.sources()[3].image)
@@ -130,3 +132,10 @@ def test_a_download_shows_no_bars_with_json() -> None:
         assert are_progress_bars_disabled()
     with _download_bars(quiet=False):
         assert not are_progress_bars_disabled()
+
+
+def test_remedies_name_the_options_of_the_command_line() -> None:
+    failure = failure_of(InputError("concept", "fits in part", "`allow_unused` takes what fits"))
+    assert failure is not None
+    assert failure.line == "concept: fits in part; --allow-unused takes what fits"
+    assert failure.remedy == "--allow-unused takes what fits"

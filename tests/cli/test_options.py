@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from customedit.cli.command_errors import Commands
 from customedit.cli.options import Options, model_options
-from customedit.schemas.requests import ConceptWords, EditOptions, TrainingOptions
+from customedit.schemas.concepts import ConceptWords, TrainingOptions
+from customedit.schemas.requests import EditOptions
 
 RUN = CliRunner(env={"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"})
 seen: list[object] = []
@@ -77,7 +78,7 @@ def test_lists_are_repeated_under_a_name_of_their_own() -> None:
     [
         (["--steps", "0"], "error: steps: is 0; at least 1"),
         (["--rate", "nan"], "error: rate: Input should be a finite number"),
-        (["--way", "dreambooth"], "error: way: is not one of 'custom-diffusion' or"),
+        (["--way", "dreambooth"], "error: way: is not one of 'custom-diffusion', 'textual"),
         (["--token", "<A"], "error: token: is not a token such as <look>"),
         (["--noun", "?"], "error: noun: is not words of letters"),
     ],
@@ -98,7 +99,7 @@ def test_help_has_descriptions_limits_choices_and_defaults() -> None:
     fields = TrainingOptions.model_fields | ConceptWords.model_fields
     for name, field in fields.items():
         assert f"--{name.replace('_', '-')}" in text
-        assert (field.description or "?").removesuffix(".") in text
+        assert (field.description or "?").removesuffix(".").replace("`", "") in text
     assert "(1 to 20000)" in text and "custom-diffusion|textual-inversion" in text
     assert "[default: patterned]" in text and "Its own option." in text
     assert "p2p" not in re.findall(r"--([\w-]+)", run("edit", "--help"))  # a model has no option

@@ -21,7 +21,7 @@ from customedit.concepts.trainable import TrainableConcept, lora_layers
 from customedit.concepts.training import step_request, train_concept
 from customedit.diffusion.adapters import Adapter, LowRank
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import run
+from customedit.diffusion.engine import read_texts, run
 from customedit.diffusion.text import Weighted
 from customedit.editing.editor import Editor
 from customedit.errors import InputError
@@ -91,7 +91,7 @@ def test_the_loss_is_the_velocitys_and_reaches_every_leaf(
     request = step_request(
         base, trained, chosen, references, prior, 0, list(trained.leaves.values())
     )
-    loss, _ = request.loss(base.output(request.latents, request.times, request.context())[0])
+    loss, _ = request.loss(base.output(request.latents, request.times, read_texts([request]))[0])
     gradients = torch.autograd.grad(loss, list(trained.leaves.values()))
     assert all(float(g.abs().max()) > 0 for g in gradients)
     (vector,) = trained.tokens.values()
@@ -108,7 +108,7 @@ def test_the_loss_is_the_velocitys_and_reaches_every_leaf(
     schedule = base.schedule.sized(16, 16)
     sigma = schedule.draw_times(rng, 1).view(-1, 1, 1, 1) / 1000
     noise = torch.randn(picture.shape, generator=noise_of)
-    text = trained.text(base, references.texts[numbers[0]])
+    (text,) = read_texts([request])
     output, _ = base.output((1 - sigma) * picture + sigma * noise, 1000 * sigma.view(-1), [text])
     error = (output - (noise - picture)).square().mean(1) * mask
     torch.testing.assert_close(loss, error.sum() / mask.sum(), atol=1e-5, rtol=1e-4)

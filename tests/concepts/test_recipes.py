@@ -22,7 +22,7 @@ from customedit.concepts.merge import merge_on_base
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.shown_nouns import noun_errors, noun_warnings
-from customedit.concepts.trainable import Averages, TrainableConcept, encode_trained_prompt
+from customedit.concepts.trainable import Averages, TrainableConcept, trained_prompt, trained_text
 from customedit.concepts.training import set_rate, train_concept, train_concepts
 from customedit.diffusion.adapters import UNET
 from customedit.diffusion.base import Base
@@ -31,8 +31,8 @@ from customedit.diffusion.engine import Progress, run
 from customedit.diffusion.text import Encoded, Weighted
 from customedit.errors import InputError
 from customedit.mini import samples
+from customedit.schemas.concepts import TrainingOptions
 from customedit.schemas.recipes import RECIPES
-from customedit.schemas.requests import TrainingOptions
 
 PROMPTS = ConceptPrompts("<plaid>", "cup", "patterned")
 QUICK: dict[str, Any] = {"steps": 4, "class_steps": 2, "crops": 2, "checkpoint_every": 2}
@@ -192,7 +192,9 @@ def test_training_reads_what_use_reads(options: dict[str, Any], columns: str, ba
         for leaf in trained.leaves.values():
             leaf += 0.02 * torch.randn(leaf.shape, generator=torch.Generator().manual_seed(1))
     prompt = PROMPTS.instance()
-    row = encode_trained_prompt(base, trained, prompt)
+    asked = trained_prompt(base, trained, prompt)
+    (encoded,) = base.family.encode([asked])
+    row = trained_text(base, trained, prompt, asked, encoded)
     used = base.text(prompt, [Weighted(trained.snapshot())])
     assert torch.allclose(row.states, used.states, atol=1e-5)
     for name in ("keys", "values"):

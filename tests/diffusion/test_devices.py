@@ -23,7 +23,7 @@ from customedit.editing.inversion import Inversion, invert
 from customedit.errors import InputError
 from customedit.experiments.dreambooth import dreambooth
 from customedit.mini import samples
-from customedit.schemas.requests import P2POptions
+from customedit.schemas.methods import P2POptions
 
 from . import foreign
 

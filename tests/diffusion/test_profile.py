@@ -126,3 +126,8 @@ def test_a_profile_is_read_without_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_words_are_listed_where_they_are_few() -> None:
+    assert set(Profile.read(mini.path()).words) == vocabulary.words()
+    assert Profile().words == ()

@@ -23,7 +23,7 @@ from customedit.diffusion.text import Weighted
 from customedit.editing.editor import Editor
 from customedit.editing.sdedit import sdedit
 from customedit.errors import InputError
-from customedit.schemas.requests import EXPERTS, EditMethod
+from customedit.schemas.methods import EXPERTS, EditMethod
 
 from . import folders, xl_folders
 from .test_adapters import Carrier, lora, on_layers, put_in, random_of

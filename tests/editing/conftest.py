@@ -9,7 +9,7 @@ from PIL import Image
 
 from customedit.diffusion.base import Base
 from customedit.mini import samples
-from customedit.schemas.requests import EditMethod
+from customedit.schemas.methods import EditMethod
 
 NOISE_METHODS: Final[tuple[EditMethod, ...]] = tuple(
     method for method in get_args(EditMethod) if method != "flowedit"

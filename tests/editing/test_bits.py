@@ -31,7 +31,7 @@ from customedit.diffusion.text import Weighted
 from customedit.editing.editor import Editor, Session
 from customedit.editing.inversion import invert
 from customedit.mini import samples
-from customedit.schemas.requests import P2POptions
+from customedit.schemas.methods import P2POptions
 
 FILE: Final = Path(__file__).with_name("bits.json")
 PROCESSOR: Final = f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"

@@ -16,7 +16,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Progress
 from customedit.editing.editor import Editor, InversionFolder, Session
 from customedit.errors import InputError
-from customedit.schemas.requests import EXPERTS, P2POptions
+from customedit.schemas.methods import EXPERTS, P2POptions
 
 from .conftest import NOISE_METHODS
 

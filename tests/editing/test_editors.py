@@ -34,7 +34,7 @@ from customedit.editing.plug_and_play import plug_and_play
 from customedit.editing.prompt_to_prompt import prompt_to_prompt
 from customedit.editing.sdedit import sdedit
 from customedit.errors import InputError
-from customedit.schemas.requests import EXPERTS, EditMethod
+from customedit.schemas.methods import EXPERTS, EditMethod
 
 from . import written_out as plain
 from .conftest import NOISE_METHODS

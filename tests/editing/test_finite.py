@@ -20,7 +20,7 @@ from customedit.editing.editor import Editor
 from customedit.editing.inversion import Inversion
 from customedit.editing.sdedit import portrait
 from customedit.errors import InputError, NumericalError
-from customedit.schemas.requests import P2POptions
+from customedit.schemas.methods import P2POptions
 
 from ..diffusion.conftest import change
 

@@ -21,7 +21,7 @@ from customedit.editing.inversion import invert, reconstruct
 from customedit.editing.method_settings import FlowEditSettings, P2PSettings
 from customedit.editing.prompt_to_prompt import prompt_to_prompt
 from customedit.errors import InputError
-from customedit.schemas.requests import P2POptions
+from customedit.schemas.methods import P2POptions
 
 from ..diffusion import flow_folders as folders
 

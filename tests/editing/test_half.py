@@ -29,7 +29,7 @@ from customedit.editing.editor import Editor, weighted
 from customedit.editing.inversion import invert
 from customedit.experiments.dreambooth import dreambooth
 from customedit.mini import samples
-from customedit.schemas.requests import P2POptions
+from customedit.schemas.methods import P2POptions
 
 LATENTS, MAPS, COSINE = 0.04, 0.003, 0.98
 SOURCE, TARGET = "a photo of a cup on a table", "a photo of a patterned cup on a table"

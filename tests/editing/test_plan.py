@@ -25,7 +25,8 @@ from customedit.editing.plan import EditPlan, mask_digest, picture_digest
 from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import check_request
 from customedit.errors import InputError
-from customedit.schemas.requests import EditMethod, EditOptions, InversionKind, P2POptions
+from customedit.schemas.methods import EditMethod, InversionKind, P2POptions
+from customedit.schemas.requests import EditOptions
 
 SOURCE, TARGET = "a photo of a cup on a table", "a photo of a red cup on a table"
 LOOK = ConceptWords(("<look>",), "cup", "patterned")

@@ -13,7 +13,7 @@ from scipy import ndimage
 from customedit import images
 from customedit.diffusion.base import Base
 from customedit.editing.editor import Editor
-from customedit.schemas.requests import EditMethod
+from customedit.schemas.methods import EditMethod
 
 from .conftest import NOISE_METHODS
 

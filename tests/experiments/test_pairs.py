@@ -20,7 +20,7 @@ from customedit.experiments import pairs
 from customedit.experiments.variants import true_mask
 from customedit.metrics.similarity import Similarities, bundled
 from customedit.mini import samples
-from customedit.schemas.requests import P2POptions
+from customedit.schemas.methods import P2POptions
 
 STEPS = 2
 PLAID, *_ = samples.looks()

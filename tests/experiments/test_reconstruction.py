@@ -15,7 +15,7 @@ from customedit.experiments import reconstruction
 from customedit.experiments.reconstruction import measure_kind
 from customedit.metrics.similarity import psnr
 from customedit.mini import samples
-from customedit.schemas.requests import InversionKind
+from customedit.schemas.methods import InversionKind
 
 STEPS = 2
 CUP, JAR = samples.sources()[:2]

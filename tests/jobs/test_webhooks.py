@@ -248,7 +248,7 @@ def test_a_receiver_that_never_answers_is_asked_by_one_try_alone(
     secrets.make("acme")
     patient = local.model_copy(update={"webhook_attempts": 50})
     receiver.hang = threading.Event()
-    hooks = Webhooks(client, patient.model_copy(update={"webhook_timeout_seconds": 0.2}), jobs)
+    hooks = Webhooks(client, patient.model_copy(update={"webhook_timeout_seconds": 2.0}), jobs)
     for _ in range(20):
         jobs.cancel("acme", jobs.submit(job(webhook=receiver.url)).record.id)
     hooks.deliver_due()

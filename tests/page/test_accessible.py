@@ -34,7 +34,7 @@ def views(api: Running, jobs: Jobs, concepts: Concepts, storage: Storage) -> dic
     learned = customize(client, name="a-name-without-any-place-to-break-it-" * 4, token="<plaid>")
     finish_concept(jobs, concepts, storage, learned["id"])
     edited = edit(client, target_prompt="words" * 60)
-    finish_edit(jobs, storage, edited["id"], region=True)
+    finish_edit(jobs, storage, edited["id"], region=True, words=["a", "cup"])
     waiting = edit(client)
     return {
         "teach": "form",

@@ -66,6 +66,18 @@ def test_a_job_to_begin_from_does_not_take_what_was_typed(
     expect(page.get_by_label("What it is to show")).to_have_value("a green cup")
 
 
+def test_what_was_sent_is_not_offered_again(tab: Tab, jobs: Jobs, picture: Path) -> None:
+    page = tab.page
+    tab.open("edit")
+    fill(page, picture)
+    page.keyboard.press("Control+Enter")
+    page.locator(".saying").wait_for()
+    (job,) = jobs.list("anna").items
+    tab.open(f"edit?job={job.id}")
+    expect(page.get_by_label("What it is to show")).to_have_value(TARGET)
+    expect(page.get_by_role("button", name="Bring it back")).to_have_count(0)
+
+
 def test_a_key_that_ends_leads_back_to_the_form(
     new_tab: Callable[..., Tab], api: Running, jobs: Jobs, picture: Path
 ) -> None:

@@ -30,6 +30,25 @@ def ready(api: Running, jobs: Jobs, concepts: Concepts, storage: Storage, **more
     return finish_concept(jobs, concepts, storage, job["id"]).id
 
 
+def test_several_seeds_are_for_methods_that_draw_by_chance(
+    tab: Tab, jobs: Jobs, picture: Path
+) -> None:
+    page = tab.page
+    tab.open("edit")
+    page.locator("input[type=file]").first.set_input_files(picture)
+    page.get_by_label("What it shows").fill("a cup")
+    page.get_by_label("What it is to show").fill("a blue cup")
+    page.get_by_text("Expert settings").click()
+    page.get_by_label("Seeds", exact=True).fill("1, 2")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    assert wrong(page, "Seeds").startswith("Prompt-to-Prompt draws nothing by chance: 2 seeds")
+    page.get_by_label("Method").select_option("ddpm")
+    expect(page.get_by_label("Seeds", exact=True)).not_to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.locator(".saying").wait_for()
+    assert jobs.list("anna").items[0].request["seeds"] == [1, 2]
+
+
 def test_a_look_is_sent_once_though_the_first_answer_is_lost(
     tab: Tab, api: Running, jobs: Jobs, references: tuple[Path, ...]
 ) -> None:

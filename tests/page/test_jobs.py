@@ -30,7 +30,7 @@ def test_a_training_is_seen_to_its_end(
     bar = page.get_by_label("Progress").locator("progress")
     assert bar.evaluate("bar => bar.value") == 0.38  # 20 of 100 before the training, 72 for it
     assert page.title().startswith("38 % ")
-    assert "running" in page.locator(".head .badge").inner_text()
+    expect(page.locator(".head .badge")).to_have_text("◐ running 38 %")
     key = claim.key("preview.png")
     storage.put(key, png("green"), "image/png")
     jobs.progress(claim, JobProgress(phase="train", preview_key=key))  # as workers send them
@@ -41,6 +41,7 @@ def test_a_training_is_seen_to_its_end(
     jobs.progress(claim, JobProgress(phase="edit", step=1, steps=20))  # draws its portrait
     page.locator("main").get_by_text("Drawing pictures 1 of 20").wait_for()
     assert bar.evaluate("bar => bar.value") == 0.38  # one bar, which never goes back
+    assert page.title().startswith("38 % ")
     jobs.fail(
         claim, JobError(type="out-of-memory", title="Too large", detail="<b>ask for less</b>")
     )

@@ -124,6 +124,15 @@ def test_the_secret_of_webhooks_is_made(tab: Tab, api: Running) -> None:
     assert api.client().get("/v1/webhooks/secret").status_code == 200
     page.reload()
     page.get_by_role("button", name="Make a new secret").wait_for()
+    page.get_by_text("None of your last jobs names a webhook.").wait_for()
+    address = "https://hooks.example.com/anna"
+    jobs = [
+        edit(api.client(), webhook=address, target_prompt=f"a {c} cup") for c in ("red", "blue")
+    ]
+    page.reload()
+    named = page.get_by_role("listitem").filter(has_text=address)
+    expect(named).to_contain_text("by 2 jobs, last a blue cup")
+    expect(named.get_by_role("link")).to_have_attribute("href", f"#/jobs/{jobs[1]['id']}")
 
 
 def test_references_of_a_look_are_shown(

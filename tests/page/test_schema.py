@@ -11,13 +11,9 @@ from typing import Any, get_args
 import pytest
 from playwright._impl._driver import compute_driver_executable
 
-from customedit.schemas.requests import (
-    CustomizeRequest,
-    EditMethod,
-    EditRequest,
-    P2POptions,
-    TrainingOptions,
-)
+from customedit.schemas.concepts import CustomizeRequest, TrainingOptions
+from customedit.schemas.methods import EditMethod, P2POptions
+from customedit.schemas.requests import EditRequest
 
 ROOT = Path(__file__).parents[2]
 ASKED = """

@@ -100,6 +100,10 @@ def test_a_look_is_learned_and_painted(bench: Bench, process: Process, tmp_path:
     assert picture(bench, with_.sheet_key).width > 128
     assert with_.maps_key is not None
     assert load(bench.storage.get(with_.maps_key))["0"].shape[0] == 2
+    assert without.maps_key is None  # the words' maps alone, since the region is read from them
+    assert without.word_maps is not None and with_.word_maps is not None
+    tiles, names = picture(bench, with_.word_maps.key), with_.word_maps.words
+    assert names == words.split() and tiles.size == (16 * len(names), 16)
     assert any(e.kind == "preview" for e in bench.jobs.events(bench.tenant, asked[0]))
     assert not [n for n in bench.names(learning) if n.startswith("checkpoints/")]  # tidied up
     assert bench.states(learning) == ["queued", "running", "succeeded"]

@@ -22,7 +22,7 @@ from customedit.concepts.concept import Concept
 from customedit.config.settings import Settings
 from customedit.diffusion.base import Base
 from customedit.errors import InputError
-from customedit.schemas.requests import ImportRequest
+from customedit.schemas.concepts import ImportRequest
 from worker import import_job
 from worker.attempt import Stopped
 
@@ -154,7 +154,7 @@ def test_a_lora_that_does_not_fit_whole_is_taken_where_that_is_allowed(
     with pytest.raises(InputError) as error, import_job._named_for_callers(tmp_path):
         import_job.read_concept(path, request, runtime)
     assert error.value.field == "file" and "can use 1 of 2 layers" in error.value.problem
-    assert error.value.remedy.endswith("; allow_unused takes what fits")
+    assert error.value.remedy.endswith("; `allow_unused` takes what fits")
     allowed = request.model_copy(update={"allow_unused": True})
     concept = import_job.read_concept(path, allowed, runtime)
     assert concept.recipe["imported"]["layers_used"] == 1

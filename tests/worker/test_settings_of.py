@@ -14,7 +14,7 @@ from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.errors import InputError
 from customedit.jobs.records import JobRecord, uses_of
-from customedit.schemas.requests import CustomizeRequest, TrainingOptions
+from customedit.schemas.concepts import CustomizeRequest, TrainingOptions
 from worker.customize_job import settings_of as training_of
 
 IMAGE = f"img_{'0' * 64}"

@@ -140,7 +140,7 @@ def read_lora(state: StateDict, base: Base, *, allow_unused: bool = False) -> Lo
             f"{path} is a LoRA of which this base can use {len(adapters)} of "
             f"{len(groups) + len(unknown)} layers: {why}",
             "use one that was trained for this base"
-            + ("; --allow-unused takes what fits" if adapters else ""),
+            + ("; `allow_unused` takes what fits" if adapters else ""),
         )
     return Lora(
         adapters, style_of(state.entries), len(groups) + len(unknown), tuple(sorted(unused))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -11,16 +12,20 @@ from typing import Any, ClassVar
 import diffusers
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from customedit.diffusion.adapters import Adapter, layers_of
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention import AttentionControl, AttentionState
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.families.layout import Layout
 from customedit.diffusion.families.original_names import Stacked
+from customedit.diffusion.joint_attention import JointState
+from customedit.diffusion.row_adapters import RowAdapters
 from customedit.diffusion.schedule import Schedule, Time
 from customedit.diffusion.text import (
     Customization,
     Encoded,
+    PromptRow,
     TextContext,
     TextEncoder,
     Tokens,
@@ -65,6 +70,8 @@ class Family(abc.ABC):
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self.weights: dict[str, Tensor] = {}
+        self._running: tuple[Any, RowAdapters] | None = None
+        self._keeps_activations = True
 
     def require(self, feature: str, field: str) -> None:
         """Raise InputError, naming ``field``, if the family cannot do ``feature``."""
@@ -103,6 +110,12 @@ class Family(abc.ABC):
                 if getattr(self.pipeline, e.part) is not None
             ]
         )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the denoiser. Its own property looks at every layer, which takes a millisecond."""
+        first: Tensor = next(self.denoiser.parameters())
+        return first.dtype
 
     @property
     def width(self) -> int:
@@ -161,10 +174,11 @@ class Family(abc.ABC):
         return [(e.tokenizer, int(e.tokenizer.model_max_length)) for e in self.encoders]
 
     @abc.abstractmethod
-    def encode(
-        self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
-    ) -> Encoded:
-        """What the text encoders make of a prompt; differentiable in vectors and adapters."""
+    def encode(self, rows: Sequence[PromptRow]) -> list[Encoded]:
+        """What the text encoders make of each prompt; differentiable in vectors and adapters.
+
+        rows: of ``tokenize``. They are computed together, whoever they are for.
+        """
 
     @abc.abstractmethod
     def row(
@@ -176,6 +190,47 @@ class Family(abc.ABC):
         """
 
     # denoiser
+
+    @property
+    @abc.abstractmethod
+    def state(self) -> AttentionState | JointState:
+        """Where the denoiser's processors find the forward that runs."""
+
+    @contextmanager
+    def running(self, forward: Any, adapters: RowAdapters) -> Iterator[None]:
+        """Inside, the denoiser computes ``forward``, of ``state``'s kind, with ``adapters``."""
+        before, self._running = self._running, (forward, adapters)
+        self.state.forward = forward
+        try:
+            with adapters.applied(self.denoiser, f"{self.layout.denoiser}."):
+                yield
+        finally:
+            self._running = before
+            self.state.forward = None if before is None else before[0]
+
+    def keep_activations(self, keep: bool) -> None:
+        """Whether a forward with gradients keeps what its backward needs; it does from the start.
+
+        If not, each block is computed again in the backward (gradient checkpointing, arXiv
+        1604.06174): the same gradients with a fraction of the memory, for a third more time.
+        """
+        if keep != self._keeps_activations:
+            self._keeps_activations = keep
+            if keep:
+                self.denoiser.disable_gradient_checkpointing()
+            else:
+                self.denoiser.enable_gradient_checkpointing(self._checkpointed)
+
+    def _checkpointed(self, block: Any, *args: Any) -> Any:
+        """What ``block`` gives, computed again in the backward as it is computed now."""
+        assert self._running is not None, "the denoiser is driven through output only"
+        forward, adapters = self._running
+        return checkpoint(
+            block.__call__,
+            *args,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), self.running(forward, adapters)),
+        )
 
     @abc.abstractmethod
     def schedule(self) -> Schedule:
@@ -213,6 +268,14 @@ class Family(abc.ABC):
     def check_cells(self, height: int, width: int) -> None:
         """Raise InputError for latents of a size that the denoiser has no positions for."""
         return
+
+    def cross_grids(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """(rows, columns) of every resolution that may hold cross-attention, for such latents."""
+        return ()
+
+    def check_placed(self, concept: Customization, field: str) -> None:
+        """Raise InputError, naming ``field``, unless ``concept`` can be kept to a region."""
+        self.require("regions of concepts", field)
 
     @abc.abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:

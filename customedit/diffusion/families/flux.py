@@ -23,7 +23,7 @@ from customedit.diffusion.families.known import FLUX
 from customedit.diffusion.families.layout import Layout
 from customedit.diffusion.families.original_names import Stacked, flux_names
 from customedit.diffusion.flow_schedule import FlowSchedule
-from customedit.diffusion.text import Encoded, TextContext, Tokens, Weighted, tokenize
+from customedit.diffusion.text import Encoded, PromptRow, TextContext, tokenize
 
 T5_LENGTH: Final = 512
 """Columns of the text, as diffusers' pipeline has them."""
@@ -73,12 +73,11 @@ class Flux(JointFamily):
         )
         return JointTokens.of(parts, (None, 0))
 
-    def encode(
-        self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
-    ) -> Encoded:
+    def encode(self, rows: Sequence[PromptRow]) -> list[Encoded]:
         """T5's final states, and CLIP's pooled text."""
-        clip, t5 = self.runs(tokens, vectors, adapted)
-        return Encoded(t5.last_hidden_state[0], clip.pooler_output[0])
+        clip, t5 = self.runs(rows)
+        both = zip(t5.last_hidden_state, clip.pooler_output, strict=True)
+        return [Encoded(states, pooled) for states, pooled in both]
 
     def original_names(self) -> dict[str, Stacked]:
         """The names of the code that the base was published with."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
@@ -32,6 +32,7 @@ from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import (
     Customization,
     Encoded,
+    PromptRow,
     TextContext,
     TextEncoder,
     Tokens,
@@ -53,6 +54,9 @@ LACKS: Final[Mapping[str, str]] = {
     "masactrl": _NO_UNET,
     "pnp": _NO_UNET,
     "ddpm": "flow matching has no random steps whose noise could be kept",
+    "regions of concepts": "its text moves through the blocks with the picture, so that after one "
+    "block every word has seen the concept, and its adapters act on the whole row; a bias on the "
+    "token's own columns would keep nothing to the region",
     "replace": _NO_CROSS_MAPS,
     "cross_steps": _NO_CROSS_MAPS,
     "words": _NO_CROSS_MAPS,
@@ -107,7 +111,12 @@ class JointFamily(Family):
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
-        self.state = JointState()
+        self._state = JointState()
+
+    @property
+    def state(self) -> JointState:
+        """Where the processors find the forward that runs."""
+        return self._state
 
     def install(self) -> None:
         """Give the transformer our processors, which read the running forward from ``state``."""
@@ -131,21 +140,18 @@ class JointFamily(Family):
     ) -> JointTokens:  # narrower than the family's
         """``prompt`` for every tokenizer, in the sequence of columns that the transformer reads."""
 
-    def runs(
-        self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted]
-    ) -> list[Any]:
-        """Each encoder's output for its part of ``tokens``; CLIP's with all hidden states."""
-        assert isinstance(tokens, JointTokens), "made by this family's tokenize"
+    def runs(self, rows: Sequence[PromptRow]) -> list[Any]:
+        """Each encoder's output for its part of the rows; CLIP's with all hidden states."""
         return [
-            encoder.run(part, vectors, adapted, **_options(encoder))
-            for encoder, part in zip(self.encoders, tokens.parts, strict=True)
+            encoder.run([_part(row, k) for row in rows], **_options(encoder))
+            for k, encoder in enumerate(self.encoders)
         ]
 
     @cached_property
     def _empty(self) -> Tensor:
         """The pooled vector of the empty prompt."""
         with torch.no_grad():
-            pooled = self.encode(self.tokenize("", (), "prompt"), {}).pooled
+            pooled = self.encode([PromptRow(self.tokenize("", (), "prompt"), {})])[0].pooled
         assert pooled is not None
         return pooled
 
@@ -184,17 +190,13 @@ class JointFamily(Family):
     ) -> tuple[Tensor, Tensor | None]:
         """The velocity, float32, and the maps from image to text of the middle joint blocks."""
         rows, _, height, width = latents.shape
-        dtype = self.denoiser.dtype
+        dtype = self.dtype
         states = torch.stack([c.states.to(dtype) for c in context])
         pooled = torch.stack([c.pooled.to(dtype) for c in context if c.pooled is not None])
-        self.state.forward = forward = JointForward.of(control, states.shape[1], device)
+        forward = JointForward.of(control, states.shape[1], device)
         times = row_times(time, rows, device).float()
-        try:
-            x = latents.to(device, dtype)
-            with RowAdapters([c.adapted for c in context]).applied(self.denoiser, TRANSFORMER):
-                found = self.velocity(x, times, states, pooled, context)
-        finally:
-            self.state.forward = None
+        with self.running(forward, RowAdapters([c.adapted for c in context])):
+            found = self.velocity(latents.to(device, dtype), times, states, pooled, context)
         return found.float(), recorded_maps(forward, self.grid(height, width))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -270,6 +272,12 @@ def check_widths(name: str, *pairs: tuple[str, int, int]) -> None:
                 f"{name} has {what} of width {width}, its transformer reads {read}",
                 "use the text encoders that the base was trained with",
             )
+
+
+def _part(row: PromptRow, number: int) -> PromptRow:
+    """What encoder ``number`` reads of ``row``."""
+    assert isinstance(row.tokens, JointTokens), "made by this family's tokenize"
+    return replace(row, tokens=row.tokens.parts[number])
 
 
 def _options(encoder: TextEncoder) -> dict[str, Any]:

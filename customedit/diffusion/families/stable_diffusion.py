@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from customedit.diffusion.families.clip import check_clip
 from customedit.diffusion.families.known import STABLE_DIFFUSION
 from customedit.diffusion.families.layout import Layout
 from customedit.diffusion.families.unet import UNetFamily
-from customedit.diffusion.text import Encoded, Tokens, Weighted
+from customedit.diffusion.text import Encoded, PromptRow
 from customedit.errors import InputError
 
 
@@ -38,9 +36,7 @@ class StableDiffusion(UNetFamily):
             )
         check_clip(encoder.model, encoder.tokenizer, name)
 
-    def encode(
-        self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
-    ) -> Encoded:
+    def encode(self, rows: Sequence[PromptRow]) -> list[Encoded]:
         """The text encoder's final states."""
         (encoder,) = self.encoders
-        return Encoded(encoder.run(tokens, vectors, adapted).last_hidden_state[0])
+        return [Encoded(states) for states in encoder.run(rows).last_hidden_state]

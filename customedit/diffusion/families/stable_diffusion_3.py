@@ -22,7 +22,7 @@ from customedit.diffusion.families.known import STABLE_DIFFUSION_3
 from customedit.diffusion.families.layout import Layout
 from customedit.diffusion.families.original_names import Stacked, sd3_names
 from customedit.diffusion.flow_schedule import FlowSchedule
-from customedit.diffusion.text import Encoded, TextContext, Tokens, Weighted, tokenize
+from customedit.diffusion.text import Encoded, PromptRow, TextContext, tokenize
 from customedit.errors import InputError
 
 T5_LENGTH: Final = 256
@@ -93,17 +93,16 @@ class StableDiffusion3(JointFamily):
             parts.append(tokenize(encoder.tokenizer, prompt, known, field, length=length))
         return JointTokens.of(parts, (0, None, clip)[: len(parts)])
 
-    def encode(
-        self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
-    ) -> Encoded:
+    def encode(self, rows: Sequence[PromptRow]) -> list[Encoded]:
         """CLIPs' states before the last layer, padded to T5's width, then T5's; CLIPs' pooled."""
-        one, two, *t5 = self.runs(tokens, vectors, adapted)
-        clip = torch.cat([one.hidden_states[-2][0], two.hidden_states[-2][0]], -1)
+        one, two, *t5 = self.runs(rows)
+        clip = torch.cat([one.hidden_states[-2], two.hidden_states[-2]], -1)
         width = self.denoiser.config.joint_attention_dim
-        states = [F.pad(clip, (0, width - clip.shape[-1]))]
-        states.append(t5[0].last_hidden_state[0] if t5 else clip.new_zeros(T5_LENGTH, width))
-        pooled = torch.cat([one.text_embeds[0], two.text_embeds[0]], -1)
-        return Encoded(torch.cat([s.to(clip.dtype) for s in states]), pooled)
+        missing = clip.new_zeros(len(rows), T5_LENGTH, width)
+        last = t5[0].last_hidden_state.to(clip.dtype) if t5 else missing
+        states = torch.cat([F.pad(clip, (0, width - clip.shape[-1])), last], 1)
+        pooled = torch.cat([one.text_embeds, two.text_embeds], -1)
+        return [Encoded(*both) for both in zip(states, pooled, strict=True)]
 
     def original_names(self) -> dict[str, Stacked]:
         """The names of the code that the base was published with."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from customedit.diffusion.families.known import STABLE_DIFFUSION_XL
 from customedit.diffusion.families.layout import Layout
 from customedit.diffusion.families.unet import UNetFamily
 from customedit.diffusion.profile import latent_factor
-from customedit.diffusion.text import Encoded, TextContext, Tokens, Weighted
+from customedit.diffusion.text import Encoded, PromptRow, TextContext, Tokens, Weighted
 from customedit.errors import InputError
 
 
@@ -54,29 +55,31 @@ class StableDiffusionXL(UNetFamily):
                 "use the tokenizers that the base was trained with",
             )
 
-    def encode(
-        self, tokens: Tokens, vectors: Mapping[str, Tensor], adapted: Sequence[Weighted] = ()
-    ) -> Encoded:
+    def encode(self, rows: Sequence[PromptRow]) -> list[Encoded]:
         """Both encoders' states before the last layer, and the second one's pooled text.
 
         The empty prompt is zeros where the base says so (``force_zeros_for_empty_prompt``), as
         diffusers' pipeline takes it where no negative prompt is given.
         """
+        parts = [(row.tokens, *row.tokens.further) for row in rows]
         each = [
-            encoder.run(part, vectors, adapted, output_hidden_states=True)
-            for encoder, part in zip(self.encoders, (tokens, *tokens.further), strict=True)
+            encoder.run(
+                [replace(r, tokens=p[k]) for r, p in zip(rows, parts, strict=True)],
+                output_hidden_states=True,
+            )
+            for k, encoder in enumerate(self.encoders)
         ]
-        states = torch.cat([output.hidden_states[-2][0] for output in each], -1)
-        pooled = each[-1].text_embeds[0]
-        if not tokens.words and self.pipeline.config.force_zeros_for_empty_prompt:
-            return Encoded(torch.zeros_like(states), torch.zeros_like(pooled))
-        return Encoded(states, pooled)
+        states = torch.cat([output.hidden_states[-2] for output in each], -1)
+        found = [Encoded(*both) for both in zip(states, each[-1].text_embeds, strict=True)]
+        if self.pipeline.config.force_zeros_for_empty_prompt:
+            found = [e if r.tokens.words else _zeros(e) for r, e in zip(rows, found, strict=True)]
+        return found
 
     @cached_property
     def _empty(self) -> Tensor:
         """The pooled vector of the empty prompt."""
         with torch.no_grad():
-            pooled = self.encode(self.tokenize("", (), "prompt"), {}).pooled
+            pooled = self.encode([PromptRow(self.tokenize("", (), "prompt"), {})])[0].pooled
         assert pooled is not None
         return pooled
 
@@ -94,7 +97,7 @@ class StableDiffusionXL(UNetFamily):
         factor = latent_factor(self.pipeline.vae.config)
         whole = (height * factor, width * factor)
         sizes = torch.tensor([c.sizes or (*whole, 0, 0, *whole) for c in context])
-        dtype = self.denoiser.dtype  # not of the sizes: bfloat16 has not every whole number
+        dtype = self.dtype  # not of the sizes: bfloat16 has not every whole number
         pooled = [c.pooled.to(dtype) for c in context if c.pooled is not None]
         return {
             "added_cond_kwargs": {
@@ -102,3 +105,8 @@ class StableDiffusionXL(UNetFamily):
                 "time_ids": to_device(sizes, device).float(),
             }
         }
+
+
+def _zeros(of: Encoded) -> Encoded:
+    assert of.pooled is not None, "the second text encoder has one"
+    return Encoded(torch.zeros_like(of.states), torch.zeros_like(of.pooled))

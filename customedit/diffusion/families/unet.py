@@ -38,6 +38,7 @@ from customedit.diffusion.text import (
     add_columns,
     own_columns,
 )
+from customedit.errors import InputError
 
 BLEND_SIDE: Final = 16
 """Cross maps are read where they are nearest to this many positions a side, as the paper does."""
@@ -96,9 +97,14 @@ class UNetFamily(Family):
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
-        self.state = AttentionState()
+        self._state = AttentionState()
         self._rows_text: RowsText | None = None
         self._rows_control: KnownControl | None = None
+
+    @property
+    def state(self) -> AttentionState:
+        """Where the processors find the forward that runs."""
+        return self._state
 
     def conditions(
         self, context: Sequence[TextContext], height: int, width: int, device: torch.device
@@ -181,7 +187,7 @@ class UNetFamily(Family):
     ) -> TextContext:
         """What a row reads; see ``Family.row``."""
         keys, values = project(encoded.states, self.layers, self.weights, acting, tokens)
-        dtype = self.denoiser.dtype
+        dtype = self.dtype
         return TextContext(
             prompt,
             encoded.states,
@@ -216,7 +222,7 @@ class UNetFamily(Family):
                     rows = add_columns(rows, states.float(), columns, weight - plain)
                 if columns is None:
                     rows = torch.cat([rows[:1].detach(), rows[1:]])
-                out.append(rows.to(self.denoiser.dtype))
+                out.append(rows.to(self.dtype))
             return tuple(out)
 
         keys, values = projected(trained.keys, "to_k"), projected(trained.values, "to_v")
@@ -237,23 +243,16 @@ class UNetFamily(Family):
         grid = self.grid(height, width)
         text = self._text_of_rows(context)
         recorded = grid[0] * grid[1]
-        self.state.forward = forward = Forward(
-            text.keys,
-            text.values,
-            recorded,
-            self._control_of_rows(control, text, (height, width), device),
-        )
-        try:
-            x = latents.to(device, self.denoiser.dtype)
-            conditions = self.conditions(context, height, width, device)
-            times = row_times(time, rows, device)
-            with (
-                RowAdapters([c.adapted for c in context]).applied(self.denoiser, UNET),
-                taken_features(self.decoder_blocks, control, device),
-            ):
-                output = self.denoiser(x, times, text.states, **conditions)
-        finally:
-            self.state.forward = None
+        of_rows = self._control_of_rows(control, text, (height, width), device)
+        forward = Forward(text.keys, text.values, recorded, of_rows)
+        x = latents.to(device, self.dtype)
+        conditions = self.conditions(context, height, width, device)
+        times = row_times(time, rows, device)
+        with (
+            self.running(forward, RowAdapters([c.adapted for c in context])),
+            taken_features(self.decoder_blocks, control, device),
+        ):
+            output = self.denoiser(x, times, text.states, **conditions)
         maps = None
         if forward.maps is not None:
             maps = (forward.maps / forward.layers).unflatten(1, grid)
@@ -266,10 +265,10 @@ class UNetFamily(Family):
         kept.
         """
         if torch.is_grad_enabled():
-            return RowsText.of(context, self.denoiser.dtype)
+            return RowsText.of(context, self.dtype)
         if self._rows_text is None or not self._rows_text.is_of(context):
             self._rows_text = None  # frees it before the next is made
-            self._rows_text = RowsText.of(context, self.denoiser.dtype)
+            self._rows_text = RowsText.of(context, self.dtype)
         return self._rows_text
 
     def _control_of_rows(
@@ -283,15 +282,36 @@ class UNetFamily(Family):
 
         An edit's control changes at a few of its steps.
         """
+        readings = [c.readings for c in text.context]
         if control is None or torch.is_grad_enabled():
-            return RowsControl.of(control, text.values, size, device)
+            return RowsControl.of(control, text.values, size, device, readings)
         before = self._rows_control
         if before is not None and before.is_of(control, text, size):
             return before.rows
         self._rows_control = None  # frees it before the next is made
-        rows = RowsControl.of(control, text.values, size, device)
+        rows = RowsControl.of(control, text.values, size, device, readings)
         self._rows_control = KnownControl(control, text, size, rows)
         return rows
+
+    def cross_grids(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """(rows, columns) of every resolution of the UNet, each half of the one before."""
+        grids = [(height, width)]
+        for _ in self.denoiser.config.block_out_channels[1:]:
+            grids.append((-(-grids[-1][0] // 2), -(-grids[-1][1] // 2)))
+        return tuple(grids)
+
+    def check_placed(self, concept: Customization, field: str) -> None:
+        """Raise InputError for a concept that changes more of the UNet than keys and values."""
+        super().check_placed(concept, field)
+        for path in adapters_of(concept):
+            if path.startswith(UNET) and path.removeprefix(UNET) + ".weight" not in self.weights:
+                raise InputError(
+                    field,
+                    f"cannot keep {', '.join(concept.tokens)} to a region: it changes the layer "
+                    f"{path}, which acts on the whole picture",
+                    "leave the region out, or use a concept that changes cross-attention's keys "
+                    "and values alone",
+                )
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the cross maps that are read, for latents of ``height`` x ``width``.

@@ -18,30 +18,49 @@ from torch import Tensor, nn
 
 from customedit.diffusion.compatibility import check_folder, first_line, read_json
 from customedit.diffusion.families.known import (
+    FLUX,
     STABLE_DIFFUSION,
+    STABLE_DIFFUSION_3,
     STABLE_DIFFUSION_XL,
     family_of,
 )
-from customedit.diffusion.families.layout import EncoderLayout, Layout
+from customedit.diffusion.families.layout import SUPPORTED, EncoderLayout, Layout
+from customedit.diffusion.families.original_names import flux_names, sd3_names
 from customedit.diffusion.families.unet_names import original_states
 from customedit.diffusion.single_files.names import open_clip_states, vae_names
+from customedit.diffusion.single_files.transformers import sd3_config, transformer_states
 from customedit.diffusion.single_files.vocabulary import clip_tokenizer
 from customedit.errors import InputError
 
-_UNET: Final = "model.diffusion_model."
-_VAE: Final = "first_stage_model."
+_DENOISER: Final = "model.diffusion_model."
+_VAES: Final = ("first_stage_model.", "vae.")
 _ENCODERS: Final[Mapping[str, tuple[str, ...]]] = {
     STABLE_DIFFUSION.name: ("cond_stage_model.transformer.",),
     STABLE_DIFFUSION_XL.name: (
         "conditioner.embedders.0.transformer.",
         "conditioner.embedders.1.model.",
     ),
+    STABLE_DIFFUSION_3.name: tuple(
+        f"text_encoders.{encoder}.transformer." for encoder in ("clip_l", "clip_g", "t5xxl")
+    ),
+    FLUX.name: tuple(f"text_encoders.{encoder}.transformer." for encoder in ("clip_l", "t5xxl")),
 }
 _OPEN_CLIP: Final = "conditioner.embedders.1.model."
+_BLOCKS: Final[Mapping[str, str]] = {
+    STABLE_DIFFUSION.name: "input_blocks.",
+    STABLE_DIFFUSION_XL.name: "input_blocks.",
+    STABLE_DIFFUSION_3.name: "joint_blocks.",
+    FLUX.name: "double_blocks.",
+}
+"""How names of the denoiser's layers begin."""
+
 _BUNDLED: Final[Mapping[str, str]] = {
     STABLE_DIFFUSION.name: "stable_diffusion.json",
     STABLE_DIFFUSION_XL.name: "stable_diffusion_xl.json",
+    STABLE_DIFFUSION_3.name: "stable_diffusion_3.json",
 }
+_SCALES: Final = (".scale_weight", ".weight_scale", "scaled_fp8")
+_WHOLE: Final = "give a checkpoint that has them, or the folder of the base"
 _OTHERS: Final = (
     ("conditioner.embedders.0.model.", "the refiner of Stable Diffusion XL", "use the base model"),
     (
@@ -49,18 +68,13 @@ _OTHERS: Final = (
         "a checkpoint of Stable Diffusion 2.x",
         "convert it once: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)",
     ),
-    (
-        "joint_blocks.",
-        "a checkpoint of Stable Diffusion 3",
-        "convert it once: StableDiffusion3Pipeline.from_single_file(FILE).save_pretrained(FOLDER)",
-    ),
-    (
-        "double_blocks.",
-        "a checkpoint of FLUX.1",
-        "convert it once: FluxPipeline.from_single_file(FILE).save_pretrained(FOLDER)",
-    ),
-    (_UNET, "a UNet without its text encoders", "give the whole checkpoint"),
-)
+    ("single_stream_modulation.", "a checkpoint of FLUX.2", SUPPORTED),
+    ("distilled_guidance_layer.", "a checkpoint of Chroma", SUPPORTED),
+    ("joint_blocks.", "a transformer of Stable Diffusion 3 without text encoders or autoencoder",
+     _WHOLE),
+    ("double_blocks.", "a transformer of FLUX.1 without text encoders or autoencoder", _WHOLE),
+    (_DENOISER, "a UNet without its text encoders", _WHOLE),
+)  # fmt: skip
 
 
 def configurations_beside(path: Path) -> Path | None:
@@ -77,31 +91,34 @@ def load_single_file(path: Path, name: str) -> Any:
 
     Raises:
         InputError: for a file that is damaged, holds more than tensors, is of another kind than
-            Stable Diffusion 1.x and XL, or has weights missing or of other shapes.
+            those in ``_ENCODERS``, or has weights missing or of other shapes.
     """
     states = _read(path, name)
     layout = _layout_of(states, name)
     folder = configurations_beside(path)
-    if folder is not None and check_folder(folder, name) != layout:
+    if folder is not None and check_folder(folder, name).pipeline != layout.pipeline:
         raise InputError(
             "base", f"{name} is of another kind than {folder}", "correct its configurations"
         )
-    configs = _configurations(layout, folder, name)
+    configs = _configurations(layout, folder, states, name)
     _mark_prediction(configs, states)
     with warnings.catch_warnings():  # of the settings that the pipeline corrects
         warnings.simplefilter("ignore")
         kind = getattr(diffusers, configs["scheduler"]["_class_name"])
         parts: dict[str, Any] = {"scheduler": kind.from_config(configs["scheduler"])}
-        for encoder, prefix in zip(layout.encoders, _ENCODERS[layout.name], strict=True):
+        for encoder, prefix in _encoders(layout, states):
             parts[encoder.part] = _text_encoder(encoder, prefix, configs, states, name)
             parts[encoder.tokenizer] = _tokenizer(encoder, folder)
         parts["vae"] = _vae(configs["vae"], states, name)
-        with torch.device("meta"):
-            unet = diffusers.UNet2DConditionModel.from_config(configs["unet"])
-        own = original_states(unet, unet.config, _within(states, _UNET))
-        parts["unet"] = _filled(unet, own, "UNet", name)
+        parts[layout.denoiser] = _denoiser(layout, configs[layout.denoiser], states, name)
         options = {n: configs["model_index"].get(n, v) for n, v in layout.options.items()}
         return family_of(layout).assemble(parts, options)
+
+
+def _encoders(layout: Layout, states: Mapping[str, Tensor]) -> list[tuple[EncoderLayout, str]]:
+    """The text encoders that the checkpoint has, and the beginnings of their names."""
+    each = zip(layout.encoders, _ENCODERS[layout.name], strict=True)
+    return [(e, p) for e, p in each if not e.optional or any(n.startswith(p) for n in states)]
 
 
 def _read(path: Path, name: str) -> dict[str, Tensor]:
@@ -128,24 +145,53 @@ def _read(path: Path, name: str) -> dict[str, Tensor]:
 
 
 def _layout_of(states: Mapping[str, Tensor], name: str) -> Layout:
-    for layout in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL):
-        prefixes = (*_ENCODERS[layout.name], _UNET, _VAE)
+    for layout in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3, FLUX):
+        prefixes: list[str | tuple[str, ...]] = [_VAES, _DENOISER + _BLOCKS[layout.name]]
+        encoders = zip(layout.encoders, _ENCODERS[layout.name], strict=True)
+        prefixes += [prefix for encoder, prefix in encoders if not encoder.optional]
         if all(any(n.startswith(p) for n in states) for p in prefixes):
+            if scaled := next((n for n in states if n.endswith(_SCALES)), None):
+                raise InputError(
+                    "base",
+                    f"{name} has weights of 8 bits with scales ({scaled})",
+                    "give it in float16, bfloat16 or plain float8",
+                )
             return layout
     for part, what, remedy in _OTHERS:
         if any(part in n for n in states):
             raise InputError("base", f"{name} is {what}, which is not supported", remedy)
     raise InputError(
-        "base", f"{name} is no checkpoint of Stable Diffusion", "give one of 1.x or XL, or a folder"
+        "base",
+        f"{name} is no checkpoint of Stable Diffusion or FLUX.1",
+        "give one of Stable Diffusion 1.x, XL or 3, or of FLUX.1, or a folder",
     )
 
 
-def _configurations(layout: Layout, folder: Path | None, name: str) -> dict[str, Any]:
+def _configurations(
+    layout: Layout, folder: Path | None, states: Mapping[str, Tensor], name: str
+) -> dict[str, Any]:
     """Of each part; ``model_index`` and ``scheduler`` among them."""
     if folder is None:
+        if any(encoder.kinds == ("t5",) for encoder, _ in _encoders(layout, states)):
+            raise InputError(
+                "base",
+                f"{name} has T5, whose vocabulary is not bundled",
+                f"put the configurations and tokenizers of its diffusers folder into a folder "
+                f"{Path(name).stem} beside it",
+            )
         bundled = Path(__file__).with_name(_BUNDLED[layout.name])
         found: dict[str, Any] = json.loads(bundled.read_text("utf-8"))
+        if layout == STABLE_DIFFUSION_3:  # medium, 3.5 medium and large differ
+            try:
+                found["transformer"] = sd3_config(_within(states, _DENOISER))
+            except KeyError as error:
+                raise InputError(
+                    "base",
+                    f"{name} has no {error.args[0]} of its transformer",
+                    "download or copy it again",
+                ) from None
         return found
+    layout = layout.with_encoders(lambda part: (folder / part / "config.json").is_file())
     files = {part: folder / part / "config.json" for part in layout.stems}
     files["scheduler"] = folder / "scheduler" / "scheduler_config.json"
     files["model_index"] = folder / "model_index.json"
@@ -171,25 +217,59 @@ def _text_encoder(
     states: Mapping[str, Tensor],
     name: str,
 ) -> nn.Module:
+    own = _within(states, prefix)
+    if encoder.part not in configs:
+        raise InputError(
+            "base",
+            f"{name} has a {encoder.part}, its configurations have none",
+            f"add {encoder.part}/config.json and {encoder.tokenizer}",
+        )
+    if encoder.kinds == ("t5",):
+        return _t5(encoder, configs[encoder.part], own, name)
     config = transformers.CLIPTextConfig.from_dict(configs[encoder.part])
     model: nn.Module = getattr(transformers, encoder.encoder_class)(config)
-    own = _within(states, prefix)
     if prefix == _OPEN_CLIP:
         own = open_clip_states(own)
     plain = {n.removeprefix("text_model."): tensor for n, tensor in own.items()}
+    if prefix.startswith("text_encoders.clip_l"):  # whose pooled text has no projection there
+        plain.setdefault("text_projection.weight", torch.eye(config.hidden_size))
     return _filled(model, plain, f"text encoder ({encoder.part})", name)
+
+
+def _t5(
+    encoder: EncoderLayout, config: Mapping[str, Any], own: Mapping[str, Tensor], name: str
+) -> nn.Module:
+    with torch.device("meta"):
+        t5 = transformers.T5EncoderModel(transformers.T5Config.from_dict(dict(config)))
+    table = {"encoder.embed_tokens.weight": own["shared.weight"]} if "shared.weight" in own else {}
+    filled = _filled(t5, {**table, **own}, f"text encoder ({encoder.part})", name)
+    t5.tie_weights()  # the table has two names
+    return filled
 
 
 def _tokenizer(encoder: EncoderLayout, folder: Path | None) -> Any:
     if folder is not None and (folder / encoder.tokenizer).is_dir():
-        return transformers.CLIPTokenizer.from_pretrained(folder, subfolder=encoder.tokenizer)
+        kind = getattr(transformers, encoder.tokenizer_class)
+        return kind.from_pretrained(folder, subfolder=encoder.tokenizer, local_files_only=True)
     return clip_tokenizer("!") if encoder.embedding == "clip_g" else clip_tokenizer()
+
+
+def _denoiser(
+    layout: Layout, config: Mapping[str, Any], states: Mapping[str, Tensor], name: str
+) -> nn.Module:
+    with torch.device("meta"):
+        model: Any = getattr(diffusers, layout.denoiser_class).from_config(config)
+    own = _within(states, _DENOISER)
+    if layout.denoiser == "unet":
+        return _filled(model, original_states(model, model.config, own), "UNet", name)
+    names = flux_names(model.config) if layout == FLUX else sd3_names(model.config)
+    return _filled(model, transformer_states(own, names, model), "transformer", name)
 
 
 def _vae(config: Mapping[str, Any], states: Mapping[str, Tensor], name: str) -> nn.Module:
     with torch.device("meta"):
         vae = diffusers.AutoencoderKL.from_config(config)
-    own = _within(states, _VAE)
+    own = next(found for prefix in _VAES if (found := _within(states, prefix)))
     found = {
         f"{path}.{kind}": own[f"{original}.{kind}"]
         for original, path in vae_names(vae).items()

@@ -29,7 +29,8 @@ from customedit.errors import InputError
 from customedit.experiments.result_cache import Lesson, OnProgress, learned
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.looks import Look
-from customedit.schemas.requests import EXPERTS, EditMethod, EditOptions, InversionKind
+from customedit.schemas.methods import EXPERTS, EditMethod, InversionKind
+from customedit.schemas.requests import EditOptions
 from customedit.schemas.validation import input_error
 
 EDITS: Final = 2
