@@ -28,7 +28,9 @@ from PIL import Image
 from benchmarks.method import (
     SOURCE,
     TARGET,
+    Change,
     clock,
+    edit_method,
     processor_clock,
     random_concept,
     step_times,
@@ -38,9 +40,12 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Progress, run
+from customedit.diffusion.engine import Engine, Progress, run
+from customedit.diffusion.shared_rows import together
 from customedit.diffusion.text import Weighted
+from customedit.editing.edit import draw
 from customedit.editing.editor import Editor, Order
+from customedit.editing.inversion import invert
 from customedit.editing.sweep import STRENGTHS
 from customedit.mini import samples
 from customedit.mini.evaluate import machine
@@ -100,12 +105,15 @@ class Edits:
         """One by one, each concept's weights loaded before its edit."""
         for k in range(count or len(self.concepts)):
             concept = self.concepts[k % len(self.concepts)]
-            weights = {f"{n}.to_k.weight": w for n, w in concept.keys.items()}
-            weights |= {f"{n}.to_v.weight": w for n, w in concept.values.items()}
-            self.peers.edit(
-                self.picture, SOURCE, PLAIN_TARGET, self.word, weights, self.steps,
-                self.base.guidance, offsets,
-            )  # fmt: skip
+            self.peers.edit(*self.arguments(concept), offsets)
+
+    def arguments(self, concept: Change) -> tuple[Any, ...]:
+        """Of ``PublishedEditor.steps``."""
+        weights = {f"{n}.to_k.weight": w for n, w in concept.keys.items()}
+        weights |= {f"{n}.to_v.weight": w for n, w in concept.values.items()}
+        return (
+            self.picture, SOURCE, PLAIN_TARGET, self.word, weights, self.steps, self.base.guidance,
+        )  # fmt: skip
 
     def alone(self) -> None:
         """Ours, one by one; each inverts its picture as another user's would be."""
@@ -127,6 +135,55 @@ class Edits:
         """Ours, nine strengths of one picture."""
         session = Editor(self.base).open(self.picture, SOURCE)
         session.sweep(TARGET, concepts=self.concepts[:1], strengths=STRENGTHS, steps=self.steps)
+
+
+def calls(work: Edits, now: Clock) -> dict[str, Any]:
+    """Seconds of a step of each, taken in turns call by call, and the ratios that follow.
+
+    Ours are eight edits together, and nine strengths, each step with all that is done at it. Text
+    encoders and autoencoder are left out, a few hundredths of an edit of 50 steps.
+    """
+    base, steps = work.base, work.steps
+    many, sweep = Engine(base), Engine(base)
+    for concept in work.concepts:
+        many.submit(edit_method(base, concept, steps)())
+    session = Editor(base).open(work.picture, SOURCE)
+    plans = session.plan(TARGET, concepts=work.concepts[:1], strengths=STRENGTHS, steps=steps)
+    inverted = run(base, invert(base, base.encode(work.picture), SOURCE, steps=steps))
+    own = [Weighted(work.concepts[0])]
+    drawings = [draw(base, p, work.picture, concepts=own, inversion=inverted) for p in plans]
+    sweep.submit(together(base, drawings))
+    seconds: dict[str, list[float]] = {}
+
+    def tick(engine: Engine) -> None:
+        before, began = engine.rows, now(base)
+        engine.tick()
+        if rows := engine.rows - before:
+            seconds.setdefault(f"ours, {rows} rows", []).append(now(base) - began)
+
+    peers = work.peers.steps(*work.arguments(work.concepts[0]))
+    began = now(base)
+    for name in peers:
+        seconds.setdefault(f"peers, {name}", []).append(now(base) - began)
+        tick(many)
+        tick(sweep)
+        began = now(base)
+    while not (many.idle and sweep.idle):
+        tick(many)
+        tick(sweep)
+    of = {name: statistics.median(found) for name, found in seconds.items()}
+    count, nine = len(work.concepts), len(STRENGTHS)
+    less = of["peers, invert"] + of["peers, draw"]
+    whole = less + of["peers, offsets"]
+    ours = of[f"ours, {count} rows"] + of[f"ours, {3 * count} rows"]
+    swept = of["peers, invert"] + of[f"ours, {1 + 2 * nine} rows"]
+    return {
+        "seconds": {name: round(value, 4) for name, value in of.items()},
+        "peers one by one / ours together": round(count * whole / ours, 3),
+        "peers without offsets / ours together": round(count * less / ours, 3),
+        "peers' edits / our sweep": round(nine * whole / swept, 3),
+        "peers' edits without offsets / our sweep": round(nine * less / swept, 3),
+    }
 
 
 def _id(base: Base, word: str) -> int:
@@ -176,6 +233,9 @@ def main(
     processor_time: Annotated[
         bool, typer.Option(help="Count processor time, on a machine that is shared.")
     ] = False,
+    by_call: Annotated[
+        bool, typer.Option(help="Edits call by call in turns: for a machine that is never quiet.")
+    ] = False,
     warm: Annotated[bool, typer.Option(help="Do all edits once before they are timed.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write the report here, too.")] = None,
 ) -> None:
@@ -185,6 +245,10 @@ def main(
     step = step_times(base, max(2, min(steps, 10)), max(3, repeats), now)
     trained = training(base, training_steps, now)
     work = Edits(base, edits, steps)
+    if by_call:
+        told = {"step": step, "training": trained, "calls": calls(work, now), "machine": machine()}
+        print(json.dumps(told, indent=1))
+        return
     parts: dict[str, Callable[[], object]] = {
         "peers one by one": work.published,
         "peers one by one, less": lambda: work.published(offsets=False),
