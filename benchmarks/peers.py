@@ -43,10 +43,9 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, Progress, run
 from customedit.diffusion.shared_rows import together
 from customedit.diffusion.text import Weighted
-from customedit.editing.edit import draw
+from customedit.editing.edit import Opened, draw
 from customedit.editing.editor import Editor, Order
 from customedit.editing.inversion import invert
-from customedit.editing.sweep import STRENGTHS
 from customedit.mini import samples
 from customedit.mini.evaluate import machine
 
@@ -56,6 +55,8 @@ BARS = {
     "peers' edits / our sweep": ">= 4",
     "peers' training step / ours": ">= 2",
 }
+NINE = tuple(k / 10 for k in range(1, 10))
+"""The strengths of a sweep."""
 WARM = 2
 """Training steps before those that are timed."""
 PLAIN_TARGET = "a photo of a patterned cup on a table"
@@ -134,7 +135,7 @@ class Edits:
     def sweep(self) -> None:
         """Ours, nine strengths of one picture."""
         session = Editor(self.base).open(self.picture, SOURCE)
-        session.sweep(TARGET, concepts=self.concepts[:1], strengths=STRENGTHS, steps=self.steps)
+        session.sweep(TARGET, concepts=self.concepts[:1], strengths=NINE, steps=self.steps)
 
 
 def calls(work: Edits, now: Clock) -> dict[str, Any]:
@@ -148,41 +149,48 @@ def calls(work: Edits, now: Clock) -> dict[str, Any]:
     for concept in work.concepts:
         many.submit(edit_method(base, concept, steps)())
     session = Editor(base).open(work.picture, SOURCE)
-    plans = session.plan(TARGET, concepts=work.concepts[:1], strengths=STRENGTHS, steps=steps)
+    plans = session.plan(TARGET, concepts=work.concepts[:1], strengths=NINE, steps=steps)
     inverted = run(base, invert(base, base.encode(work.picture), SOURCE, steps=steps))
     own = [Weighted(work.concepts[0])]
-    drawings = [draw(base, p, work.picture, concepts=own, inversion=inverted) for p in plans]
+    opened = Opened(base, work.picture)  # one text of the source: its row is the same in all
+    drawings = [
+        draw(base, p, work.picture, concepts=own, inversion=inverted, opened=opened) for p in plans
+    ]
     sweep.submit(together(base, drawings))
     seconds: dict[str, list[float]] = {}
 
-    def tick(engine: Engine) -> None:
+    def tick(engine: Engine, name: str) -> None:
         before, began = engine.rows, now(base)
         engine.tick()
         if rows := engine.rows - before:
-            seconds.setdefault(f"ours, {rows} rows", []).append(now(base) - began)
+            seconds.setdefault(f"{name}, {rows} rows", []).append(now(base) - began)
 
     peers = work.peers.steps(*work.arguments(work.concepts[0]))
     began = now(base)
     for name in peers:
         seconds.setdefault(f"peers, {name}", []).append(now(base) - began)
-        tick(many)
-        tick(sweep)
+        tick(many, "ours")
+        tick(sweep, "sweep")
         began = now(base)
     while not (many.idle and sweep.idle):
-        tick(many)
-        tick(sweep)
+        tick(many, "ours")
+        tick(sweep, "sweep")
     of = {name: statistics.median(found) for name, found in seconds.items()}
-    count, nine = len(work.concepts), len(STRENGTHS)
-    less = of["peers, invert"] + of["peers, draw"]
-    whole = less + of["peers, offsets"]
-    ours = of[f"ours, {count} rows"] + of[f"ours, {3 * count} rows"]
-    swept = of["peers, invert"] + of[f"ours, {1 + 2 * nine} rows"]
+
+    def spent(*names: str) -> float:
+        return sum(of[name] * len(seconds[name]) for name in names)
+
+    swept = {name for name in seconds if name.startswith("sweep")}
+    ours = spent(*(name for name in seconds if name.startswith("ours")))
+    less = spent("peers, invert", "peers, draw")
+    whole, sweep_s = less + spent("peers, offsets"), spent("peers, invert", *swept)
+    count, nine = len(work.concepts), len(NINE)
     return {
-        "seconds": {name: round(value, 4) for name, value in of.items()},
+        "seconds of a call": {name: round(value, 4) for name, value in of.items()},
         "peers one by one / ours together": round(count * whole / ours, 3),
         "peers without offsets / ours together": round(count * less / ours, 3),
-        "peers' edits / our sweep": round(nine * whole / swept, 3),
-        "peers' edits without offsets / our sweep": round(nine * less / swept, 3),
+        "peers' edits / our sweep": round(nine * whole / sweep_s, 3),
+        "peers' edits without offsets / our sweep": round(nine * less / sweep_s, 3),
     }
 
 
@@ -242,26 +250,27 @@ def main(
     """Time all and print a report as JSON and as a table."""
     base = Base.load()
     now = processor_clock if processor_time else clock
-    step = step_times(base, max(2, min(steps, 10)), max(3, repeats), now)
-    trained = training(base, training_steps, now)
     work = Edits(base, edits, steps)
     if by_call:
-        told = {"step": step, "training": trained, "calls": calls(work, now), "machine": machine()}
-        print(json.dumps(told, indent=1))
+        print(json.dumps({"calls": calls(work, now), "machine": machine()}, indent=1), flush=True)
+    step = step_times(base, max(2, min(steps, 10)), max(3, repeats), now)
+    trained = training(base, training_steps, now)
+    if by_call:
+        print(json.dumps({"step": step, "training": trained}, indent=1))
         return
     parts: dict[str, Callable[[], object]] = {
         "peers one by one": work.published,
         "peers one by one, less": lambda: work.published(offsets=False),
         "ours one by one": work.alone,
         "ours together": work.together,
-        "peers' nine edits": lambda: work.published(len(STRENGTHS)),
+        "peers' nine edits": lambda: work.published(len(NINE)),
         "our sweep": work.sweep,
     }
     for part in parts.values() if warm else ():
         part()
     seconds = paired(base, parts, repeats, now)
     peers, less = seconds["peers one by one"], seconds["peers one by one, less"]
-    each = len(STRENGTHS) / edits
+    each = len(NINE) / edits
     ratios = {
         "p2p step / plain call": {
             "median": round(step["ratio"], 3),
