@@ -114,8 +114,14 @@ class Client:
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """The document that answers. Raises RuntimeError for any status from 300 on."""
         text = None if body is None else json.dumps(body)
-        self._connection.request(method, path, text, self._head)
-        answer = self._connection.getresponse()
+        try:
+            self._connection.request(method, path, text, self._head)
+            answer = self._connection.getresponse()
+        except http.client.RemoteDisconnected:  # idle for longer than the API keeps it
+            if method != "GET":
+                raise
+            self._connection.request(method, path, text, self._head)
+            answer = self._connection.getresponse()
         document = answer.read()
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {document[:300]!r}")

@@ -70,6 +70,11 @@ def clock(base: Base) -> float:
     return time.perf_counter()
 
 
+def processor_clock(base: Base) -> float:
+    """Processor seconds of this process: what other work on the machine does not count in."""
+    return time.process_time()
+
+
 def in_turns(
     base: Base, parts: dict[str, Callable[[], object]], repeats: int, warm: bool = True
 ) -> dict[str, list[float]]:
@@ -92,10 +97,13 @@ def edit_method(base: Base, concept: Change, steps: int) -> Callable[[], Method[
     return functools.partial(edit, base, plan, session.picture, concepts=[Weighted(concept)])
 
 
-def step_times(base: Base, steps: int, repeats: int) -> dict[str, Any]:
+def step_times(
+    base: Base, steps: int, repeats: int, now: Callable[[Base], float] = clock
+) -> dict[str, Any]:
     """A Prompt-to-Prompt step (direct: three rows) against the stock UNet on three rows.
 
-    steps: 2 or more, since the time between two is taken.
+    A stock call follows each step, so that a slow spell of the machine meets both. steps: 2 or
+    more, since the time between two is taken; now: reads the clock.
     """
     stock = copy.deepcopy(base.denoiser)
     stock.set_attn_processor(AttnProcessor2_0())
@@ -104,36 +112,34 @@ def step_times(base: Base, steps: int, repeats: int) -> dict[str, Any]:
     x = torch.randn((3, base.channels, cells, cells)).to(base.device, base.dtype)
     text = base.text(SOURCE)
     states = text.states.to(base.dtype).expand(3, -1, -1).contiguous()
-
-    marks: list[float] = []
-
-    def on_progress(progress: Progress) -> None:
-        if progress.phase == "edit":
-            marks.append(clock(base))
+    times = [time for time, _ in base.schedule.downwards(steps)]
+    seconds: dict[str, list[float]] = {"plain": [], "p2p": []}
+    began = 0.0
 
     @torch.no_grad()
-    def plain() -> None:
-        for time_, _ in base.schedule.downwards(steps)[1:]:
-            stock(x, time_, states)
+    def on_progress(progress: Progress) -> None:
+        nonlocal began
+        if progress.phase != "edit":
+            return
+        ended = now(base)
+        if progress.step > 1:
+            seconds["p2p"].append(ended - began)
+        stock(x, times[progress.step - 1], states)
+        began = now(base)
+        if progress.step > 1:
+            seconds["plain"].append(began - ended)
 
-    def ours() -> None:
-        marks.clear()
+    for repeat in range(repeats + 1):
         run(base, method(), on_progress)
-
-    plain()
-    ours()
-    seconds: dict[str, list[float]] = {"plain": [], "p2p": []}
-    for _ in range(repeats):
-        start = clock(base)
-        plain()
-        seconds["plain"].append((clock(base) - start) / (steps - 1))
-        ours()
-        seconds["p2p"].append((marks[-1] - marks[0]) / (steps - 1))
+        if repeat == 0:  # warm
+            seconds = {"plain": [], "p2p": []}
     ratios = [a / b for a, b in zip(seconds["p2p"], seconds["plain"], strict=True)]
     return {
         "plain_unet_call_3_rows_s": statistics.median(seconds["plain"]),
         "p2p_step_s": statistics.median(seconds["p2p"]),
         "ratio": statistics.median(ratios),
+        "quartiles": statistics.quantiles(ratios, n=4)[::2],
+        "steps": len(ratios),
     }
 
 

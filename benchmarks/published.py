@@ -2,10 +2,14 @@
 
 ``PublishedEditor``: Prompt-to-Prompt with refinement and a local blend (arXiv 2208.01626) after
 direct inversion (arXiv 2310.01506), as their authors' code goes about it: a concept's weights are
-loaded into the UNet, source and target are drawn with two rows each, and every attention layer
-computes its probabilities one by one, which a controller reads and changes. ``PublishedTraining``:
-the loop of diffusers' training script for Custom Diffusion: references are encoded at each step,
-the text encoder runs with gradients, and whole key and value weights are trained.
+loaded into the UNet, an inversion is followed by a pass of both prompts that measures how far each
+step leaves the stored trajectory, source and target are drawn with two rows each, and every
+attention layer computes its probabilities one by one, which a controller reads and changes. Less
+is spent than there: the first two passes have fused attention, and no reconstruction is drawn.
+
+``PublishedTraining``: the loop of diffusers' training script for Custom Diffusion: references are
+encoded at each step, the text encoder runs with gradients, and whole key and value weights are
+trained.
 
 Both take the parts of a ``Base`` in copies, so that all compared run the same networks.
 """
@@ -13,7 +17,7 @@ Both take the parts of a ``Base`` in copies, so that all compared run the same n
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, Final
 
 import torch
@@ -98,8 +102,18 @@ class PublishedEditor:
         """Load ``weights`` (``{layer}.to_k.weight`` and the like) into the UNet."""
         self.unet.load_state_dict(dict(weights), strict=False)
 
+    def edit(self, *arguments: Any) -> Image.Image:
+        """One edit; arguments: those of ``steps``."""
+        steps = self.steps(*arguments)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: Image.Image = end.value
+                return result
+
     @torch.no_grad()
-    def edit(
+    def steps(
         self,
         picture: Image.Image,
         source: str,
@@ -108,12 +122,19 @@ class PublishedEditor:
         weights: Mapping[str, Tensor],
         steps: int,
         guidance: float,
-    ) -> Image.Image:
-        """One edit. word: the column of the source's word that the blend keeps to."""
+        offsets: bool = True,
+    ) -> Generator[str, None, Image.Image]:
+        """One edit, which stops after each call of the UNet and says of which pass it was.
+
+        word: the column of the source's word that the blend keeps to.
+
+        offsets: measure by a pass of four rows a step how far the source leaves its trajectory, as
+        the authors' code does; else the source is put on it, which comes to the same picture.
+        """
         base, scheduler = self.base, self.scheduler
         self.swap(weights)
         scheduler.set_timesteps(steps)
-        trajectory = self._invert(base.encode(picture), source, steps)
+        trajectory = yield from self._invert(base.encode(picture), source, steps)
         contexts = [base.text(p) for p in ("", "", source, target)]
         states = torch.stack([c.states for c in contexts]).to(base.dtype)
         height, width = trajectory[0].shape[-2:]
@@ -122,6 +143,9 @@ class PublishedEditor:
         ids, other = (list(base.tokens(p).ids) for p in (source, target))
         found = refine(ids, other, base.length)
         mapper, taken = (t.to(base.device, base.dtype) for t in found)
+        away: list[Tensor] | None = None
+        if offsets:
+            away = yield from self._offsets(trajectory, states, added, steps, guidance)
         controller = Controller(mapper, taken, steps, grid[0] * grid[1])
         self.unet.set_attn_processor(
             {n: ControlledAttention(controller, "attn2" in n) for n in self.unet.attn_processors}
@@ -133,12 +157,18 @@ class PublishedEditor:
             empty, full = self.unet(both, time, states, **added).sample.float().chunk(2)
             noise = empty + guidance * (full - empty)
             latents = scheduler.step(noise, time, latents).prev_sample
-            latents[:1] = trajectory[steps - 1 - step]
+            if away is None:
+                latents[:1] = trajectory[steps - 1 - step]
+            else:
+                latents[:1] += away[step]
             latents = self._blend(latents, controller, grid, word)
+            yield "draw"
         self.unet.set_attn_processor(AttnProcessor2_0())
         return base.decode(latents[1:])[0]
 
-    def _invert(self, latents: Tensor, source: str, steps: int) -> list[Tensor]:
+    def _invert(
+        self, latents: Tensor, source: str, steps: int
+    ) -> Generator[str, None, list[Tensor]]:
         """The picture's latents at each time, from the picture up to the noise."""
         context = self.base.text(source)
         states = context.states[None].to(self.base.dtype)
@@ -152,7 +182,24 @@ class PublishedEditor:
             latents = after**0.5 * clean + (1 - after) ** 0.5 * noise
             path.append(latents)
             before = after
+            yield "invert"
         return path
+
+    def _offsets(
+        self, trajectory: list[Tensor], states: Tensor, added: Any, steps: int, guidance: float
+    ) -> Generator[str, None, list[Tensor]]:
+        """Of each step, what is missing from the source's latents to the stored ones."""
+        found, dtype = [], self.base.dtype
+        latents = trajectory[-1].expand(2, -1, -1, -1)
+        for step, time in enumerate(self.scheduler.timesteps):
+            both = torch.cat([latents] * 2).to(dtype)
+            empty, full = self.unet(both, time, states, **added).sample.float().chunk(2)
+            drawn = self.scheduler.step(empty + guidance * (full - empty), time, latents)
+            wanted = trajectory[steps - 1 - step].expand(2, -1, -1, -1)
+            found.append(wanted[:1] - drawn.prev_sample[:1])
+            latents = wanted
+            yield "offsets"
+        return found
 
     def _blend(
         self, latents: Tensor, controller: Controller, grid: tuple[int, int], word: int

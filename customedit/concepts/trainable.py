@@ -16,6 +16,8 @@ from customedit.diffusion.adapters import Adapter, LowRank
 from customedit.diffusion.base import Base
 from customedit.diffusion.text import Columns, Encoded, PromptRow, TextContext, Weighted
 
+KEPT_PROMPTS: Final = 64
+"""Most prompts whose states a training keeps: 15 MB of Stable Diffusion 1.x, 41 MB of SDXL."""
 _ATTENTION: Final = re.compile(r"\.attn\d?\.")
 
 
@@ -27,7 +29,9 @@ class TrainableConcept:
 
     tokens: embeddings; keys, values: whole weights by layer; adapters: changes of low rank, by
     path; columns: as in ``Concept``; whole_rows: whether the adapters are a LoRA's, which acts on
-    all that a row computes, the text encoders included.
+    all that a row computes, the text encoders included; kept: what the text encoders made of
+    prompts in which nothing is trained, as those of class images are, which is the same at every
+    step.
     """
 
     tokens: dict[str, Tensor]
@@ -36,6 +40,7 @@ class TrainableConcept:
     adapters: dict[str, Adapter] = field(default_factory=dict)
     columns: Columns = "prompt"
     whole_rows: bool = False
+    kept: dict[str, Encoded] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of_base(
@@ -154,6 +159,26 @@ def trained_prompt(base: Base, trained: TrainableConcept, prompt: str) -> Prompt
     """
     adapted = (Weighted(trained),) if trained.whole_rows else ()
     return PromptRow(base.tokens(prompt, trained.tokens), trained.tokens, adapted)
+
+
+def is_trained(trained: TrainableConcept, prompt: str) -> bool:
+    """Whether what the text encoders make of ``prompt`` changes as ``trained`` does."""
+    return trained.whole_rows or any(token in prompt for token in trained.tokens)
+
+
+@torch.no_grad()
+def untrained_states(base: Base, trained: TrainableConcept, prompt: str) -> Encoded:
+    """What the text encoders make of a ``prompt`` in which nothing is trained; made once.
+
+    By itself, so that it has the same bits whatever is encoded beside it.
+    """
+    encoded = trained.kept.get(prompt)
+    if encoded is None:
+        row = trained_prompt(base, trained, prompt)
+        encoded = replace(base.family.encode([row])[0], tokens=row.tokens)
+        if len(trained.kept) < KEPT_PROMPTS:
+            trained.kept[prompt] = encoded
+    return encoded
 
 
 def trained_text(

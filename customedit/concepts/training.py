@@ -37,8 +37,10 @@ from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.trainable import (
     Averages,
     TrainableConcept,
+    is_trained,
     trained_prompt,
     trained_text,
+    untrained_states,
 )
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Learn, Method, Progress, Turn, learn, read_texts
@@ -233,8 +235,9 @@ def step_request(
 
 
 def batch_prompts(base: Base, trained: TrainableConcept, batch: Batch) -> list[PromptRow]:
-    """The prompts of ``batch``, equal ones once."""
-    return [trained_prompt(base, trained, words) for words in dict.fromkeys(batch.texts)]
+    """The prompts of ``batch`` in which something is trained, equal ones once."""
+    each = dict.fromkeys(batch.texts)
+    return [trained_prompt(base, trained, words) for words in each if is_trained(trained, words)]
 
 
 def batch_texts(
@@ -245,8 +248,13 @@ def batch_texts(
     encoded: Sequence[Encoded],
 ) -> list[TextContext]:
     """What each row reads. prompts, encoded: of ``batch_prompts``, and what became of them."""
-    each = zip(dict.fromkeys(batch.texts), prompts, encoded, strict=True)
-    texts = {words: trained_text(base, trained, words, row, found) for words, row, found in each}
+    found = zip(prompts, encoded, strict=True)
+    texts = {
+        words: trained_text(base, trained, words, *next(found))
+        if is_trained(trained, words)
+        else base.family.trained_row(words, untrained_states(base, trained, words), trained)
+        for words in dict.fromkeys(batch.texts)
+    }
     return [texts[words] for words in batch.texts]
 
 

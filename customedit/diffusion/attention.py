@@ -3,8 +3,9 @@
 Cross-attention never projects text here: keys and values of every row come from its own prompt and
 concept (``text.py``), or for each position of its own (``concept_regions.py``).
 What a row takes of another's self-attention are queries, keys or values, so
-the fused kernel keeps working: with queries and keys it has the other's map. Only rows whose cross
-maps are read or mixed have their maps materialized.
+the fused kernel keeps working: with queries and keys it has the other's map. Cross maps are mixed
+by way of the values (``MixedRows``), so that it serves there, too; maps are made where they are
+handed back, and of rows that read by regions (``MaterializedRows``).
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ class AttentionControl:
     @classmethod
     def join(cls, parts: Sequence[AttentionControl]) -> AttentionControl:
         """Controls of several requests as one; their row indices move with their rows."""
+        if len(parts) == 1:
+            return parts[0]
         start, moved = 0, []
         for part in parts:
             moved.append(part.at(torch.arange(start, start + part.rows)))
@@ -119,10 +122,153 @@ class AttentionControl:
         """How many rows it is for."""
         return len(self.record)
 
+    @property
+    def mixed(self) -> Tensor:
+        """[rows] bool: whose cross maps are not their own, or not as they are."""
+        other = self.cross_source != torch.arange(self.rows)
+        return other & (self.from_source != 0).any(1) | (self.from_own != 1).any(1)
+
+    @property
+    def read(self) -> Tensor:
+        """[rows] bool: whose cross maps are handed back, mixed, or mixed in."""
+        found = self.mixed | self.record
+        found[self.cross_source[self.mixed]] = True
+        return found
+
+
+class LastJoin:
+    """Joins controls of requests, or gives what it gave last where all are the same objects.
+
+    Requests of an edit have one control for many steps; that nothing is joined anew also says that
+    what was worked out for the rows still holds (``RowsControl``).
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[AttentionControl | int] = []
+        self._joined: AttentionControl | None = None
+
+    def __call__(
+        self, parts: Sequence[AttentionControl | None], rows: Sequence[int], tokens: int
+    ) -> AttentionControl | None:
+        """The join of ``parts``, each of so many ``rows``; None if no part controls anything."""
+        key = [count if part is None else part for part, count in zip(parts, rows, strict=True)]
+        same = len(key) == len(self._parts) and all(
+            a == b if isinstance(a, int) or isinstance(b, int) else a is b
+            for a, b in zip(key, self._parts, strict=True)
+        )
+        if not same:
+            self._parts, self._joined = key, None
+            if any(part is not None for part in parts):
+                self._joined = AttentionControl.join(
+                    [AttentionControl.none(k, tokens) if isinstance(k, int) else k for k in key]
+                )
+        return self._joined
+
+
+@dataclass(frozen=True)
+class MixedRows:
+    """The rows that take maps of others in cross-attention, or change their own, on the device.
+
+    A mixed map is linear in both maps, so that neither is ever made: with m the mapper, f and o the
+    shares of the source's and of the own map by token,
+
+        (M_source m f + M_own o) V = M_source (m f V) + M_own (o V)
+
+    rows [n]: of the forward; source [n]: the row whose map each takes. values: per cross-attention
+    layer [rows, tokens, inner], o V of the mixed rows and V of all others; taken: per layer
+    [n, tokens, inner], m f V.
+    """
+
+    rows: Tensor
+    source: Tensor
+    values: list[Tensor]
+    taken: list[Tensor]
+
+    @classmethod
+    def of(
+        cls, control: AttentionControl, values: Sequence[Tensor], device: torch.device
+    ) -> MixedRows | None:
+        """What ``control`` mixes, None if nothing. values: per layer, of the rows' own prompts."""
+        rows = control.mixed.nonzero()[:, 0]
+        if not len(rows):
+            return None
+        mapped = to_device(control.mapper[rows] * control.from_source[rows][:, None], device)
+        own = to_device(control.from_own[rows], device)[..., None]
+        chosen = to_device(rows, device)
+        picked = [layer[chosen].float() for layer in values]
+        return cls(
+            chosen,
+            to_device(control.cross_source[rows], device),
+            [
+                layer.index_copy(0, chosen, (own * of_rows).to(layer))
+                for layer, of_rows in zip(values, picked, strict=True)
+            ],
+            [  # row by row: the same bits whatever other rows there are
+                torch.stack([m @ v for m, v in zip(mapped, of_rows, strict=True)]).to(layer)
+                for layer, of_rows in zip(values, picked, strict=True)
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class RecordedRows:
+    """The rows whose cross maps are made to be handed back, on the device.
+
+    rows [n]: of the forward, recorded ones and the sources of those that are mixed; places [m]: of
+    the recorded ones among them. source [m]: the place of the row whose map each takes, None where
+    all keep their own; mapper [m, tokens, tokens], from_source, from_own [m, tokens]: as in
+    ``AttentionControl``.
+    """
+
+    rows: Tensor
+    places: Tensor
+    source: Tensor | None
+    mapper: Tensor
+    from_source: Tensor
+    from_own: Tensor
+
+    @classmethod
+    def of(cls, control: AttentionControl, device: torch.device) -> RecordedRows | None:
+        """What ``control`` records, None if nothing."""
+        c = control
+        recorded = c.record.nonzero()[:, 0]
+        if not len(recorded):
+            return None
+        mixed = c.mixed[recorded]
+        source = torch.where(mixed, c.cross_source[recorded], recorded)
+        rows = torch.cat([recorded, source]).unique()
+        place = torch.zeros(c.rows, dtype=torch.long)
+        place[rows] = torch.arange(len(rows))
+        return cls(
+            to_device(rows, device),
+            to_device(place[recorded], device),
+            to_device(place[source], device) if mixed.any() else None,
+            to_device(c.mapper[recorded], device),
+            to_device(c.from_source[recorded] * mixed[:, None], device),
+            to_device(c.from_own[recorded], device),
+        )
+
+    def maps(self, query: Tensor, key: Tensor, scale: float) -> Tensor:
+        """Of one layer, float32 [m, positions, tokens], mean over heads.
+
+        query, key: [rows of the forward, heads, ...]. Scores are float32: in half precision those
+        of Stable Diffusion 2 overflow.
+        """
+        scores = (query[self.rows].float() * scale) @ key[self.rows].float().transpose(-1, -2)
+        made = torch.softmax(scores, -1)
+        own = made[self.places]
+        if self.source is None:
+            return own.mean(1)
+        taken = made[self.source] @ self.mapper[:, None]
+        own = taken * self.from_source[:, None, None] + own * self.from_own[:, None, None]
+        return own.mean(1)
+
 
 @dataclass(frozen=True)
 class MaterializedRows:
     """The rows whose cross maps are made, mixed or recorded, on the device.
+
+    So it is done where one of them reads by regions: its values are not the same at all positions.
 
     rows [n]: of the forward; source [n]: the place among these rows whose map is mixed in; mapper
     [n, tokens, tokens], from_source, from_own [n, tokens]: as in ``AttentionControl``; recorded
@@ -147,12 +293,8 @@ class MaterializedRows:
         readings: Sequence[Readings | None] = (),
     ) -> MaterializedRows | None:
         """What ``control`` needs, None if nothing. readings: of each row, none for no regions."""
-        c, own = control, torch.arange(control.rows)
-        mixed = (c.cross_source != own) & (c.from_source != 0).any(1)
-        mixed |= (c.from_own != 1).any(1)
-        needed = mixed | c.record
-        needed[c.cross_source[mixed]] = True  # a source's map is read
-        rows = needed.nonzero()[:, 0]
+        c = control
+        rows = c.read.nonzero()[:, 0]
         if not len(rows):
             return None
         place = torch.zeros(control.rows, dtype=torch.long)
@@ -251,39 +393,34 @@ class SelfSources:
         return height, width
 
 
-@dataclass
-class Forward:
-    """What the processors need to know of the forward that runs, and what they record.
+@dataclass(frozen=True)
+class RowsControl:
+    """What follows from a control for a forward's rows: worked out once, used at many steps.
 
-    keys, values: per cross-attention layer, [rows, tokens, inner]; layers in the base's order.
-    recorded: positions of a layer whose maps are recorded. self_sources: None if every row has its
-    own self-attention. placed: the rows that read by regions. maps: [recording rows, positions,
-    tokens], mean over heads, summed over ``layers`` layers.
+    self_sources: None if every row has its own self-attention; mixed, recorded: None for no rows;
+    materialized: the rows of both, in their place, where one of them reads by regions; placed: all
+    rows that do.
     """
 
-    keys: Sequence[Tensor]
-    values: Sequence[Tensor]
-    recorded: int = 0
     self_sources: SelfSources | None = None
+    mixed: MixedRows | None = None
+    recorded: RecordedRows | None = None
     materialized: MaterializedRows | None = None
     placed: Sequence[PlacedRows] = ()
-    maps: Tensor | None = None
-    layers: int = 0
 
     @classmethod
     def of(
         cls,
-        keys: Sequence[Tensor],
-        values: Sequence[Tensor],
         control: AttentionControl | None,
-        recorded: int,
+        values: Sequence[Tensor],
         size: tuple[int, int],
         device: torch.device,
         readings: Sequence[Readings | None] = (),
-    ) -> Forward:
-        """A forward under ``control``, of which only what it needs goes to ``device``.
+    ) -> RowsControl:
+        """Of ``control``, of which only what is needed goes to ``device``.
 
-        size: (h, w) of the latents; readings: of each row whose text has regions.
+        values: of the rows' prompts, per cross-attention layer; size: (h, w) of the latents;
+        readings: of each row whose text has regions.
 
         Raises ValueError for regions of latents of another size.
         """
@@ -292,16 +429,31 @@ class Forward:
                 raise ValueError(f"the regions are of latents {own.size}, not {size}")
         placed = PlacedRows.of(readings, range(len(readings)), device)
         if control is None:
-            return cls(keys, values, recorded, placed=placed)
+            return cls(placed=placed)
         sources = SelfSources(control, size, device)
-        return cls(
-            keys,
-            values,
-            recorded,
-            sources if sources.any else None,
-            MaterializedRows.of(control, device, readings if placed else ()),
-            placed,
-        )
+        moved = sources if sources.any else None
+        if any(readings[row] is not None for row in control.read.nonzero()[:, 0].tolist()):
+            rows = MaterializedRows.of(control, device, readings)
+            return cls(moved, materialized=rows, placed=placed)
+        mixed = MixedRows.of(control, values, device)
+        return cls(moved, mixed, RecordedRows.of(control, device), placed=placed)
+
+
+@dataclass
+class Forward:
+    """What the processors need to know of the forward that runs, and what they record.
+
+    keys, values: per cross-attention layer, [rows, tokens, inner]; layers in the base's order.
+    recorded: positions of a layer whose maps are recorded. maps: [recording rows, positions,
+    tokens], mean over heads, summed over ``layers`` layers.
+    """
+
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+    recorded: int = 0
+    control: RowsControl = field(default_factory=RowsControl)
+    maps: Tensor | None = None
+    layers: int = 0
 
     def record(self, maps: Tensor) -> None:
         """Add one layer's maps of the recording rows."""
@@ -352,7 +504,7 @@ class Processor:
             split_heads(attn.to_k(states), attn.heads),
             split_heads(attn.to_v(states), attn.heads),
         )
-        sources = forward.self_sources
+        sources = forward.control.self_sources
         if sources is None:
             return F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
         positions = states.shape[1]
@@ -371,19 +523,31 @@ class Processor:
         return out.index_copy(0, rows, within)
 
     def _cross(self, attn: Any, query: Tensor, forward: Forward, layer: int) -> Tensor:
+        control, scale = forward.control, attn.scale
+        mixed, recorded = control.mixed, control.recorded
+        values = forward.values if mixed is None else mixed.values
         key = split_heads(forward.keys[layer].to(query.dtype), attn.heads)
-        value = split_heads(forward.values[layer].to(query.dtype), attn.heads)
-        materialized = forward.materialized
-        if materialized is not None:
-            mixed = _materialized_attention(
-                query, key, value, attn.scale, forward, materialized, layer
-            )
+        value = split_heads(values[layer].to(query.dtype), attn.heads)
+        if (materialized := control.materialized) is not None:
+            made = _materialized_attention(query, key, value, scale, forward, materialized, layer)
             if materialized.whole:
-                return mixed
-        out = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
-        for placed in forward.placed:
-            placed.attend(out, query, layer, attn.scale)
-        return out if materialized is None else out.index_copy(0, materialized.rows, mixed)
+                return made
+        out = F.scaled_dot_product_attention(query, key, value, scale=scale)
+        for placed in control.placed:
+            placed.attend(out, query, layer, scale)
+        if materialized is not None:
+            return out.index_copy(0, materialized.rows, made)
+        if recorded is not None and query.shape[2] == forward.recorded:
+            forward.record(recorded.maps(query, key, scale))
+        if mixed is None:
+            return out
+        taken = F.scaled_dot_product_attention(
+            query[mixed.source],
+            key[mixed.source],
+            split_heads(mixed.taken[layer].to(query.dtype), attn.heads),
+            scale=scale,
+        )
+        return out.index_add(0, mixed.rows, taken)
 
 
 @contextmanager

@@ -22,7 +22,6 @@ from customedit.diffusion.folder import locate
 from customedit.diffusion.profile import Profile, Sizes, by_architecture
 from customedit.diffusion.readings import read_by_region
 from customedit.diffusion.schedule import Schedule, Time
-from customedit.diffusion.single_files.load import configurations_beside, load_single_file
 from customedit.diffusion.text import (
     Encoded,
     PromptRow,
@@ -89,6 +88,11 @@ class Base:
         path, known_as = locate(name, local=local)
         folder: Path | None = path
         if path.is_file():
+            from customedit.diffusion.single_files.load import (  # late: folders do without
+                configurations_beside,
+                load_single_file,
+            )
+
             pipeline = load_single_file(path, known_as)
             folder = configurations_beside(path)
         else:

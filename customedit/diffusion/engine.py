@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention import AttentionControl, LastJoin
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.fair_queue import AGED, FairQueue, Share
@@ -260,6 +260,7 @@ class Engine:
         self._fair_rows, self._fair_turns = FairQueue(), FairQueue()
         self._fresh: list[Ticket[Any]] = []
         self._deterministic_step = DeterministicStep(base.device)
+        self._join = LastJoin()
 
     def submit(
         self,
@@ -486,12 +487,11 @@ class Engine:
     def _forward(self, requests: Sequence[Denoise]) -> list[Prediction]:
         """The requests' rows in one call of the denoiser."""
         times = torch.cat([torch.full((r.rows,), r.time) for r in requests])
-        control = None
-        if any(r.control is not None for r in requests):
-            columns = self.base.family.mapped_tokens
-            control = AttentionControl.join(
-                [r.control or AttentionControl.none(r.rows, columns) for r in requests]
-            )
+        control = self._join(
+            [r.control for r in requests],
+            [r.rows for r in requests],
+            self.base.family.mapped_tokens,
+        )
         context = [c for r in requests for c in r.context]
         latents = torch.cat([r.latents.to(self.base.device) for r in requests])
         found = self.base.predict(latents, times, context, control)

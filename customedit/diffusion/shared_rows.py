@@ -31,6 +31,7 @@ def together(base: Base, methods: Sequence[Method[T]], *, max_rows: int = 32) ->
     results: list[Any] = [None] * len(methods)
     open_: dict[int, Denoise] = {}
     done: dict[int, Progress] = {}
+    join = JoinedControls()
 
     def advance(number: int, answer: Prediction | None) -> Generator[Request, Any, None]:
         """On to the method's next ``Denoise``, or its result."""
@@ -51,7 +52,7 @@ def together(base: Base, methods: Sequence[Method[T]], *, max_rows: int = 32) ->
         while open_:
             chosen = _chosen(base, open_, max_rows)
             parts = [open_.pop(number) for number in chosen]
-            request = joined(parts)
+            request = joined(parts, join)
             answer = yield from ask(request)
             if len(parts) == 1:
                 yield from advance(chosen[0], answer)
@@ -97,8 +98,36 @@ def _chosen(base: Base, open_: dict[int, Denoise], max_rows: int) -> list[int]:
     return chosen
 
 
-def joined(requests: Sequence[Denoise]) -> Denoise:
+class JoinedControls:
+    """Joins the controls of requests, or gives what it gave last for the same controls and rows.
+
+    What follows from a control is worked out once for as long as it is the same object.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[list[AttentionControl | None], list[list[int]]] = ([], [])
+        self._joined: AttentionControl | None = None
+
+    def __call__(
+        self, requests: Sequence[Denoise], kept: Sequence[Tensor], places: Sequence[Tensor]
+    ) -> AttentionControl | None:
+        """The control of all rows; kept, places: as in ``joined``. None if nobody has any."""
+        controls = [request.control for request in requests]
+        rows = [part.tolist() for part in (*kept, *places)]
+        known, known_rows = self._last
+        same = len(controls) == len(known) and all(
+            a is b for a, b in zip(controls, known, strict=True)
+        )
+        if not same or rows != known_rows:
+            self._last = controls, rows
+            self._joined = _joined_control(requests, kept, places)
+        return self._joined
+
+
+def joined(requests: Sequence[Denoise], join: JoinedControls | None = None) -> Denoise:
     """Requests for one time and of one shape as one, rows of equal names once.
+
+    join: of the requests of earlier steps.
 
     A row that several have is recorded if one of them asks for it; what else its control says is
     that of the first. One request alone is itself.
@@ -127,7 +156,7 @@ def joined(requests: Sequence[Denoise]) -> Denoise:
         torch.cat([_rows(request.latents, own) for request, own in pairs]),
         requests[0].time,
         [r.context[row] for r, own in pairs for row in own.tolist()],
-        _joined_control(requests, kept, places),
+        (join or JoinedControls())(requests, kept, places),
         parts=list(zip(requests, places, strict=True)),
     )
 

@@ -71,16 +71,18 @@ class Step:
 class Watched:
     """The region of an edit and its maps, as they come in step by step.
 
-    record: whether the maps are handed back.
+    record: whether the maps are handed back. source, target: whether these rows are recorded: a
+    region that is read from the source's words alone needs no map of the target.
     """
 
     def __init__(self, region: Region, steps: int, record: bool) -> None:
         self.region, self.steps, self.record = region, steps, record
-        self.wanted = record or bool(region.columns)
+        self.source = record or bool(region.columns)
+        self.target = record or len(region.columns) > 1
         self._total: Tensor | None = None
 
     def see(self, maps: Tensor | None) -> None:
-        """Add the maps of one step, [2, rows, columns, tokens]: source, target."""
+        """Add the maps of one step, [recorded rows, rows, columns, tokens]: source, target."""
         if maps is None:
             return
         self.region.see(maps)
@@ -139,7 +141,8 @@ class Beside:
         """Control that changes nothing, to be filled in; source and target are recorded."""
         rows = step.target + 1
         control = AttentionControl.none(rows, self.base.family.mapped_tokens)
-        control.record[step.source] = control.record[step.target] = self.watched.wanted
+        control.record[step.source] = self.watched.source
+        control.record[step.target] = self.watched.target
         return control
 
     def noise(

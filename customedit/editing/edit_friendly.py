@@ -91,7 +91,7 @@ def edit_friendly(
             *((x, text, None) for text in drawn),
         ]
         control = AttentionControl.none(len(rows), base.family.mapped_tokens)
-        control.record[int(reads)] = control.record[-1] = watched.wanted
+        control.record[int(reads)], control.record[-1] = watched.source, watched.target
         request = Denoise(
             torch.cat([row[0] for row in rows]), time, [row[1] for row in rows], control,
             names=[row[2] for row in rows],

@@ -77,7 +77,7 @@ def flow_edit(
             guidance.rows(base, target, none, k, steps),
             reading.rows(base, source, none_of_source, k, steps),
         ]
-        request = _request(base, [of_target, of_source], rows, time, watched.wanted)
+        request = _request(base, [of_target, of_source], rows, time, watched.source)
         answer = yield from ask(request)
         split = count * len(rows[0])
         to_target = combine(answer.noise[:split], len(rows[0]), guidance.scale)

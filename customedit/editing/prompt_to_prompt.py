@@ -181,9 +181,12 @@ class MapControl:
     self_until: int
 
     def control(
-        self, step: int, rows: int, source: int, target: int, record: bool
+        self, step: int, rows: int, source: int, target: int, record: tuple[bool, bool]
     ) -> AttentionControl:
-        """The control of one step, for ``rows`` rows of which two are the conditional ones."""
+        """The control of one step, for ``rows`` rows of which two are the conditional ones.
+
+        record: whether the maps of source and target are handed back.
+        """
         control = AttentionControl.none(rows, self.mapper.shape[0])
         if step < self.self_until:
             control.self_source[target] = source
@@ -191,7 +194,7 @@ class MapControl:
         control.mapper[target] = self.mapper
         control.from_source[target] = self.from_source[step]
         control.from_own[target] = self.from_own[step]
-        control.record[source] = control.record[target] = record
+        control.record[source], control.record[target] = record
         return control
 
     def changes(self, step: int) -> bool:
@@ -318,7 +321,8 @@ def prompt_to_prompt(
         at = len(drawn)  # the target's conditional row
         # 2. One call of the model.
         if control is None or control.rows != len(rows) or maps.changes(k):
-            control = maps.control(k, len(rows), 0, at, watched.wanted)
+            recorded = watched.source, watched.target
+            control = maps.control(k, len(rows), 0, at, recorded)
         request = Denoise(
             torch.cat([row[0] for row in rows]), time, [row[1] for row in rows], control,
             names=[row[2] for row in rows], shown=at,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Sequence
-from enum import Enum
 from typing import Final
 
 from customedit.errors import InputError
@@ -20,10 +19,9 @@ GAP, MATCH, MISMATCH = 0, 1, -1
 _EDGES: Final = re.compile(r"^[^\w<]+|[^\w>]+$")  # <plaid> is a word with its brackets
 
 
-class _Move(Enum):
-    LEFT = 1  # the target's item is inserted
-    UP = 2  # the source's item is left out
-    DIAGONAL = 3
+_LEFT: Final = 1  # the target's item is inserted
+_UP: Final = 2  # the source's item is left out
+_DIAGONAL: Final = 3
 
 
 def align(source: Sequence[Hashable], target: Sequence[Hashable]) -> list[tuple[int, int]]:
@@ -38,25 +36,31 @@ def align(source: Sequence[Hashable], target: Sequence[Hashable]) -> list[tuple[
     pairs = []
     while i > 0 and j > 0:
         move = moves[i][j]
-        if move is _Move.DIAGONAL:
+        if move == _DIAGONAL:
             pairs.append((i - 1, j - 1))
-        i -= move is not _Move.LEFT
-        j -= move is not _Move.UP
+        i -= move != _LEFT
+        j -= move != _UP
     return pairs[::-1]
 
 
-def _moves(source: Sequence[Hashable], target: Sequence[Hashable]) -> list[list[_Move]]:
+def _moves(source: Sequence[Hashable], target: Sequence[Hashable]) -> list[list[int]]:
     """The best last move at each (source items read, target items read); the edges are unread."""
     above = [GAP * j for j in range(len(target) + 1)]
-    moves = [[_Move.LEFT] * len(above)]
+    moves = [[_LEFT] * len(above)]
     for i, item in enumerate(source, 1):
-        row, taken = [GAP * i], [_Move.UP]
-        for j, other in enumerate(target, 1):
-            left, up = row[j - 1] + GAP, above[j] + GAP
-            diagonal = above[j - 1] + (MATCH if item == other else MISMATCH)
-            best = max(left, up, diagonal)
-            row.append(best)
-            taken.append(_Move.LEFT if best == left else _Move.UP if best == up else _Move.DIAGONAL)
+        last = GAP * i
+        row, taken = [last], [_UP]
+        for other, corner, over in zip(target, above, above[1:], strict=False):
+            left, up = last + GAP, over + GAP
+            diagonal = corner + (MATCH if item == other else MISMATCH)
+            if left >= up and left >= diagonal:
+                last, move = left, _LEFT
+            elif up >= diagonal:
+                last, move = up, _UP
+            else:
+                last, move = diagonal, _DIAGONAL
+            row.append(last)
+            taken.append(move)
         moves.append(taken)
         above = row
     return moves

@@ -213,7 +213,7 @@ class Region:
         self.minus = [[c for w in subtracted for c in word_columns(read, w, "source_prompt")]]
 
     def see(self, maps: Tensor) -> None:
-        """Add the maps of one step, [2, rows, columns, tokens]."""
+        """Add the maps of one step, [1 or 2, rows, columns, tokens]: source, and target if read."""
         if not self.columns:
             return
         if self.blend is None:

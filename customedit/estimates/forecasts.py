@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -201,7 +201,7 @@ class Forecasts:
             for tenant, _ in turns:
                 pipe.zrange(self._key("claimable", kind, tenant), 0, MOST_WAITING)
             names = pipe.execute()
-        records = self._load([name for part in names for name in part])
+        records = self._claimable([name for part in names for name in part])
         order: list[tuple[float, str, int, JobRecord]] = []
         for (tenant, start), part in zip(turns, names, strict=True):
             for place, record in enumerate(records[name] for name in part if name in records):
@@ -211,26 +211,25 @@ class Forecasts:
         order.sort(key=lambda entry: entry[:3])
         return [_Entry(record, start) for start, _, _, record in order]
 
+    def _claimable(self, names: Sequence[str]) -> dict[str, JobRecord]:
+        """The records of waiting jobs: nothing of them changes, so each is read once."""
+        missing = [name for name in names if name not in self._records]
+        self._read_bodies(missing)
+        found = {name: self._records[name] for name in names if name in self._records}
+        self._forget(found)
+        return found
+
     def _load(self, names: Sequence[str]) -> dict[str, JobRecord]:
-        """The records by id, in this order; what never changes is read and parsed once."""
+        """The records of running jobs by id, in this order, with what changes in them."""
+        self._read_bodies([name for name in names if name not in self._records])
         with self.client.pipeline(transaction=False) as pipe:
             for name in names:
-                fields = (
-                    "progress",
-                    "worker",
-                    "state",
-                    *(() if name in self._records else ("body",)),
-                )
-                pipe.hmget(self._key("job", name), fields)
+                pipe.hmget(self._key("job", name), "progress", "worker", "state")
             rows = pipe.execute()
         loaded: dict[str, JobRecord] = {}
-        for name, (progress, worker, state, *read) in zip(names, rows, strict=True):
-            if state is None or (read and read[0] is None):
+        for name, (progress, worker, state) in zip(names, rows, strict=True):
+            if state is None or name not in self._records:
                 continue
-            if read:
-                document = json.loads(read[0]) | {"queued_at": 0.0}
-                self._records[name] = JobRecord.model_validate(document)
-            self._records.move_to_end(name)
             loaded[name] = self._records[name].model_copy(
                 update={
                     "state": state,
@@ -238,9 +237,28 @@ class Forecasts:
                     "progress": JobProgress.model_validate_json(progress) if progress else None,
                 }
             )
+        self._forget(loaded)
+        return loaded
+
+    def _read_bodies(self, names: Sequence[str]) -> None:
+        """Keep the records of jobs that are new, as they were submitted."""
+        if not names:
+            return
+        with self.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hget(self._key("job", name), "body")
+            bodies = pipe.execute()
+        for name, body in zip(names, bodies, strict=True):
+            if body is not None:
+                document = json.loads(body) | {"queued_at": 0.0}
+                self._records[name] = JobRecord.model_validate(document)
+
+    def _forget(self, used: Collection[str]) -> None:
+        """Let go of the records that were not used for longest, beyond so many."""
+        for name in used:
+            self._records.move_to_end(name)
         while len(self._records) > 4 * MOST_WAITING:
             self._records.popitem(last=False)
-        return loaded
 
     # the simulation
 

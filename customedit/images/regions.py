@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from customedit.errors import InputError
 
@@ -38,6 +37,8 @@ def refine_region(coarse: Values, source: Image.Image, *, epsilon: float = EPSIL
     Raises:
         InputError: unless the region has two axes and lies in [0, 1].
     """
+    from scipy import ndimage  # here and below late: a third of a second before the first step
+
     check_region(coarse)
     if coarse.min() == coarse.max():
         return np.full((source.height, source.width), coarse.flat[0], np.float32)
@@ -76,6 +77,7 @@ def _coefficients(
     guide: Values, region: Values, radius: int, epsilon: float
 ) -> tuple[Values, Values]:
     """(a [h, w, 3], b [h, w]) of q = a I + b, averaged over windows (equations 13 to 16)."""
+    from scipy import ndimage
 
     def mean(plane: Values) -> Values:
         return ndimage.uniform_filter(plane, 2 * radius + 1, mode="nearest")
@@ -154,6 +156,8 @@ def paste_region(
 
 def _feathered(region: Values, feather: float) -> Values:
     """``region`` with a linear fall from 1 to 0 over ``feather`` pixels beyond its upper half."""
+    from scipy import ndimage
+
     inside = region > 0.5
     if not feather or not inside.any() or inside.all():
         return region

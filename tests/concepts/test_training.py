@@ -259,3 +259,21 @@ def test_prompts_say_what_to_learn() -> None:
 def test_bad_input(make: Any, says: str) -> None:
     with pytest.raises(InputError, match=says):
         make()
+
+
+def test_a_prompt_without_the_token_is_encoded_once(
+    base: Base, references: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    encode = base.family.encode
+
+    def counted(prompts: Any) -> Any:
+        encoded.extend(" ".join(row.tokens.words) for row in prompts)
+        return encode(prompts)
+
+    monkeypatch.setattr(base.family, "encode", counted)
+    prompts = ConceptPrompts("<a>", "cup", "patterned")
+    settings = TrainingSettings.of(base, steps=3, class_images=1, class_steps=1, crops=1, batch=1)
+    run(base, train_concept(base, references, prompts, settings))
+    assert len([words for words in encoded if "<a>" in words]) == 3
+    assert encoded.count("a photo of a cup") <= 2  # for its picture, and for all steps

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention import AttentionControl, LastJoin
 from customedit.diffusion.base import Base
 
 
@@ -101,3 +101,27 @@ def test_joined_controls_point_at_their_own_rows() -> None:
     assert joined.self_source.tolist() == [0, 1, 2, 3, 2]
     assert joined.cross_source.tolist() == [0, 1, 2, 2, 4]
     assert joined.rows == 5
+
+
+def test_joined_again_only_if_a_control_changed() -> None:
+    a, b = AttentionControl.none(2, 4), AttentionControl.none(3, 4)
+    join = LastJoin()
+    first = join([a, None, b], [2, 1, 3], 4)
+    assert first is not None and first.rows == 6
+    assert join([a, None, b], [2, 1, 3], 4) is first
+    assert join([a, None, b], [2, 2, 3], 4) is not first
+    assert join([b, None, a], [3, 1, 2], 4) is not first
+    assert join([None], [3], 4) is None
+    assert join([a], [2], 4) is a
+
+
+@torch.no_grad()
+def test_a_changed_control_acts_at_once(base: Base, latents: Tensor) -> None:
+    texts = [base.text(p) for p in ("a photo of a cup", "a photo of a red cup", "a ball")]
+    first, second = (AttentionControl.none(3, base.length) for _ in range(2))
+    first.from_own[1] = 0.5
+    second.from_own[1] = 2.0
+    found = [base.output(latents, 501, texts, c)[0] for c in (first, second, first, None, first)]
+    assert torch.equal(found[0], found[2]) and torch.equal(found[0], found[4])
+    assert (found[0] - found[1]).abs().max() > 1e-3
+    assert (found[0] - found[3]).abs().max() > 1e-3

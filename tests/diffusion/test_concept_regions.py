@@ -11,7 +11,7 @@ from torch import Tensor
 
 from customedit.boxes import axis_shares, check_box, check_cells
 from customedit.concepts.concept import Concept
-from customedit.diffusion.attention import AttentionControl, Forward
+from customedit.diffusion.attention import AttentionControl, Forward, RowsControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.concept_regions import ConceptRegion, inside, sets_anywhere
 from customedit.diffusion.families.unet import UNetFamily
@@ -226,10 +226,9 @@ def test_regions_that_are_swapped_swap_what_is_read(
     outs = []
     for regions in ((LEFT, RIGHT), (RIGHT, LEFT)):
         text = placed(base, looks, regions)
-        family.state.forward = Forward.of(
-            [k[None] for k in text.keys], [v[None] for v in text.values], None, 0, SIZE,
-            base.device, [text.readings],
-        )  # fmt: skip
+        keys, values = ([x[None] for x in found] for found in (text.keys, text.values))
+        control = RowsControl.of(None, values, SIZE, base.device, [text.readings])
+        family.state.forward = Forward(keys, values, 0, control)
         try:
             outs.append(layer(states).unflatten(1, SIZE))
         finally:

@@ -20,6 +20,7 @@ from customedit.diffusion.attention import (
     AttentionState,
     Forward,
     Processor,
+    RowsControl,
     taken_features,
 )
 from customedit.diffusion.ddim import DDIMSchedule
@@ -73,6 +74,20 @@ class RowsText:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class KnownControl:
+    """What followed from ``control`` for rows that read ``text``, with latents of ``size``."""
+
+    control: AttentionControl
+    text: RowsText
+    size: tuple[int, int]
+    rows: RowsControl
+
+    def is_of(self, control: AttentionControl, text: RowsText, size: tuple[int, int]) -> bool:
+        """Whether it was made of these very objects."""
+        return self.control is control and self.text is text and self.size == size
+
+
 class UNetFamily(Family):
     """A UNet2DConditionModel that is told a time, a row of text states, and maybe conditions."""
 
@@ -84,6 +99,7 @@ class UNetFamily(Family):
         super().__init__(pipeline)
         self._state = AttentionState()
         self._rows_text: RowsText | None = None
+        self._rows_control: KnownControl | None = None
 
     @property
     def state(self) -> AttentionState:
@@ -227,10 +243,8 @@ class UNetFamily(Family):
         grid = self.grid(height, width)
         text = self._text_of_rows(context)
         recorded = grid[0] * grid[1]
-        forward = Forward.of(
-            text.keys, text.values, control, recorded, (height, width), device,
-            [c.readings for c in context],
-        )  # fmt: skip
+        of_rows = self._control_of_rows(control, text, (height, width), device)
+        forward = Forward(text.keys, text.values, recorded, of_rows)
         x = latents.to(device, self.dtype)
         conditions = self.conditions(context, height, width, device)
         times = row_times(time, rows, device)
@@ -256,6 +270,28 @@ class UNetFamily(Family):
             self._rows_text = None  # frees it before the next is made
             self._rows_text = RowsText.of(context, self.dtype)
         return self._rows_text
+
+    def _control_of_rows(
+        self,
+        control: AttentionControl | None,
+        text: RowsText,
+        size: tuple[int, int],
+        device: torch.device,
+    ) -> RowsControl:
+        """What follows from ``control``: that of the last call, where it was the same.
+
+        An edit's control changes at a few of its steps.
+        """
+        readings = [c.readings for c in text.context]
+        if control is None or torch.is_grad_enabled():
+            return RowsControl.of(control, text.values, size, device, readings)
+        before = self._rows_control
+        if before is not None and before.is_of(control, text, size):
+            return before.rows
+        self._rows_control = None  # frees it before the next is made
+        rows = RowsControl.of(control, text.values, size, device, readings)
+        self._rows_control = KnownControl(control, text, size, rows)
+        return rows
 
     def cross_grids(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
         """(rows, columns) of every resolution of the UNet, each half of the one before."""
