@@ -107,7 +107,8 @@ def edit_plan(
         region_words=[] if settings is None else list(settings.blend_words),
         everywhere=request.everywhere,
         preserve=checked.preserve,
-        feather=request.feather,
+        outline=checked.outline,
+        feather=checked.feather,
         concepts=[
             d.PlannedConcept(
                 id=use.id, token=record.token, weight=use.weight, box=use.box, mask=use.mask

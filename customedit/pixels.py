@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from customedit.images.masks import Values, fit_mask
+from customedit.images.outline import outline_region
 from customedit.images.regions import paste_region, refine_region
 
 
@@ -33,13 +34,18 @@ def to_image(tensor: Tensor) -> Image.Image:
 
 
 def source_region(
-    source: Image.Image, *, mask: Tensor | None = None, coarse: Tensor | None = None
+    source: Image.Image,
+    *,
+    mask: Tensor | None = None,
+    coarse: Tensor | None = None,
+    outline: bool = False,
 ) -> Tensor:
     """Where an edit may show in the source: [height, width] float32 in [0, 1], at its size.
 
     mask: the user's own, [h, w] in [0, 1] at the source's size or of its aspect, taken as it is.
     coarse: a region that a method found, [h, w] in [0, 1] at any size, such as the cells of the
-    latents: its edges are moved to those of the source's colours. Exactly one of the two.
+    latents: its edges are moved to those of the source's colours, with ``outline`` to those of the
+    thing inside it. Exactly one of the two.
 
     Raises:
         InputError: for a mask or region that is not usable (``masks.fit_mask``).
@@ -50,7 +56,8 @@ def source_region(
     if mask is not None:
         return torch.from_numpy(fit_mask(_values(mask), source.size))
     assert coarse is not None
-    return torch.from_numpy(refine_region(_values(coarse), source))
+    refine = outline_region if outline else refine_region
+    return torch.from_numpy(refine(_values(coarse), source))
 
 
 def paste_preserved(

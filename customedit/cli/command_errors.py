@@ -33,8 +33,8 @@ TRACEBACK: Final = "CUSTOMEDIT_TRACEBACK"
 """The environment variable that brings the traceback of an unexpected error."""
 
 EXTRAS: Final = {
-    "engine": ("torch", "diffusers", "transformers", "accelerate", "safetensors", "scipy", "numpy",
-               "PIL", "tokenizers", "matplotlib"),
+    "engine": ("torch", "diffusers", "transformers", "accelerate", "safetensors", "scipy",
+               "skimage", "numpy", "PIL", "tokenizers", "matplotlib"),
     "server": ("fastapi", "uvicorn", "celery", "redis", "boto3", "botocore", "pydantic_settings",
                "starlette", "prometheus_client", "standardwebhooks", "sse_starlette", "anyio",
                "opentelemetry", "multipart"),

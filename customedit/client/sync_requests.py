@@ -99,7 +99,7 @@ class Requests:
         directedit: DirectEditOptions | None = None,
         flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
-        feather: float = 8.0,
+        feather: float | None = None,
         everywhere: bool = False,
         concepts: Sequence[ConceptUse] = (),
         maps: bool = False,
@@ -139,7 +139,8 @@ class Requests:
             flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
-            feather: Width of the soft edge of that paste, in source pixels.
+            feather: Width of the soft edge of that paste, in source pixels; left out, 8, or 1
+                where the region ends at the outline of its thing.
             everywhere: Let the concepts act on the source prompt and the empty prompt, too.
             concepts: The concepts that the target prompt names.
             maps: Keep the attention maps as a file.
@@ -213,7 +214,7 @@ class Requests:
         directedit: DirectEditOptions | None = None,
         flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
-        feather: float = 8.0,
+        feather: float | None = None,
         everywhere: bool = False,
         concepts: Sequence[ConceptUse] = (),
         maps: bool = False,
@@ -251,7 +252,8 @@ class Requests:
             flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
-            feather: Width of the soft edge of that paste, in source pixels.
+            feather: Width of the soft edge of that paste, in source pixels; left out, 8, or 1
+                where the region ends at the outline of its thing.
             everywhere: Let the concepts act on the source prompt and the empty prompt, too.
             concepts: The concepts that the target prompt names.
             maps: Keep the attention maps as a file.
@@ -404,7 +406,7 @@ class Requests:
         directedit: DirectEditOptions | None = None,
         flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
-        feather: float = 8.0,
+        feather: float | None = None,
         everywhere: bool = False,
         concepts: Sequence[ConceptUse] = (),
     ) -> d.Preset:
@@ -438,7 +440,8 @@ class Requests:
             flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
-            feather: Width of the soft edge of that paste, in source pixels.
+            feather: Width of the soft edge of that paste, in source pixels; left out, 8, or 1
+                where the region ends at the outline of its thing.
             everywhere: Let the concepts act on the source prompt and the empty prompt, too.
             concepts: The concepts that the target prompt names.
 
@@ -519,7 +522,7 @@ class Requests:
         directedit: DirectEditOptions | None = None,
         flowedit: FlowEditOptions | None = None,
         preserve: bool | None = None,
-        feather: float = 8.0,
+        feather: float | None = None,
         everywhere: bool = False,
         concepts: Sequence[ConceptUse] = (),
         maps: bool = False,
@@ -558,7 +561,8 @@ class Requests:
             flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
-            feather: Width of the soft edge of that paste, in source pixels.
+            feather: Width of the soft edge of that paste, in source pixels; left out, 8, or 1
+                where the region ends at the outline of its thing.
             everywhere: Let the concepts act on the source prompt and the empty prompt, too.
             concepts: The concepts that the target prompt names.
             maps: Keep the attention maps as a file.

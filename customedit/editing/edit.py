@@ -227,7 +227,9 @@ def finish(
     if settings is not None and settings.concept_regions:
         placed = concept_pixels(concepts, picture.size)
     words = settings is not None and bool(settings.blend_words)
-    region = pixel_region(picture, drawing.mask, mask, words=words, placed=placed)
+    region = pixel_region(
+        picture, drawing.mask, mask, words=words, outline=plan.outline, placed=placed
+    )
     image = picture if plan.unchanged else _at_source_size(plan, picture, drawing.working, region)
     return EditResult(image, picture, region, drawing, plan)
 

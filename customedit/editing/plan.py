@@ -96,7 +96,8 @@ class EditPlan(_Part):
     ... flowedit: the method's settings, None for all others; their blend_words: the words that
     the region is read from, given or derived; working: (width, height) that the model draws at;
     preserve: whether the source's own pixels are pasted outside the region, with an edge of
-    ``feather`` source pixels.
+    ``feather`` source pixels; outline: whether a region that was read from words ends at the
+    outline of its thing.
     """
 
     format: Literal["customedit.edit"] = "customedit.edit"
@@ -121,6 +122,7 @@ class EditPlan(_Part):
     flowedit: FlowEditSettings | None = None
     everywhere: bool
     preserve: bool
+    outline: bool = False
     feather: float
     base: BasePlan
     concepts: tuple[ConceptPlan, ...]
@@ -237,7 +239,8 @@ def plan_edits(
         "inversion": options.inversion if options.method in INVERTING else None,
         "everywhere": options.everywhere,
         "preserve": checked.preserve,
-        "feather": options.feather,
+        "outline": checked.outline,
+        "feather": checked.feather,
         "base": base_plan(base),
         "concepts": tuple(map(concept_plan, concepts)),
         "source": PicturePlan(

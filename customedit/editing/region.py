@@ -266,22 +266,22 @@ def target_words(settings: RegionSettings, words: list[str]) -> tuple[str, ...]:
 
 def pixel_region(
     source: Image.Image, region: Tensor | None, mask: Tensor | None, *, words: bool,
-    placed: Tensor | None = None,
+    outline: bool = False, placed: Tensor | None = None,
 ) -> Tensor | None:  # fmt: skip
     """The region for pixels, [H, W] float32 in [0, 1] at the source's size; None: everywhere.
 
     region: of the latents, [h, w], None for everywhere; mask: the user's, [h, w] in [0, 1], taken
     as it is, so that its edge in the picture is the user's and not that of latent cells; words:
     whether the region was read from words, whose edges are moved to those of the source's colours;
-    placed: the union of concepts' regions at the source's size, where these belong to the region,
-    taken as they are.
+    outline: whether they are drawn in to the outline of the thing inside; placed: the union of
+    concepts' regions at the source's size, where these belong to the region, taken as they are.
 
     Raises InputError for a mask that cannot be used.
     """
     bounds = None if mask is None else pixels.source_region(source, mask=mask)
     if region is None or not words:
         return bounds if placed is None else placed
-    refined = pixels.source_region(source, coarse=region)
+    refined = pixels.source_region(source, coarse=region, outline=outline)
     if placed is not None:
         refined = torch.maximum(refined, placed)
     return refined if bounds is None else refined * bounds

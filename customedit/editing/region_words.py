@@ -94,6 +94,30 @@ def words_beside_regions(
     return tuple(dict.fromkeys(words))
 
 
+def keeps_things(source_prompt: str, target_prompt: str, words: Sequence[str]) -> bool:
+    """Whether all that changes is said of ``words`` themselves, whose things stay what they are.
+
+    "cup" -> "red cup" and "<plaid> patterned cup" are; a thing that is replaced ("cup" -> "jug") or
+    that gets company ("cat" -> "cat with a hat") may need room beyond its outline. Only words that
+    stand before one of ``words`` in its phrase, in both prompts, say something of it for certain.
+    """
+    if not words:
+        return False
+    reader = _Reader(source_prompt, target_prompt, ())
+    for gap in reader.gaps:
+        for prompt, start, end in ((reader.source, gap.a, gap.b), (reader.target, gap.c, gap.d)):
+            while start < end and bare(prompt[start]) in DETERMINERS:
+                start += 1  # "an orange cup" -> "a red cup"
+            if start == end:
+                continue
+            if any(_ends_phrase(prompt, k) for k in range(start, end)):
+                return False
+            head = _head(prompt, start)
+            if head < end or not any(alike(prompt[head], word) for word in words):
+                return False
+    return bool(reader.gaps)
+
+
 @dataclass(frozen=True)
 class _Gap:
     """What stands between two aligned words: source[a:b] became target[c:d]."""
@@ -237,12 +261,7 @@ class _Reader:
             if is_function(self.source[at]):
                 at += 1
                 continue
-            while (
-                at + 1 < len(self.source)
-                and not _ends_phrase(self.source, at + 1)
-                and not (closes(self.source[at]) and not is_adjective(self.source[at]))
-            ):
-                at += 1
+            at = _head(self.source, at)
             yield at
             at += 1
 
@@ -260,6 +279,18 @@ class _Reader:
             word = bare(self.source[place])
             raise _in_doubt(f"the change {change!r} belongs to {word!r}, which is no noun")
         return place
+
+
+def _head(words: Sequence[str], start: int) -> int:
+    """The last word of the phrase that ``words[start]`` stands in."""
+    at = start
+    while (
+        at + 1 < len(words)
+        and not _ends_phrase(words, at + 1)
+        and not (closes(words[at]) and not is_adjective(words[at]))
+    ):
+        at += 1
+    return at
 
 
 def _ends_phrase(words: Sequence[str], at: int) -> bool:

@@ -20,7 +20,7 @@ from customedit.editing.method_settings import (
     strength_of_change,
 )
 from customedit.editing.prompt_words import find
-from customedit.editing.region_words import ConceptWords, words_beside_regions
+from customedit.editing.region_words import ConceptWords, keeps_things, words_beside_regions
 from customedit.errors import InputError
 from customedit.prompt_syntax import check_prompt, tokens_in
 from customedit.schemas.change import AUTO_CHANGES
@@ -33,6 +33,12 @@ PRESERVE: Final = True
 """Whether the source's own pixels are pasted outside the region, where an edit has one and the
 request does not say."""
 
+FEATHER: Final = 8.0
+"""Pixels of the source over which the edit fades out beyond its region: a cell of the latents."""
+
+OUTLINE_FEATHER: Final = 1.0
+"""The same where the region ends at the outline of its thing."""
+
 
 @dataclass(frozen=True)
 class CheckedRequest:
@@ -40,6 +46,8 @@ class CheckedRequest:
 
     strengths: one of each picture, with ``changes`` that they stand for, None where a strength was
     asked for; seeds: one where nothing is random; settings: all but the strength, None for SDEdit.
+    outline: whether the region ends where its things do in the source (``EditPlan``); feather: the
+    width of its soft edge.
     """
 
     strengths: tuple[Strength, ...]
@@ -47,6 +55,8 @@ class CheckedRequest:
     seeds: tuple[int, ...]
     settings: RegionSettings | None
     preserve: bool
+    outline: bool
+    feather: float
 
     @property
     def p2p(self) -> P2PSettings | None:
@@ -85,7 +95,22 @@ def check_request(
         wanted = AUTO_CHANGES if options.change == "auto" else (options.change,)
         strengths = tuple(strength_of_change(method, change) for change in wanted)
         changes = wanted
-    return CheckedRequest(strengths, changes, tuple(options.seeds), settings, preserve)
+    outline = settings is not None and _outlined(options, settings)
+    feather = options.feather
+    if feather is None:
+        feather = OUTLINE_FEATHER if outline else FEATHER
+    seeds = tuple(options.seeds)
+    return CheckedRequest(strengths, changes, seeds, settings, preserve, outline, feather)
+
+
+def _outlined(options: EditOptions, settings: RegionSettings) -> bool:
+    """Whether the region is that of things which stay what they are: ``keeps_things``."""
+    return (
+        settings.blend_over == "source"
+        and not settings.subtract
+        and not settings.concept_regions
+        and keeps_things(options.source_prompt, options.target_prompt, settings.blend_words)
+    )
 
 
 def _check_strengths(method: EditMethod, strengths: Sequence[Strength]) -> None:

@@ -282,6 +282,9 @@ class EditPlan(Document):
     region_words: list[str]
     everywhere: bool
     preserve: bool
+    outline: Annotated[
+        bool, Field(description="Whether the region ends at the outline of its thing.")
+    ]
     feather: float
     concepts: list[PlannedConcept]
     mask: bool

@@ -211,10 +211,15 @@ class EditOptions(RequestModel):
         ),
     ] = None
     feather: Annotated[
-        float,
-        Field(ge=0, le=256, description="Width of the soft edge of that paste, in source pixels."),
+        float | None,
+        Field(
+            ge=0,
+            le=256,
+            description="Width of the soft edge of that paste, in source pixels; left out, 8, or 1 "
+            "where the region ends at the outline of its thing.",
+        ),
         NUMBER,
-    ] = 8.0
+    ] = None
     everywhere: Annotated[
         StrictBool,
         Field(description="Let the concepts act on the source prompt and the empty prompt, too."),

@@ -155,8 +155,8 @@ def test_a_recipe_is_replayed_to_the_same_pixels(
 
 def test_edit_and_sweep_take_the_options_of_the_request() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]  # of a group
-    inputs = {"picture", "out", "concept", "blend_word", "no_blend", "expert", "mask", "reference",
-              "clip", "base", "device", "dtype", "force", "as_json"}  # fmt: skip
+    inputs = {"picture", "out", "concept", "blend_word", "no_blend", "expert", "mask", "region",
+              "reference", "clip", "base", "device", "dtype", "force", "as_json"}  # fmt: skip
     own = {
         "edit": inputs | {"strength", "seed", "dino", "lpips"},
         "sweep": inputs,

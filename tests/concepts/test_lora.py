@@ -288,7 +288,9 @@ def test_what_is_not_used_is_refused_unless_it_is_allowed(
     more = {f"{other}.lora_down.weight": randn(4, 8), f"{other}.lora_up.weight": randn(8, 4)}
     file = tmp_path / "x.safetensors"
     save_file(entries | more, file)
-    with pytest.raises(InputError, match=rf"can use 3 of 4 layers: it has no {other}; .*--allow"):
+    with pytest.raises(
+        InputError, match=rf"can use 3 of 4 layers: it has no {other}; .*`allow_unused`"
+    ):
         load_concept(file, base)
     told = load_concept(file, base, allow_unused=True).recipe["imported"]
     assert (told["layers_used"], told["layers"]) == (3, 4)

@@ -17,7 +17,7 @@ from customedit.editing.prompt_words import (
     bare,
     find,
 )
-from customedit.editing.region_words import ConceptWords, region_words
+from customedit.editing.region_words import ConceptWords, keeps_things, region_words
 from customedit.errors import InputError
 from customedit.mini import samples
 
@@ -200,3 +200,28 @@ def test_the_rule_needs_no_torch() -> None:
         "assert not {'torch', 'diffusers', 'transformers', 'numpy', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words", "kept"),
+    [
+        ("a cup on a table", "a red cup on a table", ["cup"], True),
+        ("a red cup on a table", "a <plaid> patterned cup on a table", ["cup"], True),
+        ("a red cup on a table", "a cup on a table", ["cup"], True),
+        ("an orange cup on a table", "a <plaid> patterned cup on a table", ["cup"], True),
+        ("two cups", "two blue and white cups", ["cups"], True),
+        ("a cup by a wall", "a red cup by a green wall", ["cup", "wall"], True),
+        ("a cup by a wall", "a red cup by a green wall", ["cup"], False),
+        ("a cup on a table", "a jug on a table", ["cup"], False),
+        ("a cat on a mat", "a cat with a hat on a mat", ["cat"], False),
+        ("a cup on a table", "a red jug on a table", ["cup"], False),
+        ("a cat", "a cat sleeping", ["cat"], False),
+        ("a photo of a cup", "a <plaid>", ["cup"], False),
+        ("a cup", "a red cup", [], False),
+        ("a cup", "a cup", ["cup"], False),
+    ],
+)
+def test_things_that_stay_what_they_are(
+    source: str, target: str, words: list[str], kept: bool
+) -> None:
+    assert keeps_things(source, target, words) is kept

