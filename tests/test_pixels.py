@@ -59,9 +59,9 @@ def test_a_coarse_region_is_refined_to_the_source() -> None:
 
 def test_one_of_mask_and_region_is_given() -> None:
     ones = torch.ones(2, 2)
-    for given_ in ({}, {"mask": ones, "coarse": ones}):
+    for mask, coarse in ((None, None), (ones, ones)):
         with pytest.raises(ValueError, match="mask or a coarse"):
-            pixels.source_region(picture(), **given_)
+            pixels.source_region(picture(), mask=mask, coarse=coarse)
 
 
 def test_the_edit_is_pasted_at_the_sources_size() -> None:

@@ -13,7 +13,8 @@ from customedit.images.outline import outline_region
 from customedit.images.regions import refine_region
 from customedit.mini import samples
 
-from .test_regions import noise, overlap, scene
+from .conftest import noise
+from .test_regions import overlap, scene
 
 
 def widened(where: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
