@@ -149,6 +149,7 @@ def test_concept_tokens_are_not_shown_to_the_clip() -> None:
     assert plain("a photo of a <plaid> patterned cup") == "a photo of a patterned cup"
 
 
+@pytest.mark.timeout(900)
 def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
     base, judge = Base.load(), bundled()
     quick = Plan.quick()
