@@ -1,11 +1,11 @@
 """The one attention processor of the base: per-row keys and values, per-row control.
 
 Cross-attention never projects text here: keys and values of every row come from its own prompt and
-concept (``text.py``), or for each position of its own (``concept_regions.py``).
-What a row takes of another's self-attention are queries, keys or values, so
-the fused kernel keeps working: with queries and keys it has the other's map. Cross maps are mixed
-by way of the values (``MixedRows``), so that it serves there, too; maps are made where they are
-handed back, and of rows that read by regions (``MaterializedRows``).
+concept (``text.py``), or for each position of its own (``concept_regions.py``). What a row takes of
+another's self-attention are queries, keys or values, so the fused kernel keeps working: with
+queries and keys it has the other's map. Cross maps are mixed by way of the values (``MixedRows``),
+so that it serves there, too; maps are made where they are handed back, and of rows that read by
+regions (``MaterializedRows``).
 """
 
 from __future__ import annotations

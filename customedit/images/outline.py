@@ -38,9 +38,8 @@ def outline_region(coarse: Values, source: Image.Image) -> Values:
     region that has no inside or no outside, and one in which no outline is found, is refined as
     ``refine_region`` does.
 
-    On the bundled base's 24 sources, with regions read from maps after 4 steps, the overlap with
-    the true mask (intersection over union) is 0.93 on average, where that of ``refine_region`` is
-    0.60.
+    Depth and beta were chosen on the 24 sources of ``mini.samples``; tests/images/test_outline.py
+    measures the overlap with their true masks.
 
     Raises:
         InputError: unless the region has two axes and lies in [0, 1].
