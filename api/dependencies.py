@@ -208,6 +208,7 @@ PictureId = Annotated[
     str, Path(pattern=patterns.PICTURE, description="Id of an image, or of an output of an edit.")
 ]
 UploadId = Annotated[str, Path(pattern=patterns.UPLOAD, description="Id of an upload.")]
+KeyId = Annotated[str, Path(pattern=patterns.KEY, description="Id of an API key.")]
 Cursor = Annotated[
     str | None, Query(pattern=patterns.CURSOR, description="`next_cursor` of the page before.")
 ]

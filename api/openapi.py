@@ -52,7 +52,7 @@ TAGS: Final = [
         "name": "jobs",
         "description": "Edits, customizations and imports, queued, running or finished.",
     },
-    {"name": "account", "description": "Limits, and the secret of webhooks."},
+    {"name": "account", "description": "Limits, API keys, and the secret of webhooks."},
     {"name": "service", "description": "Health and metrics of the service itself."},
 ]
 
@@ -175,6 +175,8 @@ _LINKS: Final = {
     "savePreset": {"name": "getPreset deletePreset"},
     "listEdits": {"items/0/id": "getEdit"},
     "listJobs": {"items/0/id": _JOB},
+    "listKeys": {"items/0/id": "revokeKey"},
+    "makeKey": {"id": "revokeKey"},
 }
 """Where an answer has an id, and which operations take it: operation to field to operations."""
 

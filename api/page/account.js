@@ -1,8 +1,9 @@
 // The account: limits, what the key may do, and webhooks with the secret that signs them.
 
 import { api, Problem } from "./client.js";
-import { add, announce, button, confirmed, copy, el, fill } from "./dom.js";
+import { add, button, confirmed, el, fill } from "./dom.js";
 import { complaining } from "./fields.js";
+import { Keys, MAY, shownOnce } from "./keys.js";
 import { can, known } from "./session.js";
 import { showShortcuts } from "./shortcuts.js";
 import { key } from "./storage.js";
@@ -17,15 +18,12 @@ export const facts = (limits) => [
 ].map(([words, value]) => [el("dt", {}, words), el("dd", {}, value)]);
 
 const LISTED = 100; // jobs that are looked through for webhooks
-const MAY = {
-  "images:write": "send and delete pictures", "edits:write": "edit pictures", "concepts:write": "teach and import looks",
-  read: "see what is there", admin: "all of it, and make the secret of webhooks",
-};
 
 /** @param {HTMLElement} main @param {{signal: AbortSignal}} given */
 export async function accountView(main, { signal }) {
   const secret = el("div", {});
   const called = el("div", {});
+  const keys = new Keys();
   add(main, el("h1", {}, "Account"),
     el("div", { class: "columns" },
       el("section", { class: "card" }, el("h2", {}, known().tenant),
@@ -36,14 +34,14 @@ export async function accountView(main, { signal }) {
         el("ul", { class: "plain" }, known().scopes.map((scope) => el("li", {}, MAY[scope] || scope, " ", el("code", {}, scope)))),
         el("p", { class: "hint" }, key.shared()
           ? "The key is kept in this browser for all tabs until you sign out."
-          : "The key is kept in this tab alone. Sign in again to share it with all tabs."),
-        el("p", { class: "hint" }, "Who runs the service makes, lists and revokes keys with ", el("code", {}, "customedit keys"), ".")),
+          : "The key is kept in this tab alone. Sign in again to share it with all tabs.")),
+      keys.node,
       el("section", { class: "card" }, el("h2", {}, "Webhooks"),
         el("p", {}, "A job that names a webhook sends a message there at its end, signed as Standard Webhooks are. The field is under the expert settings of the forms."),
         secret, called)));
   if (can("admin")) await showSecret(secret, signal);
   else fill(secret, el("p", { class: "hint" }, "The secret that signs them is managed with a key of the scope admin."));
-  await showCalled(called, signal);
+  await Promise.all([showCalled(called, signal), keys.load(signal)]);
 }
 
 /** The addresses that the last jobs name, each with its last job. */
@@ -71,8 +69,8 @@ async function showSecret(place, signal) {
     const sure = !made || (await confirmed("Make a new secret?", "The one before signs as well for a day, so that receivers can change over.", "Make it"));
     if (!sure) return;
     const { secret } = await api.makeWebhookSecret();
-    const act = button("Copy", async () => { await copy(secret); announce("The secret is copied"); act.textContent = "Copied"; }, "quiet small");
-    fill(place, el("p", {}, "The secret, shown this once:"), el("p", { class: "row" }, el("code", { class: "grow" }, secret), act));
+    const { node, act } = shownOnce("The secret", secret);
+    fill(place, node);
     act.focus();
   });
   fill(place, made && el("p", {}, "A secret was made ", when(made.created_at), "."),

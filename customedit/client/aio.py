@@ -108,6 +108,14 @@ class AsyncCustomEdit(AsyncRequests):
         """Delete a preset."""
         await self._do(calls.delete("presets", name))
 
+    async def keys(self) -> d.Page[d.ApiKey]:
+        """The tenant's API keys without their secrets, newest first; needs the scope admin."""
+        return await self._do(Call("GET", "/v1/keys", d.Page[d.ApiKey]))
+
+    async def revoke_key(self, id: str) -> d.ApiKey:
+        """End an API key at once, but not the one of this client."""
+        return await self._do(calls.revoke_key(id))
+
     async def limits(self) -> d.Limits:
         """What may be done, and what is left of it."""
         return await self._do(Call("GET", "/v1/limits", d.Limits))

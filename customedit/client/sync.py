@@ -107,6 +107,14 @@ class CustomEdit(Requests):
         """Delete a preset."""
         self._do(calls.delete("presets", name))
 
+    def keys(self) -> d.Page[d.ApiKey]:
+        """The tenant's API keys without their secrets, newest first; needs the scope admin."""
+        return self._do(Call("GET", "/v1/keys", d.Page[d.ApiKey]))
+
+    def revoke_key(self, id: str) -> d.ApiKey:
+        """End an API key at once, but not the one of this client."""
+        return self._do(calls.revoke_key(id))
+
     def limits(self) -> d.Limits:
         """What may be done, and what is left of it."""
         return self._do(Call("GET", "/v1/limits", d.Limits))

@@ -454,6 +454,33 @@ class WebhookSecret(Document):
     secret: str | None = None
 
 
+class ApiKey(Document):
+    """An API key, without its secret."""
+
+    id: str
+    prefix: Annotated[
+        str, Field(description="What its text begins with; the rest is kept nowhere.")
+    ]
+    name: str
+    scopes: list[str]
+    state: Literal["valid", "revoked", "expired"]
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: Annotated[datetime | None, Field(description="To the minute, about.")] = None
+    made_by: Annotated[
+        str | None,
+        Field(description="Id of the key it was made with; null: whoever runs the service did."),
+    ] = None
+    current: Annotated[bool, Field(description="Whether this request came with it.")] = False
+
+
+class NewApiKey(ApiKey):
+    """An API key that was just made. key: its text, which is shown this once."""
+
+    key: str
+
+
 class Limits(Document):
     """What a tenant may do, and how much of it is left."""
 
