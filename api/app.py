@@ -30,6 +30,7 @@ from api.routes import (
     pictures,
     presets,
     prompts,
+    webhooks,
 )
 from customedit.config.settings import Settings
 
@@ -110,7 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     routers = (
         *(images, image_edits, imports, concepts, edits, prompts, batches, presets),
-        *(jobs, job_events, pictures, account, keys, health),
+        *(jobs, job_events, pictures, account, keys, webhooks, health),
     )
     for resource in routers:
         app.include_router(resource.router)

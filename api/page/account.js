@@ -7,7 +7,7 @@ import { Keys, MAY, shownOnce } from "./keys.js";
 import { can, known } from "./session.js";
 import { showShortcuts } from "./shortcuts.js";
 import { key } from "./storage.js";
-import { about, badge, size, when } from "./words.js";
+import { about, badge, size, span, when } from "./words.js";
 
 /** @param {any} limits */
 export const facts = (limits) => [
@@ -18,6 +18,25 @@ export const facts = (limits) => [
 ].map(([words, value]) => [el("dt", {}, words), el("dd", {}, value)]);
 
 const LISTED = 100; // jobs that are looked through for webhooks
+const SHOWN = 5; // of one address
+
+/** How the message of a job's end was delivered, in words. @param {any} delivery undefined: the job has not ended */
+function delivered(delivery) {
+  if (!delivery) return "not sent yet";
+  const { state, attempts, last_status: status, last_problem: problem, last_attempt_at: tried, next_attempt_at: next } = delivery;
+  const tries = `${attempts} ${attempts === 1 ? "attempt" : "attempts"}`;
+  if (state === "delivered") return [`delivered (${status}) `, when(tried), attempts > 1 && `, after ${tries}`];
+  const why = problem ? `: ${problem}` : "";
+  if (state === "failed") return `given up after ${tries}${why}`;
+  if (!attempts) return "about to be sent";
+  return `not delivered after ${tries}${why}; tried again ${ahead(next)}`;
+}
+
+/** When a time in the future is. */
+const ahead = (iso) => {
+  const seconds = (Date.parse(iso) - Date.now()) / 1000;
+  return seconds < 1 ? "now" : `in ${span(seconds)}`;
+};
 
 /** @param {HTMLElement} main @param {{signal: AbortSignal}} given */
 export async function accountView(main, { signal }) {
@@ -46,7 +65,8 @@ export async function accountView(main, { signal }) {
 
 /** The addresses that the last jobs name, each with its last job. */
 async function showCalled(place, signal) {
-  const { items } = await api.jobs({ limit: LISTED }, signal);
+  const [{ items }, told] = await Promise.all([api.jobs({ limit: LISTED }, signal), api.deliveries({ limit: LISTED }, signal)]);
+  const deliveries = new Map(told.items.map((delivery) => [delivery.job, delivery]));
   /** @type {Map<string, any[]>} */
   const jobs = new Map();
   for (const job of items) {
@@ -56,7 +76,9 @@ async function showCalled(place, signal) {
   if (!jobs.size) return fill(place, el("p", { class: "hint" }, "None of your last jobs names a webhook."));
   fill(place, el("h3", {}, "Named by your last jobs"), el("ul", { class: "plain" }, [...jobs].map(([address, [last, ...more]]) =>
     el("li", {}, el("code", {}, address), " ", more.length > 0 && `by ${more.length + 1} jobs, last `,
-      el("a", { href: `#/jobs/${last.id}` }, about(last)), " ", badge(last.state)))));
+      el("a", { href: `#/jobs/${last.id}` }, about(last)), " ", badge(last.state),
+      el("ul", { class: "plain", "aria-label": `Deliveries to ${address}` }, [last, ...more].slice(0, SHOWN).map((job) =>
+        el("li", { class: "hint" }, more.length > 0 && `${about(job)}: `, delivered(deliveries.get(job.id)))))))));
 }
 
 async function showSecret(place, signal) {

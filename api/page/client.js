@@ -94,6 +94,7 @@ export const api = {
   makeKey: async (body) =>
     (await request("v1/keys", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json(),
   revokeKey: async (name) => (await request(`v1/keys/${id(name)}/revoke`, { method: "POST" })).json(),
+  deliveries: (given, signal) => read(`v1/webhooks/deliveries?${query(given)}`, signal),
   webhookSecret: (signal) => read("v1/webhooks/secret", signal),
   makeWebhookSecret: async () => (await request("v1/webhooks/secret", { method: "POST" })).json(),
   events: (name, given) => request(`v1/jobs/${id(name)}/events`, given),

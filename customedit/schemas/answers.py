@@ -15,6 +15,7 @@ from customedit.schemas.change import ChangeCurve
 
 JobKind = Literal["edit", "customize", "import"]
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+DeliveryState = Literal["pending", "delivered", "failed"]
 ConceptState = Literal["training", "ready", "failed"]
 
 Item = TypeVar("Item")
@@ -452,6 +453,27 @@ class WebhookSecret(Document):
 
     created_at: datetime | None = None
     secret: str | None = None
+
+
+class WebhookDelivery(Document):
+    """How the webhook of a job is delivered. Times are null for what has not happened.
+
+    state: `waiting` while its job is not finished; `pending` until it has arrived, with
+    `next_attempt_at`; `delivered`; `failed`: it was given up; `unknown`: the job ended before the
+    service lost its records.
+    """
+
+    job: str
+    url: str
+    state: Literal["waiting", "unknown"] | DeliveryState
+    attempts: int
+    finished_at: Annotated[datetime | None, Field(description="The end of the job.")] = None
+    last_attempt_at: datetime | None = None
+    last_status: Annotated[
+        int | None, Field(description="Of the receiver's last answer over HTTP.")
+    ] = None
+    last_problem: Annotated[str | None, Field(description="Why the last attempt failed.")] = None
+    next_attempt_at: datetime | None = None
 
 
 class ApiKey(Document):

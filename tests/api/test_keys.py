@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -70,7 +71,7 @@ def test_a_key_revokes_others_and_never_itself(api: Running, anna: httpx.Client)
 
 def test_what_is_refused(api: Running, anna: httpx.Client, bert: httpx.Client) -> None:
     maker, text = api.keys.create("anna", scopes=["admin"], days=2)
-    refused = {
+    refused: dict[str, tuple[dict[str, Any], ...]] = {
         "scopes": ({"scopes": []}, {"scopes": ["read", "read"]}),
         "scopes[0]": ({"scopes": ["write"]},),
         "days": ({"days": 0}, {"days": 3}, {"days": "1"}),
