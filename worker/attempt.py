@@ -45,8 +45,8 @@ class Stopped(Exception):
 class Attempt:
     """An attempt. folder: an empty folder of its own, gone at the end.
 
-    alone: whether no other attempt ran in this worker beside it, which the executor notes; waited:
-    seconds spent on waiting for the engine.
+    alone: whether no other attempt ran in this worker beside it, which the executor notes; rested:
+    seconds for which it ran nothing before; waited: seconds spent on waiting for the engine.
     """
 
     def __init__(self, claim: Claim, runtime: Runtime, folder: Path) -> None:
@@ -64,7 +64,7 @@ class Attempt:
         self._preview: str | None = None
         self._phase, self._phase_began = "", time.monotonic()
         self.began, self.accounted = time.monotonic(), runtime.speedometer.accounted
-        self.alone, self.waited = True, 0.0
+        self.alone, self.rested, self.waited = True, 0.0, 0.0
 
     # being stopped
 
@@ -145,8 +145,14 @@ class Attempt:
             self.waited += time.monotonic() - began
 
     def measure(self, pictures: int) -> None:
-        """Take note of how long the attempt took beside calls and steps of the engine."""
+        """Take note of how long the job took beside calls and steps of the engine.
+
+        From its submission, where it did not wait for other jobs: until a worker hears of it.
+        """
         passed, speedometer = time.monotonic() - self.began, self.runtime.speedometer
+        if self.number == 1 and self.record.started_at is not None:
+            heard = self.record.started_at - self.record.queued_at
+            passed += heard if 0 < heard < self.rested else 0.0
         engine = speedometer.accounted - self.accounted if self.alone else self.waited
         speedometer.job(self.kind, pictures, passed - engine, alone=self.alone)
 

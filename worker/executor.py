@@ -84,6 +84,7 @@ class Executor:
         self._lock = threading.Lock()
         self._claiming = threading.Lock()  # one claim at a time, so that slots are counted right
         self._taken: Counter[tuple[JobKind, str]] = Counter()  # slots by kind and tenant
+        self._idle_since = time.monotonic()
         self._slot_freed = threading.Condition(self._lock)
         self._had_scratch = True
         self._draining = threading.Event()
@@ -222,6 +223,8 @@ class Executor:
         attempt = Attempt(claim, self.runtime, folder)
         kind = attempt.kind
         with self._lock:
+            if not self.under_way:
+                attempt.rested = attempt.began - self._idle_since
             self.under_way[attempt.stamp] = attempt
             if len(self.under_way) > 1:
                 for other in self.under_way.values():
@@ -238,6 +241,8 @@ class Executor:
         finally:
             with self._lock:
                 self.under_way.pop(attempt.stamp, None)
+                if not self.under_way:
+                    self._idle_since = time.monotonic()
             self.runtime.metrics.running.labels(kind).dec()
             self.runtime.metrics.jobs.labels(kind, outcome).inc()
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,7 @@
 """How long a job will take, from the queue as it is and what the workers measured.
 
-The queue is read once a second at most and played on (``simulation``); all that ask meanwhile get
-answers from that.
+The queue is read once a second at most, for dry runs five times, and played on (``simulation``);
+all that ask meanwhile get answers from that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic import ValidationError
 
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 FRESH_S: Final = 1.0
 """How long the queue that was read is good for, in seconds."""
 
+FRESH_DRY_S: Final = 0.2
+"""The same for jobs that are not in it: theirs would be the last that was submitted."""
+
 MOST_WAITING: Final = 300
 """Waiting jobs of a kind that are played; those behind them have a place and no time."""
 
@@ -49,6 +52,8 @@ NOT_MEASURED: Final = "No job of this kind has been measured yet."
 TOO_FAR: Final = "Too many jobs are before it, or one whose time is not known."
 KINDS: Final = ("edit", "customize", "import")
 _INVERTED_S: Final = 7 * 86_400
+Mark: TypeAlias = tuple[str, str, str]
+"""An inversion: tenant, picture and ``work.inversion_mark``."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ class Forecasts:
 
     def would_be(self, record: JobRecord) -> Forecast:
         """The forecast of a job that is not in the queue, as if it were submitted now."""
-        queue = self.queue()
+        queue = self.queue(FRESH_DRY_S)
         start = queue.next_start.get((record.kind, record.tenant), queue.virtual[record.kind])
         waiting = list(queue.waiting[record.kind])
         turn = start, record.tenant
@@ -133,11 +138,18 @@ class Forecasts:
         place = next(later, len(waiting))
         waiting.insert(place, _Entry(record, start))
         spans = self._play(replace(queue, waiting=queue.waiting | {record.kind: waiting}))
-        return self._answer(queue, record, place, spans.get(record.id))
+        return self._answer(queue, record, place, spans.get(record.id), begun=False)
 
     def _answer(
-        self, queue: _Queue, record: JobRecord, position: int | None, span: Span | None
+        self,
+        queue: _Queue,
+        record: JobRecord,
+        position: int | None,
+        span: Span | None,
+        *,
+        begun: bool = True,
     ) -> Forecast:
+        """begun: whether the job goes on while the queue that was read grows old."""
         takers = [w for w in queue.workers if record.kind in w.kinds]
         if not takers:
             why = NO_WORKER_OF_KIND if queue.workers else NO_WORKER
@@ -148,15 +160,15 @@ class Forecasts:
             return Forecast(position, len(takers), unknown=TOO_FAR if known else NOT_MEASURED)
         passed = time.monotonic() - queue.read_at
         wait = max(0.0, span.starts - passed)
-        run = max(0.0, span.ends - max(span.starts, passed))
+        run = max(0.0, span.ends - (max(span.starts, passed) if begun else span.starts))
         return Forecast(position, len(takers), round(wait, 2), round(run, 2))
 
     # the queue
 
-    def queue(self) -> _Queue:
-        """The queue as it was at most ``FRESH_S`` ago, played to its end."""
+    def queue(self, fresh_s: float = FRESH_S) -> _Queue:
+        """The queue as it was at most ``fresh_s`` ago, played to its end."""
         with self._lock:
-            if self._queue is None or time.monotonic() - self._queue.read_at > FRESH_S:
+            if self._queue is None or time.monotonic() - self._queue.read_at > fresh_s:
                 self._queue = self._read()
                 self._queue.spans = self._play(self._queue)
             return self._queue
@@ -267,36 +279,44 @@ class Forecasts:
             return {}
         machines = [Machine(worker.slots, worker.base) for worker in queue.workers]
         numbers = {worker.name: number for number, worker in enumerate(queue.workers)}
-        seen: set[tuple[str, str, str]] = set()
+        begun = set[Mark]()
         running, waiting = [], list[list[Waiting]]()
         for record in queue.running:
             number = numbers.get(record.worker or "", 0)
-            work = self._work(record, queue.workers[number], seen)
+            work = self._work(record, queue.workers[number], begun)
             if work is not None:
                 running.append((number, Waiting(record.id, work.rest(record.progress))))
         taken = {kind for worker in queue.workers for kind in worker.kinds}
+        free = sum(machine.slots for machine in machines) - len(running)
         for kind in (k for k in KINDS if k in taken):
             jobs = []
-            for entry in queue.waiting[kind][:MOST_WAITING]:
-                work = self._work(entry.record, queue.workers[0], seen)
+            for place, entry in enumerate(queue.waiting[kind][:MOST_WAITING]):
+                # those that begin at once make their own, though another makes the same
+                awaited = begun if place >= free else ()
+                work = self._work(entry.record, queue.workers[0], begun, awaited)
                 if work is not None:
                     jobs.append(Waiting(entry.record.id, work))
             waiting.append(jobs)
         return play(machines, waiting, queue.speed, running)
 
     def _work(
-        self, record: JobRecord, worker: WorkerReport, seen: set[tuple[str, str, str]]
+        self,
+        record: JobRecord,
+        worker: WorkerReport,
+        begun: set[Mark],
+        awaited: Collection[Mark] = (),
     ) -> Work | None:
         """The work of a job on the base of ``worker``; None: its request cannot be read.
 
-        seen: inversions that jobs before it make, to which its own is added.
+        begun: inversions that jobs before it make, to which its own is added; awaited: those that
+        are made before it starts.
         """
         try:
             if record.kind == "edit":
                 request = EditRequest.model_validate(record.request)
                 mark = record.tenant, request.image, inversion_mark(request)
-                inverted = mark in seen or self.inverted.known(*mark)
-                seen.add(mark)
+                inverted = mark in awaited or self.inverted.known(*mark)
+                begun.add(mark)
                 cells = worker.base.latent_cells(record.picture)
                 return edit_work(request, cells, inverted=inverted)
             if record.kind == "customize":

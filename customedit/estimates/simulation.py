@@ -8,7 +8,7 @@ down by what their rows add to a call, and a waiting job starts when one before 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -155,7 +155,7 @@ def _next_event(machine: Machine, lines: Speed) -> tuple[float, Callable[[float]
     tick = 0.0
     rates: list[tuple[_Running, float]] = []
     if calls:
-        rows: Counter[int] = Counter()
+        rows: defaultdict[int, float] = defaultdict(float)
         for entry in calls:
             assert entry.current is not None
             rows[entry.current.cells] += entry.current.rows

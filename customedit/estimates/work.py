@@ -1,9 +1,9 @@
 """How much work a request is: calls of the UNet and steps with gradients, in the order they come.
 
 The numbers follow the methods: ``inversion.trajectory`` asks for one row a step, ``null_text`` for
-two more and takes steps with gradients. At each step of an edit a picture takes two rows, one where
-guidance does not act, and the pictures of a job share the source's row (two rows without direct
-inversion; SDEdit has none).
+two more and takes steps with gradients, where guidance acts. At each step of an edit a picture
+takes two rows, one where guidance does not act, and the pictures of a job share the source's row
+(two rows without direct inversion; SDEdit has none).
 """
 
 from __future__ import annotations
@@ -39,18 +39,21 @@ CLASS_ROWS: Final = 8
 ENCODED_AT_ONCE: Final = 4
 """As in ``sdedit.PORTRAIT_STEPS``, ``dataset.ROWS`` and ``Dataset.encode``, which need torch."""
 
+INVERTING_PHASES: Final = ("invert", "null-text")
+"""In which an edit makes its inversion, or looks for one that is there."""
+
 
 @dataclass(frozen=True)
 class Stage:
     """``rounds`` times the same: a call of the UNet, or a step with gradients.
 
-    phase: as the job's progress calls it; rows, cells: of a call, and the latent cells of a row;
-    label: under which steps with gradients are measured, where there are no rows.
+    phase: as the job's progress calls it; rows: of a call, on average; cells: latent cells of a
+    row; label: under which steps with gradients are measured, where there are no rows.
     """
 
     phase: str
     rounds: float
-    rows: int = 0
+    rows: float = 0.0
     cells: int = 0
     label: str = ""
 
@@ -71,6 +74,8 @@ class Work:
             return self  # class images come first
         phases = [stage.phase for stage in self.stages]
         if progress.phase not in phases:
+            if progress.phase in INVERTING_PHASES:  # it found an inversion
+                return self
             return replace(self, stages=())  # it measures and uploads
         left = 1 - progress.step / progress.steps if progress.steps else 1.0
         stages = [
@@ -86,7 +91,8 @@ def inversion_mark(request: EditRequest) -> str:
     """Names an inversion of a picture by what of ``request`` decides it."""
     null_text = request.inversion == "null-text"
     parts = [request.source_prompt, request.steps, null_text]
-    parts.append(request.guidance if null_text else None)
+    if null_text:  # whose states are fitted to the guided steps
+        parts += [request.guidance, request.guidance_start, request.guidance_end]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -109,28 +115,34 @@ def edit_work(request: EditRequest, cells: int, *, inverted: bool) -> Work:
     if request.method in INVERTING and not inverted:
         stages.append(Stage("invert", steps, 1, cells))
         if request.inversion == "null-text":
-            stages.append(Stage("null-text", 2 * steps, 1, cells))
-            stages.append(Stage("null-text", NULL_TEXT_STEPS * steps, label="null-text"))
+            guided = _guided(request, steps)
+            stages.append(Stage("null-text", steps + guided, 1, cells))
+            stages.append(Stage("null-text", NULL_TEXT_STEPS * guided, label="null-text"))
     # Pictures go side by side; where they differ in steps, on average so many rows.
-    rounds, drawn = max(counts), sum(counts) * len(request.seeds)
-    rows = _source_rows(request) + _own_rows(request) * drawn / max(1, rounds)
-    stages.append(Stage("edit", rounds, max(1, round(rows)), cells))
+    rounds = max(counts)
+    own = sum(drawn + _guided(request, drawn) for drawn in counts) * len(request.seeds)
+    rows = _source_rows(request, rounds) + own / max(1, rounds)
+    stages.append(Stage("edit", rounds, max(1.0, rows), cells))
     return Work("edit", tuple(stages), pictures)
 
 
-def _source_rows(request: EditRequest) -> int:
-    """The source's rows of a step: pictures share those that are equal."""
+def _source_rows(request: EditRequest, drawn: int) -> float:
+    """The source's rows of a step, on average of ``drawn``: pictures share those that are equal."""
     if request.method == "sdedit":
         return 0
     if request.method == "ddpm":  # whose source is drawn anew for each seed
-        guided = request.ddpm is None or request.ddpm.source_guidance != 1
-        return len(request.seeds) * (2 if guided else 1)
-    return 2 if request.method == "p2p" and request.inversion != "direct" else 1
+        both = request.ddpm is None or request.ddpm.source_guidance != 1
+        return len(request.seeds) * (1 + (_guided(request, drawn) / max(1, drawn) if both else 0))
+    if request.method == "p2p" and request.inversion != "direct":
+        return 1 + _guided(request, drawn) / max(1, drawn)
+    return 1
 
 
-def _own_rows(request: EditRequest) -> float:
-    """The rows of one picture and step: two while guidance acts, else one; on average."""
-    return 1 + request.guidance_end - request.guidance_start
+def _guided(request: EditRequest, drawn: int) -> int:
+    """How many of the last ``drawn`` steps are guided and take another row (``Guidance.acts``)."""
+    steps = request.steps
+    first, last = (step_of(s, steps) for s in (request.guidance_start, request.guidance_end))
+    return max(0, last - max(first, steps - drawn))
 
 
 def _knobs(request: EditRequest) -> list[Strength]:

@@ -10,7 +10,7 @@ from customedit.diffusion.profile import Sizes
 from customedit.estimates import speed
 from customedit.estimates.simulation import Machine, Waiting, play
 from customedit.estimates.speed import Line
-from customedit.estimates.work import Stage, Work, edit_work
+from customedit.estimates.work import Stage, Work, edit_work, inversion_mark
 from customedit.estimates.workers import WorkerBase
 from customedit.jobs.records import JobProgress
 from customedit.schemas.requests import EditRequest
@@ -59,15 +59,18 @@ def request(**more: object) -> EditRequest:
     [
         ({}, [("invert", 50, 1), ("edit", 50, 3)]),
         ({"steps": 10, "strengths": [0.2, 0.4]}, [("invert", 10, 1), ("edit", 10, 5)]),
-        ({"guidance_start": 0.5}, [("invert", 50, 1), ("edit", 50, 2)]),
+        ({"guidance_start": 0.5}, [("invert", 50, 1), ("edit", 50, 2.5)]),
         ({"method": "masactrl"}, [("invert", 50, 1), ("edit", 50, 3)]),
         ({"method": "ddpm", "seeds": [1, 2]}, [("edit", 32, 8)]),
         (
             {"change": "auto", "references": ["img_" + "1" * 64]},
-            [("invert", 50, 1), ("edit", 50, 17)],
+            [("invert", 50, 1), ("edit", 50, 16.6)],
         ),
         ({"inversion": "ddim"}, [("invert", 50, 1), ("edit", 50, 4)]),
         ({"change": 0.25}, [("invert", 50, 1), ("edit", 25, 3)]),
+        ({"change": 0.25, "guidance_end": 0.5}, [("invert", 50, 1), ("edit", 25, 2)]),
+        ({"change": 0.25, "guidance_end": 0.6}, [("invert", 50, 1), ("edit", 25, 2.2)]),
+        ({"method": "sdedit", "strengths": [0.5], "guidance_start": 0.5}, [("edit", 25, 2)]),
         ({"change": 0}, []),
         ({"method": "sdedit", "strengths": [0.6], "seeds": [1, 2]}, [("edit", 30, 4)]),
     ],
@@ -89,13 +92,27 @@ def test_what_is_left_of_a_null_text_inversion_and_a_training() -> None:
     assert [(s.phase, s.rounds) for s in trained.stages] == [("train", 2)]
 
 
+def test_null_text_is_fitted_where_guidance_acts_and_no_inversion_of_another_interval() -> None:
+    some = request(inversion="null-text", steps=10, guidance_start=0.2, guidance_end=0.7)
+    stages = edit_work(some, 256, inverted=False).stages
+    assert [(s.phase, s.rounds, s.rows) for s in stages] == [
+        ("invert", 10, 1), ("null-text", 15, 1), ("null-text", 50, 0), ("edit", 10, 3),
+    ]  # fmt: skip
+    every = request(inversion="null-text", steps=10)
+    assert inversion_mark(some) != inversion_mark(every)
+    plain = request(steps=10)
+    assert inversion_mark(plain) == inversion_mark(request(steps=10, guidance_end=0.7, guidance=3))
+
+
 def test_what_is_left_of_a_job() -> None:
     work = edit_work(request(), 256, inverted=False)
     half = work.rest(JobProgress(phase="edit", step=25, steps=50))
     assert [(s.phase, s.rounds) for s in half.stages] == [("edit", 25)]
     assert work.rest(JobProgress(phase="upload")).stages == ()
     assert work.rest(None) == work
-    assert [s.phase for s in edit_work(request(), 256, inverted=True).stages] == ["edit"]
+    found = edit_work(request(), 256, inverted=True)
+    assert [s.phase for s in found.stages] == ["edit"]
+    assert found.rest(JobProgress(phase="invert")) == found  # it reads what is there
 
 
 LINES = {
