@@ -6,11 +6,14 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-JOBS: Final = 0.9
+JOBS: Final = 0.8
 """What each job leaves of the weight of those before it."""
 
 STEPS: Final = 0.999
 """The same for a call of the UNet or an optimizer step, of which a job has many."""
+
+PACE: Final = 0.99
+"""The same for how fast the machine is now, beside what it was while ``STEPS`` remembers."""
 
 _SPREAD: Final = 1e-3
 """Least variance of the amounts, as a share of their mean squared, from which a slope is read."""
@@ -36,6 +39,10 @@ class Line(BaseModel):
         new = {"n": 1.0, "x": amount, "y": seconds, "xx": amount**2, "xy": amount * seconds}
         for name, value in new.items():
             setattr(self, name, getattr(self, name) * keep + value)
+
+    def scaled(self, factor: float) -> Self:
+        """The line of a machine that takes ``factor`` times as long."""
+        return self.model_copy(update={"y": self.y * factor, "xy": self.xy * factor})
 
     @classmethod
     def join(cls, lines: list[Line]) -> Self:
@@ -64,6 +71,9 @@ Speed = dict[str, Line]
 """By what was measured: ``call:CELLS`` (seconds of one call of the UNet, by its rows, where a row
 has so many latent cells), ``turn:LABEL`` (of one step with gradients), and by kind of job what it
 takes beside the engine (by pictures)."""
+
+STEPPED: Final = ("call:", "turn:")
+"""What names of measurements begin with that are of the engine's own steps."""
 
 
 def call(cells: int) -> str:
