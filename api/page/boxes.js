@@ -133,7 +133,7 @@ export class Box {
     this.mask = "";
     this.inputs = SIDES.map(() => number({ class: "side", maxlength: 6, oninput: () => this.#show() }));
     this.node = el("div", { class: "box", tabindex: "0", role: "application", "aria-roledescription": "box of a look", onkeydown: (event) => this.#key(event) },
-      el("span", { class: "tag", "aria-hidden": "true" }, token),
+      el("span", { class: "boxname", "aria-hidden": "true" }, token),
       Object.keys(CORNERS).map((corner) => el("span", { class: `corner ${corner}`, "data-corner": corner, "aria-hidden": "true" })));
     this.drawButton = button("Draw on the picture", () => this.#draw(), "quiet small");
     /** What the form shows of it. */

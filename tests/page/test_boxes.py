@@ -86,9 +86,11 @@ def test_boxes_are_drawn_dragged_and_moved_by_keys(form: Page, tab: Tab, jobs: J
 
     part(form, "<right>").get_by_role("button", name="Only in a part").click()
     boxes = form.get_by_role("application", name="acts from")
-    expect(boxes.locator(".tag")).to_have_text(["<left>", "<right>"])
+    expect(boxes.locator(".boxname")).to_have_text(["<left>", "<right>"])
     colours = boxes.evaluate_all("all => all.map((one) => getComputedStyle(one).borderTopColor)")
     assert len(set(colours)) == 2
+    name = boxes.first.locator(".boxname").bounding_box()
+    assert name is not None and name["height"] < 30  # a label, not a bar over the picture
     assert sides(form, "<right>") == [25, 25, 75, 75]
     boxes.nth(1).focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowUp", "Shift+ArrowLeft", "Shift+ArrowDown"):
