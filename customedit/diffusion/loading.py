@@ -18,8 +18,8 @@ from customedit.diffusion.compatibility import check_folder, first_line, read_js
 from customedit.diffusion.families.family import Family
 from customedit.diffusion.families.known import family_of, layout_of_class
 from customedit.diffusion.families.layout import SUPPORTED, EncoderLayout, Layout
-from customedit.diffusion.independent_rows import make_rows_independent
 from customedit.diffusion.folder import check_weight_files, choose, listing
+from customedit.diffusion.independent_rows import make_rows_independent
 from customedit.errors import InputError
 
 T = TypeVar("T")
