@@ -4,9 +4,9 @@
 
 --base sdxl-blocks takes layers of Stable Diffusion XL at true widths, with random weights: the
 transformer blocks of 640 and 1280 channels, and a residual block of 1280, one of each, at --cells
-latent cells a side; --base sdxl its whole UNet (2.6 G random numbers: 10 GB), at as many. --layers
-linear leaves the convolutions out, all measures nothing else. Prints the median time of a forward and the throughput of the third against the
-second, and the same for LoRA on linear layers alone, and for LoCon on convolutions as well. The
+latent cells a side; --base sdxl takes its whole UNet (2.6 G random numbers: 10 GB). Prints the
+median time of a forward and the throughput of the third against the second, and the same for LoRA
+on linear layers alone, and for LoCon on convolutions as well; --layers picks one of the two. The
 three are measured in turn, so that what else the machine does falls on all alike; on a processor
 the time is that of the process.
 """

@@ -17,18 +17,8 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import (
-    Denoise,
-    Engine,
-    Learn,
-    Method,
-    Progress,
-    Ticket,
-    Turn,
-    ask,
-    learn,
-    run,
-)
+from customedit.diffusion.engine import Engine, Ticket, run
+from customedit.diffusion.method import Denoise, Learn, Method, Progress, Turn, ask, learn
 from customedit.diffusion.text import TextContext
 from customedit.errors import Cancelled, TrainingError
 from customedit.mini import samples

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Denoise, Engine, Progress, run
+from customedit.diffusion.engine import Engine, run
 from customedit.diffusion.families.unet import RowsText
+from customedit.diffusion.method import Denoise, Progress
 from customedit.diffusion.shared_rows import JoinedControls, joined, together
 from customedit.editing.edit import Opened, draw
 from customedit.editing.editor import Editor

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from customedit.diffusion.base import Base
 from customedit.diffusion.ddim import DDIMSchedule
-from customedit.diffusion.engine import Engine, Method, run
+from customedit.diffusion.engine import Engine, run
+from customedit.diffusion.method import Method
 from customedit.diffusion.schedule import CLEAN, Time
 from customedit.diffusion.text import TextContext
 from customedit.editing.direct_edit import direct_edit
