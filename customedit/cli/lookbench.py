@@ -180,8 +180,12 @@ def run_command(
         float, typer.Option(help="Share of the steps after which nothing is guided.")
     ] = 1.0,
     preserve: Annotated[
-        bool, typer.Option("--preserve", help="Keep the source's own pixels outside the edit.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--preserve/--no-preserve",
+            help="Keep the source's own pixels outside the edit; as edits do if left out.",
+        ),
+    ] = None,
     true_mask: Annotated[
         bool,
         typer.Option("--true-mask", help="Give the edits the true mask, as a user would draw it."),
