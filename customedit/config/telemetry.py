@@ -28,8 +28,8 @@ REDACTED: Final = "[redacted]"
 _tracer: Any = None
 
 # API keys, webhook secrets, credentials in headers and addresses, and what signs an S3 request.
-# None matches across a quote, so that a line of JSON stays one. Before each pattern what every match
-# of it holds, in small letters: most lines hold none of that and need no search by a pattern.
+# None matches across a quote, so that a line of JSON stays one. Before each pattern what every
+# match of it holds, in small letters: most lines hold none of that and need no search by a pattern.
 _SECRETS: Final = (
     (("ce_",), re.compile(r"\bce_([A-Za-z0-9]+)_[A-Za-z0-9_-]{16,}"), rf"ce_\1_{REDACTED}"),
     (("whsec_",), re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]+"), f"whsec_{REDACTED}"),
