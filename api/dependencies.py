@@ -47,12 +47,23 @@ R = TypeVar("R")
 ADMIN: Final = "admin"
 MAX_WAIT_S: Final = 60
 
-_bearer = HTTPBearer(
-    scheme_name="bearer", description="`Authorization: Bearer ce_...`", auto_error=False
-)
-_header = APIKeyHeader(
-    name="X-API-Key", scheme_name="header", description="The same key.", auto_error=False
-)
+
+class _Bearer(HTTPBearer):
+    """For the OpenAPI document alone: the middleware has read the key."""
+
+    async def __call__(self, request: Request) -> None:
+        return None
+
+
+class _Header(APIKeyHeader):
+    """Likewise."""
+
+    async def __call__(self, request: Request) -> None:
+        return None
+
+
+_bearer = _Bearer(scheme_name="bearer", description="`Authorization: Bearer ce_...`")
+_header = _Header(name="X-API-Key", scheme_name="header", description="The same key.")
 
 
 @dataclass(frozen=True)
@@ -165,8 +176,8 @@ def needs(*scopes: str) -> Any:
 
     async def check(
         request: Request,
-        _bearer: Annotated[object, Security(_bearer)],  # for the OpenAPI document alone: the
-        _header: Annotated[object, Security(_header)],  # middleware has looked at both
+        _bearer: Annotated[None, Security(_bearer)],
+        _header: Annotated[None, Security(_header)],
     ) -> ApiKey:
         key: ApiKey = request.state.caller
         require_scope(key, *scopes)

@@ -15,7 +15,7 @@ from customedit.cli.options import dataclass_options
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
-    from customedit.diffusion.engine import Progress
+    from customedit.diffusion.method import Progress
     from customedit.experiments.lookbench.editor import LibraryEditor
     from customedit.metrics.lookbench.dataset import Bench
     from customedit.metrics.lookbench.scores import Scores
@@ -260,7 +260,7 @@ def _editor(
 
 def _counter(show: Callable[[Progress], None], phase: str) -> Callable[..., None]:
     """Shows counts (done, of, what) as the progress of ``phase``."""
-    from customedit.diffusion.engine import Progress
+    from customedit.diffusion.method import Progress
 
     return lambda done, of, *_: show(Progress(phase, done, of))
 

@@ -21,7 +21,7 @@ from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Progress
+from customedit.diffusion.method import Progress
 from customedit.diffusion.text import Weighted
 from customedit.editing import editor as editing
 from customedit.editing.settings import INVERSIONS, check_request
