@@ -30,6 +30,7 @@ from customedit.config.settings import Settings
 from customedit.estimates.forecasts import Forecasts
 from customedit.images.decoder_pool import DecoderPool, default_decoders
 from customedit.jobs.bases import Bases
+from customedit.jobs.deliveries import Deliveries
 from customedit.jobs.events import AsyncEvents
 from customedit.jobs.journal import Journal
 from customedit.jobs.redis import connect, connect_async
@@ -91,6 +92,7 @@ class Container:
     imports: ImportSlots
     journal: Journal
     secrets: Secrets
+    deliveries: Deliveries
     presets: Presets
     notifier: Notifier
     forecasts: Forecasts
@@ -145,6 +147,7 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 imports=ImportSlots(settings.imports_at_once, settings.imports_per_tenant),
                 journal=journal,
                 secrets=Secrets(client, settings, journal),
+                deliveries=Deliveries(client, settings),
                 presets=Presets(client, settings, journal),
                 notifier=Notifier(client, settings, metrics.notifications_failed.inc),
                 forecasts=forecasts,
@@ -220,6 +223,7 @@ PictureId = Annotated[
     str, Path(pattern=patterns.PICTURE, description="Id of an image, or of an output of an edit.")
 ]
 UploadId = Annotated[str, Path(pattern=patterns.UPLOAD, description="Id of an upload.")]
+KeyId = Annotated[str, Path(pattern=patterns.KEY, description="Id of an API key.")]
 Cursor = Annotated[
     str | None, Query(pattern=patterns.CURSOR, description="`next_cursor` of the page before.")
 ]

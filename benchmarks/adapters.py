@@ -4,8 +4,9 @@
 
 --base sdxl-blocks takes layers of Stable Diffusion XL at true widths, with random weights: the
 transformer blocks of 640 and 1280 channels, and a residual block of 1280, one of each, at --cells
-latent cells a side. Prints the median time of a forward and the throughput of the third against the
-second, and the same for LoRA on linear layers alone, and for LoCon on convolutions as well. The
+latent cells a side; --base sdxl takes its whole UNet (2.6 G random numbers: 10 GB). Prints the
+median time of a forward and the throughput of the third against the second, and the same for LoRA
+on linear layers alone, and for LoCon on convolutions as well; --layers picks one of the two. The
 three are measured in turn, so that what else the machine does falls on all alike; on a processor
 the time is that of the process.
 """
@@ -17,14 +18,17 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from customedit.diffusion.adapters import UNET, Adapter, LowRank, layers_of
 from customedit.diffusion.base import Base
+from customedit.diffusion.independent_rows import make_rows_independent
 from customedit.diffusion.row_adapters import RowAdapters
 from customedit.diffusion.text import Weighted
 
@@ -89,6 +93,8 @@ def blocks(rows: int, cells: int, device: torch.device) -> Workload:
     torch.manual_seed(0)
     with device:
         model = Blocks().requires_grad_(False).eval()
+        if device.type == "cpu":
+            make_rows_independent(model)
         inputs = [torch.randn(rows, cells**2, width) for width in (640, 1280)]
         inputs += [torch.randn(rows, 77, 2048), torch.randn(rows, 1280)]
 
@@ -104,6 +110,54 @@ def blocks(rows: int, cells: int, device: torch.device) -> Workload:
     text = ("attn2.to_k", "attn2.to_v")
     layers = {n: m for n, m in layers_of(model, UNET).items() if not n.endswith(text)}
     name = f"blocks of SDXL, {cells} x {cells} cells"
+    return Workload(name, layers, forward, device, torch.float32)
+
+
+XL: dict[str, Any] = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+"""Of the UNet of Stable Diffusion XL, beside diffusers' defaults."""
+
+
+def whole_xl(rows: int, cells: int, device: torch.device) -> Workload:
+    """The UNet of Stable Diffusion XL with random weights, on random rows."""
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.device("meta"):
+        model = UNet2DConditionModel(**XL)
+    model.to_empty(device=device).requires_grad_(False).eval()
+    for weight in model.parameters():  # of the size that layers begin with
+        bound = weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.01
+        weight.uniform_(-bound, bound, generator=generator)
+    if device.type == "cpu":
+        make_rows_independent(model)
+    latents, text, pooled, sizes = (
+        torch.randn(rows, *shape, device=device, generator=generator)
+        for shape in ((4, cells, cells), (77, 2048), (1280,), (6,))
+    )
+    conditions = {"text_embeds": pooled, "time_ids": sizes}
+
+    def forward(used: Sequence[Sequence[Weighted]]) -> Callable[[], object]:
+        adapted = RowAdapters(used)
+
+        def run() -> object:
+            with adapted.applied(model, UNET):
+                return model(latents, 501, text, added_cond_kwargs=conditions)
+
+        return run
+
+    ends = ("attn2.to_k", "attn2.to_v")
+    layers = {n: m for n, m in layers_of(model, UNET).items() if not n.endswith(ends)}
+    name = f"the UNet of SDXL, {cells} x {cells} cells"
     return Workload(name, layers, forward, device, torch.float32)
 
 
@@ -139,13 +193,17 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--cells", type=int, default=16)
+    parser.add_argument("--layers", choices=("linear", "all", "both"), default="both")
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     if asked.base == "sdxl-blocks":
         load = blocks(asked.rows, asked.cells, torch.device(asked.device))
+    elif asked.base == "sdxl":
+        load = whole_xl(asked.rows, asked.cells, torch.device(asked.device))
     else:
         load = whole(Base.load(asked.base, device=asked.device), asked.rows)
-    for convolutions in (False, True):
+    kinds = {"linear": (False,), "all": (True,), "both": (False, True)}
+    for convolutions in kinds[asked.layers]:
         carriers = [make_adapters(load, asked.rank, k, convolutions) for k in range(asked.rows)]
         cases = {
             "no adapter": load.forward([[]] * asked.rows),

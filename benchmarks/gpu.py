@@ -36,7 +36,8 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Engine, Progress, run
+from customedit.diffusion.engine import Engine, run
+from customedit.diffusion.method import Progress
 from customedit.diffusion.text import Weighted
 from customedit.editing.edit import edit
 from customedit.editing.editor import Editor

@@ -214,7 +214,7 @@ def start(edits: Annotated[int, typer.Option(min=2)] = 100) -> None:
     from customedit.concepts.settings import TrainingSettings
     from customedit.concepts.training import train_concept
     from customedit.diffusion.base import Base
-    from customedit.diffusion.engine import Method, Progress, Turn
+    from customedit.diffusion.method import Method, Progress, Turn
     from customedit.editing.inversion import invert
     from customedit.mini.draw import hush
     from worker.engine_thread import EngineThread

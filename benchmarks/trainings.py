@@ -20,7 +20,8 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Engine, Method, Progress, Ticket
+from customedit.diffusion.engine import Engine, Ticket
+from customedit.diffusion.method import Method, Progress
 from customedit.mini import samples
 
 

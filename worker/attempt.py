@@ -17,7 +17,8 @@ from typing import Any, Final, Literal, TypeVar
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from customedit.diffusion.engine import Method, Progress, Ticket
+from customedit.diffusion.engine import Ticket
+from customedit.diffusion.method import Method, Progress
 from customedit.errors import Cancelled, DeadlineExceeded
 from customedit.jobs.records import JobProgress, JobRecord
 from customedit.jobs.store import Claim

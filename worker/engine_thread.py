@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Engine, Method, Observer, Progress, Ticket
+from customedit.diffusion.engine import Engine, Observer, Ticket
 from customedit.diffusion.fair_queue import Share
+from customedit.diffusion.method import Method, Progress
 from worker.metrics import Metrics
 
 T = TypeVar("T")

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from customedit.concepts.training import Preview
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Denoise, Method, Progress, Ticket, Turn
+from customedit.diffusion.engine import Ticket
+from customedit.diffusion.method import Denoise, Method, Progress, Turn
 from customedit.diffusion.text import Customization
 from customedit.editing.auto_change import check_auto, chosen
 from customedit.editing.edit import EditResult

@@ -20,6 +20,7 @@ from customedit.cli import (
     demo,
     doctor,
     edit,
+    keys,
     lookbench,
     mcp,
     models,
@@ -72,7 +73,7 @@ app.add_typer(lookbench.app, name="lookbench")
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(concept.app, name="concept")
 app.add_typer(models.app, name="models")
-app.add_typer(service.keys, name="keys")
+app.add_typer(keys.app, name="keys")
 for _group in ("jobs", "concepts", "images", "batches"):
     app.add_typer(getattr(remote, _group), name=_group, no_args_is_help=True)
 app.command("recover")(service.recover_command)

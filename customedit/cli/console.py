@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # seconds to import
     from torch import Tensor
 
     from customedit.diffusion.base import Base
-    from customedit.diffusion.engine import Progress
+    from customedit.diffusion.method import Progress
     from customedit.diffusion.text import Weighted
     from customedit.images import Limits
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from customedit.concepts.dataset import Subject
     from customedit.concepts.training import Preview
     from customedit.diffusion.base import Base
-    from customedit.diffusion.engine import Progress
+    from customedit.diffusion.method import Progress
 
 _PREVIEWS: Final = r"step-\d+\.png"
 """The names of previews."""

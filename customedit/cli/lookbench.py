@@ -15,7 +15,7 @@ from customedit.cli.options import dataclass_options
 from customedit.errors import InputError
 
 if TYPE_CHECKING:
-    from customedit.diffusion.engine import Progress
+    from customedit.diffusion.method import Progress
     from customedit.experiments.lookbench.editor import LibraryEditor
     from customedit.metrics.lookbench.dataset import Bench
     from customedit.metrics.lookbench.scores import Scores
@@ -180,8 +180,12 @@ def run_command(
         float, typer.Option(help="Share of the steps after which nothing is guided.")
     ] = 1.0,
     preserve: Annotated[
-        bool, typer.Option("--preserve", help="Keep the source's own pixels outside the edit.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--preserve/--no-preserve",
+            help="Keep the source's own pixels outside the edit; as edits do if left out.",
+        ),
+    ] = None,
     true_mask: Annotated[
         bool,
         typer.Option("--true-mask", help="Give the edits the true mask, as a user would draw it."),
@@ -256,7 +260,7 @@ def _editor(
 
 def _counter(show: Callable[[Progress], None], phase: str) -> Callable[..., None]:
     """Shows counts (done, of, what) as the progress of ``phase``."""
-    from customedit.diffusion.engine import Progress
+    from customedit.diffusion.method import Progress
 
     return lambda done, of, *_: show(Progress(phase, done, of))
 

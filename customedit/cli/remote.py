@@ -13,6 +13,7 @@ import typer
 from customedit.cli import console, outputs
 from customedit.cli.command_errors import CommandFailed
 from customedit.errors import InputError
+from customedit.schemas.validation import input_error
 
 if TYPE_CHECKING:
     from customedit.client import CustomEdit
@@ -57,9 +58,10 @@ def connection(url: str | None, key: str | None) -> tuple[str, str]:
 
 
 @contextmanager
-def _client(url: str | None, key: str | None) -> Iterator[CustomEdit]:
+def open_client(url: str | None, key: str | None) -> Iterator[CustomEdit]:
     """A client; what goes wrong is one line."""
     import httpx
+    from pydantic import ValidationError
 
     from customedit.client import ApiError, CustomEdit, JobFailed, TimedOut
 
@@ -70,6 +72,8 @@ def _client(url: str | None, key: str | None) -> Iterator[CustomEdit]:
     except ApiError as error:
         limit = f" ({error.problem.limit})" if error.problem.limit else ""
         raise CommandFailed(f"{error}{limit}") from None
+    except ValidationError as error:
+        raise input_error(error) from None
     except (JobFailed, TimedOut) as error:
         raise CommandFailed(str(error)) from None
     except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -127,7 +131,7 @@ def list_jobs(
     as_json: console.JsonOption = False,
 ) -> None:
     """List your jobs, newest first."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         page = client.jobs(kind=kind, state=state, limit=limit)  # type: ignore[arg-type]  # refused by the service
     _list(page.items, [job_line(job) for job in page.items], page.next_cursor, as_json)
 
@@ -137,7 +141,7 @@ def show_job(
     id: Id, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Show a job."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         job = client.job(id)
     _say(job, [job_line(job), *job.warnings, *_outputs(job)], as_json)
 
@@ -160,7 +164,7 @@ def wait_job(
     as_json: console.JsonOption = False,
 ) -> None:
     """Wait until a job has succeeded; exit status 1 if it does not, or not in time."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         job = client.wait(id, on_progress=lambda job: _on_line(job_line(job)), timeout=timeout)
     _on_line("")
     _say(job, [job_line(job), *_outputs(job)], as_json)
@@ -171,7 +175,7 @@ def cancel_jobs(
     ids: Ids, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Cancel jobs."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         done = [client.cancel(id) for id in ids]
     _list(done, [job_line(job) for job in done], None, as_json)
 
@@ -181,7 +185,7 @@ def delete_jobs(
     ids: Ids, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Delete finished jobs and the pictures that they made."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         for id in ids:
             client.delete_job(id)
     console.say({"deleted": ids}, [f"{id} is deleted" for id in ids], as_json)
@@ -197,7 +201,7 @@ def download_job(
     as_json: console.JsonOption = False,
 ) -> None:
     """Write the pictures of an edit into a folder."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         written = _download_outputs(client, client.job(id), out, force)
     console.say({"files": [str(p) for p in written]}, [str(p) for p in written], as_json)
 
@@ -230,7 +234,7 @@ def list_concepts(
     as_json: console.JsonOption = False,
 ) -> None:
     """List your concepts, newest first."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         page = client.concepts(limit=limit)
     lines = [
         f"{c.id}  {c.token:<12} {c.state:<9} {c.attribute} {c.noun}  {c.name}".rstrip()
@@ -244,7 +248,7 @@ def show_concept(
     id: Id, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Show a concept."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         concept = client.concept(id)
     lines = [
         f"{concept.id} {concept.name}".rstrip(),
@@ -262,7 +266,7 @@ def delete_concepts(
     ids: Ids, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Delete concepts."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         for id in ids:
             client.delete_concept(id)
     console.say({"deleted": ids}, [f"{id} is deleted" for id in ids], as_json)
@@ -281,7 +285,7 @@ def download_concept(
     as_json: console.JsonOption = False,
 ) -> None:
     """Write the file of a concept into a folder."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         weights = client.weights(id, format)
         (path,) = _write(client, {out / f"{id}-{weights.filename}": weights.url}, out, force)
     console.say({"files": [str(path)]}, [str(path)], as_json)
@@ -301,7 +305,7 @@ def upload_images(
     for file in files:
         if not file.is_file():
             raise InputError("files", f"{file} is not a file", "correct the path")
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         made = [client.upload(file) for file in files]
     lines = [f"{image.id}  {file}" for image, file in zip(made, files, strict=True)]
     _list(made, lines, None, as_json)
@@ -315,7 +319,7 @@ def list_images(
     as_json: console.JsonOption = False,
 ) -> None:
     """List your images, newest first."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         page = client.images(limit=limit)
     lines = [f"{i.id}  {i.width} x {i.height}  {i.media_type}" for i in page.items]
     _list(page.items, lines, page.next_cursor, as_json)
@@ -326,7 +330,7 @@ def show_image(
     id: Id, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Show an image."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         image = client.image(id)
     facts = f"{image.width} x {image.height}  {image.media_type}  {image.bytes} bytes"
     _say(image, [f"{image.id}  {facts}", *image.warnings], as_json)
@@ -337,7 +341,7 @@ def delete_images(
     ids: Ids, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Delete images."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         for id in ids:
             client.delete_image(id)
     console.say({"deleted": ids}, [f"{id} is deleted" for id in ids], as_json)
@@ -353,7 +357,7 @@ def download_images(
     as_json: console.JsonOption = False,
 ) -> None:
     """Write images into a folder."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         found = [client.image(id) for id in ids]
         files = {out / f"{i.id}.{i.media_type.rpartition('/')[2]}": i.url for i in found}
         written = _write(client, files, out, force)
@@ -379,7 +383,7 @@ def list_batches(
     as_json: console.JsonOption = False,
 ) -> None:
     """List your batches, newest first."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         page = client.batches(limit=limit)
     _list(page.items, [batch_line(batch) for batch in page.items], page.next_cursor, as_json)
 
@@ -393,7 +397,7 @@ def show_batch(
     id: Id, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Show a batch with its jobs."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         batch = client.batch(id)
     _say(batch, _batch_lines(batch), as_json)
 
@@ -407,7 +411,7 @@ def wait_batch(
     as_json: console.JsonOption = False,
 ) -> None:
     """Wait until all jobs of a batch are at their end; exit status 1 unless all succeeded."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         batch = client.wait_batch(
             id, on_progress=lambda batch: _on_line(batch_line(batch)), timeout=timeout
         )
@@ -422,7 +426,7 @@ def cancel_batch(
     id: Id, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Cancel the jobs of a batch that are not finished."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         batch = client.cancel_batch(id)
     _say(batch, _batch_lines(batch), as_json)
 
@@ -432,7 +436,7 @@ def delete_batches(
     ids: Ids, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Delete finished batches, their jobs and pictures."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         for id in ids:
             client.delete_batch(id)
     console.say({"deleted": ids}, [f"{id} is deleted" for id in ids], as_json)
@@ -448,7 +452,7 @@ def download_batch(
     as_json: console.JsonOption = False,
 ) -> None:
     """Write the pictures of all jobs of a batch that succeeded into a folder."""
-    with _client(url, key) as client:
+    with open_client(url, key) as client:
         files = {
             out / f"{output.id}.png": output.url
             for job in client.batch(id).jobs

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Method, Progress
 from customedit.diffusion.guided import ask_guided
+from customedit.diffusion.method import Method, Progress
 from customedit.files import replacing
 
 ROWS: Final = 8

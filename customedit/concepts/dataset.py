@@ -22,7 +22,7 @@ from customedit.concepts.prompts import FORMS, PLAIN, ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.diffusion.devices import to_device
-from customedit.diffusion.engine import Method, Progress, Turn
+from customedit.diffusion.method import Method, Progress, Turn
 from customedit.errors import InputError
 
 FEWEST, MOST = 1, 20

@@ -11,7 +11,7 @@ import torch
 
 from customedit.concepts.concept import Concept
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Answer, Denoise, Method, Request, ask
+from customedit.diffusion.method import Answer, Denoise, Method, Request, ask
 from customedit.diffusion.text import Weighted
 from customedit.errors import InputError
 

@@ -20,7 +20,7 @@ from customedit import pixels
 from customedit.concepts.crops import square
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Denoise, Method, ask
+from customedit.diffusion.method import Denoise, Method, ask
 
 NOISES: Final = 4
 """Draws of the noise that the maps are the mean of."""

@@ -21,7 +21,7 @@ from customedit import pixels
 from customedit.concepts.crops import square
 from customedit.concepts.dataset import Subject
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Denoise, Method, ask
+from customedit.diffusion.method import Denoise, Method, ask
 
 NOUNS: Final = 12
 """Nouns that are compared at the most, those that were given among them."""

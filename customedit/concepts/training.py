@@ -43,7 +43,8 @@ from customedit.concepts.trainable import (
     untrained_states,
 )
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Learn, Method, Progress, Turn, learn, read_texts
+from customedit.diffusion.engine import read_texts
+from customedit.diffusion.method import Learn, Method, Progress, Turn, learn
 from customedit.diffusion.text import Customization, Encoded, PromptRow, TextContext
 from customedit.errors import InputError, NumericalError, TrainingError
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from customedit.diffusion.base import Base, Prediction
-from customedit.diffusion.engine import Denoise, Request, ask
+from customedit.diffusion.method import Denoise, Request, ask
 from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import TextContext
 

@@ -19,6 +19,7 @@ from customedit.diffusion.families.family import Family
 from customedit.diffusion.families.known import family_of, layout_of_class
 from customedit.diffusion.families.layout import SUPPORTED, EncoderLayout, Layout
 from customedit.diffusion.folder import check_weight_files, choose, listing
+from customedit.diffusion.independent_rows import make_rows_independent
 from customedit.errors import InputError
 
 T = TypeVar("T")
@@ -168,7 +169,8 @@ def place(family: Family, name: str, device: torch.device, dtype: torch.dtype) -
     """Freeze the parts and bring them to ``device``; all but the autoencoder in ``dtype``.
 
     On a GPU convolutions have their weights with channels last, as its matrix units read them; on a
-    processor that gains nothing (docs/performance.md).
+    processor that gains nothing (docs/performance.md), and a row has there the same bits whatever
+    other rows there are (``independent_rows``).
 
     Raises:
         InputError: if the device has too little memory.
@@ -185,6 +187,8 @@ def place(family: Family, name: str, device: torch.device, dtype: torch.dtype) -
             part.requires_grad_(False).eval().to(device=device, dtype=numbers)
             if device.type == "cuda":
                 part.to(memory_format=torch.channels_last)
+            elif device.type == "cpu" and part is not family.pipeline.vae:
+                make_rows_independent(part)
         for encoder in (e.model for e in family.encoders if e.is_t5 and dtype == torch.float16):
             _widen_outputs(encoder)
     except torch.OutOfMemoryError:

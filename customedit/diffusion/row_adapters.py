@@ -102,9 +102,9 @@ class _Hook:
         assert isinstance(layer, nn.Linear | nn.Conv2d)
         for group in _groups(self.uses):
             rows = [use.row for use in group]
-            if rows == list(range(len(output))):
+            if rows == list(range(len(output))) and not _is_trained(group[0].adapter):
                 output = output + _product(layer, args[0], group)
-            else:
+            else:  # in a training always: its numbers then lie alike, alone and beside others
                 index = to_device(torch.tensor(rows), output.device)
                 part = _product(layer, args[0][index], group)
                 output = output.index_add(0, index, part)
@@ -124,6 +124,10 @@ def _groups(uses: Sequence[Use]) -> list[list[Use]]:
         key = (place, type(use.adapter), _shapes(use.adapter))
         groups.setdefault(key, []).append(use)
     return list(groups.values())
+
+
+def _is_trained(adapter: Adapter) -> bool:
+    return torch.is_grad_enabled() and any(f.requires_grad for f in adapter.factors.values())
 
 
 def _shapes(adapter: Adapter) -> object:
@@ -165,10 +169,12 @@ def _stacked(
 ) -> Tensor:
     """``factors`` as one tensor [rows, ...] where ``x`` is; [1, ...] if all rows use the same.
 
-    scaled: times each use's weight and its adapter's scale.
+    In a training each row has its own product and gradient even so: the same bits alone and beside
+    others. scaled: times each use's weight and its adapter's scale.
     """
     numbers = [u.weight * u.adapter.scale if scaled else 1.0 for u in group]
-    if all(u.adapter is group[0].adapter for u in group) and len(set(numbers)) == 1:
+    same = all(u.adapter is group[0].adapter for u in group) and len(set(numbers)) == 1
+    if same and not _is_trained(group[0].adapter):
         factors, numbers = factors[:1], numbers[:1]
     moved = [to_device(f, x.device).to(x.dtype) for f in factors]
     return torch.stack([f if n == 1 else f * n for f, n in zip(moved, numbers, strict=True)])
@@ -179,14 +185,17 @@ def _layer(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
 
     weight: [rows or 1, out, in] or [rows or 1, out, in, kh, kw].
     """
+    shared = len(weight) < len(x)
     if isinstance(layer, nn.Linear):
-        if len(weight) == 1:
+        if shared:
             return F.linear(x, weight[0])
         return torch.bmm(x.reshape(len(x), -1, x.shape[-1]), weight.mT).view(*x.shape[:-1], -1)
     if layer.kernel_size == layer.stride == (1, 1) and layer.padding in ((0, 0), 0):
         return _mixed(layer, x, weight.flatten(2))
-    if len(weight) == 1:
+    if shared:
         return F.conv2d(x, weight[0], None, layer.stride, layer.padding, layer.dilation)
+    if len(x) == 1:  # as two, for which torch takes the kernel of any number of groups
+        return _layer(layer, x.expand(2, -1, -1, -1), weight.expand(2, -1, -1, -1, -1))[:1]
     rows = len(x)  # each row is a group of channels of one picture
     out = F.conv2d(
         x.reshape(1, -1, *x.shape[2:]),

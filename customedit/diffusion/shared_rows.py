@@ -16,7 +16,8 @@ from torch import Tensor
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.devices import to_device
-from customedit.diffusion.engine import Denoise, Method, Progress, Request, ask, most_rows
+from customedit.diffusion.engine import most_rows
+from customedit.diffusion.method import Denoise, Method, Progress, Request, ask
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.guided import combine
+from customedit.diffusion.method import Denoise, Method, Progress, ask
 from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import TextContext
 from customedit.editing.guidance import Guidance

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from customedit import pixels
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Method, Turn
+from customedit.diffusion.method import Method, Turn
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.editing.beside import Drawn
 from customedit.editing.concept_regions import concept_pixels

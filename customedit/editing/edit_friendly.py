@@ -20,8 +20,8 @@ from torch import Tensor
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.ddim import DDIMSchedule
-from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.guided import combine
+from customedit.diffusion.method import Denoise, Method, Progress, ask
 from customedit.diffusion.schedule import Schedule
 from customedit.diffusion.text import TextContext
 from customedit.editing.beside import Drawn, Watched

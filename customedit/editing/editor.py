@@ -25,7 +25,8 @@ from torch import Tensor
 from customedit.concepts.concept import concept_digest
 from customedit.diffusion.base import Base
 from customedit.diffusion.concept_regions import ConceptRegion
-from customedit.diffusion.engine import Engine, Progress, Ticket
+from customedit.diffusion.engine import Engine, Ticket
+from customedit.diffusion.method import Progress
 from customedit.diffusion.shared_rows import together
 from customedit.diffusion.text import Customization, Weighted
 from customedit.editing.auto_change import check_auto, chosen

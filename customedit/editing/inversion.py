@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Answer, Denoise, Method, Progress, Request, Turn, ask
 from customedit.diffusion.gradients import gradients
 from customedit.diffusion.guided import ask_guided, combine
+from customedit.diffusion.method import Answer, Denoise, Method, Progress, Request, Turn, ask
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.editing.guidance import Guidance
 from customedit.editing.settings import INVERSIONS

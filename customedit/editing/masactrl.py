@@ -19,7 +19,7 @@ from torch import Tensor
 
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Method
+from customedit.diffusion.method import Method
 from customedit.diffusion.text import TextContext
 from customedit.editing.beside import Beside, Drawn, Step
 from customedit.editing.guidance import Guidance

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Method
+from customedit.diffusion.method import Method
 from customedit.diffusion.text import TextContext
 from customedit.editing.beside import Beside, Drawn
 from customedit.editing.guidance import Guidance

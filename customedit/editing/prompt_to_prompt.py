@@ -19,8 +19,8 @@ from torch import Tensor
 
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.guided import combine
+from customedit.diffusion.method import Denoise, Method, Progress, ask
 from customedit.diffusion.text import TextContext, Tokens
 from customedit.editing.beside import Drawn, Watched
 from customedit.editing.guidance import Guidance

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Denoise, Method, Progress, ask
 from customedit.diffusion.guided import ask_guided
+from customedit.diffusion.method import Denoise, Method, Progress, ask
 from customedit.diffusion.schedule import CLEAN
 from customedit.diffusion.text import Customization, TextContext, Weighted
 from customedit.editing.guidance import Guidance

@@ -20,7 +20,7 @@ from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.trainable import TrainableConcept, initial_vector
 from customedit.concepts.training import check_base_loss, train_leaves, words_of
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Method, Turn
+from customedit.diffusion.method import Method, Turn
 from customedit.errors import TrainingError
 
 

@@ -24,7 +24,7 @@ from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Progress
+from customedit.diffusion.method import Progress
 from customedit.editing.edit import EditResult
 from customedit.editing.editor import Editor, Order, weighted
 from customedit.editing.method_settings import P2PSettings

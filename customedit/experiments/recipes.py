@@ -259,7 +259,7 @@ def main(
     variants = chosen_variants(variant or ())
     bench = bundled("public").select(look or LOOKS, sources)
     assert isinstance(bench, RenderedBench)
-    edits = Recipe(steps=steps, strength=strength, guidance=guidance)
+    edits = Recipe(steps=steps, strength=strength, guidance=guidance, preserve=False)
     model = Base.load(base, device=device)
     search(Search(model, bench, out, seeds, training_steps, edits), variants, Console())
 

@@ -22,7 +22,8 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concepts
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Progress, run
+from customedit.diffusion.engine import run
+from customedit.diffusion.method import Progress
 from customedit.files import replacing
 
 Row = dict[str, Any]

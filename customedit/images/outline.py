@@ -64,8 +64,11 @@ def outline_region(coarse: Values, source: Image.Image) -> Values:
     thing = (labels == 1).astype(np.float32)
     if (labels == 0).any():
         colours = rgb2lab(np.asarray(small, np.float32) / np.float32(255)) / 100
+        if not colours.std():  # black all over; the weights are in units of the deviation
+            return refine_region(coarse, source)
+        # solved directly: conjugate gradients do not converge where neighbours differ much
         thing = random_walker(
-            colours, labels, BETA, mode="cg_j", channel_axis=-1, return_full_prob=True, prob_tol=1
+            colours, labels, BETA, mode="bf", channel_axis=-1, return_full_prob=True
         )[0]
         thing = thing.astype(np.float32).clip(0, 1)
     if (thing > 0.5).sum() < LEAST * _at(region, size).sum():

@@ -27,7 +27,8 @@ from customedit.concepts.training import set_rate, train_concept, train_concepts
 from customedit.diffusion.adapters import UNET
 from customedit.diffusion.base import Base
 from customedit.diffusion.ddim import DDIMSchedule, Prediction
-from customedit.diffusion.engine import Progress, run
+from customedit.diffusion.engine import run
+from customedit.diffusion.method import Progress
 from customedit.diffusion.text import Encoded, Weighted
 from customedit.errors import InputError
 from customedit.mini import samples

@@ -21,7 +21,8 @@ from customedit.concepts.trainable import TrainableConcept
 from customedit.concepts.training import step_request, train_concept, train_concepts
 from customedit.diffusion.base import Base
 from customedit.diffusion.ddim import DDIMSchedule
-from customedit.diffusion.engine import Progress, read_texts, run
+from customedit.diffusion.engine import read_texts, run
+from customedit.diffusion.method import Progress
 from customedit.diffusion.profile import Profile
 from customedit.errors import InputError, NumericalError, TrainingError
 from customedit.mini import samples

@@ -15,7 +15,8 @@ from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
 from customedit.diffusion.devices import device_of
-from customedit.diffusion.engine import Engine, Method, run
+from customedit.diffusion.engine import Engine, run
+from customedit.diffusion.method import Method
 from customedit.diffusion.text import Weighted
 from customedit.editing.edit import EditResult, edit
 from customedit.editing.editor import Editor, weighted

@@ -11,16 +11,8 @@ from torch import Tensor
 
 from customedit.diffusion.attention import AttentionControl
 from customedit.diffusion.base import Base, Prediction
-from customedit.diffusion.engine import (
-    CPU_POSITIONS,
-    Denoise,
-    Engine,
-    Method,
-    Progress,
-    Turn,
-    ask,
-    run,
-)
+from customedit.diffusion.engine import CPU_POSITIONS, Engine, run
+from customedit.diffusion.method import Denoise, Method, Progress, Turn, ask
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.errors import Cancelled, DeadlineExceeded
 

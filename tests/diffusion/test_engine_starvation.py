@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Denoise, Engine, Method, Turn, ask
+from customedit.diffusion.engine import Engine
+from customedit.diffusion.method import Denoise, Method, Turn, ask
 
 AGED = 8
 """Ticks after which a request goes before those of higher priority."""

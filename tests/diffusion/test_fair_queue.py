@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from customedit.diffusion.base import Base, Prediction
-from customedit.diffusion.engine import Denoise, Engine, Method, Ticket, Turn, ask
+from customedit.diffusion.engine import Engine, Ticket
 from customedit.diffusion.fair_queue import AGED, FairQueue, Share
+from customedit.diffusion.method import Denoise, Method, Turn, ask
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Progress
+from customedit.diffusion.method import Progress
 from customedit.editing.editor import Editor, InversionFolder, Session
 from customedit.errors import InputError
 from customedit.schemas.methods import EXPERTS, P2POptions

@@ -23,7 +23,8 @@ from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.trainable import initial_vector
 from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Engine, Method, Progress, run
+from customedit.diffusion.engine import Engine, run
+from customedit.diffusion.method import Method, Progress
 from customedit.editing.edit import EditResult, edit
 from customedit.editing.editor import Editor, weighted
 from customedit.editing.inversion import invert

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from customedit.diffusion.base import Base
+from customedit.editing.settings import check_request
 from customedit.errors import InputError
 from customedit.experiments.lookbench.editor import LibraryEditor, Recipe, Task
 from customedit.experiments.lookbench.run import run
@@ -18,6 +19,8 @@ from customedit.metrics.lookbench import dataset, results
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.dataset import Bench
 from customedit.metrics.lookbench.regions import Regions
+from customedit.schemas.methods import P2POptions
+from customedit.schemas.requests import EditOptions
 
 QUICK = Recipe(steps=2, training={"steps": 1, "class_images": 0, "crops": 2})
 
@@ -83,8 +86,8 @@ def test_other_settings_have_a_folder_of_their_own(base: Base, few: Bench, tmp_p
         return run(one, LibraryEditor(base, recipe, tmp_path), tmp_path, words=False).folder
 
     assert folder(QUICK) == folder(QUICK)
-    preserving = Recipe(steps=2, preserve=True, training=QUICK.training)
-    assert folder(QUICK) != folder(preserving)
+    leaking = Recipe(steps=2, preserve=False, training=QUICK.training)
+    assert folder(QUICK) != folder(leaking)
 
 
 def test_plain_words_are_chosen_by_the_measure_on_tuning_sources(
@@ -114,6 +117,15 @@ def test_plain_words_are_chosen_by_the_measure_on_tuning_sources(
 def test_unusable_settings_are_refused_before_any_work(base: Base, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="steps"):
         LibraryEditor(base, Recipe(training={"steps": -1}), tmp_path)
+
+
+def test_edits_are_those_of_the_defaults() -> None:
+    task = Task(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8)), "cup", "a cup", "a red cup")
+    options = Recipe().options(task)
+    given = EditOptions(
+        source_prompt="a cup", target_prompt="a red cup", p2p=P2POptions(blend_words=["cup"])
+    )
+    assert check_request(options) == check_request(given) and check_request(options).preserve
 
 
 def test_an_edit_that_keeps_the_picture_gives_back_its_size(base: Base, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Method, Turn
+from customedit.diffusion.method import Method, Turn
 from customedit.errors import DeadlineExceeded, InputError, NumericalError, TrainingError
 from customedit.storage.store import MissingObject
 from worker import problems

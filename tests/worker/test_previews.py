@@ -9,7 +9,8 @@ import torch
 from PIL import Image, ImageChops
 
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Denoise, run
+from customedit.diffusion.engine import run
+from customedit.diffusion.method import Denoise
 from worker import outputs
 
 

@@ -12,7 +12,7 @@ from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Method, Progress
+from customedit.diffusion.method import Method, Progress
 from customedit.editing.inversion import invert
 from customedit.jobs.records import EditOutcome
 from customedit.mini import samples

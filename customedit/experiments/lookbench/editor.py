@@ -21,7 +21,7 @@ from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Progress
+from customedit.diffusion.method import Progress
 from customedit.diffusion.text import Weighted
 from customedit.editing import editor as editing
 from customedit.editing.settings import INVERSIONS, check_request
@@ -98,7 +98,7 @@ class Recipe:
     guidance: float | None = None
     guidance_start: float = 0.0
     guidance_end: float = 1.0
-    preserve: bool = False
+    preserve: bool | None = None
     true_mask: bool = False
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -109,11 +109,11 @@ class Recipe:
                 f"{self.inversion!r} is unknown",
                 f"take one of {', '.join(INVERSIONS)}",
             )
-        if self.method == "sdedit" and self.preserve != self.true_mask:
+        if self.method == "sdedit" and self.preserve not in (None, self.true_mask):
             raise InputError(
                 "method",
                 "sdedit derives no region: it keeps the source outside the true mask or not at all",
-                "give preserve and true_mask together, or neither",
+                "give preserve and true_mask together, or leave preserve out",
             )
         options = self._options("a cup", "a red cup", "cup", 0)  # refuses what no edit takes
         check_request(options, mask=self.true_mask)
