@@ -38,7 +38,8 @@ class RowLinear(nn.Linear):
         if input.ndim != 2 or self.weight.requires_grad:
             return super().forward(input)
         weight = self.weight.T.expand(len(input), -1, -1)
-        bias = None if self.bias is None else self.bias[None, None]
+        given: Tensor | None = self.bias
+        bias = None if given is None else given[None, None]
         return _products(bias, input[:, None], weight)[:, 0]
 
 
