@@ -26,9 +26,11 @@ from api.routes import (
     imports,
     job_events,
     jobs,
+    keys,
     pictures,
     presets,
     prompts,
+    webhooks,
 )
 from customedit.config.settings import Settings
 
@@ -109,7 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     routers = (
         *(images, image_edits, imports, concepts, edits, prompts, batches, presets),
-        *(jobs, job_events, pictures, account, health),
+        *(jobs, job_events, pictures, account, keys, webhooks, health),
     )
     for resource in routers:
         app.include_router(resource.router)

@@ -29,6 +29,7 @@ from customedit.config.settings import Settings
 from customedit.estimates.forecasts import Forecasts
 from customedit.images.decoder_pool import DecoderPool, default_decoders
 from customedit.jobs.bases import Bases
+from customedit.jobs.deliveries import Deliveries
 from customedit.jobs.events import AsyncEvents
 from customedit.jobs.journal import Journal
 from customedit.jobs.redis import connect, connect_async
@@ -46,12 +47,23 @@ R = TypeVar("R")
 ADMIN: Final = "admin"
 MAX_WAIT_S: Final = 60
 
-_bearer = HTTPBearer(
-    scheme_name="bearer", description="`Authorization: Bearer ce_...`", auto_error=False
-)
-_header = APIKeyHeader(
-    name="X-API-Key", scheme_name="header", description="The same key.", auto_error=False
-)
+
+class _Bearer(HTTPBearer):
+    """For the OpenAPI document alone: the middleware has read the key."""
+
+    async def __call__(self, request: Request) -> None:
+        return None
+
+
+class _Header(APIKeyHeader):
+    """Likewise."""
+
+    async def __call__(self, request: Request) -> None:
+        return None
+
+
+_bearer = _Bearer(scheme_name="bearer", description="`Authorization: Bearer ce_...`")
+_header = _Header(name="X-API-Key", scheme_name="header", description="The same key.")
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,7 @@ class Container:
     imports: ImportSlots
     journal: Journal
     secrets: Secrets
+    deliveries: Deliveries
     presets: Presets
     notifier: Notifier
     forecasts: Forecasts
@@ -133,6 +146,7 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 imports=ImportSlots(settings.imports_at_once, settings.imports_per_tenant),
                 journal=journal,
                 secrets=Secrets(client, settings, journal),
+                deliveries=Deliveries(client, settings),
                 presets=Presets(client, settings, journal),
                 notifier=Notifier(client, settings, metrics.notifications_failed.inc),
                 forecasts=forecasts,
@@ -162,8 +176,8 @@ def needs(*scopes: str) -> Any:
 
     async def check(
         request: Request,
-        _bearer: Annotated[object, Security(_bearer)],  # for the OpenAPI document alone: the
-        _header: Annotated[object, Security(_header)],  # middleware has looked at both
+        _bearer: Annotated[None, Security(_bearer)],
+        _header: Annotated[None, Security(_header)],
     ) -> ApiKey:
         key: ApiKey = request.state.caller
         require_scope(key, *scopes)
@@ -208,6 +222,7 @@ PictureId = Annotated[
     str, Path(pattern=patterns.PICTURE, description="Id of an image, or of an output of an edit.")
 ]
 UploadId = Annotated[str, Path(pattern=patterns.UPLOAD, description="Id of an upload.")]
+KeyId = Annotated[str, Path(pattern=patterns.KEY, description="Id of an API key.")]
 Cursor = Annotated[
     str | None, Query(pattern=patterns.CURSOR, description="`next_cursor` of the page before.")
 ]

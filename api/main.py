@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -80,6 +81,8 @@ def main() -> int:
     except (OSError, SystemExit):
         return 1
     _announce(listener)
+    gc.collect()
+    gc.freeze()  # routes and models stay until the end: no collection needs to look at them
     for number in (signal.SIGTERM, signal.SIGINT):  # the server raises them again once it is done
         signal.signal(number, lambda *_: None)
     serving.run(sockets=[listener])

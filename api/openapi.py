@@ -52,7 +52,11 @@ TAGS: Final = [
         "name": "jobs",
         "description": "Edits, customizations and imports, queued, running or finished.",
     },
-    {"name": "account", "description": "Limits, and the secret of webhooks."},
+    {"name": "account", "description": "Limits and API keys."},
+    {
+        "name": "webhooks",
+        "description": "Messages about the ends of jobs: their secret, deliveries.",
+    },
     {"name": "service", "description": "Health and metrics of the service itself."},
 ]
 
@@ -157,7 +161,7 @@ def _event(names: list[str], model: str) -> dict[str, Any]:
 
 
 _EVENTS: Final = [_event(["state"], "StateChange"), _event(["progress", "preview"], "Progress")]
-_JOB: Final = "getJob getMaskFile cancelJob deleteJob"
+_JOB: Final = "getJob getMaskFile getDelivery cancelJob deleteJob"
 _BATCH: Final = "getBatch cancelBatch deleteBatch"
 _CONCEPT: Final = "getConcept getConceptWeights deleteConcept"
 _LINKS: Final = {
@@ -175,6 +179,8 @@ _LINKS: Final = {
     "savePreset": {"name": "getPreset deletePreset"},
     "listEdits": {"items/0/id": "getEdit"},
     "listJobs": {"items/0/id": _JOB},
+    "listKeys": {"items/0/id": "revokeKey"},
+    "makeKey": {"id": "revokeKey"},
 }
 """Where an answer has an id, and which operations take it: operation to field to operations."""
 

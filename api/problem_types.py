@@ -96,6 +96,20 @@ _ALL: Final = (
         "Cancel the job and wait until it is finished.",
     ),
     ProblemType(
+        "own-key",
+        409,
+        "A key does not revoke itself",
+        "The key to be revoked is the one that the request came with.",
+        "Make a new key with it, then revoke it with the new one.",
+    ),
+    ProblemType(
+        "too-many-keys",
+        409,
+        "Too many keys",
+        "Your tenant has as many valid keys as `limit` says.",
+        "Revoke those that nobody uses; `last_used_at` tells.",
+    ),
+    ProblemType(
         "idempotency-in-flight",
         409,
         "The first request with this key is still at work",
@@ -179,6 +193,13 @@ _ALL: Final = (
         "Too many imports at once",
         "Your tenant is sending as many files as `limit` says.",
         "Wait until one has been answered.",
+    ),
+    ProblemType(
+        "too-many-new-keys",
+        429,
+        "Too many new keys",
+        "Your tenant has made as many keys in a minute as `limit` says.",
+        "Wait `Retry-After` seconds. One key serves any number of requests.",
     ),
     ProblemType(
         "too-many-failed-keys",

@@ -1,5 +1,6 @@
-// Which concepts an edit uses, and how strongly.
+// Which concepts an edit uses, how strongly, and where.
 
+import { Box } from "./boxes.js";
 import { api } from "./client.js";
 import { called } from "./concepts.js";
 import { add, button, el, empty, fill, uid } from "./dom.js";
@@ -12,14 +13,21 @@ import { can } from "./session.js";
 const PAGE = 50;
 const MOST_REFERENCES = 4;
 
-/** The ready concepts, to be chosen, each with a weight. */
+/** The ready concepts, to be chosen, each with a weight and the part of the picture that it acts in. */
 export class Chosen {
-  /** @param {() => void} changed */
-  constructor(changed) {
+  /**
+   * @param {import("./fields.js").Fields} fields @param {import("./boxes.js").Sheet} sheet over the picture
+   * @param {() => string} prompt what the picture is to show @param {() => void} changed
+   */
+  constructor(fields, sheet, prompt, changed) {
+    this.fields = fields;
+    this.sheet = sheet;
+    this.prompt = prompt;
     this.changed = changed;
     this.node = el("div", { class: "chosen" });
-    /** @type {{concept: any, box: any, weight: any, row: HTMLElement}[]} */
+    /** @type {{concept: any, box: any, weight: any, part: Box, row: HTMLElement}[]} */
     this.rows = [];
+    fields.alias = (name) => this.#fieldOf(name);
   }
 
   /** Fetches the concepts. @param {AbortSignal} signal */
@@ -44,10 +52,14 @@ export class Chosen {
     const shown = el("output", { for: id }, usual.toFixed(2));
     const weight = el("input", { type: "range", min: minimum, max: maximum, step: 0.05, value: usual, id, oninput: () => { shown.textContent = Number(weight.value).toFixed(2); } });
     const slide = el("div", { class: "row weight", hidden: true }, el("label", { for: id }, "Weight"), weight, shown);
+    const part = new Box(concept.token, this.sheet);
+    const where = this.fields.group(`concepts.${concept.id}.box`, `Where ${concept.token} acts`, part.control, "", () => this.#partFault(concept, part));
+    where.hidden = true;
     const box = el("input", {
       type: "checkbox", id: uid("take"),
       onchange: () => {
-        slide.hidden = references.hidden = !box.checked;
+        slide.hidden = references.hidden = where.hidden = !box.checked;
+        if (!box.checked) part.take({});
         row.classList.toggle("on", box.checked);
         if (box.checked && !references.firstChild) showReferences(references, concept);
         this.changed();
@@ -56,9 +68,27 @@ export class Chosen {
     const references = el("div", { class: "references", hidden: true });
     const row = el("div", { class: "choose" },
       el("div", { class: "row" }, box, lookThumb(concept),
-        el("label", { for: box.id }, called(concept), " ", el("code", {}, concept.token))), references, slide);
-    this.rows.push({ concept, box, weight, row });
+        el("label", { for: box.id }, called(concept), " ", el("code", {}, concept.token))), references, slide, where);
+    this.rows.push({ concept, box, weight, part, row });
     this.node.insertBefore(row, this.node.querySelector(".more"));
+  }
+
+  /** What is wrong with the part of the picture that a look acts in. @param {any} concept @param {Box} part */
+  #partFault(concept, part) {
+    if (part.on && this.idle(this.prompt()).includes(concept)) return `The line does not name ${concept.token}: name it, or remove the box.`;
+    return part.fault();
+  }
+
+  /** The field of `concepts[1].box`: the list has only those that are chosen. @param {string} name */
+  #fieldOf(name) {
+    const at = /^concepts\[(\d+)\]\.(box|mask)/.exec(name);
+    const row = at && this.taken[Number(at[1])];
+    return row ? `concepts.${row.concept.id}.box` : name;
+  }
+
+  /** Takes back what was said of the parts that are right by now. */
+  mended() {
+    this.taken.forEach(({ concept }) => this.fields.mended(`concepts.${concept.id}.box`));
   }
 
   /** The tokens of all looks in the list. @returns {string[]} */
@@ -74,18 +104,27 @@ export class Chosen {
 
   /** Takes back what was chosen. */
   clear() {
-    this.taken.forEach(({ box }) => { box.checked = false; box.dispatchEvent(new Event("change")); });
+    this.taken.forEach(({ box, weight }) => {
+      box.checked = false;
+      weight.value = field("ConceptUse", "weight").default;
+      for (const control of [weight, box]) control.dispatchEvent(new Event(control === weight ? "input" : "change"));
+    });
   }
 
-  /** Chooses a concept; fetches it if it is not in the list yet. */
-  async choose(id, weight = field("ConceptUse", "weight").default) {
+  /**
+   * Chooses a concept; fetches it if it is not in the list yet.
+   * @param {string} id @param {{weight?: number, box?: any, mask?: any}} [use] as an earlier request had it
+   */
+  async choose(id, use = {}) {
     if (!this.rows.some((row) => row.concept.id === id)) {
       const concept = await api.concept(id);
       if (concept.state === "ready") this.#add(concept);
     }
     const row = this.rows.find((one) => one.concept.id === id);
     if (!row) return;
-    [row.box.checked, row.weight.value] = [true, weight];
+    row.box.checked = true;
+    if (use.weight !== undefined) row.weight.value = use.weight;
+    if (use.box || use.mask) row.part.take(use);
     row.weight.dispatchEvent(new Event("input"));
     row.box.dispatchEvent(new Event("change"));
   }
@@ -96,7 +135,7 @@ export class Chosen {
 
   /** What goes into the request. */
   uses() {
-    return this.taken.map(({ concept, weight }) => ({ id: concept.id, weight: figure(weight.value) }));
+    return this.taken.map(({ concept, weight, part }) => ({ id: concept.id, weight: figure(weight.value), ...part.value() }));
   }
 
   /** The tokens in `prompt` that no chosen concept has; imported ones may hold more than they say. */

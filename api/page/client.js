@@ -89,6 +89,12 @@ export const api = {
   cancel: async (name) => (await request(`v1/jobs/${id(name)}/cancel`, { method: "POST" })).json(),
   removeJob: (name) => request(`v1/jobs/${id(name)}`, { method: "DELETE" }),
   removeImage: (name) => request(`v1/images/${id(name)}`, { method: "DELETE" }),
+  keys: (signal) => read("v1/keys", signal),
+  /** @param {{name?: string, scopes?: string[], days?: unknown}} body @returns {Promise<any>} the key with its text */
+  makeKey: async (body) =>
+    (await request("v1/keys", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json(),
+  revokeKey: async (name) => (await request(`v1/keys/${id(name)}/revoke`, { method: "POST" })).json(),
+  deliveries: (given, signal) => read(`v1/webhooks/deliveries?${query(given)}`, signal),
   webhookSecret: (signal) => read("v1/webhooks/secret", signal),
   makeWebhookSecret: async () => (await request("v1/webhooks/secret", { method: "POST" })).json(),
   events: (name, given) => request(`v1/jobs/${id(name)}/events`, given),

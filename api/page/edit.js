@@ -1,5 +1,6 @@
 // An edit: a picture, what it shows, what it is to show, and where and how much it changes.
 
+import { Sheet } from "./boxes.js";
 import { api, Sending } from "./client.js";
 import { add, button, el, fill, uid } from "./dom.js";
 import { busy, complain, Fields, form, given, kept, restore, select } from "./fields.js";
@@ -42,14 +43,15 @@ class Edit {
     this.picture = new Pictures({ most: 1, what: "a picture to edit", alt: (n) => `Picture ${n + 1} to edit`, large: true,
       changed: () => this.#pictured(), taking: (files) => this.#severalAt(files), find: pictureItem });
     this.trail = el("div", {});
-    this.lines = new Lines(() => { this.tell(); this.draft.save(() => this.#state()); }, signal);
+    this.sheet = new Sheet();
+    this.lines = new Lines(this.fields, this.sheet, () => { this.tell(); this.draft.save(() => this.#state()); }, signal);
     this.method = select(choices("EditRequest", "method").map((name) => [name, METHODS[name] || name]), { onchange: () => this.tell() });
     this.change = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: USUAL_CHANGE, oninput: () => this.tell() });
     this.auto = el("input", { type: "checkbox", id: uid("auto"), onchange: () => this.tell() });
     this.amount = el("output", { class: "figure" });
     this.amountHint = el("p", { class: "hint" });
     this.submit = el("button", { class: "main", type: "submit", title: "Ctrl + Enter" }, "Edit");
-    this.region = new Region(this.fields);
+    this.region = new Region(this.fields, this.sheet.node);
     this.expert = new Expert(this.fields, () => this.tell());
     this.plan = new Plan(() => this.#planned(), signal);
     this.presets = new Presets(() => this.#words(this.region.planned()) || {}, (settings) => this.#preset(settings));
@@ -76,7 +78,7 @@ class Edit {
               "", () => (this.picture.items.length ? "" : "Choose a picture.")),
             this.region.node)),
         el("section", { class: "card" },
-          this.lines.nodes(fields, () => this.method.value !== "sdedit"), slide,
+          this.lines.nodes(() => this.method.value !== "sdedit"), slide,
           fields.add("method", "Method", this.method),
           this.expert.node, this.presets.node, this.plan.node, fields.summary,
           el("div", { class: "row send" }, this.submit, el("span", { class: "hint" }, el("kbd", {}, "Ctrl"), " + ", el("kbd", {}, "Enter"))))));
@@ -103,6 +105,7 @@ class Edit {
     const { items } = this.picture;
     const [item] = items;
     this.region.show(items.length === 1 ? item : null);
+    this.sheet.over(items.length === 1);
     this.submit.textContent = items.length > 1 ? `Edit ${items.length} pictures` : "Edit";
     const from = items.length === 1 ? item.from : null;
     if (!from) fill(this.trail);
@@ -188,7 +191,7 @@ class Edit {
     this.#count();
     this.tell();
     await Promise.all([
-      ...state.concepts.map((use) => this.lines.chosen.choose(use.id, use.weight).catch(() => null)),
+      ...state.concepts.map((use) => this.lines.chosen.choose(use.id, use).catch(() => null)),
       this.picture.restore(state.pictures, this.signal),
       this.region.restore(state.region),
     ]);
@@ -297,7 +300,7 @@ class Edit {
     this.auto.checked = request.change === "auto";
     this.change.value = String(typeof request.change === "number" ? request.change : USUAL_CHANGE);
     this.expert.take(request);
-    for (const use of request.concepts || []) await this.lines.chosen.choose(use.id, use.weight).catch(() => null);
+    for (const use of request.concepts || []) await this.lines.chosen.choose(use.id, use).catch(() => null);
     await this.region.take(request);
   }
 }

@@ -11,6 +11,8 @@ export class Fields {
     /** @type {Map<string, {control: HTMLElement, error: HTMLElement, check: () => string}>} */
     this.known = new Map();
     this.summary = el("div", { class: "problem", role: "alert", hidden: true });
+    /** The name of the field here that the service calls so; most are called alike. @param {string} name */
+    this.alias = (name) => name;
   }
 
   /**
@@ -107,7 +109,8 @@ export class Fields {
   }
 
   /** `concepts[0].weight` is shown at `concepts[0].weight`, or `weight`, or `concepts[0]`, or `concepts`. */
-  #nearest(name) {
+  #nearest(called) {
+    const name = this.alias(called);
     const last = !this.known.has(name) && this.known.get(name.slice(name.lastIndexOf(".") + 1));
     if (last) return last;
     for (let part = name; part; ) {

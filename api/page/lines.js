@@ -8,19 +8,24 @@ import { Reading } from "./reading.js";
 
 /** The lines with their looks, chips that write for you, and advice. */
 export class Lines {
-  /** @param {() => void} changed @param {AbortSignal} signal the view's end */
-  constructor(changed, signal) {
+  /**
+   * @param {import("./fields.js").Fields} fields @param {import("./boxes.js").Sheet} sheet over the picture
+   * @param {() => void} changed @param {AbortSignal} signal the view's end
+   */
+  constructor(fields, sheet, changed, signal) {
+    this.fields = fields;
     this.changed = changed;
     this.source = area({ oninput: changed });
     this.target = area({ oninput: changed });
-    this.chosen = new Chosen(changed);
+    this.chosen = new Chosen(fields, sheet, () => this.target.value, changed);
     this.reading = new Reading([this.source, this.target], () => this.chosen.uses().map(({ id }) => id), signal);
     this.chips = el("div", { class: "row chips" });
     this.advice = el("div", { class: "advice", role: "status" });
   }
 
-  /** The parts of a form, in order. @param {import("./fields.js").Fields} fields @param {() => boolean} compared whether the method compares the lines */
-  nodes(fields, compared) {
+  /** The parts of a form, in order. @param {() => boolean} compared whether the method compares the lines */
+  nodes(compared) {
+    const { fields } = this;
     const [ofSource, ofTarget] = this.reading.places;
     return [
       fields.add("source_prompt", "What it shows", this.source, "Such as: a photo of a cup on a table", () =>
@@ -45,6 +50,7 @@ export class Lines {
       taken.map((concept) => button(`Insert ${concept.token}`, () => { insertToken(this.target, concept.token); this.#written(); }, "chip")),
       taken.length === 1 && button("Write it from the line above", () => this.#write(taken[0]), "chip"));
     fill(this.advice, ...this.#advice());
+    this.chosen.mended();
     this.reading.later();
   }
 

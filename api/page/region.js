@@ -23,9 +23,10 @@ const MODES = [
 
 /** The picture that is edited, with the region on it. */
 export class Region {
-  /** @param {import("./fields.js").Fields} fields */
-  constructor(fields) {
+  /** @param {import("./fields.js").Fields} fields @param {HTMLElement} boxes what lies over the picture beside the brush */
+  constructor(fields, boxes) {
     this.fields = fields;
+    this.boxes = boxes;
     this.mode = "words";
     this.method = "p2p";
     /** @type {Start | null} */
@@ -90,7 +91,7 @@ export class Region {
     const renew = async () => (item.id ? (await pictureItem(item.id)).url : null);
     const image = stored(item.url, "The picture to edit", renew);
     image.addEventListener("load", () => { if (this.item === item) this.brush.fit(image.naturalWidth, image.naturalHeight); });
-    fill(this.stage, image, this.brush.surface);
+    fill(this.stage, image, this.brush.surface, this.boxes);
   }
 
   /** Begins the brush from a mask. @param {Start | null} start @param {import("./brush.js").Action[]} [actions] */

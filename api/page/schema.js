@@ -35,9 +35,10 @@ export function names(model, path = "") {
   return Object.keys((own && resolve(own).properties) || {});
 }
 
-/** What a field of one of several values may be. @returns {string[]} */
+/** What a field of one of several values may be, or each item of a list. @returns {string[]} */
 export const choices = (model, path) => {
-  const schema = field(model, path);
+  const own = field(model, path);
+  const schema = own.type === "array" ? resolve(own.items) : own;
   return schema.enum || (schema.const === undefined ? [] : [schema.const]);
 };
 

@@ -11,7 +11,7 @@ const MODELS = { p2p: "P2POptions", training: "TrainingOptions", concepts: "Conc
 function body(job) {
   const set = Object.entries(job.request).filter(([, value]) =>
     value !== null && value !== "" && !(Array.isArray(value) && !value.length));
-  return Object.fromEntries(set.map(([name, value]) => [name, MODELS[name] && !Array.isArray(value) ? short(value) : value]));
+  return Object.fromEntries(set.map(([name, value]) => [name, !MODELS[name] ? value : Array.isArray(value) ? value.map(short) : short(value)]));
 }
 
 /** An object without what is null or empty. */
@@ -42,7 +42,9 @@ export function python(value) {
   return JSON.stringify(value);
 }
 
-const made = (model, object) => `${model}(${Object.entries(object).map(([name, value]) => `${name}=${python(value)}`).join(", ")})`;
+/** A box is a tuple. */
+const argument = (name, value) => (name === "box" ? `(${python(value).slice(1, -1)})` : python(value));
+const made = (model, object) => `${model}(${Object.entries(object).map(([name, value]) => `${name}=${argument(name, value)}`).join(", ")})`;
 
 /** The call with the Python client. @param {any} job @param {string} base */
 export function client(job, base) {

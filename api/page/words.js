@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 
-const MARKS = { queued: "○", running: "◐", training: "◐", succeeded: "✓", ready: "✓", failed: "✕", cancelled: "–" };
+const MARKS = { queued: "○", running: "◐", training: "◐", succeeded: "✓", ready: "✓", failed: "✕", cancelled: "–", valid: "✓", revoked: "✕", expired: "–" };
 const KINDS = { edit: "Edit", customize: "Teaching", import: "Import" };
 const PHASES = {
   fetch: "Fetching", train: "Learning", preview: "Drawing a preview", upload: "Storing", invert: "Inverting",

@@ -1,22 +1,17 @@
-"""A tenant's limits, and the secret that signs its webhooks."""
+"""A tenant's limits."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from fastapi import APIRouter, Request
 
-from api.dependencies import AppContainer, Reader, needs
+from api.dependencies import AppContainer, Reader
 from api.openapi import refusals
-from api.problems import ProblemError
-from api.serializers import at
 from customedit.schemas import answers as d
 from customedit.schemas.fields import MAX_REFERENCES
 from customedit.schemas.requests import MAX_BATCH, MAX_OUTPUTS
-from customedit.tenants.access import Allowed, ApiKey
+from customedit.tenants.access import Allowed
 
 router = APIRouter(tags=["account"])
-Admin = Annotated[ApiKey, needs("admin")]
 
 
 @router.get(
@@ -44,32 +39,3 @@ def get_limits(request: Request, container: AppContainer, caller: Reader) -> d.L
         max_edits_per_job=MAX_OUTPUTS,
         max_pictures_per_batch=MAX_BATCH,
     )
-
-
-@router.get(
-    "/v1/webhooks/secret",
-    operation_id="getWebhookSecret",
-    summary="See whether webhooks can be signed",
-    response_model=d.WebhookSecret,
-    responses=refusals("not-found"),
-)
-def get_secret(container: AppContainer, caller: Admin) -> d.WebhookSecret:
-    """When the secret was made. The secret itself is shown only once, when it is made."""
-    secret = container.secrets.get(caller.tenant)
-    if secret is None:
-        raise ProblemError("not-found", "no secret has been made", limit="make one first")
-    return d.WebhookSecret(created_at=at(secret.made_at))
-
-
-@router.post(
-    "/v1/webhooks/secret",
-    operation_id="makeWebhookSecret",
-    summary="Make a new secret for webhooks",
-    response_model=d.WebhookSecret,
-    status_code=201,
-    responses=refusals(),
-)
-def make_secret(container: AppContainer, caller: Admin) -> d.WebhookSecret:
-    """The secret before it signs as well for a day, so that receivers can change over."""
-    secret = container.secrets.make(caller.tenant)
-    return d.WebhookSecret(created_at=at(secret.made_at), secret=secret.text)

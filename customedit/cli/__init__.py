@@ -20,6 +20,7 @@ from customedit.cli import (
     demo,
     doctor,
     edit,
+    keys,
     lookbench,
     mcp,
     models,
@@ -73,7 +74,7 @@ app.add_typer(lookbench.app, name="lookbench")
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(concept.app, name="concept")
 app.add_typer(models.app, name="models")
-app.add_typer(service.keys, name="keys")
+app.add_typer(keys.app, name="keys")
 app.add_typer(remote_jobs.jobs, name="jobs", no_args_is_help=True)
 app.add_typer(remote_catalogue.concepts, name="concepts", no_args_is_help=True)
 app.add_typer(remote_catalogue.images, name="images", no_args_is_help=True)

@@ -13,6 +13,7 @@ import typer
 from customedit.cli import console, outputs
 from customedit.cli.command_errors import CommandFailed
 from customedit.errors import InputError
+from customedit.schemas.validation import input_error
 
 if TYPE_CHECKING:
     from customedit.client import CustomEdit
@@ -52,9 +53,10 @@ def connection(url: str | None, key: str | None) -> tuple[str, str]:
 
 
 @contextmanager
-def client_of(url: str | None, key: str | None) -> Iterator[CustomEdit]:
+def open_client(url: str | None, key: str | None) -> Iterator[CustomEdit]:
     """A client; what goes wrong is one line."""
     import httpx
+    from pydantic import ValidationError
 
     from customedit.client import ApiError, CustomEdit, JobFailed, TimedOut
 
@@ -65,6 +67,8 @@ def client_of(url: str | None, key: str | None) -> Iterator[CustomEdit]:
     except ApiError as error:
         limit = f" ({error.problem.limit})" if error.problem.limit else ""
         raise CommandFailed(f"{error}{limit}") from None
+    except ValidationError as error:
+        raise input_error(error) from None
     except (JobFailed, TimedOut) as error:
         raise CommandFailed(str(error)) from None
     except (httpx.TransportError, httpx.InvalidURL) as error:

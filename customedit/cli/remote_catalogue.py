@@ -15,8 +15,8 @@ from customedit.cli.remote import (
     LimitOption,
     OutOption,
     UrlOption,
-    client_of,
     download_files,
+    open_client,
     show_deleted,
     show_document,
     show_files,
@@ -36,7 +36,7 @@ def list_concepts(
     as_json: console.JsonOption = False,
 ) -> None:
     """List your concepts, newest first."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         page = client.concepts(limit=limit)
     lines = [
         f"{c.id}  {c.token:<12} {c.state:<9} {c.attribute} {c.noun}  {c.name}".rstrip()
@@ -50,7 +50,7 @@ def show_concept(
     id: Id, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Show a concept."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         concept = client.concept(id)
     lines = [
         f"{concept.id} {concept.name}".rstrip(),
@@ -68,7 +68,7 @@ def delete_concepts(
     ids: Ids, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Delete concepts."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         for id in ids:
             client.delete_concept(id)
     show_deleted(ids, as_json)
@@ -87,7 +87,7 @@ def download_concept(
     as_json: console.JsonOption = False,
 ) -> None:
     """Write the file of a concept into a folder."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         weights = client.weights(id, format)
         (path,) = download_files(
             client, {out / f"{id}-{weights.filename}": weights.url}, out, force
@@ -109,7 +109,7 @@ def upload_images(
     for file in files:
         if not file.is_file():
             raise InputError("files", f"{file} is not a file", "correct the path")
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         made = [client.upload(file) for file in files]
     lines = [f"{image.id}  {file}" for image, file in zip(made, files, strict=True)]
     show_page(made, lines, None, as_json)
@@ -123,7 +123,7 @@ def list_images(
     as_json: console.JsonOption = False,
 ) -> None:
     """List your images, newest first."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         page = client.images(limit=limit)
     lines = [f"{i.id}  {i.width} x {i.height}  {i.media_type}" for i in page.items]
     show_page(page.items, lines, page.next_cursor, as_json)
@@ -134,7 +134,7 @@ def show_image(
     id: Id, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Show an image."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         image = client.image(id)
     facts = f"{image.width} x {image.height}  {image.media_type}  {image.bytes} bytes"
     show_document(image, [f"{image.id}  {facts}", *image.warnings], as_json)
@@ -145,7 +145,7 @@ def delete_images(
     ids: Ids, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Delete images."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         for id in ids:
             client.delete_image(id)
     show_deleted(ids, as_json)
@@ -161,7 +161,7 @@ def download_images(
     as_json: console.JsonOption = False,
 ) -> None:
     """Write images into a folder."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         found = [client.image(id) for id in ids]
         files = {out / f"{i.id}.{i.media_type.rpartition('/')[2]}": i.url for i in found}
         written = download_files(client, files, out, force)

@@ -16,8 +16,8 @@ from customedit.cli.remote import (
     OutOption,
     TimeoutOption,
     UrlOption,
-    client_of,
     download_files,
+    open_client,
     show_deleted,
     show_document,
     show_files,
@@ -57,7 +57,7 @@ def list_jobs(
     as_json: console.JsonOption = False,
 ) -> None:
     """List your jobs, newest first."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         page = client.jobs(kind=kind, state=state, limit=limit)  # type: ignore[arg-type]  # refused by the service
     show_page(page.items, [job_line(job) for job in page.items], page.next_cursor, as_json)
 
@@ -67,7 +67,7 @@ def show_job(
     id: Id, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Show a job."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         job = client.job(id)
     show_document(job, [job_line(job), *job.warnings, *_outputs(job)], as_json)
 
@@ -90,7 +90,7 @@ def wait_job(
     as_json: console.JsonOption = False,
 ) -> None:
     """Wait until a job has succeeded; exit status 1 if it does not, or not in time."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         job = client.wait(id, on_progress=lambda job: show_on_line(job_line(job)), timeout=timeout)
     show_on_line("")
     show_document(job, [job_line(job), *_outputs(job)], as_json)
@@ -101,7 +101,7 @@ def cancel_jobs(
     ids: Ids, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Cancel jobs."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         done = [client.cancel(id) for id in ids]
     show_page(done, [job_line(job) for job in done], None, as_json)
 
@@ -111,7 +111,7 @@ def delete_jobs(
     ids: Ids, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Delete finished jobs and the pictures that they made."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         for id in ids:
             client.delete_job(id)
     show_deleted(ids, as_json)
@@ -127,7 +127,7 @@ def download_job(
     as_json: console.JsonOption = False,
 ) -> None:
     """Write the pictures of an edit into a folder."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         written = _download_outputs(client, client.job(id), out, force)
     show_files(written, as_json)
 
@@ -158,7 +158,7 @@ def list_batches(
     as_json: console.JsonOption = False,
 ) -> None:
     """List your batches, newest first."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         page = client.batches(limit=limit)
     show_page(page.items, [batch_line(batch) for batch in page.items], page.next_cursor, as_json)
 
@@ -172,7 +172,7 @@ def show_batch(
     id: Id, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Show a batch with its jobs."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         batch = client.batch(id)
     show_document(batch, _batch_lines(batch), as_json)
 
@@ -186,7 +186,7 @@ def wait_batch(
     as_json: console.JsonOption = False,
 ) -> None:
     """Wait until all jobs of a batch are at their end; exit status 1 unless all succeeded."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         batch = client.wait_batch(
             id, on_progress=lambda batch: show_on_line(batch_line(batch)), timeout=timeout
         )
@@ -201,7 +201,7 @@ def cancel_batch(
     id: Id, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Cancel the jobs of a batch that are not finished."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         batch = client.cancel_batch(id)
     show_document(batch, _batch_lines(batch), as_json)
 
@@ -211,7 +211,7 @@ def delete_batches(
     ids: Ids, url: UrlOption = None, key: KeyOption = None, as_json: console.JsonOption = False
 ) -> None:
     """Delete finished batches, their jobs and pictures."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         for id in ids:
             client.delete_batch(id)
     show_deleted(ids, as_json)
@@ -227,7 +227,7 @@ def download_batch(
     as_json: console.JsonOption = False,
 ) -> None:
     """Write the pictures of all jobs of a batch that succeeded into a folder."""
-    with client_of(url, key) as client:
+    with open_client(url, key) as client:
         files = {
             out / f"{output.id}.png": output.url
             for job in client.batch(id).jobs

@@ -108,9 +108,13 @@ def worker_command() -> None:
 
 
 def local_key(stack: Stack, tenant: str) -> Path:
-    """The file with the API key of ``tenant``, created unless a valid one exists."""
+    """The file with the API key of ``tenant``, created unless a valid one exists.
+
+    The key may do everything of its tenant: whoever can read the file runs the service.
+    """
     from customedit.jobs.journal import Journal
     from customedit.jobs.redis import connect
+    from customedit.schemas.keys import SCOPES
     from customedit.storage.store import Storage
     from customedit.tenants.access import ApiKeys
 
@@ -120,7 +124,7 @@ def local_key(stack: Stack, tenant: str) -> Path:
         before = keys.verify(file.read_text().strip()) if file.exists() else None
         if before is not None and before.tenant == tenant:
             return file
-        _, text = keys.create(tenant, name="made by customedit serve")
+        _, text = keys.create(tenant, name="made by customedit serve", scopes=SCOPES)
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as out:
         out.write(text + "\n")

@@ -23,6 +23,7 @@ from customedit.client.errors import ApiError, JobFailed
 from customedit.schemas import answers as d
 from customedit.schemas.answers import Problem
 from customedit.schemas.concepts import CustomizeRequest, ImportForm
+from customedit.schemas.keys import KeyRequest
 from customedit.schemas.requests import BatchRequest, EditRequest, PresetSettings, PromptsRequest
 
 SERVER: Final = "CUSTOMEDIT_SERVER"
@@ -185,6 +186,16 @@ def read_prompts(values: Body) -> Call[d.PromptReadings]:
 def save_preset(name: str, values: Body) -> Call[d.Preset]:
     """A preset: the fields of PresetSettings."""
     return Call("PUT", f"/v1/presets/{name}", d.Preset, _body(PresetSettings, values))
+
+
+def make_key(values: Body) -> Call[d.NewApiKey]:
+    """An API key: the fields of KeyRequest. Not sent again: each time it would be another key."""
+    return Call("POST", "/v1/keys", d.NewApiKey, _body(KeyRequest, values), repeatable=False)
+
+
+def revoke_key(id_: str) -> Call[d.ApiKey]:
+    """The end of a key."""
+    return Call("POST", f"/v1/keys/{id_}/revoke", d.ApiKey)
 
 
 def import_concept(path: Path, values: Body, key: str | None) -> Call[d.Job]:

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from customedit.schemas.concepts import CustomizeRequest, ImportForm
+from customedit.schemas.keys import KeyRequest
 from customedit.schemas.requests import BatchRequest, EditRequest, PresetSettings, PromptsRequest
 
 FOLDER: Final = Path(__file__).parent
@@ -71,6 +72,7 @@ _REQUESTS: Final = (
         first_is="Under which name.",
         keyed=False,
     ),
+    Request("make_key", KeyRequest, "NewApiKey", keyed=False),
     Request("read_prompts", PromptsRequest, "PromptReadings", keyed=False),
     Request("try_edit", EditRequest, "DryRun", title=f"What ``edit`` {_DRY}", keyed=False),
 )

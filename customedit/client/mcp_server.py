@@ -7,7 +7,7 @@ machine that the server runs on; results are shown to the assistant and may be w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -17,8 +17,10 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field, ValidationError
 
 import customedit
+from customedit.boxes import Box, check_box
 from customedit.client.aio import AsyncCustomEdit
 from customedit.client.errors import ApiError, JobFailed, TimedOut
+from customedit.errors import InputError
 from customedit.prompt_syntax import tokens_in
 from customedit.schemas.answers import Concept, EditResult, Job
 from customedit.schemas.concepts import TrainingOptions
@@ -37,7 +39,8 @@ Custom-Edit paints a look that it was taught from a few reference pictures into 
    the look as "<plaid> patterned teapot").
 
 Both wait for their end; if they answer "running", call wait with the job. An edited picture has an
-id (out_...), which edit takes as the next picture. look shows any picture or look by its id.
+id (out_...), which edit takes as the next picture. look shows any picture or look by its id. With
+several looks in one prompt, say with regions where each of them acts.
 """
 
 Seconds = Annotated[float, Field(ge=0, le=3600, description="Seconds to wait for the end.")]
@@ -136,6 +139,14 @@ class _Tools:
         mask: Annotated[
             str | None, Field(description="Path of a mask, white where the picture may change.")
         ] = None,
+        regions: Annotated[
+            dict[str, list[float] | str] | None,
+            Field(
+                description="Where looks act, by their tokens: left, top, right and bottom as "
+                'fractions of the picture\'s sides, such as {"<plaid>": [0.1, 0.2, 0.6, 0.9]}, or '
+                "the path of a mask that is white there. Others act everywhere.",
+            ),
+        ] = None,
         seed: Annotated[int, Field(ge=0, description="Of what sdedit draws.")] = 0,
         steps: Annotated[int, Field(ge=1, le=200, description="Sampling steps.")] = 50,
         save_to: Annotated[
@@ -145,7 +156,8 @@ class _Tools:
     ) -> Content:
         """Edit a picture by words, with looks that were taught, and show the result."""
         async with self._client() as client:
-            uses = [ConceptUse(id=c.id) for c in await _named(client, target_prompt)]
+            named = await _named(client, target_prompt)
+            uses = await _uses(client, named, regions or {})
             job = await client.edit(
                 image=await _picture(client, picture),
                 source_prompt=source_prompt,
@@ -274,6 +286,37 @@ async def _named(client: AsyncCustomEdit, prompt: str) -> list[Concept]:
             raise ToolError(f"no look {token} has been taught; there are: {there or 'none'}")
         named.append(found)
     return named
+
+
+async def _uses(
+    client: AsyncCustomEdit, named: Sequence[Concept], regions: Mapping[str, list[float] | str]
+) -> list[ConceptUse]:
+    """The named concepts, each with its part of the picture. regions: boxes and masks by token.
+
+    Raises:
+        ToolError: a region is of no token of the prompt, is no box, or names no picture.
+    """
+    tokens = [concept.token for concept in named]
+    for token in regions:
+        if token not in tokens:
+            there = ", ".join(tokens) or "none"
+            raise ToolError(f"regions: the target prompt does not name {token}; it names: {there}")
+    boxes = {token: box for token, box in regions.items() if not isinstance(box, str)}
+    for token, box in boxes.items():
+        try:
+            check_box(box, f"the region of {token}")
+        except InputError as error:
+            raise ToolError(str(error)) from None
+    uses = []
+    for concept in named:  # masks are sent once all boxes are right
+        mask = regions.get(concept.token)
+        sent = await _picture(client, mask) if isinstance(mask, str) else None
+        uses.append(ConceptUse(id=concept.id, box=_sides(boxes.get(concept.token)), mask=sent))
+    return uses
+
+
+def _sides(box: list[float] | None) -> Box | None:
+    return None if box is None else (box[0], box[1], box[2], box[3])
 
 
 async def _shown(client: AsyncCustomEdit, url: str | None, format: str) -> Content:

@@ -16,7 +16,7 @@ from customedit.client.errors import TimedOut
 from customedit.client.events import Parser, is_final
 from customedit.client.sync_requests import Requests
 from customedit.schemas import answers as d
-from customedit.schemas.answers import JobKind, JobState
+from customedit.schemas.answers import DeliveryState, JobKind, JobState
 
 
 class CustomEdit(Requests):
@@ -106,6 +106,30 @@ class CustomEdit(Requests):
     def delete_preset(self, name: str) -> None:
         """Delete a preset."""
         self._do(calls.delete("presets", name))
+
+    def deliveries(
+        self,
+        *,
+        state: DeliveryState | None = None,
+        cursor: str | None = None,
+        limit: int = 20,
+    ) -> d.Page[d.WebhookDelivery]:
+        """A page of how webhooks were delivered, of the newest jobs first; limit: 1 to 100."""
+        filters = {"state": state}
+        answer = d.Page[d.WebhookDelivery]
+        return self._do(calls.page("webhooks/deliveries", answer, filters, cursor, limit))
+
+    def delivery(self, job: str) -> d.WebhookDelivery:
+        """How the webhook of a job was delivered."""
+        return self._do(Call("GET", f"/v1/jobs/{job}/webhook", d.WebhookDelivery))
+
+    def keys(self) -> d.Page[d.ApiKey]:
+        """The tenant's API keys without their secrets, newest first; needs the scope admin."""
+        return self._do(Call("GET", "/v1/keys", d.Page[d.ApiKey]))
+
+    def revoke_key(self, id: str) -> d.ApiKey:
+        """End an API key at once, but not the one of this client."""
+        return self._do(calls.revoke_key(id))
 
     def limits(self) -> d.Limits:
         """What may be done, and what is left of it."""

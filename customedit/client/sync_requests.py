@@ -475,6 +475,34 @@ class Requests:
         }
         return self._do(calls.save_preset(name, values))
 
+    def make_key(
+        self,
+        *,
+        name: str = "",
+        scopes: Sequence[
+            Literal["images:write", "edits:write", "concepts:write", "read", "admin"]
+        ] = ("images:write", "edits:write", "concepts:write", "read"),
+        days: float | None = None,
+    ) -> d.NewApiKey:
+        """Make an API key.
+
+        Args:
+            name: A note to find it again.
+            scopes: What it may do; `admin` includes all others, and keys and the secret of
+                webhooks.
+            days: Days until it expires; left out, as long as the key that makes it.
+
+        Raises:
+            pydantic.ValidationError: a value is not usable; nothing was sent.
+            ApiError: the service refused.
+        """
+        values = {
+            "name": name,
+            "scopes": scopes,
+            "days": days,
+        }
+        return self._do(calls.make_key(values))
+
     def read_prompts(
         self,
         *,

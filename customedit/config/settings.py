@@ -168,6 +168,9 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="Wrong API keys one address may send to one API process in a minute.",
     )
+    new_keys_per_minute: int = Field(
+        default=10, ge=1, le=1_000_000, description="API keys a tenant may make in a minute."
+    )
     trusted_proxies: Networks = Field(
         default="",
         pattern=r"^([0-9a-fA-F.:/]+(,[0-9a-fA-F.:/]+)*)?$",

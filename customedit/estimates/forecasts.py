@@ -94,6 +94,8 @@ class _Queue:
     virtual: dict[str, float]
     next_start: dict[tuple[str, str], float]
     spans: dict[str, Span]
+    places: dict[str, int]
+    """Of each waiting job: how many of its kind are before it."""
 
 
 class Forecasts:
@@ -117,10 +119,9 @@ class Forecasts:
         if record.finished:
             return None
         queue = self.queue()
-        order = [entry.record.id for entry in queue.waiting[record.kind]]
-        position = order.index(record.id) if record.id in order else None
+        position = queue.places.get(record.id)
         if position is None and record.state == "queued":
-            position = len(order)  # since it was read
+            position = len(queue.waiting[record.kind])  # since it was read
         return self._answer(queue, record, position, queue.spans.get(record.id))
 
     def would_be(self, record: JobRecord) -> Forecast:
@@ -191,6 +192,7 @@ class Forecasts:
             virtual=virtual,
             next_start=following,
             spans={},
+            places={e.record.id: k for order in waiting.values() for k, e in enumerate(order)},
         )
 
     def _waiting(

@@ -83,6 +83,10 @@ class Journal:
         """A key, made or revoked; of its secret only the hash."""
         self._put(object_keys.api_key(key_id), key)
 
+    def forget_api_key(self, key_id: str) -> None:
+        """Removes a key that has ended and is about to be forgotten."""
+        self.storage.delete(object_keys.api_key(key_id))
+
     def webhook_secret(self, tenant: str, secret: str, made_at: float) -> None:
         """What the tenant's webhooks are signed with."""
         text = json.dumps({"secret": secret, "made_at": made_at})

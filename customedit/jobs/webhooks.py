@@ -22,7 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import httpx
 from redis.exceptions import RedisError
@@ -230,12 +230,12 @@ class Webhooks:
 
     async def _try(self, client: httpx.AsyncClient, hook: _Hook) -> bool:
         record = await self._in_pool(self._jobs.peek, hook.job)
-        if record is None or not record.finished:
-            await self._note(hook, answered=True)
+        if record is None or not record.finished:  # there is nothing to be told
+            await self._note(hook, _Outcome(None, answered=True))
             return False
         outcome = await self._outcome(client, hook, record)
         if outcome.problem is None:
-            await self._note(hook, answered=True)
+            await self._note(hook, outcome, ended="delivered")
             return True
         _log.warning("webhook of %s, try %d: %s", hook.job, hook.tries, outcome.problem)
         late = hook.tries >= self.settings.webhook_attempts or (
@@ -243,20 +243,30 @@ class Webhooks:
         )
         if outcome.unwanted or late:
             _log.error("webhook of %s is given up", hook.job)
-            await self._note(hook, answered=outcome.answered)
+            await self._note(hook, outcome, ended="failed")
         else:
-            wait = self.wait_before(hook.tries + 1)
-            await self._note(hook, answered=outcome.answered, wait=wait)
+            await self._note(hook, outcome, wait=self.wait_before(hook.tries + 1))
         return False
 
-    async def _note(self, hook: _Hook, *, answered: bool, wait: float | None = None) -> None:
+    async def _note(
+        self,
+        hook: _Hook,
+        outcome: _Outcome,
+        *,
+        wait: float | None = None,
+        ended: Literal["delivered", "failed"] | None = None,
+    ) -> None:
+        """Keeps how a try went. wait: seconds until the next; ended: how the delivery did."""
         await self._in_pool(
             self._run,
             "hook_tried",
             id=hook.job,
             tenant=hook.tenant,
-            answered=answered,
+            answered=outcome.answered,
+            status=outcome.status,
+            problem=outcome.problem,
             wait=wait,
+            ended=ended,
             failures=FAILURES,
             first=self.settings.webhook_first_retry_seconds,
             longest=LONGEST_PAUSE_S,
@@ -294,10 +304,10 @@ class Webhooks:
                 await asyncio.wait([lookup])
                 lookup.exception()
         if status == 410:
-            return _Outcome("answered 410: it wants no more", answered=True, unwanted=True)
-        if 200 <= status < 300:
-            return _Outcome(None, answered=True)
-        return _Outcome(f"answered {status}", answered=True)
+            gone = "answered 410: it wants no more"
+            return _Outcome(gone, answered=True, unwanted=True, status=status)
+        problem = None if 200 <= status < 300 else f"answered {status}"
+        return _Outcome(problem, answered=True, status=status)
 
     async def _post(
         self,
@@ -324,11 +334,15 @@ class Webhooks:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Of one try. problem: None: it arrived; answered: whether the receiver answered at all."""
+    """Of one try. problem: None: it arrived; answered: whether the receiver answered at all.
+
+    status: of the answer over HTTP.
+    """
 
     problem: str | None
     answered: bool = False
     unwanted: bool = False
+    status: int | None = None
 
 
 def payload(record: JobRecord) -> str:

@@ -15,6 +15,7 @@ from customedit.schemas.change import ChangeCurve
 
 JobKind = Literal["edit", "customize", "import"]
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+DeliveryState = Literal["pending", "delivered", "failed"]
 ConceptState = Literal["training", "ready", "failed"]
 
 Item = TypeVar("Item")
@@ -452,6 +453,54 @@ class WebhookSecret(Document):
 
     created_at: datetime | None = None
     secret: str | None = None
+
+
+class WebhookDelivery(Document):
+    """How the webhook of a job is delivered. Times are null for what has not happened.
+
+    state: `waiting` while its job is not finished; `pending` until it has arrived, with
+    `next_attempt_at`; `delivered`; `failed`: it was given up; `unknown`: the job ended before the
+    service lost its records.
+    """
+
+    job: str
+    url: str
+    state: Literal["waiting", "unknown"] | DeliveryState
+    attempts: int
+    finished_at: Annotated[datetime | None, Field(description="The end of the job.")] = None
+    last_attempt_at: datetime | None = None
+    last_status: Annotated[
+        int | None, Field(description="Of the receiver's last answer over HTTP.")
+    ] = None
+    last_problem: Annotated[str | None, Field(description="Why the last attempt failed.")] = None
+    next_attempt_at: datetime | None = None
+
+
+class ApiKey(Document):
+    """An API key, without its secret."""
+
+    id: str
+    prefix: Annotated[
+        str, Field(description="What its text begins with; the rest is kept nowhere.")
+    ]
+    name: str
+    scopes: list[str]
+    state: Literal["valid", "revoked", "expired"]
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: Annotated[datetime | None, Field(description="To the minute, about.")] = None
+    made_by: Annotated[
+        str | None,
+        Field(description="Id of the key it was made with; null: whoever runs the service did."),
+    ] = None
+    current: Annotated[bool, Field(description="Whether this request came with it.")] = False
+
+
+class NewApiKey(ApiKey):
+    """An API key that was just made. key: its text, which is shown this once."""
+
+    key: str
 
 
 class Limits(Document):

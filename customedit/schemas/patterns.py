@@ -13,6 +13,7 @@ JOB: Final = f"^job_{_ID}$"
 CONCEPT: Final = f"^con_{_ID}$"
 BATCH: Final = f"^bat_{_ID}$"
 UPLOAD: Final = f"^upl_{_ID}$"
+KEY: Final = f"^key_{_ID}$"
 IMAGE: Final = r"^img_[0-9a-f]{64}$"
 OUTPUT: Final = f"^out_{_ID}_[0-9]{{1,2}}$"
 PICTURE: Final = f"^(img_[0-9a-f]{{64}}|out_{_ID}_[0-9]{{1,2}})$"
@@ -41,6 +42,7 @@ IN_WORDS: Final[Mapping[str, str]] = {
     JOB: "the id of a job: job_ and 26 letters and digits",
     BATCH: "the id of a batch: bat_ and 26 letters and digits",
     UPLOAD: "the id of an upload: upl_ and 26 letters and digits",
+    KEY: "the id of an API key: key_ and 26 letters and digits",
     PRESET: "a name of letters, digits, ., _ and -, up to 64, a letter or digit first",
     CURSOR: "the next_cursor of the page before",
     IDEMPOTENCY_KEY: "1 to 255 visible ASCII characters",

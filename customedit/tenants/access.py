@@ -18,7 +18,7 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field
 from redis.exceptions import OutOfMemoryError
@@ -27,6 +27,7 @@ from customedit.errors import InputError
 from customedit.jobs.records import Record
 from customedit.jobs.redis import Scripts
 from customedit.schemas import ids
+from customedit.schemas.keys import MAX_DAYS, SCOPES, USUAL_SCOPES, Scope
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,15 +35,25 @@ if TYPE_CHECKING:
     from customedit.config.settings import Settings
     from customedit.jobs.journal import Journal
 
-Scope = Literal["images:write", "edits:write", "concepts:write", "read", "admin"]
-SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+MAX_KEYS: Final = 100
+"""Valid keys of a tenant, above which it may not make another one itself."""
+
+KEPT_ENDED: Final = 100
+"""Revoked and expired keys of a tenant that are still listed; older ones are forgotten."""
+
+KeyState = Literal["valid", "revoked", "expired"]
 
 _TEXT: Final = re.compile(r"ce_([0-9a-hjkmnp-tv-z]{26})_([0-9a-f]{64})")
+_DAY_S: Final = 86_400
 _USED_EVERY_S: Final = 60  # last_used is this coarse, so that not each request writes
 
 
 class ApiKey(Record):
-    """A key without its secret. hash: SHA-256 of the secret, in hex; times: seconds since 1970."""
+    """A key without its secret.
+
+    hash: SHA-256 of the secret, in hex; times: seconds since 1970; made_by: the key that it was
+    made with, None for keys of those who run the service.
+    """
 
     id: str
     tenant: str
@@ -53,6 +64,18 @@ class ApiKey(Record):
     expires_at: float | None = None
     revoked_at: float | None = None
     last_used_at: float | None = None
+    made_by: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What its text begins with, before the secret: by this a key is found again."""
+        return f"ce_{self.id.removeprefix('key_')}_"
+
+    def state(self, now: float) -> KeyState:
+        """What it is at ``now``; a key that was revoked and has expired is revoked."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "valid" if self.valid(now) else "expired"
 
     def valid(self, now: float) -> bool:
         """Whether it opens anything at ``now``."""
@@ -72,14 +95,18 @@ class ApiKeys:
         self,
         tenant: str,
         *,
-        scopes: Iterable[str] = ("images:write", "edits:write", "concepts:write", "read"),
+        scopes: Iterable[str] = USUAL_SCOPES,
         name: str = "",
         days: float | None = None,
+        maker: ApiKey | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key, and its text: the only time that it is seen. days: how long it is valid.
+        """A new key, and its text: the only time that it is seen.
+
+        days: how long it is valid; maker: the key that it is made with, which it does not outlive.
 
         Raises:
-            InputError: the tenant, a scope or the days are not usable.
+            InputError: the tenant, a scope or the days are not usable, or it would outlive its
+                maker.
         """
         if not re.fullmatch(ids.TENANT, tenant):
             raise InputError(
@@ -92,9 +119,16 @@ class ApiKeys:
                 f"{' '.join(chosen)!r} has an unknown scope",
                 f"take them of: {' '.join(SCOPES)}",
             )
-        if days is not None and not 0 < days <= 36_500:
-            raise InputError("days", f"{days:g} is not above 0 and up to 36500")
+        if days is not None and not 0 < days <= MAX_DAYS:
+            raise InputError("days", f"{days:g} is not above 0 and up to {MAX_DAYS}")
         secret, now = secrets.token_hex(32), time.time()
+        expires_at = None if days is None else now + days * _DAY_S
+        if maker is not None and maker.expires_at is not None:
+            if expires_at is not None and expires_at > maker.expires_at:
+                left = (maker.expires_at - now) / _DAY_S
+                remedy = f"up to {left:.4g}, or leave it out"
+                raise InputError("days", "would outlive the key that makes it", remedy)
+            expires_at = expires_at or maker.expires_at
         key = ApiKey(
             id=ids.new("key"),
             tenant=tenant,
@@ -102,12 +136,13 @@ class ApiKeys:
             scopes=[s for s in SCOPES if s in chosen],
             hash=hashlib.sha256(secret.encode()).hexdigest(),
             created_at=now,
-            expires_at=None if days is None else now + days * 86400,
+            expires_at=expires_at,
+            made_by=None if maker is None else maker.id,
         )
         if self._journal is not None:  # first, so that no key works that a loss of Redis undoes
             self._journal.api_key(key.id, key)
         self.put(key)
-        return key, f"ce_{key.id.removeprefix('key_')}_{secret}"
+        return key, f"{key.prefix}{secret}"
 
     def put(self, key: ApiKey) -> bool:
         """Keeps a key as the journal has it; False: it is there already.
@@ -160,6 +195,22 @@ class ApiKeys:
             self._journal.api_key(key.id, key)
         return key
 
+    def forget_ended(self, tenant: str) -> int:
+        """Forgets the ended keys of ``tenant`` but for the last ``KEPT_ENDED``; gives how many.
+
+        A key that is forgotten opens nothing either, whatever is recovered later.
+        """
+        now = time.time()
+        ended = [key for key in self.list(tenant) if not key.valid(now)]
+        ended.sort(key=lambda key: key.revoked_at or key.expires_at or 0.0)
+        old = ended[: max(0, len(ended) - KEPT_ENDED)]
+        for key in old:
+            if self._journal is not None:  # first: it may not come back
+                self._journal.forget_api_key(key.id)
+            self.client.zrem(self._key("keys", tenant), key.id)
+            self.client.delete(self._key("key", key.id))
+        return len(old)
+
     def verify(self, text: str) -> ApiKey | None:
         """The valid key whose text this is; None for anything else."""
         parts = _parts(text)
@@ -198,6 +249,7 @@ class Limits:
 
     def __init__(self, client: Redis, settings: Settings) -> None:
         self._run, self.limit = Scripts(client, settings), settings.rate_per_minute
+        self.new_keys = settings.new_keys_per_minute
 
     def admit(self, text: str) -> tuple[ApiKey, Allowed] | None:
         """``ApiKeys.verify`` of a key's text and ``take`` of its tenant, in one round trip.
@@ -222,9 +274,14 @@ class Limits:
         """Counts one request of ``tenant``; a refused one is not counted."""
         return self._allowed(self._run("rate", tenant=tenant, limit=self.limit))
 
-    def _allowed(self, counted: Sequence[Any]) -> Allowed:
+    def take_key(self, tenant: str) -> Allowed:
+        """The same for a key that ``tenant`` makes, which has a limit of its own."""
+        counted = self._run("rate", tenant=f"{tenant}:keys", limit=self.new_keys)
+        return self._allowed(counted, self.new_keys)
+
+    def _allowed(self, counted: Sequence[Any], limit: int | None = None) -> Allowed:
         ok, remaining, reset, retry = counted
-        return Allowed(bool(ok), self.limit, remaining, float(reset), float(retry))
+        return Allowed(bool(ok), limit or self.limit, remaining, float(reset), float(retry))
 
 
 def _parts(text: str) -> tuple[str, str] | None:

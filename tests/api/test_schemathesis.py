@@ -94,7 +94,12 @@ expected-statuses = ["2xx"]
 @pytest.fixture
 def roomy(start: Callable[..., Running], settings: Settings) -> Running:
     """A front end whose limits are far away."""
-    api: Running = start(settings, rate_per_minute=1_000_000, queue_limit_per_tenant=100_000)
+    api: Running = start(
+        settings,
+        rate_per_minute=1_000_000,
+        new_keys_per_minute=1_000_000,
+        queue_limit_per_tenant=100_000,
+    )
     return api
 
 

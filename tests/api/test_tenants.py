@@ -13,8 +13,8 @@ from api.app import create_app
 from customedit.config.settings import Settings
 from customedit.jobs.store import Jobs
 from customedit.schemas import ids
+from customedit.schemas.keys import SCOPES
 from customedit.storage.store import Storage
-from customedit.tenants.access import SCOPES
 from customedit.tenants.catalogue import Concepts
 
 from .conftest import Running, customize, edit, finish_concept, png, upload
@@ -46,6 +46,7 @@ def theirs(anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage)
         "jobs": edit(anna, seeds=[3])["id"],
         "batches": batch(anna),
         "uploads": form["id"],
+        "keys": anna.post("/v1/keys", json={"name": "hers"}).json()["id"],
     }
 
 
@@ -66,7 +67,7 @@ def test_no_id_of_anothers_can_be_used_in_a_path(
         found = bert.request(method, path.replace("{id}", theirs[kind]))
         never = {"images": ids.of_image(b"never"), "concepts": ids.new("con")}
         never |= {"uploads": ids.new("upl"), "jobs": ids.new("job"), "edits": ids.new("job")}
-        never |= {"batches": ids.new("bat")}
+        never |= {"batches": ids.new("bat"), "keys": ids.new("key")}
         unknown = bert.request(method, path.replace("{id}", never[kind]))
         assert found.status_code == unknown.status_code == 404, (method, path)
         told = [
@@ -200,6 +201,9 @@ def test_scopes(api: Running) -> None:
         ("POST", "/v1/edits"): "edits:write",
         ("POST", "/v1/webhooks/secret"): "admin",
         ("GET", "/v1/webhooks/secret"): "admin",
+        ("GET", "/v1/keys"): "admin",
+        ("POST", "/v1/keys"): "admin",
+        ("POST", "/v1/keys/key_" + "0" * 26 + "/revoke"): "admin",
     }
     clients = {scope: api.client("anna", (scope,)) for scope in SCOPES}
     for (method, path), scope in needed.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -377,12 +378,21 @@ def test_lists_by_kind_state_and_concept_are_the_plain_filter(
     records = jobs.list("acme").items
     space = settings.namespace
 
+    def by_pages(limit: int, **which: Any) -> list[str]:
+        pages = [jobs.list("acme", limit=limit, **which)]
+        while pages[-1].next_cursor is not None:
+            pages.append(jobs.list("acme", limit=limit, cursor=pages[-1].next_cursor, **which))
+        assert all(len(page.items) == limit for page in pages[:-1]), which
+        return [record.id for page in pages for record in page.items]
+
     def check() -> None:
         for kind in ("edit", "customize", "import"):
             for state in (None, "queued", "cancelled", "failed"):
                 expected = [r.id for r in records if r.kind == kind and state in (None, r.state)]
                 found = jobs.list("acme", kind=kind, state=state, limit=50).items
                 assert [r.id for r in found] == expected, (kind, state)
+                for limit in (1, 3):
+                    assert by_pages(limit, kind=kind, state=state) == expected, (kind, state)
                 using = [r.id for r in found if concept.id in uses_of(r)]
                 found = jobs.list("acme", kind=kind, state=state, concept=concept.id).items
                 assert [r.id for r in found] == using, (kind, state)

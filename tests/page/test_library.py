@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import threading
 from pathlib import Path
 
 from playwright.sync_api import expect
+from redis import Redis
 
 from customedit.jobs.store import Jobs
+from customedit.jobs.webhooks import Webhooks
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
@@ -115,7 +118,9 @@ def test_pictures_are_pasted_and_dropped_anywhere(tab: Tab, api: Running) -> Non
     expect(page.get_by_alt_text("Reference 1")).to_have_js_property("naturalWidth", 32)
 
 
-def test_the_secret_of_webhooks_is_made(tab: Tab, api: Running) -> None:
+def test_the_secret_of_webhooks_is_made_and_deliveries_are_told(
+    tab: Tab, api: Running, redis_client: Redis
+) -> None:
     tab.expect("404")  # there is none yet
     page = tab.page
     tab.open("account")
@@ -133,6 +138,18 @@ def test_the_secret_of_webhooks_is_made(tab: Tab, api: Running) -> None:
     named = page.get_by_role("listitem").filter(has_text=address)
     expect(named).to_contain_text("by 2 jobs, last a blue cup")
     expect(named.get_by_role("link")).to_have_attribute("href", f"#/jobs/{jobs[1]['id']}")
+    told = page.get_by_role("list", name=f"Deliveries to {address}").get_by_role("listitem")
+    expect(told).to_have_text(["a blue cup: not sent yet", "a red cup: not sent yet"])
+    for job in jobs:
+        api.container.jobs.cancel("anna", job["id"])
+    hooks = Webhooks(redis_client, api.settings, api.container.jobs)
+    sending = threading.Thread(target=hooks.deliver_due, args=[1])  # the browser's loop is here
+    sending.start()
+    sending.join(60)
+    page.reload()
+    expect(told.filter(has_text="about to be sent")).to_have_count(1)
+    tried = told.filter(has_text="not delivered after 1 attempt: ")
+    expect(tried).to_contain_text("; tried again in")
 
 
 def test_references_of_a_look_are_shown(

@@ -105,6 +105,22 @@ def test_keys_of_a_local_service(service: Service, tmp_path: Path) -> None:
     assert other.exit_code == 2 and "not the data folder" in other.output
 
 
+def test_keys_over_rest(shell: Shell, service: Service) -> None:
+    there = ("--url", service.url)
+    made = shell.json("keys", "create", *there, "--name", "web", "--scope", "read", "--days", 3)
+    with CustomEdit(service.url, made["key"]) as client:
+        assert client.limits().scopes == ["read"]
+    listed = shell("keys", "list", *there).stdout
+    assert f"{made['id']}  valid" in listed and "*" in listed and made["key"] not in listed
+    assert "is revoked" in shell("keys", "revoke", made["id"], *there).stdout
+    own = next(k for k in shell.json("keys", "list", *there)["keys"] if k["current"])
+    refused = shell("keys", "revoke", own["id"], *there)
+    assert refused.exit_code == 1 and "does not revoke itself" in refused.output
+    for words in (("guest",), ("--data", service.folder), ("--scope", "write")):
+        odd = shell("keys", "create", *words, *there)
+        assert odd.exit_code == 2, odd.output
+
+
 @pytest.mark.parametrize(
     ("option", "value", "field"),
     [("--device", "tpu", "device"), ("--dtype", "int8", "dtype")],

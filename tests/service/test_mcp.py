@@ -15,6 +15,8 @@ from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from PIL import Image
 
+from customedit.client import CustomEdit
+
 from .conftest import LOOK, SOURCE, Service
 
 pytestmark = pytest.mark.timeout(600)  # the first test starts the service
@@ -71,6 +73,7 @@ def test_from_references_to_a_picture_in_two_calls(service: Service, tmp_path: P
                     "picture": str(SOURCE.image),
                     "source_prompt": SOURCE.prompt,
                     "target_prompt": target,
+                    "regions": {"<mcp>": [0.2, 0.2, 0.8, 0.9]},
                     "steps": 4,
                     "save_to": str(tmp_path / "edited.png"),
                 },
@@ -79,6 +82,25 @@ def test_from_references_to_a_picture_in_two_calls(service: Service, tmp_path: P
             (picture,) = pictures(edited)
             assert picture.size == Image.open(SOURCE.image).size
             assert Image.open(tmp_path / "edited.png").size == picture.size
+            with CustomEdit(service.url, service.key) as rest:
+                (use,) = rest.jobs(kind="edit", limit=1).items[0].request["concepts"]
+                assert use["box"] == [0.2, 0.2, 0.8, 0.9]
+            nothing = [0.6, 0.2, 0.2, 0.9]
+            for regions, words in (
+                (
+                    {"<mcp>": nothing},
+                    "the region of <mcp>: is 0.6, 0.2, 0.2, 0.9, which has no area",
+                ),
+                ({"<mcp>": [0.1, 0.2]}, "give left, top, right, bottom"),
+                ({"<other>": nothing}, "does not name <other>; it names: <mcp>"),
+                ({"<mcp>": "/nowhere.png"}, "/nowhere.png is not a file"),
+            ):
+                asked = {
+                    "picture": str(SOURCE.image), "source_prompt": SOURCE.prompt,
+                    "target_prompt": target, "regions": regions,
+                }  # fmt: skip
+                refused = await client.call_tool("edit", asked)
+                assert refused.is_error and words in texts(refused), texts(refused)
             output = next(w for w in texts(edited).split() if w.startswith("out_"))
 
             again = await client.call_tool(

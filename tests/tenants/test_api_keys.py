@@ -12,8 +12,9 @@ from customedit.config.settings import Settings
 from customedit.errors import InputError
 from customedit.jobs.journal import Journal
 from customedit.jobs.recovery import recover
+from customedit.schemas.keys import SCOPES
 from customedit.storage.store import Storage
-from customedit.tenants.access import SCOPES, ApiKeys
+from customedit.tenants.access import KEPT_ENDED, ApiKeys
 
 
 @pytest.fixture
@@ -116,3 +117,33 @@ def test_a_key_that_redis_lost_while_it_was_used_is_none_and_comes_back(
     assert keys.verify(text) is None and keys.revoke(key.id) is None
     assert recover(client, storage, settings).keys == 1
     assert keys.verify(text) is not None
+
+
+def test_a_key_does_not_outlive_the_key_that_made_it(keys: ApiKeys) -> None:
+    maker, _ = keys.create("acme", scopes=["admin"], days=10)
+    made, _ = keys.create("acme", maker=maker)
+    short, _ = keys.create("acme", days=3, maker=maker)
+    assert made.expires_at == maker.expires_at and made.made_by == short.made_by == maker.id
+    assert short.expires_at is not None and short.expires_at < maker.expires_at  # type: ignore[operator]
+    with pytest.raises(InputError, match="outlive"):
+        keys.create("acme", days=11, maker=maker)
+    for_ever, _ = keys.create("acme", scopes=["admin"])
+    assert keys.create("acme", maker=for_ever)[0].expires_at is None
+
+
+def test_old_ended_keys_are_forgotten_and_stay_ended(
+    keys: ApiKeys, client: Redis, settings: Settings, storage: Storage
+) -> None:
+    oldest, text = keys.create("acme")
+    valid, _ = keys.create("acme")
+    for _ in range(KEPT_ENDED):
+        keys.revoke(keys.create("acme")[0].id)
+    assert keys.forget_ended("acme") == 0
+    keys.revoke(keys.create("acme")[0].id)
+    first = keys.list("acme")[2].id  # the one that was revoked first
+    keys.revoke(oldest.id)
+    assert keys.forget_ended("acme") == 2
+    listed = {key.id for key in keys.list("acme")}
+    assert first not in listed and {oldest.id, valid.id} <= listed and len(listed) == KEPT_ENDED + 1
+    recover(client, storage, settings)
+    assert keys.get(first) is None and keys.verify(text) is None

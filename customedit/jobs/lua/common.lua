@@ -27,7 +27,9 @@
 --   <ns>:deleting, <ns>:deleted     folders whose owner is deleted: set (files still there), sorted
 --                                   set (files removed, by when)
 --   <ns>:epoch                      hash: the epoch of Redis that files in the bucket name
---   <ns>:outbox, <ns>:hook:<id>     webhooks to deliver: sorted set (since when), hash (what)
+--   <ns>:outbox                     sorted set: webhooks to deliver, since when
+--   <ns>:hook:<id>                  hash: a job's webhook and how its delivery goes or went
+--   <ns>:hooks:<tenant>             sorted set: jobs of the tenant that have one
 --   <ns>:outbox:<tenant>            sorted set: when to deliver the tenant's webhooks
 --   <ns>:outbox-tenants             set: tenants with webhooks to deliver
 --   <ns>:receiver:<tenant>:<host>   hash: how often a receiver of webhooks failed in a row, and
@@ -179,16 +181,24 @@ end
 local function add_webhook(job)
   if not job.webhook then return end
   redis.call('HSET', key('hook', job.id), 'url', job.webhook, 'tenant', job.tenant,
-    'tries', 0, 'since', seconds(now))
+    'tries', 0, 'since', seconds(now), 'state', 'pending')
+  redis.call('ZADD', key('hooks', job.tenant), 0, job.id)
   redis.call('ZADD', key('outbox'), seconds(now), job.id)
   redis.call('ZADD', key('outbox', job.tenant), seconds(now), job.id)
   redis.call('SADD', key('outbox-tenants'), job.tenant)
 end
 
-local function drop_webhook(id, tenant)
-  redis.call('DEL', key('hook', id))
+-- Takes a webhook out of the outbox; how its delivery ended stays as long as its job.
+local function end_webhook(id, tenant, state)
+  redis.call('HSET', key('hook', id), 'state', state)
   redis.call('ZREM', key('outbox'), id)
   redis.call('ZREM', key('outbox', tenant), id)
+end
+
+local function drop_webhook(id, tenant)
+  end_webhook(id, tenant, '')
+  redis.call('DEL', key('hook', id))
+  redis.call('ZREM', key('hooks', tenant), id)
 end
 
 local function receiver_key(tenant, url)

@@ -27,6 +27,7 @@ for _, tenant in ipairs(redis.call('SRANDMEMBER', key('outbox-tenants'), 500)) d
         end
         redis.call('ZADD', outbox, seconds(now + given.hold), id)
         local tries = redis.call('HINCRBY', key('hook', id), 'tries', 1)
+        redis.call('HSET', key('hook', id), 'tried_at', seconds(now))
         out[#out + 1] = {id, hook[1], tenant, tries, hook[2]}
         free = free - 1
       end

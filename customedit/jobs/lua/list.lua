@@ -18,21 +18,29 @@ for _, what in ipairs({'state', 'kind', 'concept'}) do
   end
 end
 local from = given.before and ('(' .. given.before) or '+'
-local ids = redis.call('ZREVRANGEBYLEX', index, from, '-', 'LIMIT', 0, given.scan)
-local out = {''}
-for i, id in ipairs(ids) do
-  local job = redis.call('HMGET', key('job', id), 'kind', 'state', 'concept', 'uses')
-  local fits = job[1] and (not given.kind or job[1] == given.kind)
-    and (not given.state or job[2] == given.state)
-    and (not given.concept or job[3] == given.concept
-      or string.find(' ' .. (job[4] or '') .. ' ', ' ' .. given.concept .. ' ', 1, true))
-  if fits then
-    if #out > given.limit then
-      out[1] = ids[i - 1]
-      return out
+local out, looked, last = {''}, 0, nil
+local step = given.limit + 1 -- enough where all that the index has fit; then more and more
+while looked < given.scan do
+  step = math.min(step, given.scan - looked)
+  local ids = redis.call('ZREVRANGEBYLEX', index, from, '-', 'LIMIT', 0, step)
+  for _, id in ipairs(ids) do
+    local job = redis.call('HMGET', key('job', id), 'kind', 'state', 'concept', 'uses')
+    local fits = job[1] and (not given.kind or job[1] == given.kind)
+      and (not given.state or job[2] == given.state)
+      and (not given.concept or job[3] == given.concept
+        or string.find(' ' .. (job[4] or '') .. ' ', ' ' .. given.concept .. ' ', 1, true))
+    if fits then
+      if #out > given.limit then
+        out[1] = last
+        return out
+      end
+      out[#out + 1] = whole(id)
     end
-    out[#out + 1] = whole(id)
+    last = id
   end
+  looked = looked + #ids
+  if #ids < step then return out end -- there are no more
+  from, step = '(' .. last, 4 * step
 end
-if #ids == given.scan then out[1] = ids[#ids] end
+out[1] = last or ''
 return out
