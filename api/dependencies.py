@@ -17,6 +17,7 @@ import anyio.to_thread
 import redis
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.requests import HTTPConnection
 
 from api.event_reader import EventReader, running
 from api.middleware.observability import Metrics
@@ -51,14 +52,14 @@ MAX_WAIT_S: Final = 60
 class _Bearer(HTTPBearer):
     """For the OpenAPI document alone: the middleware has read the key."""
 
-    async def __call__(self, request: Request) -> None:
+    async def __call__(self, request: HTTPConnection) -> None:
         return None
 
 
 class _Header(APIKeyHeader):
     """Likewise."""
 
-    async def __call__(self, request: Request) -> None:
+    async def __call__(self, request: HTTPConnection) -> None:
         return None
 
 

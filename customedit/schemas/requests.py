@@ -235,7 +235,9 @@ class EditOptions(RequestModel):
             if data.get(name) not in (None, value):
                 said = str(value).lower() if isinstance(value, bool) else value
                 raise field_rule(name, f"contradicts the preset {preset}", f"{said}, or no preset")
-        return {**data, **wanted} if wanted else data
+        # what was given stays, to be checked: 0 equals False and is no boolean
+        left_out = {name: wanted[name] for name in wanted if data.get(name) is None}
+        return {**data, **left_out} if left_out else data
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:

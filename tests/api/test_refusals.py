@@ -134,6 +134,7 @@ BODIES = [
             ("webhook", "https://example.com/" + "a" * 2000, "webhook", "at most 2000"),
         )
     ),
+    ("/v1/edits", {**EDIT, "preset": "paper", "preserve": 0}, "preserve", "true or false"),
     ("/v1/concepts", {**CONCEPT, "training": {"steps": "5"}}, "training.steps", "a number"),
     (
         "/v1/concepts",
