@@ -24,7 +24,8 @@ from customedit.cli import (
     lookbench,
     mcp,
     models,
-    remote,
+    remote_catalogue,
+    remote_jobs,
     replay,
     serve,
     service,
@@ -74,8 +75,10 @@ app.command("doctor")(doctor.doctor_command)
 app.add_typer(concept.app, name="concept")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
-for _group in ("jobs", "concepts", "images", "batches"):
-    app.add_typer(getattr(remote, _group), name=_group, no_args_is_help=True)
+app.add_typer(remote_jobs.jobs, name="jobs", no_args_is_help=True)
+app.add_typer(remote_catalogue.concepts, name="concepts", no_args_is_help=True)
+app.add_typer(remote_catalogue.images, name="images", no_args_is_help=True)
+app.add_typer(remote_jobs.batches, name="batches", no_args_is_help=True)
 app.command("recover")(service.recover_command)
 app.command("serve")(serve.serve_command)
 app.command("api")(serve.api_command)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from customedit import pixels
 from customedit.concepts.crops import square
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.method import Denoise, Method, ask
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from customedit import images, pixels
 from customedit.diffusion import autoencoder, fingerprint, loading
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.devices import device_of
 from customedit.diffusion.facts import check_concept_base
 from customedit.diffusion.families.family import Family

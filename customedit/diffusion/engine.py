@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from customedit.diffusion.attention import LastJoin
+from customedit.diffusion.attention_control import LastJoin
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.fair_queue import AGED, FairQueue, Share

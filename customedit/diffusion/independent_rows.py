@@ -38,9 +38,7 @@ class RowLinear(nn.Linear):
         if input.ndim != 2 or self.weight.requires_grad:
             return super().forward(input)
         weight = self.weight.T.expand(len(input), -1, -1)
-        given: Tensor | None = self.bias
-        bias = None if given is None else given[None, None]
-        return _products(bias, input[:, None], weight)[:, 0]
+        return _products(input[:, None], weight, self.bias, 2)[:, 0]
 
 
 class RowConv2d(nn.Conv2d):
@@ -57,8 +55,8 @@ class RowConv2d(nn.Conv2d):
             return super().forward(input)
         if self.kernel_size == self.stride == (1, 1) and self.padding in ((0, 0), 0, "valid"):
             weight = self.weight.flatten(1).expand(len(input), -1, -1)
-            bias = None if self.bias is None else self.bias[None, :, None]
-            return _products(bias, weight, input.flatten(2)).unflatten(2, input.shape[2:])
+            out = _products(weight, input.flatten(2), self.bias, 1)
+            return out.unflatten(2, input.shape[2:])
         if len(input) > 1 or isinstance(self.padding, str):
             return super().forward(input)
         if input.requires_grad and torch.is_grad_enabled():
@@ -69,6 +67,11 @@ class RowConv2d(nn.Conv2d):
         )
 
 
-def _products(bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-    """A b + ``bias`` for each row: [rows, n, k] and [rows, k, m] to [rows, n, m]."""
-    return torch.bmm(a, b) if bias is None else torch.baddbmm(bias, a, b)
+def _products(a: Tensor, b: Tensor, bias: Tensor | None, axis: int) -> Tensor:
+    """A b + ``bias`` for each row: [rows, n, k] and [rows, k, m] to [rows, n, m].
+
+    axis: the one of the result that ``bias`` is along, 1 or 2.
+    """
+    if bias is None:
+        return torch.bmm(a, b)
+    return torch.baddbmm(bias.view(1, -1, 1) if axis == 1 else bias.view(1, 1, -1), a, b)

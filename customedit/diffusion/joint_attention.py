@@ -20,7 +20,8 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 from torch.nn import functional as F
 
-from customedit.diffusion.attention import AttentionControl, Taken
+from customedit.diffusion.attention_control import AttentionControl
+from customedit.diffusion.controlled_rows import Taken
 from customedit.diffusion.devices import to_device
 
 

@@ -16,7 +16,7 @@ from typing import TypeAlias, TypeVar
 from PIL import Image
 from torch import Tensor
 
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.schedule import Time

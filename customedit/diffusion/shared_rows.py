@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.engine import most_rows

@@ -17,7 +17,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.guided import combine

@@ -22,9 +22,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from customedit.concepts.concept import concept_digest
 from customedit.diffusion.base import Base
-from customedit.diffusion.concept_regions import ConceptRegion
 from customedit.diffusion.engine import Engine, Ticket
 from customedit.diffusion.method import Progress
 from customedit.diffusion.shared_rows import together
@@ -32,14 +30,12 @@ from customedit.diffusion.text import Customization, Weighted
 from customedit.editing.auto_change import check_auto, chosen
 from customedit.editing.edit import EditResult, Opened, edit, encode_and_invert
 from customedit.editing.inversion import Inversion
-from customedit.editing.plan import (
-    ConceptPlan,
-    EditPlan,
-    base_plan,
-    check_mask,
-    mask_digest,
-    picture_digest,
-    plan_edits,
+from customedit.editing.plan import EditPlan, picture_digest, plan_edits
+from customedit.editing.recipe_inputs import (
+    check_base,
+    check_picture,
+    check_recipe_mask,
+    recipe_concepts,
 )
 from customedit.editing.settings import check_seeds
 from customedit.editing.sweep import STRENGTHS
@@ -220,27 +216,12 @@ class Editor:
 
         Raises InputError for a base, picture, mask or concept that is another or missing.
         """
-        ours = base_plan(self.base)
-        for name in ("fingerprint", "dtype", "schedule"):
-            recorded, present = getattr(plan.base, name), getattr(ours, name)
-            if recorded != present:
-                raise InputError(
-                    "base",
-                    f"has {name} {present}, the recipe was made with {recorded} ({plan.base.name})",
-                    "load the base of the recipe, in its dtype",
-                )
         picture = picture.convert("RGB")
-        if picture_digest(picture) != plan.source.digest:
-            raise InputError(
-                "picture",
-                f"is not that of the recipe ({picture.width} x {picture.height} pixels, the recipe "
-                f"says {plan.source.width} x {plan.source.height}, digest "
-                f"{plan.source.digest[:12]})",
-                "give the picture that was edited",
-            )
-        _check_mask(plan, picture, mask)
+        check_base(plan, self.base)
+        check_picture(plan, picture)
+        check_recipe_mask(plan, picture, mask)
         session = self.open(picture, plan.source_prompt)
-        order = Order(session, plan, _concepts_of(plan, concepts), mask)
+        order = Order(session, plan, recipe_concepts(plan, weighted(concepts)), mask)
         return self.edit_all([order], on_progress)[0]
 
 
@@ -421,48 +402,3 @@ class Session:
 def weighted(concepts: Sequence[Customization | Weighted]) -> list[Weighted]:
     """``concepts`` with their weights, 1 where none is given."""
     return [entry if isinstance(entry, Weighted) else Weighted(entry) for entry in concepts]
-
-
-def _check_mask(plan: EditPlan, picture: Image.Image, mask: Tensor | None) -> None:
-    if (mask is None) != (plan.mask is None):
-        problem = "is missing" if mask is None else "is given, the recipe has none"
-        raise InputError("mask", problem, "give the mask that the recipe was made with")
-    if mask is None:
-        return
-    check_mask(mask, picture)
-    if mask_digest(mask) != plan.mask:
-        raise InputError("mask", "is not that of the recipe", "give the mask it was made with")
-
-
-def _concepts_of(plan: EditPlan, concepts: Sequence[Customization | Weighted]) -> list[Weighted]:
-    """The concepts of ``plan``, in its order, found among ``concepts`` by their contents."""
-    there = {concept_digest(entry.concept): entry for entry in weighted(concepts)}
-    entries = []
-    for wanted in plan.concepts:
-        if wanted.digest not in there:
-            names = ", ".join(wanted.tokens)
-            have = ", ".join(digest[:12] for digest in there) or "none"
-            raise InputError(
-                "concept",
-                f"{names} of the recipe, digest {wanted.digest[:12]}, is not among those given "
-                f"({have})",
-                "give its file, or the folder it lies in",
-            )
-        given = there[wanted.digest]
-        entries.append(Weighted(given.concept, wanted.weight, _region_of(wanted, given.region)))
-    return entries
-
-
-def _region_of(wanted: ConceptPlan, given: ConceptRegion | None) -> ConceptRegion | None:
-    """The region that the recipe has; its mask is ``given``. Raises InputError for another."""
-    if given is None and wanted.mask is None:
-        return None if wanted.box is None else ConceptRegion(box=wanted.box)
-    mask = None if given is None or given.mask is None else mask_digest(given.mask)
-    if given is None or given.box != wanted.box or mask != wanted.mask:
-        problem = "is missing" if given is None else "is not that of the recipe"
-        raise InputError(
-            "region",
-            f"of {', '.join(wanted.tokens)} {problem}",
-            "give the mask that the recipe was made with; boxes are in the recipe",
-        )
-    return given

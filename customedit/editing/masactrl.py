@@ -17,7 +17,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.method import Method
 from customedit.diffusion.text import TextContext

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from customedit.images.regions import Values, check_region, refine_region
+from customedit.images.regions import Values, check_region, refine_region, resized, shrunk
 
 SIDE: Final = 256
 """Pixels of the longer side of the picture on which the walk goes, at most."""
@@ -52,15 +52,18 @@ def outline_region(coarse: Values, source: Image.Image) -> Values:
     if not region.any() or region.all():
         return refine_region(coarse, source)
     source = source.convert("RGB")
-    shrink = min(1.0, SIDE / max(source.size))
-    size = max(1, round(source.width * shrink)), max(1, round(source.height * shrink))
-    small = source.resize(size, Image.Resampling.BOX)
+    small = shrunk(source, SIDE)
+    size = small.size
+
+    def at_size(cells: np.ndarray) -> np.ndarray:
+        return resized(cells, size, Image.Resampling.NEAREST) > 0
+
     around = np.pad(region, 1, mode="edge")  # a thing may go on beyond the picture
     depth = ndimage.distance_transform_cdt(around, "chessboard")[1:-1, 1:-1]
     labels = np.zeros(size[::-1], np.int32)
     inside = max(1, round(INSIDE * max(region.shape)))
-    labels[_at(depth >= min(inside, depth.max()), size)] = 1
-    labels[_at(~region, size)] = 2
+    labels[at_size(depth >= min(inside, depth.max()))] = 1
+    labels[at_size(~region)] = 2
     thing = (labels == 1).astype(np.float32)
     if (labels == 0).any():
         colours = rgb2lab(np.asarray(small, np.float32) / np.float32(255)) / 100
@@ -71,12 +74,6 @@ def outline_region(coarse: Values, source: Image.Image) -> Values:
             colours, labels, BETA, mode="bf", channel_axis=-1, return_full_prob=True
         )[0]
         thing = thing.astype(np.float32).clip(0, 1)
-    if (thing > 0.5).sum() < LEAST * _at(region, size).sum():
+    if (thing > 0.5).sum() < LEAST * at_size(region).sum():
         return refine_region(coarse, source)
     return thing if size == source.size else refine_region(thing, source)
-
-
-def _at(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``cells`` [h, w] bool at ``size`` (width, height), nearest."""
-    picture = Image.fromarray(cells.astype(np.uint8) * 255)
-    return np.asarray(picture.resize(size, Image.Resampling.NEAREST)) > 0

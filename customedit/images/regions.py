@@ -43,14 +43,12 @@ def refine_region(coarse: Values, source: Image.Image, *, epsilon: float = EPSIL
     if coarse.min() == coarse.max():
         return np.full((source.height, source.width), coarse.flat[0], np.float32)
     source = source.convert("RGB")
-    shrink = min(1.0, GUIDE_SIDE / max(source.size))
-    guide_size = max(1, round(source.width * shrink)), max(1, round(source.height * shrink))
-    small = source.resize(guide_size, Image.Resampling.BOX)
+    small = shrunk(source, GUIDE_SIDE)
     guide = np.asarray(small, np.float32) / np.float32(255)  # [h, w, 3]
     cell = max(small.height / coarse.shape[0], small.width / coarse.shape[1])
-    slope, offset = _coefficients(guide, _resized(coarse, guide_size), math.ceil(cell), epsilon)
-    lower = _resized(ndimage.minimum_filter(coarse, 3), guide_size, Image.Resampling.NEAREST)
-    upper = _resized(ndimage.maximum_filter(coarse, 3), guide_size, Image.Resampling.NEAREST)
+    slope, offset = _coefficients(guide, resized(coarse, small.size), math.ceil(cell), epsilon)
+    lower = resized(ndimage.minimum_filter(coarse, 3), small.size, Image.Resampling.NEAREST)
+    upper = resized(ndimage.maximum_filter(coarse, 3), small.size, Image.Resampling.NEAREST)
     out = np.empty((source.height, source.width), np.float32)
     planes = [slope[..., 0], slope[..., 1], slope[..., 2], offset]
     for rows in _bands(source.height):
@@ -98,9 +96,17 @@ def _coefficients(
     return np.stack([mean(slope[..., k]) for k in range(3)], -1), mean(offset)
 
 
-def _resized(
-    plane: Values, size: tuple[int, int], how: Image.Resampling = Image.Resampling.BILINEAR
+def shrunk(picture: Image.Image, side: int) -> Image.Image:
+    """``picture`` with a longer side of at most ``side``, each pixel the mean of what it covers."""
+    share = min(1.0, side / max(picture.size))
+    size = max(1, round(picture.width * share)), max(1, round(picture.height * share))
+    return picture.resize(size, Image.Resampling.BOX)
+
+
+def resized(
+    plane: np.ndarray, size: tuple[int, int], how: Image.Resampling = Image.Resampling.BILINEAR
 ) -> Values:
+    """``plane`` [h, w], numbers or bool, as float32 at ``size`` (width, height)."""
     picture = Image.fromarray(np.ascontiguousarray(plane, np.float32))
     return np.asarray(picture.resize(size, how), np.float32)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from customedit.diffusion.attention import AttentionControl, LastJoin
+from customedit.diffusion.attention_control import AttentionControl, LastJoin
 from customedit.diffusion.base import Base
 
 

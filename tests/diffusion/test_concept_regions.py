@@ -11,9 +11,11 @@ from torch import Tensor
 
 from customedit.boxes import axis_shares, check_box, check_cells
 from customedit.concepts.concept import Concept
-from customedit.diffusion.attention import AttentionControl, Forward, RowsControl
+from customedit.diffusion.attention import Forward
+from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.concept_regions import ConceptRegion, inside, sets_anywhere
+from customedit.diffusion.controlled_rows import RowsControl
 from customedit.diffusion.families.unet import UNetFamily
 from customedit.diffusion.readings import MOST_READINGS, bound_columns, check_overlaps, without
 from customedit.diffusion.text import PromptRow, TextContext, Weighted

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.engine import CPU_POSITIONS, Engine, run
 from customedit.diffusion.method import Denoise, Method, Progress, Turn, ask

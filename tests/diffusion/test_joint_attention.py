@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.joint_attention import (
     JointForward,
     JointState,

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from customedit.diffusion.adapters import Adapter, layers_of
-from customedit.diffusion.attention import AttentionControl, AttentionState
+from customedit.diffusion.attention import AttentionState
+from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.families.layout import Layout
 from customedit.diffusion.families.original_names import Stacked

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from customedit.diffusion.adapters import TRANSFORMER, adapters_of, untrained_change
-from customedit.diffusion.attention import AttentionControl
+from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.families.family import Changes, Family, row_times
 from customedit.diffusion.flow_schedule import FlowSchedule
 from customedit.diffusion.joint_attention import (

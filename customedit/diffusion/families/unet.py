@@ -15,14 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from customedit.diffusion.adapters import UNET, adapters_of, layers_of, untrained_change
-from customedit.diffusion.attention import (
-    AttentionControl,
-    AttentionState,
-    Forward,
-    Processor,
-    RowsControl,
-    taken_features,
-)
+from customedit.diffusion.attention import AttentionState, Forward, Processor, taken_features
+from customedit.diffusion.attention_control import AttentionControl
+from customedit.diffusion.controlled_rows import RowsControl
 from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.families.family import Changes, Family, row_times
