@@ -31,7 +31,8 @@ createConcept importConcept listConcepts getConcept getConceptWeights deleteConc
 createEdit listEdits getEdit listJobs getJob cancelJob deleteJob watchJob editImage
 createBatch listBatches getBatch cancelBatch deleteBatch
 readPrompts savePreset listPresets getPreset deletePreset getImageFile getMaskFile
-getLimits getWebhookSecret makeWebhookSecret getHealth getReadiness getMetrics getProblemType
+getLimits listKeys makeKey revokeKey getWebhookSecret makeWebhookSecret listDeliveries getDelivery
+getHealth getReadiness getMetrics getProblemType
 """
 
 
