@@ -235,8 +235,14 @@ class EditOptions(RequestModel):
             if data.get(name) not in (None, value):
                 said = str(value).lower() if isinstance(value, bool) else value
                 raise field_rule(name, f"contradicts the preset {preset}", f"{said}, or no preset")
-        # what was given stays, to be checked: 0 equals False and is no boolean
-        left_out = {name: wanted[name] for name in wanted if data.get(name) is None}
+        # what was given stays, to be checked: 0 equals False and is no boolean, and null is left
+        # out only in a field that may be null
+        left_out = {
+            name: value
+            for name, value in wanted.items()
+            if name not in data
+            or (data[name] is None and cls.model_fields[name].get_default() is None)
+        }
         return {**data, **left_out} if left_out else data
 
     @model_validator(mode="after")

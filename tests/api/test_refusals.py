@@ -135,6 +135,7 @@ BODIES = [
         )
     ),
     ("/v1/edits", {**EDIT, "preset": "paper", "preserve": 0}, "preserve", "true or false"),
+    ("/v1/edits", {**EDIT, "preset": "paper", "inversion": None}, "inversion", "one of"),
     ("/v1/concepts", {**CONCEPT, "training": {"steps": "5"}}, "training.steps", "a number"),
     (
         "/v1/concepts",
