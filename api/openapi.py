@@ -7,6 +7,7 @@ API shows in review, and so that clients can compare two versions.
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -86,12 +87,14 @@ def example_bodies(examples: dict[str, Any]) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Let ``app.openapi()`` give the document, made once."""
+    """Let ``app.openapi()`` give the document, made once, whichever threads ask for it."""
+    lock = threading.Lock()
 
     def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
-        return app.openapi_schema
+        with lock:
+            if app.openapi_schema is None:
+                app.openapi_schema = _document(app)
+            return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way of extending it
 

@@ -25,6 +25,8 @@ from customedit.storage.store import Storage
 from customedit.tenants.access import ApiKeys
 from customedit.tenants.catalogue import Concepts
 
+from .. import web
+
 ALL = ("images:write", "edits:write", "concepts:write", "read", "admin")
 
 
@@ -44,7 +46,7 @@ class Running:
 
     def client(self, tenant: str = "anna", scopes: tuple[str, ...] = ALL) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.key(tenant, scopes)}"}
-        made = httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+        made = web.Client(base_url=self.url, headers=headers)
         self._clients.append(made)
         return made
 

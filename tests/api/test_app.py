@@ -22,6 +22,7 @@ from api import problem_types
 from customedit.config.settings import Settings
 from customedit.storage.store import Storage
 
+from .. import web
 from .conftest import Running, edit, png, upload, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -52,10 +53,10 @@ def test_every_answer_has_the_headers_of_a_careful_server(api: Running, anna: ht
         anna.get("/v1/jobs"),
         anna.get("/v1/nowhere"),
         anna.put("/v1/jobs"),
-        httpx.get(f"{api.url}/v1/jobs"),
-        httpx.get(f"{api.url}/healthz"),
-        httpx.get(f"{api.url}/openapi.json"),
-        httpx.get(f"{api.url}/nowhere"),
+        web.get(f"{api.url}/v1/jobs"),
+        web.get(f"{api.url}/healthz"),
+        web.get(f"{api.url}/openapi.json"),
+        web.get(f"{api.url}/nowhere"),
     ]
     for answer in answers:
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -118,7 +119,7 @@ def test_a_redis_that_is_away_is_told(
         assert answer.status_code == 503 and answer.headers["retry-after"]
         assert answer.json()["type"] == "/problems/unavailable"
         assert "password" not in answer.text
-    text = httpx.get(f"{api.url}/metrics").text
+    text = web.get(f"{api.url}/metrics").text
     assert 'customedit_store_errors_total{store="redis"} 2.0' in text
 
 
@@ -131,20 +132,20 @@ def test_a_notification_that_cannot_be_sent_fails_no_request(
     with monkeypatch.context() as patch:
         patch.setattr(api.container.redis, "lpush", broken)
         assert edit(anna)["state"] == "queued"
-    assert "customedit_notifications_failed_total 1.0" in httpx.get(f"{api.url}/metrics").text
+    assert "customedit_notifications_failed_total 1.0" in web.get(f"{api.url}/metrics").text
 
 
 def test_health(api: Running, start: Callable[..., Running], settings: Settings) -> None:
-    assert httpx.get(f"{api.url}/healthz").json()["status"] == "ok"
-    ready = httpx.get(f"{api.url}/readyz")
+    assert web.get(f"{api.url}/healthz").json()["status"] == "ok"
+    ready = web.get(f"{api.url}/readyz")
     assert ready.status_code == 200
     assert ready.json()["checks"] == {"redis": "ok", "storage": "ok"}
     assert ready.json()["warnings"] == {}
     broken = start(settings, s3_bucket="not-there-at-all")
-    unready = httpx.get(f"{broken.url}/readyz")
+    unready = web.get(f"{broken.url}/readyz")
     assert unready.status_code == 503 and unready.json()["checks"]["storage"] != "ok"
     assert unready.json()["checks"]["redis"] == "ok"
-    assert httpx.get(f"{broken.url}/healthz").status_code == 200
+    assert web.get(f"{broken.url}/healthz").status_code == 200
 
 
 def test_a_bucket_that_takes_no_writes_is_told_and_takes_no_process_out(
@@ -161,16 +162,16 @@ def test_a_bucket_that_takes_no_writes_is_told_and_takes_no_process_out(
         patch.setattr(api.container.storage._signer, "put", lambda *_: False)
         patch.setattr(api.container.storage._client, "put_object", full)
         api.container.watch.measure()
-        ready = httpx.get(f"{api.url}/readyz")
+        ready = web.get(f"{api.url}/readyz")
         assert ready.status_code == 200 and ready.json()["checks"]["storage"] == "ok"
         assert "takes no writes" in ready.json()["warnings"]["storage"]
-        text = httpx.get(f"{api.url}/metrics").text
+        text = web.get(f"{api.url}/metrics").text
         assert "customedit_storage_writable 0.0" in text
         assert re.search(r'customedit_store_errors_total{store="s3"} [1-9]', text)
         assert anna.get(f"/v1/images/{image}").status_code == 200
     api.container.watch.measure()
-    assert httpx.get(f"{api.url}/readyz").json()["warnings"] == {}
-    assert "customedit_storage_writable 1.0" in httpx.get(f"{api.url}/metrics").text
+    assert web.get(f"{api.url}/readyz").json()["warnings"] == {}
+    assert "customedit_storage_writable 1.0" in web.get(f"{api.url}/metrics").text
 
 
 def test_figures_count_by_route_and_not_by_id(
@@ -178,11 +179,11 @@ def test_figures_count_by_route_and_not_by_id(
 ) -> None:
     image = upload(anna)
     anna.get(f"/v1/images/{image}")
-    text = httpx.get(f"{api.url}/metrics").text
+    text = web.get(f"{api.url}/metrics").text
     assert 'route="/v1/images/{id}",status="200"} 1.0' in text
     assert image not in text
     quiet = start(settings, api_metrics=False)
-    assert httpx.get(f"{quiet.url}/metrics").status_code == 404
+    assert web.get(f"{quiet.url}/metrics").status_code == 404
 
 
 def test_callers_invent_no_metric(api: Running, anna: httpx.Client) -> None:
@@ -190,11 +191,11 @@ def test_callers_invent_no_metric(api: Running, anna: httpx.Client) -> None:
     upload(anna)
 
     def labels() -> set[str]:
-        text = httpx.get(f"{api.url}/metrics").text
+        text = web.get(f"{api.url}/metrics").text
         return {line.rpartition(" ")[0] for line in text.splitlines() if "_created" not in line}
 
     def invent(word: str) -> None:
-        for client in (anna, httpx.Client(base_url=api.url)):
+        for client in (anna, web.Client(base_url=api.url)):
             for path in ("/healthz", "/v1/images", f"/v1/{word}", f"/{word}", f"/page/{word}"):
                 client.request(word, path, headers={word: word})
                 client.get(f"{path}?{word}={word}", headers={"X-Request-Id": word})
@@ -215,7 +216,7 @@ def test_the_access_log_names_tenant_and_request_and_no_secret(
 ) -> None:
     key = api.key("anna")
     with caplog.at_level(logging.INFO):
-        httpx.get(f"{api.url}/v1/limits", headers={"X-API-Key": key, "X-Request-Id": "r1"})
+        web.get(f"{api.url}/v1/limits", headers={"X-API-Key": key, "X-Request-Id": "r1"})
         (line,) = wait_for(lambda: [r for r in caplog.records if r.name == "api.access"])
     assert (line.tenant, line.request_id, line.status) == ("anna", "r1", 200)
     assert key.split("_")[2] not in str([r.__dict__ for r in caplog.records])
@@ -267,9 +268,9 @@ def test_problem_types_are_pages_and_documented(api: Running) -> None:
     page = (ROOT / "docs" / "problems.md").read_text("utf-8")
     assert page == problem_types.document(), "run python -m api.problem_types > docs/problems.md"
     for kind in problem_types.TYPES.values():
-        answer = httpx.get(api.url + kind.uri)
+        answer = web.get(api.url + kind.uri)
         assert answer.status_code == 200 and kind.title in answer.text
-    assert httpx.get(f"{api.url}/problems/none").status_code == 404
+    assert web.get(f"{api.url}/problems/none").status_code == 404
 
 
 def test_every_problem_that_the_code_tells_of_is_in_the_list() -> None:
@@ -334,7 +335,7 @@ def test_the_process(settings: Settings, storage: Storage, tmp_path: Path) -> No
 
 def _is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz").status_code == 200
+        return web.get(f"{url}/readyz").status_code == 200
     except httpx.TransportError:
         return False
 

@@ -15,6 +15,7 @@ from api.problems import ProblemError
 from api.quotas import ConnectionShares, FailedKeys
 from customedit.config.settings import Settings
 
+from .. import web
 from .conftest import Running, png, wait_for
 
 Start = Callable[..., Running]
@@ -63,7 +64,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(
         connection.sendall(sent)
         told = rest(connection)
     assert told.count(b"HTTP/1.1 200") == sent.count(HEAD)
-    assert httpx.get(f"{api.url}/healthz").status_code == 200
+    assert web.get(f"{api.url}/healthz").status_code == 200
 
 
 def test_a_head_byte_by_byte_has_the_same_deadline(start: Start, settings: Settings) -> None:
@@ -84,7 +85,7 @@ def test_a_connection_that_is_used_outlives_the_deadline_of_heads(
     start: Start, settings: Settings
 ) -> None:
     api = start(settings, head_timeout_seconds=0.2)
-    with httpx.Client(base_url=api.url) as client:
+    with web.Client(base_url=api.url) as client:
         for _ in range(3):
             assert client.get("/healthz").status_code == 200
             time.sleep(0.3)
@@ -139,7 +140,7 @@ def test_connections_over_the_limit_are_refused(start: Start, settings: Settings
         first.sendall(HEAD)
         assert b" 200 " in one_answer(first)
     wait_for(lambda: not api.server.server_state.connections)
-    assert httpx.get(f"{api.url}/healthz").status_code == 200
+    assert web.get(f"{api.url}/healthz").status_code == 200
 
 
 def test_one_address_has_a_share_of_the_connections(start: Start, settings: Settings) -> None:
@@ -214,17 +215,17 @@ def test_wrong_keys_from_one_address_are_limited(
     right = api.client("anna")
     assert right.get("/v1/limits").status_code == 200
     wrong = {"Authorization": f"Bearer {api.key('bert')[:-1]}x"}
-    statuses = [httpx.get(f"{api.url}/v1/limits", headers=wrong).status_code for _ in range(5)]
+    statuses = [web.get(f"{api.url}/v1/limits", headers=wrong).status_code for _ in range(5)]
     assert statuses == [401, 401, 401, 429, 429]
     asked: list[str] = []
     monkeypatch.setattr(api.container.keys, "verify", asked.append)
-    answer = httpx.get(f"{api.url}/v1/limits", headers=wrong)
+    answer = web.get(f"{api.url}/v1/limits", headers=wrong)
     assert answer.json()["type"] == "/problems/too-many-failed-keys" and not asked
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
     monkeypatch.undo()
     # Behind a proxy others share the address: keys that were right before still are.
     assert right.get("/v1/limits").status_code == 200
-    assert httpx.get(f"{api.url}/healthz").status_code == 200
+    assert web.get(f"{api.url}/healthz").status_code == 200
 
 
 def test_the_limit_is_by_network_and_by_minute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,5 +254,5 @@ def test_proxies_that_are_trusted_name_the_client(start: Start, settings: Settin
         api = start(settings, failed_keys_per_minute=1, trusted_proxies=proxies)
         for address, status in (("192.0.2.1", 401), ("192.0.2.2", last)):
             headers = wrong | {"X-Forwarded-For": address}
-            answer = httpx.get(f"{api.url}/v1/limits", headers=headers)
+            answer = web.get(f"{api.url}/v1/limits", headers=headers)
             assert answer.status_code == status

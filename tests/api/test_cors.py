@@ -10,6 +10,7 @@ import pytest
 from customedit.config.settings import Settings
 from customedit.errors import InputError
 
+from .. import web
 from .conftest import Running
 
 OURS, OTHER = "https://shop.example", "https://shop.example:8443"
@@ -29,7 +30,7 @@ def preflight(
         "Access-Control-Request-Method": method,
         "Access-Control-Request-Headers": headers,
     }
-    return httpx.options(f"{api.url}/v1/edits", headers=asked, trust_env=False)
+    return web.options(f"{api.url}/v1/edits", headers=asked)
 
 
 def told(answer: httpx.Response) -> dict[str, str]:
@@ -72,7 +73,7 @@ def test_other_origins_may_read_nothing(named: Running, origin: str) -> None:
 def test_errors_can_be_read_too(named: Running) -> None:
     client = named.client()
     origin = {"Origin": OURS}
-    refused = httpx.get(f"{named.url}/v1/limits", headers=origin, trust_env=False)
+    refused = web.get(f"{named.url}/v1/limits", headers=origin)
     invalid = client.post("/v1/edits", json={}, headers=origin)
     client.get("/v1/limits")
     limited = client.get("/v1/limits", headers=origin)

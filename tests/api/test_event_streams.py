@@ -20,6 +20,7 @@ from customedit.jobs.events import Event
 from customedit.jobs.records import JobProgress
 from customedit.jobs.store import Jobs
 
+from .. import web
 from .conftest import Running, claimed, edit, wait_for
 
 Start = Callable[..., Running]
@@ -173,7 +174,7 @@ def test_more_streams_than_redis_gives_connections(
         clients = {}
         for tenant in ("anna", "bert"):
             headers = {"Authorization": f"Bearer {api.key(tenant)}"}
-            client = httpx.Client(base_url=api.url, headers=headers, timeout=60, limits=limits)
+            client = web.Client(base_url=api.url, headers=headers, limits=limits)
             clients[tenant] = stack.enter_context(client)
         made = {tenant: edit(client)["id"] for tenant, client in clients.items()}
         streams = [
@@ -223,7 +224,7 @@ def test_the_streams_of_a_revoked_key_end(
     job = edit(kept)["id"]
     with ExitStack() as stack:
         headers = {"Authorization": f"Bearer {text}"}
-        client = httpx.Client(base_url=api.url, headers=headers, timeout=30)
+        client = web.Client(base_url=api.url, headers=headers, timeout=30)
         stack.enter_context(client)
         gone, stays = opened(client, job, stack), opened(kept, job, stack)
         assert api.keys.revoke(key.id)

@@ -18,6 +18,7 @@ from customedit.jobs.records import JobProgress
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 
+from .. import web
 from .conftest import Running, claimed, edit, finish_edit, png, wait_for
 
 Told = tuple[str | None, str, dict[str, Any]]
@@ -56,7 +57,7 @@ def test_all_that_happens_until_the_end(anna: httpx.Client, jobs: Jobs, storage:
     assert states == ["queued", "running", "queued", "running", "succeeded"]
     shown = [data for _, kind, data in found if kind != "state"]
     assert shown[0]["phase"] == "invert" and shown[0]["facts"] == {"loss": 0.5}
-    assert httpx.get(shown[1]["preview_url"]).content == png()
+    assert web.get(shown[1]["preview_url"]).content == png()
     assert all("_key" not in str(data) for _, _, data in found)
     assert [name for name, _, _ in found] == sorted({str(name) for name, _, _ in found})
 

@@ -11,6 +11,7 @@ from redis import Redis
 
 from customedit.jobs.redis import memory
 
+from .. import web
 from .conftest import Running, edit, upload
 
 
@@ -30,22 +31,22 @@ def test_a_redis_that_is_nearly_full_is_told_and_takes_no_process_out(
 ) -> None:
     watch = api.container.watch
     watch.measure()
-    assert httpx.get(f"{api.url}/readyz").json()["warnings"] == {}
+    assert web.get(f"{api.url}/readyz").json()["warnings"] == {}
     used = memory(redis_client).used
     for share, warned in ((0.5, set()), (0.95, {"redis"}), (1.5, {"redis"})):
         allow(int(used / share))
         watch.measure()
-        answer = httpx.get(f"{api.url}/readyz")
+        answer = web.get(f"{api.url}/readyz")
         assert answer.status_code == 200 and answer.json()["checks"]["redis"] == "ok"
         assert set(answer.json()["warnings"]) == warned
     assert "submissions and uploads are refused" in answer.json()["warnings"]["redis"]
-    text = httpx.get(f"{api.url}/metrics").text
+    text = web.get(f"{api.url}/metrics").text
     told = dict(re.findall(r'^customedit_redis_memory_bytes{what="(\w+)"} (\S+)$', text, re.M))
     assert float(told["most"]) == int(used / 1.5) < float(told["used"])
     allow(0)
     watch.measure()
     assert api.container.watch.warnings == {}
-    assert 'what="most"} +Inf' in httpx.get(f"{api.url}/metrics").text
+    assert 'what="most"} +Inf' in web.get(f"{api.url}/metrics").text
 
 
 def test_submissions_are_refused_and_nothing_is_lost(

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import pytest
 from redis import Redis
 
@@ -21,6 +20,7 @@ from customedit.schemas import ids
 from customedit.storage import object_keys
 from customedit.storage.store import Storage
 
+from .. import web
 from .conftest import Running, png
 
 DATA = png("olive")
@@ -181,7 +181,7 @@ def test_many_at_once(start: Callable[..., Running], settings: Any, storage: Sto
                 answer = anna.post("/v1/images", files={"file": ("a.png", data)})
             elif act == "store":
                 form = anna.post("/v1/uploads", json={"media_type": "image/png"}).json()
-                httpx.post(form["url"], data=form["fields"], files={"file": ("x", data)})
+                web.post(form["url"], data=form["fields"], files={"file": ("x", data)})
                 answer = anna.post(f"/v1/uploads/{form['id']}/complete")
             else:
                 answer = anna.delete(f"/v1/images/{ids.of_image(data)}")

@@ -18,6 +18,7 @@ from customedit.jobs.store import Jobs
 from customedit.schemas import ids
 from customedit.storage.store import Storage
 
+from .. import web
 from .conftest import Running, edit, png, upload, wait_for
 
 
@@ -34,7 +35,7 @@ def test_the_same_file_twice_is_one_image(anna: httpx.Client, storage: Storage) 
     assert first.json()["width"], first.json()["height"] == (40, 30)
     assert first.json()["media_type"] == "image/png"
     assert first.headers["location"] == f"/v1/images/{ids.of_image(data)}"
-    assert httpx.get(first.json()["url"]).content == data
+    assert web.get(first.json()["url"]).content == data
     folder = f"tenants/anna/images/{ids.of_image(data)}/"
     assert sorted(key.rpartition("/")[2] for key in files(storage)) == ["image.json", "picture"]
     assert all(key.startswith(folder) for key in files(storage))
@@ -46,7 +47,7 @@ def test_deleted_means_gone(anna: httpx.Client, storage: Storage) -> None:
     assert anna.delete(f"/v1/images/{image}").status_code == 204
     assert anna.get(f"/v1/images/{image}").status_code == 404
     assert anna.delete(f"/v1/images/{image}").status_code == 404
-    assert httpx.get(url).status_code == 404
+    assert web.get(url).status_code == 404
     assert files(storage) == []
 
 
@@ -214,7 +215,7 @@ def test_forms_that_are_none(
 
 
 def send(form: dict[str, Any], data: bytes) -> httpx.Response:
-    return httpx.post(form["url"], data=form["fields"], files={"file": ("x", data)})
+    return web.post(form["url"], data=form["fields"], files={"file": ("x", data)})
 
 
 def test_straight_to_the_store(anna: httpx.Client, storage: Storage) -> None:

@@ -19,6 +19,7 @@ from customedit.jobs.store import Gone, Idempotency, Jobs
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
+from .. import web
 from .conftest import Running, claimed, customize, edit, finish_concept, finish_edit, png, upload
 
 
@@ -57,8 +58,8 @@ def test_an_edit_to_its_end(anna: httpx.Client, jobs: Jobs, storage: Storage) ->
     assert done["state"] == "succeeded" and done["attempt"] == 1 and done["finished_at"]
     (output,) = done["result"]["outputs"]
     assert output["best"] and output["similarities"]["text"] == 0.3
-    assert httpx.get(output["url"]).content == png("blue")
-    assert httpx.get(done["result"]["sheet_url"]).content == png("blue")
+    assert web.get(output["url"]).content == png("blue")
+    assert web.get(done["result"]["sheet_url"]).content == png("blue")
     assert "tenants/" not in str({**done, "result": None})
 
 
@@ -81,11 +82,11 @@ def test_a_concept_to_its_end_and_an_edit_with_it(
     assert anna.get(f"/v1/jobs/{job['id']}").json()["result"]["concept"] == concept["id"]
     for format in ("customedit", "diffusers"):
         weights = anna.get(f"/v1/concepts/{concept['id']}/weights", params={"format": format})
-        file = httpx.get(weights.json()["url"])
+        file = web.get(weights.json()["url"])
         assert file.content == b"weights of a test"
         assert "plaid" in file.headers["content-disposition"]
     away = anna.get(f"/v1/concepts/{concept['id']}/weights", params={"redirect": True})
-    assert away.status_code == 302 and httpx.get(away.headers["location"]).is_success
+    assert away.status_code == 302 and web.get(away.headers["location"]).is_success
 
     used = anna.post("/v1/edits", json=body).json()
     kept = anna.delete(f"/v1/concepts/{concept['id']}")
@@ -243,7 +244,7 @@ def test_deleting_a_job(anna: httpx.Client, jobs: Jobs, storage: Storage) -> Non
     url = anna.get(f"/v1/jobs/{job['id']}").json()["result"]["outputs"][0]["url"]
     assert anna.delete(f"/v1/jobs/{job['id']}").status_code == 204
     assert anna.get(f"/v1/jobs/{job['id']}").status_code == 404
-    assert httpx.get(url).status_code == 404
+    assert web.get(url).status_code == 404
     assert not list(storage.list(f"tenants/anna/jobs/{job['id']}/"))
 
 
@@ -277,7 +278,7 @@ def test_requests_go_on_while_others_wait(anna: httpx.Client) -> None:
     job = edit(anna)
     limits = httpx.Limits(max_connections=None)
     path, headers = f"{anna.base_url}/v1/jobs/{job['id']}", {**anna.headers, "Prefer": "wait=50"}
-    with httpx.Client(limits=limits, timeout=60) as many, ThreadPoolExecutor(60) as pool:
+    with web.Client(limits=limits) as many, ThreadPoolExecutor(60) as pool:
         waiting = [pool.submit(many.get, path, headers=headers) for _ in range(60)]
         for _ in range(5):
             assert anna.get("/v1/images").status_code == 200

@@ -14,11 +14,12 @@ from customedit.config.settings import Settings
 from customedit.storage.store import Storage
 from customedit.tenants.access import MAX_KEYS
 
+from .. import web
 from .conftest import Running
 
 
 def with_key(api: Running, text: str) -> httpx.Response:
-    return httpx.get(f"{api.url}/v1/limits", headers={"X-API-Key": text})
+    return web.get(f"{api.url}/v1/limits", headers={"X-API-Key": text})
 
 
 def test_a_key_is_made_shown_once_used_and_revoked(
@@ -80,7 +81,7 @@ def test_what_is_refused(api: Running, anna: httpx.Client, bert: httpx.Client) -
     }
     for field, bodies in refused.items():
         for body in bodies:
-            answer = httpx.post(f"{api.url}/v1/keys", json=body, headers={"X-API-Key": text})
+            answer = web.post(f"{api.url}/v1/keys", json=body, headers={"X-API-Key": text})
             assert (answer.status_code, answer.json()["field"]) == (422, field), body
     theirs = bert.get("/v1/keys").json()["items"]
     assert maker.id not in [key["id"] for key in theirs]

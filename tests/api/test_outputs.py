@@ -11,6 +11,7 @@ from customedit.jobs.records import JobRecord
 from customedit.jobs.store import InUse, Jobs, Missing
 from customedit.storage.store import Storage
 
+from .. import web
 from .conftest import edit, finish_edit, upload
 
 
@@ -26,7 +27,7 @@ def test_an_output_is_a_source(anna: httpx.Client, jobs: Jobs, storage: Storage)
     assert output["id"] == f"out_{first['id'][4:]}_0"
     shown = anna.get(f"/v1/images/{output['id']}").json()
     assert (shown["width"], shown["height"], shown["media_type"]) == (32, 24, "image/png")
-    assert len(httpx.get(shown["url"]).content) == shown["bytes"]
+    assert len(web.get(shown["url"]).content) == shown["bytes"]
     assert anna.get(f"/v1/images/{output['id'][:-1]}7").status_code == 404
     assert anna.delete(f"/v1/images/{output['id']}").status_code == 422
     body = {"image": output["id"], "source_prompt": "a cup", "target_prompt": "a red cup"}

@@ -17,6 +17,7 @@ from customedit.schemas.keys import SCOPES
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
+from .. import web
 from .conftest import Running, customize, edit, finish_concept, png, upload
 
 
@@ -38,7 +39,7 @@ def theirs(anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage)
     job = customize(anna)
     finish_concept(jobs, concepts, storage, job["id"])
     form = anna.post("/v1/uploads", json={"media_type": "image/png"}).json()
-    httpx.post(form["url"], data=form["fields"], files={"file": ("x", png())})
+    web.post(form["url"], data=form["fields"], files={"file": ("x", png())})
     return {
         "images": upload(anna, "gold"),
         "concepts": job["concept"],
@@ -126,7 +127,7 @@ def test_the_same_picture_of_two_tenants_is_two_images(
     assert upload(anna, "navy") == image
     anna.delete(f"/v1/images/{image}")
     kept = bert.get(f"/v1/images/{image}")
-    assert kept.status_code == 200 and httpx.get(kept.json()["url"]).is_success
+    assert kept.status_code == 200 and web.get(kept.json()["url"]).is_success
 
 
 def test_limits_are_each_tenants_own(start: Callable[..., Running], settings: Settings) -> None:
@@ -157,7 +158,7 @@ def test_no_key_no_entry(start: Callable[..., Running], settings: Settings) -> N
         {"Authorization": f"Bearer {good}", "X-API-Key": wrong},
         {"Authorization": f"Bearer {good} {good}"},
     ]
-    with httpx.Client(base_url=api.url, trust_env=False) as client:
+    with web.Client(base_url=api.url) as client:
         for method, pattern in BEHIND_KEY:
             path = pattern.replace("{id}", "job_" + "0" * 26)
             for headers in refused:
@@ -177,7 +178,7 @@ def test_keys_end(api: Running) -> None:
     soon, short = api.keys.create("anna", scopes=["read"], days=1e-9)
 
     def ask(text: str) -> int:
-        return httpx.get(f"{api.url}/v1/jobs", headers={"X-API-Key": text}).status_code
+        return web.get(f"{api.url}/v1/jobs", headers={"X-API-Key": text}).status_code
 
     assert ask(text) == 200
     assert ask(short) == 401 and soon.expires_at is not None

@@ -23,6 +23,8 @@ from customedit.schemas import ids
 from customedit.storage.store import Storage
 from customedit.tenants.access import ApiKeys
 
+from .. import web
+
 
 def run(*args: str) -> Result:
     return CliRunner().invoke(app, list(args))
@@ -111,7 +113,7 @@ def test_a_program_of_the_service_runs_in_the_process(
         deadline = time.monotonic() + 240
         while True:
             try:
-                assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+                assert web.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
                 break
             except httpx.TransportError:
                 assert started.poll() is None and time.monotonic() < deadline

@@ -22,6 +22,8 @@ from customedit.config.settings import Settings
 from customedit.storage.store import Storage, StorageError
 from worker.main import GRACE_S
 
+from .. import web
+
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "0c" * 16
 OURS = ("api", "worker", "worker-cpu", "setup")
@@ -227,7 +229,7 @@ def test_s3_as_composed_starts_and_lets_nobody_in_without_a_key(
 
     def healthy() -> bool:
         try:
-            return httpx.get(where + path).status_code == 200
+            return web.get(where + path).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -242,7 +244,7 @@ def test_s3_as_composed_starts_and_lets_nobody_in_without_a_key(
         until(lambda: _makes_bucket(storage), process, log)
         storage.put("a", b"b")
         assert storage.get("a") == b"b"
-        assert httpx.get(f"{where}/composed/a").status_code == 403
+        assert web.get(f"{where}/composed/a").status_code == 403
         with pytest.raises(StorageError):
             Storage(Settings(**given, s3_secret_key=SecretStr("0d" * 16))).get("a")
         beyond = _listening_beyond_loopback(process.pid)

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Queue
 
-import httpx
 import pytest
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -27,6 +26,8 @@ from customedit.config.settings import Settings
 from customedit.devserver import child_process, programs
 from customedit.devserver.local_servers import LocalError, LocalServers
 from customedit.storage.store import Storage, StorageError
+
+from .. import web
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -101,12 +102,12 @@ def test_nobody_comes_in_without_a_password(local_servers: LocalServers) -> None
         pytest.raises(AuthenticationError),
     ):
         stranger.get("x")
-    assert httpx.get(f"http://127.0.0.1:{ports['s3']}/").status_code == 403
+    assert web.get(f"http://127.0.0.1:{ports['s3']}/").status_code == 403
     for path in ("/", "/buckets/?pretty=y"):
         filer = f"http://127.0.0.1:{ports['filer']}{path}"
-        assert httpx.get(filer).status_code == 401
-        assert httpx.post(filer, files={"f": b"x"}).status_code == 401
-        assert httpx.delete(f"{filer}?recursive=true").status_code == 401
+        assert web.get(filer).status_code == 401
+        assert web.post(filer, files={"f": b"x"}).status_code == 401
+        assert web.delete(f"{filer}?recursive=true").status_code == 401
 
 
 def test_files_are_the_owners_alone(local_servers: LocalServers) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
 from playwright.sync_api import expect
 
+from .. import web
 from ..api.conftest import Running
 from .conftest import Tab
 from .test_accessible import FAULTS, PHONE, violations
@@ -33,7 +33,7 @@ def test_a_key_is_made_and_revoked(tab: Tab, api: Running) -> None:
     page.get_by_role("button", name="Make a key").click()
     page.get_by_text("The key, shown this once").wait_for()
     text = page.get_by_role("status").locator("code", has_text="ce_").inner_text()
-    answer = httpx.get(f"{api.url}/v1/limits", headers={"X-API-Key": text})
+    answer = web.get(f"{api.url}/v1/limits", headers={"X-API-Key": text})
     assert answer.json()["scopes"] == ["read"]
     expect(keys).to_have_count(2)
     expect(keys.first).to_contain_text("dashboard")
@@ -41,7 +41,7 @@ def test_a_key_is_made_and_revoked(tab: Tab, api: Running) -> None:
     page.get_by_role("button", name="Revoke dashboard").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     expect(keys.first.locator(".badge")).to_have_text("✕ revoked")
-    assert httpx.get(f"{api.url}/v1/limits", headers={"X-API-Key": text}).status_code == 401
+    assert web.get(f"{api.url}/v1/limits", headers={"X-API-Key": text}).status_code == 401
     page.reload()
     expect(keys).to_have_count(2)
     assert text not in page.content()

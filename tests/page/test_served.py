@@ -14,6 +14,7 @@ from api.page_files import picture_origin, policy
 from customedit.config.settings import Settings
 from customedit.storage.store import Storage
 
+from .. import web
 from ..api.conftest import Running
 
 FOLDER = Path(package.__file__).with_name("page")
@@ -21,7 +22,7 @@ FILES = sorted(path for path in FOLDER.iterdir() if path.is_file())
 
 
 def ask(api: Running, path: str, method: str = "GET", **headers: str) -> httpx.Response:
-    return httpx.request(method, api.url + path, headers=headers, trust_env=False)
+    return web.request(method, api.url + path, headers=headers)
 
 
 def test_the_page_needs_no_key_and_says_where_it_may_reach(api: Running) -> None:

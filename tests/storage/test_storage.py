@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import httpx
 import pytest
 
 from customedit.config.settings import Settings
 from customedit.storage import object_keys
 from customedit.storage.store import BROKEN_UPLOAD_DAYS, MissingObject, Storage, StorageError
+
+from .. import web
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
 
@@ -39,7 +40,7 @@ def test_any_key_is_one_key(storage: Storage, key: str) -> None:
     storage.put(key, b"1")
     assert storage.get(key) == b"1"
     assert [stored.key for stored in storage.list("")] == [key]
-    assert httpx.get(storage.presign_get(key)).content == b"1"
+    assert web.get(storage.presign_get(key)).content == b"1"
 
 
 def test_files_go_up_in_parts_and_come_down_whole(storage: Storage, tmp_path: Path) -> None:
@@ -193,10 +194,10 @@ def test_wrong_credentials_are_refused_and_not_told(
 def test_without_credentials_nothing_is_answered(storage: Storage, settings: Settings) -> None:
     storage.put("a", b"1")
     bare = f"{settings.s3_endpoint}/{settings.s3_bucket}/{settings.s3_prefix}a"
-    assert httpx.get(bare).status_code == 403
-    assert httpx.get(f"{settings.s3_endpoint}/").status_code == 403
-    assert httpx.put(bare, content=b"2").status_code == 403
-    assert httpx.delete(bare).status_code == 403
+    assert web.get(bare).status_code == 403
+    assert web.get(f"{settings.s3_endpoint}/").status_code == 403
+    assert web.put(bare, content=b"2").status_code == 403
+    assert web.delete(bare).status_code == 403
     assert storage.get("a") == b"1"
 
 
@@ -205,11 +206,11 @@ def test_without_credentials_nothing_is_answered(storage: Storage, settings: Set
 
 def test_a_presigned_address_reads_one_object(storage: Storage) -> None:
     storage.put("a", PNG, "image/png")
-    answer = httpx.get(storage.presign_get("a"))
+    answer = web.get(storage.presign_get("a"))
     assert answer.status_code == 200 and answer.content == PNG
     assert answer.headers["content-type"] == "image/png"
     url = storage.presign_get("a", 'my "look"\r\nSet-Cookie: x=1.png', "application/octet-stream")
-    answer = httpx.get(url)
+    answer = web.get(url)
     assert answer.headers["content-type"] == "application/octet-stream"
     assert answer.headers["content-disposition"].startswith('attachment; filename="my _look_')
     assert "set-cookie" not in answer.headers
@@ -238,11 +239,11 @@ def test_changed_addresses_are_refused(storage: Storage) -> None:
         tampered(url, **{"response-content-type": "text/html"}),
         url.split("?")[0],
     ):
-        answer = httpx.get(wrong)
+        answer = web.get(wrong)
         assert answer.status_code in (400, 403), wrong
         assert PNG not in answer.content and b"secret" not in answer.content
-    assert httpx.put(url, content=b"x").status_code == 403
-    assert httpx.delete(url).status_code == 403
+    assert web.put(url, content=b"x").status_code == 403
+    assert web.delete(url).status_code == 403
     assert storage.get("a") == PNG
 
 
@@ -250,7 +251,7 @@ def test_expired_addresses_are_refused(storage: Storage, settings: Settings) -> 
     storage.put("a", PNG)
     url = Storage(changed(settings, presign_seconds=1)).presign_get("a")
     until = time.monotonic() + 60
-    while (status := httpx.get(url).status_code) == 200 and time.monotonic() < until:
+    while (status := web.get(url).status_code) == 200 and time.monotonic() < until:
         time.sleep(0.2)
     assert status == 403
 
@@ -269,7 +270,7 @@ KEY = object_keys.upload("acme", "upl_1")
 def send(storage: Storage, data: bytes = PNG, **fields: str) -> int:
     form = storage.presign_post(KEY, "image/png", 2000)
     file = {"file": ("pic.png", data, "image/png")}
-    return httpx.post(form["url"], data=form["fields"] | fields, files=file).status_code
+    return web.post(form["url"], data=form["fields"] | fields, files=file).status_code
 
 
 def test_a_presigned_form_writes_one_object(storage: Storage) -> None:
@@ -308,14 +309,14 @@ def test_an_upload_cannot_make_itself_public(storage: Storage, settings: Setting
     # SeaweedFS takes an acl that the policy does not name, where Amazon refuses it.
     send(storage, acl="public-read")
     bare = f"{settings.s3_endpoint}/{settings.s3_bucket}/{settings.s3_prefix}{KEY}"
-    assert httpx.get(bare).status_code in (403, 404)
+    assert web.get(bare).status_code in (403, 404)
 
 
 def test_forms_without_a_signature_are_refused(storage: Storage) -> None:
     form = storage.presign_post(KEY, "image/png", 2000)
     for left_out in ("policy", "x-amz-signature", "x-amz-credential", "Content-Type"):
         fields = {name: value for name, value in form["fields"].items() if name != left_out}
-        answer = httpx.post(form["url"], data=fields, files={"file": ("a", PNG, "image/png")})
+        answer = web.post(form["url"], data=fields, files={"file": ("a", PNG, "image/png")})
         assert answer.status_code in (400, 403), left_out
     assert list(storage.list("")) == []
 
@@ -342,7 +343,7 @@ def test_expired_forms_are_refused(storage: Storage, settings: Settings) -> None
     while status == 204 and time.monotonic() < until:
         time.sleep(0.2)
         file = {"file": ("a", PNG, "image/png")}
-        status = httpx.post(form["url"], data=form["fields"], files=file).status_code
+        status = web.post(form["url"], data=form["fields"], files=file).status_code
     assert status == 403
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
 from PIL import Image
@@ -22,6 +21,7 @@ from customedit.diffusion.base import Base
 from customedit.jobs.records import ConceptOutcome
 from customedit.tenants.access import ApiKeys
 
+from .. import web
 from ..diffusion import flow_folders, xl_folders
 from .bench import LOOK, Bench, Workers
 
@@ -98,7 +98,7 @@ def test_import_customize_edit_download(
         job = client.get(f"/v1/jobs/{answer.json()['id']}").json()
         (output,) = job["result"]["outputs"]
         assert len(output["recipe"]["concepts"]) == 2
-        assert Image.open(io.BytesIO(httpx.get(output["url"]).content)).size == (128, 128)
+        assert Image.open(io.BytesIO(web.get(output["url"]).content)).size == (128, 128)
         refused = client.post("/v1/edits", json=edit | {"method": of.lacks})
         error = bench.finished(refused.json()["id"]).error
         assert error is not None and error.field == "method"
