@@ -1,0 +1,113 @@
+"""What the API answers: the front end writes these, the Python client reads them.
+
+Times are RFC 3339 in UTC. ``url`` fields are presigned: whoever has one can read that one file
+until it expires, about fifteen minutes by default; ask again for a fresh one.
+"""
+
+from __future__ import annotations
+
+from customedit.schemas.answers.account import (
+    ApiKey,
+    DeliveryState,
+    Limits,
+    NewApiKey,
+    Preset,
+    WebhookDelivery,
+    WebhookSecret,
+)
+from customedit.schemas.answers.basics import (
+    Document,
+    FieldProblem,
+    Health,
+    Item,
+    Page,
+    Problem,
+)
+from customedit.schemas.answers.jobs import (
+    Batch,
+    BatchCounts,
+    BatchSummary,
+    ConceptResult,
+    EditedImage,
+    EditResult,
+    Event,
+    Job,
+    JobFailure,
+    JobKind,
+    JobLinks,
+    JobState,
+    Progress,
+    Similarities,
+    StateChange,
+    WordMaps,
+)
+from customedit.schemas.answers.pictures import (
+    Concept,
+    ConceptState,
+    Image,
+    OpenAIImage,
+    OpenAIImages,
+    Upload,
+    Weights,
+)
+from customedit.schemas.answers.plans import (
+    BaseSummary,
+    CustomizePlan,
+    DryRun,
+    EditPlan,
+    Estimate,
+    PlannedConcept,
+    PlannedPicture,
+    PromptReading,
+    PromptReadings,
+    UnknownWord,
+)
+
+__all__ = [
+    "ApiKey",
+    "BaseSummary",
+    "Batch",
+    "BatchCounts",
+    "BatchSummary",
+    "Concept",
+    "ConceptResult",
+    "ConceptState",
+    "CustomizePlan",
+    "DeliveryState",
+    "Document",
+    "DryRun",
+    "EditPlan",
+    "EditResult",
+    "EditedImage",
+    "Estimate",
+    "Event",
+    "FieldProblem",
+    "Health",
+    "Image",
+    "Item",
+    "Job",
+    "JobFailure",
+    "JobKind",
+    "JobLinks",
+    "JobState",
+    "Limits",
+    "NewApiKey",
+    "OpenAIImage",
+    "OpenAIImages",
+    "Page",
+    "PlannedConcept",
+    "PlannedPicture",
+    "Preset",
+    "Problem",
+    "Progress",
+    "PromptReading",
+    "PromptReadings",
+    "Similarities",
+    "StateChange",
+    "UnknownWord",
+    "Upload",
+    "WebhookDelivery",
+    "WebhookSecret",
+    "Weights",
+    "WordMaps",
+]
