@@ -201,6 +201,7 @@ export class Box {
     } else {
       this.colour = 0;
       this.sheet.boxes.delete(this);
+      if (this.sheet.drawing === this) this.sheet.draw(null);
     }
     const kind = this.on ? "box" : this.mask ? "mask" : "none";
     if (this.kind !== kind) this.#fill(kind);
@@ -253,7 +254,6 @@ export class Box {
 
   /** Lets the look act everywhere. */
   remove() {
-    if (this.sheet.drawing === this) this.sheet.draw(null);
     this.on = false;
     this.mask = "";
     this.tell();

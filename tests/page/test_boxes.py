@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,14 @@ def sent(jobs: Jobs, page: Page) -> list[dict[str, Any]]:
     page.locator(".saying").wait_for()
     found: list[dict[str, Any]] = jobs.list("anna", kind="edit").items[0].request["concepts"]
     return found
+
+
+def test_the_box_of_a_look_that_is_chosen_no_more_is_not_drawn(form: Page) -> None:
+    part(form, "<left>").get_by_role("button", name="Only in a part").click()
+    drawing = re.compile(r"\bdrawing\b")
+    expect(form.locator(".boxes")).to_have_class(drawing)
+    form.get_by_role("checkbox", name="<left>").uncheck()
+    expect(form.locator(".boxes")).not_to_have_class(drawing)
 
 
 def test_boxes_are_drawn_dragged_and_moved_by_keys(form: Page, tab: Tab, jobs: Jobs) -> None:
