@@ -40,14 +40,14 @@ def test_estimates_are_made_beside_it(
     monkeypatch.setattr(forecasts, "of", in_a_thread(forecasts.of, asked))
     job = edit(anna)["id"]
     assert asked and all(asked)
-    for call in (
+    batch = {"images": [upload(anna)], "source_prompt": "a cup", "target_prompt": "a red cup"}
+    calls: list[Callable[[], httpx.Response]] = [
         lambda: anna.get(f"/v1/jobs/{job}"),
         lambda: anna.get(f"/v1/edits/{job}"),
         lambda: anna.get(f"/v1/jobs/{job}", headers={"Prefer": "wait=1"}),
-        lambda: anna.post("/v1/batches", json={
-            "images": [upload(anna)], "source_prompt": "a cup", "target_prompt": "a red cup",
-        }),
-    ):  # fmt: skip
+        lambda: anna.post("/v1/batches", json=batch),
+    ]
+    for call in calls:
         before = len(asked)
         assert call().status_code in (200, 202)
         assert len(asked) > before and all(asked)

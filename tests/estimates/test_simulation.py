@@ -147,8 +147,8 @@ def test_a_job_waits_for_a_slot() -> None:
 
 
 def test_a_job_runs_where_its_kind_is_taken() -> None:
-    trainer = Machine(8, BASE, ("customize", "import"))
-    spans = play([Machine(1, BASE, ("edit",)), trainer], [[edit("a"), edit("b")]], LINES)
+    trainer, editor = Machine(8, BASE, KINDS[1:]), Machine(1, BASE, KINDS[:1])
+    spans = play([editor, trainer], [[edit("a"), edit("b")]], LINES)
     assert spans["b"].starts == spans["a"].ends
     assert play([Machine(0, BASE, ())], [[edit("a")]], LINES) == {}
 
