@@ -368,22 +368,22 @@ class Forecasts:
 
 
 def _work(asked: _Asked, worker: WorkerReport, *, inverted: bool) -> Work | None:
-    """The work of a job on the base of ``worker``; None: its request cannot be read.
+    """The work of a job on the base of ``worker``; None: its request cannot be read or done there.
 
     inverted: whether the inversion that an edit needs is there when it starts.
     """
     record, request = asked.record, asked.request
-    if isinstance(request, EditRequest):
-        cells = worker.base.latent_cells(record.picture)
-        return edit_work(request, cells, inverted=inverted)
-    if isinstance(request, CustomizeRequest):
-        try:
+    try:
+        if isinstance(request, EditRequest):
+            cells = worker.base.latent_cells(record.picture)
+            return edit_work(request, cells, inverted=inverted)
+        if isinstance(request, CustomizeRequest):
             training = training_settings(worker.base, request)
-        except InputError:
-            return None
-        drawn = class_mark(record.tenant, request.noun, training) in worker.classes
-        cells = worker.base.latent_cells(None)
-        return customize_work(request, training, cells, class_images=drawn)
+            drawn = class_mark(record.tenant, request.noun, training) in worker.classes
+            cells = worker.base.latent_cells(None)
+            return customize_work(request, training, cells, class_images=drawn)
+    except InputError:
+        return None
     return Work("import", ()) if record.kind == "import" else None
 
 
