@@ -72,10 +72,10 @@ def pictures(attempt: Attempt, image_ids: Sequence[str], field: str) -> list[Ima
 def masks(
     attempt: Attempt, image_ids: Sequence[str], references: Sequence[Image.Image]
 ) -> list[Image.Image]:
-    """Masks of references, in their order, grey; none if no ids are given."""
+    """Masks of references, in their order, mode F in [0, 1]; none if no ids are given."""
     pairs = zip(image_ids, references, strict=False)  # their numbers are compared by the request
     found = [mask(attempt, i, p.size, f"masks.{k}") for k, (i, p) in enumerate(pairs)]
-    return [Image.fromarray((m.values * 255 + 0.5).astype("uint8")) for m in found]
+    return [Image.fromarray(m.values) for m in found]
 
 
 def concepts(

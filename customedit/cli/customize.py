@@ -122,7 +122,10 @@ def customize_command(
 
 
 def read_masks(paths: list[Path], pictures: list[Image.Image]) -> list[Image.Image]:
-    """Masks of references, in their order. Raises InputError for one that cannot be used."""
+    """Masks of references, in their order, mode F in [0, 1].
+
+    Raises InputError for one that cannot be used.
+    """
     if not paths:
         return []
     if len(paths) != len(pictures):
@@ -132,7 +135,7 @@ def read_masks(paths: list[Path], pictures: list[Image.Image]) -> list[Image.Ima
     from PIL import Image
 
     found = [console.read_mask(p, i.size) for p, i in zip(paths, pictures, strict=True)]
-    return [Image.fromarray((m.numpy() * 255 + 0.5).astype("uint8")) for m in found]
+    return [Image.fromarray(m.numpy()) for m in found]
 
 
 def _check_checkpoint(path: Path) -> bool:

@@ -106,9 +106,9 @@ def train_concepts(
         )
     check_subjects(subjects)
     check_words(base, subjects)
-    words = [words_of(s) for s in subjects]
+    about = {} if resume is None else checkpoint.about_training(base, settings, subjects)
     if resume is not None and resume.exists():
-        checkpoint.check(resume, checkpoint.about_training(base, settings, words))
+        checkpoint.check(resume, about)
     yield Turn()
     references, prior = yield from build_datasets(base, subjects, settings, class_cache)
     trained = TrainableConcept.of_base(base, [s.prompts for s in subjects], settings)
@@ -118,7 +118,7 @@ def train_concepts(
             base,
             trained,
             trained.leaves,
-            words,
+            about,
             settings,
             references,
             prior,
@@ -131,19 +131,11 @@ def train_concepts(
     return finished_concept(base, trained, subjects, settings, facts)
 
 
-def words_of(subject: Subject) -> dict[str, Any]:
-    """The words of a subject as plain data, by which its checkpoints are recognised."""
-    words: dict[str, Any] = dataclasses.asdict(subject.prompts)
-    if subject.nouns:
-        words["nouns"] = list(subject.nouns)
-    return words
-
-
 def train_leaves(
     base: Base,
     trained: TrainableConcept,
     leaves: Mapping[str, Tensor],
-    words: Sequence[dict[str, Any]],
+    about: Mapping[str, Any],
     settings: TrainingSettings,
     references: Dataset,
     prior: Dataset | None,
@@ -153,8 +145,8 @@ def train_leaves(
 ) -> Method[dict[str, float]]:
     """AdamW on ``leaves`` (names to tensors, in a fixed order); returns the last step's losses.
 
-    words: of the subjects, which a checkpoint must match. The leaves end as their moving averages
-    if the settings want them.
+    about: ``checkpoint.about_training``, which a checkpoint must match. The leaves end as their
+    moving averages if the settings want them.
 
     Raises TrainingError when the loss is not finite; the last checkpoint stays.
     """
@@ -166,7 +158,6 @@ def train_leaves(
         tensors, settings.rate, weight_decay=settings.weight_decay, foreach=False, fused=fused
     )
     averages = Averages(leaves, settings.ema) if settings.ema else None
-    about = checkpoint.about_training(base, settings, words)
     done = 0
     if resume is not None and resume.exists():
         done = checkpoint.load(resume, leaves, optimizer, about, averages)

@@ -15,7 +15,7 @@ from torch import Tensor
 from customedit.concepts.class_images import class_images
 from customedit.concepts.concept import Concept
 from customedit.concepts.crops import random_crop
-from customedit.concepts.dataset import Subject, check_subjects, encode_references
+from customedit.concepts.dataset import Subject, check_subjects, encode_references, mask_region
 from customedit.concepts.files import save_concept
 from customedit.concepts.losses import masked_loss, min_snr_weights
 from customedit.concepts.merge import merge_on_base
@@ -372,3 +372,38 @@ def test_references_that_show_another_thing_are_told(
     assert warning.startswith("1 of 1 references said to show 'lamp' look like 'cup'")
     errors = run(base, noun_errors(base, references[0], "patterned", ["lamp", "cup"]))
     assert errors.mean() == pytest.approx(1, abs=1e-5) and errors[1] < errors[0]
+
+
+def test_a_mask_is_white_in_what_is_learned_from() -> None:
+    """Of a picture of 200 x 100 that is its middle square: columns 50 to 149."""
+    picture = Image.new("RGB", (200, 100), "olive")
+
+    def given(left: int, right: int, size: tuple[int, int] = (200, 100)) -> Subject:
+        mask = Image.new("L", size)
+        share = size[0] / 200
+        mask.paste(255, (int(left * share), 0, int(right * share), size[1]))
+        return Subject([picture], PROMPTS, masks=[mask])
+
+    for size in ((200, 100), (400, 200)):
+        for columns in ((0, 40), (152, 200)):
+            with pytest.raises(InputError, match="masks: number 1 has no white in the middle"):
+                check_subjects([given(*columns, size)])
+        for columns in ((0, 60), (140, 200), (90, 100)):
+            check_subjects([given(*columns, size)])
+
+
+def test_masks_of_references_are_read_as_masks_of_edits_are() -> None:
+    """What is transparent is not learned, 16 bits are not clipped, shares are taken as they are."""
+    picture = Image.new("RGB", (4, 2), "olive")
+    clear = Image.new("RGBA", (4, 2), (255, 255, 255, 0))
+    clear.putpixel((1, 0), (255, 255, 255, 255))
+    deep = Image.fromarray(np.array([[0, 65535, 0, 0], [0, 0, 0, 0]], np.uint16))
+    shares = Image.fromarray(np.array([[0, 1, 0, 0], [0, 0, 0, 0]], np.float32))
+    for mask in (clear, deep, shares):
+        region = np.asarray(mask_region(mask, picture))
+        assert region.tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
+    low = Image.fromarray(np.full((2, 4), 300, np.uint16))  # of 65535, and white if it is clipped
+    with pytest.raises(InputError, match="masks"):
+        check_subjects([Subject([picture], PROMPTS, masks=[low])])
+    with pytest.raises(InputError, match="masks: spans 0 to 2"):
+        check_subjects([Subject([picture], PROMPTS, masks=[shares.point(lambda v: v * 2)])])
