@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import customedit
 from customedit.digests import picture_digest, values_digest
+from customedit.editing.effect import refuse_strengths
 from customedit.editing.guidance import Guidance
 from customedit.editing.method_settings import (
     INVERTING,
@@ -223,6 +224,12 @@ def plan_edits(
         base.family.require(options.inversion, "inversion")
         for feature, field in checked.p2p.map_features.items():
             base.family.require(feature, field)
+        if not base.family.mapped_tokens and checked.p2p.self_steps is not None:
+            refuse_strengths(
+                options,
+                "p2p.self_steps is given, and this base has no cross-attention maps to take",
+                "leave that out",
+            )
     if mask is not None:
         check_mask(mask, picture)
     if any(entry.region is not None for entry in concepts):
