@@ -45,11 +45,12 @@ class Concept:
     the prompt (n = 0: the token stands for adapters alone); keys, values: path of a cross-attention
     module in the UNet ("mid_block.attentions.0.transformer_blocks.0.attn2") to its whole to_k or
     to_v weight [inner, cross_attention_dim], both for the same layers, both empty for Textual
-    Inversion; noun, attribute: "teapot", "patterned"; base: fingerprint of the base it was made
-    for (``Base.concept_fingerprint``), "" if not known; prompts: what it was trained on; recipe:
-    how, JSON-able; images: how many references; adapters: path of a layer, with one of
-    ``adapters.PARTS`` before it, to its change (LoRA and its kin); columns: the columns of a prompt
-    that its changes of keys and values act on, "prompt" for all, "token" for those of its tokens.
+    Inversion; noun, attribute: "teapot", "patterned", several by ``prompt_syntax.joined_words``;
+    base: fingerprint of the base it was made for (``Base.concept_fingerprint``), "" if not known;
+    prompts: what it was trained on; recipe: how, JSON-able; images: how many references; adapters:
+    path of a layer, with one of ``adapters.PARTS`` before it, to its change (LoRA and its kin);
+    columns: the columns of a prompt that its changes of keys and values act on, "prompt" for all,
+    "token" for those of its tokens.
 
     Raises:
         InputError: for tokens that are ill spelt, none, too many or of several widths, weights

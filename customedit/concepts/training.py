@@ -47,6 +47,7 @@ from customedit.diffusion.engine import read_texts
 from customedit.diffusion.method import Learn, Method, Progress, Turn, learn
 from customedit.diffusion.text import Customization, Encoded, PromptRow, TextContext
 from customedit.errors import InputError, NumericalError, TrainingError
+from customedit.prompt_syntax import joined_words
 
 Preview: TypeAlias = Callable[[Customization], Image.Image | None]
 """Shows a training: a picture for its progress, or None from one that draws it elsewhere."""
@@ -326,14 +327,14 @@ def finished_concept(
     facts: dict[str, float],
 ) -> Concept:
     """The concept that was trained, with its recipe."""
-    first, held = subjects[0].prompts, trained.snapshot()
+    held = trained.snapshot()
     prompts = [p.instance() for s in subjects for p in s.each]
     return Concept(
         tokens=held.tokens,
         keys=held.keys,
         values=held.values,
-        noun=first.noun,
-        attribute=first.attribute,
+        noun=joined_words(s.prompts.noun for s in subjects),
+        attribute=joined_words(s.prompts.attribute for s in subjects),
         base=base.concept_fingerprint,
         prompts=tuple(dict.fromkeys(prompts)),
         recipe={"settings": dataclasses.asdict(settings), "final": facts},

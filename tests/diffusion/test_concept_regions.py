@@ -22,6 +22,7 @@ from customedit.diffusion.families.unet import UNetFamily
 from customedit.diffusion.readings import MOST_READINGS, bound_columns, check_overlaps, without
 from customedit.diffusion.text import PromptRow, TextContext, Weighted
 from customedit.errors import InputError
+from customedit.prompt_syntax import joined_words
 
 from .conftest import change
 
@@ -257,6 +258,11 @@ def test_bound_columns_are_the_token_and_its_attribute(base: Base) -> None:
     assert words("a patterned cup in <a>, patterned") == ["<a>,"]
     assert words("a <a> Patterned, cup") == ["<a>", "Patterned,"]
     assert words("a cup") == []
+    attributes = ("patterned", "hand painted", "patterned")
+    concept = dataclasses.replace(concept, attribute=joined_words(attributes))
+    assert words("a <a> patterned cup") == ["<a>", "patterned"]
+    assert words("a <a> hand painted cup") == ["<a>", "hand", "painted"]
+    assert words("a <a> hand cup") == ["<a>"]
 
 
 @pytest.mark.parametrize("sides", [(16, 16), (8, 8), (4, 4), (2, 2)])
