@@ -11,7 +11,12 @@ import typer
 from customedit.cli import console, outputs
 from customedit.cli.options import Options, model_options
 from customedit.errors import InputError
-from customedit.schemas.concepts import ConceptWords, TrainingOptions, reference_warnings
+from customedit.schemas.concepts import (
+    FOCUS_BESIDE_MASKS,
+    ConceptWords,
+    TrainingOptions,
+    reference_warnings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +76,8 @@ def customize_command(
 ) -> None:
     """Learn a look from reference images and write it as a concept file."""
     outputs.check_file(out, force, suffixes=[".safetensors"])
+    if masks and training.focus == "noun":
+        raise InputError("focus", FOCUS_BESIDE_MASKS, "leave it out")
     resumed = checkpoint is not None and _check_checkpoint(checkpoint)
     if previews is None and preview_every is not None:
         raise InputError("preview-every", "has no effect without --previews", "give both")

@@ -16,7 +16,7 @@ import schemathesis
 from PIL import Image
 from schemathesis.generation import GenerationMode
 
-from customedit.schemas.recipes import without_effect
+from customedit.schemas.recipes import given_without_effect, without_effect
 
 EXPERTS = ("p2p", "masactrl", "pnp", "ddpm", "directedit", "flowedit")
 IMAGE = os.environ.get("ACCEPTABLE_IMAGE", "")
@@ -70,7 +70,10 @@ def customized(body: dict[str, Any]) -> dict[str, Any]:
     if isinstance(training, dict):
         if training.get("way") == "lora" and training.get("rank") == 0:
             training["rank"] = 1
-        for name in without_effect({"way": "custom-diffusion", **training}):
+        if body.get("masks"):  # which say where the loss counts
+            training.pop("focus", None)
+        known = {"way": "custom-diffusion", **training}
+        for name in {**without_effect(known), **given_without_effect(training, known)}:
             del training[name]
     return reachable(body)
 

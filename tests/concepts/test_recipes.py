@@ -32,10 +32,11 @@ from customedit.diffusion.method import Progress
 from customedit.diffusion.text import Encoded, Weighted
 from customedit.errors import InputError
 from customedit.mini import samples
-from customedit.schemas.concepts import TrainingOptions
+from customedit.schemas.concepts import CustomizeRequest, TrainingOptions
 from customedit.schemas.recipes import RECIPES
 
 PROMPTS = ConceptPrompts("<plaid>", "cup", "patterned")
+IMAGE = "img_" + "0" * 64
 QUICK: dict[str, Any] = {"steps": 4, "class_steps": 2, "crops": 2, "checkpoint_every": 2}
 
 
@@ -114,7 +115,14 @@ def plain_of(base: Base) -> TrainingSettings:
         ({"crop_cells": 17}, "crop_cells: is 17, and this base has 16 cells a side"),
         ({"prior_classes": 2, "class_images": 0}, "prior_classes: has no effect"),
         ({"prior_classes": 11}, "prior_classes: is 11, and this base has 10 nouns"),
-        ({"columns": "token", "class_images": 8}, "class_images: have no effect"),
+        ({"columns": "token", "class_images": 8}, "class_images: has no effect: .*columns .prompt"),
+        ({"recipe": "contained", "prior_weight": 2}, "prior_weight: has no effect: .*columns"),
+        ({"way": "textual-inversion", "class_images": 50}, "class_images: has no effect: textual"),
+        ({"way": "textual-inversion", "prior_weight": 2}, "prior_weight: has no effect: textual"),
+        ({"class_images": 50, "prior_weight": 0}, "class_images: has no effect: prior_weight is 0"),
+        ({"class_images": 0, "prior_weight": 5}, "prior_weight: has no effect: class_images is 0"),
+        ({"augment_crops": False, "crops": 99}, "crops: has no effect: references are not framed"),
+        ({"crops": 1, "crop_cells": 8}, "crop_cells: has no effect: crops is 1"),
         ({"ema": 1.0}, "ema: 1.0 is out of range"),
     ],
 )
@@ -128,9 +136,37 @@ def test_requests_refuse_what_has_no_effect() -> None:
         {"alpha": 4.0},
         {"way": "textual-inversion", "rank": 4},
         {"way": "lora", "rank": 0},
+        {"way": "textual-inversion", "class_images": 50},
+        {"class_images": 50, "prior_weight": 0},
+        {"class_images": 0, "prior_weight": 5},
+        {"augment_crops": False, "crops": 99},
+        {"crops": 1, "crop_cells": 8},
     ):
-        with pytest.raises(ValueError, match=r"(alpha|rank): (has no effect|of a LoRA is 0)"):
+        with pytest.raises(ValueError, match=r"\w+: (has no effect|of a LoRA is 0)"):
             TrainingOptions.model_validate(given)
+    with pytest.raises(ValueError, match=r"training\.focus: has no effect: masks"):
+        CustomizeRequest.model_validate(
+            {"references": [IMAGE], "masks": [IMAGE], "noun": "cup", "training": {"focus": "noun"}}
+        )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"class_images": 0, "prior_weight": 0},
+        {"way": "textual-inversion", "class_images": 0},
+        {"class_images": 0, "class_steps": 7},  # of previews, too
+        {"augment_crops": False, "crops": 1},
+        {"crops": 1, "crop_cells": 0},
+        {"recipe": "contained", "crops": 1},  # whose crop_cells nobody asked for
+        {"recipe": "contained", "augment_crops": False},
+        {"recipe": "contained", "columns": "prompt", "class_images": 8},
+        {"way": "lora", "rank": 4, "columns": "token", "class_images": 8, "prior_weight": 2},
+    ],
+)
+def test_what_is_off_or_was_not_asked_for_is_no_error(given: dict[str, Any], base: Base) -> None:
+    TrainingOptions.model_validate(given)
+    TrainingSettings.of(base, **given)
 
 
 # the columns of the token alone
