@@ -128,11 +128,9 @@ def test_edits_are_drawn_from_the_step_on_that_the_checks_count_from(
     assert times == {float(time) for time in wanted}
 
 
-def test_a_source_prompt_that_names_a_concept_is_refused_where_the_picture_is_inverted(
-    base: Base, picture: Image.Image
-) -> None:
+def test_a_source_prompt_that_names_a_concept_is_refused_where_the_picture_is_inverted() -> None:
     look = ConceptWords(("<look>",), "cup", "patterned")
-    prompts = {
+    prompts: dict[str, Any] = {
         "source_prompt": "a photo of a <look> patterned cup",
         "target_prompt": "a photo of a <look> patterned red cup",
     }
