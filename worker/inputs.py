@@ -66,7 +66,7 @@ def _limits(attempt: Attempt) -> images.Limits:
 
 def pictures(attempt: Attempt, image_ids: Sequence[str], field: str) -> list[Image.Image]:
     """Several, in order."""
-    return [picture(attempt, image_id, f"{field}.{k}") for k, image_id in enumerate(image_ids)]
+    return [picture(attempt, image_id, f"{field}[{k}]") for k, image_id in enumerate(image_ids)]
 
 
 def masks(
@@ -74,7 +74,7 @@ def masks(
 ) -> list[Image.Image]:
     """Masks of references, in their order, mode F in [0, 1]; none if no ids are given."""
     pairs = zip(image_ids, references, strict=False)  # their numbers are compared by the request
-    found = [mask(attempt, i, p.size, f"masks.{k}") for k, (i, p) in enumerate(pairs)]
+    found = [mask(attempt, i, p.size, f"masks[{k}]") for k, (i, p) in enumerate(pairs)]
     return [Image.fromarray(m.values) for m in found]
 
 
