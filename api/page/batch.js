@@ -29,7 +29,8 @@ export async function batchView(main, { id, signal }) {
   const remove = act(async () => {
     if (!(await confirmed("Delete this batch?", "Its jobs and all of their pictures go.", "Delete"))) return;
     await api.removeBatch(id);
-    location.hash = "#/jobs";
+    announce("The batch is deleted");
+    if (!signal.aborted) location.hash = "#/jobs";
   });
   const show = () => {
     const { state, counts, progress, request, estimate, jobs } = batch;

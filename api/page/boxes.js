@@ -17,6 +17,7 @@ const CORNERS = { nw: [0, 1], ne: [2, 1], sw: [0, 3], se: [2, 3] };
 const clamp = (value) => Math.min(1, Math.max(0, value));
 const rounded = (value) => Math.round(value * 1000) / 1000;
 const percent = (share) => String(Math.round(share * 1000) / 10);
+const exactly = (share) => String(Number((share * 100).toFixed(8))); // a program's box stays what it was
 
 /** What is wrong with sides as they were written; empty if nothing is. @param {unknown[]} sides */
 export function sidesFault(sides) {
@@ -131,7 +132,7 @@ export class Box {
     this.colour = 0;
     this.on = false;
     this.mask = "";
-    this.inputs = SIDES.map(() => number({ class: "side", maxlength: 6, oninput: () => this.#show() }));
+    this.inputs = SIDES.map(() => number({ class: "side", maxlength: 12, oninput: () => this.#show() }));
     this.node = el("div", { class: "box", tabindex: "0", role: "application", "aria-roledescription": "box of a look", onkeydown: (event) => this.#key(event) },
       el("span", { class: "boxname", "aria-hidden": "true" }, token),
       Object.keys(CORNERS).map((corner) => el("span", { class: `corner ${corner}`, "data-corner": corner, "aria-hidden": "true" })));
@@ -156,7 +157,7 @@ export class Box {
   #written() {
     return this.inputs.map((input) => {
       const written = figure(input.value);
-      return typeof written === "number" ? Math.round(written * 1e4) / 1e6 : written;
+      return typeof written === "number" ? Number((written / 100).toFixed(10)) : written;
     });
   }
 
@@ -175,7 +176,7 @@ export class Box {
   take({ box, mask }) {
     this.mask = mask || "";
     this.on = Array.isArray(box);
-    if (this.on) this.inputs.forEach((input, side) => { input.value = typeof box[side] === "number" ? percent(box[side]) : box[side]; });
+    if (this.on) this.inputs.forEach((input, side) => { input.value = typeof box[side] === "number" ? exactly(box[side]) : box[side]; });
     this.tell();
   }
 

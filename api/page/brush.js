@@ -101,8 +101,12 @@ export class MaskPixels {
   }
 }
 
-/** A picture of a mask (white on black, or with alpha) as white with alpha. @param {Blob} blob */
-export async function maskSource(blob) {
+/**
+ * A picture of a mask as white with alpha. marks: what in it is inside, white (on black, or on transparent) or
+ * transparent, as the service reads it.
+ * @param {Blob} blob @param {string} [marks]
+ */
+export async function maskSource(blob, marks = "white") {
   const bitmap = await createImageBitmap(blob);
   const sheet = el("canvas", { width: bitmap.width, height: bitmap.height });
   const pen = /** @type {CanvasRenderingContext2D} */ (sheet.getContext("2d", { willReadFrequently: true }));
@@ -110,14 +114,14 @@ export async function maskSource(blob) {
   const pixels = pen.getImageData(0, 0, sheet.width, sheet.height);
   for (let at = 0; at < pixels.data.length; at += 4) {
     const [r, g, b, a] = pixels.data.subarray(at, at + 4);
-    pixels.data.set([255, 255, 255, Math.round(Math.max(r, g, b) * a / 255)], at);
+    pixels.data.set([255, 255, 255, marks === "transparent" ? 255 - a : Math.round(Math.max(r, g, b) * a / 255)], at);
   }
   pen.putImageData(pixels, 0, 0);
   return sheet;
 }
 
 /** A slider from 0 to 100 with its label. @param {string} label @param {number} value @param {() => void} oninput */
-function slider(label, value, oninput) {
+function tool(label, value, oninput) {
   const input = el("input", { type: "range", min: 0, max: 100, step: 1, value, id: uid("tool"), oninput });
   return { input, node: el("span", { class: "slide" }, el("label", { for: input.id }, label), input) };
 }
@@ -147,8 +151,8 @@ export class Brush {
       class: "surface", tabindex: "0", role: "application", "aria-roledescription": "mask brush",
       "aria-label": "Paint where the picture may change. Arrow keys move the brush, Space paints, X adds or erases, brackets change its size, Ctrl and Z undo.",
     }, this.view, this.ring);
-    this.size = slider("Size", 24, () => this.#showRing());
-    this.soft = slider("Soft edge", 30, () => this.#showRing());
+    this.size = tool("Size", 24, () => this.#showRing());
+    this.soft = tool("Soft edge", 30, () => this.#showRing());
     this.undoButton = button("Undo", () => this.undo(), "quiet small");
     this.redoButton = button("Redo", () => this.redo(), "quiet small");
     this.tools = this.#tools();

@@ -4,7 +4,7 @@ import { Box } from "./boxes.js";
 import { api } from "./client.js";
 import { called } from "./concepts.js";
 import { add, button, el, empty, fill, uid } from "./dom.js";
-import { figure, notice } from "./fields.js";
+import { figure, notice, slider, slideTo } from "./fields.js";
 import { stored } from "./pictures.js";
 import { named } from "./prompts.js";
 import { field } from "./schema.js";
@@ -49,8 +49,8 @@ export class Chosen {
     if (this.rows.some((row) => row.concept.id === concept.id)) return;
     const id = uid("concept");
     const { minimum, maximum, default: usual } = field("ConceptUse", "weight");
-    const shown = el("output", { for: id }, usual.toFixed(2));
-    const weight = el("input", { type: "range", min: minimum, max: maximum, step: 0.05, value: usual, id, oninput: () => { shown.textContent = Number(weight.value).toFixed(2); } });
+    const shown = el("output", { for: id, class: "weighs" }, usual.toFixed(2));
+    const weight = slider({ min: minimum, max: maximum, value: usual, id, oninput: () => this.#weighed(weight) });
     const slide = el("div", { class: "row weight", hidden: true }, el("label", { for: id }, "Weight"), weight, shown);
     const part = new Box(concept.token, this.sheet);
     const where = this.fields.group(`concepts.${concept.id}.box`, `Where ${concept.token} acts`, part.control, "", () => this.#partFault(concept, part));
@@ -71,6 +71,11 @@ export class Chosen {
         el("label", { for: box.id }, called(concept), " ", el("code", {}, concept.token))), references, slide, where);
     this.rows.push({ concept, box, weight, part, row });
     this.node.insertBefore(row, this.node.querySelector(".more"));
+  }
+
+  /** Shows how much a look weighs. @param {HTMLInputElement} weight */
+  #weighed(weight) {
+    /** @type {HTMLElement} */ (weight.parentElement?.querySelector(".weighs")).textContent = Number(weight.value).toFixed(2);
   }
 
   /** What is wrong with the part of the picture that a look acts in. @param {any} concept @param {Box} part */
@@ -106,16 +111,17 @@ export class Chosen {
   clear() {
     this.taken.forEach(({ box, weight }) => {
       box.checked = false;
-      weight.value = field("ConceptUse", "weight").default;
-      for (const control of [weight, box]) control.dispatchEvent(new Event(control === weight ? "input" : "change"));
+      slideTo(weight, field("ConceptUse", "weight").default);
+      this.#weighed(weight);
+      box.dispatchEvent(new Event("change"));
     });
   }
 
   /**
    * Chooses a concept; fetches it if it is not in the list yet.
-   * @param {string} id @param {{weight?: number, box?: any, mask?: any}} [use] as an earlier request had it
+   * @param {string} id @param {{weight?: number, box?: any, mask?: any} | null} [use] as an earlier request had it; null: as it is
    */
-  async choose(id, use = {}) {
+  async choose(id, use = null) {
     if (!this.rows.some((row) => row.concept.id === id)) {
       const concept = await api.concept(id);
       if (concept.state === "ready") this.#add(concept);
@@ -123,9 +129,11 @@ export class Chosen {
     const row = this.rows.find((one) => one.concept.id === id);
     if (!row) return;
     row.box.checked = true;
-    if (use.weight !== undefined) row.weight.value = use.weight;
-    if (use.box || use.mask) row.part.take(use);
-    row.weight.dispatchEvent(new Event("input"));
+    if (use) {
+      slideTo(row.weight, use.weight ?? field("ConceptUse", "weight").default);
+      this.#weighed(row.weight);
+      row.part.take(use);
+    }
     row.box.dispatchEvent(new Event("change"));
   }
 

@@ -20,10 +20,10 @@ export class Problem extends Error {
   }
 }
 
-/** The service did not answer. */
+/** The service did not answer, or was not asked. */
 export class Away extends Error {
-  constructor() {
-    super("The service does not answer. Is it running, and are you online?");
+  constructor(why = "The service does not answer. Is it running, and are you online?") {
+    super(why);
   }
 }
 
@@ -35,7 +35,8 @@ export class Away extends Error {
  * @throws {Problem | Away}
  */
 export async function request(path, asked = {}) {
-  const headers = { Authorization: `Bearer ${key.get()}`, ...asked.headers };
+  const used = key.get();
+  const headers = { Authorization: `Bearer ${used}`, ...asked.headers };
   let answer;
   try {
     answer = await fetch(new URL(path, document.baseURI), { ...asked, headers, cache: "no-store" });
@@ -46,7 +47,7 @@ export async function request(path, asked = {}) {
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
   const problem = new Problem(told, answer);
-  if (answer.status === 401) window.dispatchEvent(new CustomEvent("unauthenticated"));
+  if (answer.status === 401 && used === key.get()) window.dispatchEvent(new CustomEvent("unauthenticated"));
   throw problem;
 }
 
@@ -67,8 +68,6 @@ export const api = {
   concept: (name, signal) => read(`v1/concepts/${id(name)}`, signal),
   concepts: (given, signal) => read(`v1/concepts?${query(given)}`, signal),
   weights: (name, format) => read(`v1/concepts/${id(name)}/weights?${query({ format })}`),
-  /** @param {FormData} body file, token, name, noun */
-  importConcept: async (body) => (await request("v1/concepts/import", { method: "POST", body, headers: { "Idempotency-Key": word() } })).json(),
   removeConcept: (name) => request(`v1/concepts/${id(name)}`, { method: "DELETE" }),
   /** How the base reads prompts: tokens, unknown words. @param {{prompts: string[], concepts: string[]}} body */
   readPrompts: async (body, signal) =>
@@ -117,18 +116,29 @@ function word() {
 const TRIES = 3;
 const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 
+/** What is sent in parts goes on under the key that it began with: the next one may be another tenant's. */
+export function oneKey() {
+  const used = key.get();
+  return () => { if (key.get() !== used) throw new Away("The key was changed while this was sent."); };
+}
+
+/** A body as text, to tell it from others: of files their names, sizes and times. @param {object | FormData} body */
+const written = (body) => JSON.stringify(!(body instanceof FormData) ? body : [...body].map(([name, value]) =>
+  (value instanceof File ? [name, value.name, value.size, value.lastModified] : [name, value])));
+
 /** Sends one request once: a body that may have arrived goes again under the same key. */
 export class Sending {
   #body = "";
   #key = "";
 
-  /** @param {string} path @param {object} body @returns {Promise<any>} the job */
+  /** @param {string} path @param {object | FormData} body @returns {Promise<any>} the job */
   async send(path, body) {
-    const text = JSON.stringify(body);
+    const text = written(body);
     if (text !== this.#body) [this.#body, this.#key] = [text, word()];
+    const check = oneKey();
     for (let tried = 1; ; tried++) {
       try {
-        const made = await this.#post(path, text);
+        const made = await this.#post(path, body instanceof FormData ? body : text);
         this.#body = "";
         return made;
       } catch (error) {
@@ -139,12 +149,14 @@ export class Sending {
         }
         if (tried === TRIES) throw error;
         await pause((error instanceof Problem && error.retryS) || tried);
+        check();
       }
     }
   }
 
+  /** @param {string} path @param {string | FormData} body JSON, or a form whose type the browser writes */
   async #post(path, body) {
-    const headers = { "Content-Type": "application/json", "Idempotency-Key": this.#key };
+    const headers = { "Idempotency-Key": this.#key, ...(typeof body === "string" && { "Content-Type": "application/json" }) };
     return (await request(path, { method: "POST", headers, body })).json();
   }
 }

@@ -20,10 +20,13 @@ export async function conceptsView(main, { signal }) {
   const importing = el("div", {});
   /** @type {Map<string, {concept: any, card: HTMLElement}>} */
   const cards = new Map();
+  /** @type {Set<string>} deleted: a page that was under way may still list them */
+  const gone = new Set();
   let cursor = null;
   const search = el("input", { type: "search", id: uid("search"), placeholder: "name, token or noun", oninput: () => find() });
   const put = (concept) => {
-    const made = card(concept, wrong, () => { cards.get(concept.id)?.card.remove(); cards.delete(concept.id); tell(); });
+    if (gone.has(concept.id)) return;
+    const made = card(concept, wrong, () => { gone.add(concept.id); cards.get(concept.id)?.card.remove(); cards.delete(concept.id); tell(); });
     const before = cards.get(concept.id);
     before ? before.card.replaceWith(made) : list.append(made);
     cards.set(concept.id, { concept, card: made });

@@ -1,29 +1,31 @@
 // An edit: a picture, what it shows, what it is to show, and where and how much it changes.
 
 import { Sheet } from "./boxes.js";
-import { api, Sending } from "./client.js";
-import { add, button, el, fill, uid } from "./dom.js";
-import { busy, complain, Fields, form, given, kept, restore, select } from "./fields.js";
-import { Expert, METHODS } from "./expert.js";
+import { api, oneKey, Sending } from "./client.js";
+import { add, announce, button, el, fill, uid } from "./dom.js";
+import { busy, complain, Fields, form, given, kept, restore, select, slider, slideTo } from "./fields.js";
+import { Expert, inverts, METHODS } from "./expert.js";
 import { Lines } from "./lines.js";
 import { Pictures } from "./pictures.js";
 import { Plan } from "./plan.js";
 import { Presets } from "./presets.js";
 import { plain } from "./prompts.js";
 import { Region } from "./region.js";
+import { Rest } from "./rest.js";
 import { choices } from "./schema.js";
 import { known } from "./session.js";
 import { takeFiles } from "./shortcuts.js";
 import { Draft } from "./storage.js";
 import { outputItem, pictureItem, showTrail } from "./versions.js";
 
-const USUAL_CHANGE = 0.5; // at which Prompt-to-Prompt has its own defaults
+const USUAL_CHANGE = 0.5; // at which methods have their own defaults
+const USUAL_OF = { sdedit: 0.6 }; // but this one
 
 /** @param {HTMLElement} main @param {{signal: AbortSignal, query: URLSearchParams, moved: boolean}} given moved: not by a reload */
 export async function editView(main, { signal, query, moved }) {
   const view = new Edit(signal);
   add(main,
-    el("div", { class: "row spread" }, el("h1", {}, "Edit a picture"), button("Start anew", () => view.startAnew(), "quiet small")),
+    el("div", { class: "row spread" }, el("h1", {}, "Edit a picture"), view.anew),
     view.said, view.node);
   await view.open(query, moved);
 }
@@ -39,22 +41,25 @@ class Edit {
     this.before = new Draft(known().tenant, "edit-before");
     this.sending = new Sending();
     this.said = el("div", {});
+    this.anew = button("Start anew", () => this.startAnew(), "quiet small", { hidden: true });
     this.several = el("input", { type: "checkbox", id: uid("several"), onchange: () => this.#count() });
     this.picture = new Pictures({ most: 1, what: "a picture to edit", alt: (n) => `Picture ${n + 1} to edit`, large: true,
       changed: () => this.#pictured(), taking: (files) => this.#severalAt(files), find: pictureItem });
     this.trail = el("div", {});
     this.sheet = new Sheet();
-    this.lines = new Lines(this.fields, this.sheet, () => { this.tell(); this.draft.save(() => this.#state()); }, signal);
+    this.lines = new Lines(this.fields, this.sheet, () => { this.tell(); this.draft.save(); }, signal);
     this.method = select(choices("EditRequest", "method").map((name) => [name, METHODS[name] || name]), { onchange: () => this.tell() });
-    this.change = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: USUAL_CHANGE, oninput: () => this.tell() });
+    this.change = slider({ min: 0, max: 1, value: USUAL_CHANGE, oninput: () => this.tell() });
     this.auto = el("input", { type: "checkbox", id: uid("auto"), onchange: () => this.tell() });
     this.amount = el("output", { class: "figure" });
     this.amountHint = el("p", { class: "hint" });
     this.submit = el("button", { class: "main", type: "submit", title: "Ctrl + Enter" }, "Edit");
     this.region = new Region(this.fields, this.sheet.node);
+    this.region.node.addEventListener("change", () => this.tell());
     this.expert = new Expert(this.fields, () => this.tell());
+    this.rest = new Rest(() => { this.tell(); this.draft.save(); this.plan.later(); });
     this.plan = new Plan(() => this.#planned(), signal);
-    this.presets = new Presets(() => this.#words(this.region.planned()) || {}, (settings) => this.#preset(settings));
+    this.presets = new Presets(() => this.#words(this.region.planned()), (settings) => this.#preset(settings));
     this.usual = kept(this.#controls());
     this.node = this.#form();
     this.tell();
@@ -78,11 +83,12 @@ class Edit {
               "", () => (this.picture.items.length ? "" : "Choose a picture.")),
             this.region.node)),
         el("section", { class: "card" },
-          this.lines.nodes(() => this.method.value !== "sdedit"), slide,
+          this.lines.nodes(() => this.method.value !== "sdedit", () => inverts(this.method.value)), slide,
           fields.add("method", "Method", this.method),
-          this.expert.node, this.presets.node, this.plan.node, fields.summary,
+          this.expert.node, this.presets.node, this.rest.node, this.plan.node, fields.summary,
           el("div", { class: "row send" }, this.submit, el("span", { class: "hint" }, el("kbd", {}, "Ctrl"), " + ", el("kbd", {}, "Enter"))))));
     made.classList.add("sends");
+    made.hidden = true; // until what it begins with is in it: nothing that is typed is overwritten
     return made;
   }
 
@@ -123,10 +129,11 @@ class Edit {
     const strengths = this.expert.strengths.value.trim();
     this.auto.disabled = strengths !== "";
     this.change.disabled = strengths !== "" || this.auto.checked;
-    this.amount.textContent = this.change.disabled ? "–" : `${Math.round(Number(this.change.value) * 100)} %`;
+    this.amount.textContent = this.change.disabled ? "–" : `${Math.round(Number(this.change.value) * 1000) / 10} %`;
     this.amountHint.textContent = strengths ? `Strengths ${strengths} are set under expert settings.`
       : this.auto.checked ? "Several are drawn; the best of source and references is marked." : "0 % gives the picture back, 100 % changes most.";
     this.lines.tell();
+    this.rest.tell(method, this.region.mode);
     this.fields.mended("change");
     this.fields.mended("target_prompt");
     this.fields.mended("seeds");
@@ -136,39 +143,44 @@ class Edit {
   async #send() {
     if (!this.fields.check()) return;
     await busy(this.submit, "Sending…", async () => {
+      const check = oneKey();
       const images = await this.picture.sent();
       const values = await this.#values();
+      check();
       const one = images.length === 1;
       const made = one ? await this.sending.send("v1/edits", { image: images[0], ...values })
         : await this.sending.send("v1/batches", { images, ...values });
+      if (this.signal.aborted) return announce(one ? "The edit is sent" : "The batch is sent"); // the view was left meanwhile
       this.sent = true;
-      this.draft.save(() => this.#state());
-      this.draft.flush();
+      this.draft.save();
+      this.draft.end();
       location.hash = one ? `#/jobs/${made.id}` : `#/batches/${made.id}`;
     });
   }
 
   async #values() {
     const { settings, ...mask } = await this.region.values();
-    return given({ ...this.#words(settings), ...mask });
+    return { ...this.#words(settings), ...given(mask) };
   }
 
-  /** What goes into the request, but for pictures. @param {Record<string, any>} region what it adds to the method's settings */
+  /** What goes into the request, but for pictures. @param {Record<string, any>} region what it adds to the method's settings @returns {Record<string, any>} */
   #words(region) {
-    const expert = this.expert.values(this.method.value, region);
-    return given({
+    const method = this.method.value;
+    const expert = this.expert.values(method, region);
+    const words = given({
       ...this.lines.values(),
-      method: this.method.value,
+      method,
       change: expert.strengths ? undefined : this.auto.checked ? "auto" : Number(this.change.value),
       ...expert,
     });
+    return this.rest.beside(words || {}, this.region.mode);
   }
 
   /** What to ask of the service while the form is filled in: without words, which base and size. */
   #planned() {
     const image = this.picture.items[0]?.id;
     if (!image) return null;
-    if (this.fields.right()) return { path: "v1/edits", body: { image, ...this.#words(this.region.planned()) } };
+    if (this.fields.right()) return { path: "v1/edits", body: { image, ...this.#words(this.region.planned()), ...given(this.region.stored()) } };
     return { path: "v1/edits", body: { image, target_prompt: "a photo", method: "sdedit" }, partial: true };
   }
 
@@ -181,13 +193,17 @@ class Edit {
   #state() {
     return {
       origin: this.origin, sent: this.sent, controls: kept(this.#controls()), pictures: this.picture.kept(),
-      concepts: this.lines.chosen.uses(), region: this.region.kept(),
+      concepts: this.lines.chosen.uses(), region: this.region.kept(), rest: this.rest.held,
     };
   }
 
+  /** Shows a draft in place of what is in the form. */
   async #restore(state) {
     this.sent = Boolean(state.sent);
-    restore(this.#controls(), state.controls);
+    this.lines.chosen.clear();
+    restore(this.#controls(), { ...this.usual, ...state.controls });
+    this.rest.restore(state.rest);
+    this.picture.clear();
     this.#count();
     this.tell();
     await Promise.all([
@@ -203,7 +219,8 @@ class Edit {
     this.#offer({ ...this.#state(), sent: false });
     restore(this.#controls(), this.usual);
     this.lines.chosen.clear();
-    this.picture.items.splice(0);
+    this.rest.clear();
+    this.picture.clear();
     this.#count();
     this.region.restore({ mode: "words", words: "", start: null, actions: [] });
     this.fields.clear();
@@ -216,25 +233,27 @@ class Edit {
   /** Keeps what was typed before, and offers it. */
   #offer(state) {
     if (!state || state.sent || !(state.controls.source || state.controls.target || state.pictures.length)) return;
-    this.before.save(() => state);
-    this.before.flush();
-    const back = async () => { fill(this.said); await this.#restore(this.before.read()); this.draft.save(() => this.#state()); };
+    this.before.write(state);
+    const back = async () => {
+      fill(this.said);
+      await this.#restore(state);
+      this.draft.save();
+      this.plan.later();
+    };
     fill(this.said, el("p", { class: "notice row" }, "What was in this form before is kept.", button("Bring it back", back, "quiet small")));
   }
 
-  /** Fetches the looks, and what the address names; else what was typed before. */
+  /** Fetches the looks, and what the address names; else what was typed before. The form is shown when all of it is there. */
   async open(query, moved) {
     const { signal } = this;
     const was = this.draft.read();
     this.origin = query.toString();
     const names = ["job", "from", "image"].some((name) => query.get(name));
     await this.lines.chosen.load(signal);
+    const again = was && !(names && (moved || was.origin !== this.origin));
     try {
-      if (was && !(names && (moved || was.origin !== this.origin))) await this.#restore(was);
-      else if (names) {
-        this.#offer(was);
-        await this.#take(query);
-      }
+      if (again) await this.#restore(was);
+      else if (names) await this.#take(query);
       const concept = query.get("concept");
       if (concept) await this.lines.chosen.choose(concept);
     } catch (error) {
@@ -242,12 +261,15 @@ class Edit {
     }
     if (signal.aborted) return;
     this.tell();
+    this.node.hidden = this.anew.hidden = false;
+    if (names && !again) this.#offer(was);
+    if (query.get("from") && !again) this.lines.target.focus({ preventScroll: true });
     for (const event of ["input", "change"]) this.node.addEventListener(event, () => { this.sent = false; });
     this.draft.follow(this.node, () => this.#state(), signal);
     this.node.addEventListener("input", () => this.plan.later());
     this.node.addEventListener("change", () => this.plan.later());
     this.plan.later();
-    this.draft.save(() => this.#state());
+    this.draft.save();
     takeFiles((files) => this.picture.take(files), signal);
   }
 
@@ -267,7 +289,6 @@ class Edit {
       const made = await api.job(from, this.signal);
       this.#continued(made.request);
       this.picture.put(outputItem(made, Number(output)));
-      this.lines.target.focus({ preventScroll: true });
     }
     const images = query.getAll("image");
     if (images.length > 1) this.several.checked = true;
@@ -280,27 +301,44 @@ class Edit {
     this.lines.source.value = plain(request.target_prompt || "");
     this.lines.target.value = this.lines.source.value;
     this.method.value = request.method || "p2p";
-    if (typeof request.change === "number") this.change.value = String(request.change);
+    if (typeof request.change === "number") slideTo(this.change, request.change);
   }
 
-  /** Fills in settings; words that they do not hold stay. */
+  /** Fills in the settings of a preset. What it holds takes the place of what is there; what it cannot hold, and words and region that it does not, stay. */
   async #preset(settings) {
     const { source, target, chosen } = this.lines;
-    await this.#request({ source_prompt: source.value, target_prompt: target.value, concepts: chosen.uses(), ...settings });
+    const stay = { source_prompt: source.value, target_prompt: target.value, concepts: chosen.uses(), webhook: this.expert.webhook.value, maps: this.expert.maps.checked };
+    const beyond = this.rest.beyondPresets();
+    await this.#fill({ ...stay, ...settings });
+    this.region.apply(settings);
     this.tell();
-    this.draft.save(() => this.#state());
+    this.rest.take(settings, this.#words(this.region.planned()), this.region.mode, "the preset");
+    Object.assign(this.rest.held.fields, beyond);
+    this.tell();
+    this.draft.save();
+    this.plan.later();
   }
 
+  /** Fills in what an earlier request had. */
   async #request(request) {
+    await this.#fill(request);
+    await this.region.take(request);
+    this.tell();
+    this.rest.take(request, this.#words(this.region.planned()), this.region.mode, "that run");
+  }
+
+  /** Fills in all that has a control, but for pictures and region. */
+  async #fill(request) {
+    const method = request.method || "p2p";
     restore(this.expert.controls(), this.usual);
+    this.rest.clear();
     this.lines.chosen.clear();
     this.lines.source.value = request.source_prompt || "";
     this.lines.target.value = request.target_prompt || "";
-    this.method.value = request.method || "p2p";
+    this.method.value = method;
     this.auto.checked = request.change === "auto";
-    this.change.value = String(typeof request.change === "number" ? request.change : USUAL_CHANGE);
+    slideTo(this.change, typeof request.change === "number" ? request.change : USUAL_OF[method] ?? USUAL_CHANGE);
     this.expert.take(request);
     for (const use of request.concepts || []) await this.lines.chosen.choose(use.id, use).catch(() => null);
-    await this.region.take(request);
   }
 }

@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 import { box, chips, figure, figures, given, number, select, text } from "./fields.js";
-import { choices, field, hint, names, numberFault, options } from "./schema.js";
+import { choices, field, hint, names, numberFault, options, usual } from "./schema.js";
 import { known } from "./session.js";
 
 const EVERY = [
@@ -28,6 +28,8 @@ export const METHODS = {
 };
 /** Methods that draw by chance, so that several seeds make several pictures. */
 const BY_CHANCE = ["sdedit", "ddpm", "flowedit"];
+/** Whether a method starts from an inversion of the picture, which the base makes without any look. @param {string} method */
+export const inverts = (method) => !BY_CHANCE.includes(method);
 const called = (method) => (METHODS[method] || method).split(":")[0];
 const about = (name) => hint("EditRequest", name);
 const fault = (name, control) => () => numberFault("EditRequest", name, control.value);
@@ -143,7 +145,7 @@ export class Expert {
   /** Fills in what an earlier request had. @param {any} request */
   take(request) {
     const write = (made, written) => { if (written !== undefined && written !== null) made.value = String(written); };
-    const unusual = (path, written) => (written === field("EditRequest", path).default ? undefined : written);
+    const unusual = (path, written) => (written === usual("EditRequest", path) ? undefined : written);
     for (const [name, made] of this.numbers) write(made, unusual(name, request[name]));
     const settings = request[request.method || "p2p"] || {};
     for (const [name, made] of this.methods.get(request.method || "p2p")?.controls || []) {
@@ -154,6 +156,7 @@ export class Expert {
     this.seeds.value = (request.seeds || [0]).join(", ");
     write(this.inversion, unusual("inversion", request.inversion));
     write(this.preserve, request.preserve);
+    write(this.webhook, request.webhook);
     this.maps.checked = Boolean(request.maps);
     this.everywhere.checked = Boolean(request.everywhere);
   }

@@ -200,6 +200,25 @@ export const number = (more = {}) => text({ inputmode: "decimal", ...more });
 export const area = (more = {}) => el("textarea", { rows: 2, spellcheck: "false", ...more });
 export const box = (more = {}) => el("input", { type: "checkbox", ...more });
 
+const HUNDREDTH = 0.01;
+
+/** A slider in hundredths. @param {Record<string, any>} given attributes; oninput: what is done when it is moved */
+export function slider({ oninput, ...given }) {
+  const range = el("input", {
+    type: "range", ...given, step: HUNDREDTH,
+    oninput: (event) => { range.step = String(HUNDREDTH); oninput(event); },
+  });
+  slideTo(range, given.value);
+  return range;
+}
+
+/** Puts `value` on a slider. One between two steps stays as it is until the slider is moved. @param {HTMLInputElement} range @param {number | string} value */
+export function slideTo(range, value) {
+  const steps = Number(value) / HUNDREDTH;
+  range.step = Math.abs(steps - Math.round(steps)) < 1e-6 ? String(HUNDREDTH) : "any";
+  range.value = String(value);
+}
+
 /** @param {[string, string][]} choices value and words */
 export const select = (choices, more = {}) =>
   el("select", more, choices.map(([value, words]) => el("option", { value }, words)));
@@ -254,7 +273,8 @@ export function form(fields, send, ...children) {
       try {
         await send();
       } catch (error) {
-        fields.show(error);
+        if (made.isConnected) fields.show(error);
+        else announce(`What was sent from another view was not taken: ${error.message}`);
       }
     },
   });
@@ -280,6 +300,7 @@ export function restore(controls, values) {
   for (const [name, control] of Object.entries(controls)) {
     if (values[name] === undefined) continue;
     if (control.type === "checkbox") control.checked = values[name];
+    else if (control.type === "range") slideTo(control, values[name]);
     else control.value = values[name];
   }
 }

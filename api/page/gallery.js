@@ -12,8 +12,8 @@ import { size, when } from "./words.js";
 const PAGE = 48;
 
 /**
- * A picture of the gallery. text: what a search finds; act: where its main link leads.
- * @typedef {{id: string, url: string, renew: () => Promise<string>, title: string, note: any[], text: string,
+ * A picture of the gallery. of: what is deleted with it; text: what a search finds; act: where its main link leads.
+ * @typedef {{id: string, of: string, url: string, renew: () => Promise<string>, title: string, note: any[], text: string,
  *   href: string, act: string, image: string, remove: () => Promise<unknown>, gone: string, may: string}} Entry
  */
 
@@ -23,7 +23,7 @@ const uploads = {
   page: (cursor, signal) => api.images({ limit: PAGE, cursor }, signal),
   /** @returns {Entry[]} */
   entries: (image) => [{
-    id: image.id, url: image.url, renew: async () => (await api.image(image.id)).url,
+    id: image.id, of: image.id, url: image.url, renew: async () => (await api.image(image.id)).url,
     title: `${image.width} × ${image.height}`, note: [size(image.bytes), " · ", when(image.created_at)],
     text: `${image.width} × ${image.height} ${image.media_type} ${image.id}`,
     href: `#/edit?image=${image.id}`, act: "Edit", image: image.id, may: "images:write",
@@ -37,7 +37,7 @@ const results = {
   page: (cursor, signal) => api.jobs({ kind: "edit", state: "succeeded", limit: 20, cursor }, signal),
   /** @returns {Entry[]} */
   entries: (job) => job.result.outputs.map((output, number) => ({
-    id: `${job.id}.${number}`, url: output.url, renew: async () => (await api.job(job.id)).result.outputs[number].url,
+    id: `${job.id}.${number}`, of: job.id, url: output.url, renew: async () => (await api.job(job.id)).result.outputs[number].url,
     title: job.request.target_prompt, note: [outputTitle(job, output), " · ", when(job.finished_at)],
     text: `${job.request.target_prompt} ${job.request.source_prompt} ${job.id}`,
     href: `#/jobs/${job.id}?output=${number}`, act: "See it", image: "", may: "edits:write",
@@ -54,6 +54,8 @@ export async function galleryView(main, { signal, query }) {
   const bar = el("div", { class: "row chosenbar", role: "status" });
   /** @type {Map<string, {entry: Entry, tile: HTMLElement, tick: HTMLInputElement}>} */
   const tiles = new Map();
+  /** @type {Set<string>} deleted: a page that was under way may still list them */
+  const gone = new Set();
   let cursor = null;
   const search = el("input", { type: "search", id: uid("search"), placeholder: "words", oninput: () => find() });
   const ticked = () => [...tiles.values()].filter(({ tick }) => tick.checked);
@@ -72,17 +74,22 @@ export async function galleryView(main, { signal, query }) {
     const notes = [...new Set(chosen.map(({ entry }) => entry.gone))].join(" ");
     const what = chosen.length > 1 ? `${chosen.length} pictures` : "this picture";
     if (!(await confirmed(`Delete ${what}?`, notes || "This cannot be undone.", "Delete"))) return;
-    for (const { entry, tile } of chosen) {
-      await entry.remove().catch((error) => { if (error.status !== 404) throw error; }); // gone with another of its edit
-      tile.remove();
-      tiles.delete(entry.id);
+    for (const { entry } of chosen) {
+      if (gone.has(entry.of)) continue; // with another picture of its edit
+      await entry.remove().catch((error) => { if (error.status !== 404) throw error; }); // by somebody else
+      gone.add(entry.of);
+      for (const [id, other] of tiles) {
+        if (other.entry.of !== entry.of) continue;
+        other.tile.remove();
+        tiles.delete(id);
+      }
     }
     choose();
     tell();
     announce(`${what} deleted`);
   };
   const put = (entry) => {
-    if (tiles.has(entry.id)) return;
+    if (tiles.has(entry.id) || gone.has(entry.of)) return;
     const tick = el("input", { type: "checkbox", onchange: choose, "aria-label": `Choose ${entry.title}` });
     const tile = el("li", { class: "tile" },
       el("a", { href: entry.href, title: entry.title }, stored(entry.url, `${entry.act}: ${entry.title}`, entry.renew, { loading: "lazy" })),
@@ -135,6 +142,7 @@ export async function galleryView(main, { signal, query }) {
       await api.upload(one);
     }
     tiles.clear();
+    gone.clear(); // a picture that is sent again has its old id
     fill(list);
     cursor = null;
     await load();

@@ -1,7 +1,7 @@
 // Importing a concept from a file of weights.
 
-import { api } from "./client.js";
-import { button, el } from "./dom.js";
+import { Sending } from "./client.js";
+import { announce, button, el } from "./dom.js";
 import { box, busy, Fields, form, text } from "./fields.js";
 import { hint, textFits } from "./schema.js";
 import { known } from "./session.js";
@@ -10,6 +10,7 @@ import { size } from "./words.js";
 /** The form of an import; it leads to its job. @param {() => void} close */
 export function importForm(close) {
   const fields = new Fields();
+  const sending = new Sending();
   const file = el("input", { type: "file", accept: ".safetensors,.bin,.pt,.ckpt,.zip" });
   const token = text();
   const noun = text();
@@ -28,7 +29,8 @@ export function importForm(close) {
         if (control.value.trim()) body.append(field, control.value.trim());
       }
       if (unused.checked) body.append("allow_unused", "true");
-      const job = await api.importConcept(body);
+      const job = await sending.send("v1/concepts/import", body);
+      if (!submit.isConnected) return announce("The file is sent, and is being imported"); // the view was left meanwhile
       location.hash = `#/jobs/${job.id}`;
     });
   };

@@ -54,7 +54,8 @@ function top(job, wrong, show) {
   const remove = act(async () => {
     if (!(await confirmed("Delete this job?", "Its pictures go as well. A concept that it made stays.", "Delete"))) return;
     await api.removeJob(job.id);
-    location.hash = "#/jobs";
+    announce("The job is deleted");
+    if (wrong.isConnected) location.hash = "#/jobs"; // else the view was left meanwhile
   });
   const took = job.started_at && job.finished_at && (Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000;
   return [

@@ -24,6 +24,8 @@ export async function jobsView(main, { signal }) {
   const wrong = el("div", { hidden: true });
   /** @type {Map<string, {job: any, row: HTMLElement}>} */
   const rows = new Map();
+  /** @type {Set<string>} deleted: an answer that was under way may still list them */
+  const gone = new Set();
 
   /** How many jobs are open stands in the title, to be seen from another tab. */
   const entitle = () => {
@@ -31,7 +33,8 @@ export async function jobsView(main, { signal }) {
     if (!signal.aborted) document.title = `${open ? `(${open}) ` : ""}Jobs · Custom-Edit`;
   };
   const put = (job, first = false) => {
-    const made = row(job, wrong, put, (id) => { rows.get(id)?.row.remove(); rows.delete(id); entitle(); });
+    if (gone.has(job.id)) return;
+    const made = row(job, wrong, put, (id) => { gone.add(id); rows.get(id)?.row.remove(); rows.delete(id); entitle(); });
     const before = rows.get(job.id);
     rows.set(job.id, { job, row: made });
     entitle();

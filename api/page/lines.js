@@ -3,7 +3,7 @@
 import { Chosen } from "./chosen.js";
 import { announce, button, el, fill } from "./dom.js";
 import { area } from "./fields.js";
-import { insertToken, nearest, withLook } from "./prompts.js";
+import { insertToken, named, nearest, plain, withLook } from "./prompts.js";
 import { Reading } from "./reading.js";
 
 /** The lines with their looks, chips that write for you, and advice. */
@@ -15,6 +15,7 @@ export class Lines {
   constructor(fields, sheet, changed, signal) {
     this.fields = fields;
     this.changed = changed;
+    this.inverted = () => true;
     this.source = area({ oninput: changed });
     this.target = area({ oninput: changed });
     this.chosen = new Chosen(fields, sheet, () => this.target.value, changed);
@@ -23,18 +24,29 @@ export class Lines {
     this.advice = el("div", { class: "advice", role: "status" });
   }
 
-  /** The parts of a form, in order. @param {() => boolean} compared whether the method compares the lines */
-  nodes(compared) {
+  /**
+   * The parts of a form, in order.
+   * @param {() => boolean} compared whether the method compares the lines
+   * @param {() => boolean} inverted whether it starts from an inversion of the picture
+   */
+  nodes(compared, inverted) {
     const { fields } = this;
+    this.inverted = inverted;
     const [ofSource, ofTarget] = this.reading.places;
     return [
       fields.add("source_prompt", "What it shows", this.source, "Such as: a photo of a cup on a table", () =>
-        (!compared() || this.source.value.trim() ? "" : "Say what the picture shows: the method compares the two lines.")),
+        (!compared() || this.source.value.trim() ? this.#strange() && `${this.#strange()}: describe the picture without it.`
+          : "Say what the picture shows: the method compares the two lines.")),
       ofSource,
       fields.add("target_prompt", "What it is to show", this.target, "Such as: a photo of a <plaid> patterned cup on a table", () => this.#fault()),
       ofTarget, this.chips, this.advice,
       fields.group("concepts", "Looks", this.chosen.node),
     ];
+  }
+
+  /** The tokens in the line of what it shows, where the picture is inverted: by the base, which does not know them. */
+  #strange() {
+    return this.inverted() ? [...new Set(named(this.source.value))].join(", ") : "";
   }
 
   #fault() {
@@ -60,17 +72,26 @@ export class Lines {
     const warn = (text, ...actions) => el("div", { class: "warning" }, text, actions.length > 0 && el("span", { class: "row" }, actions));
     const strangers = this.chosen.strangers(prompt);
     const idle = this.chosen.idle(prompt).map((concept) => concept.token);
-    const found = strangers.map((token) => {
+    const strange = this.#strange();
+    const found = strange ? [warn(`${strange} stands in the line of what it shows, which is read without any look. `,
+      button("Take it out", () => this.#plain(), "small"))] : [];
+    found.push(...strangers.map((token) => {
       if (this.chosen.tokens.includes(token)) {
         return warn(`${token}: no look with this token is chosen. `,
           button(`Choose ${token}`, () => this.chosen.chooseToken(token), "small"));
       }
       return warn(`${token}: no look with this token is chosen. `, ...nearest(token, this.chosen.tokens).slice(0, 2).map((other) =>
         button(`Did you mean ${other}?`, () => this.#replace(token, other), "small")));
-    });
+    }));
     if (prompt && idle.length) found.push(warn(`The line does not name ${idle.join(", ")}, so that look has no effect.`));
     if (prompt.trim() && prompt.trim() === this.source.value.trim()) found.push(warn("Both lines are the same, so nothing would change."));
     return found;
+  }
+
+  #plain() {
+    this.source.value = plain(this.source.value);
+    this.source.dispatchEvent(new Event("input", { bubbles: true }));
+    this.source.focus();
   }
 
   #replace(token, other) {

@@ -10,7 +10,7 @@ import { notice } from "./fields.js";
 import { galleryView } from "./gallery.js";
 import { jobView } from "./job.js";
 import { jobsView } from "./jobs.js";
-import { can, known, refresh, signOut } from "./session.js";
+import { can, forget, known, otherKey, refresh, signOut } from "./session.js";
 import { listen, showShortcuts } from "./shortcuts.js";
 import { signInView } from "./signin.js";
 import { key } from "./storage.js";
@@ -133,6 +133,10 @@ key.watch(async () => {
     signOut();
     said = "You were signed out in another tab.";
     await show();
+  } else if (otherKey()) { // of somebody else, perhaps
+    forget();
+    await show();
+    await begin();
   } else if (!known() && key.get()) await begin();
 });
 

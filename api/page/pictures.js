@@ -1,9 +1,10 @@
 // Pictures: chosen, pasted or dropped, sent at once, and shown from the store.
 
-import { api, Problem } from "./client.js";
+import { api, oneKey, Problem } from "./client.js";
 import { add, announce, button, el, fill, uid } from "./dom.js";
 import { notice } from "./fields.js";
 import { can, known } from "./session.js";
+import { dragsFiles } from "./shortcuts.js";
 import { size } from "./words.js";
 
 const TYPES = ["image/png", "image/jpeg", "image/webp"];
@@ -113,11 +114,17 @@ export class Pictures {
   }
 
   #listen() {
-    const over = (on) => (event) => { event.preventDefault(); this.drop.classList.toggle("over", on); };
-    this.node.addEventListener("dragover", over(true));
-    this.node.addEventListener("dragleave", over(false));
+    const over = (on) => this.drop.classList.toggle("over", on);
+    this.node.addEventListener("dragover", (event) => {
+      if (!dragsFiles(event)) return;
+      event.preventDefault();
+      over(true);
+    });
+    this.node.addEventListener("dragleave", () => over(false));
     this.node.addEventListener("drop", (event) => {
-      over(false)(event);
+      over(false);
+      if (!dragsFiles(event)) return;
+      event.preventDefault();
       document.body.classList.remove("dropping");
       this.take([...(event.dataTransfer?.files || [])]);
     });
@@ -183,6 +190,12 @@ export class Pictures {
     this.node.dispatchEvent(new Event("change", { bubbles: true }));
   }
 
+  /** Takes all of them away. */
+  clear() {
+    this.items.splice(0).forEach(release);
+    this.draw();
+  }
+
   remove(item) {
     this.items.splice(this.items.indexOf(item), 1).forEach(release);
     this.draw();
@@ -192,12 +205,15 @@ export class Pictures {
 
   /** The images' ids; sends those that could not be sent before. @returns {Promise<string[]>} @throws {Problem} */
   async sent() {
+    const check = oneKey();
     for (const [number, item] of this.items.entries()) {
+      check();
       if (!item.id && !item.sending) this.#send(item);
       if (item.sending) announce(`Sending picture ${number + 1} of ${this.items.length}`);
       await item.sending;
       if (!item.id) throw item.problem;
     }
+    check();
     return this.items.map((item) => item.id);
   }
 
@@ -209,7 +225,8 @@ export class Pictures {
   /** Shows again what a draft kept; what was deleted meanwhile is left out. @param {{id: string, name: string}[]} kept @param {AbortSignal} signal */
   async restore(kept, signal) {
     const items = await Promise.all(kept.map(({ id, name }) => this.find(id, signal, name).catch(() => null)));
-    for (const item of items) if (item && !signal.aborted) this.put(item);
+    if (signal.aborted) return;
+    for (const item of items) if (item) this.put(item);
   }
 
   /** Pictures that were sent before, fetched when they are asked for. */

@@ -3,10 +3,10 @@
 import { api } from "./client.js";
 import { add, announce, button, confirmed, el, fill } from "./dom.js";
 import { box, complaining, Fields, select, text } from "./fields.js";
+import { names } from "./schema.js";
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const WORDS = ["source_prompt", "target_prompt", "concepts"];
-const LEFT_OUT = ["image", "mask", "webhook"]; // a preset holds no pictures and calls nobody
 
 /** The folded part of the form with the presets. */
 export class Presets {
@@ -61,8 +61,8 @@ export class Presets {
   async #save() {
     this.fields.clear();
     if (!this.fields.check()) return;
-    const left = [...LEFT_OUT, ...(this.words.checked ? [] : WORDS)];
-    const settings = Object.fromEntries(Object.entries(this.values()).filter(([name, value]) => !left.includes(name) && value !== ""));
+    const held = names("PresetSettings").filter((name) => this.words.checked || !WORDS.includes(name)); // no pictures, and it calls nobody
+    const settings = Object.fromEntries(Object.entries(this.values()).filter(([name, value]) => held.includes(name) && value !== ""));
     const name = this.name.value.trim();
     await api.savePreset(name, settings);
     await this.load(name);

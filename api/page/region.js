@@ -17,9 +17,12 @@ const MODES = [
 ];
 
 /**
- * Where a mask begins: a mask that was uploaded, or the region that a job found.
- * @typedef {{image: string} | {job: string}} Start
+ * Where a mask begins: a mask that was uploaded, with what in it marks the region where that is not white, or the
+ * region that a job found.
+ * @typedef {{image: string, marks?: string} | {job: string}} Start
  */
+
+const finds = (method) => names("EditRequest", method).includes("blend_words");
 
 /** The picture that is edited, with the region on it. */
 export class Region {
@@ -28,7 +31,7 @@ export class Region {
     this.fields = fields;
     this.boxes = boxes;
     this.mode = "words";
-    this.method = "p2p";
+    this.wanted = "words"; // what was chosen: it is back with a method that has it
     /** @type {Start | null} */
     this.start = null;
     this.sent = { of: "", id: "" };
@@ -62,6 +65,11 @@ export class Region {
 
   /** @param {string} mode */
   choose(mode) {
+    this.wanted = mode;
+    this.#show(mode);
+  }
+
+  #show(mode) {
     this.mode = mode;
     /** @type {HTMLInputElement} */ (this.radios.get(mode)).checked = true;
     this.explained.textContent = MODES.find(([name]) => name === mode)?.[2] || "";
@@ -73,12 +81,9 @@ export class Region {
 
   /** Shows what `method` has: SDEdit finds no region by itself. @param {string} method */
   follow(method) {
-    const [finds, found] = [method, this.method].map((one) => names("EditRequest", one).includes("blend_words"));
-    const words = /** @type {HTMLElement} */ (this.radios.get("words")?.parentElement);
-    words.hidden = !finds;
-    if (!finds && this.mode === "words") this.choose("everywhere");
-    else if (finds && !found && this.mode === "everywhere") this.choose("words");
-    this.method = method;
+    /** @type {HTMLElement} */ (this.radios.get("words")?.parentElement).hidden = !finds(method);
+    const mode = this.wanted === "words" && !finds(method) ? "everywhere" : this.wanted;
+    if (mode !== this.mode) this.#show(mode);
   }
 
   /** Shows the picture under the brush; null for none, and for several. @param {import("./pictures.js").Item | null} item */
@@ -90,15 +95,16 @@ export class Region {
     this.shown = item.url;
     const renew = async () => (item.id ? (await pictureItem(item.id)).url : null);
     const image = stored(item.url, "The picture to edit", renew);
-    image.addEventListener("load", () => { if (this.item === item) this.brush.fit(image.naturalWidth, image.naturalHeight); });
+    image.addEventListener("load", () => { if (this.item?.url === item.url) this.brush.fit(image.naturalWidth, image.naturalHeight); });
     fill(this.stage, image, this.brush.surface, this.boxes);
   }
 
   /** Begins the brush from a mask. @param {Start | null} start @param {import("./brush.js").Action[]} [actions] */
   async begin(start, actions = []) {
     this.start = start;
-    const pixels = start && (await maskSource(await ("job" in start ? api.maskFile(start.job) : api.imageFile(start.image))));
-    this.brush.begin(pixels, actions);
+    const pixels = start && (await ("job" in start ? api.maskFile(start.job).then((file) => maskSource(file))
+      : api.imageFile(start.image).then((file) => maskSource(file, start.marks))));
+    if (this.start === start) this.brush.begin(pixels, actions); // else another one was begun meanwhile
   }
 
   async #take(file) {
@@ -118,11 +124,12 @@ export class Region {
     return this.item ? this.brush.fault() : "A painted region goes with one picture: choose one, or another kind of region.";
   }
 
-  /** What goes into the request, with what belongs to the method's settings; sends the mask. @returns {Promise<{mask?: string, settings: Record<string, any>}>} */
+  /** What goes into the request, with what belongs to the method's settings; sends the mask. @returns {Promise<{mask?: string, mask_marks?: string, settings: Record<string, any>}>} */
   async values() {
     if (this.mode !== "painted") return { settings: this.planned() };
     const { start, brush } = this;
-    if (start && "image" in start && !brush.actions.length) return { mask: start.image, settings: {} };
+    const stored = this.stored();
+    if (stored.mask) return { ...stored, settings: {} };
     const of = JSON.stringify([start, brush.actions, brush.picture]);
     if (this.sent.of !== of) {
       const file = await /** @type {import("./brush.js").MaskPixels} */ (brush.pixels).file();
@@ -131,7 +138,13 @@ export class Region {
     return { mask: this.sent.id, settings: {} };
   }
 
-  /** The same without a mask that is not sent yet, as a dry run needs it. */
+  /** The mask that the service has already, as long as nothing is painted on it. @returns {{mask?: string, mask_marks?: string}} */
+  stored() {
+    const { start, brush, mode } = this;
+    return mode === "painted" && start && "image" in start && !brush.actions.length ? { mask: start.image, mask_marks: start.marks } : {};
+  }
+
+  /** What it adds to the method's settings; a mask that is not sent yet is left out, as a dry run needs it. */
   planned() {
     if (this.mode === "everywhere") return { blend_over: "none" };
     return this.mode === "words" ? { blend_words: words(this.words.value) } : {};
@@ -139,7 +152,7 @@ export class Region {
 
   /** What a draft keeps. */
   kept() {
-    return { mode: this.mode, words: this.words.value, start: this.start, actions: this.brush.actions };
+    return { mode: this.wanted, words: this.words.value, start: this.start, actions: this.brush.actions };
   }
 
   /** Shows again what a draft kept. */
@@ -153,9 +166,16 @@ export class Region {
   async take(request) {
     const settings = request[request.method || "p2p"];
     this.words.value = (settings?.blend_words || []).join(", ");
-    if (request.mask) {
-      this.choose("painted");
-      await this.begin({ image: request.mask }).catch((error) => complain(this.wrong, error));
-    } else this.choose(settings?.blend_over === "none" ? "everywhere" : "words");
+    this.choose(request.mask ? "painted" : settings?.blend_over === "none" ? "everywhere" : "words");
+    const marks = request.mask_marks === "white" ? undefined : request.mask_marks;
+    await this.begin(request.mask ? { image: request.mask, marks } : null).catch((error) => complain(this.wrong, error));
+  }
+
+  /** Fills in the region that a preset holds, which has no mask; without one all stays as it is. @param {any} settings */
+  apply(settings) {
+    const { blend_over: over, blend_words: written = [] } = settings[settings.method || "p2p"] || {};
+    if (written.length) this.words.value = written.join(", ");
+    if (over === "none") this.choose("everywhere");
+    else if (written.length || over === "source" || over === "union") this.choose("words");
   }
 }

@@ -35,6 +35,12 @@ export function names(model, path = "") {
   return Object.keys((own && resolve(own).properties) || {});
 }
 
+/** What the service takes for a field that is left out; undefined where there is none, or no such field. @param {string} model @param {string} path */
+export function usual(model, path) {
+  const [name, inner] = path.split(".");
+  return names(model, inner ? name : "").includes(inner || name) ? field(model, path).default : undefined;
+}
+
 /** What a field of one of several values may be, or each item of a list. @returns {string[]} */
 export const choices = (model, path) => {
   const own = field(model, path);

@@ -6,6 +6,8 @@ import { key } from "./storage.js";
 
 /** @type {any} */
 let limits = null;
+/** The key that they are of. */
+let used = "";
 
 /** What the key's tenant may do; null while nobody is signed in. */
 export const known = () => limits;
@@ -14,10 +16,14 @@ export const known = () => limits;
 export const can = (...scopes) =>
   limits !== null && scopes.every((scope) => limits.scopes.includes(scope) || limits.scopes.includes("admin"));
 
-/** Reads the limits again. @throws {import("./client.js").Problem} */
+/** Whether the browser has another key by now than the one that is signed in. */
+export const otherKey = () => limits !== null && key.get() !== used;
+
+/** Reads the limits again; those of a key that is not in use any more are not taken. @throws {import("./client.js").Problem} */
 export async function refresh() {
+  const asked = key.get();
   const [current] = await Promise.all([api.limits(), loadSchemas()]);
-  limits = current;
+  if (key.get() === asked) [limits, used] = [current, asked];
   return limits;
 }
 
@@ -27,7 +33,7 @@ export async function signIn(text, shared) {
   try {
     return await refresh();
   } catch (error) {
-    key.clear();
+    if (key.get() === text) key.clear();
     throw error;
   }
 }
@@ -35,5 +41,11 @@ export async function signIn(text, shared) {
 /** Forgets the key; what was typed stays for the next time. */
 export function signOut() {
   key.clear();
+  forget();
+}
+
+/** Forgets who was signed in; what waits for a view of theirs is dropped as well. */
+export function forget() {
   limits = null;
+  window.dispatchEvent(new CustomEvent("signedout"));
 }

@@ -1,6 +1,7 @@
 // Keys of the page, and pictures that are pasted or dropped anywhere in it.
 
-import { button, el, uid } from "./dom.js";
+import { announce, button, el, uid } from "./dom.js";
+import { can } from "./session.js";
 import { preference } from "./storage.js";
 
 /** @type {[string, string][]} */
@@ -19,9 +20,11 @@ const KEYS = [
 ];
 const VIEWS = { e: "edit", t: "teach", l: "concepts", p: "pictures", j: "jobs" };
 
+const FORM = "#/edit"; // where pictures go from a view that takes none
+
 /** @type {((files: File[]) => void) | null} */
 let taker = null;
-/** @type {File[]} */
+/** @type {File[]} until the form is open */
 let waiting = [];
 
 /** Pictures that are pasted or dropped go to `take` while the view is open. @param {(files: File[]) => void} take @param {AbortSignal} signal */
@@ -31,14 +34,22 @@ export function takeFiles(take, signal) {
   if (waiting.length) take(waiting.splice(0));
 }
 
-/** Gives files to the view; a view that takes none leads to the form of an edit. */
+/** Gives files to the view; a view that takes none leads to the form of an edit, which tells what a key may not do. */
 function give(files) {
-  if (taker) return taker(files);
-  waiting = files;
-  location.hash = "#/edit";
+  const allowed = can("images:write");
+  if (taker) return allowed ? taker(files) : announce("This key may not send pictures");
+  if (allowed && can("edits:write")) waiting = files;
+  location.hash = FORM;
 }
 
 const images = (transfer) => [...(transfer?.files || [])];
+
+/** Whether files are dragged, and not text or a link. @param {DragEvent} event */
+export const dragsFiles = (event) => Boolean(event.dataTransfer?.types.includes("Files"));
+
+const NO_TEXT = ["range", "checkbox", "radio", "file", "button", "submit", "reset", "color", "image"];
+/** Whether what is typed or pasted at `target` is written there. */
+const takesText = (target) => (target instanceof HTMLInputElement ? !NO_TEXT.includes(target.type) : target instanceof HTMLTextAreaElement);
 const typing = (target) => target instanceof HTMLElement && Boolean(target.closest("input:not([type=range]):not([type=checkbox]):not([type=radio]), textarea, select"));
 
 /** Listens for keys, paste and drop. @param {() => boolean} ready whether somebody is signed in */
@@ -46,37 +57,42 @@ export function listen(ready) {
   document.addEventListener("paste", (event) => {
     const files = images(event.clipboardData);
     if (!files.length || !ready()) return;
+    // programs of tables and texts lay a picture of the text beside it
+    if (takesText(event.target) && event.clipboardData?.types.includes("text/plain")) return;
     event.preventDefault();
     give(files);
   });
   let depth = 0;
   const over = (on) => document.body.classList.toggle("dropping", on);
   document.addEventListener("dragenter", (event) => {
-    if (event.dataTransfer?.types.includes("Files") && ready()) over(++depth > 0);
+    if (dragsFiles(event) && ready()) over(++depth > 0);
   });
   document.addEventListener("dragleave", () => { depth = Math.max(0, depth - 1); over(depth > 0); });
-  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("dragover", (event) => { if (dragsFiles(event)) event.preventDefault(); });
   document.addEventListener("drop", (event) => {
     depth = 0;
     over(false);
-    if (event.defaultPrevented) return; // a place of its own took it
+    if (event.defaultPrevented || !dragsFiles(event)) return; // a place of its own took it, or a field takes the text
     event.preventDefault();
     const files = images(event.dataTransfer);
     if (files.length && ready()) give(files);
   });
   document.addEventListener("keydown", (event) => pressed(event, ready));
+  // what waits for the form is of who is signed in, and for the form alone
+  window.addEventListener("signedout", () => { waiting = []; });
+  window.addEventListener("hashchange", () => { if (!location.hash.startsWith(FORM)) waiting = []; });
 }
 
 /** @param {KeyboardEvent} event @param {() => boolean} ready */
 function pressed(event, ready) {
-  if (event.defaultPrevented || !ready()) return;
+  if (event.defaultPrevented || !ready() || document.querySelector("dialog[open]")) return;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     const form = event.target instanceof HTMLElement && event.target.closest("form") || document.querySelector("main form.sends");
-    if (!(form instanceof HTMLFormElement)) return;
+    if (!(form instanceof HTMLFormElement) || form.hidden) return;
     event.preventDefault();
     return form.requestSubmit();
   }
-  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || document.querySelector("dialog[open]")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
   if (event.key === "?" ) return showShortcuts();
   if (!preference.get("single-keys", true)) return;
   if (event.key === "/") {

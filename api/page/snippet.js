@@ -1,22 +1,30 @@
 // The API call of a run, for curl and for Python, to be copied.
 
 import { announce, button, copy, el, fill, uid } from "./dom.js";
+import { usual } from "./schema.js";
 
 const PATHS = { edit: "v1/edits", customize: "v1/concepts" };
 const CALLS = { edit: "edit", customize: "customize" };
+const REQUESTS = { edit: "EditRequest", customize: "CustomizeRequest" };
 /** Models of the client that nested objects are given as. */
-const MODELS = { p2p: "P2POptions", training: "TrainingOptions", concepts: "ConceptUse" };
+const MODELS = {
+  p2p: "P2POptions", masactrl: "MasaCtrlOptions", pnp: "PlugAndPlayOptions", ddpm: "DdpmOptions", directedit: "DirectEditOptions",
+  flowedit: "FlowEditOptions", training: "TrainingOptions", concepts: "ConceptUse",
+};
 
-/** The request without what was left out. */
+const same = (one, other) => JSON.stringify(one) === JSON.stringify(other ?? null);
+/** The object without what is left out or as the service would set it. @param {any} object @param {string} model @param {string} path of its fields, "" or "p2p." */
+const short = (object, model, path = "") =>
+  Object.fromEntries(Object.entries(object).filter(([name, value]) => value !== null && !same(value, usual(model, path + name))));
+
+/** The request without what is as the service would set it. */
 function body(job) {
-  const set = Object.entries(job.request).filter(([, value]) =>
-    value !== null && value !== "" && !(Array.isArray(value) && !value.length));
-  return Object.fromEntries(set.map(([name, value]) => [name, !MODELS[name] ? value : Array.isArray(value) ? value.map(short) : short(value)]));
+  const model = REQUESTS[job.kind];
+  return Object.fromEntries(Object.entries(short(job.request, model)).map(([name, value]) => {
+    if (!MODELS[name]) return [name, value];
+    return [name, Array.isArray(value) ? value.map((one) => short(one, MODELS[name])) : short(value, model, `${name}.`)];
+  }));
 }
-
-/** An object without what is null or empty. */
-const short = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) =>
-  value !== null && !(Array.isArray(value) && !value.length) && !(typeof value === "object" && value && !Object.keys(value).length)));
 
 /** A text for the shell, in single quotes. @param {string} text */
 const quoted = (text) => `'${text.replace(/'/g, "'\\''")}'`;

@@ -52,16 +52,19 @@ export const key = {
 
 /**
  * What was typed in a form, kept for this tab; with a shared key the newest of all tabs is found in
- * a new tab as well. Each tenant has its own.
+ * a new tab as well. Each tenant has its own. It is written while it follows a form, not before and
+ * not after: what a view that was left still waits for must not take the place of newer words.
  */
 export class Draft {
+  /** @type {(() => any) | null} what is in the form that it follows */
+  #current = null;
+  #waiting = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer = undefined;
+
   /** @param {string} tenant @param {string} form such as "edit" */
   constructor(tenant, form) {
     this.name = `customedit.draft.${tenant}.${form}`;
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    this.timer = undefined;
-    /** @type {(() => any) | null} */
-    this.pending = null;
   }
 
   /** @returns {any} what was kept, or null */
@@ -69,38 +72,50 @@ export class Draft {
     return parsed(read(sessionStorage, this.name) || (key.shared() ? read(localStorage, this.name) : ""));
   }
 
-  /** Keeps what `current` gives, a moment later; called again meanwhile, only the last counts. */
-  save(current) {
-    clearTimeout(this.timer);
-    this.pending = current;
-    this.timer = setTimeout(() => this.flush(), 250);
-  }
-
-  /** Keeps what waits to be kept, now. */
-  flush() {
-    clearTimeout(this.timer);
-    if (!this.pending) return;
-    const text = JSON.stringify(this.pending());
-    this.pending = null;
+  /** Keeps `state`, now. */
+  write(state) {
+    const text = JSON.stringify(state);
     write(sessionStorage, this.name, text);
     if (key.shared()) write(localStorage, this.name, text);
   }
 
+  /** Keeps what is in the form, a moment later; called again meanwhile, only the last counts. */
+  save() {
+    if (!this.#current) return;
+    clearTimeout(this.#timer);
+    this.#waiting = true;
+    this.#timer = setTimeout(() => this.flush(), 250);
+  }
+
+  /** Keeps what waits to be kept, now. */
+  flush() {
+    clearTimeout(this.#timer);
+    if (this.#waiting && this.#current) this.write(this.#current());
+    this.#waiting = false;
+  }
+
   clear() {
-    clearTimeout(this.timer);
-    this.pending = null;
+    clearTimeout(this.#timer);
+    this.#waiting = false;
     sessionStorage.removeItem(this.name);
     localStorage.removeItem(this.name);
   }
 
+  /** Ends to follow; nothing more is kept. */
+  end() {
+    this.flush();
+    this.#current = null;
+  }
+
   /** Saves on every input in `node` until `signal` ends, and before the page goes. */
   follow(node, current, signal) {
-    const save = () => this.save(current);
-    const flush = () => this.flush();
+    if (signal.aborted) return;
+    this.#current = current;
+    const save = () => this.save();
     node.addEventListener("input", save);
     node.addEventListener("change", save);
-    window.addEventListener("pagehide", flush, { signal });
-    signal.addEventListener("abort", flush);
+    window.addEventListener("pagehide", () => this.flush(), { signal });
+    signal.addEventListener("abort", () => this.end());
   }
 }
 

@@ -1,7 +1,7 @@
 // Teaching a look: reference pictures, words, and how it is trained.
 
 import { Sending } from "./client.js";
-import { button, el } from "./dom.js";
+import { announce, button, el } from "./dom.js";
 import { busy, Fields, figure, form, given, kept, number, restore, select, text } from "./fields.js";
 import { webhookFault } from "./expert.js";
 import { Pictures } from "./pictures.js";
@@ -71,7 +71,9 @@ export async function teachView(main, { signal }) {
   const controls = { noun, attribute, token, name, webhook, ...Object.fromEntries(training) };
   const usual = kept(controls);
   const submit = el("button", { class: "main", type: "submit", title: "Ctrl + Enter" }, "Teach this look");
-  const state = () => ({ controls: kept(controls), pictures: pictures.kept() });
+  const was = draft.read();
+  let coming = was?.pictures || []; // not shown yet
+  const state = () => ({ controls: kept(controls), pictures: [...coming, ...pictures.kept()] });
 
   const body = () => given({
     noun: noun.value.trim(),
@@ -89,16 +91,16 @@ export async function teachView(main, { signal }) {
     await busy(submit, "Sending…", async () => {
       const references = await pictures.sent();
       const job = await sending.send("v1/concepts", { references, attribute: attribute.value.trim(), ...body() });
+      if (signal.aborted) return announce("The look is sent, and is being taught"); // the view was left meanwhile
+      draft.end();
       draft.clear();
-      sent = true;
       location.hash = `#/jobs/${job.id}`;
     });
   };
-  let sent = false;
   const anew = () => {
     restore(controls, usual);
-    pictures.items.splice(0);
-    pictures.draw();
+    coming = [];
+    pictures.clear();
     fields.clear();
     draft.clear();
     noun.focus();
@@ -132,14 +134,13 @@ export async function teachView(main, { signal }) {
       "Show the look on three to six pictures of one kind of thing. It takes some minutes; then it can be painted into any picture."),
     shape);
 
-  const was = draft.read();
   if (was) restore(controls, was.controls);
   draft.follow(shape, state, signal);
   shape.addEventListener("input", () => plan.later());
   shape.addEventListener("change", () => plan.later());
   takeFiles((files) => pictures.take(files), signal);
-  if (was) await pictures.restore(was.pictures, signal);
-  signal.addEventListener("abort", () => { if (sent) draft.clear(); });
+  await pictures.restore(coming, signal);
+  coming = [];
 }
 
 /** What a token should look like, from what was written. @param {string} written */

@@ -15,6 +15,8 @@ from pydantic.fields import FieldInfo
 from customedit.schemas.validation import input_error
 
 _BOUNDS: Final = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_CONTEXT: Final = "typer_context"
+"""The parameter of a command in which Typer tells how each option came to its value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,10 @@ class Options:
         }
 
     def read(self, values: Mapping[str, Any]) -> BaseModel:
-        """The model with ``values``; an option that was not given takes the model's default.
+        """The model with ``values`` of the options that were given.
+
+        The others are left out, so that the model sees what was asked for and what was not: a
+        preset sets the fields that are left out.
 
         Raises:
             InputError: the first value that the model refuses.
@@ -82,13 +87,17 @@ def model_options(**models: type[BaseModel] | Options) -> Callable[[Callable[...
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
         def run(**values: Any) -> None:
-            models = {
-                name: source.read({field: values.pop(field) for field in fields[name]})
-                for name, source in sources.items()
-            }
+            context: typer.Context = values.pop(_CONTEXT)
+            models = {}
+            for name, source in sources.items():
+                own = {field: values.pop(field) for field in fields[name]}
+                models[name] = source.read({k: v for k, v in own.items() if _given(context, k)})
             command(**values, **models)
 
-        return _with_signature(run, command, parameters)
+        context = inspect.Parameter(
+            _CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
+        )
+        return _with_signature(run, command, [context, *parameters])
 
     return decorate
 
@@ -123,6 +132,12 @@ def dataclass_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callab
         return _with_signature(run, command, [*options, *own])
 
     return shared
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether the option of the parameter ``name`` was given, not its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _with_signature(

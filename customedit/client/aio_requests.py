@@ -80,9 +80,8 @@ class AsyncRequests:
         target_prompt: str,
         image: str,
         source_prompt: str = "",
-        method: Literal[
-            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
-        ] = "p2p",
+        method: Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"]
+        | None = None,
         preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
         change: float | Literal["auto"] | None = None,
@@ -91,7 +90,7 @@ class AsyncRequests:
         guidance: float | None = None,
         guidance_start: float = 0.0,
         guidance_end: float = 1.0,
-        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
+        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] | None = None,
         p2p: P2POptions | None = None,
         masactrl: MasaCtrlOptions | None = None,
         pnp: PlugAndPlayOptions | None = None,
@@ -117,7 +116,8 @@ class AsyncRequests:
             source_prompt: What the picture shows. All methods but sdedit need it.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
-                of other papers, `flowedit` the one for bases of flow matching.
+                of other papers, `flowedit` the one for bases of flow matching. Left out, `p2p`,
+                or what the preset sets.
             preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
                 Edit publishes it.
             strengths: One picture for each. sdedit and flowedit: share of the way into noise;
@@ -130,7 +130,8 @@ class AsyncRequests:
             guidance: Scale of classifier-free guidance; left out, the base's own.
             guidance_start: Share of the steps before which nothing is guided.
             guidance_end: Share of the steps after which nothing is guided, which is faster.
-            inversion: How p2p inverts the source picture.
+            inversion: How p2p inverts the source picture. Left out, `direct`, or what the
+                preset sets.
             p2p: Expert settings of Prompt-to-Prompt.
             masactrl: Expert settings of MasaCtrl.
             pnp: Expert settings of Plug-and-Play.
@@ -195,9 +196,8 @@ class AsyncRequests:
         target_prompt: str,
         images: Sequence[str],
         source_prompt: str = "",
-        method: Literal[
-            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
-        ] = "p2p",
+        method: Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"]
+        | None = None,
         preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
         change: float | Literal["auto"] | None = None,
@@ -206,7 +206,7 @@ class AsyncRequests:
         guidance: float | None = None,
         guidance_start: float = 0.0,
         guidance_end: float = 1.0,
-        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
+        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] | None = None,
         p2p: P2POptions | None = None,
         masactrl: MasaCtrlOptions | None = None,
         pnp: PlugAndPlayOptions | None = None,
@@ -230,7 +230,8 @@ class AsyncRequests:
             source_prompt: What the picture shows. All methods but sdedit need it.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
-                of other papers, `flowedit` the one for bases of flow matching.
+                of other papers, `flowedit` the one for bases of flow matching. Left out, `p2p`,
+                or what the preset sets.
             preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
                 Edit publishes it.
             strengths: One picture for each. sdedit and flowedit: share of the way into noise;
@@ -243,7 +244,8 @@ class AsyncRequests:
             guidance: Scale of classifier-free guidance; left out, the base's own.
             guidance_start: Share of the steps before which nothing is guided.
             guidance_end: Share of the steps after which nothing is guided, which is faster.
-            inversion: How p2p inverts the source picture.
+            inversion: How p2p inverts the source picture. Left out, `direct`, or what the
+                preset sets.
             p2p: Expert settings of Prompt-to-Prompt.
             masactrl: Expert settings of MasaCtrl.
             pnp: Expert settings of Plug-and-Play.
@@ -387,9 +389,8 @@ class AsyncRequests:
         *,
         source_prompt: str = "",
         target_prompt: str = "",
-        method: Literal[
-            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
-        ] = "p2p",
+        method: Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"]
+        | None = None,
         preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
         change: float | Literal["auto"] | None = None,
@@ -398,7 +399,7 @@ class AsyncRequests:
         guidance: float | None = None,
         guidance_start: float = 0.0,
         guidance_end: float = 1.0,
-        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
+        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] | None = None,
         p2p: P2POptions | None = None,
         masactrl: MasaCtrlOptions | None = None,
         pnp: PlugAndPlayOptions | None = None,
@@ -418,7 +419,8 @@ class AsyncRequests:
             target_prompt: What the pictures shall show, if it is always the same.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
-                of other papers, `flowedit` the one for bases of flow matching.
+                of other papers, `flowedit` the one for bases of flow matching. Left out, `p2p`,
+                or what the preset sets.
             preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
                 Edit publishes it.
             strengths: One picture for each. sdedit and flowedit: share of the way into noise;
@@ -431,7 +433,8 @@ class AsyncRequests:
             guidance: Scale of classifier-free guidance; left out, the base's own.
             guidance_start: Share of the steps before which nothing is guided.
             guidance_end: Share of the steps after which nothing is guided, which is faster.
-            inversion: How p2p inverts the source picture.
+            inversion: How p2p inverts the source picture. Left out, `direct`, or what the
+                preset sets.
             p2p: Expert settings of Prompt-to-Prompt.
             masactrl: Expert settings of MasaCtrl.
             pnp: Expert settings of Plug-and-Play.
@@ -531,9 +534,8 @@ class AsyncRequests:
         target_prompt: str,
         image: str,
         source_prompt: str = "",
-        method: Literal[
-            "p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"
-        ] = "p2p",
+        method: Literal["p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit"]
+        | None = None,
         preset: Literal["paper"] | None = None,
         strengths: Sequence[float] | None = None,
         change: float | Literal["auto"] | None = None,
@@ -542,7 +544,7 @@ class AsyncRequests:
         guidance: float | None = None,
         guidance_start: float = 0.0,
         guidance_end: float = 1.0,
-        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] = "direct",
+        inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] | None = None,
         p2p: P2POptions | None = None,
         masactrl: MasaCtrlOptions | None = None,
         pnp: PlugAndPlayOptions | None = None,
@@ -567,7 +569,8 @@ class AsyncRequests:
             source_prompt: What the picture shows. All methods but sdedit need it.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
-                of other papers, `flowedit` the one for bases of flow matching.
+                of other papers, `flowedit` the one for bases of flow matching. Left out, `p2p`,
+                or what the preset sets.
             preset: `paper` is p2p with null-text inversion and without `preserve`, as Custom-
                 Edit publishes it.
             strengths: One picture for each. sdedit and flowedit: share of the way into noise;
@@ -580,7 +583,8 @@ class AsyncRequests:
             guidance: Scale of classifier-free guidance; left out, the base's own.
             guidance_start: Share of the steps before which nothing is guided.
             guidance_end: Share of the steps after which nothing is guided, which is faster.
-            inversion: How p2p inverts the source picture.
+            inversion: How p2p inverts the source picture. Left out, `direct`, or what the
+                preset sets.
             p2p: Expert settings of Prompt-to-Prompt.
             masactrl: Expert settings of MasaCtrl.
             pnp: Expert settings of Plug-and-Play.

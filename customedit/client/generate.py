@@ -22,9 +22,12 @@ from pydantic.fields import FieldInfo
 
 from customedit.schemas.concepts import CustomizeRequest, ImportForm
 from customedit.schemas.keys import KeyRequest
+from customedit.schemas.methods import PRESETS
 from customedit.schemas.requests import BatchRequest, EditRequest, PresetSettings, PromptsRequest
 
 FOLDER: Final = Path(__file__).parent
+_PRESET_FIELDS: Final = frozenset(name for preset in PRESETS.values() for name in preset)
+"""Fields that a preset sets where they are left out: a default that is sent would contradict it."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +145,13 @@ def _without_async(text: str) -> str:
 
 def _method(request: Request) -> str:
     fields = sorted(request.model.model_fields.items(), key=lambda item: not item[1].is_required())
-    parameters = "".join(f"        {key}: {_parameter(field)},\n" for key, field in fields)
-    described = "".join(_description(key, field) for key, field in fields)
+    by_preset = _PRESET_FIELDS if "preset" in request.model.model_fields else frozenset[str]()
+    parameters = "".join(
+        f"        {key}: {_parameter(field, left_out=key in by_preset)},\n" for key, field in fields
+    )
+    described = "".join(
+        _description(key, field, left_out=key in by_preset) for key, field in fields
+    )
     values = "".join(f'            "{key}": {key},\n' for key, _ in fields)
     given = [request.first.partition(":")[0]] if request.first else []
     given += ["values", "idempotency_key"] if request.keyed else ["values"]
@@ -167,8 +175,11 @@ def _method(request: Request) -> str:
     )
 
 
-def _description(name: str, field: FieldInfo) -> str:
-    return _argument(name, " ".join((field.description or "").split()))
+def _description(name: str, field: FieldInfo, *, left_out: bool) -> str:
+    text = " ".join((field.description or "").split())
+    if left_out and field.default is not None:
+        text = f"{text} Left out, `{field.default}`, or what the preset sets."
+    return _argument(name, text)
 
 
 def _argument(name: str, text: str) -> str:
@@ -176,11 +187,12 @@ def _argument(name: str, text: str) -> str:
     return "".join(f"            {line}\n" for line in lines)
 
 
-def _parameter(field: FieldInfo) -> str:
+def _parameter(field: FieldInfo, *, left_out: bool) -> str:
+    """How the parameter of ``field`` is written; left_out: None by default, as a preset needs."""
     kind = _python_type(field.annotation)
     if field.is_required():
         return kind
-    default = field.default
+    default = None if left_out else field.default
     if default is None or isinstance(default, BaseModel):
         return f"{kind.removesuffix(' | None')} | None = None"
     if isinstance(default, list):

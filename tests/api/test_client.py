@@ -98,6 +98,19 @@ def test_what_fails_is_raised(client: CustomEdit, jobs: Jobs) -> None:
         CustomEdit(None, None)
 
 
+def test_a_preset_is_enough(client: CustomEdit) -> None:
+    """None of the client's own defaults contradicts it."""
+    paper = {"method": "p2p", "inversion": "null-text", "preserve": False, "preset": "paper"}
+    image = client.upload(png()).id
+    job = client.edit(image=image, preset="paper", **PLAIN)
+    batch = client.edit_batch(images=[image], preset="paper", **PLAIN)
+    for request in (job.request, batch.request, client.save_preset("own", preset="paper").settings):
+        assert {name: request[name] for name in paper} == paper
+    assert client.try_edit(image=image, preset="paper", **PLAIN).plan is not None
+    with pytest.raises(ValidationError, match="contradicts the preset paper"):
+        client.edit(image=image, preset="paper", inversion="direct", **PLAIN)
+
+
 @pytest.mark.parametrize("timeout", [0.6, 1.0, 2.3])
 def test_wait_waits_as_long_as_told(client: CustomEdit, timeout: float) -> None:
     job = client.edit(image=client.upload(png()).id, **PLAIN)

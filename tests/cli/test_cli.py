@@ -120,6 +120,22 @@ def test_a_sweep_writes_all_there_is(run: CliRunner, concept: Path, tmp_path: Pa
     assert told["best"] in told["edits"]
 
 
+@pytest.mark.parametrize("command", ["edit", "sweep"])
+def test_the_papers_preset_is_enough(command: str, run: CliRunner, tmp_path: Path) -> None:
+    source = samples.sources()[3]
+    out = tmp_path / ("out.png" if command == "edit" else "sweep")
+    done = run.invoke(
+        app,
+        [command, str(source.image), "--source-prompt", "a photo of a cup on a table",
+         "--target-prompt", "a photo of a red cup on a table", "--steps", "2",
+         "--preset", "paper", *(["--strength", "0.5"] if command == "sweep" else []),
+         "-o", str(out), "--json"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    recipe = json.loads(done.stdout)["recipe"]
+    assert (recipe["inversion"], recipe["preserve"]) == ("null-text", False)
+
+
 def test_a_recipe_is_replayed_to_the_same_pixels(
     run: CliRunner, concept: Path, tmp_path: Path
 ) -> None:

@@ -73,6 +73,16 @@ def test_lists_are_repeated_under_a_name_of_their_own() -> None:
     ]
 
 
+def test_a_preset_sets_what_is_not_given() -> None:
+    given = ["--source-prompt", "a cup", "--target-prompt", "a red cup", "--preset", "paper"]
+    assert run("edit", *given) == "0 "
+    (options,) = seen
+    assert isinstance(options, EditOptions)
+    assert (options.inversion, options.preserve) == ("null-text", False)
+    told = "2 error: inversion: contradicts the preset paper; null-text, or no preset\n"
+    assert run("edit", *given, "--inversion", "direct") == told
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

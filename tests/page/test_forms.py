@@ -197,7 +197,7 @@ def test_an_edit_names_only_looks_that_are_chosen(
     page.get_by_role("button", name="Edit", exact=True).click()
     page.locator(".saying").wait_for()
     made = jobs.list("anna", kind="edit").items[0].request
-    assert made["concepts"] == [{"id": concept, "weight": 0.95}]
+    assert made["concepts"] == [{"id": concept, "weight": 0.99}]
     assert made["strengths"] == [0.3, 0.5, 0.7]
     assert (made["inversion"], made["p2p"]["blend_words"]) == ("ddim", ["cup", "table"])
     page.get_by_role("link", name="Edit again from here").click()
@@ -239,11 +239,11 @@ def test_one_slider_says_how_much_changes(
     change.focus()
     for _ in range(3):
         change.press("ArrowRight")
-    page.get_by_text("65 %").wait_for()
+    page.get_by_text("53 %").wait_for()
     page.keyboard.press("Control+Enter")
     page.locator(".saying").wait_for()
     request = jobs.list("anna", kind="edit").items[0].request
-    assert request["change"] == 0.65 and "strengths" not in request
+    assert request["change"] == 0.53 and "strengths" not in request
 
 
 def test_a_mistyped_token_is_offered_as_it_was_meant(

@@ -198,6 +198,20 @@ def test_several_pictures_are_edited_with_one_form(
     assert len({job.request["image"] for job in jobs.list("anna").items}) == 3
 
 
+def test_the_api_call_of_a_training_makes_the_same_request(
+    tab: Tab, api: Running, jobs: Jobs
+) -> None:
+    page = tab.page
+    job = customize(api.client(), attribute="", training={"steps": 20, "augment_crops": False})
+    tab.open(f"jobs/{job['id']}")
+    page.get_by_text("API call of this run").click()
+    words = shlex.split(page.get_by_label("API call with curl").inner_text())
+    body = json.loads(words[words.index("-d") + 1])
+    assert body["attribute"] == "" and body["training"] == {"steps": 20, "augment_crops": False}
+    assert api.client().post("/v1/concepts", json=body).status_code == 202
+    assert jobs.list("anna", kind="customize").items[0].request == job["request"]
+
+
 def test_the_api_call_of_a_run_makes_the_same_request(tab: Tab, api: Running, jobs: Jobs) -> None:
     page = tab.page
     job = edit(api.client(), target_prompt="a cup of 'tea'", p2p={"blend_words": ["cup"]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Route, expect
+from playwright.sync_api import APIResponse, Route, expect
 
 from customedit.jobs.records import JobError, JobProgress
 from customedit.jobs.store import Jobs
@@ -140,6 +140,38 @@ def test_the_list_is_filtered_and_turned_over(tab: Tab, api: Running, jobs: Jobs
     page.locator("main").get_by_text("Learning 3 of 20").wait_for()
     page.get_by_role("button", name="Cancel a blue20 cup").click()
     rows.nth(2).get_by_text("cancelled").wait_for()
+
+
+def test_a_deleted_job_does_not_come_back_with_an_answer_that_was_under_way(
+    tab: Tab, api: Running
+) -> None:
+    client = api.client()
+    ended = edit(client, target_prompt="a red cup")["id"]
+    api.container.jobs.cancel("anna", ended)
+    edit(client)  # is open, so that the list is asked for again
+    page = tab.page
+    tab.open("jobs")
+    rows = page.locator(".item")
+    expect(rows).to_have_count(2)
+    held: list[tuple[Route, APIResponse]] = []
+
+    def hold(route: Route) -> None:
+        if held:
+            return route.fallback()
+        return held.append((route, route.fetch()))
+
+    page.route("**/v1/jobs?*", hold)
+    with page.expect_request("**/v1/jobs?*"):
+        pass
+    page.get_by_role("button", name="Delete a red cup").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(rows).to_have_count(1)
+    ((route, answer),) = held
+    with page.expect_response("**/v1/jobs?*"):
+        route.fulfill(response=answer)
+    with page.expect_response("**/v1/jobs?*"):  # the next round
+        pass
+    expect(rows).to_have_count(1)
 
 
 def test_an_address_that_names_nothing_says_so(tab: Tab) -> None:

@@ -124,7 +124,7 @@ def test_everything_is_done_by_keyboard(
     hands.press("Control+Enter")
     page.locator(".saying").wait_for()
     first = newest(jobs)
-    assert first.request["change"] == 0.55 and len(first.request["concepts"]) == 1
+    assert first.request["change"] == 0.51 and len(first.request["concepts"]) == 1
     finish_edit(jobs, storage, first.id, region=True, words=["a", "cup"])
 
     hands.reach(page.get_by_role("button", name="Attention of cup"))  # what the words looked at

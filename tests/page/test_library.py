@@ -6,7 +6,7 @@ import base64
 import threading
 from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from redis import Redis
 
 from customedit.jobs.store import Jobs
@@ -25,6 +25,29 @@ PASTE = """([kind, text]) => {
     ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true })
     : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
   document.body.dispatchEvent(event);
+}"""
+
+
+TEXT = """(text) => {
+  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const untouched = (place, event) => place.dispatchEvent(event); // false: its default is prevented
+  const data = (picture) => {
+    const made = new DataTransfer();
+    made.setData("text/plain", "a cup");
+    if (picture) made.items.add(new File([bytes], "cells.png", { type: "image/png" }));
+    return made;
+  };
+  const usual = { bubbles: true, cancelable: true };
+  const paste = () => new ClipboardEvent("paste", { clipboardData: data(true), ...usual });
+  const drag = (kind) => new DragEvent(kind, { dataTransfer: data(false), ...usual });
+  const field = document.querySelector("textarea");
+  return {
+    "paste in a field": untouched(field, paste()),
+    "paste beside fields": untouched(document.body, paste()),
+    "dragover": untouched(field, drag("dragover")),
+    "drop": untouched(field, drag("drop")),
+    "drop on the pictures": untouched(document.querySelector(".pictures"), drag("drop")),
+  };
 }"""
 
 
@@ -61,6 +84,34 @@ def test_a_concept_is_imported(tab: Tab, jobs: Jobs, tmp_path: Path) -> None:
     page.locator(".saying").wait_for()
     (job,) = jobs.list("anna", kind="import").items
     assert job.request["token"] == "<lora>"
+
+
+def test_an_import_whose_answer_is_lost_is_sent_again_under_its_key(
+    tab: Tab, jobs: Jobs, tmp_path: Path
+) -> None:
+    tab.expect("ERR_")
+    weights = tmp_path / "lora.safetensors"
+    weights.write_bytes((2).to_bytes(8, "little") + b"{}" + bytes(1000))
+    page = tab.page
+    tab.open("concepts")
+    page.get_by_role("button", name="Import").click()
+    form = page.get_by_label("Import a concept")
+    form.get_by_label("File of weights").set_input_files(weights)
+    form.get_by_label("Token").fill("<lora>")
+    keys: list[str | None] = []
+
+    def lose(route: Route) -> None:
+        keys.append(route.request.headers.get("idempotency-key"))
+        route.abort("connectionreset") if len(keys) <= 4 else route.fallback()
+
+    page.route("**/v1/concepts/import", lose)
+    form.get_by_role("button", name="Import").click()
+    form.get_by_text("The service does not answer").wait_for()
+    assert len(keys) == 3 and keys[0] and len(set(keys)) == 1
+    form.get_by_role("button", name="Import").click()
+    page.locator(".saying").wait_for()
+    assert len(keys) == 5 and len(set(keys)) == 1
+    assert len(jobs.list("anna", kind="import").items) == 1
 
 
 def test_uploads_are_chosen_edited_together_and_deleted(tab: Tab, api: Running) -> None:
@@ -102,6 +153,45 @@ def test_results_are_found_by_their_words_and_deleted(
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     page.get_by_role("heading", name="None like that").wait_for()
     assert [job.request["target_prompt"] for job in jobs.list("anna").items] == ["a blue cup"]
+
+
+def test_all_pictures_of_a_deleted_edit_leave_the_list(
+    tab: Tab, api: Running, jobs: Jobs, storage: Storage
+) -> None:
+    client = api.client()
+    for colour, outputs in (("blue", 1), ("green", 3)):
+        job = edit(client, target_prompt=f"a {colour} cup", strengths=[0.3, 0.5, 0.6][:outputs])
+        finish_edit(jobs, storage, job["id"], outputs=outputs)
+    page = tab.page
+    tab.open("pictures?of=results")
+    tiles = page.locator(".tile")
+    expect(tiles).to_have_count(4)
+    ticks = page.get_by_label("Choose a green cup")
+    ticks.nth(0).check()
+    ticks.nth(2).check()
+    page.get_by_role("button", name="Delete").click()
+    asked = page.get_by_role("dialog")
+    expect(asked).to_contain_text("All pictures of its edit go with it.")
+    asked.get_by_role("button", name="Delete").click()
+    expect(tiles).to_have_count(1)
+    expect(tiles).to_contain_text("a blue cup")
+
+
+def test_text_is_pasted_and_dropped_as_text(tab: Tab) -> None:
+    """Programs of tables lay a picture of the cells beside their text."""
+    page = tab.page
+    tab.open("edit")
+    page.get_by_label("What it shows").wait_for()
+    encoded = base64.b64encode(png("green")).decode()
+    untouched = page.evaluate(TEXT, encoded)
+    assert untouched == {
+        "paste in a field": True,
+        "paste beside fields": False,
+        "dragover": True,
+        "drop": True,
+        "drop on the pictures": True,
+    }
+    expect(page.get_by_alt_text("The picture to edit")).to_have_count(1)  # of the paste beside
 
 
 def test_pictures_are_pasted_and_dropped_anywhere(tab: Tab, api: Running) -> None:

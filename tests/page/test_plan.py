@@ -93,5 +93,5 @@ def test_settings_are_saved_under_a_name(tab: Tab, picture: Path) -> None:
     page.get_by_label("What it shows").fill("a vase")
     page.get_by_role("button", name="Use", exact=True).click()
     expect(page.get_by_label("Guidance", exact=True)).to_have_value("3")
-    expect(page.get_by_text("55 %")).to_be_visible()
+    expect(page.get_by_text("51 %")).to_be_visible()
     expect(page.get_by_label("What it shows")).to_have_value("a vase")  # words stay

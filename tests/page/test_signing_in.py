@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from playwright.sync_api import expect
+
 from ..api.conftest import Running, customize, edit
 from .conftest import Tab
 
@@ -106,6 +108,21 @@ def test_all_tabs_are_signed_in_when_one_wishes_so(
     for one in (tab, other):
         one.page.get_by_text("You were signed out in another tab.").wait_for()
         assert not one.page.evaluate(HOLDS_KEY, "localStorage")
+
+
+def test_a_tab_follows_when_another_signs_in_with_another_key(
+    new_tab: Callable[..., Tab], api: Running
+) -> None:
+    tab = new_tab()
+    tab.open("jobs")
+    tab.page.get_by_label("Stay signed in").check()
+    tab.sign_in(api.key("anna"))
+    other = Tab(tab.page.context.new_page(), api.url)
+    other.open("jobs")
+    other.page.get_by_role("heading", name="No jobs yet").wait_for()
+    other.page.evaluate("key => localStorage.setItem('customedit.key', key)", api.key("bert"))
+    expect(tab.page.locator("#account summary")).to_have_text("bert")
+    tab.page.get_by_role("heading", name="No jobs yet").wait_for()
 
 
 def test_a_key_of_one_tab_stays_in_it(new_tab: Callable[..., Tab], api: Running) -> None:
