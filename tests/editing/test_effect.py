@@ -25,7 +25,7 @@ from customedit.schemas.requests import EditOptions, PresetSettings
 from .conftest import NOISE_METHODS
 
 SOURCE, TARGET = "a photo of a cup on a table", "a photo of a red cup on a table"
-BOTH = {"cross_steps": 0.3, "self_steps": 0.4}
+BOTH: dict[str, Any] = {"cross_steps": 0.3, "self_steps": 0.4}
 
 
 def asked(**changes: Any) -> EditOptions:
