@@ -25,7 +25,7 @@ from customedit.schemas.requests import EditOptions, PresetSettings
 from .conftest import NOISE_METHODS
 
 SOURCE, TARGET = "a photo of a cup on a table", "a photo of a red cup on a table"
-BOTH = {"cross_steps": 0.3, "self_steps": 0.4}
+BOTH: dict[str, Any] = {"cross_steps": 0.3, "self_steps": 0.4}
 
 
 def asked(**changes: Any) -> EditOptions:
@@ -94,7 +94,8 @@ def test_what_changes_something_is_taken(changes: dict[str, Any]) -> None:
 
 def test_settings_are_saved_that_meet_the_rest_of_an_edit_later() -> None:
     """Whether they have an effect then follows from the edit."""
-    saved = PresetSettings(feather=4, preserve=False, p2p=BOTH, strengths=[0.2, 0.8])
+    given = {"feather": 4, "preserve": False, "p2p": BOTH, "strengths": [0.2, 0.8]}
+    saved = PresetSettings.model_validate(given)
     settings = saved.model_dump(exclude_unset=True)
     with pytest.raises(InputError, match="strengths: have no effect"):
         check_request(asked(**settings))
