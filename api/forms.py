@@ -6,6 +6,7 @@ and before an import has its turn.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from starlette.formparsers import MultiPartException
 
 from api.problems import ProblemError, input_problem, validation_problem, wrong_media_type
 from customedit.errors import InputError
+from customedit.files import disk_full
 
 _MEDIA_TYPE: Final = "multipart/form-data"
 _CHARSETS: Final = ("", "utf-8", "utf8", "us-ascii")
 _MAX_FIELDS: Final = 40
 _MAX_FIELD_BYTES: Final = 64 * 2**10
+_log = logging.getLogger(__name__)
 
 Fields = TypeVar("Fields", bound=BaseModel)
 
@@ -54,7 +57,8 @@ async def read_form(request: Request, model: type[Fields]) -> AsyncIterator[File
     An empty text counts as left out. The file is closed at the end of the context.
 
     Raises:
-        ProblemError: it is not a form, cannot be read, or a field is not usable.
+        ProblemError: it is not a form, cannot be read, or a field is not usable; unavailable if the
+            disk has no room for it.
     """
     async with read_files(request, model, {"file": True}) as form:
         yield FileForm(form.files["file"], form.fields)
@@ -83,6 +87,11 @@ async def read_files(
             yield FilesForm(found, _fields(model, texts))
     except MultiPartException as error:
         raise ProblemError("malformed", error.message) from None
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        _log.error("a form could not be kept: %s", error)
+        raise ProblemError("unavailable", "the disk for uploaded files is full now") from None
 
 
 def _check_media_type(content_type: str) -> None:

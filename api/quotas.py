@@ -7,7 +7,7 @@ import hashlib
 import ipaddress
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Final
 
 import anyio
@@ -25,13 +25,16 @@ _IMPORT_WAIT_S: Final = 20.0
 
 
 class StreamSlots:
-    """How many event streams a tenant may have open in this process."""
+    """How many event streams a tenant may have open in this process.
+
+    For the event loop alone: a stream is counted by the step that looks whether there is room.
+    """
 
     def __init__(self, per_tenant: int) -> None:
         self._limit, self._open = per_tenant, Counter[str]()
 
-    def check(self, tenant: str) -> None:
-        """Refuse a stream over the limit.
+    def take(self, tenant: str) -> StreamSlot:
+        """Count one more stream, until the slot is released.
 
         Raises:
             ProblemError: too-many-streams.
@@ -43,16 +46,24 @@ class StreamSlots:
                 headers={"Retry-After": "5"},
             )
 
-    @contextlib.contextmanager
-    def hold(self, tenant: str) -> Iterator[None]:
-        """Count a stream while it is open."""
         self._open[tenant] += 1
-        try:
-            yield
-        finally:
-            self._open[tenant] -= 1
-            if not self._open[tenant]:
-                del self._open[tenant]
+        return StreamSlot(self._open, tenant)
+
+
+class StreamSlot:
+    """A stream that counts among its tenant's until it is released, once or more often."""
+
+    def __init__(self, open_streams: Counter[str], tenant: str) -> None:
+        self._open, self._tenant, self._held = open_streams, tenant, True
+
+    def release(self) -> None:
+        """Count the stream no more."""
+        if not self._held:
+            return
+        self._held = False
+        self._open[self._tenant] -= 1
+        if not self._open[self._tenant]:
+            del self._open[self._tenant]
 
 
 class ImportSlots:

@@ -131,7 +131,7 @@ class Serializers:
             queue_position=forecast.position if forecast else None,
             estimate=estimate(forecast) if forecast else None,
             result=self._result(record),
-            error=_failure(record.error),
+            error=failure(record.error),
             warnings=[
                 *warnings(record.kind, record.request.get("references", ())),
                 *(_of_inputs(record.result) if record.kind == "edit" else ()),
@@ -246,7 +246,8 @@ def _file_name(job: str, output: EditOutput) -> str:
     return f"{job}{strength}-seed-{output.seed}.png"
 
 
-def _failure(error: JobError | None) -> d.JobFailure | None:
+def failure(error: JobError | None) -> d.JobFailure | None:
+    """Why a job failed, as a document; None for None."""
     if error is None:
         return None
     slug = error.type.removeprefix(PATH)
@@ -257,7 +258,7 @@ def _failure(error: JobError | None) -> d.JobFailure | None:
 def state_change(data: Mapping[str, Any]) -> d.StateChange:
     """The data of a ``state`` event."""
     error = JobError.model_validate(data["error"]) if data.get("error") else None
-    return d.StateChange(state=data["state"], attempt=data["attempt"], error=_failure(error))
+    return d.StateChange(state=data["state"], attempt=data["attempt"], error=failure(error))
 
 
 def warnings(kind: JobKind, references: Sequence[str]) -> list[str]:
@@ -296,9 +297,8 @@ async def job_response(
         response.headers["Preference-Applied"] = f"wait={wait_s}"
     if not record.finished:
         response.headers["Retry-After"] = str(RETRY_S)
-    if record.result is None and (record.progress is None or record.progress.preview_key is None):
-        return container.serializers.job(record)
-    # Signing addresses takes about a millisecond each: not in the event loop.
+    # In a thread: an estimate asks Redis and plays the queue, and each address takes about a
+    # millisecond to sign.
     return await anyio.to_thread.run_sync(container.serializers.job, record)
 
 

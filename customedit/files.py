@@ -1,11 +1,17 @@
-"""Files that are there whole or as they were before, never half written."""
+"""Files that are there whole or as they were before, never half written; disks that are full."""
 
 from __future__ import annotations
 
+import errno
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether a file could not be written since its disk, or a share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ front end checks prompts at submit with the rules that the library itself keeps 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final, NoReturn
 
 from customedit.errors import InputError
@@ -53,6 +53,19 @@ _ALTERNATIVES: Final = re.compile(r"[\[{]\s*[^\[\]{}|]{1,200}\|[^\[\]{}]{0,200}[
 def tokens_in(text: str) -> list[str]:
     """The concept tokens that ``text`` names, in order, each once."""
     return list(dict.fromkeys(CONCEPT.findall(text)))
+
+
+_JOINT: Final = " + "
+
+
+def joined_words(words: Iterable[str]) -> str:
+    """The nouns or attributes of several concepts as those of one, each once; empty ones go."""
+    return _JOINT.join(dict.fromkeys(word for word in words if word))
+
+
+def separate_words(words: str) -> list[str]:
+    """The nouns or attributes that ``joined_words`` made one of."""
+    return [word for word in words.split(_JOINT) if word.strip()]
 
 
 def check_prompt(text: str, known: Collection[str], field: str = "prompt") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings as hypothesis_settings
 from redis import Redis
+from redis.client import Pipeline
 
 from customedit.config.settings import Settings
 from customedit.jobs.journal import Journal
@@ -83,6 +85,23 @@ def storage(settings: Settings) -> Storage:
 def client(settings: Settings) -> Iterator[Redis]:
     with connect(settings) as client:
         yield client
+
+
+@pytest.fixture
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Counts the calls of Redis of the test's own thread so far; a pipeline is one."""
+    made, own = [0], threading.get_ident()
+
+    def counting(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*given: Any, **named: Any) -> Any:
+            made[0] += threading.get_ident() == own
+            return call(*given, **named)
+
+        return counted
+
+    monkeypatch.setattr(Redis, "execute_command", counting(Redis.execute_command))
+    monkeypatch.setattr(Pipeline, "execute", counting(Pipeline.execute))
+    return lambda: made[0]
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ def make_celery_app(settings: Settings) -> Celery:
     Late acknowledgement and a prefetch of one, so that a worker takes no notification that it has
     no thread for; no result backend, since the job's record is the truth. A notification that is
     lost or delivered twice does no harm: claims are compare-and-set, and workers also look by
-    themselves.
+    themselves. A Redis that is full refuses what the consumer notes of each message, which Celery
+    takes for a broken channel: it begins anew then, instead of ending the worker under its jobs.
     """
     app = Celery("customedit")
     app.conf.update(
@@ -31,6 +32,7 @@ def make_celery_app(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
     )
     return app
 

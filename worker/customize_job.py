@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import time
 import zipfile
 from collections.abc import Sequence
@@ -130,18 +129,15 @@ class Keeper:
         """The file that the training resumes from."""
         return self.attempt.folder / CHECKPOINT
 
-    def _shared(self, name: str) -> Path:
-        """Where this worker keeps class images for the tenant's next training."""
-        return self.attempt.runtime.scratch / "classes" / self.attempt.tenant / name
-
     def fetch(self) -> None:
         """Get what an earlier attempt left, and class images of earlier trainings."""
         self.folder.mkdir()
         for name in self.classes:
             if self._download(name, self.folder / name):
                 self._sent_classes.add(name)
-            elif self._shared(name).exists():
-                shutil.copyfile(self._shared(name), self.folder / name)
+            else:
+                kept = self.attempt.runtime.class_images
+                kept.fetch(self.attempt.tenant, name, self.folder / name)
         if self._download(CHECKPOINT, self.checkpoint):
             self._sent = self.checkpoint.stat().st_mtime_ns
 
@@ -172,13 +168,11 @@ class Keeper:
                 self._sent = when
 
     def _share(self, drawn: Path) -> None:
-        shared = self._shared(drawn.name)
-        shared.parent.mkdir(parents=True, exist_ok=True)
-        part = shared.with_suffix(f".{self.attempt.id}")
-        shutil.copyfile(drawn, part)
-        part.replace(shared)
+        """Keep class images for the tenant's next training on this worker."""
+        kept, tenant = self.attempt.runtime.class_images, self.attempt.tenant
+        kept.add(tenant, drawn)
         if self._sent_classes.issuperset(self.classes):
-            self.attempt.runtime.class_marks.add(self.mark)
+            kept.mark(self.mark, tenant, self.classes)
 
     def _send(self, name: str, path: Path) -> bool:
         key = object_keys.checkpoint(self.attempt.tenant, self.attempt.id, name)

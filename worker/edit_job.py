@@ -15,10 +15,11 @@ from torch import Tensor
 
 from customedit.diffusion.shared_rows import together
 from customedit.diffusion.text import Weighted
+from customedit.digests import picture_digest
 from customedit.editing.auto_change import check_auto
 from customedit.editing.edit import EditResult, Opened, draw, encode_and_invert, finish
 from customedit.editing.inversion import Inversion
-from customedit.editing.plan import EditPlan, picture_digest, plan_edits
+from customedit.editing.plan import EditPlan, plan_edits
 from customedit.editing.sweep import MeasuredEdit, best, contact_sheet
 from customedit.errors import InputError
 from customedit.estimates.work import inversion_mark

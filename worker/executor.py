@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 
 from customedit.config import telemetry
 from customedit.errors import Cancelled
+from customedit.files import disk_full
 from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome, JobProgress
 from customedit.jobs.store import Claim
 from customedit.schemas.answers import JobKind
@@ -264,7 +265,7 @@ class Executor:
             if problems.device_lost(error):  # not the job's fault, and neighbours meet it as well
                 self.runtime.engine.give_up(error)
                 raise
-            if problems.disk_full(error):  # likewise: another worker takes the job after its lease
+            if disk_full(error):  # likewise: another worker takes the job after its lease
                 _log.error("given up, the scratch disk is full: %s", error)
                 return "abandoned"
             problem = problems.job_error(attempt.kind, error)

@@ -14,6 +14,7 @@ from customedit.concepts.files import Description, load_concept
 from customedit.concepts.files.embeddings import spelled
 from customedit.editing.sdedit import portrait
 from customedit.errors import InputError
+from customedit.files import disk_full
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.concepts import ImportRequest
 from customedit.storage import object_keys
@@ -86,7 +87,7 @@ def unreadable() -> Iterator[None]:
     except (Exception, RecursionError) as error:
         if problems.device_lost(error) or problems.out_of_memory(error):
             raise
-        if problems.disk_full(error):
+        if disk_full(error):
             raise
         _log.warning("an imported file cannot be read", exc_info=error)
         problem = f"is damaged or of an unknown kind ({type(error).__name__})"

@@ -66,16 +66,16 @@ def _limits(attempt: Attempt) -> images.Limits:
 
 def pictures(attempt: Attempt, image_ids: Sequence[str], field: str) -> list[Image.Image]:
     """Several, in order."""
-    return [picture(attempt, image_id, f"{field}.{k}") for k, image_id in enumerate(image_ids)]
+    return [picture(attempt, image_id, f"{field}[{k}]") for k, image_id in enumerate(image_ids)]
 
 
 def masks(
     attempt: Attempt, image_ids: Sequence[str], references: Sequence[Image.Image]
 ) -> list[Image.Image]:
-    """Masks of references, in their order, grey; none if no ids are given."""
+    """Masks of references, in their order, mode F in [0, 1]; none if no ids are given."""
     pairs = zip(image_ids, references, strict=False)  # their numbers are compared by the request
-    found = [mask(attempt, i, p.size, f"masks.{k}") for k, (i, p) in enumerate(pairs)]
-    return [Image.fromarray((m.values * 255 + 0.5).astype("uint8")) for m in found]
+    found = [mask(attempt, i, p.size, f"masks[{k}]") for k, (i, p) in enumerate(pairs)]
+    return [Image.fromarray(m.values) for m in found]
 
 
 def concepts(
@@ -124,7 +124,7 @@ def concept_record(attempt: Attempt, concept_id: str) -> ConceptRecord | None:
 
 
 def loaded(attempt: Attempt, record: ConceptRecord) -> Concept:
-    """A concept on the device, from the cache or from S3."""
+    """A concept on the device, from the cache or from S3; it acts as ``Concept.load``'s does."""
     runtime = attempt.runtime
     assert record.weights_key is not None
     held = (attempt.tenant, record.weights_key)
@@ -135,7 +135,7 @@ def loaded(attempt: Attempt, record: ConceptRecord) -> Concept:
         key = record.weights_key
         attempt.with_retries(lambda: attempt.storage.download(key, path))
         concept = Concept.load(path, runtime.base.weights).for_base(runtime.base)
-        concept = concept.to(runtime.base.device, runtime.base.dtype)
+        concept = concept.on(runtime.base)
         runtime.concepts.put(held, concept)
         attempt.metrics.cache_bytes.set(runtime.concepts.bytes + runtime.inversions.bytes)
         path.unlink()

@@ -1,7 +1,9 @@
 """The worker process: ``python -m worker``.
 
 The main thread runs Celery's consumer and owns the signals: SIGTERM and SIGINT drain, SIGQUIT (or a
-second SIGINT) hands everything back at once. Whatever the process dies of, leases do the rest.
+second SIGINT) hands everything back at once. Should Celery end by itself, the worker drains as well
+and ends with status 1, so that whoever runs it starts another. Whatever the process dies of, leases
+do the rest.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ _log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Run a worker until it is told to stop; the exit status: 0, or 2 for unusable settings."""
+    """Run a worker until it is told to stop.
+
+    Gives the exit status: 0, 1 if Celery ended by itself, 2 for unusable settings.
+    """
     try:
         settings = Settings.of_environment()
     except InputError as error:
@@ -55,8 +60,7 @@ def main() -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    Worker(settings, runtime, health).run()
-    return 0
+    return Worker(settings, runtime, health).run()
 
 
 class Worker:
@@ -71,6 +75,7 @@ class Worker:
         self.presence = Presence(runtime, self.executor, self.name)
         self.reconciler = Reconciler(runtime, self.notify, self.name)
         self._going, self._drained = threading.Event(), threading.Event()
+        self._status = 0
 
     def notify(self, job_id: str, kind: str) -> None:
         """Send a notification."""
@@ -78,8 +83,8 @@ class Worker:
             notifications.TASK, [job_id], queue=notifications.queue(self.settings, kind)
         )
 
-    def run(self) -> None:
-        """Run jobs until a signal comes; then drain and clean up."""
+    def run(self) -> int:
+        """Run jobs until a signal comes; then drain and clean up. Gives the exit status."""
         controller = self.app.WorkController(
             pool="threads",
             concurrency=self.settings.worker_concurrency,
@@ -92,6 +97,8 @@ class Worker:
             without_mingle=True,
             without_heartbeat=True,
         )
+        # Before Celery waits for its threads, in which jobs run that must be told to end.
+        controller.blueprint.on_close = self._celery_ends
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._stop)
         self.health.registry = self.runtime.metrics.registry
@@ -103,16 +110,30 @@ class Worker:
         self.reconciler.start()
         _log.info("ready: %s", self.name)
         controller.start()
+        self._celery_ends()
         self._close()
+        return self._status
+
+    def _celery_ends(self) -> None:
+        """Celery's consumer has ended: if nobody asked for that, drain as at SIGTERM."""
+        if self._going.is_set():
+            return
+        _log.critical("Celery ended by itself")
+        self._status = 1
+        self._go(self.settings.drain_seconds)
 
     def _stop(self, number: int, frame: Any) -> None:
         """A signal: drain, or on SIGQUIT and the second time hand everything back at once."""
         seconds = self.settings.drain_seconds
         if number == signal.SIGQUIT or self._going.is_set():
             seconds = 0.0
+        celery_state.should_stop = 0
+        self._go(seconds)
+
+    def _go(self, seconds: float) -> None:
+        """Drain in a thread of its own."""
         self._going.set()
         self.health.ready = False
-        celery_state.should_stop = 0
         threading.Thread(target=self._drain, args=[seconds], name="drain", daemon=True).start()
 
     def _drain(self, seconds: float) -> None:
@@ -124,7 +145,7 @@ class Worker:
         threading.Event().wait(GRACE_S)
         _log.warning("Celery did not stop")
         logging.shutdown()
-        os._exit(0)
+        os._exit(self._status)
 
     def _close(self) -> None:
         if self._going.is_set():  # jobs may run beside Celery's threads

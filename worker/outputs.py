@@ -7,7 +7,6 @@ showing one keeps nobody waiting.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
@@ -25,7 +24,7 @@ from customedit.editing.auto_change import check_auto, chosen
 from customedit.editing.edit import EditResult
 from customedit.editing.sdedit import portrait
 from customedit.editing.sweep import MeasuredEdit, measure_edit
-from customedit.metrics.similarity import at_size, outside
+from customedit.metrics.similarity import at_size, outside, rounded
 from worker.attempt import Attempt
 from worker.runtime import EDITS, TRAININGS, Runtime
 
@@ -89,11 +88,7 @@ def chosen_change(
 
 def left_alone(result: EditResult) -> dict[str, float | None]:
     """PSNR (dB) and SSIM outside the region, which need no judge; None for equal pixels."""
-    values = outside(result.image, result.source, result.region)
-    return {
-        name: round(value, 4) if value is not None and math.isfinite(value) else None
-        for name, value in values.items()
-    }
+    return rounded(outside(result.image, result.source, result.region))
 
 
 class Previewer:

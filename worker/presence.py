@@ -75,7 +75,7 @@ class Presence:
         return self._report.model_copy(
             update={
                 "speed": self._runtime.speedometer.lines(),
-                "classes": frozenset(self._runtime.class_marks),
+                "classes": self._runtime.class_images.marks(),
             }
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 
 import torch
@@ -27,11 +26,6 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether the device had no room, as torch's allocator or the driver says it."""
     driver = isinstance(error, torch.AcceleratorError) and "out of memory" in str(error)
     return driver or isinstance(error, torch.OutOfMemoryError)
-
-
-def disk_full(error: BaseException) -> bool:
-    """Whether the scratch disk had no room."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def job_error(kind: str, error: BaseException) -> JobError:

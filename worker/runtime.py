@@ -27,6 +27,7 @@ from customedit.jobs.store import Jobs
 from customedit.mini.draw import hush
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts, Images
+from worker.class_image_files import ClassImageFiles
 from worker.engine_thread import EngineThread
 from worker.metrics import Metrics
 from worker.speedometer import Speedometer
@@ -115,7 +116,6 @@ class Runtime:
         self.judging = threading.Lock()  # tokenizers do not like two threads
         self.metrics = metrics or Metrics()
         self.speedometer = Speedometer()
-        self.class_marks: set[str] = set()  # of class images that lie in the scratch folder
         self.inverted = Inverted(redis, settings)
         # read once here: they are computed when first asked for, which no two threads should do
         self.fingerprint, self.schedule_key = base.fingerprint, base.schedule.key
@@ -136,6 +136,7 @@ class Runtime:
         )
         storage.on_error = self.metrics.store_errors.labels("s3").inc
         self.scratch = own_scratch(settings.scratch_dir)
+        self.class_images = ClassImageFiles(self.scratch / "classes")
         self.engine.start()
 
     @classmethod

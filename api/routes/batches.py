@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from api.deletion import cancel_job, delete_job
+from api.deletion import cancel_jobs, delete_jobs
 from api.dependencies import (
     AppContainer,
     Container,
@@ -111,7 +111,7 @@ def list_batches(
 ) -> d.Page[d.BatchSummary]:
     """Your batches, newest first, without their jobs."""
     page = container.jobs.batches(caller.tenant, cursor=cursor, limit=limit)
-    found = [container.jobs.batch(caller.tenant, id_) for id_ in page.items]
+    found = container.jobs.batches_in_short(caller.tenant, page.items)
     items = [container.serializers.batch_summary(records) for records in found if records]
     return d.Page(items=items, next_cursor=page.next_cursor)
 
@@ -139,8 +139,7 @@ async def get_batch(
 )
 def post_cancel(id: BatchId, container: AppContainer, caller: Writer) -> d.Batch:
     """Cancels all of its jobs that are not finished; results that are there stay."""
-    for record in _jobs_of(container, caller.tenant, id):
-        cancel_job(container, record)
+    cancel_jobs(container, _jobs_of(container, caller.tenant, id))
     return container.serializers.batch(_jobs_of(container, caller.tenant, id))
 
 
@@ -162,8 +161,7 @@ def remove_batch(id: BatchId, container: AppContainer, caller: Writer) -> None:
                 field="id",
                 limit="a batch that is finished",
             )
-    for record in records:
-        delete_job(container, caller.tenant, record.id)
+    delete_jobs(container, caller.tenant, [record.id for record in records])
 
 
 def _jobs_of(container: Container, tenant: str, id_: str) -> list[JobRecord]:

@@ -71,7 +71,7 @@ async def _store(
     record, fresh = await store_image(container, tenant, load)
     response.status_code = 201 if fresh else 200
     response.headers["Location"] = f"/v1/images/{record.id}"
-    return container.serializers.image(record)
+    return await in_thread(container.serializers.image, record)
 
 
 @router.post(

@@ -14,8 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from api.dependencies import AppContainer, Container, JobId, LastEventId, Reader, in_thread
 from api.openapi import refusals
+from api.quotas import StreamSlot
 from api.routes.jobs import owned_job
-from api.serializers import state_change
+from api.serializers import failure, state_change
 from customedit.jobs.events import Event
 from customedit.jobs.records import JobProgress, JobRecord
 from customedit.schemas import answers as d
@@ -34,15 +35,17 @@ _RECORD_S: Final = 30.0  # of silence between two looks at the job's record
 
 
 class _Stream(EventSourceResponse):
-    """A stream that counts among those of its tenant while it is open."""
+    """A stream that counts among those of its tenant until it is closed."""
 
-    def __init__(self, container: Container, tenant: str, events: AsyncIterator[Any]) -> None:
+    def __init__(self, slot: StreamSlot, events: AsyncIterator[Any]) -> None:
         super().__init__(events, ping=PING, ping_message_factory=_heartbeat, send_timeout=SEND_S)
-        self._container, self._tenant = container, tenant
+        self._slot = slot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._container.streams.hold(self._tenant):
+        try:
             await super().__call__(scope, receive, send)
+        finally:
+            self._slot.release()
 
 
 def _heartbeat() -> ServerSentEvent:
@@ -68,9 +71,13 @@ async def watch_job(
     id: JobId, container: AppContainer, caller: Reader, last_event_id: LastEventId = "0"
 ) -> Response:
     """All events so far, then each as it happens. Come back with `Last-Event-ID` to miss none."""
-    container.streams.check(caller.tenant)
-    record = await in_thread(owned_job, container, caller, id)
-    return _Stream(container, caller.tenant, job_events(container, caller, record, last_event_id))
+    slot = container.streams.take(caller.tenant)
+    try:
+        record = await in_thread(owned_job, container, caller, id)
+        return _Stream(slot, job_events(container, caller, record, last_event_id))
+    except BaseException:  # a caller that went away as well: nothing else would release it
+        slot.release()
+        raise
 
 
 async def job_events(
@@ -116,7 +123,7 @@ def _serialize(container: Container, event: Event) -> ServerSentEvent:
 
 
 def _state(record: JobRecord) -> ServerSentEvent:
-    change = d.StateChange(state=record.state, attempt=record.attempt)
+    change = d.StateChange(state=record.state, attempt=record.attempt, error=failure(record.error))
     return _sse(None, "state", change.model_dump_json(exclude_none=True))
 
 

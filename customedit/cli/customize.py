@@ -11,7 +11,12 @@ import typer
 from customedit.cli import console, outputs
 from customedit.cli.options import Options, model_options
 from customedit.errors import InputError
-from customedit.schemas.concepts import ConceptWords, TrainingOptions, reference_warnings
+from customedit.schemas.concepts import (
+    FOCUS_BESIDE_MASKS,
+    ConceptWords,
+    TrainingOptions,
+    reference_warnings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +76,8 @@ def customize_command(
 ) -> None:
     """Learn a look from reference images and write it as a concept file."""
     outputs.check_file(out, force, suffixes=[".safetensors"])
+    if masks and training.focus == "noun":
+        raise InputError("focus", FOCUS_BESIDE_MASKS, "leave it out")
     resumed = checkpoint is not None and _check_checkpoint(checkpoint)
     if previews is None and preview_every is not None:
         raise InputError("preview-every", "has no effect without --previews", "give both")
@@ -122,7 +129,10 @@ def customize_command(
 
 
 def read_masks(paths: list[Path], pictures: list[Image.Image]) -> list[Image.Image]:
-    """Masks of references, in their order. Raises InputError for one that cannot be used."""
+    """Masks of references, in their order, mode F in [0, 1].
+
+    Raises InputError for one that cannot be used.
+    """
     if not paths:
         return []
     if len(paths) != len(pictures):
@@ -132,7 +142,7 @@ def read_masks(paths: list[Path], pictures: list[Image.Image]) -> list[Image.Ima
     from PIL import Image
 
     found = [console.read_mask(p, i.size) for p, i in zip(paths, pictures, strict=True)]
-    return [Image.fromarray((m.numpy() * 255 + 0.5).astype("uint8")) for m in found]
+    return [Image.fromarray(m.numpy()) for m in found]
 
 
 def _check_checkpoint(path: Path) -> bool:

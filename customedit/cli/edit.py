@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from customedit.cli import console, outputs, regions
+from customedit.cli import console, measures, outputs, regions
+from customedit.cli.measures import ClipOption
 from customedit.cli.options import Options, model_options
 from customedit.cli.regions import RegionOption
 from customedit.editing.method_settings import RANDOM
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from customedit.diffusion.text import Weighted
     from customedit.editing.edit import EditResult
     from customedit.editing.editor import Editor
+    from customedit.editing.sweep import MeasuredEdit
     from customedit.metrics.similarity import Similarity
 
 PictureArgument = Annotated[Path, typer.Argument(help="The source picture.")]
@@ -65,9 +64,6 @@ ReferenceOption = Annotated[
     list[Path] | None,
     typer.Option("--reference", help="Images or folders that the edit is compared with."),
 ]
-ClipOption = Annotated[
-    str | None, typer.Option(help="The CLIP that measures; the bundled one if left out.")
-]
 
 _ONE: Final = Options(EditOptions, leave_out=("strengths", "seeds"))
 _MANY: Final = Options(
@@ -80,13 +76,16 @@ _OF_SWEEP: Final = r"strength-[\d.e-]+-seed-\d+\.png|sheet\.png|curve\.svg|sweep
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the commands read, checked, before any work."""
+    """What the commands read, checked, before any work.
+
+    judge: the CLIP that ``--clip`` or else the base's profile names, None for none.
+    """
 
     picture: Image.Image
     options: EditOptions
     mask: Tensor | None
     references: list[Image.Image]
-    judge: Similarity
+    judge: Similarity | None
     base: Base
     concepts: list[Weighted]
 
@@ -111,8 +110,9 @@ def _read(
     files = [console.ConceptFile.read(text) for text in concept or []]
     if options.method not in RANDOM and len(options.seeds) == 1 and options.seeds != [0]:
         console.warn(f"--seed has no effect on {options.method}, in which nothing is random")
-    judge = _judge(clip)
+    judge = measures.given_judge(clip)
     model = console.load_base(base, device, dtype)
+    judge = judge or measures.profile_judge(model)
     concepts = regions.placed(console.load_concepts(model, files), places_of)
     return Inputs(image, options, region, references, judge, model, concepts)
 
@@ -131,7 +131,10 @@ def edit_command(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Of the noise of sdedit and ddpm; the others have nothing random.")
+        int,
+        typer.Option(
+            help="Of the noise of sdedit, ddpm and flowedit; the others have nothing random."
+        ),
     ] = 0,
     concept: ConceptOption = None,
     region: RegionOption = None,
@@ -166,26 +169,27 @@ def edit_command(
         raise InputError("change", "auto has no references to compare with", "give --reference")
     if dino and not reference:
         raise InputError("dino", "has no references to compare with", "give --reference")
-    more_measures = _more_measures(dino, lpips)
+    more_measures = measures.more_measures(dino, lpips)
     inputs = _read(picture, options, mask, reference, clip, concept, region, base, device, dtype)
-    from customedit.editing.auto_change import chosen
-    from customedit.editing.sweep import measure_edit
+    from customedit.editing.auto_change import check_auto, chosen
 
+    judge = check_auto(inputs.judge, inputs.references, measures.AUTO_REMEDY) if auto else None
+    if inputs.judge is None:
+        measures.warn_without_judge()
     if lpips:
-        _check_lpips_size(inputs.picture)
+        measures.check_lpips_size(inputs.picture)
     session = inputs.editor.open(inputs.picture, options.source_prompt)
     with regions.named_by_option(inputs.concepts):
         plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
     with console.bars(as_json) as listen:
         results = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
-    result = chosen(inputs.judge, results, inputs.references) if auto else results[0]
+    result = results[0] if judge is None else chosen(judge, results, inputs.references)
     if result.plan.preserve and images.is_lossy(out):
         console.warn(
             f"{out.name} is lossy, so the pixels outside the region change slightly; use .png"
         )
     images.write(result.image, out)
-    measured = measure_edit(inputs.judge, result, inputs.references, **more_measures)
-    similarities = measured.similarities.as_dict()
+    similarities = measures.measured(inputs.judge, result, inputs.references, **more_measures)
     figures = "  ".join(
         f"{name} {value:g}" for name, value in similarities.items() if value is not None
     )
@@ -240,30 +244,41 @@ def sweep_command(
         plans = session.plan_options(options, concepts=inputs.concepts, mask=inputs.mask)
     with console.bars(as_json) as listen:
         results = session.run(plans, inputs.concepts, inputs.mask, on_progress=listen)
-    edits = [sweeps.measure_edit(inputs.judge, r, inputs.references) for r in results]
+    edits = _compared(inputs, results)
     out.mkdir(parents=True, exist_ok=True)
     outputs.remove_former(out, _OF_SWEEP)
+    chosen = sweeps.best(edits) if edits else None
     rows = []
-    for edit in edits:
-        plan = edit.result.plan
+    for k, result in enumerate(results):
+        plan = result.plan
         name = f"strength-{plan.strength:g}-seed-{plan.seed}.png"
-        images.write(edit.result.image, out / name)
-        rows.append(
-            {"image": name, "strength": plan.strength, "seed": plan.seed}
-            | edit.similarities.as_dict()
-        )
-    chosen = sweeps.best(edits)
-    images.write(sweeps.contact_sheet(edits), out / "sheet.png")
-    (out / "curve.svg").write_text(sweeps.curve(edits))
+        images.write(result.image, out / name)
+        figures = edits[k].similarities.as_dict() if edits else measures.measured(None, result, [])
+        rows.append({"image": name, "strength": plan.strength, "seed": plan.seed} | figures)
+    if edits:
+        (out / "curve.svg").write_text(sweeps.curve(edits))
+    sheet = sweeps.contact_sheet(edits) if edits else sweeps.plain_sheet(results)
+    images.write(sheet, out / "sheet.png")
+    shown = results[0] if chosen is None else chosen.result
     document = {
         "edits": rows,
-        "best": rows[edits.index(chosen)],
-        "region_words": list(chosen.result.region_words),
-        "recipe": chosen.result.plan.as_json(),
+        "best": None if chosen is None else rows[edits.index(chosen)],
+        "region_words": list(shown.region_words),
+        "recipe": shown.plan.as_json(),
     }
     (out / "sweep.json").write_text(json.dumps(document, indent=1) + "\n")
-    line = f"best: strength {chosen.result.plan.strength:g}  {_region_in_words(chosen.result)}"
-    console.say(document, [f"{out / 'sheet.png'}  {line}"], as_json)
+    best = "" if chosen is None else f"best: strength {shown.plan.strength:g}  "
+    console.say(document, [f"{out / 'sheet.png'}  {best}{_region_in_words(shown)}"], as_json)
+
+
+def _compared(inputs: Inputs, results: Sequence[EditResult]) -> list[MeasuredEdit]:
+    """The results as the judge sees them; none, with a warning, where there is no judge."""
+    from customedit.editing.sweep import measure_edit
+
+    if inputs.judge is None:
+        measures.warn_without_judge(best=True)
+        return []
+    return [measure_edit(inputs.judge, result, inputs.references) for result in results]
 
 
 def _with(
@@ -323,54 +338,6 @@ def _region_in_words(result: EditResult) -> str:
     words = ", ".join([*result.region_words, *(["the concepts' regions"] if placed else [])])
     mask = "the mask" if result.plan.mask is not None else ""
     return f"region: {' within '.join(part for part in (words, mask) if part) or 'everywhere'}"
-
-
-def _judge(clip: str | None) -> Similarity:
-    console.quiet_libraries()
-    from customedit.metrics.similarity import Similarity, bundled
-
-    if clip is None:
-        return bundled()
-    with _model_option("clip", clip):
-        return Similarity(clip)
-
-
-def _more_measures(dino: str | None, lpips: Path | None) -> dict[str, Any]:
-    """The measures whose weights are given."""
-    console.quiet_libraries()
-    from customedit.metrics.lpips import Lpips
-    from customedit.metrics.similarity import Dino
-
-    measures: dict[str, Any] = {}
-    if dino is not None:
-        with _model_option("dino", dino):
-            measures["dino"] = Dino(dino)
-    if lpips is not None:
-        measures["lpips"] = Lpips(console.existing(lpips, "lpips"))
-    return measures
-
-
-def _check_lpips_size(picture: Image.Image) -> None:
-    from customedit.metrics.lpips import SMALLEST
-
-    if min(picture.size) < SMALLEST:
-        raise InputError(
-            "lpips",
-            f"cannot measure a picture of {picture.width} x {picture.height} pixels",
-            f"use one whose sides have {SMALLEST} or more, or leave out --lpips",
-        )
-
-
-@contextmanager
-def _model_option(option: str, name: str) -> Iterator[None]:
-    """Loading the model ``name``, a folder or OWNER/NAME; an error names the ``option``."""
-    if not os.path.isdir(name) and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        problem = "is a file" if os.path.isfile(name) else "does not exist"
-        raise InputError(option, f"{name} {problem}", "give a folder, or OWNER/NAME on the hub")
-    try:
-        yield
-    except InputError as error:
-        raise InputError(option, error.problem, error.remedy) from None
 
 
 def _references(paths: list[Path] | None) -> list[Image.Image]:

@@ -30,6 +30,10 @@ KeyOption = Annotated[
     ),
 ]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100, help="Most to be shown.")]
+CursorOption = Annotated[
+    str | None,
+    typer.Option("--cursor", help="Go on after this item: as the end of the list before names it."),
+]
 TimeoutOption = Annotated[
     float | None,
     typer.Option("--timeout", min=0, help="Seconds to wait at most; unset: for ever."),
@@ -84,7 +88,7 @@ def show_document(document: Document, lines: list[str], as_json: bool) -> None:
 def show_page(items: list[Any], lines: list[str], next_cursor: str | None, as_json: bool) -> None:
     """Print one page of a list: a line of each of ``items``, and whether there are more."""
     shown = {"items": [item.model_dump(mode="json") for item in items], "next_cursor": next_cursor}
-    more = ["(more: raise --limit, or use --json and next_cursor)"] if next_cursor else []
+    more = [f"(more: --cursor {next_cursor})"] if next_cursor else []
     console.say(shown, [*lines, *more] or ["none"], as_json)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from customedit.cli import console, outputs
 from customedit.cli.remote import (
+    CursorOption,
     Id,
     Ids,
     KeyOption,
@@ -31,13 +32,14 @@ images = typer.Typer(help="Images of a service: upload, list, show, delete, down
 @concepts.command("list")
 def list_concepts(
     limit: LimitOption = 20,
+    cursor: CursorOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """List your concepts, newest first."""
     with open_client(url, key) as client:
-        page = client.concepts(limit=limit)
+        page = client.concepts(cursor=cursor, limit=limit)
     lines = [
         f"{c.id}  {c.token:<12} {c.state:<9} {c.attribute} {c.noun}  {c.name}".rstrip()
         for c in page.items
@@ -118,13 +120,14 @@ def upload_images(
 @images.command("list")
 def list_images(
     limit: LimitOption = 20,
+    cursor: CursorOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """List your images, newest first."""
     with open_client(url, key) as client:
-        page = client.images(limit=limit)
+        page = client.images(cursor=cursor, limit=limit)
     lines = [f"{i.id}  {i.width} x {i.height}  {i.media_type}" for i in page.items]
     show_page(page.items, lines, page.next_cursor, as_json)
 

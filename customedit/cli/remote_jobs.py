@@ -9,6 +9,7 @@ import typer
 
 from customedit.cli import console, outputs
 from customedit.cli.remote import (
+    CursorOption,
     Id,
     Ids,
     KeyOption,
@@ -52,13 +53,14 @@ def list_jobs(
         str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")
     ] = None,
     limit: LimitOption = 20,
+    cursor: CursorOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """List your jobs, newest first."""
     with open_client(url, key) as client:
-        page = client.jobs(kind=kind, state=state, limit=limit)  # type: ignore[arg-type]  # refused by the service
+        page = client.jobs(kind=kind, state=state, cursor=cursor, limit=limit)  # type: ignore[arg-type]  # refused by the service
     show_page(page.items, [job_line(job) for job in page.items], page.next_cursor, as_json)
 
 
@@ -153,13 +155,14 @@ def batch_line(batch: Any) -> str:
 @batches.command("list")
 def list_batches(
     limit: LimitOption = 20,
+    cursor: CursorOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
     """List your batches, newest first."""
     with open_client(url, key) as client:
-        page = client.batches(limit=limit)
+        page = client.batches(cursor=cursor, limit=limit)
     show_page(page.items, [batch_line(batch) for batch in page.items], page.next_cursor, as_json)
 
 

@@ -14,7 +14,7 @@ import httpx
 from customedit.client import calls
 from customedit.client.aio_requests import AsyncRequests
 from customedit.client.calls import Answer, Call
-from customedit.client.errors import TimedOut
+from customedit.client.errors import ApiError, TimedOut
 from customedit.client.events import Parser, is_final
 from customedit.schemas import answers as d
 from customedit.schemas.answers import DeliveryState, JobKind, JobState
@@ -25,7 +25,8 @@ class AsyncCustomEdit(AsyncRequests):
 
     url, key: None takes ``CUSTOMEDIT_SERVER`` and ``CUSTOMEDIT_KEY`` of the environment; timeout:
     of one request, in seconds. Calls are sent again when the connection breaks or the service is
-    busy; they raise ApiError when it refuses, and httpx.TransportError when it cannot be reached.
+    busy, but for those that would do something twice. They raise ApiError when it refuses or leads
+    elsewhere, and httpx.TransportError when it cannot be reached.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class AsyncCustomEdit(AsyncRequests):
         self._timeout = timeout
         self._http = httpx.AsyncClient(base_url=base, headers=headers, timeout=timeout)
         # Files have other addresses, where the key must not go.
-        self._files = httpx.AsyncClient(timeout=timeout)
+        self._files = httpx.AsyncClient(timeout=timeout, follow_redirects=True)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -171,9 +172,11 @@ class AsyncCustomEdit(AsyncRequests):
         await self._do(calls.delete("jobs", id))
 
     async def events(self, id: str, after: str = "0") -> AsyncIterator[d.Event]:
-        """The events of a job after the event ``after``, until its end; comes back by itself."""
-        parser = Parser()
-        parser.last = after
+        """The events of a job after the event ``after``, until its end; comes back by itself.
+
+        It waits for a service that is busy or away as other calls do.
+        """
+        parser = Parser(after)
         failed = 0
         while True:
             try:
@@ -182,15 +185,16 @@ class AsyncCustomEdit(AsyncRequests):
                     yield event
                     if is_final(event):
                         return
-            except httpx.TransportError:
+            except (httpx.TransportError, ApiError) as error:
                 failed += 1
-                if (seconds := calls.retry_delay(failed, None)) is None:
+                if (seconds := calls.reconnect_delay(failed, error)) is None:
                     raise
                 await asyncio.sleep(seconds)
             else:
                 await asyncio.sleep(0.5)  # the service ended it, such as for a restart
 
     async def _stream(self, id: str, parser: Parser) -> AsyncIterator[d.Event]:
+        parser.reset()
         headers = {"Last-Event-ID": parser.last, "Accept": "text/event-stream"}
         async with self._http.stream("GET", f"/v1/jobs/{id}/events", headers=headers) as response:
             if not response.is_success:
@@ -274,7 +278,7 @@ class AsyncCustomEdit(AsyncRequests):
             except httpx.TransportError:
                 if not call.repeatable or calls.retry_delay(attempt, None) is None:
                     raise
-            seconds = calls.retry_delay(attempt, response)
+            seconds = calls.retry_delay(attempt, response, repeatable=call.repeatable)
             if response is not None and (response.is_success or seconds is None):
                 return call.read(response)
             await asyncio.sleep(seconds or 0.0)

@@ -29,6 +29,10 @@ from customedit.schemas.requests import BatchRequest, EditRequest, PresetSetting
 SERVER: Final = "CUSTOMEDIT_SERVER"
 API_KEY: Final = "CUSTOMEDIT_KEY"
 ATTEMPTS: Final = 5
+BUSY: Final = (429, 502, 503, 504)
+"""Statuses of a service that has too much to do or is away, and of a proxy before it."""
+
+LONGEST_PAUSE_S: Final = 60.0
 WAIT_S: Final = 20
 _DRY: Final = {"dry_run": "true"}
 PAUSE_S: Final = 0.25
@@ -42,8 +46,8 @@ Body = Mapping[str, Any]
 class Call(Generic[Answer]):
     """A request, and the document that its answer is; None: the answer has no body.
 
-    repeatable: sent twice it does the same as once; wait: seconds that the service may let pass
-    before it answers.
+    repeatable: sent twice it does and answers the same as once; wait: seconds that the service may
+    let pass before it answers.
     """
 
     method: str
@@ -93,9 +97,17 @@ def connection(url: str | None, key: str | None) -> tuple[str, dict[str, str]]:
 
 
 def raise_for_problem(response: httpx.Response) -> None:
-    """Raise ApiError unless ``response`` is a success."""
-    if response.is_success or response.is_redirect:
+    """Raise ApiError unless ``response`` is a success; a redirection is none."""
+    if response.is_success:
         return
+    if response.is_redirect:  # not followed: the key goes to the service alone
+        problem = Problem(
+            type="about:blank",
+            title=f"HTTP {response.status_code}",
+            status=response.status_code,
+            detail=f"{response.url} leads to {response.headers['location']}; use that address",
+        )
+        raise ApiError(problem)
     try:
         problem = Problem.model_validate_json(response.content)
     except ValueError:  # a proxy in between, say
@@ -110,19 +122,38 @@ def retry_after(response: httpx.Response) -> float | None:
     return float(text) if text.isdigit() else None
 
 
-def retry_delay(attempt: int, response: httpx.Response | None) -> float | None:
+def retry_delay(
+    attempt: int, response: httpx.Response | None, *, repeatable: bool = True
+) -> float | None:
     """Seconds until the call is sent again after ``attempt`` (from 1); None: it is not.
 
-    Again: after a lost connection, 429 and 503, and when the same request is still at work.
+    Again: after a lost connection, 429, 502, 503 and 504, and when the same request is still at
+    work. One that is not repeatable only where the service says that it did nothing: after 429, and
+    503 with ``Retry-After``; a proxy's 502 or 504 may come after the work was done.
     """
+    if response is None:
+        return _pause(attempt, None) if repeatable else None
+    seconds, status = retry_after(response), response.status_code
+    busy = status == 409 and b"idempotency-in-flight" in response.content
+    refused = status == 429 or (status == 503 and seconds is not None)
+    if not (refused or (repeatable and (status in BUSY or busy))):
+        return None
+    return _pause(attempt, seconds)
+
+
+def reconnect_delay(attempt: int, error: httpx.TransportError | ApiError) -> float | None:
+    """As ``retry_delay``, for a stream that could not be opened or broke off with ``error``."""
+    if isinstance(error, ApiError):
+        return _pause(attempt, error.retry_after) if error.status in BUSY else None
+    return _pause(attempt, None)
+
+
+def _pause(attempt: int, seconds: float | None) -> float | None:
+    """seconds: what the service asks for; None: longer with each attempt."""
     if attempt >= ATTEMPTS:
         return None
-    if response is not None:
-        busy = response.status_code == 409 and b"idempotency-in-flight" in response.content
-        if response.status_code not in (429, 502, 503, 504) and not busy:
-            return None
-        if (seconds := retry_after(response)) is not None:
-            return min(seconds, 60.0)
+    if seconds is not None:
+        return min(seconds, LONGEST_PAUSE_S)
     return float(min(0.2 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
 
 

@@ -8,11 +8,15 @@ from customedit.schemas.answers import Event
 
 
 class Parser:
-    """Lines in, events out. last: the id of the last event, to go on from."""
+    """Lines in, events out. last: the id of the last whole event, to go on from."""
 
-    def __init__(self) -> None:
-        self.last = "0"
-        self._kind, self._data = "", list[str]()
+    def __init__(self, last: str = "0") -> None:
+        self.last = last
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with another connection: of an event that was cut off nothing stays."""
+        self._id, self._kind, self._data = self.last, "", list[str]()
 
     def feed(self, line: str) -> Event | None:
         """The event that ``line`` (without its end) completes, if it does."""
@@ -25,12 +29,12 @@ class Parser:
         elif name == "data":
             self._data.append(value)
         elif name == "id":
-            self.last = value
+            self._id = value
         return None
 
     def _complete(self) -> Event | None:
         kind, data = self._kind, self._data
-        self._kind, self._data = "", []
+        self.last, self._kind, self._data = self._id, "", []
         if not data:
             return None
         return Event(id=self.last, event=kind or "message", data=json.loads("\n".join(data)))

@@ -214,8 +214,8 @@ class _Tools:
     async def concepts(self) -> Content:
         """List the looks that were taught, newest first."""
         async with self._client() as client:
-            page = await client.concepts(limit=100)
-        return ["\n".join(map(_about, page.items)) or "none yet; teach one"]
+            lines = [_about(concept) async for concept in _concepts(client)]
+        return ["\n".join(lines) or "none yet; teach one"]
 
     async def _outcome(
         self,
@@ -277,15 +277,32 @@ async def _named(client: AsyncCustomEdit, prompt: str) -> list[Concept]:
     Raises:
         ToolError: there is none.
     """
-    known: Sequence[Concept] = (await client.concepts(limit=100)).items
-    named = []
-    for token in tokens_in(prompt):
-        found = next((c for c in known if c.token == token and c.state == "ready"), None)
-        if found is None:
-            there = ", ".join(dict.fromkeys(c.token for c in known if c.state == "ready"))
-            raise ToolError(f"no look {token} has been taught; there are: {there or 'none'}")
-        named.append(found)
-    return named
+    tokens = tokens_in(prompt)
+    known: dict[str, Concept] = {}
+    if not tokens:
+        return []
+    async for concept in _concepts(client):
+        if concept.state == "ready":
+            known.setdefault(concept.token, concept)
+        if known.keys() >= set(tokens):
+            break
+    for token in tokens:
+        if token not in known:
+            there = ", ".join(known) or "none"
+            raise ToolError(f"no look {token} has been taught; there are: {there}")
+    return [known[token] for token in tokens]
+
+
+async def _concepts(client: AsyncCustomEdit) -> AsyncIterator[Concept]:
+    """All concepts of the tenant, newest first, read as far as they are asked for."""
+    cursor = None
+    while True:
+        page = await client.concepts(cursor=cursor, limit=100)
+        for concept in page.items:
+            yield concept
+        cursor = page.next_cursor
+        if cursor is None:
+            return
 
 
 async def _uses(

@@ -12,7 +12,7 @@ import httpx
 
 from customedit.client import calls
 from customedit.client.calls import Answer, Call
-from customedit.client.errors import TimedOut
+from customedit.client.errors import ApiError, TimedOut
 from customedit.client.events import Parser, is_final
 from customedit.client.sync_requests import Requests
 from customedit.schemas import answers as d
@@ -24,7 +24,8 @@ class CustomEdit(Requests):
 
     url, key: None takes ``CUSTOMEDIT_SERVER`` and ``CUSTOMEDIT_KEY`` of the environment; timeout:
     of one request, in seconds. Calls are sent again when the connection breaks or the service is
-    busy; they raise ApiError when it refuses, and httpx.TransportError when it cannot be reached.
+    busy, but for those that would do something twice. They raise ApiError when it refuses or leads
+    elsewhere, and httpx.TransportError when it cannot be reached.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class CustomEdit(Requests):
         self._timeout = timeout
         self._http = httpx.Client(base_url=base, headers=headers, timeout=timeout)
         # Files have other addresses, where the key must not go.
-        self._files = httpx.Client(timeout=timeout)
+        self._files = httpx.Client(timeout=timeout, follow_redirects=True)
 
     def close(self) -> None:
         """Close all connections."""
@@ -168,9 +169,11 @@ class CustomEdit(Requests):
         self._do(calls.delete("jobs", id))
 
     def events(self, id: str, after: str = "0") -> Iterator[d.Event]:
-        """The events of a job after the event ``after``, until its end; comes back by itself."""
-        parser = Parser()
-        parser.last = after
+        """The events of a job after the event ``after``, until its end; comes back by itself.
+
+        It waits for a service that is busy or away as other calls do.
+        """
+        parser = Parser(after)
         failed = 0
         while True:
             try:
@@ -179,15 +182,16 @@ class CustomEdit(Requests):
                     yield event
                     if is_final(event):
                         return
-            except httpx.TransportError:
+            except (httpx.TransportError, ApiError) as error:
                 failed += 1
-                if (seconds := calls.retry_delay(failed, None)) is None:
+                if (seconds := calls.reconnect_delay(failed, error)) is None:
                     raise
                 time.sleep(seconds)
             else:
                 time.sleep(0.5)  # the service ended it, such as for a restart
 
     def _stream(self, id: str, parser: Parser) -> Iterator[d.Event]:
+        parser.reset()
         headers = {"Last-Event-ID": parser.last, "Accept": "text/event-stream"}
         with self._http.stream("GET", f"/v1/jobs/{id}/events", headers=headers) as response:
             if not response.is_success:
@@ -271,7 +275,7 @@ class CustomEdit(Requests):
             except httpx.TransportError:
                 if not call.repeatable or calls.retry_delay(attempt, None) is None:
                     raise
-            seconds = calls.retry_delay(attempt, response)
+            seconds = calls.retry_delay(attempt, response, repeatable=call.repeatable)
             if response is not None and (response.is_success or seconds is None):
                 return call.read(response)
             time.sleep(seconds or 0.0)

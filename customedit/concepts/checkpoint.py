@@ -7,22 +7,28 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from customedit.digests import picture_digest, values_digest
 from customedit.errors import InputError
 from customedit.files import replacing
+from customedit.images.masks import picture_values
 
 if TYPE_CHECKING:
+    from customedit.concepts.dataset import Subject
     from customedit.concepts.settings import TrainingSettings
     from customedit.concepts.trainable import Averages
     from customedit.diffusion.base import Base
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+_SINCE: Final = ("references", "masks")
+"""What checkpoints of the first versions do not tell, so that it is not held against them."""
 
 
 def save(
@@ -47,16 +53,26 @@ def save(
 
 
 def about_training(
-    base: Base, settings: TrainingSettings, words: Sequence[Mapping[str, Any]]
+    base: Base, settings: TrainingSettings, subjects: Sequence[Subject]
 ) -> dict[str, Any]:
-    """What a training was asked for, as a checkpoint keeps it. words: of the subjects."""
+    """What a training was asked for, as a checkpoint keeps it; references and masks by digests."""
     about = {
         "settings": dataclasses.asdict(settings),
-        "prompts": list(words),
+        "prompts": [_words(s) for s in subjects],
         "base": base.fingerprint,
+        "references": [[picture_digest(image) for image in s.references] for s in subjects],
+        "masks": [[values_digest(picture_values(m, "masks")) for m in s.masks] for s in subjects],
     }
     plain: dict[str, Any] = json.loads(json.dumps(about))
     return plain
+
+
+def _words(subject: Subject) -> dict[str, Any]:
+    """The words of a subject as plain data."""
+    words: dict[str, Any] = dataclasses.asdict(subject.prompts)
+    if subject.nouns:
+        words["nouns"] = list(subject.nouns)
+    return words
 
 
 def check(path: Path, about: Mapping[str, Any]) -> int:
@@ -67,8 +83,9 @@ def check(path: Path, about: Mapping[str, Any]) -> int:
     with _checkpoint(path) as file:
         note = json.loads((file.metadata() or {})["training"])
         recorded, step = note["about"], int(note["step"])
-    if recorded != about:
-        changed = [k for k in about if recorded.get(k) != about[k]]
+    known = {k: v for k, v in about.items() if k in recorded or k not in _SINCE}
+    if recorded != known:
+        changed = [k for k in {**known, **recorded} if recorded.get(k) != known.get(k)]
         raise InputError(
             "resume",
             f"{path} is of another training (other {', '.join(changed)})",

@@ -25,7 +25,7 @@ from customedit.concepts.checks import (
     check_finite,
     shape_text,
 )
-from customedit.diffusion.adapters import PARTS, Adapter
+from customedit.diffusion.adapters import PARTS, TRANSFORMER, UNET, Adapter, Hadamard
 from customedit.diffusion.text import Columns, Customization
 from customedit.errors import InputError
 from customedit.prompt_syntax import CONCEPT
@@ -45,11 +45,12 @@ class Concept:
     the prompt (n = 0: the token stands for adapters alone); keys, values: path of a cross-attention
     module in the UNet ("mid_block.attentions.0.transformer_blocks.0.attn2") to its whole to_k or
     to_v weight [inner, cross_attention_dim], both for the same layers, both empty for Textual
-    Inversion; noun, attribute: "teapot", "patterned"; base: fingerprint of the base it was made
-    for (``Base.concept_fingerprint``), "" if not known; prompts: what it was trained on; recipe:
-    how, JSON-able; images: how many references; adapters: path of a layer, with one of
-    ``adapters.PARTS`` before it, to its change (LoRA and its kin); columns: the columns of a prompt
-    that its changes of keys and values act on, "prompt" for all, "token" for those of its tokens.
+    Inversion; noun, attribute: "teapot", "patterned", several by ``prompt_syntax.joined_words``;
+    base: fingerprint of the base it was made for (``Base.concept_fingerprint``), "" if not known;
+    prompts: what it was trained on; recipe: how, JSON-able; images: how many references; adapters:
+    path of a layer, with one of ``adapters.PARTS`` before it, to its change (LoRA and its kin);
+    columns: the columns of a prompt that its changes of keys and values act on, "prompt" for all,
+    "token" for those of its tokens.
 
     Raises:
         InputError: for tokens that are ill spelt, none, too many or of several widths, weights
@@ -111,14 +112,28 @@ class Concept:
         """
         return content_digest(self, self.tensors)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Concept:
-        """The same on ``device``; weights and adapters in ``dtype``. The digest stays."""
+    def on(self, base: Base) -> Concept:
+        """The same on the device of ``base``, for use with it: what it does keeps every bit.
+
+        Whole weights keep their dtype: rounded to the base's, the error of all of a weight would
+        count as part of its small change. So do factors whose product is such a change. Those that
+        act on rows are rounded at every step (``row_adapters``), and here once. The digest stays.
+        """
+        device = base.device
+
+        def moved_adapter(path: str, adapter: Adapter) -> Adapter:
+            on_rows = path.startswith((UNET, TRANSFORMER)) and not (
+                isinstance(adapter, Hadamard)
+                or f"{path.removeprefix(UNET)}.weight" in base.weights  # of keys and values
+            )
+            return adapter.to(device, base.dtype if on_rows else None)
+
         moved = dataclasses.replace(
             self,
             tokens={k: v.to(device) for k, v in self.tokens.items()},
-            keys={k: v.to(device, dtype) for k, v in self.keys.items()},
-            values={k: v.to(device, dtype) for k, v in self.values.items()},
-            adapters={k: a.to(device, dtype) for k, a in self.adapters.items()},
+            keys={k: v.to(device) for k, v in self.keys.items()},
+            values={k: v.to(device) for k, v in self.values.items()},
+            adapters={path: moved_adapter(path, a) for path, a in self.adapters.items()},
         )
         moved.__dict__["digest"] = self.digest
         return moved

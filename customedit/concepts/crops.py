@@ -36,10 +36,14 @@ class Crop:
 
 def square(image: Image.Image, side: int) -> Image.Image:
     """``image`` cropped in the middle to a square and brought to ``side``."""
+    return middle_square(image).resize((side, side), Image.Resampling.LANCZOS)
+
+
+def middle_square(image: Image.Image) -> Image.Image:
+    """The largest square in the middle of ``image``: what is learned of a reference."""
     edge = min(image.size)
     left, top = (image.width - edge) // 2, (image.height - edge) // 2
-    box = image.crop((left, top, left + edge, top + edge))
-    return box.resize((side, side), Image.Resampling.LANCZOS)
+    return image.crop((left, top, left + edge, top + edge))
 
 
 def full_frame(

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from customedit.concepts.class_images import class_images
-from customedit.concepts.crops import Crop, full_frame, random_crop
+from customedit.concepts.crops import Crop, full_frame, middle_square, random_crop
 from customedit.concepts.noun_maps import noun_map
 from customedit.concepts.prompts import FORMS, PLAIN, ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
@@ -24,6 +24,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.method import Method, Progress, Turn
 from customedit.errors import InputError
+from customedit.images.masks import picture_values
 
 FEWEST, MOST = 1, 20
 
@@ -87,8 +88,8 @@ class Subject:
     """What one token is trained on: its references and its words.
 
     nouns: what each reference shows, where they show several classes, else empty; masks: of each
-    reference, of its size, white where the look is that shall be learned, else empty. The loss
-    counts there alone.
+    reference, of its size, white where the look is that shall be learned, or its shares in [0, 1]
+    in mode F, else empty. The loss counts there alone.
     """
 
     references: Sequence[Image.Image]
@@ -116,7 +117,7 @@ def encode_references(base: Base, subject: Subject, settings: TrainingSettings) 
     for number, (image, prompts) in enumerate(zip(subject.references, subject.each, strict=True)):
         region = None
         if subject.masks:
-            region = _mask_region(subject.masks[number], image)
+            region = mask_region(subject.masks[number], image)
         elif settings.focus == "noun":
             region = yield from noun_map(base, image, prompts.noun, settings.seed)
         own = [full_frame(image, base.side, base.factor, region)]
@@ -138,12 +139,12 @@ def encode_references(base: Base, subject: Subject, settings: TrainingSettings) 
     return (yield from Dataset.encode(base, crops, texts))
 
 
-def _mask_region(mask: Image.Image, image: Image.Image) -> Image.Image:
+def mask_region(mask: Image.Image, image: Image.Image) -> Image.Image:
     """``mask`` as shares in [0, 1], mode F, at the size of ``image``."""
-    grey = mask.convert("L")
-    if grey.size != image.size:
-        grey = grey.resize(image.size, Image.Resampling.BILINEAR)
-    return Image.fromarray(np.asarray(grey, np.float32) / 255, mode="F")
+    shares = Image.fromarray(picture_values(mask, "masks"))
+    if shares.size == image.size:
+        return shares
+    return shares.resize(image.size, Image.Resampling.BILINEAR)
 
 
 def check_subjects(subjects: Sequence[Subject]) -> None:
@@ -151,7 +152,8 @@ def check_subjects(subjects: Sequence[Subject]) -> None:
 
     Raises:
         InputError: for no subjects, tokens of one name, too few or too many references, nouns or
-            masks that are not one for each of them, a mask without white.
+            masks that are not one for each of them, a mask without white in the middle square of
+            its reference.
     """
     tokens = [s.prompts.token for s in subjects]
     if not tokens or len(set(tokens)) < len(tokens):
@@ -170,10 +172,24 @@ def check_subjects(subjects: Sequence[Subject]) -> None:
                 )
         subject.each  # noqa: B018  # refuses nouns that are no words
         for number, mask in enumerate(subject.masks):
-            if np.asarray(mask.convert("L")).max() < 128:
-                raise InputError(
-                    "masks", f"number {number + 1} has no white", "paint white what is learned"
-                )
+            _check_mask(number + 1, mask, subject.references[number])
+
+
+def _check_mask(number: int, mask: Image.Image, image: Image.Image) -> None:
+    """Refuse a reference's mask with which nothing would be learned."""
+    region = mask_region(mask, image)
+    if _brightest(region) < 0.5:
+        raise InputError("masks", f"number {number} has no white", "paint white what is learned")
+    if _brightest(middle_square(region)) < 0.5:
+        raise InputError(
+            "masks",
+            f"number {number} has no white in the middle square, which is what is learned from",
+            "paint white there, or crop the reference around the look",
+        )
+
+
+def _brightest(region: Image.Image) -> float:
+    return float(np.asarray(region).max())
 
 
 def check_words(base: Base, subjects: Sequence[Subject]) -> None:

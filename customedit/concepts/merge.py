@@ -15,6 +15,7 @@ from torch import Tensor
 from customedit.concepts.concept import Concept
 from customedit.diffusion.adapters import UNET, LowRank
 from customedit.errors import InputError
+from customedit.prompt_syntax import joined_words
 
 if TYPE_CHECKING:
     from customedit.diffusion.base import Base
@@ -228,8 +229,8 @@ def _joined(
         tokens={t: v for c in concepts for t, v in c.tokens.items()},
         keys={n.removesuffix(".to_k.weight"): w for n, w in cast.items() if ".to_k." in n},
         values={n.removesuffix(".to_v.weight"): w for n, w in cast.items() if ".to_v." in n},
-        noun=" + ".join(dict.fromkeys(c.noun for c in concepts if c.noun)),
-        attribute=" + ".join(dict.fromkeys(c.attribute for c in concepts if c.attribute)),
+        noun=joined_words(c.noun for c in concepts),
+        attribute=joined_words(c.attribute for c in concepts),
         base=next((c.base for c in concepts if c.base), ""),
         prompts=tuple(p for c in concepts for p in c.prompts),
         recipe={"merged": [c.recipe for c in concepts]},

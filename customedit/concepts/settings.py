@@ -15,7 +15,13 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.text import Columns
 from customedit.errors import InputError
-from customedit.schemas.recipes import NAMES, has_prior, recipe, without_effect
+from customedit.schemas.recipes import (
+    NAMES,
+    given_without_effect,
+    has_prior,
+    recipe,
+    without_effect,
+)
 
 Way = Literal["custom-diffusion", "textual-inversion", "dreambooth", "lora"]
 RateSchedule = Literal["constant", "linear", "cosine"]
@@ -155,17 +161,15 @@ class TrainingSettings:
         own["rate"] = chosen.rate * own.get("rate", cls.rate)
         start = {"recipe": name, **own, **chosen.settings}
         everything = {**_DEFAULTS, **start, **given}
-        idle = {**without_effect(everything), **_unfit(base, everything)}
+        idle = {
+            **without_effect(everything),
+            **given_without_effect(given, everything),
+            **_unfit(base, everything),
+        }
         for setting in idle.keys() & given.keys():
             raise InputError(setting, f"has no effect: {idle[setting]}", "leave it out")
         found = cls(**{k: v for k, v in start.items() if k not in idle} | given)
         found.check(base)
-        if given.get("class_images") and found.columns == "token" and not found.has_prior:
-            raise InputError(
-                "class_images",
-                "have no effect: the concept acts on its token's columns, and they name none",
-                'leave it out, or give columns "prompt" (recipe "paper" has it)',
-            )
         return found
 
     def check(self, base: Base) -> None:

@@ -47,6 +47,7 @@ from customedit.diffusion.engine import read_texts
 from customedit.diffusion.method import Learn, Method, Progress, Turn, learn
 from customedit.diffusion.text import Customization, Encoded, PromptRow, TextContext
 from customedit.errors import InputError, NumericalError, TrainingError
+from customedit.prompt_syntax import joined_words
 
 Preview: TypeAlias = Callable[[Customization], Image.Image | None]
 """Shows a training: a picture for its progress, or None from one that draws it elsewhere."""
@@ -106,9 +107,9 @@ def train_concepts(
         )
     check_subjects(subjects)
     check_words(base, subjects)
-    words = [words_of(s) for s in subjects]
+    about = {} if resume is None else checkpoint.about_training(base, settings, subjects)
     if resume is not None and resume.exists():
-        checkpoint.check(resume, checkpoint.about_training(base, settings, words))
+        checkpoint.check(resume, about)
     yield Turn()
     references, prior = yield from build_datasets(base, subjects, settings, class_cache)
     trained = TrainableConcept.of_base(base, [s.prompts for s in subjects], settings)
@@ -118,7 +119,7 @@ def train_concepts(
             base,
             trained,
             trained.leaves,
-            words,
+            about,
             settings,
             references,
             prior,
@@ -131,19 +132,11 @@ def train_concepts(
     return finished_concept(base, trained, subjects, settings, facts)
 
 
-def words_of(subject: Subject) -> dict[str, Any]:
-    """The words of a subject as plain data, by which its checkpoints are recognised."""
-    words: dict[str, Any] = dataclasses.asdict(subject.prompts)
-    if subject.nouns:
-        words["nouns"] = list(subject.nouns)
-    return words
-
-
 def train_leaves(
     base: Base,
     trained: TrainableConcept,
     leaves: Mapping[str, Tensor],
-    words: Sequence[dict[str, Any]],
+    about: Mapping[str, Any],
     settings: TrainingSettings,
     references: Dataset,
     prior: Dataset | None,
@@ -153,8 +146,8 @@ def train_leaves(
 ) -> Method[dict[str, float]]:
     """AdamW on ``leaves`` (names to tensors, in a fixed order); returns the last step's losses.
 
-    words: of the subjects, which a checkpoint must match. The leaves end as their moving averages
-    if the settings want them.
+    about: ``checkpoint.about_training``, which a checkpoint must match. The leaves end as their
+    moving averages if the settings want them.
 
     Raises TrainingError when the loss is not finite; the last checkpoint stays.
     """
@@ -166,7 +159,6 @@ def train_leaves(
         tensors, settings.rate, weight_decay=settings.weight_decay, foreach=False, fused=fused
     )
     averages = Averages(leaves, settings.ema) if settings.ema else None
-    about = checkpoint.about_training(base, settings, words)
     done = 0
     if resume is not None and resume.exists():
         done = checkpoint.load(resume, leaves, optimizer, about, averages)
@@ -335,14 +327,14 @@ def finished_concept(
     facts: dict[str, float],
 ) -> Concept:
     """The concept that was trained, with its recipe."""
-    first, held = subjects[0].prompts, trained.snapshot()
+    held = trained.snapshot()
     prompts = [p.instance() for s in subjects for p in s.each]
     return Concept(
         tokens=held.tokens,
         keys=held.keys,
         values=held.values,
-        noun=first.noun,
-        attribute=first.attribute,
+        noun=joined_words(s.prompts.noun for s in subjects),
+        attribute=joined_words(s.prompts.attribute for s in subjects),
         base=base.concept_fingerprint,
         prompts=tuple(dict.fromkeys(prompts)),
         recipe={"settings": dataclasses.asdict(settings), "final": facts},

@@ -58,12 +58,17 @@ class Adapter(abc.ABC):
         """How many numbers the factors have."""
         return sum(t.numel() for t in self.factors.values())
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """The same with its factors on ``device`` in ``dtype``; itself if they are so already."""
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Self:
+        """The same with its factors on ``device``; itself if they are so already.
+
+        dtype: of the factors, None for the one that each has.
+        """
         factors = self.factors
-        if all(t.device == device and t.dtype == dtype for t in factors.values()):
+        if all(t.device == device and t.dtype == (dtype or t.dtype) for t in factors.values()):
             return self
-        moved: dict[str, Any] = {n: to_device(t, device).to(dtype) for n, t in factors.items()}
+        moved: dict[str, Any] = {
+            n: to_device(t, device).to(dtype or t.dtype) for n, t in factors.items()
+        }
         return dataclasses.replace(self, **moved)
 
 

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from customedit.boxes import INSIDE, ROUNDING, Box, axis_shares, check_box
 from customedit.diffusion.devices import to_device
 from customedit.errors import InputError
+from customedit.images.masks import picture_values
 
 Grid = tuple[int, int]
 """(rows, columns) of a layer's positions."""
@@ -60,9 +61,12 @@ class ConceptRegion:
 
     @classmethod
     def of_mask(cls, mask: Image.Image | np.ndarray[Any, Any] | Tensor) -> ConceptRegion:
-        """The white of a picture, or numbers [height, width] in [0, 1], as a region."""
+        """The white of a picture, or numbers [height, width] in [0, 1], as a region.
+
+        Raises InputError for a picture that could mean more than one thing (``images.masks``).
+        """
         if isinstance(mask, Image.Image):
-            mask = np.asarray(mask.convert("L"), np.float32) / np.float32(255)
+            mask = picture_values(mask)
         return cls(mask=torch.as_tensor(mask).detach().float().cpu())
 
     @property

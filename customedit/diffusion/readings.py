@@ -20,7 +20,7 @@ from customedit.diffusion.text import (
     check_text_finite,
 )
 from customedit.errors import InputError
-from customedit.prompt_syntax import CONCEPT
+from customedit.prompt_syntax import CONCEPT, separate_words
 
 if TYPE_CHECKING:
     from customedit.diffusion.families.family import Family
@@ -34,20 +34,22 @@ _EDGES: Final = ".,;:!?\"'()"
 def bound_columns(concept: Customization, tokens: Tokens) -> list[int]:
     """The columns that act in the concept's region alone.
 
-    Those of its tokens, and of its attribute ("patterned") where that directly follows a token: the
-    two together say the look. Not those of its noun: the noun says the thing, which is the base's
-    own word, whose map is the source's, and which goes on where the region ends.
+    Those of its tokens, and of its attribute ("patterned", or one of those that a merged concept
+    has) where that directly follows a token: the two together say the look. Not those of its noun:
+    the noun says the thing, which is the base's own word, whose map is the source's, and which goes
+    on where the region ends.
     """
     columns = {c for c, token in tokens.concepts.items() if token in concept.tokens}
-    attribute = str(getattr(concept, "attribute", "")).casefold().split()
+    attributes = separate_words(str(getattr(concept, "attribute", "")).casefold())
     for k, word in enumerate(tokens.words):
         named = CONCEPT.findall(word)
         if not named or named[-1] not in concept.tokens or not word.endswith(named[-1]):
             continue
         following = [w.strip(_EDGES).casefold() for w in tokens.words[k + 1 :]]
-        if attribute and following[: len(attribute)] == attribute:
-            first, end = tokens.spans[k + 1][0], tokens.spans[k + len(attribute)][1]
-            columns |= set(range(first, end))
+        for attribute in map(str.split, attributes):
+            if following[: len(attribute)] == attribute:
+                first, end = tokens.spans[k + 1][0], tokens.spans[k + len(attribute)][1]
+                columns |= set(range(first, end))
     return sorted(columns)
 
 

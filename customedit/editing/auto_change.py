@@ -37,8 +37,12 @@ USUAL: Final = 0.5
 """The value of ``change`` with every method's defaults."""
 
 
-def check_auto(judge: Similarity | None, references: Sequence[Image.Image]) -> Similarity:
+def check_auto(
+    judge: Similarity | None, references: Sequence[Image.Image], remedy: str = "give a number"
+) -> Similarity:
     """The judge of ``change: "auto"``; refused without what it compares with.
+
+    remedy: against a missing judge.
 
     Raises InputError of ``change``.
     """
@@ -47,9 +51,7 @@ def check_auto(judge: Similarity | None, references: Sequence[Image.Image]) -> S
             "change", "auto has no references to compare with", "give references, or a number"
         )
     if judge is None:
-        raise InputError(
-            "change", "auto needs a CLIP, and the base's profile names none", "give a number"
-        )
+        raise InputError("change", "auto needs a CLIP, and the base's profile names none", remedy)
     return judge
 
 

@@ -197,7 +197,9 @@ def draw(
     words = inversion.prompt if inversion.kind == "negative-prompt" else ""
     common["empty"] = opened.text(words, reading, "source_prompt", everywhere=everywhere)
     if isinstance(settings, P2PSettings):
-        method = prompt_to_prompt(base, inversion, source, target, settings=settings, **common)
+        method = prompt_to_prompt(
+            base, inversion, source, target, settings=settings, everywhere=reading, **common
+        )
     elif isinstance(settings, MasaCtrlSettings):
         method = masactrl(base, inversion, source, target, settings=settings, **common)
     elif isinstance(settings, PlugAndPlaySettings):

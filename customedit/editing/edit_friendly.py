@@ -75,6 +75,8 @@ def edit_friendly(
     watched = Watched(region, steps, record)
     schedule = base.schedule.sized(*size)
     assert isinstance(schedule, DDIMSchedule), "families with other schedules lack the method"
+    # what decides the source's rows, apart from the step. Rows are compared within one call, whose
+    # methods hold their latents and texts: no id is another's meanwhile
     origin = ("drawn", id(latents), seed)
     sources = noisy_sources(schedule, latents.to(base.device), steps, seed)
     skip = min(step_of(settings.strength, steps), steps - 1)
@@ -86,7 +88,7 @@ def edit_friendly(
         drawn = guidance.rows(base, target, beside, k, steps)
         reads = guidance.acts(k, steps) and source_scale != 1
         rows: list[tuple[Tensor, TextContext, Hashable]] = [
-            *([(sources[k], empty, (*origin, k, "none"))] if reads else []),
+            *([(sources[k], empty, (*origin, k, id(empty)))] if reads else []),
             (sources[k], source, (*origin, k, id(source))),
             *((x, text, None) for text in drawn),
         ]

@@ -27,10 +27,11 @@ from customedit.diffusion.engine import Engine, Ticket
 from customedit.diffusion.method import Progress
 from customedit.diffusion.shared_rows import together
 from customedit.diffusion.text import Customization, Weighted
+from customedit.digests import picture_digest
 from customedit.editing.auto_change import check_auto, chosen
 from customedit.editing.edit import EditResult, Opened, edit, encode_and_invert
 from customedit.editing.inversion import Inversion
-from customedit.editing.plan import EditPlan, picture_digest, plan_edits
+from customedit.editing.plan import EditPlan, plan_edits
 from customedit.editing.recipe_inputs import (
     check_base,
     check_picture,
@@ -234,7 +235,7 @@ class Session:
 
     @cached_property
     def picture_digest(self) -> str:
-        """``plan.picture_digest`` of the picture."""
+        """``digests.picture_digest`` of the picture."""
         return picture_digest(self.picture)
 
     def plan(

@@ -200,10 +200,21 @@ def invert(
     return Inversion(path, kind, prompt, steps, nulls)
 
 
-def unconditional(base: Base, inversion: Inversion, step: int, empty: TextContext) -> TextContext:
-    """What the unconditional rows read at downward step ``step`` of an inversion on the device."""
+def unconditional(
+    base: Base,
+    inversion: Inversion,
+    step: int,
+    empty: TextContext,
+    everywhere: Sequence[Weighted] = (),
+) -> TextContext:
+    """What the unconditional rows read at downward step ``step`` of an inversion on the device.
+
+    everywhere: concepts whose weights read the optimised states of null-text inversion, too;
+    ``empty`` has them already. Those of text encoders have nothing to act on there: the states are
+    no prompt's.
+    """
     if inversion.nulls is not None:
-        return base.context(inversion.nulls[step])
+        return base.context(inversion.nulls[step], adapted=everywhere)
     return empty
 
 

@@ -300,6 +300,23 @@ class Strength:
     start: float = 0.0
 
 
+def first_noised_step(strength: float, steps: int) -> int:
+    """The downward step, from 0, that the last share ``strength`` of ``steps`` begins with.
+
+    Of SDEdit and FlowEdit, which take one step at the least.
+    """
+    return steps - max(1, math.floor(strength * steps + 0.5))
+
+
+def first_drawn_step(method: EditMethod, strength: Strength, steps: int) -> int:
+    """The downward step, from 0, at which an edit asks the denoiser first."""
+    if method in ("sdedit", "flowedit"):
+        return first_noised_step(strength.strength, steps)
+    if method == "ddpm":
+        return min(step_of(strength.strength, steps), steps - 1)
+    return step_of(strength.start, steps)
+
+
 def strength_of_change(method: EditMethod, change: float) -> Strength:
     """The method's own knobs for ``change``, which runs the same way for every method.
 

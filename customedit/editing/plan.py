@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import customedit
+from customedit.digests import picture_digest, values_digest
+from customedit.editing.effect import refuse_strengths
 from customedit.editing.guidance import Guidance
 from customedit.editing.method_settings import (
     INVERTING,
@@ -222,6 +224,12 @@ def plan_edits(
         base.family.require(options.inversion, "inversion")
         for feature, field in checked.p2p.map_features.items():
             base.family.require(feature, field)
+        if not base.family.mapped_tokens and checked.p2p.self_steps is not None:
+            refuse_strengths(
+                options,
+                "p2p.self_steps is given, and this base has no cross-attention maps to take",
+                "leave that out",
+            )
     if mask is not None:
         check_mask(mask, picture)
     if any(entry.region is not None for entry in concepts):
@@ -303,20 +311,9 @@ def check_mask(mask: Tensor, picture: Image.Image) -> None:
     fit_mask(mask.detach().float().cpu().numpy(), picture.size)
 
 
-def picture_digest(picture: Image.Image) -> str:
-    """The sha256 of a picture's size and RGB pixels, in hex: the same for equal pixels."""
-    rgb = picture.convert("RGB")
-    digest = hashlib.sha256(f"{rgb.width} x {rgb.height} RGB ".encode())
-    digest.update(rgb.tobytes())
-    return digest.hexdigest()
-
-
 def mask_digest(mask: Tensor) -> str:
     """The sha256 of a mask's shape and numbers (float32), in hex."""
-    values = mask.detach().float().cpu().contiguous().numpy()
-    digest = hashlib.sha256(str(values.shape).encode())
-    digest.update(values.tobytes())
-    return digest.hexdigest()
+    return values_digest(mask.detach().float().cpu().numpy())
 
 
 @functools.cache

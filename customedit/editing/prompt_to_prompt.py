@@ -21,7 +21,7 @@ from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.guided import combine
 from customedit.diffusion.method import Denoise, Method, Progress, ask
-from customedit.diffusion.text import TextContext, Tokens
+from customedit.diffusion.text import TextContext, Tokens, Weighted
 from customedit.editing.beside import Drawn, Watched
 from customedit.editing.guidance import Guidance
 from customedit.editing.inversion import Inversion, empty_text, unconditional
@@ -269,13 +269,15 @@ def prompt_to_prompt(
     mask: Tensor | None = None,
     record: bool = False,
     empty: TextContext | None = None,
+    everywhere: Sequence[Weighted] = (),
 ) -> Method[Drawn]:
     """Edit the picture that was inverted.
 
     source, target: the two prompts' contexts, made with equal lists of concepts. mask: the user's,
     [height, width] in [0, 1], outside of which nothing changes (``region``). record: hand the maps
-    back. empty: the unconditional text, None for the base's own. Before ``settings.start`` both
-    rows lie on the stored trajectory, and nothing is predicted.
+    back. empty: the unconditional text, None for the inversion's own. everywhere: concepts that act
+    on the unconditional rows as well; ``source``, ``target`` and ``empty`` are made with them.
+    Before ``settings.start`` both rows lie on the stored trajectory, and nothing is predicted.
 
     With direct inversion (arXiv 2310.01506) the source row lies on the stored trajectory at every
     step, so it needs no unconditional row and comes out as it went in: three rows instead of four.
@@ -294,7 +296,7 @@ def prompt_to_prompt(
     inversion = inversion.to(base.device)
     direct = inversion.kind == "direct"
     guidance = Guidance.of(guidance)
-    empty = empty or empty_text(base, inversion)
+    empty = empty or empty_text(base, inversion, everywhere)
     beside = base.unconditional(empty, target)
     x_source = x_target = inversion.noise
     first = step_of(settings.start, steps)
@@ -309,7 +311,9 @@ def prompt_to_prompt(
             yield Progress("edit", k + 1, steps)
             continue
         # 1. The rows: both conditional ones, and the unconditional ones that guidance needs.
-        none = unconditional(base, inversion, k, empty) if guidance.acts(k, steps) else empty
+        none = empty
+        if guidance.acts(k, steps):
+            none = unconditional(base, inversion, k, empty, everywhere)
         own = beside if none is empty else base.unconditional(none, target)
         drawn = guidance.rows(base, target, own, k, steps)
         *unworded, read = [source] if direct else guidance.rows(base, source, none, k, steps)

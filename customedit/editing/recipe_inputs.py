@@ -11,13 +11,13 @@ from customedit.concepts.concept import concept_digest
 from customedit.diffusion.base import Base
 from customedit.diffusion.concept_regions import ConceptRegion
 from customedit.diffusion.text import Weighted
+from customedit.digests import picture_digest
 from customedit.editing.plan import (
     ConceptPlan,
     EditPlan,
     base_plan,
     check_mask,
     mask_digest,
-    picture_digest,
 )
 from customedit.errors import InputError
 

@@ -40,13 +40,14 @@ from customedit.editing.prompt_words import (
     is_function,
 )
 from customedit.errors import InputError
-from customedit.prompt_syntax import CONCEPT
+from customedit.prompt_syntax import CONCEPT, separate_words
 
 
 @dataclass(frozen=True)
 class ConceptWords:
     """A concept as far as words go: its tokens, the noun it was taught on, its attribute.
 
+    noun, attribute: of a concept that was made of several, as ``joined_words`` joins them.
     region: the field of the request that says where it acts, "" for everywhere.
     """
 
@@ -168,7 +169,7 @@ class _Reader:
     def _of_concept(self, at: int, token: str) -> int | None:
         concept = self.concepts.get(token, ConceptWords((token,)))
         phrase = self._phrase_of(at, concept)
-        taught = concept.noun.split()[-1:] if concept.noun else []
+        taught = [noun.split()[-1] for noun in separate_words(concept.noun)]
         for noun in taught:
             for k in phrase:
                 if alike(self.target[k], noun) and (there := self._in_source([noun])) is not None:
@@ -187,8 +188,9 @@ class _Reader:
                 return None
             if (replaced := self._replaced(gap)) is not None:
                 return self._checked(replaced, token)
-        if head is None and (there := self._in_source(taught)) is not None:
-            return there
+        there_too = {self._in_source([noun]) for noun in taught} - {None}
+        if head is None and len(there_too) == 1:
+            return there_too.pop()
         raise _in_doubt(f"{token} is said of no word of the source prompt")
 
     def _phrase_of(self, at: int, concept: ConceptWords) -> list[int]:

@@ -6,7 +6,6 @@ source. From noise alone it shows a concept by itself (``portrait``), also while
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,7 +19,7 @@ from customedit.diffusion.method import Denoise, Method, Progress, ask
 from customedit.diffusion.schedule import CLEAN
 from customedit.diffusion.text import Customization, TextContext, Weighted
 from customedit.editing.guidance import Guidance
-from customedit.editing.method_settings import STRENGTHS
+from customedit.editing.method_settings import STRENGTHS, first_noised_step
 from customedit.editing.region import blend, latent_mask
 from customedit.errors import InputError
 
@@ -34,7 +33,7 @@ def first_step(strength: float, steps: int) -> int:
         raise InputError(
             "strength", f"{strength} is not above 0 and up to 1", "0.5 to 0.8 is usual"
         )
-    return steps - max(1, math.floor(strength * steps + 0.5))
+    return first_noised_step(strength, steps)
 
 
 def sdedit(

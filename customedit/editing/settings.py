@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+from customedit.editing.effect import (
+    check_experts,
+    check_feather,
+    check_guided,
+    check_methods,
+    check_strengths_act,
+)
 from customedit.editing.method_settings import (
+    INVERTING,
     RANDOM,
     SETTINGS,
     STRENGTHS,
@@ -77,7 +85,8 @@ def check_request(
     _check_tokens(options, concepts)
     _check_placed(options, concepts)
     check_seeds(method, options.seeds)
-    _check_idle(options)
+    check_methods(options)
+    check_strengths_act(options)
     settings = None if method == "sdedit" else _settings(options, concepts, mask)
     region = mask or (settings is not None and settings.blend_over != "none")
     if options.preserve and not region:
@@ -95,6 +104,9 @@ def check_request(
         wanted = AUTO_CHANGES if options.change == "auto" else (options.change,)
         strengths = tuple(strength_of_change(method, change) for change in wanted)
         changes = wanted
+    check_experts(options, strengths)
+    check_guided(options, strengths)
+    check_feather(options, preserve=preserve, region=region)
     outline = settings is not None and _outlined(options, settings)
     feather = options.feather
     if feather is None:
@@ -145,6 +157,13 @@ def _check_tokens(options: EditOptions, concepts: Sequence[ConceptWords]) -> Non
         prompt = getattr(options, name)
         check_prompt(prompt, known, name)
         named |= set(tokens_in(prompt))
+    taught = tokens_in(options.source_prompt)
+    if taught and options.method in INVERTING:
+        raise InputError(
+            "source_prompt",
+            f"names {taught[0]}; an inversion is made with the base alone",
+            f"describe the picture without {taught[0]}",
+        )
     if options.everywhere:
         if not known:
             raise InputError("everywhere", "has no concept to act", "give one, or leave it out")
@@ -170,17 +189,6 @@ def _check_placed(options: EditOptions, concepts: Sequence[ConceptWords]) -> Non
                 f"has no effect: the target prompt does not name {', '.join(concept.tokens)}",
                 "name the concept in the target prompt, or leave its region out",
             )
-
-
-def _check_idle(options: EditOptions) -> None:
-    """Refuse settings of other methods, and an inversion where there is no choice of one."""
-    method = options.method
-    for name in EXPERTS:
-        if name != method and getattr(options, name) is not None:
-            raise InputError(name, f"has no effect on {method}", f"leave it out, or use {name}")
-    given = "inversion" in options.model_fields_set and options.inversion != "direct"
-    if method != "p2p" and given:
-        raise InputError("inversion", f"has no effect on {method}", "leave it out, or use p2p")
 
 
 def _settings(options: EditOptions, concepts: Sequence[ConceptWords], mask: bool) -> RegionSettings:

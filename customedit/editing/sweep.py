@@ -69,21 +69,37 @@ def best(edits: Sequence[MeasuredEdit]) -> MeasuredEdit:
 def contact_sheet(edits: Sequence[MeasuredEdit], columns: int = 5) -> Image.Image:
     """The source and the edits with their labels, at the working size; the best has a frame."""
     chosen = best(edits)
-    first = edits[0].result
+    cells = [(e.result, _label(e), FRAME if e is chosen else None) for e in edits]
+    return _sheet(cells, columns)
+
+
+def plain_sheet(results: Sequence[EditResult], columns: int = 5) -> Image.Image:
+    """The source and the edits with strengths and seeds, where no CLIP compares them."""
+    return _sheet([(result, _knobs(result), None) for result in results], columns)
+
+
+def _sheet(
+    edits: Sequence[tuple[EditResult, str, tuple[int, int, int] | None]], columns: int
+) -> Image.Image:
+    """The source and each edit with its label and the colour of its frame."""
+    first = edits[0][0]
     source = first.source.resize(first.drawing.working.size, Image.Resampling.LANCZOS)
     cells = [_cell(source, "source")]
-    for edit in edits:
-        size = edit.result.drawing.working.size
-        image = edit.result.image.resize(size, Image.Resampling.LANCZOS)
-        cells.append(_cell(image, _label(edit), FRAME if edit is chosen else None))
+    for result, label, frame in edits:
+        image = result.image.resize(result.drawing.working.size, Image.Resampling.LANCZOS)
+        cells.append(_cell(image, label, frame))
     return tiled(cells, min(columns, len(cells)))
 
 
+def _knobs(result: EditResult) -> str:
+    return f"strength {result.plan.strength:g} seed {result.plan.seed}"
+
+
 def _label(edit: MeasuredEdit) -> str:
-    plan, similarities = edit.result.plan, edit.similarities
+    similarities = edit.similarities
     reference = "" if similarities.reference is None else f" ref {similarities.reference:.2f}"
     return (
-        f"strength {plan.strength:g} seed {plan.seed}\n"
+        f"{_knobs(edit.result)}\n"
         f"src {similarities.source:.2f}{reference}\ntext {similarities.text:.2f}"
     )
 

@@ -6,15 +6,19 @@ all that ask meanwhile get answers from that.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pydantic import ValidationError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 from customedit.errors import InputError
 from customedit.estimates.simulation import Machine, Span, Waiting, measured, play
@@ -39,6 +43,10 @@ if TYPE_CHECKING:
 
 FRESH_S: Final = 1.0
 """How long the queue that was read is good for, in seconds."""
+
+AWAY_S: Final = 2.0
+"""After a call of Redis that failed it is not asked again for so long: with a Redis that says
+nothing, each of all who wait would wait as long as the first, one after the other."""
 
 FRESH_DRY_S: Final = 0.2
 """The same for jobs that are not in it: theirs would be the last that was submitted."""
@@ -103,6 +111,32 @@ class _Queue:
     """Of each waiting job: how many of its kind are before it."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A job with its request as the schemas read it.
+
+    request: None: it cannot be read, or it is an import, of which nothing is asked; mark: the
+    inversion that an edit needs.
+    """
+
+    record: JobRecord
+    request: EditRequest | CustomizeRequest | None
+    mark: Mark | None = None
+
+    @classmethod
+    def of(cls, record: JobRecord) -> _Asked:
+        """The job of ``record``."""
+        try:
+            if record.kind == "edit":
+                edit = EditRequest.model_validate(record.request)
+                return cls(record, edit, (record.tenant, edit.image, inversion_mark(edit)))
+            if record.kind == "customize":
+                return cls(record, CustomizeRequest.model_validate(record.request))
+        except (ValidationError, InputError):
+            pass
+        return cls(record, None)
+
+
 class Forecasts:
     """Answers for one front end; safe from many threads. Calls raise RedisError."""
 
@@ -112,6 +146,7 @@ class Forecasts:
         self.inverted = Inverted(client, settings)
         self._lock = threading.Lock()
         self._queue: _Queue | None = None
+        self._failed_at = -math.inf
         self._records: OrderedDict[str, JobRecord] = OrderedDict()
 
     def base(self) -> WorkerReport | None:
@@ -156,7 +191,8 @@ class Forecasts:
             why = NO_WORKER_OF_KIND if queue.workers else NO_WORKER
             return Forecast(position, 0, unknown=why)
         if span is None:
-            work = self._work(record, takers[0], set())
+            asked = _Asked.of(record)
+            work = _work(asked, takers[0], inverted=asked.mark in self._kept([asked]))
             known = work is not None and measured(work, queue.speed)
             return Forecast(position, len(takers), unknown=TOO_FAR if known else NOT_MEASURED)
         passed = time.monotonic() - queue.read_at
@@ -170,8 +206,15 @@ class Forecasts:
         """The queue as it was at most ``fresh_s`` ago, played to its end."""
         with self._lock:
             if self._queue is None or time.monotonic() - self._queue.read_at > fresh_s:
-                self._queue = self._read()
-                self._queue.spans = self._play(self._queue)
+                if time.monotonic() - self._failed_at < AWAY_S:
+                    raise RedisConnectionError("the queue could not be read a moment ago")
+                try:
+                    queue = self._read()
+                    queue.spans = self._play(queue)
+                except RedisError:
+                    self._failed_at = time.monotonic()
+                    raise
+                self._queue = queue
             return self._queue
 
     def _key(self, *parts: str) -> str:
@@ -279,57 +322,69 @@ class Forecasts:
     def _play(self, queue: _Queue) -> dict[str, Span]:
         if not queue.workers:
             return {}
-        machines = [Machine(worker.slots, worker.base) for worker in queue.workers]
+        machines = [Machine(w.slots, w.base, w.kinds) for w in queue.workers]
         numbers = {worker.name: number for number, worker in enumerate(queue.workers)}
-        begun = set[Mark]()
-        running, waiting = [], list[list[Waiting]]()
-        for record in queue.running:
-            number = numbers.get(record.worker or "", 0)
-            work = self._work(record, queue.workers[number], begun)
+        # one whose lease is over waits for the next worker, and is in its queue already
+        running = [_Asked.of(r) for r in queue.running if r.id not in queue.places]
+        waiting = {
+            kind: [_Asked.of(entry.record) for entry in queue.waiting[kind][:MOST_WAITING]]
+            for kind in KINDS
+        }
+        kept = self._kept([*running, *itertools.chain.from_iterable(waiting.values())])
+        begun = set[Mark | None]()
+        under_way, queued = [], list[list[Waiting]]()
+        for asked in running:
+            name = asked.record.worker or ""
+            if name not in numbers:  # it goes, or is gone: its jobs take nobody else's slots
+                numbers[name] = len(machines)
+                machines.append(Machine(0, queue.workers[0].base, ()))
+            number = numbers[name]
+            worker = queue.workers[number if number < len(queue.workers) else 0]
+            work = _work(asked, worker, inverted=asked.mark in kept)
+            begun.add(asked.mark)
             if work is not None:
-                running.append((number, Waiting(record.id, work.rest(record.progress))))
-        taken = {kind for worker in queue.workers for kind in worker.kinds}
-        free = sum(machine.slots for machine in machines) - len(running)
-        for kind in (k for k in KINDS if k in taken):
+                rest = Waiting(asked.record.id, work.rest(asked.record.progress))
+                under_way.append((number, rest))
+        for kind in KINDS:
+            takers = [n for n, worker in enumerate(queue.workers) if kind in worker.kinds]
+            if not takers:
+                continue
+            taken = sum(number in takers for number, _ in under_way)
+            free = sum(machines[number].slots for number in takers) - taken
             jobs = []
-            for place, entry in enumerate(queue.waiting[kind][:MOST_WAITING]):
+            for place, asked in enumerate(waiting[kind]):
                 # those that begin at once make their own, though another makes the same
-                awaited = begun if place >= free else ()
-                work = self._work(entry.record, queue.workers[0], begun, awaited)
+                there = asked.mark in kept or (place >= free and asked.mark in begun)
+                work = _work(asked, queue.workers[takers[0]], inverted=there)
+                begun.add(asked.mark)
                 if work is not None:
-                    jobs.append(Waiting(entry.record.id, work))
-            waiting.append(jobs)
-        return play(machines, waiting, queue.speed, running)
+                    jobs.append(Waiting(asked.record.id, work))
+            queued.append(jobs)
+        return play(machines, queued, queue.speed, under_way)
 
-    def _work(
-        self,
-        record: JobRecord,
-        worker: WorkerReport,
-        begun: set[Mark],
-        awaited: Collection[Mark] = (),
-    ) -> Work | None:
-        """The work of a job on the base of ``worker``; None: its request cannot be read.
+    def _kept(self, jobs: Sequence[_Asked]) -> set[Mark]:
+        """Of the inversions that ``jobs`` need those that are kept."""
+        return self.inverted.known({asked.mark for asked in jobs if asked.mark is not None})
 
-        begun: inversions that jobs before it make, to which its own is added; awaited: those that
-        are made before it starts.
-        """
+
+def _work(asked: _Asked, worker: WorkerReport, *, inverted: bool) -> Work | None:
+    """The work of a job on the base of ``worker``; None: its request cannot be read.
+
+    inverted: whether the inversion that an edit needs is there when it starts.
+    """
+    record, request = asked.record, asked.request
+    if isinstance(request, EditRequest):
+        cells = worker.base.latent_cells(record.picture)
+        return edit_work(request, cells, inverted=inverted)
+    if isinstance(request, CustomizeRequest):
         try:
-            if record.kind == "edit":
-                request = EditRequest.model_validate(record.request)
-                mark = record.tenant, request.image, inversion_mark(request)
-                inverted = mark in awaited or self.inverted.known(*mark)
-                begun.add(mark)
-                cells = worker.base.latent_cells(record.picture)
-                return edit_work(request, cells, inverted=inverted)
-            if record.kind == "customize":
-                learning = CustomizeRequest.model_validate(record.request)
-                training = training_settings(worker.base, learning)
-                drawn = class_mark(record.tenant, learning.noun, training) in worker.classes
-                cells = worker.base.latent_cells(None)
-                return customize_work(learning, training, cells, class_images=drawn)
-        except (ValidationError, InputError):
+            training = training_settings(worker.base, request)
+        except InputError:
             return None
-        return Work("import", ())
+        drawn = class_mark(record.tenant, request.noun, training) in worker.classes
+        cells = worker.base.latent_cells(None)
+        return customize_work(request, training, cells, class_images=drawn)
+    return Work("import", ()) if record.kind == "import" else None
 
 
 class Inverted:
@@ -347,7 +402,13 @@ class Inverted:
         self.client.sadd(key, mark)
         self.client.expire(key, _INVERTED_S)
 
-    def known(self, tenant: str, picture: str, mark: str) -> bool:
-        """Whether such an inversion is kept."""
-        found: Any = self.client.sismember(self._key(tenant, picture), mark)
-        return bool(found)
+    def known(self, marks: Collection[Mark]) -> set[Mark]:
+        """Those of ``marks`` that are kept, in one round trip."""
+        if not marks:
+            return set()
+        asked = list(marks)
+        with self.client.pipeline(transaction=False) as pipe:
+            for tenant, picture, mark in asked:
+                pipe.sismember(self._key(tenant, picture), mark)
+            answers = pipe.execute()
+        return {mark for mark, answer in zip(asked, answers, strict=True) if answer}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -17,6 +17,7 @@ from customedit.estimates import speed
 from customedit.estimates.speed import Line, Speed
 from customedit.estimates.work import Stage, Work
 from customedit.estimates.workers import WorkerBase
+from customedit.schemas.answers import JobKind
 
 MOST_EVENTS: Final = 5000
 """A simulation that has not ended by then is given up: those jobs have no estimate."""
@@ -63,14 +64,20 @@ class _Running:
 
 @dataclass
 class Machine:
-    """A worker: its slots, and what runs in them."""
+    """A worker: its slots, the kinds of jobs that it takes, and what runs in them.
+
+    kinds: none for a worker that takes no more jobs and ends those that it has.
+    """
 
     slots: int
     base: WorkerBase
+    kinds: Collection[JobKind]
     running: list[_Running] = field(default_factory=list)
 
     def free(self, kind: str) -> int:
         """Free slots for jobs of ``kind``; trainings and imports take half of all at most."""
+        if kind not in self.kinds:
+            return 0
         free = self.slots - len(self.running)
         if kind == "edit":
             return free

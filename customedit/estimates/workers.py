@@ -6,11 +6,11 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from redis.exceptions import OutOfMemoryError
 
 from customedit.diffusion.profile import Sizes
 from customedit.estimates.speed import Line, Speed
 from customedit.images.layout import fit
+from customedit.jobs.redis import Scripts
 from customedit.schemas.answers import JobKind
 
 if TYPE_CHECKING:
@@ -94,25 +94,23 @@ class Workers:
 
     def __init__(self, client: Redis, settings: Settings) -> None:
         self.client, self._namespace = client, settings.namespace
+        self._run = Scripts(client, settings)
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._namespace, *parts))
 
     def beat(self, report: WorkerReport) -> None:
-        """Keep the report for ``GONE_S``; while Redis is full the report before stays."""
-        now = self._now()
-        with self.client.pipeline(transaction=False) as pipe:
-            pipe.set(
-                self._key("worker", report.name), report.model_dump_json(), px=int(GONE_S * 1000)
-            )
-            pipe.zadd(self._key("workers"), {report.name: now})
-            pipe.zremrangebyscore(self._key("workers"), "-inf", now - GONE_S)
-            if report.speed:
-                pipe.set(self._speed(report.base), _SPEED.dump_json(report.speed), ex=KEEP_SPEED_S)
-            answers = pipe.execute(raise_on_error=False)
-        for answer in answers:
-            if isinstance(answer, Exception) and not isinstance(answer, OutOfMemoryError):
-                raise answer
+        """Keep the report for ``GONE_S``, also while Redis is full."""
+        speed = _SPEED.dump_json(report.speed).decode() if report.speed else None
+        self._run(
+            "beat",
+            name=report.name,
+            report=report.model_dump_json(),
+            gone=GONE_S,
+            machine=report.base.machine,
+            speed=speed,
+            keep=KEEP_SPEED_S,
+        )
 
     def leave(self, name: str) -> None:
         """The worker takes no jobs any more."""

@@ -18,7 +18,7 @@ from customedit.concepts.dataset import Subject, build_datasets, check_subjects,
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.trainable import TrainableConcept, initial_vector
-from customedit.concepts.training import check_base_loss, train_leaves, words_of
+from customedit.concepts.training import check_base_loss, train_leaves
 from customedit.diffusion.base import Base
 from customedit.diffusion.method import Method, Turn
 from customedit.errors import TrainingError
@@ -59,9 +59,9 @@ def dreambooth(
     subject = Subject(references, prompts)
     check_subjects([subject])
     check_words(base, [subject])
-    about = [words_of(subject)]
+    about = {} if resume is None else checkpoint.about_training(base, settings, [subject])
     if resume is not None and resume.exists():
-        checkpoint.check(resume, checkpoint.about_training(base, settings, about))
+        checkpoint.check(resume, about)
     yield Turn()
     pool, prior = yield from build_datasets(base, [subject], settings, class_cache)
     tuned = own_copy(base)

@@ -19,6 +19,7 @@ from customedit.metrics.lookbench.looks import Look
 from customedit.metrics.lookbench.sources import Source
 from customedit.mini import samples
 from customedit.schemas.methods import EditMethod, InversionKind, P2POptions
+from customedit.schemas.recipes import given_without_effect
 from customedit.schemas.requests import EditOptions
 
 STRENGTHS: Final = (0.2, 0.4, 0.6, 0.8)
@@ -203,4 +204,6 @@ class Plan:
     def training_of(self, variant: Variant, budget: Training) -> dict[str, Any]:
         """What a training of ``variant`` with ``budget`` differs in from the defaults."""
         none = {} if variant.prior else {"class_images": 0}
-        return {**budget, **(self.training or {}), **none, "way": variant.way}
+        given = {**budget, **(self.training or {}), **none, "way": variant.way}
+        idle = given_without_effect(given, given)  # of what the plan has for all variants
+        return {name: value for name, value in given.items() if name not in idle}

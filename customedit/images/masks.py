@@ -92,6 +92,22 @@ def read_mask(
         return Mask(fitted, tuple(warnings))
 
 
+def picture_values(image: Image.Image, field: str = "mask") -> Values:
+    """A mask that is a picture in memory, [height, width] in [0, 1], by ``read_mask``'s rule.
+
+    Mode F holds the numbers themselves.
+
+    Raises:
+        InputError: for numbers outside [0, 1], and values that could mean more than one thing.
+    """
+    if image.mode == "F":
+        values = np.asarray(image, np.float32)
+        _check_range(values, field)
+        return values
+    depth = 16 if image.mode.startswith("I") else 8
+    return _interpret(Stored(image, "image/png", depth, image.size), field, [])
+
+
 def memory(container: Container) -> int:
     """Bytes that ``read_mask`` takes for a file that ``scan`` took, about."""
     width, height = container.size
@@ -115,9 +131,7 @@ def fit_mask(
     """
     if values.ndim != 2 or not values.size:
         raise InputError(field, f"has shape {values.shape}", "give height x width numbers")
-    lowest, highest = float(values.min()), float(values.max())
-    if not (lowest >= 0 and highest <= 1):  # not a number either
-        raise InputError(field, f"spans {lowest:g} to {highest:g}", "scale it to 0 to 1")
+    lowest, highest = _check_range(values, field)
     if highest < 0.5:
         problem = "is black everywhere" if not highest else f"is nowhere above {highest:.2f} of 1"
         raise InputError(field, f"{problem}, so nothing would be edited", _REMEDY)
@@ -140,6 +154,14 @@ def fit_mask(
         return values
     resized = Image.fromarray(values).resize(size, Image.Resampling.BILINEAR)
     return np.asarray(resized, np.float32).clip(0, 1)
+
+
+def _check_range(values: Values, field: str) -> tuple[float, float]:
+    """The least and the greatest of a mask's numbers. Raises InputError outside [0, 1]."""
+    lowest, highest = float(values.min()), float(values.max())
+    if not (lowest >= 0 and highest <= 1):  # not a number either
+        raise InputError(field, f"spans {lowest:g} to {highest:g}", "scale it to 0 to 1")
+    return lowest, highest
 
 
 def check_aspect(mask: tuple[int, int], picture: tuple[int, int], field: str = "mask") -> None:

@@ -226,6 +226,9 @@ _TEXTS: Final = ("state", "worker")
 _FLOATS: Final = ("queued_at", "started_at", "finished_at", "lease_until")
 _COUNTS: Final = ("attempt", "handed_back", "max_attempts")
 _JSON: Final = ("progress", "result", "error")
+IN_SHORT: Final = ("body", "progress", "cancel_requested", *_TEXTS, *_FLOATS, *_COUNTS)
+"""The fields of a job's hash without its result and its error, which may be long."""
+
 _CHANGING: Final = {*_TEXTS, *_FLOATS, *_COUNTS, *_JSON, "cancel_requested"}
 
 
@@ -278,6 +281,11 @@ def job_of(fields: Mapping[str, str]) -> JobRecord:
         document[name] = json.loads(fields[name]) if name in fields else None
     document["cancel_requested"] = "cancel_requested" in fields
     return JobRecord.model_validate(document)
+
+
+def short_job_of(fields: Mapping[str, str | None]) -> JobRecord:
+    """The record of the fields ``IN_SHORT`` of a hash; None where it has none."""
+    return job_of({name: value for name, value in fields.items() if value is not None})
 
 
 def concept_of(fields: Mapping[str, str]) -> ConceptRecord:

@@ -55,14 +55,16 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
 
 AT_MAXMEMORY: Final = frozenset(
     {
-        "admit", "cancel", "claim", "delete", "delete_concept", "delete_image", "delete_unowned",
-        "due_cleanups", "epoch", "finish", "folder_deleted", "hand_back", "hold", "hook_tried",
-        "hooks_due", "lock", "overdue", "rate", "release",
+        "admit", "beat", "cancel", "claim", "delete", "delete_concept", "delete_image",
+        "delete_unowned", "due_cleanups", "end_key", "epoch", "finish", "folder_deleted",
+        "hand_back", "hold", "hook_secret", "hook_tried", "hooks", "hooks_due", "list", "lock",
+        "overdue", "rate", "release",
     }
 )  # fmt: skip
-"""Scripts that run while Redis is at ``maxmemory``: what they write is bounded by the jobs that are
-there, and without them no job would end and no memory become free. All others are refused then,
-as a whole and before they change anything."""
+"""Scripts that run while Redis is at ``maxmemory``: what they write is bounded by the jobs, tenants
+and workers that are there, and without them no job would end, nothing could be found that is to be
+deleted, and no memory become free. All others are refused then, as a whole and before they change
+anything."""
 
 
 @functools.cache

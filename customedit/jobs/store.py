@@ -8,6 +8,7 @@ when Redis restarts; times are Redis' own.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import secrets
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from customedit.jobs.claims import Claim, Claims, Standing
 from customedit.jobs.events import Events
 from customedit.jobs.maintenance import Maintenance
 from customedit.jobs.records import (
+    IN_SHORT,
     ConceptRecord,
     JobRecord,
     Page,
@@ -25,6 +27,7 @@ from customedit.jobs.records import (
     cost_of,
     fields_of,
     job_of,
+    short_job_of,
     uses_of,
 )
 from customedit.jobs.redis import pairs
@@ -188,8 +191,28 @@ class Jobs(Claims, Events, Maintenance):
     def batch(self, tenant: str, batch_id: str) -> list[JobRecord]:
         """The jobs of the tenant's batch in their order, but for deleted ones; none: no batch."""
         names: Any = self.client.zrange(self._key("batch", batch_id), 0, -1)
-        records = [self.get(tenant, name) for name in names]
-        return [record for record in records if record is not None]
+        with self.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(self._key("job", name))
+            rows = pipe.execute()
+        records = [job_of(fields) for fields in rows if fields]
+        return [record for record in records if record.tenant == tenant]
+
+    def batches_in_short(self, tenant: str, batch_ids: Sequence[str]) -> list[list[JobRecord]]:
+        """``batch`` of each id, without results and errors, in two round trips for all of them."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for batch_id in batch_ids:
+                pipe.zrange(self._key("batch", batch_id), 0, -1)
+            names = pipe.execute()
+            for name in itertools.chain.from_iterable(names):
+                pipe.hmget(self._key("job", name), IN_SHORT)
+            rows = iter(pipe.execute())
+        batches = []
+        for part in names:
+            found = (dict(zip(IN_SHORT, next(rows), strict=True)) for _ in part)
+            records = [short_job_of(fields) for fields in found if fields["body"] is not None]
+            batches.append([record for record in records if record.tenant == tenant])
+        return batches
 
     def batches(self, tenant: str, *, cursor: str | None = None, limit: int = 50) -> Page[str]:
         """Ids of the tenant's batches, newest first, at most ``limit``."""

@@ -85,12 +85,16 @@ class Secrets:
         return _secret(self._run("hook_secret", tenant=tenant))
 
     def make(self, tenant: str) -> Secret:
-        """A new secret; the one before signs as well for a day, so that receivers can change."""
+        """A new secret; the one before signs as well for a day, so that receivers can change.
+
+        Raises:
+            StorageError: the journal cannot be written; the secret before stays.
+        """
         fresh = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-        made = self.put(tenant, fresh)
-        if self._journal is not None:
-            self._journal.webhook_secret(tenant, made.text, made.made_at)
-        return made
+        made_at = time.time()
+        if self._journal is not None:  # first: a secret that nobody was given must not sign
+            self._journal.webhook_secret(tenant, fresh, made_at)
+        return self.put(tenant, fresh, made_at)
 
     def put(self, tenant: str, text: str, made_at: float | None = None) -> Secret:
         """Sets the tenant's secret, as ``make`` does or as the journal has it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +47,9 @@ __all__ = [
     "outside",
     "plain",
     "psnr",
+    "rounded",
     "ssim",
+    "without_clip",
 ]
 
 BATCH = 32
@@ -260,11 +262,15 @@ class Similarities:
 
     def as_dict(self) -> dict[str, float | None]:
         """As plain data, rounded to four places; infinite PSNR (equal pixels) as None."""
-        values: dict[str, Any] = asdict(self)
-        return {
-            name: round(value, 4) if value is not None and math.isfinite(value) else None
-            for name, value in values.items()
-        }
+        return rounded(asdict(self))
+
+
+def rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """``values`` to four places; what is not finite (the PSNR of equal pixels) as None."""
+    return {
+        name: round(value, 4) if value is not None and math.isfinite(value) else None
+        for name, value in values.items()
+    }
 
 
 def plain(prompt: str) -> str:
@@ -296,15 +302,34 @@ def measure(
     """
     edited, source = comparable(edited), comparable(source)
     where = None if region is None else at_size(region, edited)
-    seen = where if where is not None and (where > 0.5).any() else None
+    seen = _seen(where)
     return Similarities(
         source=judge.source(edited, source),
         text=judge.text(edited, plain(prompt)),
         reference=judge.reference(edited, references, mask=seen) if references else None,
-        **_outside(edited, source, where),
-        dino=dino.reference(edited, references, mask=seen) if dino and references else None,
-        lpips=None if lpips is None else lpips.distance(edited, source),
+        **without_clip(edited, source, references, region, dino=dino, lpips=lpips),
     )
+
+
+def without_clip(
+    edited: Image.Image,
+    source: Image.Image,
+    references: Sequence[Image.Image] = (),
+    region: Tensor | None = None,
+    *,
+    dino: Dino | None = None,
+    lpips: Lpips | None = None,
+) -> dict[str, float | None]:
+    """The fields of ``Similarities`` that need no CLIP; arguments as for ``measure``."""
+    edited, source = comparable(edited), comparable(source)
+    where = None if region is None else at_size(region, edited)
+    return {
+        **_outside(edited, source, where),
+        "dino": dino.reference(edited, references, mask=_seen(where))
+        if dino and references
+        else None,
+        "lpips": None if lpips is None else lpips.distance(edited, source),
+    }
 
 
 def outside(
@@ -324,6 +349,11 @@ def _outside(
         "outside_psnr": psnr(edited, source, 1 - where),
         "outside_ssim": ssim(edited, source, 1 - where),
     }
+
+
+def _seen(where: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    """The region that references are compared with, None for the whole picture."""
+    return where if where is not None and (where > 0.5).any() else None
 
 
 def comparable(picture: Image.Image) -> Image.Image:

@@ -23,8 +23,10 @@ from customedit.schemas.fields import (
     Token,
     Webhook,
 )
-from customedit.schemas.recipes import RecipeName, without_effect
+from customedit.schemas.recipes import RecipeName, given_without_effect, without_effect
 from customedit.schemas.validation import field_rule
+
+FOCUS_BESIDE_MASKS: Final = "has no effect: masks say where the loss counts"
 
 FEW_REFERENCES: Final = 3
 """With fewer references a concept gets a warning."""
@@ -194,7 +196,9 @@ class TrainingOptions(RequestModel):
 
     @model_validator(mode="after")
     def _all_have_an_effect(self) -> Self:
-        for name, reason in without_effect(self.model_dump()).items():
+        given = self.model_dump(exclude_none=True)
+        idle = {**without_effect(given), **given_without_effect(given, given)}
+        for name, reason in idle.items():
             raise field_rule(name, f"has no effect: {reason}", "leave it out")
         if self.way == "lora" and self.rank == 0:
             raise field_rule("rank", "of a LoRA is 0", "give 1 or more, such as 8")
@@ -248,6 +252,8 @@ class CustomizeRequest(ConceptWords):
             if given not in (0, len(self.references)):
                 problem = f"are {given} for {len(self.references)} references"
                 raise field_rule(name, problem, "give one for each, or none")
+        if self.masks and self.training.focus == "noun":
+            raise field_rule("training.focus", FOCUS_BESIDE_MASKS, "leave it out")
         return self
 
 

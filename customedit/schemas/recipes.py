@@ -95,3 +95,38 @@ def without_effect(settings: Mapping[str, Any]) -> dict[str, str]:
     if (settings.get("prior_classes") or 1) > 1 and not has_prior(settings):
         found["prior_classes"] = "there are no class images"
     return found
+
+
+_OFF: Final[Mapping[str, float]] = {
+    "class_images": 0, "prior_weight": 0, "crops": 1, "crop_cells": 0,
+}  # fmt: skip
+"""The value with which each of these asks for nothing."""
+
+
+def given_without_effect(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, str]:
+    """The fields of ``given`` that are not off and change nothing beside ``settings``, and why.
+
+    Recipes and profiles may have these all the same, for other trainings. given: what was asked
+    for; settings: as for ``without_effect``, with what is given.
+    """
+    found: dict[str, str] = {}
+    way = settings.get("way")
+    for name, other in (("class_images", "prior_weight"), ("prior_weight", "class_images")):
+        if way == "textual-inversion":
+            found[name] = "textual-inversion has no class images"
+        elif way == "custom-diffusion" and settings.get("columns") == "token":
+            found[name] = (
+                "the concept acts on its token's columns, and class images name no token; "
+                'columns "prompt" has them'
+            )
+        elif settings.get(other) == 0:
+            found[name] = f"{other} is 0"
+    if settings.get("augment_crops") is False:
+        found["crops"] = "references are not framed at random"
+    if settings.get("crops") == 1:
+        found["crop_cells"] = "crops is 1, which is the whole reference"
+    return {
+        name: why
+        for name, why in found.items()
+        if given.get(name) is not None and given[name] != _OFF[name]
+    }

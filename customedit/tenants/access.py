@@ -87,6 +87,7 @@ class ApiKeys:
 
     def __init__(self, client: Redis, settings: Settings, journal: Journal | None = None) -> None:
         self.client, self._namespace, self._journal = client, settings.namespace, journal
+        self._run = Scripts(client, settings)
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._namespace, *parts))
@@ -159,12 +160,7 @@ class ApiKeys:
 
     def get(self, key_id: str) -> ApiKey | None:
         """The key of this id, valid or not."""
-        fields: Any = self.client.hgetall(self._key("key", key_id))
-        if "record" not in fields:  # none, or what `verify` wrote of one that Redis lost meanwhile
-            return None
-        key = ApiKey.model_validate_json(fields["record"])
-        used = float(fields["last_used_at"]) if "last_used_at" in fields else None
-        return key.model_copy(update={"last_used_at": used})
+        return _key_of(self.client.hgetall(self._key("key", key_id)))
 
     def list(self, tenant: str | None = None) -> list[ApiKey]:
         """The keys of ``tenant``, or of all, oldest first; revoked ones too."""
@@ -173,7 +169,11 @@ class ApiKeys:
         for owner in owners:
             match: Any = self.client.zrange(self._key("keys", owner), 0, -1)
             names += match
-        return [key for name in names if (key := self.get(name)) is not None]
+        with self.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(self._key("key", name))
+            rows = pipe.execute()
+        return [key for fields in rows if (key := _key_of(fields)) is not None]
 
     def _members(self, name: str) -> set[str]:
         match: Any = self.client.smembers(self._key(name))
@@ -190,7 +190,7 @@ class ApiKeys:
             return None
         if key.revoked_at is None:
             key = key.model_copy(update={"revoked_at": time.time()})
-            self.client.hset(self._key("key", key_id), "record", key.model_dump_json())
+            self._run("end_key", id=key_id, record=key.model_dump_json())
         if self._journal is not None:
             self._journal.api_key(key.id, key)
         return key
@@ -227,6 +227,15 @@ class ApiKeys:
             with contextlib.suppress(OutOfMemoryError):  # a full Redis must not lock tenants out
                 self.client.hset(self._key("key", key.id), "last_used_at", f"{now:.3f}")
         return key
+
+
+def _key_of(fields: Any) -> ApiKey | None:
+    """The key of a hash; None: there is none."""
+    if "record" not in fields:  # none, or what `verify` wrote of one that Redis lost meanwhile
+        return None
+    key = ApiKey.model_validate_json(fields["record"])
+    used = float(fields["last_used_at"]) if "last_used_at" in fields else None
+    return key.model_copy(update={"last_used_at": used})
 
 
 @dataclass(frozen=True)

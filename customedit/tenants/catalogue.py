@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from customedit.storage import object_keys
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.client import Pipeline
 
     from customedit.config.settings import Settings
 
@@ -27,14 +29,26 @@ class _Records:
         return ":".join((self._namespace, *parts))
 
     def _page(
-        self, index: str, cursor: str | None, limit: int, read: Callable[[str], Item | None]
+        self,
+        index: str,
+        cursor: str | None,
+        limit: int,
+        ask: Callable[[Pipeline, str], object],
+        read: Callable[[Any], Item | None],
     ) -> Page[Item]:
-        """A page of ``index``, whose members sort by age; ``read`` gives what a member names."""
+        """A page of ``index``, whose members sort by age, in two round trips.
+
+        ask: asks for what a member names; read: makes the item of the answer, None if it is gone.
+        """
         start = f"({cursor}" if cursor else "+"
         names: Any = self.client.zrange(
             index, start, "-", desc=True, bylex=True, offset=0, num=limit + 1
         )
-        items = [item for name in names[:limit] if (item := read(name)) is not None]
+        with self.client.pipeline(transaction=False) as pipe:
+            for name in names[:limit]:
+                ask(pipe, name)
+            answers = pipe.execute()
+        items = [item for answer in answers if (item := read(answer)) is not None]
         return Page(items, names[limit - 1] if len(names) > limit else None)
 
 
@@ -59,15 +73,15 @@ class Images(_Records):
     def get(self, tenant: str, image_id: str) -> ImageRecord | None:
         """The tenant's image; None: there is none."""
         record_json: Any = self.client.hget(self._key("image", tenant, image_id), "record")
-        return ImageRecord.model_validate_json(record_json) if record_json else None
+        return _image(record_json)
 
     def list(self, tenant: str, *, cursor: str | None = None, limit: int = 50) -> Page[ImageRecord]:
         """The tenant's images, newest first, at most ``limit``."""
 
-        def read(place: str) -> ImageRecord | None:
-            return self.get(tenant, place.partition(":")[2])
+        def ask(pipe: Pipeline, place: str) -> None:
+            pipe.hget(self._key("image", tenant, place.partition(":")[2]), "record")
 
-        return self._page(self._key("images", tenant), cursor, limit, read)
+        return self._page(self._key("images", tenant), cursor, limit, ask, _image)
 
     def delete(self, tenant: str, image_id: str) -> Sequence[str]:
         """Removes the record; gives its folders in the bucket, which are marked for deletion.
@@ -102,18 +116,18 @@ class Concepts(_Records):
 
     def get(self, tenant: str, concept_id: str) -> ConceptRecord | None:
         """The tenant's concept; None: there is none, or it is another's."""
-        fields: Any = self.client.hgetall(self._key("concept", concept_id))
-        return concept_of(fields) if fields and fields["tenant"] == tenant else None
+        return _concept(tenant, self.client.hgetall(self._key("concept", concept_id)))
 
     def list(
         self, tenant: str, *, cursor: str | None = None, limit: int = 50
     ) -> Page[ConceptRecord]:
         """The tenant's concepts, newest first, at most ``limit``."""
 
-        def read(name: str) -> ConceptRecord | None:
-            return self.get(tenant, name)
+        def ask(pipe: Pipeline, name: str) -> None:
+            pipe.hgetall(self._key("concept", name))
 
-        return self._page(self._key("concepts", tenant), cursor, limit, read)
+        read = functools.partial(_concept, tenant)
+        return self._page(self._key("concepts", tenant), cursor, limit, ask, read)
 
     def delete(self, tenant: str, concept_id: str) -> bool:
         """Removes the record; its folder in the bucket is marked for deletion.
@@ -128,6 +142,14 @@ class Concepts(_Records):
         if isinstance(answer, list):
             raise InUse(concept_id, answer)
         return bool(answer)
+
+
+def _image(record_json: Any) -> ImageRecord | None:
+    return ImageRecord.model_validate_json(record_json) if record_json else None
+
+
+def _concept(tenant: str, fields: Any) -> ConceptRecord | None:
+    return concept_of(fields) if fields and fields["tenant"] == tenant else None
 
 
 class Catalogue:

@@ -16,7 +16,7 @@ import schemathesis
 from PIL import Image
 from schemathesis.generation import GenerationMode
 
-from customedit.schemas.recipes import without_effect
+from customedit.schemas.recipes import given_without_effect, without_effect
 
 EXPERTS = ("p2p", "masactrl", "pnp", "ddpm", "directedit", "flowedit")
 IMAGE = os.environ.get("ACCEPTABLE_IMAGE", "")
@@ -70,7 +70,10 @@ def customized(body: dict[str, Any]) -> dict[str, Any]:
     if isinstance(training, dict):
         if training.get("way") == "lora" and training.get("rank") == 0:
             training["rank"] = 1
-        for name in without_effect({"way": "custom-diffusion", **training}):
+        if body.get("masks"):  # which say where the loss counts
+            training.pop("focus", None)
+        known = {"way": "custom-diffusion", **training}
+        for name in {**without_effect(known), **given_without_effect(training, known)}:
             del training[name]
     return reachable(body)
 
@@ -109,7 +112,16 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
     if body.get(method):
         own = ("layer", "attention_steps", "block", "source_guidance")
         chosen = {name: body[method][name] for name in own if name in body[method]}
+        if chosen.get("layer") == 1:  # of all layers: nothing is left to the others
+            chosen["layer"] = 0.5
+        if chosen.get("attention_steps") == 0:
+            del chosen["attention_steps"]
         body[method] = expert(body["p2p"], "concepts" in body) if method == "p2p" else chosen
+        steps = [body[method].get(name) for name in ("cross_steps", "self_steps")]
+        if None not in steps:  # which leave nothing to the strength
+            body |= {"strengths": None, "change": None}
+    if body.get("preserve") is False or (method == "sdedit" and "mask" not in body):
+        body["feather"] = None
     body = guided(body)
     if body.get("change") == "auto" and not ("references" in body or "concepts" in body):
         body["change"] = 0.5
@@ -130,9 +142,15 @@ def boxed(use: dict[str, Any]) -> dict[str, Any]:
 
 
 def guided(body: dict[str, Any]) -> dict[str, Any]:
-    """With guidance in some interval."""
+    """With guidance in some interval, which holds a step that is drawn."""
     start, end = body.get("guidance_start", 0.0), body.get("guidance_end", 1.0)
-    return {**body, "guidance_start": min(start, 0.5), "guidance_end": max(end, 0.6)}
+    chosen = body.get("strengths") is not None or body.get("change") is not None
+    late = chosen or body.get("steps", 50) < 10
+    return {
+        **body,
+        "guidance_start": min(start, 0.5),
+        "guidance_end": 1.0 if late else max(end, 0.6),
+    }
 
 
 def saved(body: dict[str, Any]) -> dict[str, Any]:
@@ -150,6 +168,7 @@ def expert(given: dict[str, Any], concept: bool) -> dict[str, Any]:
         chosen["words"] = {word: sorted(next(iter(given["words"].values())))}
     if given.get("reweight"):
         chosen["reweight"] = {word: next(iter(given["reweight"].values()))}
+        chosen.setdefault("words", {word: [0.0, 1.0]})  # so that it acts without a strength, too
     if "way" in given and not concept:
         chosen["way"] = given["way"]
     return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -77,6 +78,54 @@ def test_a_key_makes_one_batch(anna: httpx.Client) -> None:
     other = anna.post("/v1/batches", json={**body, "steps": 9}, headers={"Idempotency-Key": "k"})
     assert other.json()["type"] == "/problems/idempotency-conflict"
     assert len(anna.get("/v1/jobs").json()["items"]) == 3
+
+
+def test_a_key_makes_one_batch_while_any_job_of_it_is_there(
+    anna: httpx.Client, jobs: Jobs, storage: Storage
+) -> None:
+    body = {"images": [upload(anna, colour) for colour in COLOURS], **WORDS}
+    ask = partial(anna.post, "/v1/batches", json=body, headers={"Idempotency-Key": "k"})
+    made = ask().json()
+    for job in made["jobs"]:
+        finish_edit(jobs, storage, job["id"])
+    for left in (2, 1):
+        assert anna.delete(f"/v1/jobs/{made['jobs'][2 - left]['id']}").status_code == 204
+        again = ask()
+        assert again.json()["id"] == made["id"] and len(again.json()["jobs"]) == left
+        assert again.headers["idempotency-replayed"] == "true"
+    assert anna.delete(f"/v1/batches/{made['id']}").status_code == 204
+    assert ask().json()["id"] != made["id"]  # as with a job that is deleted
+
+
+def test_a_list_takes_no_more_round_trips_for_more_jobs(
+    anna: httpx.Client, jobs: Jobs, storage: Storage, round_trips: Callable[[], int]
+) -> None:
+    def asked(call: Callable[[], object]) -> int:
+        before = round_trips()
+        call()
+        return round_trips() - before
+
+    def short() -> object:
+        return jobs.batches_in_short("anna", jobs.batches("anna").items)
+
+    first = batch(anna)
+    finish_edit(jobs, storage, first["jobs"][0]["id"])
+    few, whole = asked(short), asked(lambda: jobs.batch("anna", first["id"]))
+    more = [batch(anna, target_prompt=f"a {word} cup") for word in ("grey", "black", "white")]
+    assert asked(short) == few <= 4
+    body = {"images": [upload(anna, f"#{k:06x}") for k in range(12)], **WORDS}
+    long = anna.post("/v1/batches", json=body).json()
+    assert asked(lambda: jobs.batch("anna", long["id"])) == whole
+    assert jobs.batches_in_short("bert", [first["id"]]) == [[]]
+    listed = anna.get("/v1/batches").json()["items"]
+    assert [one["id"] for one in listed] == [long["id"], *(m["id"] for m in reversed(more)),
+                                             first["id"]]  # fmt: skip
+    assert listed[-1]["counts"]["succeeded"] == 1 and listed[-1]["state"] == "running"
+    (found,), whole_records = (
+        jobs.batches_in_short("anna", [first["id"]]),
+        jobs.batch("anna", first["id"]),
+    )
+    assert [r.model_copy(update={"result": None}) for r in whole_records] == found
 
 
 def test_all_pictures_or_none(

@@ -17,7 +17,7 @@ from customedit.jobs.store import Jobs
 from customedit.storage import object_keys
 from customedit.storage.store import Storage, StorageError
 
-from .conftest import Running, claimed, customize, edit, finish_edit
+from .conftest import Running, claimed, customize, edit, finish_edit, upload
 
 Again = Callable[[], None]
 
@@ -150,6 +150,62 @@ def test_a_redis_that_lost_its_last_second_hears_of_it_again(
     assert jobs.renew(claim) == "held"
     recover(redis_client, storage, api.settings)
     assert jobs.renew(claim) == "cancel"
+
+
+def a_batch(client: httpx.Client, count: int) -> dict[str, Any]:
+    images = [upload(client, f"#{k:06x}") for k in range(count)]
+    body = {"images": images, "source_prompt": "a cup", "target_prompt": "a red cup"}
+    answer = client.post("/v1/batches", json=body)
+    assert answer.status_code == 202, answer.text
+    return dict(answer.json())
+
+
+def test_of_a_batch_only_the_first_waits_for_an_s3_that_hangs(
+    api: Running, anna: httpx.Client, jobs: Jobs, storage: Storage,
+    monkeypatch: pytest.MonkeyPatch, again: Again,
+) -> None:  # fmt: skip
+    made = a_batch(anna, 10)
+    claimed(jobs, made["jobs"][3]["id"])
+    waits: list[str] = []
+
+    def hangs(key: str, *_: object, **__: object) -> None:
+        waits.append(key)
+        raise StorageError("no answer", transient=True)
+
+    with monkeypatch.context() as patch:
+        for call in ("put", "delete", "delete_prefix"):
+            patch.setattr(api.container.storage, call, hangs)
+        told = anna.post(f"/v1/batches/{made['id']}/cancel").json()
+        assert len(waits) == 1
+        assert told["counts"]["cancelled"] == 9 and told["counts"]["running"] == 1
+        assert state(jobs, made["jobs"][3]["id"]).cancel_requested
+    assert names(storage, made["jobs"][0]["id"]) == {"request.json"}
+    while api.container.journal.settle(jobs, api.container.concepts):
+        pass  # as the reconciler does it
+    assert names(storage, made["jobs"][9]["id"]) == {"request.json", "final.json"}
+    again()
+    states = [state(jobs, job["id"]).state for job in made["jobs"]]
+    assert states.count("cancelled") == 9 and states[3] == "queued"
+
+
+def test_so_it_is_when_a_batch_is_deleted(
+    api: Running, anna: httpx.Client, jobs: Jobs, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = a_batch(anna, 3)
+    assert anna.post(f"/v1/batches/{made['id']}/cancel").status_code == 200
+    waits: list[str] = []
+
+    def hangs(key: str, *_: object, **__: object) -> None:
+        waits.append(key)
+        raise StorageError("no answer", transient=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api.container.storage, "delete", hangs)
+        assert anna.delete(f"/v1/batches/{made['id']}").status_code == 204
+    assert len(waits) == 1 and len(jobs.folders_to_delete()) == 3
+    while api.container.journal.settle(jobs, api.container.concepts):
+        pass
+    assert not list(storage.list("tenants/anna/jobs/"))
 
 
 def test_a_job_is_cancelled_while_s3_is_away(

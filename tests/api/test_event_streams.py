@@ -213,6 +213,52 @@ def test_streams_over_the_tenants_limit_are_refused(start: Start, settings: Sett
         opened(anna, job, stack)
 
 
+def test_streams_that_are_opened_together_are_counted_together(
+    start: Start, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = start(settings, streams_per_tenant=3)
+    anna = api.client("anna")
+    job, asked, free = edit(anna)["id"], list[int](), threading.Event()
+    get = api.container.jobs.get
+
+    def slow(*given: str) -> Any:
+        asked.append(1)
+        assert free.wait(60)
+        return get(*given)
+
+    statuses: list[int] = []
+
+    def look() -> None:
+        with anna.stream("GET", f"/v1/jobs/{job}/events") as response:
+            statuses.append(response.status_code)
+            wait_for(lambda: len(statuses) == 20)
+
+    monkeypatch.setattr(api.container.jobs, "get", slow)
+    with ThreadPoolExecutor(20) as pool:
+        opening = [pool.submit(look) for _ in range(20)]
+        wait_for(lambda: statuses.count(429) == 17 and len(asked) == 3)
+        free.set()
+        for one in opening:
+            one.result()
+    assert sorted(statuses) == [200] * 3 + [429] * 17
+    wait_for(lambda: not api.container.streams._open)
+
+
+def test_a_stream_that_is_not_opened_counts_no_more(
+    api: Running, anna: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = "job_" + "0" * 26
+    assert anna.get(f"/v1/jobs/{nobody}/events").status_code == 404
+
+    def away(*_: Any) -> Any:
+        raise RedisConnectionError("away")
+
+    job = edit(anna)["id"]
+    monkeypatch.setattr(api.container.jobs, "get", away)
+    assert anna.get(f"/v1/jobs/{job}/events").status_code == 503
+    assert not api.container.streams._open
+
+
 def test_the_streams_of_a_revoked_key_end(
     start: Start, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

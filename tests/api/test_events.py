@@ -14,7 +14,7 @@ from redis import Redis
 
 import api.routes.job_events
 from customedit.config.settings import Settings
-from customedit.jobs.records import JobProgress
+from customedit.jobs.records import JobError, JobProgress
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 
@@ -91,6 +91,18 @@ def test_a_job_whose_stream_is_gone_tells_its_state(
     assert [(kind, data["state"]) for _, kind, data in events(anna, job)] == [
         ("state", "succeeded")
     ]
+
+
+def test_it_tells_why_a_job_failed_as_its_event_did(
+    api: Running, anna: httpx.Client, jobs: Jobs, redis_client: Redis
+) -> None:
+    job = edit(anna)["id"]
+    why = JobError(type="input-error", title="It cannot be used", detail="is empty", field="mask")
+    assert jobs.fail(claimed(jobs, job), why)
+    (told,) = [data for _, _, data in events(anna, job) if data["state"] == "failed"]
+    redis_client.delete(f"{api.settings.namespace}:events:{job}")
+    (again,) = [data for _, _, data in events(anna, job)]
+    assert again == told and told["error"]["field"] == "mask"
 
 
 def test_silence_has_heartbeats(anna: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 import threading
 from collections.abc import Callable
@@ -120,3 +121,20 @@ def test_few_files_are_taken_in_at_once(
         assert first.result().status_code == second.result().status_code == 202
     assert imported(carl).status_code == 202
     assert not api.container.imports._active
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_without_room_for_a_form_is_no_error_of_ours(
+    anna: httpx.Client, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    async def full(*_: object) -> None:
+        raise OSError(number, "no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("starlette.datastructures.UploadFile.write", full)
+        for answer in (imported(anna), anna.post("/v1/images", files={"file": ("a.png", png())})):
+            assert answer.status_code == 503, answer.text
+            assert (
+                answer.json()["type"] == "/problems/unavailable" and answer.headers["Retry-After"]
+            )
+    assert imported(anna).status_code == 202

@@ -50,8 +50,9 @@ def test_a_redis_that_is_nearly_full_is_told_and_takes_no_process_out(
 
 
 def test_submissions_are_refused_and_nothing_is_lost(
-    anna: httpx.Client, allow: Callable[[int], None]
+    api: Running, anna: httpx.Client, allow: Callable[[int], None]
 ) -> None:
+    stolen = api.keys.create("anna")[0].id
     image, job = upload(anna), edit(anna)
     body = {"image": image, "source_prompt": "a cup", "target_prompt": "a red cup"}
     allow(2**20)
@@ -59,6 +60,10 @@ def test_submissions_are_refused_and_nothing_is_lost(
     assert refused.status_code == 503, refused.text
     assert refused.json()["type"] == "/problems/unavailable"
     assert "Retry-After" in refused.headers
+    assert anna.post(f"/v1/keys/{stolen}/revoke").json()["state"] == "revoked"
+    for path in ("/v1/edits", "/v1/jobs?kind=edit", "/v1/jobs?state=queued"):
+        assert [found["id"] for found in anna.get(path).json()["items"]] == [job["id"]], path
+    for path in ("/v1/images", "/v1/webhooks/deliveries", "/v1/batches", "/v1/keys", "/v1/presets"):
+        assert anna.get(path).status_code == 200, path
     allow(0)
-    assert [found["id"] for found in anna.get("/v1/edits").json()["items"]] == [job["id"]]
     assert anna.post("/v1/edits", json=body).status_code == 202

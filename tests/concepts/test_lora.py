@@ -17,10 +17,11 @@ from customedit.concepts.concept import Concept
 from customedit.concepts.effect import measure_effect, prove_effect
 from customedit.concepts.files import Description, load_concept, save_concept
 from customedit.concepts.files.entries import read_state_dict
-from customedit.concepts.files.lora import Lora, read_lora
+from customedit.concepts.files.lora import Lora, lora_entries, read_lora
 from customedit.diffusion.adapters import (
     TEXT_ENCODER,
     UNET,
+    Adapter,
     Hadamard,
     Kronecker,
     LowRank,
@@ -227,6 +228,26 @@ def test_lycoris_kinds_are_read_to_its_formulas(
     saved = save_concept(concept, tmp_path / "out", base, "kohya")
     again = load_concept(list(saved.files), base).adapters[path]
     torch.testing.assert_close(again.delta(), found.delta(), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scales", [(0.0, 0.0), (0.0, 2.0), (2.0, 2.0), (1.0, 2.0)])
+def test_layers_that_are_turned_off_are_exported_as_such(
+    scales: tuple[float, float], base: Base, layers: Any, randn: Callable[..., Tensor],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """A file has one alpha; layers of alpha 0 have a scale of 0, and no alpha divides by it."""
+    adapters: dict[str, Adapter] = {}
+    for name, scale in zip(LINEAR, scales, strict=False):
+        down, up = factors(tuple(layers[UNET + name].weight.shape), randn)
+        adapters[UNET + name] = LowRank(up, down, scale=scale)
+    entries = lora_entries(adapters)
+    assert all(bool(t.isfinite().all()) for t in entries.values())
+    alphas = {float(t) for n, t in entries.items() if n.endswith("alpha")}
+    assert len(alphas) == 1 and alphas.pop() > 0
+    save_file(entries, tmp_path / "x.safetensors")
+    found = _read(tmp_path / "x.safetensors", base).adapters
+    for path, adapter in adapters.items():
+        torch.testing.assert_close(found[path].delta(), adapter.delta(), atol=1e-6, rtol=1e-4)
 
 
 def test_pefts_alpha_is_read_from_beside_the_file_or_its_metadata(

@@ -15,7 +15,7 @@ from torch import Tensor
 from customedit.concepts.class_images import class_images
 from customedit.concepts.concept import Concept
 from customedit.concepts.crops import random_crop
-from customedit.concepts.dataset import Subject, check_subjects, encode_references
+from customedit.concepts.dataset import Subject, check_subjects, encode_references, mask_region
 from customedit.concepts.files import save_concept
 from customedit.concepts.losses import masked_loss, min_snr_weights
 from customedit.concepts.merge import merge_on_base
@@ -32,10 +32,11 @@ from customedit.diffusion.method import Progress
 from customedit.diffusion.text import Encoded, Weighted
 from customedit.errors import InputError
 from customedit.mini import samples
-from customedit.schemas.concepts import TrainingOptions
+from customedit.schemas.concepts import CustomizeRequest, TrainingOptions
 from customedit.schemas.recipes import RECIPES
 
 PROMPTS = ConceptPrompts("<plaid>", "cup", "patterned")
+IMAGE = "img_" + "0" * 64
 QUICK: dict[str, Any] = {"steps": 4, "class_steps": 2, "crops": 2, "checkpoint_every": 2}
 
 
@@ -114,7 +115,14 @@ def plain_of(base: Base) -> TrainingSettings:
         ({"crop_cells": 17}, "crop_cells: is 17, and this base has 16 cells a side"),
         ({"prior_classes": 2, "class_images": 0}, "prior_classes: has no effect"),
         ({"prior_classes": 11}, "prior_classes: is 11, and this base has 10 nouns"),
-        ({"columns": "token", "class_images": 8}, "class_images: have no effect"),
+        ({"columns": "token", "class_images": 8}, "class_images: has no effect: .*columns .prompt"),
+        ({"recipe": "contained", "prior_weight": 2}, "prior_weight: has no effect: .*columns"),
+        ({"way": "textual-inversion", "class_images": 50}, "class_images: has no effect: textual"),
+        ({"way": "textual-inversion", "prior_weight": 2}, "prior_weight: has no effect: textual"),
+        ({"class_images": 50, "prior_weight": 0}, "class_images: has no effect: prior_weight is 0"),
+        ({"class_images": 0, "prior_weight": 5}, "prior_weight: has no effect: class_images is 0"),
+        ({"augment_crops": False, "crops": 99}, "crops: has no effect: references are not framed"),
+        ({"crops": 1, "crop_cells": 8}, "crop_cells: has no effect: crops is 1"),
         ({"ema": 1.0}, "ema: 1.0 is out of range"),
     ],
 )
@@ -128,9 +136,37 @@ def test_requests_refuse_what_has_no_effect() -> None:
         {"alpha": 4.0},
         {"way": "textual-inversion", "rank": 4},
         {"way": "lora", "rank": 0},
+        {"way": "textual-inversion", "class_images": 50},
+        {"class_images": 50, "prior_weight": 0},
+        {"class_images": 0, "prior_weight": 5},
+        {"augment_crops": False, "crops": 99},
+        {"crops": 1, "crop_cells": 8},
     ):
-        with pytest.raises(ValueError, match=r"(alpha|rank): (has no effect|of a LoRA is 0)"):
+        with pytest.raises(ValueError, match=r"\w+: (has no effect|of a LoRA is 0)"):
             TrainingOptions.model_validate(given)
+    with pytest.raises(ValueError, match=r"training\.focus: has no effect: masks"):
+        CustomizeRequest.model_validate(
+            {"references": [IMAGE], "masks": [IMAGE], "noun": "cup", "training": {"focus": "noun"}}
+        )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"class_images": 0, "prior_weight": 0},
+        {"way": "textual-inversion", "class_images": 0},
+        {"class_images": 0, "class_steps": 7},  # of previews, too
+        {"augment_crops": False, "crops": 1},
+        {"crops": 1, "crop_cells": 0},
+        {"recipe": "contained", "crops": 1},  # whose crop_cells nobody asked for
+        {"recipe": "contained", "augment_crops": False},
+        {"recipe": "contained", "columns": "prompt", "class_images": 8},
+        {"way": "lora", "rank": 4, "columns": "token", "class_images": 8, "prior_weight": 2},
+    ],
+)
+def test_what_is_off_or_was_not_asked_for_is_no_error(given: dict[str, Any], base: Base) -> None:
+    TrainingOptions.model_validate(given)
+    TrainingSettings.of(base, **given)
 
 
 # the columns of the token alone
@@ -372,3 +408,38 @@ def test_references_that_show_another_thing_are_told(
     assert warning.startswith("1 of 1 references said to show 'lamp' look like 'cup'")
     errors = run(base, noun_errors(base, references[0], "patterned", ["lamp", "cup"]))
     assert errors.mean() == pytest.approx(1, abs=1e-5) and errors[1] < errors[0]
+
+
+def test_a_mask_is_white_in_what_is_learned_from() -> None:
+    """Of a picture of 200 x 100 that is its middle square: columns 50 to 149."""
+    picture = Image.new("RGB", (200, 100), "olive")
+
+    def given(left: int, right: int, size: tuple[int, int] = (200, 100)) -> Subject:
+        mask = Image.new("L", size)
+        share = size[0] / 200
+        mask.paste(255, (int(left * share), 0, int(right * share), size[1]))
+        return Subject([picture], PROMPTS, masks=[mask])
+
+    for size in ((200, 100), (400, 200)):
+        for columns in ((0, 40), (152, 200)):
+            with pytest.raises(InputError, match="masks: number 1 has no white in the middle"):
+                check_subjects([given(*columns, size)])
+        for columns in ((0, 60), (140, 200), (90, 100)):
+            check_subjects([given(*columns, size)])
+
+
+def test_masks_of_references_are_read_as_masks_of_edits_are() -> None:
+    """What is transparent is not learned, 16 bits are not clipped, shares are taken as they are."""
+    picture = Image.new("RGB", (4, 2), "olive")
+    clear = Image.new("RGBA", (4, 2), (255, 255, 255, 0))
+    clear.putpixel((1, 0), (255, 255, 255, 255))
+    deep = Image.fromarray(np.array([[0, 65535, 0, 0], [0, 0, 0, 0]], np.uint16))
+    shares = Image.fromarray(np.array([[0, 1, 0, 0], [0, 0, 0, 0]], np.float32))
+    for mask in (clear, deep, shares):
+        region = np.asarray(mask_region(mask, picture))
+        assert region.tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
+    low = Image.fromarray(np.full((2, 4), 300, np.uint16))  # of 65535, and white if it is clipped
+    with pytest.raises(InputError, match="masks"):
+        check_subjects([Subject([picture], PROMPTS, masks=[low])])
+    with pytest.raises(InputError, match="masks: spans 0 to 2"):
+        check_subjects([Subject([picture], PROMPTS, masks=[shares.point(lambda v: v * 2)])])

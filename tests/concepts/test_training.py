@@ -26,6 +26,7 @@ from customedit.diffusion.method import Progress
 from customedit.diffusion.profile import Profile
 from customedit.errors import InputError, NumericalError, TrainingError
 from customedit.mini import samples
+from customedit.prompt_syntax import separate_words
 
 PROMPTS = ConceptPrompts("<plaid>", "cup", "patterned")
 QUICK = {"steps": 6, "class_images": 2, "class_steps": 2, "crops": 2, "checkpoint_every": 2}
@@ -134,6 +135,8 @@ def test_two_looks_learned_together(base: Base, references: list[Image.Image]) -
     for token, vector in concept.tokens.items():  # each token is drawn, and its gradient is its own
         assert not torch.equal(vector, start.tokens[token])
     assert len(concept.prompts) == 2
+    assert separate_words(concept.noun) == list(dict.fromkeys(["cup", other.noun]))
+    assert concept.attribute == "patterned"  # of both
     with pytest.raises(InputError, match="token: given are <plaid>, <plaid>"):
         run(base, train_concepts(base, [subjects[0]] * 2, settings))
 

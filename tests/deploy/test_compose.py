@@ -152,6 +152,16 @@ def test_data_is_in_named_volumes(compose: dict[str, Any]) -> None:
     assert set(compose["volumes"]) == {"keys", "models", "objects", "scratch", "valkey"}
 
 
+def test_the_files_that_the_api_takes_in_have_room(compose: dict[str, Any]) -> None:
+    api = compose["services"]["api"]
+    defaults, given = Settings(), api["environment"]
+    at_once = int(given["CUSTOMEDIT_IMPORTS_AT_ONCE"])
+    assert 1 <= int(given["CUSTOMEDIT_IMPORTS_PER_TENANT"]) <= at_once
+    (size,) = re.findall(r"^/tmp:size=(\d+)g,", "\n".join(api["tmpfs"]), re.MULTILINE)
+    pictures = 8 * defaults.max_upload_bytes
+    assert at_once * defaults.max_import_bytes + pictures <= int(size) * 2**30
+
+
 def test_no_container_may_take_all_memory(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         limit = int(service["mem_limit"])

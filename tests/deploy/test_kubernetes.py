@@ -191,6 +191,15 @@ def test_s3_comes_back_from_a_full_disk(built: Callable[[str], list[Any]]) -> No
     assert container["args"] == composed["command"]
 
 
+def test_the_files_that_the_api_takes_in_have_room(built: Callable[[str], list[Any]]) -> None:
+    api = of_kind(built("production"), "Deployment")["customedit-api"]
+    (tmp,) = [v["emptyDir"] for v in api["spec"]["template"]["spec"]["volumes"]]
+    limit = int(tmp["sizeLimit"].removesuffix("Gi")) * 2**30
+    defaults = Settings()
+    pictures = 8 * defaults.max_upload_bytes
+    assert defaults.imports_at_once * defaults.max_import_bytes + pictures <= limit
+
+
 def test_slow_clients_meet_the_ingress_and_not_the_api(built: Callable[[str], list[Any]]) -> None:
     (ingress,) = of_kind(built("production"), "Ingress").values()
     prefix = "nginx.ingress.kubernetes.io/"

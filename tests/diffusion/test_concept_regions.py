@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from customedit.boxes import axis_shares, check_box, check_cells
@@ -20,6 +22,7 @@ from customedit.diffusion.families.unet import UNetFamily
 from customedit.diffusion.readings import MOST_READINGS, bound_columns, check_overlaps, without
 from customedit.diffusion.text import PromptRow, TextContext, Weighted
 from customedit.errors import InputError
+from customedit.prompt_syntax import joined_words
 
 from .conftest import change
 
@@ -255,6 +258,11 @@ def test_bound_columns_are_the_token_and_its_attribute(base: Base) -> None:
     assert words("a patterned cup in <a>, patterned") == ["<a>,"]
     assert words("a <a> Patterned, cup") == ["<a>", "Patterned,"]
     assert words("a cup") == []
+    attributes = ("patterned", "hand painted", "patterned")
+    concept = dataclasses.replace(concept, attribute=joined_words(attributes))
+    assert words("a <a> patterned cup") == ["<a>", "patterned"]
+    assert words("a <a> hand painted cup") == ["<a>", "hand", "painted"]
+    assert words("a <a> hand cup") == ["<a>"]
 
 
 @pytest.mark.parametrize("sides", [(16, 16), (8, 8), (4, 4), (2, 2)])
@@ -335,3 +343,20 @@ def test_regions_need_the_size_of_the_latents(
     text = base.text("a <a> cup", [entry], size=(8, 8))
     with pytest.raises(ValueError, match=r"of latents \(8, 8\), not \(16, 16\)"):
         base.output(latents[:1], 501, [text])
+
+
+def test_a_region_of_a_mask_is_read_as_masks_of_edits_are() -> None:
+    """Transparent is outside, and 16 bits are not clipped."""
+    clear = Image.new("RGBA", (4, 2), (255, 255, 255, 0))
+    clear.putpixel((1, 0), (255, 255, 255, 255))
+    deep = Image.fromarray(np.array([[0, 65535, 0, 0], [0, 0, 0, 32768]], np.uint16))
+    for mask, wanted in (
+        (clear, [[0, 1, 0, 0], [0, 0, 0, 0]]),
+        (deep, [[0, 1, 0, 0], [0, 0, 0, 32768 / 65535]]),
+    ):
+        found = ConceptRegion.of_mask(mask).mask
+        assert found is not None
+        torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float32))
+    coloured = Image.merge("RGB", [Image.linear_gradient("L").rotate(a) for a in (0, 90, 180)])
+    with pytest.raises(InputError, match="mask: holds colours"):
+        ConceptRegion.of_mask(coloured)

@@ -13,8 +13,12 @@ import torch
 from PIL import Image
 
 from customedit.diffusion.base import Base
+from customedit.diffusion.engine import run
 from customedit.diffusion.method import Progress
-from customedit.editing.editor import Editor, InversionFolder, Session
+from customedit.diffusion.text import Weighted
+from customedit.editing.edit import edit, encode_and_invert
+from customedit.editing.editor import Editor, InversionFolder, Order, Session
+from customedit.editing.inversion import unconditional
 from customedit.errors import InputError
 from customedit.schemas.methods import EXPERTS, P2POptions
 
@@ -226,3 +230,56 @@ def test_everywhere_is_the_whole_model_customised(
             other.weights[f"{layer}.{name}.weight"].data.copy_(part[layer])
         whole = Editor(other).open(picture, SOURCE).edit(TARGET, **common).drawing
         assert torch.allclose(acted.latents, whole.latents, atol=1e-4)
+
+
+def changed_word(base: Base, token: str, seed: int) -> tuple[Word, Base]:
+    """A concept that changes keys and values of a layer, and a base with these weights put in."""
+    word, other = Word(base, token), copy.deepcopy(base)
+    layer, generator = base.layers[0], torch.Generator().manual_seed(seed)
+    for part, name in ((word.keys, "to_k"), (word.values, "to_v")):
+        weight = base.weights[f"{layer}.{name}.weight"]
+        part[layer] = weight + 0.2 * torch.randn(weight.shape, generator=generator)
+        other.weights[f"{layer}.{name}.weight"].data.copy_(part[layer])
+    return word, other
+
+
+@pytest.mark.parametrize("kind", ["null-text", "negative-prompt", "ddim"])
+def test_everywhere_reaches_the_unconditional_rows_of_every_inversion(
+    kind: Any, base: Base, picture: Image.Image, session: Session
+) -> None:
+    """The edit is that of a base with the weights put in, from the inversion of the base itself."""
+    word, other = changed_word(base, "<a>", 1)
+    acting = [Weighted(word)]
+    (plan,) = session.plan(TARGET, concepts=acting, everywhere=True, inversion=kind, steps=4)
+    inversion = run(base, encode_and_invert(base, plan, picture))
+    acted = run(base, edit(base, plan, picture, concepts=acting, inversion=inversion)).drawing
+    plain = plan.model_copy(update={"everywhere": False, "concepts": ()})
+    whole = run(other, edit(other, plain, picture, inversion=inversion)).drawing
+    torch.testing.assert_close(acted.latents, whole.latents, atol=1e-4, rtol=0)
+    if kind == "null-text":
+        assert inversion.nulls is not None
+        empty = base.text("", acting, everywhere=True)
+        row = unconditional(base, inversion, 2, empty, acting)
+        wanted = other.context(inversion.nulls[2])
+        for ours, theirs in ((row.keys, wanted.keys), (row.values, wanted.values)):
+            for own, wished in zip(ours, theirs, strict=True):
+                torch.testing.assert_close(own, wished, atol=1e-5, rtol=0)
+        assert not torch.allclose(row.keys[0], base.context(inversion.nulls[2]).keys[0], atol=0.1)
+
+
+@pytest.mark.parametrize("method", NOISE_METHODS)
+def test_edits_by_several_concepts_everywhere_are_the_same_together_and_alone(
+    method: Any, base: Base, session: Session
+) -> None:
+    """Each reads source and empty prompt through its own weights: no row of another is taken."""
+    editor = session.editor
+    orders = []
+    for number, token in enumerate(("<a>", "<b>")):
+        entries = [Weighted(changed_word(base, token, number)[0])]
+        (plan,) = session.plan(TARGET, concepts=entries, everywhere=True, method=method, steps=3)
+        orders.append(Order(session, plan, entries))
+    both = editor.edit_all(orders)
+    for order, result in zip(orders, both, strict=True):
+        (alone,) = editor.edit_all([order])
+        torch.testing.assert_close(result.drawing.latents, alone.drawing.latents, atol=1e-4, rtol=0)
+    assert not torch.allclose(both[0].drawing.latents, both[1].drawing.latents, atol=1e-3)

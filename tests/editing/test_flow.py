@@ -222,6 +222,20 @@ def test_what_the_family_lacks_is_refused_with_the_reason(
     assert "is not in this family" in str(refused.value)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_strengths_act_by_the_pictures_queries_and_keys_alone(
+    kind: str, bases: dict[str, Base], picture: Image.Image
+) -> None:
+    """There are no cross maps that could follow a strength beside ``self_steps``."""
+    session = Editor(bases[kind]).open(picture, SOURCE)
+    own = P2POptions(self_steps=0.4)
+    with pytest.raises(InputError, match=r"have no effect: p2p\.self_steps is given"):
+        session.plan(TARGET, steps=STEPS, p2p=own, strengths=[0.2, 0.8])
+    with pytest.raises(InputError, match=r"change: is 0\.8, and has no effect above 0\.5"):
+        session.plan(TARGET, steps=STEPS, p2p=own, change=0.8)
+    assert session.plan(TARGET, steps=STEPS, p2p=own)
+
+
 def test_one_family_alone_lacks_an_inversion(bases: dict[str, Base], picture: Image.Image) -> None:
     options: dict[str, Any] = {"inversion": "negative-prompt", "steps": STEPS}
     with pytest.raises(InputError, match="no row is unconditional"):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from customedit.diffusion.base import Base
 from customedit.diffusion.text import Weighted
+from customedit.digests import picture_digest
 from customedit.editing.editor import Editor
 from customedit.editing.method_settings import (
     STRENGTHS,
@@ -21,7 +22,7 @@ from customedit.editing.method_settings import (
     Strength,
     strength_of_change,
 )
-from customedit.editing.plan import EditPlan, mask_digest, picture_digest
+from customedit.editing.plan import EditPlan, mask_digest
 from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import check_request
 from customedit.errors import InputError

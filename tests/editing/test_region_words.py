@@ -225,3 +225,13 @@ def test_things_that_stay_what_they_are(
     source: str, target: str, words: list[str], kept: bool
 ) -> None:
     assert keeps_things(source, target, words) is kept
+
+
+def test_a_concept_of_several_was_taught_on_each_of_their_nouns() -> None:
+    look = ConceptWords(("<a>", "<b>"), "tea cup + vase", "patterned + shiny")
+    for noun in ("cup", "vase"):
+        target = f"a table, a <a> shiny patterned {noun} from above"
+        assert region_words(f"a table, a {noun} from above", target, [look]) == (noun,)
+        assert region_words(f"a {noun} on a table", f"a {noun} on a table, <b>", [look]) == (noun,)
+    with pytest.raises(InputError, match="<b> is said of no word"):  # of one or the other
+        region_words("a cup and a vase", "a cup and a vase, <b>", [look])

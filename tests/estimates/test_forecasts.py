@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 
 import pytest
 from redis import Redis
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from customedit.config.settings import Settings
 from customedit.estimates import speed
@@ -82,3 +85,90 @@ def test_an_inversion_is_made_once_by_those_who_wait_and_by_each_of_those_who_do
     other = forecasts.would_be(record(image=uploaded.id, steps=20))
     assert other.seconds is not None and told.seconds is not None
     assert other.seconds < told.seconds or slots == 1
+
+
+@pytest.fixture
+def submit(
+    redis_client: Redis, settings: Settings, picture: Callable[..., ImageRecord]
+) -> Callable[..., JobRecord]:
+    """Submits an edit of a picture of its own."""
+    images, jobs = Images(redis_client, settings), Jobs(redis_client, settings)
+    numbers = itertools.count()
+
+    def make(**more: object) -> JobRecord:
+        uploaded = picture(b"picture %d" % next(numbers))
+        images.put(uploaded)
+        return jobs.submit(record(image=uploaded.id, **more)).record
+
+    return make
+
+
+def test_edits_do_not_wait_for_workers_that_take_none(
+    work: Callable[..., Forecasts], submit: Callable[..., JobRecord], redis_client: Redis,
+    settings: Settings,
+) -> None:  # fmt: skip
+    made = [submit() for _ in range(16)]
+    alone = work(8).of(made[-1])
+    trainer = WorkerReport(name="t", kinds=("customize",), slots=8, base=BASE, speed=LINES)
+    Workers(redis_client, settings).beat(trainer)
+    beside = Forecasts(redis_client, settings).of(made[-1])
+    assert alone is not None and beside is not None and alone.wait_s is not None
+    assert alone.wait_s > 1  # for the end of one of the eight before it
+    assert beside.wait_s == pytest.approx(alone.wait_s, abs=0.2)
+    assert (alone.workers, beside.workers) == (1, 1)
+
+
+def test_jobs_of_a_worker_that_is_gone_take_no_slot_of_another(
+    work: Callable[..., Forecasts], submit: Callable[..., JobRecord], redis_client: Redis,
+    settings: Settings, lapse: Callable[[str], None],
+) -> None:  # fmt: skip
+    jobs = Jobs(redis_client, settings)
+    lost = submit()
+    assert jobs.claim(lost.id, "gone") is not None
+    forecasts = work(1)
+    assert forecasts.would_be(record()).wait_s == 0
+    running = jobs.peek(lost.id)
+    assert running is not None
+    told = forecasts.of(running)
+    assert told is not None and told.position is None and told.wait_s == 0
+    lapse(lost.id)
+    jobs.overdue()  # and it is in the queue again, once
+    behind = Forecasts(redis_client, settings).would_be(record())
+    assert behind.wait_s == pytest.approx(INVERT_S + DRAW_S, abs=0.3)
+
+
+def test_a_long_queue_takes_no_more_round_trips_than_a_short_one(
+    work: Callable[..., Forecasts], submit: Callable[..., JobRecord], redis_client: Redis,
+    settings: Settings, round_trips: Callable[[], int],
+) -> None:  # fmt: skip
+    work(1)
+    submit()
+
+    def asked() -> int:
+        forecasts, before = Forecasts(redis_client, settings), round_trips()
+        assert forecasts.base() is not None
+        return round_trips() - before
+
+    short = asked()
+    for _ in range(12):
+        submit()
+    assert asked() == short
+
+
+def test_a_silent_redis_is_waited_for_once(
+    work: Callable[..., Forecasts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forecasts, calls = work(1), list[int]()
+
+    def silent() -> list[WorkerReport]:
+        calls.append(1)
+        raise RedisTimeoutError("says nothing")
+
+    monkeypatch.setattr(forecasts.workers, "alive", silent)
+    for _ in range(3):
+        with pytest.raises(RedisError):
+            forecasts.of(record())
+    assert len(calls) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr("customedit.estimates.forecasts.AWAY_S", 0.0)
+    assert forecasts.of(record()) is not None

@@ -13,8 +13,10 @@ from customedit.estimates.speed import Line
 from customedit.estimates.work import Stage, Work, edit_work, inversion_mark
 from customedit.estimates.workers import WorkerBase
 from customedit.jobs.records import JobProgress
+from customedit.schemas.answers import JobKind
 from customedit.schemas.requests import EditRequest
 
+KINDS: tuple[JobKind, ...] = ("edit", "customize", "import")
 BASE = WorkerBase(
     name="mini", fingerprint="f", device="cpu", dtype="float32", guidance=4.0,
     sizes=Sizes(side=128, multiple=16, factor=8), rows=24, cells=8192,
@@ -127,37 +129,44 @@ def edit(id: str, rounds: float = 50, rows: int = 3) -> Waiting:
 
 
 def test_one_job_alone() -> None:
-    spans = play([Machine(8, BASE)], [[edit("a")]], LINES)
+    spans = play([Machine(8, BASE, KINDS)], [[edit("a")]], LINES)
     assert spans["a"].starts == 0
     assert spans["a"].ends == pytest.approx(50 * 0.04 + 0.5)
 
 
 def test_jobs_side_by_side_share_a_call() -> None:
-    spans = play([Machine(8, BASE)], [[edit("a"), edit("b")]], LINES)
+    spans = play([Machine(8, BASE, KINDS)], [[edit("a"), edit("b")]], LINES)
     assert spans["a"].ends == spans["b"].ends == pytest.approx(50 * 0.07 + 0.5)
 
 
 def test_a_job_waits_for_a_slot() -> None:
-    spans = play([Machine(1, BASE)], [[edit("a"), edit("b")]], LINES)
+    spans = play([Machine(1, BASE, KINDS)], [[edit("a"), edit("b")]], LINES)
     assert spans["b"].starts == spans["a"].ends == pytest.approx(2.5)
-    two = play([Machine(1, BASE), Machine(1, BASE)], [[edit("a"), edit("b")]], LINES)
+    two = play([Machine(1, BASE, KINDS), Machine(1, BASE, KINDS)], [[edit("a"), edit("b")]], LINES)
     assert two["b"].starts == 0
 
 
+def test_a_job_runs_where_its_kind_is_taken() -> None:
+    trainer, editor = Machine(8, BASE, KINDS[1:]), Machine(1, BASE, KINDS[:1])
+    spans = play([editor, trainer], [[edit("a"), edit("b")]], LINES)
+    assert spans["b"].starts == spans["a"].ends
+    assert play([Machine(0, BASE, ())], [[edit("a")]], LINES) == {}
+
+
 def test_more_rows_than_fit_take_several_calls() -> None:
-    spans = play([Machine(8, BASE)], [[edit("a", rounds=10, rows=48)]], LINES)
+    spans = play([Machine(8, BASE, KINDS)], [[edit("a", rounds=10, rows=48)]], LINES)
     assert spans["a"].ends == pytest.approx(10 * 2 * 0.25 + 0.5)
 
 
 def test_a_training_adds_its_step_to_each_round() -> None:
     training = Waiting("t", Work("customize", (Stage("train", 100, label="t"),)))
-    spans = play([Machine(8, BASE)], [[edit("a")], [training]], LINES)
+    spans = play([Machine(8, BASE, KINDS)], [[edit("a")], [training]], LINES)
     assert spans["a"].ends == pytest.approx(50 * 0.14 + 0.5)
     assert spans["t"].ends == pytest.approx(50 * 0.14 + 50 * 0.1)
 
 
 def test_what_is_not_measured_keeps_its_slot() -> None:
     odd = Waiting("odd", Work("edit", (Stage("edit", 1, 1, 999),)))
-    spans = play([Machine(2, BASE)], [[odd, edit("a"), edit("b")]], LINES)
+    spans = play([Machine(2, BASE, KINDS)], [[odd, edit("a"), edit("b")]], LINES)
     assert "odd" not in spans and spans["b"].starts == spans["a"].ends
-    assert play([Machine(1, BASE)], [[odd, edit("a")]], LINES) == {}
+    assert play([Machine(1, BASE, KINDS)], [[odd, edit("a")]], LINES) == {}

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,20 @@ from redis.exceptions import ConnectionError, OutOfMemoryError
 
 from customedit.config.settings import Settings
 from customedit.devserver.local_servers import LocalServers
+from customedit.estimates import workers as estimates
+from customedit.estimates.workers import WorkerReport, Workers
 from customedit.jobs import redis as module
+from customedit.jobs.deliveries import Deliveries
 from customedit.jobs.records import ImageRecord, JobError, JobProgress, JobRecord
 from customedit.jobs.redis import AT_MAXMEMORY, connect, memory, source
 from customedit.jobs.store import Jobs
-from customedit.jobs.webhooks import Webhooks
+from customedit.jobs.webhooks import Secrets, Webhooks
 from customedit.schemas import ids
 from customedit.storage import object_keys
 from customedit.tenants.access import ApiKeys, Limits
 from customedit.tenants.catalogue import Images
+
+from ..estimates.test_simulation import BASE, line
 
 Make = Callable[..., JobRecord]
 
@@ -153,6 +159,69 @@ def test_at_maxmemory_jobs_run_end_and_are_cancelled_and_new_ones_are_refused(
         client.config_set("maxmemory", "0")
         assert memory(client).share is None
         jobs.submit(job())
+
+
+def test_at_maxmemory_webhooks_arrive_lists_are_read_and_workers_are_seen(
+    own: tuple[LocalServers, Settings], job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = list[str]()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            got.append(self.headers["webhook-signature"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(estimates, "GONE_S", 1.0)
+    settings = own[1].model_copy(update={"webhook_allow_private": True})
+    speed = {"edit": line((1, 2))}
+    report = WorkerReport(name="w", kinds=("edit",), slots=1, base=BASE, speed=speed)
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server,
+        connect(settings) as client,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        jobs, workers = Jobs(client, settings), Workers(client, settings)
+        secret = Secrets(client, settings).make("acme")
+        url = f"http://localhost:{server.server_port}/"
+        made = jobs.submit(job(webhook=url)).record
+        workers.beat(report)
+        client.config_set("maxmemory", "1")
+        ends = time.monotonic() + 2 * estimates.GONE_S
+        while time.monotonic() < ends:
+            workers.beat(report)
+            assert [w.name for w in workers.alive()] == ["w"]
+            time.sleep(0.2)
+        workers.beat(report.model_copy(update={"slots": 2}))
+        assert workers.alive()[0].slots == 2 and workers.speed(BASE) == report.speed
+        claim = jobs.claim(made.id, "w")
+        assert claim is not None and jobs.commit(claim, {"outputs": []})
+        client.delete(f"{settings.namespace}:indexed:acme")  # as an older version left it
+        assert [r.id for r in jobs.list("acme", kind="edit").items] == [made.id]
+        assert [d.state for d in Deliveries(client, settings).list("acme").items] == ["pending"]
+        hooks = Webhooks(client, settings, jobs)
+        assert hooks.deliver_due() == 1 and len(got) == 1 and hooks.waiting() == 0
+        assert Secrets(client, settings).get("acme") == secret
+        time.sleep(1.5 * estimates.GONE_S)
+        assert workers.alive() == []
+        server.shutdown()
+
+
+def test_at_maxmemory_a_key_can_be_revoked(
+    own: tuple[LocalServers, Settings],
+) -> None:
+    settings = own[1]
+    with connect(settings) as client:
+        keys = ApiKeys(client, settings)
+        key, text = keys.create("acme")
+        client.config_set("maxmemory", "1")
+        assert keys.revoke(key.id) is not None
+        assert keys.verify(text) is None and Limits(client, settings).admit(text) is None
+        assert [k.state(time.time()) for k in keys.list("acme")] == ["revoked"]
+        assert keys.revoke("key_" + "0" * 26) is None
 
 
 @pytest.fixture

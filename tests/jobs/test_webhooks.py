@@ -25,10 +25,11 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from customedit.config.settings import Settings
 from customedit.errors import InputError
 from customedit.jobs import webhook_addresses
-from customedit.jobs.journal import Journal
+from customedit.jobs.journal import Journal, secret_key
 from customedit.jobs.records import JobError, JobRecord
 from customedit.jobs.store import Jobs
 from customedit.jobs.webhooks import SHARE, Secrets, Webhooks
+from customedit.storage.store import Storage, StorageError
 
 Make = Callable[..., JobRecord]
 
@@ -146,6 +147,25 @@ def test_a_new_secret_signs_beside_the_old_one(
     client.hset(f"{local.namespace}:whsec:acme", "former_until", "1.000000")
     kept = secrets.get("acme")
     assert kept is not None and kept.former is None
+
+
+def test_a_secret_that_cannot_be_journaled_changes_nothing(
+    secrets: Secrets, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = secrets.make("acme")
+
+    def away(*_: object, **__: object) -> None:
+        raise StorageError("away", transient=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "put", away)
+        for _ in range(2):
+            with pytest.raises(StorageError):
+                secrets.make("acme")
+        assert secrets.get("acme") == first
+    made = secrets.make("acme")
+    assert made.former == first.text and secrets.get("acme") == made
+    assert Journal(storage).read(secret_key("acme"))["secret"] == made.text
 
 
 @pytest.mark.parametrize("status", [500, 404, 301, 307])

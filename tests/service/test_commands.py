@@ -42,6 +42,12 @@ def test_from_upload_to_files(shell: Shell, client: CustomEdit, tmp_path: Path) 
     uploaded = shell.json("images", "upload", SOURCE.image, LOOK.images[0])["items"]
     names = [image["id"] for image in uploaded]
     assert names[0] in shell("images", "list").stdout
+    page = shell("images", "list", "--limit", 1).stdout
+    cursor = page.partition("(more: --cursor ")[2].partition(")")[0]
+    following = shell("images", "list", "--cursor", cursor).stdout
+    assert names[1] in page and names[0] in following and names[1] not in following
+    for kind in ("concepts", "jobs", "batches"):
+        assert shell(kind, "list", "--cursor", "0").exit_code == 0, kind
     assert "128 x 128" in shell("images", "show", names[0]).stdout
     (file,) = shell.json("images", "download", names[0], "-o", tmp_path)["files"]
     assert Path(file).read_bytes() == SOURCE.image.read_bytes()

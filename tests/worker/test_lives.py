@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from safetensors.torch import load
 
+from customedit.jobs import notifications
 from customedit.jobs.records import ConceptOutcome
 from customedit.jobs.recovery import recover
 from customedit.storage import object_keys
@@ -115,6 +116,44 @@ def test_a_worker_that_was_overtaken_removes_its_outputs(bench: Bench, workers: 
     assert bench.states(job_id).count("succeeded") == 1
     own = [n for n in bench.names(job_id) if n.startswith("attempts/")]
     assert own and all(n.startswith("attempts/2-") for n in own)
+
+
+def test_a_full_redis_ends_no_worker(bench: Bench, workers: Workers) -> None:
+    before = workers.start(worker_concurrency=2).ready()
+    waiting = [bench.edit(steps=4, strengths=[k / 10]) for k in range(1, 4)]
+    running = bench.customize(**LONG)
+    bench.running(running, "train", 1)
+    queue = notifications.queue(bench.settings, "edit")
+    message = notifications.message(bench.settings, waiting[0], "edit", None)
+    bench.redis.rpush(queue, *[message] * 20)
+    try:
+        bench.redis.config_set("maxmemory", 1)
+        after = workers.start().ready()
+        for job_id in (*waiting, running):
+            bench.succeeded(job_id)
+            assert bench.get(job_id).attempt == 1
+    finally:
+        bench.redis.config_set("maxmemory", 0)
+    late = bench.edit(steps=1)
+    bench.succeeded(late)
+    assert before.alive and after.alive
+    for worker in (before, after):
+        worker.kill(signal.SIGTERM)
+        worker.gone()
+        assert "exit status 0" in worker.said()
+
+
+def test_a_worker_whose_celery_ends_by_itself_drains_and_says_so(
+    bench: Bench, workers: Workers
+) -> None:
+    worker = workers.start(drain_seconds=60).ready()
+    job_id = bench.edit(steps=30)
+    bench.running(job_id, "edit", 1)
+    bench.redis.lpush(notifications.queue(bench.settings, "edit"), "no message of Celery's")
+    record = bench.finished(job_id)
+    assert (record.state, record.attempt, record.handed_back) == ("succeeded", 1, 0)
+    worker.gone()
+    assert "Celery ended by itself" in worker.said() and "exit status 1" in worker.said()
 
 
 def test_a_training_goes_on_while_s3_is_away(bench: Bench, workers: Workers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,15 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
+from customedit.concepts.concept import Concept
+from customedit.diffusion.adapters import UNET, Adapter, Hadamard, LowRank, layers_of
 from customedit.diffusion.base import Base
 from customedit.diffusion.method import Method, Turn
+from customedit.diffusion.text import Weighted
 from customedit.errors import DeadlineExceeded, InputError, NumericalError, TrainingError
 from customedit.storage.store import MissingObject
-from worker import problems
+from worker import inputs, problems
 from worker.engine_thread import EngineThread
 from worker.health import Health
 from worker.metrics import Metrics
-from worker.runtime import Cache, own_scratch
+from worker.runtime import Cache, concept_bytes, own_scratch
 
 
 @given(
@@ -167,3 +172,50 @@ def test_scratch_of_killed_workers_is_removed(tmp_path: Path) -> None:
         other.kill()
     own_scratch(tmp_path)
     assert not theirs.exists() and mine.is_dir() and again.is_dir()
+
+
+def test_a_concept_of_the_worker_acts_as_the_one_of_the_library(tmp_path: Path) -> None:
+    """Of float32 on a base in bfloat16: rounded whole, its weights would err by their change."""
+    base = Base.load(dtype=torch.bfloat16)
+    generator = torch.Generator().manual_seed(1)
+
+    def randn(*shape: int) -> torch.Tensor:
+        return 0.01 * torch.randn(shape, generator=generator)
+
+    keys, values = (
+        {n: base.weights[f"{n}.{part}.weight"] + randn(*base.shapes[n]) for n in base.layers}
+        for part in ("to_k", "to_v")
+    )
+    _, *others = [n for n in layers_of(base.denoiser, UNET) if n.endswith("attn1.to_q")]
+    width = {n: layers_of(base.denoiser, UNET)[n].weight.shape[0] for n in others}
+    adapters: dict[str, Adapter] = {n: LowRank(randn(w, 4), randn(4, w)) for n, w in width.items()}
+    last, layer = others[-1], base.layers[0]
+    w = width[last]
+    adapters[last] = Hadamard(randn(w, 2), randn(2, w), randn(w, 2), randn(2, w))
+    inner, wide = base.shapes[layer]
+    adapters[f"{UNET}{layer}.to_k"] = LowRank(randn(inner, 4), randn(4, wide))
+    path = tmp_path / "concept.safetensors"
+    Concept({"<a>": randn(base.width)}, keys, values, adapters=adapters).save(path)
+    attempt = SimpleNamespace(
+        tenant="t",
+        folder=tmp_path,
+        metrics=Metrics(),
+        runtime=SimpleNamespace(base=base, concepts=Cache(2**30, concept_bytes)),
+        storage=SimpleNamespace(download=lambda key, file: shutil.copy(path, file)),
+        with_retries=lambda call: call(),
+    )
+    attempt.runtime.inversions = attempt.runtime.concepts
+    record = SimpleNamespace(id="c", weights_key="key")
+    ours = inputs.loaded(attempt, record)  # type: ignore[arg-type]  # what it reads of both
+    theirs = Concept.load(path).for_base(base)
+    assert ours.digest == theirs.digest
+    assert all(w.dtype == torch.float32 for w in ours.weights.values())
+    texts = [base.text("a photo of a <a> cup", [Weighted(c)]) for c in (ours, theirs)]
+    for part in ("keys", "values"):
+        pairs = zip(*(getattr(text, part) for text in texts), strict=True)
+        assert all(torch.equal(mine, wanted) for mine, wanted in pairs)
+    x = torch.randn((1, base.channels, 16, 16), generator=generator)
+    with torch.no_grad():
+        mine, wanted = (base.predict(x, 500, [text]).noise for text in texts)
+    assert torch.equal(mine, wanted)
+    assert inputs.loaded(attempt, record) is ours  # type: ignore[arg-type]  # from the cache

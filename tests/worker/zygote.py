@@ -23,7 +23,9 @@ def become_worker(env: dict[str, str], log: str) -> None:
     for number, target in ((0, quiet), (1, out), (2, out)):
         os.dup2(target, number)
     os.setsid()
-    os._exit(worker.main.main())
+    status = worker.main.main()
+    os.write(out, f"exit status {status}\n".encode())
+    os._exit(status)
 
 
 def main() -> None:

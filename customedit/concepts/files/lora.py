@@ -294,7 +294,8 @@ def lora_entries(adapters: Mapping[str, Adapter], encoders: int = 1) -> dict[str
     """
     if any(path.startswith(TRANSFORMER) for path in adapters):
         return _transformer_entries(adapters)
-    alphas = {a.scale * _rank(a) for a in adapters.values() if _rank(a)}
+    # a layer of scale 0 has no alpha that could be shared: its factors are written as zeros
+    alphas = {alpha for a in adapters.values() if (alpha := a.scale * _rank(a))}
     alpha = alphas.pop() if len(alphas) == 1 else float(max(map(_rank, adapters.values())) or 1)
     entries: dict[str, Tensor] = {}
     for path, adapter in adapters.items():

@@ -35,9 +35,9 @@
 --   <ns>:receiver:<tenant>:<host>   hash: how often a receiver of webhooks failed in a row, and
 --                                   until when it is left alone
 --   <ns>:inverted:<tenant>:<id>     set: inversions of a picture that are kept, for estimates
--- Kept by Python alone:
 --   <ns>:workers, <ns>:worker:<name>  workers that live: sorted set (when each said so), JSON
 --   <ns>:speed:<machine>            JSON: what workers on a base and device measured last
+-- Kept by Python alone:
 --   <ns>:presets:<tenant>           hash: name -> JSON
 local ns = ARGV[1]
 local given = cjson.decode(ARGV[2])
@@ -304,11 +304,13 @@ end
 
 -- What an idempotency key says before a job or a batch is made: nil if it may be made.
 local function taken(idem)
-  local entry = redis.call('HMGET', idem, 'fingerprint', 'token', 'job')
+  local entry = redis.call('HMGET', idem, 'fingerprint', 'token', 'job', 'batch')
   if not entry[1] then return nil end
   if entry[1] ~= given.idem.fingerprint then return {'conflict'} end
   if entry[3] then
-    if redis.call('EXISTS', key('job', entry[3])) == 1 then return {'replayed', whole(entry[3])} end
+    -- of a batch any job: its first may be deleted
+    local id = entry[4] and redis.call('ZRANGE', key('batch', entry[4]), 0, 0)[1] or entry[3]
+    if redis.call('EXISTS', key('job', id)) == 1 then return {'replayed', whole(id)} end
   elseif entry[2] ~= given.idem.token then
     return {'in-flight'}
   end

@@ -1,8 +1,8 @@
 -- Makes all jobs of a batch, or none. A second call with the same ids answers like the first.
 local idem = given.idem and key('idem', given.tenant, given.idem.key)
-local first = given.jobs[1].id
+local batch = given.jobs[1].batch
 
-if redis.call('EXISTS', key('batch', given.jobs[1].batch)) == 0 then
+if redis.call('EXISTS', key('batch', batch)) == 0 then
   for _, made in ipairs(given.jobs) do
     if deleted(made.prefix) then return {'gone'} end
   end
@@ -19,8 +19,9 @@ if redis.call('EXISTS', key('batch', given.jobs[1].batch)) == 0 then
   end
 end
 
+local first = redis.call('ZRANGE', key('batch', batch), 0, 0)[1]
 if idem then
-  redis.call('HSET', idem, 'fingerprint', given.idem.fingerprint, 'job', first)
+  redis.call('HSET', idem, 'fingerprint', given.idem.fingerprint, 'job', first, 'batch', batch)
   redis.call('EXPIRE', idem, given.idem.ttl)
 end
 return {'made', whole(first)}
