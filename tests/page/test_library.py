@@ -239,7 +239,7 @@ def test_the_secret_of_webhooks_is_made_and_deliveries_are_told(
     page.reload()
     expect(told.filter(has_text="about to be sent")).to_have_count(1)
     tried = told.filter(has_text="not delivered after 1 attempt: ")
-    expect(tried).to_contain_text("; tried again in")
+    expect(tried).to_contain_text("; tried again ")  # in some seconds, or now
 
 
 def test_references_of_a_look_are_shown(

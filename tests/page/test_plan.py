@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from redis import Redis
 
 from customedit.diffusion.profile import Sizes
+from customedit.estimates import workers
 from customedit.estimates.workers import WorkerBase, WorkerReport, Workers
 from customedit.jobs.store import Jobs
 
@@ -30,8 +31,9 @@ BASE = WorkerBase(
 
 
 @pytest.fixture
-def worker(api: Running, redis_client: Redis) -> None:
-    """A worker that said a moment ago that it lives."""
+def worker(api: Running, redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that said that it lives, which holds however long the browser takes to start."""
+    monkeypatch.setattr(workers, "GONE_S", 600.0)
     report = WorkerReport(name="w", kinds=("edit", "customize"), slots=2, base=BASE, speed={})
     Workers(redis_client, api.settings).beat(report)
 
