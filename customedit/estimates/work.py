@@ -3,7 +3,7 @@
 The numbers follow the methods: ``inversion.trajectory`` asks for one row a step, ``null_text`` for
 two more and takes steps with gradients, where guidance acts. At each step of an edit a picture
 takes two rows, one where guidance does not act, and the pictures of a job share the source's row
-(two rows without direct inversion; SDEdit has none).
+(two rows without direct inversion; SDEdit has none, and FlowEdit's pictures each have their own).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from customedit.editing.method_settings import (
     INVERTING,
     STRENGTHS,
     Strength,
+    first_drawn_step,
     step_of,
     strength_of_change,
 )
@@ -121,6 +122,8 @@ def edit_work(request: EditRequest, cells: int, *, inverted: bool) -> Work:
     # Pictures go side by side; where they differ in steps, on average so many rows.
     rounds = max(counts)
     own = sum(drawn + _guided(request, drawn) for drawn in counts) * len(request.seeds)
+    if request.method == "flowedit":  # each drawing of noise is of a picture and its source
+        own *= 2 * (request.flowedit.samples if request.flowedit else 1)
     rows = _source_rows(request, rounds) + own / max(1, rounds)
     stages.append(Stage("edit", rounds, max(1.0, rows), cells))
     return Work("edit", tuple(stages), pictures)
@@ -128,7 +131,7 @@ def edit_work(request: EditRequest, cells: int, *, inverted: bool) -> Work:
 
 def _source_rows(request: EditRequest, drawn: int) -> float:
     """The source's rows of a step, on average of ``drawn``: pictures share those that are equal."""
-    if request.method == "sdedit":
+    if request.method in ("sdedit", "flowedit"):  # none, and one for each picture
         return 0
     if request.method == "ddpm":  # whose source is drawn anew for each seed
         both = request.ddpm is None or request.ddpm.source_guidance != 1
@@ -155,12 +158,8 @@ def _knobs(request: EditRequest) -> list[Strength]:
 
 
 def _steps_drawn(request: EditRequest, knobs: Strength) -> int:
-    """The steps at which a picture asks the UNet."""
-    if request.method == "sdedit":
-        return max(1, math.ceil(knobs.strength * request.steps))
-    if request.method == "ddpm":
-        return max(1, request.steps - step_of(knobs.strength, request.steps))
-    return request.steps - step_of(knobs.start, request.steps)
+    """The steps at which a picture asks the denoiser."""
+    return request.steps - first_drawn_step(request.method, knobs, request.steps)
 
 
 def customize_work(

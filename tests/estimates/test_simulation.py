@@ -75,6 +75,9 @@ def request(**more: object) -> EditRequest:
         ({"method": "sdedit", "strengths": [0.5], "guidance_start": 0.5}, [("edit", 25, 2)]),
         ({"change": 0}, []),
         ({"method": "sdedit", "strengths": [0.6], "seeds": [1, 2]}, [("edit", 30, 4)]),
+        ({"method": "sdedit", "steps": 10, "strengths": [0.31]}, [("edit", 3, 2)]),
+        ({"method": "flowedit", "strengths": [0.5]}, [("edit", 25, 4)]),
+        ({"method": "flowedit", "seeds": [1, 2], "flowedit": {"samples": 2}}, [("edit", 33, 16)]),
     ],
 )
 def test_the_work_of_an_edit(more: dict[str, object], stages: list[tuple[str, int, int]]) -> None:
