@@ -123,7 +123,7 @@ def edit_work(request: EditRequest, cells: int, *, inverted: bool) -> Work:
     rounds = max(counts)
     own = sum(drawn + _guided(request, drawn) for drawn in counts) * len(request.seeds)
     if request.method == "flowedit":  # each drawing of noise is of a picture and its source
-        own *= 2 * (request.flowedit.samples if request.flowedit else 1)
+        own *= 2 * ((request.flowedit.samples if request.flowedit else None) or 1)
     rows = _source_rows(request, rounds) + own / max(1, rounds)
     stages.append(Stage("edit", rounds, max(1.0, rows), cells))
     return Work("edit", tuple(stages), pictures)

@@ -241,7 +241,7 @@ def test_regions_without_effect_are_refused(
     error = refused(session, [Weighted(a, region=LEFT)], SOURCE.replace("red", "blue"))
     assert "names no token of the concept <a>" in error.problem
     named = Editor(session.editor.base).open(session.picture, ONE)
-    error = refused(named, [Weighted(a, region=LEFT)], SOURCE)
+    error = refused(named, [Weighted(a, region=LEFT)], SOURCE, method="ddpm")
     assert error.field == "concepts[0].box" and "does not name <a>" in error.problem
     for mask, problem in (
         (torch.ones(64, 64), "covers the whole picture"),
