@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,6 +17,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Page,
     Request,
+    expect,
     sync_playwright,
 )
 
@@ -27,6 +29,11 @@ from ..api.conftest import ALL, Running, api, concepts, jobs, start
 __all__ = ["api", "concepts", "jobs", "start"]  # the front end's own fixtures
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+PATIENCE_MS: Final = 60_000
+"""How long the page may take where every core is busy with other tests."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def chromium() -> str:
@@ -99,7 +106,7 @@ def new_tab(browser: Browser, api: Running, settings: Settings) -> Iterator[Call
     def make(**options: object) -> Tab:
         context = browser.new_context(**options)  # type: ignore[arg-type]
         tab = Tab(context.new_page(), api.url)
-        tab.page.set_default_timeout(15_000)
+        tab.page.set_default_timeout(PATIENCE_MS)
         tab.listen()
         opened.append((context, tab))
         return tab

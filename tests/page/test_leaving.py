@@ -12,7 +12,7 @@ from playwright.sync_api import Page, Route, expect
 from customedit.jobs.store import Jobs
 
 from ..api.conftest import ALL, Running, png
-from .conftest import Tab
+from .conftest import PATIENCE_MS, Tab
 from .test_library import PASTE
 
 
@@ -32,7 +32,7 @@ class Held:
 
     def wait(self) -> Route:
         """The first of them, once it is there."""
-        for _ in range(300):
+        for _ in range(PATIENCE_MS // 50):
             if self.routes:
                 return self.routes[0]
             self.page.wait_for_timeout(50)
