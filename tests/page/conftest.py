@@ -78,6 +78,8 @@ class Tab:
     def open(self, view: str = "") -> None:
         """Open the view of a hash such as ``jobs``, as a bookmark would."""
         self.page.goto(f"{self.url}/#/{view}" if view else f"{self.url}/")
+        # The view before goes when the page hears of the address: a file must not be given to it.
+        self.page.evaluate("() => new Promise((done) => setTimeout(done, 50))")
 
     def sign_in(self, key: str) -> None:
         self.page.get_by_label("API key").fill(key)
