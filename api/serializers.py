@@ -68,7 +68,7 @@ class Serializers:
 
     def image(self, record: ImageRecord) -> d.Image:
         """An image."""
-        facts = record.model_dump(exclude={"tenant", "key", "created_at"})
+        facts = record.model_dump(exclude={"tenant", "key", "created_at", "upright"})
         return d.Image(
             **facts,
             created_at=at(record.created_at),

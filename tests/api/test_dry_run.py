@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import httpx
 import pytest
+from PIL import ExifTags, Image
 from redis import Redis
 
 from customedit.diffusion.profile import Sizes
@@ -16,7 +18,7 @@ from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
-from .conftest import Running, claimed, customize, edit, finish_concept, upload
+from .conftest import Running, claimed, customize, edit, finish_concept, upload, upload_mask
 
 BASE = WorkerBase(
     name="mini", fingerprint="f", architecture="Mini", device="cpu", dtype="float32", guidance=4.0,
@@ -91,6 +93,32 @@ def test_a_concepts_region_is_planned_against_the_workers_base(
     answer = anna.post("/v1/edits", json=fields | {"concepts": [use]})
     assert (answer.status_code, answer.json()["field"]) == (422, "concepts[0].box")
     assert "half of no latent cell, of which the picture has 18 x 14" in answer.json()["detail"]
+
+
+def test_a_picture_that_its_exif_turns_has_the_sides_that_are_seen(
+    anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage, worker: Workers
+) -> None:
+    """As of a phone that was held upright: 32 x 24 in the file, 24 x 32 to look at."""
+    exif, stream = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (32, 24), "red").save(stream, "JPEG", exif=exif)
+    file = {"file": ("a.jpg", stream.getvalue(), "image/jpeg")}
+    made = anna.post("/v1/images", files=file).json()
+    assert (made["width"], made["height"]) == (24, 32)
+    plan = tried(anna, image=made["id"], mask=upload_mask(anna, (24, 32)))["plan"]
+    assert plan["size"] == [24, 32] and plan["working_size"] == [112, 144]
+
+    ready = finish_concept(jobs, concepts, storage, customize(anna, token="<a>")["id"])
+    fields = {"image": made["id"], "source_prompt": "a cup", "target_prompt": "a <a> cup"}
+    for place, detail in (
+        ({"mask": upload_mask(anna, (32, 24))}, "the picture 24 x 32"),
+        ({"box": [0.0, 0.0, 1 / 30, 1 / 18]}, "of which the picture has 14 x 18"),
+    ):
+        answer = anna.post("/v1/edits", json=fields | {"concepts": [{"id": ready.id, **place}]})
+        assert answer.status_code == 422 and detail in answer.json()["detail"], answer.text
+    asked = edit(anna, image=made["id"], mask=upload_mask(anna, (48, 64)))
+    record = jobs.get("anna", asked["id"])
+    assert record is not None and record.picture == (24, 32)
 
 
 def test_seconds_follow_from_what_was_measured(
