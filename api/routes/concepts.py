@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -209,7 +210,7 @@ def get_weights(
     ] = "customedit",
     redirect: Annotated[bool, Query(description="Answer 302 to the file.")] = False,
 ) -> d.Weights | Response:
-    """Gives a presigned address of the file (safetensors)."""
+    """Gives a presigned address of the file: safetensors, or for diffusers a zip."""
     record = _concept(container, caller, id)
     key = record.weights_key if format == "customedit" else record.diffusers_key
     if record.state != "ready":
@@ -218,7 +219,7 @@ def get_weights(
         raise ProblemError(
             "not-found", f"{id} has no file as {format}", field="format", limit="customedit"
         )
-    filename = f"{record.token.strip('<>') or id}-{format}.safetensors"
+    filename = f"{record.token.strip('<>') or id}-{format}{PurePosixPath(key).suffix}"
     url = container.storage.presign_get(key, filename)
     if redirect:
         return RedirectResponse(url, 302)

@@ -80,11 +80,15 @@ def test_a_concept_to_its_end_and_an_edit_with_it(
     ready = anna.get(f"/v1/concepts/{concept['id']}").json()
     assert ready["state"] == "ready" and ready["ready_at"] and ready["base"] == "mini"
     assert anna.get(f"/v1/jobs/{job['id']}").json()["result"]["concept"] == concept["id"]
-    for format in ("customedit", "diffusers"):
+    for format, suffix, content in (
+        ("customedit", "safetensors", b"weights of a test"),
+        ("diffusers", "zip", b"weights for diffusers"),
+    ):
         weights = anna.get(f"/v1/concepts/{concept['id']}/weights", params={"format": format})
+        assert weights.json()["filename"] == f"plaid-{format}.{suffix}"
         file = web.get(weights.json()["url"])
-        assert file.content == b"weights of a test"
-        assert "plaid" in file.headers["content-disposition"]
+        assert file.content == content
+        assert f'"plaid-{format}.{suffix}"' in file.headers["content-disposition"]
     away = anna.get(f"/v1/concepts/{concept['id']}/weights", params={"redirect": True})
     assert away.status_code == 302 and web.get(away.headers["location"]).is_success
 
