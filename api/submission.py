@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
 
@@ -132,7 +132,7 @@ def submit_batch(
     with _store_errors_as_problems():
         idem = None
         if key is not None:
-            idem = Idempotency.of(key, ["batch", request.model_dump(mode="json")])
+            idem = Idempotency.of(key, ["batch", fingerprint_fields(request)])
             earlier = container.jobs.reserve(tenant, idem)
             if earlier is not None:
                 return Submitted(earlier, True)
@@ -207,8 +207,17 @@ def _idempotency(submission: Submission) -> Idempotency | None:
     """The key, bound to the request: its kind, its fields and its file."""
     if submission.key is None:
         return None
-    request = submission.request.model_dump(mode="json", exclude={"file"})
+    request = fingerprint_fields(submission.request)
     return Idempotency.of(submission.key, [submission.kind, request, submission.contents])
+
+
+def fingerprint_fields(request: RequestModel) -> dict[str, Any]:
+    """What tells two requests apart: the fields that differ from their defaults, but no file.
+
+    A request that is repeated after an upgrade is the same request, although the newer version
+    knows more fields.
+    """
+    return request.model_dump(mode="json", exclude={"file"}, exclude_defaults=True)
 
 
 def _write(
