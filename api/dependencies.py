@@ -20,12 +20,12 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.requests import HTTPConnection
 
 from api.event_reader import EventReader, running
+from api.image_sides import ImageSides
 from api.middleware.observability import Metrics
 from api.problems import ProblemError
 from api.quotas import FailedKeys, ImportSlots, KeyChecks, StreamSlots
 from api.serializers import Serializers
 from api.store_watch import StoreWatch, watching
-from api.submission import Notifier
 from customedit.config.settings import Settings
 from customedit.estimates.forecasts import Forecasts
 from customedit.images.decoder_pool import DecoderPool, default_decoders
@@ -82,6 +82,7 @@ class Container:
     jobs: Jobs
     events: EventReader
     images: Images
+    image_sides: ImageSides
     concepts: Concepts
     bases: Bases
     keys: ApiKeys
@@ -94,7 +95,6 @@ class Container:
     secrets: Secrets
     deliveries: Deliveries
     presets: Presets
-    notifier: Notifier
     forecasts: Forecasts
     serializers: Serializers
     decoders: DecoderPool
@@ -114,7 +114,7 @@ class Container:
 async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[Container]:
     """The container of ``settings``. The stores may be down when it is opened."""
     client, async_client = connect(settings), connect_async(settings)
-    storage = Storage(settings)
+    storage, images = Storage(settings), Images(client, settings)
     storage.on_error = metrics.store_errors.labels("s3").inc
     watch = StoreWatch(client, storage, metrics)
     journal = Journal(storage)
@@ -136,7 +136,8 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 storage=storage,
                 jobs=Jobs(client, settings),
                 events=events,
-                images=Images(client, settings),
+                images=images,
+                image_sides=ImageSides(images),
                 concepts=Concepts(client, settings),
                 bases=Bases(client, settings, storage),
                 keys=keys,
@@ -149,7 +150,6 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 secrets=Secrets(client, settings, journal),
                 deliveries=Deliveries(client, settings),
                 presets=Presets(client, settings, journal),
-                notifier=Notifier(client, settings, metrics.notifications_failed.inc),
                 forecasts=forecasts,
                 serializers=Serializers(storage, forecasts),
                 decoders=decoders,

@@ -65,7 +65,7 @@ class Metrics(StoreMetrics):
         )
         self.notifications_failed = Counter(
             "customedit_notifications_failed",
-            "Notifications of workers that were not sent; the reconciler sends them again.",
+            "Submissions of which no worker was notified; the reconciler does it.",
             registry=self.registry,
         )
 

@@ -28,6 +28,7 @@ from api.dependencies import (
     needs,
 )
 from api.dry_run import FINISHED_OR_DRY, dry_run_of, edit_plan
+from api.image_sides import Sides
 from api.image_storage import check_mask
 from api.openapi import CONCEPT, IMAGE, example_bodies, refusals
 from api.problems import ProblemError, input_problem, not_found, unknown_reference
@@ -126,6 +127,9 @@ async def create_edit(
 def try_edit(container: Container, tenant: str, request: EditRequest) -> d.DryRun:
     """What the edit would do."""
     checked = list[CheckedEdit]()
+    for _, picture in _named_pictures(request):
+        if ids.output_of(picture) is None:  # no script will notice one that is deleted
+            container.image_sides.read(tenant, picture)
 
     def check() -> Size | None:
         checked.append(check_edit(container, tenant, request))
@@ -229,30 +233,21 @@ def _named_pictures(request: EditRequest) -> Iterator[tuple[str, str]]:
         yield f"references[{k}]", image
 
 
-@dataclass(frozen=True)
-class _Sides:
-    """Of a picture. size: (width, height); upright: False if EXIF may turn it by 90 degrees."""
-
-    size: Size
-    upright: bool = True
-
-
-def _sides_of(container: Container, tenant: str, id_: str, field: str) -> _Sides | None:
+def _sides_of(container: Container, tenant: str, id_: str, field: str) -> Sides | None:
     """Those of an image or an output; None: it is there, and nobody wrote its size down."""
     if (output := ids.output_of(id_)) is not None:
         job = container.jobs.get(tenant, output[0])
         found = None if job is None else output_record(job, output[1])
         if found is None:
             raise unknown_reference(id_, field)
-        return _Sides((found.width, found.height)) if found.width and found.height else None
-    record = container.images.get(tenant, id_)
-    if record is None:
+        return Sides((found.width, found.height)) if found.width and found.height else None
+    if (sides := container.image_sides.get(tenant, id_)) is None:
         raise unknown_reference(id_, field)
-    return _Sides((record.width, record.height), record.upright)
+    return sides
 
 
 def _check_region(
-    container: Container, use: ConceptUse, field: str, pictures: Mapping[str, _Sides | None]
+    container: Container, use: ConceptUse, field: str, pictures: Mapping[str, Sides | None]
 ) -> None:
     """Refuse a concept's region that does not fit the picture, or is empty in its latent cells.
 
@@ -268,7 +263,7 @@ def _check_region(
             check_cells(use.box, worker.base.latent_grid(image.size), field)
 
 
-def _check_mask_aspect(mask: _Sides | None, picture: _Sides | None, field: str = "mask") -> None:
+def _check_mask_aspect(mask: Sides | None, picture: Sides | None, field: str = "mask") -> None:
     """Refuse a mask of another aspect; what its pixels must be is checked before.
 
     Where a record of an earlier version does not say whether its picture is upright, a mask that

@@ -47,6 +47,24 @@ def test_a_job_is_journaled_recorded_and_rung(
     assert anna.get(f"/v1/edits/{job['id']}").json()["id"] == job["id"]
 
 
+def test_a_submit_asks_redis_for_the_key_and_the_job_alone(
+    anna: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture's sides are known from the submit before, and the message goes with the job."""
+    asked = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a red cup"}
+    assert anna.post("/v1/edits", json=asked).status_code == 202
+    names: list[str] = []
+    run = Redis.execute_command
+
+    def noted(self: Redis, *given: Any, **named: Any) -> Any:
+        names.append(given[0])
+        return run(self, *given, **named)
+
+    monkeypatch.setattr(Redis, "execute_command", noted)
+    assert anna.post("/v1/edits", json=asked).status_code == 202
+    assert names.count("EVALSHA") >= 2 and not {"HGET", "LPUSH", "HGETALL"} & set(names)
+
+
 def _body(message: str) -> str:
     import base64
     import json
