@@ -15,9 +15,7 @@ from typing import Annotated, Any, Final, ParamSpec, TypeVar
 import anyio
 import anyio.to_thread
 import redis
-from fastapi import Depends, Header, Path, Query, Request, Security
-from fastapi.security import APIKeyHeader, HTTPBearer
-from starlette.requests import HTTPConnection
+from fastapi import Depends, Header, Path, Query, Request
 
 from api.event_reader import EventReader, running
 from api.image_sides import ImageSides
@@ -47,24 +45,6 @@ R = TypeVar("R")
 
 ADMIN: Final = "admin"
 MAX_WAIT_S: Final = 60
-
-
-class _Bearer(HTTPBearer):
-    """For the OpenAPI document alone: the middleware has read the key."""
-
-    async def __call__(self, request: HTTPConnection) -> None:
-        return None
-
-
-class _Header(APIKeyHeader):
-    """Likewise."""
-
-    async def __call__(self, request: HTTPConnection) -> None:
-        return None
-
-
-_bearer = _Bearer(scheme_name="bearer", description="`Authorization: Bearer ce_...`")
-_header = _Header(name="X-API-Key", scheme_name="header", description="The same key.")
 
 
 @dataclass(frozen=True)
@@ -173,13 +153,12 @@ async def _container(request: Request) -> Container:
 
 
 def needs(*scopes: str) -> Any:
-    """A dependency that gives the caller's key if it has one of ``scopes``, or ``admin``."""
+    """A dependency that gives the caller's key if it has one of ``scopes``, or ``admin``.
 
-    async def check(
-        request: Request,
-        _bearer: Annotated[None, Security(_bearer)],
-        _header: Annotated[None, Security(_header)],
-    ) -> ApiKey:
+    The middleware has read the key; what the OpenAPI document says of it stands in ``openapi``.
+    """
+
+    async def check(request: Request) -> ApiKey:
         key: ApiKey = request.state.caller
         require_scope(key, *scopes)
         return key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -26,7 +27,7 @@ from api.dependencies import (
 from api.dry_run import FINISHED_OR_DRY, customize_plan, dry_run_of
 from api.openapi import IMAGE, OTHER_IMAGE, example_bodies, refusals
 from api.problems import ProblemError, input_problem, not_found, unknown_reference
-from api.serializers import at, submitted_response
+from api.serializers import at, submit_and_answer
 from api.submission import Submission, check, submit
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.errors import InputError
@@ -88,7 +89,7 @@ async def create_concept(
     wait: Wait,
     dry_run: DryRun = False,
     idempotency_key: IdempotencyKey = None,
-) -> d.Job | d.DryRun:
+) -> d.DryRun | Response:
     """Starts a training with 1 to 20 references; 3 to 6 are best.
 
     The concept's id is in the answer; it can be used once the job has succeeded.
@@ -96,8 +97,8 @@ async def create_concept(
     if dry_run:
         response.status_code = 200
         return await in_thread(_try, container, caller.tenant, request)
-    submitted = await in_thread(_customize, container, caller.tenant, request, idempotency_key)
-    return await submitted_response(container, submitted, wait, response)
+    make = partial(_customize, container, caller.tenant, request, idempotency_key)
+    return await submit_and_answer(container, make, wait)
 
 
 def _customize(

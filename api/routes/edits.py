@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Response
@@ -33,7 +34,7 @@ from api.image_storage import check_mask
 from api.openapi import CONCEPT, IMAGE, example_bodies, refusals
 from api.problems import ProblemError, input_problem, not_found, unknown_reference
 from api.routes.jobs import StateFilter, job_page
-from api.serializers import job_response, submitted_response
+from api.serializers import job_response, submit_and_answer
 from api.submission import Submission, submit
 from customedit.boxes import check_cells
 from customedit.editing.region_words import ConceptWords
@@ -107,7 +108,7 @@ async def create_edit(
     wait: Wait,
     dry_run: DryRun = False,
     idempotency_key: IdempotencyKey = None,
-) -> d.Job | d.DryRun:
+) -> d.DryRun | Response:
     """Say in words what the picture shall show; name a concept by its token.
 
     Several strengths and seeds make several pictures in one job, which share the inversion.
@@ -120,8 +121,8 @@ async def create_edit(
     if dry_run:
         response.status_code = 200
         return await in_thread(try_edit, container, caller.tenant, request)
-    submitted = await in_thread(_edit, container, caller.tenant, request, idempotency_key)
-    return await submitted_response(container, submitted, wait, response)
+    make = partial(_edit, container, caller.tenant, request, idempotency_key)
+    return await submit_and_answer(container, make, wait)
 
 
 def try_edit(container: Container, tenant: str, request: EditRequest) -> d.DryRun:
