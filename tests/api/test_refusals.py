@@ -329,17 +329,18 @@ def test_a_mask_of_the_pictures_aspect_is_taken(anna: httpx.Client, size: tuple[
 
 @pytest.mark.parametrize("earlier", ["image", "mask"])
 def test_a_mask_that_fits_turned_is_left_to_the_worker_for_records_of_earlier_versions(
-    anna: httpx.Client, redis_client: Redis, settings: Settings, earlier: str
+    api: Running, anna: httpx.Client, redis_client: Redis, earlier: str
 ) -> None:
     """Those have the sides as they are in the file, which its EXIF may turn."""
     asked = {**EDIT, "image": upload_mask(anna, (96, 64)), "mask": upload_mask(anna, (64, 96))}
     refused = anna.post("/v1/edits", json=asked)
     assert (refused.status_code, refused.json()["field"]) == (422, "mask")
     assert "is it turned?" in refused.json()["detail"]
-    name = f"{settings.namespace}:image:anna:{asked[earlier]}"
+    name = f"{api.settings.namespace}:image:anna:{asked[earlier]}"
     record = json.loads(str(redis_client.hget(name, "record")))
     assert record.pop("upright") is True
     redis_client.hset(name, "record", json.dumps(record))
+    api.container.image_sides.read("anna", asked[earlier])  # else remembered for a minute
     assert anna.post("/v1/edits", json=asked).status_code == 202
 
 
