@@ -54,7 +54,7 @@ def test_a_submit_asks_redis_for_the_key_and_the_job_alone(
     asked = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a red cup"}
     assert anna.post("/v1/edits", json=asked).status_code == 202
     names: list[str] = []
-    run = Redis.execute_command
+    run: Any = Redis.execute_command
 
     def noted(self: Redis, *given: Any, **named: Any) -> Any:
         names.append(given[0])
