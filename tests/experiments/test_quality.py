@@ -16,6 +16,7 @@ from customedit.experiments import quality
 from customedit.experiments.lookbench.editor import LibraryEditor, Recipe, Task
 from customedit.experiments.lookbench.run import Run, run
 from customedit.metrics.lookbench import report, results
+from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.dataset import bundled
 from customedit.metrics.lookbench.measures import Measures
 from customedit.metrics.lookbench.scores import Row
@@ -76,12 +77,12 @@ def test_sheets_are_made_of_a_scored_run(
     drawn: list[str] = []
     edit = LibraryEditor.edit
 
-    def watched(self: LibraryEditor, tasks: Sequence[Task]) -> list[quality.Pixels]:
+    def watched(self: LibraryEditor, tasks: Sequence[Task]) -> list[Pixels]:
         drawn.extend(task.source_prompt for task in tasks)
         return edit(self, tasks)
 
     monkeypatch.setattr(LibraryEditor, "edit", watched)
-    monkeypatch.setattr(quality.Base, "load", lambda *_, **__: base)
+    monkeypatch.setattr(Base, "load", lambda *_, **__: base)
     concepts = sorted((tmp_path / "concepts").iterdir())
     quality.main(done.folder, tmp_path / "sheets")
     assert drawn == [photo.prompt for photo in samples.photos()]
