@@ -129,6 +129,7 @@ def put_image(
             bytes=len(data),
             width=checked.size[0],
             height=checked.size[1],
+            upright=True,
             key=object_keys.image(tenant, id_, secrets.token_hex(8), object_keys.PICTURE),
             created_at=time.time(),
             warnings=[f"The file {warning}." for warning in checked.warnings],

@@ -44,3 +44,12 @@ def test_jobs_under_load_end_once_each(tmp_path: Path) -> None:
     assert (report["lost"], report["doubled"]) == (0, 0)
     assert [size["jobs"] for size in report["growth"]] == [20, 40]
     assert report["run"]["claim"]["count"] >= 40
+
+
+@pytest.mark.timeout(600)
+def test_submits_are_answered_by_both_front_ends() -> None:
+    arguments = ("--requests", "32", "--clients", "4", "--apis", "2")
+    found = json.loads(run("service.py", "submit", *arguments))
+    assert (found["requests"], found["errors"], found["front ends"]) == (32, 0, 2)
+    spent = found["processor_ms_of_a_submit"]
+    assert min(spent["api-1"], spent["api-2"], spent["clients"]) > 0

@@ -41,7 +41,11 @@ class Record(BaseModel):
 
 
 class ImageRecord(Record):
-    """An uploaded picture. id: ``img_`` + sha256 of the file's bytes; key: of this upload alone."""
+    """An uploaded picture. id: ``img_`` + sha256 of the file's bytes; key: of this upload alone.
+
+    upright: width and height are those of the picture turned as its EXIF says. Records of earlier
+    versions have the sides as they are stored in the file.
+    """
 
     id: str
     tenant: str
@@ -49,6 +53,7 @@ class ImageRecord(Record):
     bytes: int
     width: int
     height: int
+    upright: bool = False
     key: str
     created_at: float
     warnings: list[str] = Field(default_factory=list)

@@ -237,11 +237,13 @@ def finish_concept(
     assert concept_id is not None
     record = concepts.get(tenant, concept_id)
     assert record is not None
-    weights = f"tenants/{tenant}/concepts/{concept_id}/1-weights.safetensors"
+    folder = f"tenants/{tenant}/concepts/{concept_id}/"
+    weights, diffusers = f"{folder}1-weights.safetensors", f"{folder}1-diffusers.zip"
     storage.put(weights, b"weights of a test")
+    storage.put(diffusers, b"weights for diffusers")
     made = {
         "weights_key": weights,
-        "diffusers_key": weights,
+        "diffusers_key": diffusers,
         "bytes": 17,
         "base": "mini",
         "recipe": {"steps": 3},

@@ -17,9 +17,19 @@ from customedit.config.settings import Settings
 from customedit.jobs.store import Jobs
 from customedit.schemas import ids
 from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Concepts
 
 from .. import web
-from .conftest import Running, edit, png, upload, wait_for
+from .conftest import (
+    Running,
+    customize,
+    edit,
+    finish_concept,
+    png,
+    upload,
+    upload_mask,
+    wait_for,
+)
 
 
 def files(storage: Storage) -> list[str]:
@@ -60,6 +70,37 @@ def test_an_image_that_a_job_needs_stays(anna: httpx.Client, jobs: Jobs) -> None
     assert job["id"] in refused.json()["detail"]
     jobs.cancel("anna", job["id"])
     assert anna.delete(f"/v1/images/{image}").status_code == 204
+
+
+def test_an_image_that_is_deleted_within_a_minute_makes_no_job(
+    anna: httpx.Client, storage: Storage, jobs: Jobs, concepts: Concepts
+) -> None:
+    """Its sides are remembered; the script that makes jobs knows that it is gone."""
+    ready = finish_concept(jobs, concepts, storage, customize(anna, token="<a>")["id"])
+    image, mask = upload(anna, "navy"), upload_mask(anna)
+    fields = {"image": image, "source_prompt": "a cup", "target_prompt": "a <a> cup"}
+    uses = [{"id": ready.id, "mask": mask}]
+    made = anna.post("/v1/edits", json={**fields, "concepts": uses}).json()
+    anna.post(f"/v1/jobs/{made['id']}/cancel")
+    anna.delete(f"/v1/jobs/{made['id']}")
+    before = files(storage)
+    red = {"source_prompt": "a cup", "target_prompt": "a red cup"}
+    assert anna.delete(f"/v1/images/{mask}").status_code == 204
+    gone = anna.post("/v1/edits", json={**fields, "concepts": uses})
+    assert (gone.status_code, gone.json()["field"]) == (409, "concepts[0].mask")
+    assert anna.delete(f"/v1/images/{image}").status_code == 204
+    for path, body in (
+        ("/v1/edits", {"image": image, **red}),
+        ("/v1/edits?dry_run=true", {"image": image, **red}),
+        ("/v1/batches", {"images": [upload(anna), image], **red}),
+    ):
+        gone = anna.post(path, json=body)
+        assert (gone.status_code, gone.json()["field"]) == (409, "image"), path
+        assert gone.json()["type"] == "/problems/unknown-image" and image in gone.json()["detail"]
+    assert not anna.get("/v1/jobs", params={"kind": "edit"}).json()["items"]
+    assert {key for key in files(storage) if "/jobs/" in key} == {
+        key for key in before if "/jobs/" in key
+    }
 
 
 def bomb() -> bytes:

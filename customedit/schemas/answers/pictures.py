@@ -13,7 +13,10 @@ ConceptState = Literal["training", "ready", "failed"]
 
 
 class Image(Document):
-    """An uploaded picture. id: by the file's contents, so the same file is one image."""
+    """An uploaded picture. id: by the file's contents, so the same file is one image.
+
+    width, height: of the picture upright, as its EXIF says it is to be turned.
+    """
 
     id: str
     media_type: str
