@@ -153,8 +153,12 @@ class _Walk:
         height, width = colours.shape[:2]
         number = np.arange(height * width).reshape(height, width)
         scale = BETA / (10 * colours.std() * np.sqrt(3))
-        weights, ends = [], []
-        for a, b in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        weights: list[Reals] = []
+        ends: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
+        neighbours: list[tuple[Any, Any]] = [
+            (np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])
+        ]  # fmt: skip
+        for a, b in neighbours:
             squares = ((colours[a] - colours[b]) ** 2).sum(-1).ravel()
             weights.append(np.exp(-scale * squares) + 1e-10)
             ends.append((number[a].ravel(), number[b].ravel()))
