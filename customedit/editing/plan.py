@@ -248,7 +248,7 @@ def plan_edits(
         "everywhere": options.everywhere,
         "preserve": checked.preserve,
         "outline": checked.outline,
-        "feather": checked.feather,
+        "feather": checked.feather_width(picture.size, base.size(*picture.size)),
         "base": base_plan(base),
         "concepts": tuple(map(concept_plan, concepts)),
         "source": PicturePlan(

@@ -244,7 +244,7 @@ class _Reader:
             for place in heads:
                 yield self._checked(place, shown)
             return
-        content = [not _ends_phrase(after, k) for k in range(len(after))]
+        content = [not _ends_phrase(self.target, k) for k in range(gap.c, gap.d)]
         if any(bare(w) in MEDIA for w in after):
             yield None
             return
