@@ -175,8 +175,8 @@ class Forecasts:
     def queue(self, fresh_s: float = FRESH_S) -> Queue:
         """The queue as it was a moment ago, played to its end.
 
-        At most ``fresh_s``, or ``REST`` times as long as reading it took; while another thread
-        reads it anew, up to ``OLD_S`` or twice that.
+        At most ``fresh_s``, or ``REST`` times as long as that took and at most ``OLD_S``; while
+        another thread reads it anew, twice ``OLD_S``.
         """
         queue = self._queue
         if queue is not None and queue.good(fresh_s):
@@ -203,7 +203,8 @@ class Forecasts:
         except RedisError:
             self._failed_at = time.monotonic()
             raise
-        queue.took_s = time.monotonic() - began
+        queue.played_at = time.monotonic()
+        queue.took_s = queue.played_at - began
         return queue
 
     # the simulation

@@ -29,8 +29,8 @@ REST: Final = 10
 """The queue is not read again for so many times as long as reading and playing it took."""
 
 OLD_S: Final = GONE_S
-"""One that was read so long ago is no answer any more: all wait until it is read anew. At least
-twice the time for which it is good."""
+"""But for that many seconds at most; and after twice as many it is no answer any more: all wait
+until it is read anew."""
 
 MOST_WAITING: Final = 300
 """Waiting jobs of a kind that are played; those behind them have a place and no time."""
@@ -73,18 +73,19 @@ class Queue:
     """Of each waiting job that was read: how many of its kind are before it."""
     took_s: float = 0.0
     """How long it took to read and to play it."""
+    played_at: float = -math.inf
 
     def good(self, fresh_s: float) -> bool:
         """Whether it need not be read again yet."""
-        return self._age() <= max(fresh_s, REST * self.took_s)
+        return self._age() <= max(fresh_s, min(REST * self.took_s, OLD_S))
 
     @property
     def old(self) -> bool:
         """Whether it is no answer any more."""
-        return self._age() > max(OLD_S, 2 * REST * self.took_s)
+        return self._age() > 2 * OLD_S
 
     def _age(self) -> float:
-        return time.monotonic() - self.read_at
+        return time.monotonic() - self.played_at
 
 
 class QueueReader:

@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from customedit.config.settings import Settings
 from customedit.estimates import speed
 from customedit.estimates.forecasts import FRESH_DRY_S, TOO_FAR, Forecasts
-from customedit.estimates.queue import REST, Queue, QueueReader
+from customedit.estimates.queue import OLD_S, REST, Queue, QueueReader
 from customedit.estimates.simulation import Span
 from customedit.estimates.workers import WorkerReport, Workers
 from customedit.jobs.records import ImageRecord, JobRecord
@@ -66,7 +66,7 @@ def test_a_job_that_would_begin_now_takes_as_long_however_old_the_queue_is(
     read = forecasts._queue
     read.read_at -= FRESH_DRY_S / 2
     assert forecasts.would_be(record()).run_s == first.run_s
-    read.read_at -= 60  # too old: it is read again
+    read.played_at -= 60  # too old: it is read again
     assert forecasts.would_be(record()).run_s == first.run_s
     assert forecasts._queue is not read
 
@@ -194,12 +194,12 @@ def test_while_one_reads_the_queue_the_others_answer_from_the_one_before(
 
     monkeypatch.setattr(forecasts, "_play", slow)
     first.took_s = 0.0
-    first.read_at -= 5  # no more fresh, and no answer of yesterday
+    first.played_at -= 5  # no more fresh, and no answer of yesterday
     with ThreadPoolExecutor(2) as pool:
         reading = pool.submit(forecasts.queue)
         assert begun.wait(60)
         assert forecasts.queue() is first and forecasts.of(made) is not None
-        first.read_at -= 60  # one of long ago is no answer: this waits
+        first.played_at -= 60  # one of long ago is no answer: this waits
         waiting = pool.submit(forecasts.queue)
         go_on.set()
         assert reading.result() is waiting.result() is not first
@@ -208,10 +208,15 @@ def test_while_one_reads_the_queue_the_others_answer_from_the_one_before(
 def test_a_queue_that_took_long_is_read_less_often(work: Callable[..., Forecasts]) -> None:
     forecasts = work(1)
     first = forecasts.queue()
-    first.took_s, first.read_at = 6.0, time.monotonic() - 5 * REST
+    first.took_s = 0.8
+    first.played_at = time.monotonic() - 0.3 * REST
     assert forecasts.queue() is first
-    first.read_at -= 2 * REST
+    first.played_at -= 0.6 * REST
     assert forecasts.queue() is not first
+    second = forecasts.queue()
+    second.took_s = 60.0  # as in a Redis that said nothing for long
+    second.played_at = time.monotonic() - OLD_S - 1
+    assert forecasts.queue() is not second
 
 
 def test_waiting_jobs_of_many_tenants_are_read_once(
@@ -251,9 +256,35 @@ def test_waiting_jobs_of_many_tenants_are_read_once(
     other = made[0].model_copy(update={"id": ids.new("job"), "tenant": "zz"})
     assert forecasts.would_be(other).position == tenants  # its first turn
     read.clear()
-    forecasts.queue().read_at -= 60
+    forecasts.queue().played_at -= 60
     assert forecasts.of(made[0]) is not None
     assert sum(read) == 0
+
+
+def test_no_place_is_told_where_jobs_that_were_not_read_may_come_before(
+    work: Callable[..., Forecasts], client: Redis, settings: Settings,
+    picture: Callable[..., ImageRecord], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("customedit.estimates.queue.MOST_WAITING", 5)
+    jobs = Jobs(client, settings)
+
+    def submitted(tenant: str, count: int, steps: int) -> list[JobRecord]:
+        image = picture(b"a picture", tenant=tenant)
+        Images(client, settings).put(image)
+        one = record(image=image.id, steps=steps).model_copy(update={"tenant": tenant})
+        made = (one.model_copy(update={"id": ids.new("job")}) for _ in range(count))
+        return [jobs.submit(each).record for each in made]
+
+    small, large = submitted("a", 9, steps=5), submitted("b", 2, steps=50)  # six of nine are read
+    forecasts = work(1)
+    told = [forecasts.of(one) for one in small + large]
+    places = [forecast.position for forecast in told if forecast is not None]
+    assert places == [0, 2, 3, 4, 5, 6, 11, 11, 11, 1, 11]
+    next_one = small[0].model_copy(update={"id": ids.new("job")})
+    assert forecasts.would_be(next_one).position == 11
+    claims = [jobs.claim_next(["edit"], "w") for _ in range(7)]
+    order = [*small[:1], *large[:1], *small[1:6]]
+    assert [claim.id for claim in claims if claim is not None] == [one.id for one in order]
 
 
 def test_a_job_that_was_just_submitted_asks_redis_nothing(
