@@ -277,8 +277,9 @@ def test_of_ends_at_the_same_time_each_is_journaled_once(
     monkeypatch.setattr(bench.storage, "put", counted)
     executor = make(worker_concurrency=count, worker_queues="edit", lease_seconds=60.0)
     image = bench.image()
-    other = replace(bench, tenant="other")  # the last slot is for it
-    made = [bench.edit(image=image) for _ in range(count - 1)] + [other.edit()]
+    made = [bench.edit(image=image) for _ in range(count - 1)]
+    until(lambda: len(at_work.attempts) == count - 1, "all slots taken but that for another tenant")
+    made.append(replace(bench, tenant="other").edit())
     until(lambda: len(at_work.attempts) == count, "all at work")
     at_work.end_all()
     until(lambda: not executor.under_way, "all ended")

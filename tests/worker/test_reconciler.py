@@ -208,7 +208,8 @@ def test_many_overdue_jobs_are_few_notifications_in_one_call(
         metrics=Metrics(), journal=None, concept_records=None, measure_device=None, scratch=None,
     )  # fmt: skip
     reconciler = Reconciler(runtime, "w")
-    made = [bench.jobs.submit(job()).record.id for _ in range(MOST_NOTIFICATIONS + 5)]
+    names = [f"tenant-{k % 2}" for k in range(MOST_NOTIFICATIONS + 5)]  # one may have 100 jobs
+    made = [bench.jobs.submit(job(tenant=name)).record.id for name in names]
     lost = bench.jobs.submit(job(kind="import")).record.id
     assert bench.jobs.claim(lost, "gone") is not None
     wakeups = f"{bench.settings.namespace}:wakeups"
