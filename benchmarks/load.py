@@ -2,10 +2,12 @@
 
 ``run``: The real API, Redis (valkey) and S3 (SeaweedFS); workers that are simulated: each claims,
 renews, reports progress and ends jobs by the code that real workers use (``customedit.jobs``), and
-sleeps where a real one would compute. No torch. First all jobs are submitted over HTTP, half of
-them by one tenant; after each tenth it is measured how long lists and the reconciler's calls take.
-Then the workers run them; some die in the middle of a job, whose lease runs out. At the end every
-job must have ended once: ``lost`` and ``doubled`` are 0, or the exit status is 1.
+sleeps where a real one would compute. No torch. From the beginning they say every two seconds that
+they live and how fast, so that the API forecasts each job that is not finished. First all jobs are
+submitted over HTTP, half of them by one tenant; after each tenth it is measured how long lists and
+the reconciler's calls take. Then the workers run them; some die in the middle of a job, whose lease
+runs out. At the end every job must have ended once: ``lost`` and ``doubled`` are 0, or the exit
+status is 1.
 
 ``scripts``: how long Redis itself takes for claims, lists and the reconciler's calls as jobs grow
 in number, without API, S3 and workers: other work of the machine hardly shows in it.
@@ -18,6 +20,7 @@ Clients, workers and servers share the machine, which is named.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import multiprocessing
@@ -40,6 +43,10 @@ from redis import Redis
 from customedit.config.settings import Settings
 from customedit.devserver.local_servers import LocalServers
 from customedit.devserver.stack import Stack
+from customedit.diffusion.profile import Sizes
+from customedit.estimates import speed
+from customedit.estimates.speed import Line
+from customedit.estimates.workers import BEAT_S, WorkerBase, WorkerReport, Workers
 from customedit.jobs import notifications
 from customedit.jobs.claims import Claim
 from customedit.jobs.journal import Journal
@@ -60,6 +67,8 @@ ENVIRONMENT: Final = {
     "CUSTOMEDIT_HEARTBEAT_SECONDS": "2",
 }
 PROCESSES: Final = 2  # of simulated workers: one interpreter for all would measure its own lock
+BATCH: Final = 16  # as in worker.reconciler, which needs torch
+PICTURE: Final = (64, 64)
 DEATHS: Final = 0.01  # of attempts that end without a word
 LISTS: Final = {
     "newest": "/v1/jobs?limit=20",
@@ -155,8 +164,8 @@ class Tenants:
             key = object_keys.image(tenant, image, "1", object_keys.PICTURE)
             images.put(
                 ImageRecord(
-                    id=image, tenant=tenant, media_type="image/png", bytes=1, width=64, height=64,
-                    key=key, created_at=time.time(),
+                    id=image, tenant=tenant, media_type="image/png", bytes=1, width=PICTURE[0],
+                    height=PICTURE[1], key=key, created_at=time.time(),
                 )
             )  # fmt: skip
             clients.append(Client(stack.url, keys.create(tenant)[1], image))
@@ -196,6 +205,43 @@ def list_times(client: Client, rounds: int) -> dict[str, list[float]]:
 # Workers
 
 
+class Beats:
+    """Says every ``BEAT_S`` seconds that workers live which take ``job_s`` seconds for an edit."""
+
+    def __init__(self, redis: Redis, settings: Settings, names: list[str], job_s: float) -> None:
+        base = WorkerBase(
+            name="load", fingerprint="load", device="cpu", dtype="float32", guidance=4.0,
+            sizes=Sizes(side=128, multiple=16, factor=8), rows=24,
+        )  # fmt: skip
+        call, beside = Line(), Line()
+        for rows in (1, 3):  # of which an edit has 50 each
+            call.add(rows, 0.009 * job_s, keep=1.0)
+        beside.add(1, 0.1 * job_s, keep=1.0)
+        lines = {speed.call(base.latent_cells(PICTURE)): call, "edit": beside}
+        report = WorkerReport(name="", kinds=("edit",), slots=1, base=base, speed=lines)
+        self._reports = [report.model_copy(update={"name": name}) for name in names]
+        self._workers, self._over = Workers(redis, settings), threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            for report in self._reports:
+                self._workers.beat(report)
+            self._over.wait(BEAT_S)
+
+
+def shares(workers: int) -> dict[str, int]:
+    """How many simulated workers each process has, by the name of the process."""
+    return {f"w{n}": workers // PROCESSES + (n < workers % PROCESSES) for n in range(PROCESSES)}
+
+
 @dataclass
 class Record:
     """What a process of simulated workers measured. ended: by job, how often it was committed."""
@@ -225,7 +271,7 @@ def work(count: int, job_s: float, name: str, left: Any, results: Any) -> None:
             elif attempt(claim, chance):
                 with left.get_lock():
                     left.value -= 1
-                journal.settle(jobs, concepts, limit=4)
+                journal.settle_job(jobs, concepts, claim.id)
 
     def attempt(claim: Claim, chance: random.Random) -> bool:
         """Whether this ended the job."""
@@ -287,9 +333,9 @@ class Maintenance:
             "overdue": self.jobs.overdue,
             "queue_depths": self.jobs.queue_depths,
             "oldest_queued_age": lambda: self.jobs.oldest_queued_age("edit"),
-            "due_cleanups": lambda: self.jobs.due_cleanups(50),
-            "expired": self.jobs.expired,
-            "settle": lambda: self.journal.settle(self.jobs, self.concepts),
+            "due_cleanups": lambda: self.jobs.due_cleanups(BATCH),
+            "expired": lambda: self.jobs.expired(BATCH),
+            "settle": lambda: self.journal.settle(self.jobs, self.concepts, BATCH),
             "orphans": self.orphans.look,
         }
         seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -321,6 +367,7 @@ def load(
     with (
         tempfile.TemporaryDirectory() as folder,
         Stack(Path(folder), port=0, workers=0, say=lambda line: None) as stack,
+        contextlib.ExitStack() as alive,
     ):
         os.environ.update(stack.environment)
         settings = stack.settings()
@@ -330,6 +377,8 @@ def load(
             store, Orphans(redis, settings, storage, store), Journal(storage), concepts
         )
         everyone = Tenants.make(stack, settings, redis, tenants)
+        names = [f"{name}-{n}" for name, share in shares(workers).items() for n in range(share)]
+        alive.enter_context(Beats(redis, settings, names, job_seconds))
         empty = memory(redis).used
         made: list[str] = []
         sizes = []
@@ -380,10 +429,9 @@ def run(
     """Lets the workers do all jobs; lists are asked for and the reconciler's calls are made."""
     spawn = multiprocessing.get_context("spawn")
     left, results = spawn.Value("i", len(made)), spawn.Queue()
-    shares = [workers // PROCESSES + (n < workers % PROCESSES) for n in range(PROCESSES)]
     processes = [
-        spawn.Process(target=work, args=(share, job_s, f"w{n}", left, results))
-        for n, share in enumerate(shares)
+        spawn.Process(target=work, args=(share, job_s, name, left, results))
+        for name, share in shares(workers).items()
     ]
     usec, calls = redis_cost(redis)
     began = time.perf_counter()
@@ -484,7 +532,7 @@ def script_times(store: Jobs, redis: Redis, repeats: int) -> dict[str, float]:
         "list a rare kind": lambda: store.list(tenant, kind="customize", limit=20),
         "list a concept without jobs": lambda: store.list(tenant, concept=ids.new("con")),
         "overdue": store.overdue,
-        "due_cleanups": lambda: store.due_cleanups(50),
+        "due_cleanups": lambda: store.due_cleanups(BATCH),
     }
     spent: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):

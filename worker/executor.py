@@ -274,7 +274,7 @@ class Executor:
             cleanup.remove_outputs(attempt)
             if not attempt.with_retries(lambda: self.runtime.jobs.fail(attempt.claim, problem)):
                 return "lost"
-            self._settle()
+            self._settle(attempt.id)
             cleanup.after_end(attempt)
             return problem.type
 
@@ -289,7 +289,7 @@ class Executor:
         if not committed:
             return self._stopped(attempt, "lost")
         attempt.measure(len(outcome.outputs) if isinstance(outcome, EditOutcome) else 1)
-        self._settle()
+        self._settle(attempt.id)
         cleanup.after_end(attempt)
         return "succeeded"
 
@@ -301,10 +301,14 @@ class Executor:
             return None
         return record.ready(outcome, time.time())
 
-    def _settle(self) -> None:
-        """Write the end of jobs to the journal; what fails here the reconciler does later."""
+    def _settle(self, job_id: str) -> None:
+        """Write the job's end to the journal; what fails here the reconciler does later.
+
+        This job's alone: of others that end at the same time each worker writes its own.
+        """
+        runtime = self.runtime
         try:
-            self.runtime.journal.settle(self.runtime.jobs, self.runtime.concept_records, limit=4)
+            runtime.journal.settle_job(runtime.jobs, runtime.concept_records, job_id)
         except (StorageError, RedisError, OSError) as error:
             _log.warning("left for the reconciler to journal: %s", error)
 
@@ -318,8 +322,8 @@ class Executor:
                 self._notify(attempt.id, attempt.kind)  # of a job for a worker that stays
         else:
             cleanup.remove_outputs(attempt)
-            attempt.with_retries(lambda: self.runtime.jobs.cancelled(attempt.claim))
-            self._settle()
+            if attempt.with_retries(lambda: self.runtime.jobs.cancelled(attempt.claim)):
+                self._settle(attempt.id)
             cleanup.after_end(attempt)
         return {"lost": "lost", "drain": "handed-back"}.get(reason, "cancelled")
 

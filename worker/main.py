@@ -73,15 +73,13 @@ class Worker:
         self.executor = Executor(runtime, self.name, self.notify)
         register(self.app, self.executor)
         self.presence = Presence(runtime, self.executor, self.name)
-        self.reconciler = Reconciler(runtime, self.notify, self.name)
+        self.reconciler = Reconciler(runtime, self.name)
         self._going, self._drained = threading.Event(), threading.Event()
         self._status = 0
 
     def notify(self, job_id: str, kind: str) -> None:
         """Send a notification."""
-        self.app.send_task(
-            notifications.TASK, [job_id], queue=notifications.queue(self.settings, kind)
-        )
+        notifications.send(self.runtime.redis, self.settings, kind, [job_id])
 
     def run(self) -> int:
         """Run jobs until a signal comes; then drain and clean up. Gives the exit status."""

@@ -13,6 +13,7 @@ import logging
 import shutil
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, get_args
@@ -30,14 +31,16 @@ from customedit.storage.store import BROKEN_UPLOAD_DAYS
 from worker import cleanup
 from worker.runtime import Runtime
 
-Notify = Callable[[str, str], None]
+BATCH: Final = 16
+"""Jobs that are cleaned up, removed or journaled before the lock is extended: few enough that it
+does not run out meanwhile, or a second worker would begin the same."""
 
-CLEANUPS_AT_ONCE: Final = 50
 CLEANERS: Final = 8
-EXPIRED_AT_ONCE: Final = 100
-SETTLED_AT_ONCE: Final = 100
-EXCESS_NOTIFICATIONS: Final = 100
-"""How many more notifications than queued jobs of a kind may wait in its list."""
+"""Threads of ``clean_up``, which wait for S3."""
+
+MOST_NOTIFICATIONS: Final = 100
+"""Notifications of a kind that wait in its list after those of overdue jobs were added: a worker
+that receives one goes on while there are jobs."""
 
 PROBE_EVERY_S: Final = 30.0
 """How often it is tried whether the bucket can be written."""
@@ -49,16 +52,12 @@ _log = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """Runs in its own threads from ``start`` to ``close``.
+    """Runs in its own threads from ``start`` to ``close``. name: of the worker."""
 
-    notify: sends a notification (job id, kind); name: of the worker.
-    """
-
-    def __init__(self, runtime: Runtime, notify: Notify, name: str) -> None:
+    def __init__(self, runtime: Runtime, name: str) -> None:
         self._settings, self._redis, self._jobs = runtime.settings, runtime.redis, runtime.jobs
         self._storage, self._metrics = runtime.storage, runtime.metrics
-        self._notify, self._name = notify, name
-        self._runtime = runtime
+        self._runtime, self._name = runtime, name
         self._closed = threading.Event()
         self._journal, self._concepts = runtime.journal, runtime.concept_records
         self._orphans = Orphans(self._redis, self._settings, self._storage, self._jobs)
@@ -135,24 +134,25 @@ class Reconciler:
 
     def clean_up_all(self) -> None:
         """``clean_up`` for about one round, while there is more."""
-        self._repeat(self.clean_up, CLEANUPS_AT_ONCE)
+        self._repeat(self.clean_up)
 
     def expire_all(self) -> None:
         """``expire`` for about one round, while there is more."""
-        self._repeat(self.expire, EXPIRED_AT_ONCE)
+        self._repeat(self.expire)
 
     def settle_all(self) -> None:
         """``settle`` for about one round, while there is more."""
-        self._repeat(self.settle, SETTLED_AT_ONCE)
+        self._repeat(self.settle)
 
-    def _repeat(self, step: Callable[[], int], batch: int) -> None:
+    def _repeat(self, step: Callable[[], int]) -> None:
         """Again and again while ``step`` does a whole batch, for about the time of one round.
 
         One batch a round would be too few where many workers end more jobs than that.
         """
         end = time.monotonic() + self._settings.reconcile_seconds
-        while step() >= batch and time.monotonic() < end and not self._closed.is_set():
-            pass
+        while step() >= BATCH and time.monotonic() < end and not self._closed.is_set():
+            if not self._is_leader():
+                return
 
     def _is_leader(self) -> bool:
         """Whether this worker is the one that reconciles now; the lock outlasts a few rounds."""
@@ -161,18 +161,20 @@ class Reconciler:
     def notify_overdue(self) -> int:
         """Notify workers of jobs queued long ago and of leases that are over; gives how many.
 
-        Not where more notifications wait than there are jobs: no worker takes this kind at present,
-        and its list must not grow for ever.
+        Not where as many notifications wait as there are jobs, or ``MOST_NOTIFICATIONS``: no worker
+        takes this kind at present, and its list must not grow for ever.
         """
-        overdue, depths = self._jobs.overdue(), self._jobs.queue_depths()
-        pending = {kind: self._pending(kind) for kind in {kind for _, kind in overdue}}
-        notified = 0
-        for job_id, kind in overdue:
-            if pending[kind] < EXCESS_NOTIFICATIONS + depths[kind]:
-                self._notify(job_id, kind)
-                self._metrics.notified.labels(kind).inc()
-                pending[kind] += 1
-                notified += 1
+        overdue: defaultdict[JobKind, list[str]] = defaultdict(list)
+        for job_id, kind in self._jobs.overdue():
+            overdue[kind].append(job_id)
+        depths, notified = self._jobs.queue_depths(), 0
+        for kind, names in overdue.items():
+            # those whose lease is over are not among the queued
+            wanted = min(MOST_NOTIFICATIONS, max(depths[kind], len(names)))
+            names = names[: max(0, wanted - self._pending(kind))]
+            notifications.send(self._redis, self._settings, kind, names)
+            self._metrics.notified.labels(kind).inc(len(names))
+            notified += len(names)
         return notified
 
     def _pending(self, kind: JobKind) -> int:
@@ -185,8 +187,8 @@ class Reconciler:
 
         Gives how many were looked at; one that is not final is put off.
         """
-        due = self._jobs.due_cleanups(CLEANUPS_AT_ONCE)
-        with ThreadPoolExecutor(CLEANERS) as pool:  # they wait for S3
+        due = self._jobs.due_cleanups(BATCH)
+        with ThreadPoolExecutor(CLEANERS) as pool:
             list(pool.map(lambda entry: self._try_to_clean_up(*entry), due))
         return len(due)
 
@@ -217,7 +219,7 @@ class Reconciler:
     def expire(self) -> int:
         """Remove jobs that finished ``keep_jobs_days`` ago; gives how many."""
         removed = 0
-        for tenant, job_id in self._jobs.expired(EXPIRED_AT_ONCE):
+        for tenant, job_id in self._jobs.expired(BATCH):
             with contextlib.suppress(InUse):  # an output is edited at this moment: the next round
                 removed += self._jobs.delete(tenant, job_id)
         return removed
@@ -232,7 +234,7 @@ class Reconciler:
 
     def settle(self) -> int:
         """Write what the journal lacks and remove the files of what was deleted."""
-        return self._journal.settle(self._jobs, self._concepts, SETTLED_AT_ONCE)
+        return self._journal.settle(self._jobs, self._concepts, BATCH)
 
     def _probe_storage(self) -> None:
         if time.monotonic() >= self._probe_at:

@@ -1,17 +1,16 @@
 """How long a job will take, from the queue as it is and what the workers measured.
 
 The queue is read once a second at most, for dry runs five times, and played on (``simulation``);
-all that ask meanwhile get answers from that.
+all that ask meanwhile get answers from that. One thread reads while the others answer from the
+queue that was read before, and it does so for a tenth of the time at most.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -21,8 +20,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from customedit.errors import InputError
+from customedit.estimates.queue import KINDS, MOST_WAITING, Entry, Queue, QueueReader
 from customedit.estimates.simulation import Machine, Span, Waiting, measured, play
-from customedit.estimates.speed import Speed
 from customedit.estimates.work import (
     Work,
     class_mark,
@@ -31,8 +30,8 @@ from customedit.estimates.work import (
     inversion_mark,
     training_settings,
 )
-from customedit.estimates.workers import WorkerReport, Workers, joined
-from customedit.jobs.records import JobProgress, JobRecord, cost_of
+from customedit.estimates.workers import WorkerReport
+from customedit.jobs.records import JobRecord
 from customedit.schemas.concepts import CustomizeRequest
 from customedit.schemas.requests import EditRequest
 
@@ -42,23 +41,19 @@ if TYPE_CHECKING:
     from customedit.config.settings import Settings
 
 FRESH_S: Final = 1.0
-"""How long the queue that was read is good for, in seconds."""
+"""How long the queue that was read is good for, in seconds; longer where reading it takes long."""
+
+FRESH_DRY_S: Final = 0.2
+"""The same for jobs that are not in it: theirs would be the last that was submitted."""
 
 AWAY_S: Final = 2.0
 """After a call of Redis that failed it is not asked again for so long: with a Redis that says
 nothing, each of all who wait would wait as long as the first, one after the other."""
 
-FRESH_DRY_S: Final = 0.2
-"""The same for jobs that are not in it: theirs would be the last that was submitted."""
-
-MOST_WAITING: Final = 300
-"""Waiting jobs of a kind that are played; those behind them have a place and no time."""
-
 NO_WORKER: Final = "No worker is running."
 NO_WORKER_OF_KIND: Final = "No worker that is running takes such jobs."
 NOT_MEASURED: Final = "No job of this kind has been measured yet."
 TOO_FAR: Final = "Too many jobs are before it, or one whose time is not known."
-KINDS: Final = ("edit", "customize", "import")
 _INVERTED_S: Final = 7 * 86_400
 Mark: TypeAlias = tuple[str, str, str]
 """An inversion: tenant, picture and ``work.inversion_mark``."""
@@ -83,32 +78,6 @@ class Forecast:
     def seconds(self) -> float | None:
         """Seconds from now to its end."""
         return None if self.wait_s is None or self.run_s is None else self.wait_s + self.run_s
-
-
-@dataclass(frozen=True)
-class _Entry:
-    record: JobRecord
-    start: float
-    """Virtual start time in the fair queue, by which waiting jobs are claimed."""
-
-
-@dataclass
-class _Queue:
-    """What Redis had at ``read_at``: workers, waiting jobs by kind in their order, running ones.
-
-    virtual, next_start: virtual times of the fair queue, by kind, and of the next job of a tenant.
-    """
-
-    read_at: float
-    workers: list[WorkerReport]
-    speed: Speed
-    waiting: dict[str, list[_Entry]]
-    running: list[JobRecord]
-    virtual: dict[str, float]
-    next_start: dict[tuple[str, str], float]
-    spans: dict[str, Span]
-    places: dict[str, int]
-    """Of each waiting job: how many of its kind are before it."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +110,11 @@ class Forecasts:
     """Answers for one front end; safe from many threads. Calls raise RedisError."""
 
     def __init__(self, client: Redis, settings: Settings) -> None:
-        self.client, self._namespace = client, settings.namespace
-        self.workers = Workers(client, settings)
+        self.reader = QueueReader(client, settings)
         self.inverted = Inverted(client, settings)
-        self._lock = threading.Lock()
-        self._queue: _Queue | None = None
+        self._reading = threading.Lock()
+        self._queue: Queue | None = None
         self._failed_at = -math.inf
-        self._records: OrderedDict[str, JobRecord] = OrderedDict()
 
     def base(self) -> WorkerReport | None:
         """A worker whose base decides plans; None: none lives."""
@@ -161,7 +128,7 @@ class Forecasts:
         queue = self.queue()
         position = queue.places.get(record.id)
         if position is None and record.state == "queued":
-            position = len(queue.waiting[record.kind])  # since it was read
+            position = queue.counts[record.kind]  # since it was read, or far behind
         return self._answer(queue, record, position, queue.spans.get(record.id))
 
     def would_be(self, record: JobRecord) -> Forecast:
@@ -171,14 +138,17 @@ class Forecasts:
         waiting = list(queue.waiting[record.kind])
         turn = start, record.tenant
         later = (k for k, e in enumerate(waiting) if (e.start, e.record.tenant) > turn)
-        place = next(later, len(waiting))
-        waiting.insert(place, _Entry(record, start))
+        place = next(later, None)
+        if place is None and len(waiting) < queue.counts[record.kind]:  # behind all that were read
+            return self._answer(queue, record, queue.counts[record.kind], None, begun=False)
+        place = len(waiting) if place is None else place
+        waiting.insert(place, Entry(record, start))
         spans = self._play(replace(queue, waiting=queue.waiting | {record.kind: waiting}))
         return self._answer(queue, record, place, spans.get(record.id), begun=False)
 
     def _answer(
         self,
-        queue: _Queue,
+        queue: Queue,
         record: JobRecord,
         position: int | None,
         span: Span | None,
@@ -191,8 +161,8 @@ class Forecasts:
             why = NO_WORKER_OF_KIND if queue.workers else NO_WORKER
             return Forecast(position, 0, unknown=why)
         if span is None:
-            asked = _Asked.of(record)
-            work = _work(asked, takers[0], inverted=asked.mark in self._kept([asked]))
+            # whether its inversion is kept would decide between two messages, and Redis be asked
+            work = _work(_Asked.of(record), takers[0], inverted=False)
             known = work is not None and measured(work, queue.speed)
             return Forecast(position, len(takers), unknown=TOO_FAR if known else NOT_MEASURED)
         passed = time.monotonic() - queue.read_at
@@ -202,124 +172,44 @@ class Forecasts:
 
     # the queue
 
-    def queue(self, fresh_s: float = FRESH_S) -> _Queue:
-        """The queue as it was at most ``fresh_s`` ago, played to its end."""
-        with self._lock:
-            if self._queue is None or time.monotonic() - self._queue.read_at > fresh_s:
-                if time.monotonic() - self._failed_at < AWAY_S:
-                    raise RedisConnectionError("the queue could not be read a moment ago")
-                try:
-                    queue = self._read()
-                    queue.spans = self._play(queue)
-                except RedisError:
-                    self._failed_at = time.monotonic()
-                    raise
-                self._queue = queue
-            return self._queue
+    def queue(self, fresh_s: float = FRESH_S) -> Queue:
+        """The queue as it was a moment ago, played to its end.
 
-    def _key(self, *parts: str) -> str:
-        return ":".join((self._namespace, *parts))
+        At most ``fresh_s``, or ``REST`` times as long as that took and at most ``OLD_S``; while
+        another thread reads it anew, twice ``OLD_S``.
+        """
+        queue = self._queue
+        if queue is not None and queue.good(fresh_s):
+            return queue
+        wait = queue is None or queue.old
+        if not self._reading.acquire(blocking=wait):
+            assert queue is not None
+            return queue
+        try:
+            queue = self._queue  # another thread may have read it meanwhile
+            if queue is None or not queue.good(fresh_s):
+                queue = self._queue = self._read_and_play()
+            return queue
+        finally:
+            self._reading.release()
 
-    def _read(self) -> _Queue:
-        alive = self.workers.alive()
-        with self.client.pipeline(transaction=False) as pipe:
-            pipe.smembers(self._key("running"))
-            pipe.hgetall(self._key("virtual-time"))
-            for kind in KINDS:
-                pipe.zrange(self._key("turns", kind), 0, -1, withscores=True)
-                pipe.zrange(self._key("shares", kind), 0, -1, withscores=True)
-            running, virtual, *by_kind = pipe.execute()
-        waiting: dict[str, list[_Entry]] = {}
-        following: dict[tuple[str, str], float] = {}
-        virtual = {kind: float(virtual.get(kind, 0.0)) for kind in KINDS}
-        for number, kind in enumerate(KINDS):
-            turns, shares = by_kind[2 * number : 2 * number + 2]
-            starts = {tenant: max(virtual[kind], finish) for tenant, finish in shares}
-            waiting[kind] = self._waiting(kind, turns, starts)
-            following |= {(kind, tenant): start for tenant, start in starts.items()}
-        records = self._load(running)
-        return _Queue(
-            read_at=time.monotonic(),
-            workers=alive,
-            speed=joined(alive),
-            waiting=waiting,
-            running=list(records.values()),
-            virtual=virtual,
-            next_start=following,
-            spans={},
-            places={e.record.id: k for order in waiting.values() for k, e in enumerate(order)},
-        )
-
-    def _waiting(
-        self, kind: str, turns: Sequence[tuple[str, float]], following: dict[str, float]
-    ) -> list[_Entry]:
-        """Waiting jobs of a kind in the order of start-time fair queueing (``common.lua``)."""
-        with self.client.pipeline(transaction=False) as pipe:
-            for tenant, _ in turns:
-                pipe.zrange(self._key("claimable", kind, tenant), 0, MOST_WAITING)
-            names = pipe.execute()
-        records = self._claimable([name for part in names for name in part])
-        order: list[tuple[float, str, int, JobRecord]] = []
-        for (tenant, start), part in zip(turns, names, strict=True):
-            for place, record in enumerate(records[name] for name in part if name in records):
-                order.append((start, tenant, place, record))
-                start += cost_of(record)
-            following[tenant] = start
-        order.sort(key=lambda entry: entry[:3])
-        return [_Entry(record, start) for start, _, _, record in order]
-
-    def _claimable(self, names: Sequence[str]) -> dict[str, JobRecord]:
-        """The records of waiting jobs: nothing of them changes, so each is read once."""
-        missing = [name for name in names if name not in self._records]
-        self._read_bodies(missing)
-        found = {name: self._records[name] for name in names if name in self._records}
-        self._forget(found)
-        return found
-
-    def _load(self, names: Sequence[str]) -> dict[str, JobRecord]:
-        """The records of running jobs by id, in this order, with what changes in them."""
-        self._read_bodies([name for name in names if name not in self._records])
-        with self.client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hmget(self._key("job", name), "progress", "worker", "state")
-            rows = pipe.execute()
-        loaded: dict[str, JobRecord] = {}
-        for name, (progress, worker, state) in zip(names, rows, strict=True):
-            if state is None or name not in self._records:
-                continue
-            loaded[name] = self._records[name].model_copy(
-                update={
-                    "state": state,
-                    "worker": worker,
-                    "progress": JobProgress.model_validate_json(progress) if progress else None,
-                }
-            )
-        self._forget(loaded)
-        return loaded
-
-    def _read_bodies(self, names: Sequence[str]) -> None:
-        """Keep the records of jobs that are new, as they were submitted."""
-        if not names:
-            return
-        with self.client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hget(self._key("job", name), "body")
-            bodies = pipe.execute()
-        for name, body in zip(names, bodies, strict=True):
-            if body is not None:
-                document = json.loads(body) | {"queued_at": 0.0}
-                self._records[name] = JobRecord.model_validate(document)
-
-    def _forget(self, used: Collection[str]) -> None:
-        """Let go of the records that were not used for longest, beyond so many."""
-        for name in used:
-            self._records.move_to_end(name)
-        while len(self._records) > 4 * MOST_WAITING:
-            self._records.popitem(last=False)
+    def _read_and_play(self) -> Queue:
+        began = time.monotonic()
+        if began - self._failed_at < AWAY_S:
+            raise RedisConnectionError("the queue could not be read a moment ago")
+        try:
+            queue = self.reader.read()
+            queue.spans = self._play(queue)
+        except RedisError:
+            self._failed_at = time.monotonic()
+            raise
+        queue.played_at = time.monotonic()
+        queue.took_s = queue.played_at - began
+        return queue
 
     # the simulation
 
-    def _play(self, queue: _Queue) -> dict[str, Span]:
+    def _play(self, queue: Queue) -> dict[str, Span]:
         if not queue.workers:
             return {}
         machines = [Machine(w.slots, w.base, w.kinds) for w in queue.workers]

@@ -3,12 +3,16 @@
 A worker's engine serves all of its jobs in rounds. A round is one merged call of the UNet with the
 rows of all jobs that want one, and one step with gradients of one training. So jobs slow each other
 down by what their rows add to a call, and a waiting job starts when one before it has ended.
+
+Between two events of a machine (a job of it changes its stage, ends or starts) its jobs go on at
+constant rates. So an event costs the work of its own machine, however many others there are.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -105,24 +109,121 @@ def play(
     for this slot are left out as well. queues: waiting jobs in the order in which they are claimed,
     by group of kinds; running: those under way, with the number of their machine.
     """
-    now, spans = 0.0, dict[str, Span]()
-    for number, job in running:
-        machines[number].running.append(_begin(job, 0.0, lines))
-    waiting = [list(queue) for queue in queues]
-    for _ in range(MOST_EVENTS):
-        _fill(machines, waiting, now, lines)
-        steps = [_next_event(machine, lines) for machine in machines if machine.running]
-        passed = min((seconds for seconds, _ in steps), default=math.inf)
-        if passed == math.inf:
-            break
-        now += passed
-        for _, advance in steps:
-            advance(passed)
-        for machine in machines:
-            for done in [r for r in machine.running if r.current is None and r.fixed <= _LITTLE]:
-                machine.running.remove(done)
-                spans[done.job.id] = Span(done.starts, now)
-    return spans
+    return _Simulation(machines, queues, lines, running).play()
+
+
+@dataclass
+class _Course:
+    """How the jobs of a machine go on until the next event there.
+
+    until: the time for which their work is accounted; next_at: when that event is, inf if there is
+    none; advance: lets so many seconds pass on them.
+    """
+
+    machine: Machine
+    until: float = 0.0
+    next_at: float = math.inf
+    advance: Callable[[float], None] | None = None
+
+    def go_on(self, now: float) -> None:
+        """Let time pass until ``now``."""
+        if self.advance is not None:
+            self.advance(now - self.until)
+        self.until = now
+
+    def plan(self, lines: Speed) -> None:
+        """Find the next event, after a change of what runs."""
+        self.next_at, self.advance = math.inf, None
+        if self.machine.running:
+            seconds, self.advance = _next_event(self.machine, lines)
+            self.next_at = self.until + seconds
+
+
+class _Simulation:
+    """The state of ``play``, with its arguments."""
+
+    def __init__(
+        self,
+        machines: Sequence[Machine],
+        queues: Sequence[Sequence[Waiting]],
+        lines: Speed,
+        running: Sequence[tuple[int, Waiting]],
+    ) -> None:
+        self._machines, self._lines = machines, lines
+        self._waiting = [deque(queue) for queue in queues]
+        for number, job in running:
+            machines[number].running.append(_begin(job, 0.0, lines))
+        self._courses = [_Course(machine) for machine in machines]
+        kinds = {job.work.kind for queue in queues for job in queue}
+        self._open: dict[str, set[int]] = {kind: set() for kind in kinds}
+        """Numbers of the machines with a free slot, by kind."""
+        self._events: list[tuple[float, int]] = []
+        """When the next event of a machine is, with its number; a heap, with some that are past."""
+
+    def play(self) -> dict[str, Span]:
+        """When each job starts and ends."""
+        now, spans = 0.0, dict[str, Span]()
+        changed = set(range(len(self._machines)))
+        for number in changed:
+            self._update_slots(number)
+        for _ in range(MOST_EVENTS):
+            changed |= self._fill(now)
+            for number in changed:
+                self._plan(number)
+            changed = self._pop_next()
+            if not changed:
+                break
+            now = min(self._courses[number].next_at for number in changed)
+            for number in changed:
+                self._courses[number].go_on(now)
+                spans |= self._end_jobs(number, now)
+        return spans
+
+    def _plan(self, number: int) -> None:
+        course = self._courses[number]
+        course.plan(self._lines)
+        if course.next_at < math.inf:
+            heapq.heappush(self._events, (course.next_at, number))
+
+    def _pop_next(self) -> set[int]:
+        """The machines of the next event; those of events at the same time are taken together."""
+        events, found, over = self._events, set[int](), math.inf
+        while events and events[0][0] <= over:
+            at, number = heapq.heappop(events)
+            if at == self._courses[number].next_at:  # else it was planned anew since
+                over = min(over, at + _LITTLE)
+                found.add(number)
+        return found
+
+    def _end_jobs(self, number: int, now: float) -> dict[str, Span]:
+        """Take the jobs of a machine that are done out of their slots."""
+        machine, spans = self._machines[number], dict[str, Span]()
+        for done in [r for r in machine.running if r.current is None and r.fixed <= _LITTLE]:
+            machine.running.remove(done)
+            spans[done.job.id] = Span(done.starts, now)
+        if spans:
+            self._update_slots(number)
+        return spans
+
+    def _fill(self, now: float) -> set[int]:
+        """Start waiting jobs while a slot is free, where least runs first; gives where."""
+        begun = set[int]()
+        for queue in self._waiting:
+            while queue and (numbers := self._open[queue[0].work.kind]):
+                number = min(numbers, key=lambda n: (len(self._machines[n].running), n))
+                self._courses[number].go_on(now)
+                begun.add(number)
+                running = self._machines[number].running
+                running.append(_begin(queue.popleft(), now, self._lines))
+                self._update_slots(number)
+        return begun
+
+    def _update_slots(self, number: int) -> None:
+        for kind, numbers in self._open.items():
+            if self._machines[number].free(kind) > 0:
+                numbers.add(number)
+            else:
+                numbers.discard(number)
 
 
 def _begin(job: Waiting, now: float, lines: Speed) -> _Running:
@@ -139,19 +240,6 @@ def _seconds(lines: Speed, name: str, amount: float) -> float:
     found = lines[name].seconds(amount)
     assert found is not None, "jobs with unmeasured work do not get so far"
     return found
-
-
-def _fill(
-    machines: Sequence[Machine], waiting: list[list[Waiting]], now: float, lines: Speed
-) -> None:
-    """Start waiting jobs while a slot is free, where least runs first."""
-    for queue in waiting:
-        while queue:
-            free = [m for m in machines if m.free(queue[0].work.kind) > 0]
-            if not free:
-                break
-            machine = min(free, key=lambda m: len(m.running))
-            machine.running.append(_begin(queue.pop(0), now, lines))
 
 
 def _next_event(machine: Machine, lines: Speed) -> tuple[float, Callable[[float], None]]:

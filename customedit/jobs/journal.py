@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from customedit.storage import object_keys
@@ -33,6 +34,9 @@ CONCEPT: Final = "concept.json"
 IMAGE: Final = "image.json"
 EPOCH: Final = "epoch"
 _JSON: Final = "application/json"
+
+SETTLERS: Final = 8
+"""Threads of ``settle``, which wait for S3."""
 
 
 class Journal:
@@ -109,16 +113,21 @@ class Journal:
     def settle(self, jobs: Jobs, concepts: Concepts, limit: int = 100) -> int:
         """Writes ``final.json`` of finished jobs, and removes the folders of what was deleted.
 
-        For the reconciler, and for whoever just finished or deleted something. Returns how many
-        were done, at most ``limit`` of each. Raises also ``redis.exceptions.RedisError``.
+        For the reconciler: whoever ends one job has ``settle_job``. Returns how many were done, at
+        most ``limit`` of each, ``SETTLERS`` at once. Where some fail the others are done before the
+        first error is raised; it may be a ``redis.exceptions.RedisError`` as well.
         """
         names, folders = jobs.unjournaled(limit), jobs.folders_to_delete(limit)
-        for name in names:
-            self.settle_job(jobs, concepts, name)
-        for folder in folders:
-            self.forget(folder)
-            jobs.folder_deleted(folder)
-        return len(names) + len(folders)
+        with ThreadPoolExecutor(SETTLERS) as pool:
+            done = [pool.submit(self.settle_job, jobs, concepts, name) for name in names]
+            done += [pool.submit(self._forget_deleted, jobs, folder) for folder in folders]
+        for one in done:
+            one.result()
+        return len(done)
+
+    def _forget_deleted(self, jobs: Jobs, folder: str) -> None:
+        self.forget(folder)
+        jobs.folder_deleted(folder)
 
     def settle_job(self, jobs: Jobs, concepts: Concepts, job_id: str) -> None:
         """Writes ``final.json`` of one finished job, and what else its end leaves to be written."""
@@ -128,7 +137,7 @@ class Journal:
             self.final(record)
             if record.cancel_requested:
                 self.forget_cancel(record.tenant, job_id)
-            if jobs.peek(job_id) is None:  # deleted meanwhile: nobody else removes it
+            if not jobs.exists(job_id):  # deleted meanwhile: nobody else removes it
                 self.forget(object_keys.job(record.tenant, job_id))
         jobs.journaled(job_id)
 

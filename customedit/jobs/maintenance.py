@@ -23,7 +23,8 @@ REMEMBER_DELETED_S: Final = 86_400
 UPLOAD_GRACE_S: Final = 3600
 """After its form expired, how long a file may wait to be completed."""
 
-_OVERDUE_PART: Final = 50
+_OVERDUE_PART: Final = 10
+"""Jobs that one run of the script over overdue ones looks at; no claim runs meanwhile."""
 
 EPOCH_S: Final = 2.0
 """How long a front end uses an epoch that it has read, in seconds."""
@@ -101,7 +102,10 @@ class Maintenance:
         names: Any = self.client.zrange(
             self._key("finished"), "-inf", until, byscore=True, offset=0, num=limit
         )
-        owners = [self.client.hget(self._key("job", name), "tenant") for name in names]
+        with self.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hget(self._key("job", name), "tenant")
+            owners = pipe.execute()
         return [(str(o), str(n)) for o, n in zip(owners, names, strict=True) if o]
 
     def folders_to_delete(self, limit: int = 100) -> list[str]:

@@ -12,10 +12,14 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from customedit.config.settings import Settings
 from customedit.schemas.answers import JobKind
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 TASK: Final = "customedit.wake"
 """Name of the Celery task; its one argument is the job's id."""
@@ -65,6 +69,13 @@ def message(settings: Settings, job_id: str, kind: JobKind | str, traceparent: s
         },
     }
     return json.dumps(envelope)
+
+
+def send(client: Redis, settings: Settings, kind: JobKind | str, job_ids: Sequence[str]) -> None:
+    """Notify workers of jobs of ``kind``, in one call of Redis. Raises RedisError."""
+    if job_ids:
+        messages = [message(settings, job_id, kind, None) for job_id in job_ids]
+        client.lpush(queue(settings, kind), *messages)
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:

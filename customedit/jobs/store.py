@@ -262,6 +262,10 @@ class Jobs(Claims, Events, Maintenance):
         fields: Any = self.client.hgetall(self._key("job", job_id))
         return job_of(fields) if fields else None
 
+    def exists(self, job_id: str) -> bool:
+        """Whether the job is there, whichever tenant has it."""
+        return bool(self.client.exists(self._key("job", job_id)))
+
     def list(
         self,
         tenant: str,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from redis import Redis
@@ -13,7 +15,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from customedit.config.settings import Settings
 from customedit.estimates import speed
-from customedit.estimates.forecasts import FRESH_DRY_S, Forecasts
+from customedit.estimates.forecasts import FRESH_DRY_S, TOO_FAR, Forecasts
+from customedit.estimates.queue import OLD_S, REST, Queue, QueueReader
+from customedit.estimates.simulation import Span
 from customedit.estimates.workers import WorkerReport, Workers
 from customedit.jobs.records import ImageRecord, JobRecord
 from customedit.jobs.store import Jobs
@@ -59,11 +63,12 @@ def test_a_job_that_would_begin_now_takes_as_long_however_old_the_queue_is(
     first = forecasts.would_be(record())
     assert first.wait_s == 0 and first.run_s == pytest.approx(INVERT_S + DRAW_S)
     assert forecasts._queue is not None
-    forecasts._queue.read_at -= FRESH_DRY_S / 2
+    read = forecasts._queue
+    read.read_at -= FRESH_DRY_S / 2
     assert forecasts.would_be(record()).run_s == first.run_s
-    forecasts._queue.read_at -= FRESH_DRY_S  # too old: it is read again
-    forecasts.would_be(record())
-    assert time.monotonic() - forecasts._queue.read_at < FRESH_DRY_S
+    read.played_at -= 60  # too old: it is read again
+    assert forecasts.would_be(record()).run_s == first.run_s
+    assert forecasts._queue is not read
 
 
 @pytest.mark.parametrize("slots", [1, 8])
@@ -164,7 +169,7 @@ def test_a_silent_redis_is_waited_for_once(
         calls.append(1)
         raise RedisTimeoutError("says nothing")
 
-    monkeypatch.setattr(forecasts.workers, "alive", silent)
+    monkeypatch.setattr(forecasts.reader.workers, "alive", silent)
     for _ in range(3):
         with pytest.raises(RedisError):
             forecasts.of(record())
@@ -172,3 +177,126 @@ def test_a_silent_redis_is_waited_for_once(
     monkeypatch.undo()
     monkeypatch.setattr("customedit.estimates.forecasts.AWAY_S", 0.0)
     assert forecasts.of(record()) is not None
+
+
+def test_while_one_reads_the_queue_the_others_answer_from_the_one_before(
+    work: Callable[..., Forecasts], submit: Callable[..., JobRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    forecasts, made = work(1), submit()
+    first = forecasts.queue()
+    play, begun, go_on = forecasts._play, threading.Event(), threading.Event()
+
+    def slow(queue: Queue) -> dict[str, Span]:
+        begun.set()
+        assert go_on.wait(60)
+        return play(queue)
+
+    monkeypatch.setattr(forecasts, "_play", slow)
+    first.took_s = 0.0
+    first.played_at -= 5  # no more fresh, and no answer of yesterday
+    with ThreadPoolExecutor(2) as pool:
+        reading = pool.submit(forecasts.queue)
+        assert begun.wait(60)
+        assert forecasts.queue() is first and forecasts.of(made) is not None
+        first.played_at -= 60  # one of long ago is no answer: this waits
+        waiting = pool.submit(forecasts.queue)
+        go_on.set()
+        assert reading.result() is waiting.result() is not first
+
+
+def test_a_queue_that_took_long_is_read_less_often(work: Callable[..., Forecasts]) -> None:
+    forecasts = work(1)
+    first = forecasts.queue()
+    first.took_s = 0.8
+    first.played_at = time.monotonic() - 0.3 * REST
+    assert forecasts.queue() is first
+    first.played_at -= 0.6 * REST
+    assert forecasts.queue() is not first
+    second = forecasts.queue()
+    second.took_s = 60.0  # as in a Redis that said nothing for long
+    second.played_at = time.monotonic() - OLD_S - 1
+    assert forecasts.queue() is not second
+
+
+def test_waiting_jobs_of_many_tenants_are_read_once(
+    work: Callable[..., Forecasts], client: Redis, settings: Settings,
+    picture: Callable[..., ImageRecord], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Also where each has more than are played."""
+    monkeypatch.setattr("customedit.estimates.queue.MOST_WAITING", 30)
+    monkeypatch.setattr("customedit.estimates.forecasts.MOST_WAITING", 30)
+    jobs, tenants, each = Jobs(client, settings), 20, 31
+    names = [f"t{number:02}" for number in range(tenants)]
+    images = [picture(b"a picture", tenant=name) for name in names]
+    for image in images:
+        Images(client, settings).put(image)
+    made = [
+        jobs.submit(record(image=image.id).model_copy(update={"tenant": image.tenant})).record
+        for _ in range(each)
+        for image in images
+    ]
+    read, read_bodies = list[int](), QueueReader._read_bodies
+
+    def counted(reader: QueueReader, names: Sequence[str]) -> None:
+        read.append(len(names))
+        read_bodies(reader, names)
+
+    monkeypatch.setattr(QueueReader, "_read_bodies", counted)
+    forecasts = work(8)
+    told = [forecasts.of(one) for one in made]
+    assert 0 < sum(read) < len(made) / 2
+    places = [forecast.position for forecast in told if forecast is not None]
+    known = places[: 8 * tenants]
+    assert known == list(range(len(known)))  # by turns, in the order in which they were submitted
+    assert set(places[len(known) :]) == {len(made)}
+    assert all(f is not None and f.seconds is not None for f in told[:30])
+    last = forecasts.would_be(made[0].model_copy(update={"id": ids.new("job")}))
+    assert (last.position, last.unknown) == (len(made), TOO_FAR)
+    other = made[0].model_copy(update={"id": ids.new("job"), "tenant": "zz"})
+    assert forecasts.would_be(other).position == tenants  # its first turn
+    read.clear()
+    forecasts.queue().played_at -= 60
+    assert forecasts.of(made[0]) is not None
+    assert sum(read) == 0
+
+
+def test_no_place_is_told_where_jobs_that_were_not_read_may_come_before(
+    work: Callable[..., Forecasts], client: Redis, settings: Settings,
+    picture: Callable[..., ImageRecord], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("customedit.estimates.queue.MOST_WAITING", 5)
+    jobs = Jobs(client, settings)
+
+    def submitted(tenant: str, count: int, steps: int) -> list[JobRecord]:
+        image = picture(b"a picture", tenant=tenant)
+        Images(client, settings).put(image)
+        one = record(image=image.id, steps=steps).model_copy(update={"tenant": tenant})
+        made = (one.model_copy(update={"id": ids.new("job")}) for _ in range(count))
+        return [jobs.submit(each).record for each in made]
+
+    small, large = submitted("a", 9, steps=5), submitted("b", 2, steps=50)  # six of nine are read
+    forecasts = work(1)
+    told = [forecasts.of(one) for one in small + large]
+    places = [forecast.position for forecast in told if forecast is not None]
+    assert places == [0, 2, 3, 4, 5, 6, 11, 11, 11, 1, 11]
+    next_one = small[0].model_copy(update={"id": ids.new("job")})
+    assert forecasts.would_be(next_one).position == 11
+    claims = [jobs.claim_next(["edit"], "w") for _ in range(7)]
+    order = [*small[:1], *large[:1], *small[1:6]]
+    assert [claim.id for claim in claims if claim is not None] == [one.id for one in order]
+
+
+def test_a_job_that_was_just_submitted_asks_redis_nothing(
+    work: Callable[..., Forecasts], submit: Callable[..., JobRecord],
+    round_trips: Callable[[], int],
+) -> None:  # fmt: skip
+    forecasts, first = work(1), submit()
+    read = forecasts.queue()
+    read.took_s = 60.0  # so that it is good for long
+    made = submit()
+    before = round_trips()
+    told = forecasts.of(made)
+    assert told is not None and (told.position, told.unknown) == (1, TOO_FAR)
+    assert round_trips() == before
+    assert forecasts.of(first) is not None

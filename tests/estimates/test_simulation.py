@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from customedit.diffusion.profile import Sizes
-from customedit.estimates import speed
+from customedit.estimates import simulation, speed
 from customedit.estimates.simulation import Machine, Waiting, play
 from customedit.estimates.speed import Line
 from customedit.estimates.work import Stage, Work, edit_work, inversion_mark
@@ -15,6 +17,8 @@ from customedit.estimates.workers import WorkerBase
 from customedit.jobs.records import JobProgress
 from customedit.schemas.answers import JobKind
 from customedit.schemas.requests import EditRequest
+
+from . import reference
 
 KINDS: tuple[JobKind, ...] = ("edit", "customize", "import")
 BASE = WorkerBase(
@@ -173,3 +177,88 @@ def test_what_is_not_measured_keeps_its_slot() -> None:
     spans = play([Machine(2, BASE, KINDS)], [[odd, edit("a"), edit("b")]], LINES)
     assert "odd" not in spans and spans["b"].starts == spans["a"].ends
     assert play([Machine(1, BASE, KINDS)], [[odd, edit("a")]], LINES) == {}
+
+
+MEASURED = LINES | {
+    speed.call(1024): line((1, 0.05), (4, 0.17)),
+    speed.turn("u"): line((1, 0.3)),
+    "customize": line((1, 2.0)),
+    "import": line((1, 1.5)),
+}
+stages = st.one_of(
+    st.builds(
+        Stage,
+        phase=st.just("edit"),
+        rounds=st.integers(0, 40).map(lambda n: n / 3),
+        rows=st.integers(1, 40).map(lambda n: n / 2),
+        cells=st.sampled_from([256, 256, 1024, 999]),  # the last was never measured
+    ),
+    st.builds(
+        Stage,
+        phase=st.just("train"),
+        rounds=st.integers(0, 40).map(float),
+        label=st.sampled_from(["t", "u"]),
+    ),
+)
+
+
+def works(kinds: tuple[JobKind, ...]) -> st.SearchStrategy[Work]:
+    return st.builds(
+        Work,
+        kind=st.sampled_from(kinds),
+        stages=st.lists(stages, max_size=3).map(tuple),
+        pictures=st.integers(1, 3),
+    )
+
+
+@given(
+    shapes=st.lists(
+        st.tuples(st.integers(1, 4), st.sets(st.sampled_from(KINDS))), min_size=1, max_size=4
+    ),
+    under_way=st.lists(st.tuples(st.integers(0, 3), works(KINDS)), max_size=6),
+    edits=st.lists(works(("edit",)), max_size=9),
+    others=st.lists(works(("customize", "import")), max_size=5),
+)
+def test_the_queue_is_played_as_the_plain_way_does(
+    shapes: list[tuple[int, set[JobKind]]], under_way: list[tuple[int, Work]],
+    edits: list[Work], others: list[Work],
+) -> None:  # fmt: skip
+    queues = [
+        [Waiting(f"{name}{k}", work) for k, work in enumerate(queue)]
+        for name, queue in (("e", edits), ("o", others))
+    ]
+    running = [
+        (number % len(shapes), Waiting(f"r{k}", work)) for k, (number, work) in enumerate(under_way)
+    ]
+    spans, plain = (
+        does([Machine(slots, BASE, kinds) for slots, kinds in shapes], queues, MEASURED, running)
+        for does in (play, reference.play)
+    )
+    assert spans.keys() == plain.keys()
+    for name, span in plain.items():
+        assert spans[name].starts == pytest.approx(span.starts, abs=1e-4)
+        assert spans[name].ends == pytest.approx(span.ends, abs=1e-4)
+
+
+def test_an_event_costs_the_work_of_its_own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred workers, all their slots taken, and three hundred jobs that wait."""
+    workers, slots, waiting = 100, 8, 300
+    work = edit_work(request(), 256, inverted=False)
+    planned, plan = [0], simulation._next_event
+
+    def counted(*given: object) -> object:
+        planned[0] += 1
+        return plan(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(simulation, "_next_event", counted)
+    under_way = []
+    for k in range(workers * slots):  # at different rests
+        share = 0.1 + 0.9 * (k % 37) / 37
+        rest = tuple(replace(s, rounds=s.rounds * share) for s in work.stages)
+        under_way.append((k // slots, Waiting(f"r{k}", replace(work, stages=rest))))
+    queue = [Waiting(f"w{k}", work) for k in range(waiting)]
+    machines = [Machine(slots, BASE, KINDS) for _ in range(workers)]
+    spans = play(machines, [queue], LINES, under_way)
+    assert len(spans) == workers * slots + waiting
+    changes = len(work.stages) + 1  # of each job: the ends of its stages, and its own
+    assert planned[0] <= workers + len(spans) * changes + waiting

@@ -95,6 +95,43 @@ def test_the_queue_of_a_tenant_is_limited(client: Redis, settings: Settings, job
     jobs.submit(refused)
 
 
+def test_a_batch_may_fill_the_queue_and_not_more(
+    client: Redis, settings: Settings, job: Make
+) -> None:
+    jobs = Jobs(client, settings.model_copy(update={"queue_limit_per_tenant": 4}))
+    jobs.submit(job())
+
+    def batch(count: int) -> list[JobRecord]:
+        name = ids.new("bat")
+        return [job(batch=name, batch_place=place) for place in range(count)]
+
+    refused = batch(4)
+    with pytest.raises(QueueFull) as error:
+        jobs.submit_batch(refused)
+    assert error.value.limit == 4
+    assert [jobs.peek(record.id) for record in refused] == [None] * 4  # none of them is made
+    jobs.submit_batch(batch(3))
+    assert jobs.open_jobs("acme") == 4
+    with pytest.raises(QueueFull):
+        jobs.submit_batch(batch(1))
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["job", "batch"])
+def test_an_idempotency_key_lives_for_hours(
+    client: Redis, settings: Settings, job: Make, batched: bool
+) -> None:
+    jobs = Jobs(client, settings.model_copy(update={"idempotency_hours": 2}))
+    key = Idempotency.of("k", [1])
+    assert jobs.reserve("acme", key) is None  # which holds it for seconds alone
+    if batched:
+        jobs.submit_batch([job(batch=ids.new("bat"), batch_place=0)], key)
+    else:
+        jobs.submit(job(), idempotency=key)
+    (name,) = client.scan_iter(f"{settings.namespace}:idem:acme:*")
+    left = client.ttl(name)
+    assert isinstance(left, int) and 3600 < left <= 2 * 3600
+
+
 def test_what_a_job_uses_must_be_the_tenants(
     jobs: Jobs, job: Make, training: Training, catalogue: Catalogue, picture: Callable[..., object]
 ) -> None:
@@ -473,12 +510,3 @@ def test_depths_and_ages(jobs: Jobs, job: Make, training: Training) -> None:
     assert jobs.queue_depths() == {"edit": 2, "customize": 1, "import": 0}
     age = jobs.oldest_queued_age("edit")
     assert 0 < age <= jobs.now() - first.queued_at
-
-
-def test_old_jobs_are_told(client: Redis, settings: Settings, job: Make) -> None:
-    jobs = Jobs(client, settings)
-    asked = jobs.submit(job()).record
-    jobs.cancel("acme", asked.id)
-    assert jobs.expired() == []
-    client.zadd(f"{settings.namespace}:finished", {asked.id: jobs.now() - 31 * 86400})
-    assert jobs.expired() == [("acme", asked.id)]

@@ -12,14 +12,18 @@ from typing import Any
 
 import pytest
 import torch
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from customedit.config.settings import Settings
 from customedit.errors import InputError
-from customedit.jobs.journal import Journal
+from customedit.jobs.journal import FINAL, Journal
+from customedit.storage import object_keys
+from customedit.storage.store import StorageError
 from worker import executor as module
 from worker.attempt import Attempt
 from worker.executor import Executor
 from worker.metrics import Metrics
+from worker.problems import TransientError
 from worker.speedometer import Speedometer
 
 from .bench import Bench, until
@@ -256,6 +260,81 @@ def test_a_full_disk_fails_no_job(
         patch.setattr(module, "free_scratch", lambda _: 0)
         second = bench.edit()
         assert executor.wake() and bench.get(second).state == "queued"
+
+
+def test_of_ends_at_the_same_time_each_is_journaled_once(
+    bench: Bench, at_work: AtWork, make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, written, put = 8, list[str](), bench.storage.put
+    together = threading.Barrier(count)
+
+    def counted(key: str, *given: Any) -> None:
+        if key.endswith(FINAL):
+            written.append(key)
+            together.wait(60)  # none is written before all of them have begun
+        put(key, *given)
+
+    monkeypatch.setattr(bench.storage, "put", counted)
+    executor = make(worker_concurrency=count, worker_queues="edit", lease_seconds=60.0)
+    image = bench.image()
+    made = [bench.edit(image=image) for _ in range(count - 1)]
+    until(lambda: len(at_work.attempts) == count - 1, "all slots taken but that for another tenant")
+    made.append(replace(bench, tenant="other").edit())
+    until(lambda: len(at_work.attempts) == count, "all at work")
+    at_work.end_all()
+    until(lambda: not executor.under_way, "all ended")
+    assert bench.jobs.unjournaled() == []
+    tenants = ["acme"] * (count - 1) + ["other"]
+    expected = [object_keys.job(t, name, FINAL) for t, name in zip(tenants, made, strict=True)]
+    assert sorted(written) == sorted(expected)
+
+
+def test_the_last_slot_for_trainings_is_for_another_tenant(
+    bench: Bench, at_work: AtWork, make: Made
+) -> None:
+    """Though half of all slots, those for edits, are free."""
+    executor = make(worker_concurrency=8, lease_seconds=60.0)
+    for _ in range(5):
+        bench.customize()
+    until(lambda: len(at_work.attempts) == 3, "three slots taken")
+    assert executor.wake() and len(at_work.attempts) == 3
+    other = replace(bench, tenant="other")
+    waiting = other.customize()
+    until(lambda: waiting in at_work.ids, "the other one's runs")
+    assert at_work.ids.index(waiting) == 3
+    edit = bench.edit()
+    until(lambda: edit in at_work.ids, "and edits have their slots")
+    assert len(at_work.attempts) == 5
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StorageError("S3 is away", transient=True), RedisConnectionError("Redis is away")],
+    ids=["s3", "redis"],
+)
+def test_an_attempt_is_given_up_when_a_store_stays_away(
+    bench: Bench, make: Made, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr("worker.attempt.PATIENCE", 0.2)
+    tries, ends = list[int](), list[Exception]()
+
+    def away() -> None:
+        tries.append(1)
+        raise error
+
+    def perform(attempt: Attempt) -> Any:
+        try:
+            attempt.with_retries(away)
+        except TransientError as end:
+            ends.append(end)
+            raise
+
+    monkeypatch.setitem(module.PERFORM, "edit", perform)
+    job_id = bench.edit()
+    executor = make(lease_seconds=60.0)
+    until(lambda: ends and not executor.under_way, "given up")
+    assert len(tries) > 1 and str(ends[0]) == str(error)
+    assert bench.get(job_id).state == "running"  # its lease runs out, and another takes it
 
 
 def test_settings_alone_make_an_executor() -> None:

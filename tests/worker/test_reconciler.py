@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +18,14 @@ from customedit.diffusion.facts import BaseFacts
 from customedit.jobs import notifications
 from customedit.jobs.bases import Bases
 from customedit.jobs.journal import Journal
+from customedit.jobs.records import JobRecord
 from customedit.jobs.webhooks import Secrets
 from customedit.mini.text import load_tokenizer
 from customedit.schemas import ids
 from customedit.storage import object_keys
 from customedit.tenants.catalogue import Concepts
 from worker.metrics import Metrics
-from worker.reconciler import EXCESS_NOTIFICATIONS, Reconciler
+from worker.reconciler import MOST_NOTIFICATIONS, Reconciler
 
 from .bench import Bench, Workers, until
 
@@ -132,14 +133,13 @@ def test_a_round_cleans_up_and_journals_all_that_is_due(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many ended since the last one; those that still run are looked at once."""
-    for name in ("CLEANUPS_AT_ONCE", "SETTLED_AT_ONCE"):
-        monkeypatch.setattr(f"worker.reconciler.{name}", 2)
+    monkeypatch.setattr("worker.reconciler.BATCH", 2)
     runtime: Any = SimpleNamespace(
         settings=bench.settings.model_copy(update={"reconcile_seconds": 30.0}), redis=bench.redis,
         jobs=bench.jobs, storage=bench.storage, metrics=Metrics(), journal=Journal(bench.storage),
         concept_records=Concepts(bench.redis, bench.settings),
     )  # fmt: skip
-    reconciler = Reconciler(runtime, bench.notify, "w")
+    reconciler = Reconciler(runtime, "w")
     made = [bench.edit(steps=1) for _ in range(7)]
     for job_id in made:
         claim = bench.jobs.claim(job_id, "w")
@@ -157,13 +157,31 @@ def test_a_round_cleans_up_and_journals_all_that_is_due(
     assert bench.jobs.unjournaled() == []
 
 
+def test_a_round_ends_once_another_worker_reconciles(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock has run out, for instance while a store was slow."""
+    monkeypatch.setattr("worker.reconciler.BATCH", 2)
+    runtime: Any = SimpleNamespace(
+        settings=bench.settings.model_copy(update={"reconcile_seconds": 30.0}), redis=bench.redis,
+        jobs=bench.jobs, storage=bench.storage, metrics=Metrics(), journal=Journal(bench.storage),
+        concept_records=Concepts(bench.redis, bench.settings),
+    )  # fmt: skip
+    reconciler = Reconciler(runtime, "w")
+    for _ in range(5):
+        bench.jobs.cancel(bench.tenant, bench.edit(steps=1))
+    assert bench.jobs.lock("reconciler", "another", 60.0)
+    reconciler.settle_all()
+    assert len(bench.jobs.unjournaled()) == 3
+
+
 def test_notifications_that_no_worker_receives_do_not_pile_up(bench: Bench) -> None:
     """Of a kind that no worker takes at present, while another's worker reconciles."""
     runtime: Any = SimpleNamespace(
         settings=bench.settings, redis=bench.redis, jobs=bench.jobs, storage=bench.storage,
         metrics=Metrics(), journal=None, concept_records=None, measure_device=None, scratch=None,
     )  # fmt: skip
-    reconciler = Reconciler(runtime, bench.notify, "w")
+    reconciler = Reconciler(runtime, "w")
     made = [bench.edit(steps=1) for _ in range(3)]
     queue = notifications.queue(bench.settings, "edit")
     bench.redis.delete(queue)  # the first ones are lost
@@ -177,9 +195,47 @@ def test_notifications_that_no_worker_receives_do_not_pile_up(bench: Bench) -> N
 
     assert rounds(1) == 3
     assert rounds(60) == 0
-    assert bench.redis.llen(queue) == EXCESS_NOTIFICATIONS + 3
+    assert bench.redis.llen(queue) == 3
     bench.redis.delete(queue)
     assert rounds(1) == 3  # somebody listens again
+
+
+def test_many_overdue_jobs_are_few_notifications_in_one_call(
+    bench: Bench, job: Callable[..., JobRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime: Any = SimpleNamespace(
+        settings=bench.settings, redis=bench.redis, jobs=bench.jobs, storage=bench.storage,
+        metrics=Metrics(), journal=None, concept_records=None, measure_device=None, scratch=None,
+    )  # fmt: skip
+    reconciler = Reconciler(runtime, "w")
+    names = [f"tenant-{k % 2}" for k in range(MOST_NOTIFICATIONS + 5)]  # one may have 100 jobs
+    made = [bench.jobs.submit(job(tenant=name)).record.id for name in names]
+    lost = bench.jobs.submit(job(kind="import")).record.id
+    assert bench.jobs.claim(lost, "gone") is not None
+    wakeups = f"{bench.settings.namespace}:wakeups"
+    bench.redis.hset(f"{bench.settings.namespace}:job:{lost}", "lease_until", "1.0")
+    bench.redis.zadd(wakeups, {name: 1.0 + k for k, name in enumerate([*made, lost])})
+    calls, parts, push, run = list[int](), list[int](), bench.redis.lpush, bench.jobs._run
+
+    def counted(name: str, *texts: str) -> Any:
+        calls.append(len(texts))
+        return push(name, *texts)
+
+    def scripts(name: str, /, **given: Any) -> Any:
+        if name == "overdue":
+            parts.append(given["limit"])
+        return run(name, **given)
+
+    monkeypatch.setattr(bench.redis, "lpush", counted)
+    monkeypatch.setattr(bench.jobs, "_run", scripts)
+    assert reconciler.notify_overdue() == MOST_NOTIFICATIONS + 1
+    assert sorted(calls) == [1, MOST_NOTIFICATIONS]
+    assert max(parts) <= 10  # no claim waits for longer than these take
+    message: Any = bench.redis.lindex(notifications.queue(bench.settings, "edit"), -1)
+    assert made[0] in json.loads(message)["headers"]["argsrepr"]  # those due first
+    assert bench.redis.llen(notifications.queue(bench.settings, "import")) == 1  # its lease is over
+    claim = bench.jobs.claim_next(["import"], "w")
+    assert claim is not None and claim.id == lost
 
 
 def test_operators_see_the_stores_and_the_disk(
@@ -208,6 +264,6 @@ def test_a_bucket_that_takes_no_writes_is_told_of(bench: Bench) -> None:
         storage=SimpleNamespace(writable=lambda: False), metrics=metrics, journal=None,
         concept_records=None, measure_device=None, scratch=None,
     )  # fmt: skip
-    reconciler = Reconciler(runtime, bench.notify, "w")
+    reconciler = Reconciler(runtime, "w")
     reconciler._probe_storage()
     assert b"customedit_storage_writable 0.0" in generate_latest(metrics.registry)

@@ -9,7 +9,7 @@ for _, id in ipairs(due) do
   if not job then
     redis.call('ZREM', key('wakeups'), id)
   else
-    offer(job)
+    if job.state ~= 'queued' then offer(job) end -- a queued one is offered since it was queued
     local wait = given.notify_after * math.min(2 ^ job.notified, 16)
     redis.call('HINCRBY', key('job', id), 'notified', 1)
     redis.call('ZADD', key('wakeups'), seconds(now + wait), id)
