@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from customedit.concepts import checkpoint
 from customedit.concepts.class_images import class_images
 from customedit.concepts.concept import Concept
 from customedit.concepts.dataset import Subject, check_subjects
@@ -37,6 +40,8 @@ BINARY = "application/octet-stream"
 CHECKPOINT = "training.safetensors"
 AGAIN_S = 5.0
 """Until S3 is tried again that was away."""
+
+_log = logging.getLogger(__name__)
 
 
 def settings_of(base: Base, request: CustomizeRequest) -> TrainingSettings:
@@ -69,6 +74,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         mark = class_mark(attempt.tenant, request.noun, dataclasses.asdict(settings))
         keeper = Keeper(attempt, files, mark)
         keeper.fetch()
+        keeper.drop_unless_of(checkpoint.about_training(base, settings, [subject]))
     previewer, steps = Previewer(attempt), min(PORTRAIT_STEPS, settings.class_steps)
     preview_of = previewer.training(base, prompts.instance(), steps)
     method = train_concepts(
@@ -140,6 +146,20 @@ class Keeper:
                 kept.fetch(self.attempt.tenant, name, self.folder / name)
         if self._download(CHECKPOINT, self.checkpoint):
             self._sent = self.checkpoint.stat().st_mtime_ns
+
+    def drop_unless_of(self, about: Mapping[str, Any]) -> None:
+        """Drop a checkpoint that is of another training, so that this one starts anew.
+
+        A job's request never changes: the earlier attempt ran on another base, or in a version with
+        other settings. about: ``checkpoint.about_training`` of this training.
+        """
+        if not self.checkpoint.exists():
+            return
+        try:
+            checkpoint.check(self.checkpoint, about)
+        except InputError as error:
+            _log.warning("the training starts anew, its checkpoint is dropped: %s", error.problem)
+            self.checkpoint.unlink()
 
     def _download(self, name: str, path: Path) -> bool:
         key = object_keys.checkpoint(self.attempt.tenant, self.attempt.id, name)
