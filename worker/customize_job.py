@@ -27,6 +27,7 @@ from customedit.diffusion.base import Base
 from customedit.editing.sdedit import PORTRAIT_STEPS, portrait
 from customedit.errors import InputError
 from customedit.estimates.work import class_mark, training_label
+from customedit.jobs.queued_requests import read_request
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.concepts import CustomizeRequest, reference_warnings
 from customedit.storage import object_keys
@@ -59,9 +60,9 @@ def perform(attempt: Attempt) -> ConceptOutcome:
     """Run a customization and upload the concept.
 
     Raises InputError for what cannot be used, TrainingError for a loss that is not finite,
-    NumericalError if that is the base's fault, and what ``Attempt`` raises.
+    NumericalError if that is the base's fault, and what ``read_request`` and ``Attempt`` raise.
     """
-    request = CustomizeRequest.model_validate(attempt.record.request)
+    request = read_request(attempt.record, CustomizeRequest)
     base = attempt.runtime.base
     prompts = ConceptPrompts(request.token, request.noun, request.attribute)
     settings = settings_of(base, request)

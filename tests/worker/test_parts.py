@@ -24,6 +24,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.method import Method, Turn
 from customedit.diffusion.text import Weighted
 from customedit.errors import DeadlineExceeded, InputError, NumericalError, TrainingError
+from customedit.jobs.queued_requests import OtherVersionError
 from customedit.storage.store import MissingObject
 from worker import inputs, problems
 from worker.engine_thread import EngineThread
@@ -139,6 +140,7 @@ def test_the_health_port_tells_alive_from_ready() -> None:
         ("customize", TrainingError("the loss is nan"), "training-diverged", "training.rate"),
         ("edit", DeadlineExceeded("late"), "deadline-exceeded", None),
         ("edit", MissingObject("tenants/x"), "input-missing", None),
+        ("edit", OtherVersionError("sharpen", "is not known"), "older-worker", "sharpen"),
         ("edit", KeyError("secret"), "internal", None),
     ],
 )
