@@ -241,11 +241,12 @@ def test_rows_by_regions_are_those_that_read_so_or_take_such_a_map(
     joint = AttentionControl.join(
         [mixing(base, (True, False)), mixing(base, (False, False)), mixing(base, (True, True))]
     )
-    for readings, wanted in (
+    cases: list[tuple[list[Any], list[int]]] = [
         ([None] * 6, []),
         ([None, None, None, regions, None, None], [3]),
         ([regions, None, None, None, None, None], [0, 1]),
-    ):
+    ]
+    for readings, wanted in cases:
         assert by_regions(joint, readings).nonzero()[:, 0].tolist() == wanted
 
 
