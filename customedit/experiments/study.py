@@ -55,8 +55,11 @@ class Study:
 
     def run(self) -> None:
         """Run what is not run yet."""
+        common: Training = {}
         for variant in self.plan.variants:
-            budget = self.cells.best_budget(variant)
+            budget = self.cells.best_budget(variant) if variant.budgets else common
+            if variant is self.plan.variants[0]:
+                common = budget
             if len(variant.budgets) > 1:
                 self.budgets[variant.name] = budget
             looks = self.plan.bench.looks
