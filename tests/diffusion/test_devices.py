@@ -19,9 +19,8 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.devices import CpuCopy, device_of
 from customedit.diffusion.engine import Engine, run
 from customedit.diffusion.method import Method, Progress, Turn, decode
-from customedit.diffusion.shared_rows import together
 from customedit.diffusion.text import Weighted
-from customedit.editing.edit import EditResult, Opened, draw, edit
+from customedit.editing.edit import EditResult, edit
 from customedit.editing.editor import Editor, weighted
 from customedit.editing.inversion import Inversion, invert
 from customedit.errors import InputError
@@ -223,20 +222,6 @@ def test_a_picture_is_waited_for_after_others_had_their_turn(base: Base, device:
         next(method)
     assert device.waits["to the CPU"] == 2  # pixels, and the latents they are of
     assert end.value.value.size == (8 * base.factor, 8 * base.factor)
-
-
-def test_rows_that_are_shared_are_moved_once(base: Base, device: Any, picture: Image.Image) -> None:
-    """Also where the names of the rows, the noise and the latents change at every step."""
-
-    def arrivals(steps: int) -> int:
-        session, word = Editor(base).open(picture, SOURCE), Word(base)
-        plans = session.plan(TARGET, concepts=[word], steps=steps, strengths=[0.0, 1.0])
-        given: Any = {"concepts": [Weighted(word)], "opened": Opened(base, picture)}
-        device.arrivals.clear()
-        run(base, together(base, [draw(base, plan, picture, **given) for plan in plans]))
-        return int(device.arrivals["devices.to_device"])
-
-    assert arrivals(8) == arrivals(4)
 
 
 def test_dreambooth_and_many_jobs_at_once(
