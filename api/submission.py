@@ -19,6 +19,7 @@ from customedit.config import telemetry
 from customedit.errors import InputError
 from customedit.jobs import notifications, webhook_addresses
 from customedit.jobs.journal import epoch_metadata
+from customedit.jobs.queued_requests import left_out
 from customedit.jobs.records import ConceptRecord, JobRecord
 from customedit.jobs.store import (
     Gone,
@@ -241,6 +242,7 @@ def _record(submission: Submission, picture: tuple[int, int] | None) -> JobRecor
         tenant=submission.tenant,
         kind=submission.kind,
         request=request,
+        left_out=left_out(submission.request),
         concept=submission.concept.id if submission.concept else None,
         webhook=request.get("webhook"),
         picture=picture,

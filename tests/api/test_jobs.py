@@ -29,7 +29,7 @@ from .conftest import Running, claimed, customize, edit, finish_concept, finish_
 
 
 def test_a_job_is_journaled_recorded_and_rung(
-    api: Running, anna: httpx.Client, storage: Storage, redis_client: Redis
+    api: Running, anna: httpx.Client, storage: Storage, redis_client: Redis, jobs: Jobs
 ) -> None:
     image = upload(anna)
     asked = {"image": image, "source_prompt": "a cup", "target_prompt": "a red cup", "seeds": [1]}
@@ -40,6 +40,9 @@ def test_a_job_is_journaled_recorded_and_rung(
     assert int(answer.headers["retry-after"]) >= 1
     assert job["state"] == "queued" and job["kind"] == "edit"
     assert {k: job["request"][k] for k in asked} == asked
+    record = jobs.get("anna", job["id"])
+    assert record is not None and "steps" in record.left_out and record.request["steps"] == 50
+    assert not set(asked) & set(record.left_out)
     assert storage.exists(f"tenants/anna/jobs/{job['id']}/request.json")
     (message,) = redis_client.lrange(notifications.queue(api.settings, "edit"), 0, -1)
     assert job["id"] in _body(str(message))

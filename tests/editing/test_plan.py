@@ -232,6 +232,37 @@ def test_refusals_come_before_anything_is_drawn(base: Base, picture: Image.Image
         session.plan("a red " * 80 + "cup")
 
 
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("p2p.reweight", {"p2p": {"reweight": {"<lora>": 2.0}}}),
+        ("p2p.words", {"p2p": {"words": {"<Lora>": [0, 0.3]}}}),
+        ("p2p.blend_target_words",
+         {"p2p": {"blend_over": "union", "blend_words": ["cup"],
+                  "blend_target_words": ["cup", "<lora>,"]}}),
+        ("ddpm.blend_words", {"method": "ddpm", "ddpm": {"blend_words": ["<lora>"]}}),
+        ("ddpm.subtract",
+         {"method": "ddpm", "ddpm": {"blend_words": ["cup"], "subtract": ["<lora>"]}}),
+    ],
+)  # fmt: skip
+def test_a_token_that_no_column_stands_for_is_neither_read_nor_weighed(
+    base: Base, picture: Image.Image, field: str, options: dict[str, Any]
+) -> None:
+    """As that of a LoRA without an embedding, which only says that the LoRA acts."""
+    lora, word = Word(base, "<lora>"), Word(base, "<look>")
+    lora.tokens = {"<lora>": torch.zeros(0, base.width)}
+    target = "a photo of a <lora> <look> cup on a table"
+    taught = options.get("method") == "ddpm"  # which may read its source with concepts
+    session = Editor(base).open(picture, target if taught else SOURCE)
+    with pytest.raises(InputError, match="its concept has no embedding") as refused:
+        session.plan(target, concepts=[lora, word], **options)
+    assert refused.value.field == field
+    learned = json.loads(
+        json.dumps(options).replace("<lora>", "<look>").replace("<Lora>", "<look>")
+    )
+    assert session.plan(target, concepts=[lora, word], **learned)
+
+
 MORE_CHANGES = ("sdedit", "flowedit")
 """The methods whose strength is a share of the way from the source."""
 
