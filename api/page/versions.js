@@ -3,8 +3,9 @@
 import { api } from "./client.js";
 import { add, el, fill } from "./dom.js";
 import { imageItem, stored } from "./pictures.js";
+import { jobBadge } from "./progress.js";
 import { can } from "./session.js";
-import { badge, finished } from "./words.js";
+import { finished } from "./words.js";
 
 const PAGE = 100;
 const PAGES = 3;
@@ -125,7 +126,7 @@ export function versionsList(tree, current, shown) {
 function branch(job, tree, current, shown) {
   if (!finished(job) || job.state !== "succeeded") {
     return el("li", {}, el("a", { class: "version", href: `#/jobs/${job.id}`, "aria-current": job.id === current.id ? "true" : null },
-      el("span", { class: "thumb" }), el("span", { class: "grow" }, job.request.target_prompt), badge(job.state)));
+      el("span", { class: "thumb" }), el("span", { class: "grow" }, job.request.target_prompt), jobBadge(job, null)));
   }
   const { outputs } = job.result;
   const here = job.id === current.id;

@@ -20,8 +20,13 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+from redis import Redis
 
 from customedit.config.settings import Settings
+from customedit.diffusion.profile import Sizes
+from customedit.estimates import workers
+from customedit.estimates.speed import Speed
+from customedit.estimates.workers import WorkerBase, WorkerReport, Workers
 from customedit.mini import samples
 
 from ..api.conftest import ALL, Running, api, concepts, jobs, start
@@ -34,6 +39,22 @@ PATIENCE_MS: Final = 60_000
 """How long the page may take where every core is busy with other tests."""
 
 expect.set_options(timeout=PATIENCE_MS)
+
+WORKER: Final = "worker-of-a-test"
+"""The worker that ``claimed`` claims jobs for."""
+
+BASE: Final = WorkerBase(
+    name="mini",
+    fingerprint="f",
+    architecture="Mini",
+    device="cpu",
+    dtype="float32",
+    guidance=4.0,
+    sizes=Sizes(side=16, multiple=8, factor=8),
+    rows=24,
+    cells=8192,
+    training={"custom-diffusion": {"steps": 250}},
+)
 
 
 def chromium() -> str:
@@ -128,6 +149,31 @@ def tab(new_tab: Callable[..., Tab], api: Running) -> Tab:
     made.open()
     made.sign_in(api.key("anna", ALL))
     return made
+
+
+@pytest.fixture
+def beat(
+    api: Running, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Workers]:
+    """Lets ``WORKER`` say that it lives, which holds however long the browser takes to start.
+
+    It gives where workers say so. speed: what it measured.
+    """
+
+    def begin(speed: Speed | None = None) -> Workers:
+        monkeypatch.setattr(workers, "GONE_S", 600.0)
+        found = Workers(redis_client, api.settings)
+        kinds = ("edit", "customize")
+        found.beat(WorkerReport(name=WORKER, kinds=kinds, slots=2, base=BASE, speed=speed or {}))
+        return found
+
+    return begin
+
+
+@pytest.fixture
+def worker(beat: Callable[..., Workers]) -> None:
+    """A worker that lives and has measured nothing."""
+    beat()
 
 
 @pytest.fixture

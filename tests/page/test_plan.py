@@ -6,36 +6,11 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from redis import Redis
 
-from customedit.diffusion.profile import Sizes
-from customedit.estimates import workers
-from customedit.estimates.workers import WorkerBase, WorkerReport, Workers
 from customedit.jobs.store import Jobs
 
 from ..api.conftest import Running, edit
 from .conftest import Tab
-
-BASE = WorkerBase(
-    name="mini",
-    fingerprint="f",
-    architecture="Mini",
-    device="cpu",
-    dtype="float32",
-    guidance=4.0,
-    sizes=Sizes(side=16, multiple=8, factor=8),
-    rows=24,
-    cells=8192,
-    training={"custom-diffusion": {"steps": 250}},
-)
-
-
-@pytest.fixture
-def worker(api: Running, redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that said that it lives, which holds however long the browser takes to start."""
-    monkeypatch.setattr(workers, "GONE_S", 600.0)
-    report = WorkerReport(name="w", kinds=("edit", "customize"), slots=2, base=BASE, speed={})
-    Workers(redis_client, api.settings).beat(report)
 
 
 def fill(page: Page, picture: Path) -> None:
