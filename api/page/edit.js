@@ -73,7 +73,7 @@ class Edit {
     slide.classList.add("amount");
     this.change.before(this.amount);
     slide.append(this.amountHint, el("div", { class: "row tick" }, this.auto,
-      el("label", { for: this.auto.id }, "Try several and mark the best")));
+      el("label", { for: this.auto.id }, "Try several and keep the best")));
     const made = form(fields, () => this.#send(),
       el("div", { class: "studio" },
         el("div", {},
@@ -131,7 +131,7 @@ class Edit {
     this.change.disabled = strengths !== "" || this.auto.checked;
     this.amount.textContent = this.change.disabled ? "–" : `${Math.round(Number(this.change.value) * 1000) / 10} %`;
     this.amountHint.textContent = strengths ? `Strengths ${strengths} are set under expert settings.`
-      : this.auto.checked ? "Several are drawn; the best of source and references is marked." : "0 % gives the picture back, 100 % changes most.";
+      : this.auto.checked ? "Several values are drawn; the best by source and references is kept, and the result shows them all." : "0 % gives the picture back, 100 % changes most.";
     this.lines.tell();
     this.rest.tell(method, this.region.mode);
     this.fields.mended("change");
@@ -285,6 +285,7 @@ class Edit {
         this.region.choose("painted");
         await this.region.begin({ job });
       }
+      this.#slide(query.get("change"));
     } else if (from) {
       const made = await api.job(from, this.signal);
       this.#continued(made.request);
@@ -294,6 +295,15 @@ class Edit {
     if (images.length > 1) this.several.checked = true;
     if (images.length) this.#count();
     for (const id of images) this.picture.put(await pictureItem(id, this.signal));
+  }
+
+  /** Another value of how much changes than the run had. @param {string | null} written */
+  #slide(written) {
+    const change = Number(written || NaN);
+    if (!(change >= 0 && change <= 1)) return;
+    this.auto.checked = false;
+    this.expert.strengths.value = "";
+    slideTo(this.change, change);
   }
 
   /** The words of a picture that is continued from: it shows now what was asked for. */

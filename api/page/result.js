@@ -2,6 +2,7 @@
 
 import { api } from "./client.js";
 import { Compare } from "./compare.js";
+import { changeCurve } from "./curve.js";
 import { add, announce, button, copy, el, fill, uid } from "./dom.js";
 import { notice } from "./fields.js";
 import { Heat } from "./heat.js";
@@ -58,7 +59,7 @@ export async function editResult(job, renew, { output: asked, signal }) {
   return el("div", { class: "result" },
     el("div", { class: "columns wide-left" },
       el("div", {}, compare.node, heat?.node, other,
-        outputs.length > 1 && strip(job, shown, renew, choose)),
+        outputs.length > 1 && strip(job, shown, renew, choose), changeCurve(job)),
       el("div", {},
         el("section", { class: "card", "aria-label": "The chosen picture" }, facts),
         versions)),

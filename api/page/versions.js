@@ -13,7 +13,7 @@ const DEEPEST = 50;
 
 /** What tells two outputs of a job apart. */
 export function outputTitle(job, output) {
-  const { change } = job.request;
+  const change = output.change ?? job.request.change; // of "auto" the one that was chosen
   const amount = typeof change === "number" ? `change ${change}`
     : output.strength === null ? "default strength" : `strength ${output.strength}`;
   return output.seed ? `${amount}, seed ${output.seed}` : amount;
