@@ -153,6 +153,12 @@ export class Pictures {
     this.draw();
   }
 
+  /** Takes one picture in place of all others. @param {Item} item */
+  only(item) {
+    this.items.splice(0).forEach(release);
+    this.put(item);
+  }
+
   /** Sends a file at once, so that it is there after a reload; a failure is told and tried again later. */
   #send(item) {
     item.error = "";

@@ -1,7 +1,7 @@
 // Versions of a picture: what was made from the upload, what was continued from that, and so on.
 
 import { api } from "./client.js";
-import { add, el, fill } from "./dom.js";
+import { el } from "./dom.js";
 import { imageItem, stored } from "./pictures.js";
 import { jobBadge } from "./progress.js";
 import { can } from "./session.js";
@@ -148,27 +148,4 @@ function branch(job, tree, current, shown) {
         }, "Continue")),
       below.length > 0 && el("ul", {}, below.map((one) => branch(one, tree, current, shown))));
   });
-}
-
-/**
- * The way from the upload to a picture, each step to go back to.
- * @param {HTMLElement} place @param {{job: string, output: number}} from the output that is edited
- * @param {(item: import("./pictures.js").Item) => void} take @param {AbortSignal} signal
- */
-export async function showTrail(place, from, take, signal) {
-  const last = await api.job(from.job, signal);
-  const line = await ancestors(last, signal);
-  const upload = await api.image(line[0].request.image, signal).catch(() => null);
-  const step = (url, words, title, current, act) => el("li", {}, el("button", {
-    type: "button", class: "step", title, "aria-current": current ? "step" : null, onclick: current ? null : act,
-  }, stored(url, "", async () => null, { class: "thumb" }), words));
-  const outputs = line.map((job, at) => (at + 1 < line.length ? parentOf(line[at + 1])?.output ?? 0 : from.output));
-  fill(place);
-  add(place, el("ol", { class: "trail", "aria-label": "Versions up to this picture" },
-    upload && step(upload.url, "Upload", "Go back to the upload", false, () => take(imageItem(upload))),
-    line.map((job, at) => {
-      const current = at === line.length - 1;
-      const title = current ? "The picture that is edited" : `Go back to ${job.request.target_prompt}`;
-      return step(job.result?.outputs[outputs[at]]?.url || "", `Version ${at + 1}`, title, current, () => take(outputItem(job, outputs[at])));
-    })));
 }

@@ -1,4 +1,4 @@
-"""What "Try several and keep the best" tried: the curve of a result, and its way back to the form."""
+"""What "Try several and keep the best" tried: its curve, and the way back to the form."""
 
 from __future__ import annotations
 
