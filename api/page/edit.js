@@ -268,7 +268,7 @@ class Edit {
     this.node.addEventListener("change", () => this.plan.later());
     this.plan.later();
     this.draft.save();
-    takeFiles((files) => this.picture.take(files), signal);
+    takeFiles((files, note) => this.picture.take(files, note), signal);
   }
 
   /** Begins from a job, from an output of one, or from images. @param {URLSearchParams} query */

@@ -136,7 +136,9 @@ export async function galleryView(main, { signal, query }) {
     type: "file", multiple: true, accept: "image/png,image/jpeg,image/webp", class: "unseen", tabindex: "-1", "aria-label": "Pictures to upload",
     onchange: () => { send([...(file.files || [])]); file.value = ""; },
   });
-  const send = complainingWith(wrong, async (files) => {
+  const note = el("p", { class: "hint", role: "status" });
+  const send = complainingWith(wrong, async (files, passed = "") => {
+    note.textContent = passed;
     for (const [number, one] of files.entries()) {
       announce(`Sending picture ${number + 1} of ${files.length}`);
       await api.upload(one);
@@ -154,7 +156,7 @@ export async function galleryView(main, { signal, query }) {
         el("span", { class: "row search" }, el("label", { for: search.id }, "Search"), search),
         kind === uploads && can("images:write") && [button("Upload pictures", () => file.click(), "main"), file])),
     el("nav", { class: "tabs", "aria-label": "Kinds of pictures" }, tab(uploads, "#/pictures"), tab(results, "#/pictures?of=results")),
-    bar, wrong, list, below);
+    bar, wrong, note, list, below);
   if (kind === uploads && can("images:write")) takeFiles(send, signal);
   await load();
 }
@@ -163,10 +165,10 @@ export async function galleryView(main, { signal, query }) {
 const split = (id) => [id.slice(0, id.lastIndexOf(".")), Number(id.slice(id.lastIndexOf(".") + 1))];
 
 /** Does `work` with what it is given; its problem is told in `place`. */
-const complainingWith = (place, work) => async (given) => {
+const complainingWith = (place, work) => async (...given) => {
   try {
     place.hidden = true;
-    await work(given);
+    await work(...given);
   } catch (error) {
     complain(place, error);
   }
