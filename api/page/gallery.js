@@ -24,8 +24,9 @@ const uploads = {
   /** @returns {Entry[]} */
   entries: (image) => [{
     id: image.id, of: image.id, url: image.url, renew: async () => (await api.image(image.id)).url,
-    title: `${image.width} × ${image.height}`, note: [size(image.bytes), " · ", when(image.created_at)],
-    text: `${image.width} × ${image.height} ${image.media_type} ${image.id}`,
+    title: image.name || `${image.width} × ${image.height}`,
+    note: [image.name && `${image.width} × ${image.height} · `, size(image.bytes), " · ", when(image.created_at)],
+    text: `${image.name} ${image.width} × ${image.height} ${image.media_type} ${image.id}`,
     href: `#/edit?image=${image.id}`, act: "Edit", image: image.id, may: "images:write",
     remove: () => api.removeImage(image.id), gone: "Edits that were made of it stay.",
   }],
@@ -57,7 +58,7 @@ export async function galleryView(main, { signal, query }) {
   /** @type {Set<string>} deleted: a page that was under way may still list them */
   const gone = new Set();
   let cursor = null;
-  const search = el("input", { type: "search", id: uid("search"), placeholder: "words", oninput: () => find() });
+  const search = el("input", { type: "search", id: uid("search"), placeholder: kind === uploads ? "file name, size" : "words", oninput: () => find() });
   const ticked = () => [...tiles.values()].filter(({ tick }) => tick.checked);
   const choose = () => {
     const chosen = ticked();

@@ -68,7 +68,7 @@ export function download(words, url, name, renew) {
 
 /** An item of an image of the service. @returns {Item} */
 export const imageItem = (image, name = "") => ({
-  file: null, id: image.id, url: image.url, name: name || `${image.width} × ${image.height}`,
+  file: null, id: image.id, url: image.url, name: name || image.name || `${image.width} × ${image.height}`,
   width: image.width, height: image.height, warnings: image.warnings,
 });
 
@@ -247,9 +247,9 @@ export class Pictures {
       const page = await api.images({ limit: 12, cursor });
       if (!page.items.length && !cursor) fill(place, el("p", { class: "hint" }, "There are none yet."));
       add(place, el("div", { class: "thumbs" }, page.items.map((image) => {
-        const name = `${image.width} × ${image.height}, ${size(image.bytes)}`;
+        const name = [image.name, `${image.width} × ${image.height}`, size(image.bytes)].filter(Boolean).join(", ");
         return el("button", {
-          type: "button", class: "pick", "aria-label": `Take the picture of ${name}`, onclick: () => this.put(imageItem(image, name)),
+          type: "button", class: "pick", "aria-label": `Take the picture of ${name}`, title: name, onclick: () => this.put(imageItem(image)),
         }, stored(image.url, "", async () => (await api.image(image.id)).url));
       })));
       if (page.next_cursor) {

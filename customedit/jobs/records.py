@@ -41,7 +41,10 @@ class Record(BaseModel):
 
 
 class ImageRecord(Record):
-    """An uploaded picture. id: ``img_`` + sha256 of the file's bytes; key: of this upload alone."""
+    """An uploaded picture. id: ``img_`` + sha256 of the file's bytes; key: of this upload alone.
+
+    name: of the file, by ``schemas.file_names``; empty where none was given.
+    """
 
     id: str
     tenant: str
@@ -51,6 +54,7 @@ class ImageRecord(Record):
     height: int
     key: str
     created_at: float
+    name: str = ""
     warnings: list[str] = Field(default_factory=list)
 
     @property
