@@ -43,7 +43,7 @@ const ahead = (iso) => {
 export async function accountView(main, { signal }) {
   const secret = el("div", {});
   const called = el("div", {});
-  const keys = new Keys();
+  const keys = new Keys(signal);
   add(main, el("h1", {}, "Account"),
     el("div", { class: "columns" },
       el("section", { class: "card" }, el("h2", {}, known().tenant),

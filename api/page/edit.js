@@ -181,7 +181,7 @@ class Edit {
 
   #controls() {
     const { lines: { source, target }, method, amount: { change, auto }, several } = this;
-    return { source, target, method, change, auto, several, ...this.expert.controls() };
+    return { source, target, method, change, auto, several, ...this.expert.controls(), ...this.presets.controls() };
   }
 
   /** What a draft keeps. */
@@ -209,6 +209,7 @@ class Edit {
       this.region.restore(state.region),
     ]);
     if (state.trail) this.trail.lead(state.trail);
+    if (this.presets.name.value) this.presets.node.open = true;
     this.tell();
   }
 
