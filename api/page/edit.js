@@ -8,7 +8,7 @@ import { busy, complain, Fields, form, given, kept, restore, select } from "./fi
 import { Expert, inverts, METHODS } from "./expert.js";
 import { Lines } from "./lines.js";
 import { Pictures } from "./pictures.js";
-import { Plan } from "./plan.js";
+import { Plan, sizeRequest } from "./plan.js";
 import { Presets } from "./presets.js";
 import { plain } from "./prompts.js";
 import { Region } from "./region.js";
@@ -175,8 +175,10 @@ class Edit {
   #planned() {
     const image = this.picture.items[0]?.id;
     if (!image) return null;
-    if (this.fields.right()) return { path: "v1/edits", body: { image, ...this.#words(this.region.planned()), ...given(this.region.stored()) } };
-    return { path: "v1/edits", body: { image, target_prompt: "a photo", method: "sdedit" }, partial: true };
+    const sent = this.picture.items.filter(({ id }) => id).map(({ id, width, height }) => ({ id, width, height }));
+    const pictures = sent.length > 1 ? sent : undefined;
+    if (this.fields.right()) return { path: "v1/edits", body: { image, ...this.#words(this.region.planned()), ...given(this.region.stored()) }, pictures };
+    return { path: "v1/edits", body: sizeRequest(image), partial: true, pictures };
   }
 
   #controls() {
