@@ -123,12 +123,15 @@ class Tab:
 
 @pytest.fixture
 def new_tab(browser: Browser, api: Running, settings: Settings) -> Iterator[Callable[..., Tab]]:
-    """Opens tabs; in the end none of them may have complained or asked anyone but API and S3."""
+    """Opens tabs; in the end none of them may have complained or asked anyone but API and S3.
+
+    other: a front end of other settings.
+    """
     opened: list[tuple[BrowserContext, Tab]] = []
 
-    def make(**options: object) -> Tab:
+    def make(other: Running = api, **options: object) -> Tab:
         context = browser.new_context(**options)  # type: ignore[arg-type]
-        tab = Tab(context.new_page(), api.url)
+        tab = Tab(context.new_page(), other.url)
         tab.page.set_default_timeout(PATIENCE_MS)
         tab.listen()
         opened.append((context, tab))
@@ -137,7 +140,7 @@ def new_tab(browser: Browser, api: Running, settings: Settings) -> Iterator[Call
     yield make
     for _, tab in opened:
         assert tab.complaints() == []
-        assert tab.origins() <= {api.url, settings.s3_endpoint}
+        assert tab.origins() <= {tab.url, settings.s3_endpoint}
     for context, _ in opened:
         context.close()
 
