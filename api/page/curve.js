@@ -4,7 +4,7 @@ import { el, shape } from "./dom.js";
 import { can } from "./session.js";
 
 const [WIDTH, HEIGHT] = [340, 170]; // of the drawing, in its own units
-const [LEFT, RIGHT, TOP, BOTTOM] = [34, 16, 14, 30];
+const [LEFT, RIGHT, TOP, BOTTOM] = [34, 26, 14, 30];
 const percent = (value) => `${Math.round(value * 1000) / 10} %`;
 const across = (value) => LEFT + value * (WIDTH - LEFT - RIGHT);
 const up = (score) => HEIGHT - BOTTOM - score * (HEIGHT - TOP - BOTTOM);
@@ -37,7 +37,7 @@ function drawing(job, { values, score, chosen }, may) {
   const text = (x, y, anchor, words) => shape("text", { x, y, "text-anchor": anchor }, words);
   return shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true", focusable: "false" },
     shape("path", { class: "axes", d: `M${LEFT} ${TOP}V${HEIGHT - BOTTOM}H${WIDTH - RIGHT}` }),
-    text(LEFT - 6, up(1) + 4, "end", "1"), text(LEFT - 6, up(0) + 4, "end", "0"),
+    text(LEFT - 6, up(1) + 4, "end", "1"), text(LEFT - 6, up(0) + 4, "end", "0"), text(LEFT + 6, up(1) + 4, "start", "score"),
     [0, 0.5, 1].map((value) => text(across(value), HEIGHT - BOTTOM + 18, "middle", percent(value))),
     shape("polyline", { class: "line", points: line }),
     values.map((value, k) => shape("g", {

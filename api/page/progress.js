@@ -41,10 +41,11 @@ const age = (read) => (read.read_at ? (Date.now() - read.read_at) / 1000 : 0);
 
 /**
  * Seconds to the end of a running job: what the service expects of all its phases; where it does not know, or was not
- * heard lately, what the worker says of the phase at work. 0 where neither is known or its time is over.
+ * heard lately, what the worker says of the phase at work. 0 where neither is known, its time is over, or the worker is silent.
  */
 function left(job) {
   const { estimate, progress } = job;
+  if (age(progress) > SILENT_S) return 0;
   const whole = typeof estimate?.seconds === "number" && age(job) < OLD_S;
   return Math.max(0, whole ? estimate.seconds - age(job) : (progress.eta_s ?? 0) - age(progress));
 }

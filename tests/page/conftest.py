@@ -53,7 +53,16 @@ BASE: Final = WorkerBase(
     sizes=Sizes(side=16, multiple=8, factor=8),
     rows=24,
     cells=8192,
-    training={"custom-diffusion": {"steps": 250}},
+    training={
+        "custom-diffusion": {
+            "steps": 250,
+            "class_images": 8,
+            "class_steps": 50,
+            "crops": 20,
+            "preview_every": 0,
+            "batch": 4,
+        }
+    },
 )
 
 
