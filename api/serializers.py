@@ -135,6 +135,7 @@ class Serializers:
             warnings=[
                 *warnings(record.kind, record.request.get("references", ())),
                 *(_of_inputs(record.result) if record.kind == "edit" else ()),
+                *_so_far(record),
             ],
             links=links,
         )
@@ -238,6 +239,11 @@ def estimate(forecast: Forecast) -> d.Estimate:
 def _of_inputs(result: Mapping[str, Any] | None) -> list[str]:
     """What the worker of an edit found out about its inputs."""
     return list((result or {}).get("warnings", ()))
+
+
+def _so_far(record: JobRecord) -> list[str]:
+    """What the worker has found out of a job that has no result yet, or none at all."""
+    return record.progress.warnings if record.progress and record.result is None else []
 
 
 def _file_name(job: str, output: EditOutput) -> str:

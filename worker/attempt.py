@@ -63,6 +63,7 @@ class Attempt:
         self._tickets: list[Ticket[Any]] = []
         self._progress: JobProgress | None = None
         self._preview: str | None = None
+        self._warnings: tuple[str, ...] = ()
         self._phase, self._phase_began = "", time.monotonic()
         self.began, self.accounted = time.monotonic(), runtime.speedometer.accounted
         self.alone, self.rested, self.waited = True, 0.0, 0.0
@@ -175,15 +176,25 @@ class Attempt:
             if 0 < step <= steps:
                 left = round((now - self._phase_began) / step * (steps - step), 2)
             self._progress = JobProgress(
-                phase=phase, step=step, steps=steps, facts=facts or {}, eta_s=left
-            )
+                phase=phase, step=step, steps=steps, facts=facts or {}, eta_s=left,
+                warnings=list(self._warnings),
+            )  # fmt: skip
+
+    def warn(self, texts: Sequence[str]) -> None:
+        """Tell the job's owner while it runs: with the next progress, and all that follow."""
+        if not texts:
+            return
+        with self._lock:
+            self._warnings += tuple(texts)
+            latest = self._progress or JobProgress(phase=self._phase)
+            self._progress = latest.model_copy(update={"warnings": list(self._warnings)})
 
     def show(self, key: str) -> None:
         """Report that there is a preview at ``key``: with the next progress."""
         with self._lock:
             self._preview = key
             if self._progress is None:
-                self._progress = JobProgress(phase=self._phase)
+                self._progress = JobProgress(phase=self._phase, warnings=list(self._warnings))
 
     @property
     def has_progress(self) -> bool:

@@ -87,6 +87,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
     label = training_label(dataclasses.asdict(settings))
     with attempt.phase("train"):
         (shown,) = attempt.wait([attempt.submit(noun_warnings(base, subject), TRAININGS)])
+        attempt.warn(shown)  # in time to cancel, and not with the finished concept alone
         ticket = attempt.submit(method, TRAININGS, label=label)
         try:
             (concept,) = attempt.wait([ticket], meanwhile)

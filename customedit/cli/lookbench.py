@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from customedit.cli import console, outputs
-from customedit.cli.options import dataclass_options
+from customedit.cli.options import Options, dataclass_options, model_options
 from customedit.errors import InputError
+from customedit.schemas.concepts import TrainingOptions
+from customedit.schemas.fields import Prompt
+from customedit.schemas.requests import EditOptions
 
 if TYPE_CHECKING:
     from customedit.diffusion.method import Progress
@@ -24,6 +27,23 @@ _OF_EXPORT: Final = r"lookbench\.json|prompts\.json|looks|sources|answers"
 _OF_REPORT: Final = r"scores\.(json|md)|[\w-]+\.png"
 _OF_RUN: Final = r"run-[0-9a-f]+|references|concepts|classes|inversions"
 """The names in the folders that the commands write."""
+
+
+class RunEdits(EditOptions):
+    """The edits of a run: the prompts are those of the pairs."""
+
+    source_prompt: Prompt = "a cup"
+    target_prompt: Prompt = "a red cup"
+
+
+_NOT_OF_EDITS: Final = (
+    "source_prompt", "target_prompt", "preset", "strengths", "seeds", "feather", "everywhere",
+)  # fmt: skip
+_NOT_OF_TRAININGS: Final = ("seed", "preview_every", "checkpoint_every")
+_EDITS: Final = Options(RunEdits, leave_out=_NOT_OF_EDITS)
+_TRAINING: Final = Options(
+    TrainingOptions, leave_out=_NOT_OF_TRAININGS, names={"steps": "--training-steps"}
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -149,9 +169,12 @@ def score_command(
 
 
 @app.command("run")
+@model_options(edits=_EDITS, training=_TRAINING)
 @dataclass_options(Selection)
 def run_command(
     selection: Selection,
+    edits: RunEdits,
+    training: TrainingOptions,
     out: Annotated[
         Path,
         typer.Option("-o", "--out", help="Pictures, concepts and report; kept between runs."),
@@ -160,48 +183,16 @@ def run_command(
     no_words: Annotated[
         bool, typer.Option("--no-words", help="Leave out the edits by plain words.")
     ] = False,
-    method: Annotated[
-        str, typer.Option(help="p2p, sdedit, masactrl, pnp, ddpm, directedit or flowedit.")
-    ] = "p2p",
-    inversion: Annotated[
-        str, typer.Option(help="direct, null-text, negative-prompt or ddim (p2p).")
-    ] = "direct",
     strength: Annotated[
-        float | None, typer.Option(help="How much of the source stays (0 to 1); sdedit: goes.")
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="DDIM steps.")] = 50,
-    guidance: Annotated[
-        float | None, typer.Option(help="Of the edits; the base's own if left out.")
-    ] = None,
-    guidance_start: Annotated[
-        float, typer.Option(help="Share of the steps before which nothing is guided.")
-    ] = 0.0,
-    guidance_end: Annotated[
-        float, typer.Option(help="Share of the steps after which nothing is guided.")
-    ] = 1.0,
-    preserve: Annotated[
-        bool | None,
+        float | None,
         typer.Option(
-            "--preserve/--no-preserve",
-            help="Keep the source's own pixels outside the edit; as edits do if left out.",
+            help="Instead of --change; how much of the source stays (0 to 1); sdedit: goes."
         ),
     ] = None,
     true_mask: Annotated[
         bool,
         typer.Option("--true-mask", help="Give the edits the true mask, as a user would draw it."),
     ] = False,
-    training_steps: Annotated[
-        int | None, typer.Option(help="Of each look; the base's default if left out.")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option(help="Learning rate; the base's default if left out.")
-    ] = None,
-    class_images: Annotated[
-        int | None, typer.Option(help="For prior preservation; 0 for none.")
-    ] = None,
-    way: Annotated[str, typer.Option(help="custom-diffusion or textual-inversion.")] = (
-        "custom-diffusion"
-    ),
     base: console.BaseOption = "mini",
     device: console.DeviceOption = "cpu",
     dtype: console.DtypeOption = "float32",
@@ -217,15 +208,12 @@ def run_command(
     from customedit.metrics.lookbench.report import score
 
     bench = selection.open()
-    training = {
-        "way": way, "steps": training_steps, "rate": rate, "class_images": class_images,
-    }  # fmt: skip
     settings: dict[str, Any] = {
-        "method": method, "inversion": inversion, "strength": strength, "steps": steps,
-        "guidance": guidance, "guidance_start": guidance_start, "guidance_end": guidance_end,
-        "preserve": preserve, "true_mask": true_mask,
-        "training": training,
-    }  # fmt: skip
+        **{name: getattr(edits, name) for name in _EDITS.parameters()},
+        "strength": strength,
+        "true_mask": true_mask,
+        "training": training.model_dump(exclude_none=True, exclude=set(_NOT_OF_TRAININGS)),
+    }
     editor = _editor(base, device, dtype, settings, out)
     with console.bars(as_json) as show:
         editor.on_progress = show
@@ -238,11 +226,15 @@ def run_command(
             on_picture=_counter(show, "pictures"),
         )
         report = done.folder / "report"
+        if report.is_dir():
+            outputs.remove_former(report, _OF_REPORT)
         scores = score(
             bench,
             done.folder,
             editor.copy,
             report,
+            trainings=range(seeds),
+            words=not no_words,
             about={**done.about, "words": done.words},
             on_pair=_counter(show, "measuring"),
         )

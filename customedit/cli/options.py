@@ -12,6 +12,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from customedit.errors import InputError
 from customedit.schemas.validation import input_error
 
 _BOUNDS: Final = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -35,10 +36,14 @@ class Options:
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The command's parameters, by the model's field names."""
         return {
-            name: _parameter(name, field, self.names.get(name, f"--{name.replace('_', '-')}"))
+            name: _parameter(name, field, self.option(name))
             for name, field in self.model.model_fields.items()
             if name not in self.leave_out and _kind(field.annotation) is not None
         }
+
+    def option(self, field: str) -> str:
+        """The option of a field."""
+        return self.names.get(field, f"--{field.replace('_', '-')}")
 
     def read(self, values: Mapping[str, Any]) -> BaseModel:
         """The model with ``values`` of the options that were given.
@@ -47,13 +52,16 @@ class Options:
         preset sets the fields that are left out.
 
         Raises:
-            InputError: the first value that the model refuses.
+            InputError: the first value that the model refuses; it names the option where that is
+                not the field's own name.
         """
         given = {k: v for k, v in values.items() if v is not None and v != []}
         try:
             return self.model(**{k: self._parsed(k, v) for k, v in given.items()})
         except ValidationError as error:
-            raise input_error(error) from None
+            refused = input_error(error)
+            name = self.names.get(refused.field, refused.field).removeprefix("--")
+            raise InputError(name, refused.problem, refused.remedy) from None
 
     def _parsed(self, name: str, value: Any) -> Any:
         """``value`` as a number, where the field takes numbers and words; else as it is."""
@@ -70,7 +78,8 @@ def model_options(**models: type[BaseModel] | Options) -> Callable[[Callable[...
 
     ``@model_options(training=TrainingOptions)`` calls the command with ``training``, a
     TrainingOptions. Help texts, limits, choices and defaults are those of the model; a value that
-    it refuses raises InputError, which ``command_errors`` tells in one line.
+    it refuses raises InputError, which ``command_errors`` tells in one line. A field that two
+    models have needs an option of its own in the second.
     """
     sources = {
         name: source if isinstance(source, Options) else Options(source)
@@ -78,7 +87,7 @@ def model_options(**models: type[BaseModel] | Options) -> Callable[[Callable[...
     }
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        fields = {name: source.parameters() for name, source in sources.items()}
+        fields = _named_apart(sources)
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
             if parameter.name in sources:
@@ -90,8 +99,10 @@ def model_options(**models: type[BaseModel] | Options) -> Callable[[Callable[...
             context: typer.Context = values.pop(_CONTEXT)
             models = {}
             for name, source in sources.items():
-                own = {field: values.pop(field) for field in fields[name]}
-                models[name] = source.read({k: v for k, v in own.items() if _given(context, k)})
+                own = {f: (p.name, values.pop(p.name)) for f, p in fields[name].items()}
+                models[name] = source.read(
+                    {f: value for f, (called, value) in own.items() if _given(context, called)}
+                )
             command(**values, **models)
 
         context = inspect.Parameter(
@@ -100,6 +111,20 @@ def model_options(**models: type[BaseModel] | Options) -> Callable[[Callable[...
         return _with_signature(run, command, [context, *parameters])
 
     return decorate
+
+
+def _named_apart(sources: Mapping[str, Options]) -> dict[str, dict[str, inspect.Parameter]]:
+    """The parameters of each source by field; the second of one name is named by its option."""
+    taken = set[str]()
+    found: dict[str, dict[str, inspect.Parameter]] = {}
+    for name, source in sources.items():
+        found[name] = source.parameters()
+        for field, parameter in found[name].items():
+            if parameter.name in taken:
+                called = source.option(field).removeprefix("--").replace("-", "_")
+                found[name][field] = parameter.replace(name=called)
+            taken.add(found[name][field].name)
+    return found
 
 
 def dataclass_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

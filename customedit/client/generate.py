@@ -106,6 +106,7 @@ class AsyncRequests:
 _SYNC: Final = (
     ("async def ", "def "),
     ("async with ", "with "),
+    ("async with`", "with`"),
     ("async for ", "for "),
     ("await ", ""),
     ("import asyncio\n", ""),

@@ -7,6 +7,7 @@ machine that the server runs on; results are shown to the assistant and may be w
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -27,8 +28,15 @@ from customedit.schemas.concepts import TrainingOptions
 from customedit.schemas.requests import ConceptUse
 from customedit.schemas.validation import input_error
 
-WAIT_S: Final = 120.0
-"""How long a tool waits for its job, unless told otherwise; then the assistant calls ``wait``."""
+WAIT_S: Final = 600.0
+"""How long a tool waits for its job, unless told otherwise; then the assistant calls ``wait``.
+
+The bundled base learns a look within it, so that a look is taught and painted in two calls.
+"""
+
+TOLD_EACH_S: Final = 3.0
+"""How often a waiting tool tells the caller how far its job is, which also keeps the call alive in
+clients that give up on a silent one."""
 
 INSTRUCTIONS: Final = """
 Custom-Edit paints a look that it was taught from a few reference pictures into other pictures.
@@ -243,18 +251,32 @@ class _Tools:
 
 
 async def _until(client: AsyncCustomEdit, job: Job, seconds: float, context: Context) -> Job:
-    """The job once it has succeeded, or as it is after ``seconds``; progress goes to the caller.
+    """The job once it has succeeded, or as it is after ``seconds``.
+
+    The caller is told every few seconds how far it is: seconds that are gone, seconds in all (where
+    the service can tell), and the state in words.
 
     Raises:
         JobFailed: it failed or was cancelled.
     """
-    seen: list[Job] = [job]
-    try:
-        waiting = client.wait(job, on_progress=seen.append, timeout=seconds)
-        await context.report_progress(0, None, _state(job))
-        return await waiting
-    except TimedOut:
-        return seen[-1]
+    start = time.monotonic()
+    while True:
+        gone = time.monotonic() - start
+        await context.report_progress(gone, _total(job, gone), _state(job))
+        try:
+            left = max(seconds - gone, 0)
+            return await client.wait(job, timeout=min(left, TOLD_EACH_S))
+        except TimedOut as running:
+            assert isinstance(running.job, Job)
+            job = running.job
+        if time.monotonic() - start >= seconds:
+            return job
+
+
+def _total(job: Job, gone: float) -> float | None:
+    """Seconds from now's wait to the job's end, ``gone`` of which have passed; None: not known."""
+    left = None if job.estimate is None else job.estimate.seconds
+    return None if left is None else gone + left
 
 
 async def _picture(client: AsyncCustomEdit, name: str) -> str:

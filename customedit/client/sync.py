@@ -20,7 +20,7 @@ from customedit.schemas.answers import DeliveryState, JobKind, JobState
 
 
 class CustomEdit(Requests):
-    """Access to a service at ``url`` with an API ``key``; close it, or use ``async with``.
+    """Access to a service at ``url`` with an API ``key``; close it, or use ``with``.
 
     url, key: None takes ``CUSTOMEDIT_SERVER`` and ``CUSTOMEDIT_KEY`` of the environment; timeout:
     of one request, in seconds. Calls are sent again when the connection breaks or the service is

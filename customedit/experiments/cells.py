@@ -128,8 +128,9 @@ class Cells:
         """The budget whose edits come nearest to the right answers, over all looks.
 
         Of the first editor, at the strength that suits the budget best; by the first training seed.
+        Only of a variant that has budgets.
         """
-        if variant.words is not None or len(variant.budgets) == 1:
+        if len(variant.budgets) == 1:
             return variant.budgets[0]
         trial = dataclasses.replace(variant, editors=variant.editors[:1])
         distances = []
@@ -187,7 +188,7 @@ class Cells:
     # one cell
 
     def _lesson(self, cell: Cell) -> Lesson:
-        training = self.plan.training_of(cell.variant, cell.budget)
+        training = self.plan.training_of(cell.variant, cell.budget, self.base.profile.recipe)
         settings = TrainingSettings.of(self.base, **training, seed=cell.seed)
         files = write_references(
             self.folder / "references", cell.look, self.plan.bench.references(cell.look)

@@ -4,7 +4,7 @@ What a concept adds is told from the same edit without it: the target prompt wit
 alone. Counted is in how many pairs the edited region (the source's true mask) is nearer to the
 references with the concept; and how well what lies outside stays, before any pixel is put back.
 Concepts are trained once into the runs folder; finished pairs are kept there and not done again
-while the settings are the same (``result_cache``).
+while the settings are the same (``result_cache``). Sheets of edits are made by ``quality``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from customedit.experiments.result_cache import (
     named,
 )
 from customedit.experiments.variants import LOOKS, true_mask
-from customedit.images.layout import tiled
 from customedit.metrics.similarity import Similarities, Similarity, bundled
 from customedit.mini import samples
 from customedit.schemas.methods import P2POptions
@@ -130,11 +129,6 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def sheet(results: list[EditResult], columns: int = 8) -> Image.Image:
-    """Sources over their edits."""
-    return tiled([tiled([r.source, r.image], 1) for r in results], columns)
-
-
 def about_look(
     base: Base, judge: Similarity, lesson: Lesson, sources: list[samples.Source], steps: int
 ) -> dict[str, Any]:
@@ -164,9 +158,7 @@ def looks_named(names: str) -> list[samples.Look]:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Where concepts, rows and sheets go.")] = Path(
-        "runs/pairs"
-    ),
+    out: Annotated[Path, typer.Option(help="Where concepts and rows go.")] = Path("runs/pairs"),
     looks: Annotated[str, typer.Option(help="Names, by commas.")] = ",".join(LOOKS),
     sources: Annotated[int, typer.Option(min=1, max=24, help="The first so many.")] = 24,
     steps: Annotated[int, typer.Option(min=1, help="DDIM steps.")] = 50,
@@ -187,10 +179,9 @@ def main(
             console.print(look.name, "kept:", summary(before))
             continue
         concept, there = learned(base, lesson, out, out)
-        new_rows, results = compare(
+        new_rows, _ = compare(
             base, judge, look, concept, taken, steps=steps, keep=out / "inversions"
         )
-        sheet(results).save(file.with_suffix(".png"))
         keep_rows(file, about, new_rows)
         rows += new_rows
         console.print(look.name, "concept kept:" if there else "trained:", summary(new_rows))

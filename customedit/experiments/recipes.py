@@ -1,10 +1,11 @@
 """Which recipe's looks leak least: ``python -m customedit.experiments.recipes``.
 
-Each variant differs from the recipe ``paper`` in one option of the training, or is a recipe of its
-own. Every variant trains every look several times and paints it on LookBench's sources; its figures
-are compared with those of ``paper`` on the same draws of looks, sources and training seeds (paired
-bootstrap). What is there is not made again: a run may be stopped and given again, and a larger one
-goes on from a smaller one.
+Each variant differs from the recipe ``paper`` in one option of the training or of the edits, or is
+a recipe of its own. Every variant trains every look several times, unless one that only edits
+differently has trained it, and paints it on LookBench's sources; its figures are compared with
+those of ``paper`` on the same draws of looks, sources and training seeds (paired bootstrap). What
+is there is not made again: a run may be stopped and given again, and a larger one goes on from a
+smaller one.
 """
 
 from __future__ import annotations
@@ -47,16 +48,29 @@ FIGURES: Final = (
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train.
+    """One way to train and edit.
 
     settings: fields of ``TrainingSettings``; rate: the learning rate as a share of the recipe's, 1
-    to leave it; several: whether the references show things of several classes.
+    to leave it; several: whether the references show things of several classes; edits: fields of
+    ``Recipe`` that differ from those of all edits.
     """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     rate: float = 1.0
     several: bool = False
+    edits: Mapping[str, Any] = field(default_factory=dict)
+
+    def recipe(self, base: Base, common: Recipe, steps: int | None = None) -> Recipe:
+        """How looks are learned and painted; common: what all variants have; steps: of training.
+
+        A strength in ``common`` is of its method alone, and no other variant's than those that
+        edit by the same method. Raises InputError for what cannot go together.
+        """
+        own = dict(self.edits)
+        if own.keys() & {"method", "change"}:
+            own = {"strength": None, "change": None, **own}
+        return dataclasses.replace(common, **own, training=self.training(base, steps))
 
     def training(self, base: Base, steps: int | None) -> dict[str, Any]:
         """What differs from ``TrainingSettings.of`` the base."""
@@ -70,10 +84,15 @@ class Variant:
         return given
 
 
+INTERVAL: Final = {"guidance_start": 0.2, "guidance_end": 0.9}
+"""The noise levels from 5.42 down to 0.28 that arXiv 2404.07724 takes for Stable Diffusion XL, as
+shares of the steps of its schedule: 0.19 and 0.93, to a tenth."""
+
 VARIANTS: Final = (
     Variant(REFERENCE),
     Variant("token columns", {"columns": "token"}),
     Variant("half the rate", rate=0.5),
+    Variant("a quarter of the rate", rate=0.25),
     Variant("falling rate", {"rate_schedule": "cosine"}),
     Variant("rank 4", {"rank": 4}),
     Variant("average", {"ema": 0.95}),
@@ -85,8 +104,19 @@ VARIANTS: Final = (
     Variant("references of several classes", several=True),
     Variant("contained", {"recipe": "contained"}),
     Variant("contained, several classes", {"recipe": "contained"}, several=True),
+    Variant("guidance 2.5", edits={"guidance": 2.5}),
+    Variant("guidance in an interval", edits=INTERVAL),
+    Variant("token columns, guidance 2.5", {"columns": "token"}, edits={"guidance": 2.5}),
+    Variant("contained, guidance 2.5", {"recipe": "contained"}, edits={"guidance": 2.5}),
+    Variant("change 0.7", edits={"change": 0.7}),
+    Variant("masactrl", edits={"method": "masactrl"}),
+    Variant("pnp", edits={"method": "pnp"}),
+    Variant("ddpm", edits={"method": "ddpm"}),
+    Variant("directedit", edits={"method": "directedit"}),
+    Variant("sdedit", edits={"method": "sdedit"}),
 )
-"""The first is what the others are compared with."""
+"""The first is what the others are compared with. Editors are at their defaults; FlowEdit needs a
+base of flow matching."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +124,7 @@ class Search:
     """What is compared, and how it is edited.
 
     folder: keeps concepts, pictures and rows; seeds: trainings of each look; steps: of a training,
-    None for the base's default; edits: how looks are painted (its training is the variant's).
+    None for the base's default; edits: how looks are painted where the variant says nothing else.
     """
 
     base: Base
@@ -107,7 +137,7 @@ class Search:
     def rows(self, variant: Variant, judge: Judge, console: Console) -> list[Row]:
         """The measures of a variant's pictures: made, or found where they were kept."""
         bench = SeveralClasses(self.bench) if variant.several else self.bench
-        recipe = dataclasses.replace(self.edits, training=variant.training(self.base, self.steps))
+        recipe = variant.recipe(self.base, self.edits, self.steps)
         editor = LibraryEditor(self.base, recipe, self.folder)
 
         def told(done: int, of: int, what: str) -> None:
@@ -119,7 +149,7 @@ class Search:
         file = done.folder / f"{named('rows', self._about(done, bench))}.json"
         if file.exists():
             return read_rows(file)
-        found = results.read(done.folder, bench, range(self.seeds))
+        found = results.read(done.folder, bench, range(self.seeds), words=False)
         rows = measure_all(bench, found, None, judge)
         with replacing(file) as draft:
             draft.write_text(json.dumps([dataclasses.asdict(row) for row in rows]) + "\n")
@@ -225,7 +255,7 @@ def search(of: Search, variants: Sequence[Variant], console: Console) -> list[Co
             "looks": [look.name for look in of.bench.looks],
             "sources": [source.name for source in of.bench.sources],
             "seeds": of.seeds,
-            "training": {v.name: v.training(of.base, of.steps) for v in variants},
+            "recipes": {v.name: v.recipe(of.base, of.edits, of.steps).about() for v in variants},
             "variants": {one.variant: one.as_dict() for one in found},
         }
         with replacing(of.folder / "recipes.json") as draft:
@@ -255,7 +285,7 @@ def main(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
-    """Compare ways to train by LookBench; nothing is put back outside the edited region."""
+    """Compare recipes by LookBench; nothing is put back outside the edited region."""
     variants = chosen_variants(variant or ())
     bench = bundled("public").select(look or LOOKS, sources)
     assert isinstance(bench, RenderedBench)

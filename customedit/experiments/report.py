@@ -15,6 +15,7 @@ from customedit.metrics.lookbench.intervals import Estimate
 CLAIMS: Final = {
     "DreamBooth": "language-relevant parameters rather than the whole UNet",
     "Textual Inversion": "keys and values rather than the embedding alone",
+    "default recipe": "the paper's recipe of training rather than the base's own",
     "caption": "a concept rather than a caption of the look",
     "best words": "a concept rather than the best plain words",
     "no augmented prompt": "augmented prompts",
@@ -131,7 +132,8 @@ def page(
     if budgets:
         parts += [
             "",
-            "Trainings with a choice took the budget that does best on those sources:",
+            f"Trainings with a choice took the budget that does best on those sources; all others "
+            f"took that of {first}:",
             "",
         ]
         parts += [f"- {name}: {_settings(budget)}" for name, budget in budgets.items()]

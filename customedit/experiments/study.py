@@ -24,7 +24,7 @@ from customedit.experiments.comparison import Comparison
 from customedit.experiments.report import Finding, page
 from customedit.experiments.result_cache import OnProgress, Row
 from customedit.experiments.variants import Plan, Training, Variant
-from customedit.images.layout import tiled
+from customedit.images.layout import table
 from customedit.metrics.similarity import Similarity
 
 NO_TRAINING: Final = (0,)
@@ -55,8 +55,11 @@ class Study:
 
     def run(self) -> None:
         """Run what is not run yet."""
+        common: Training = {}
         for variant in self.plan.variants:
-            budget = self.cells.best_budget(variant)
+            budget = self.cells.best_budget(variant) if variant.budgets else common
+            if variant is self.plan.variants[0]:
+                common = budget
             if len(variant.budgets) > 1:
                 self.budgets[variant.name] = budget
             looks = self.plan.bench.looks
@@ -79,12 +82,17 @@ class Study:
             self.on_cell(self._done, self._of, name)
 
     def sheet(self, look: str) -> Image.Image:
-        """The first source of ``look``: a variant a row, strengths rising to the right."""
-        tiles = []
+        """The first source of ``look``: a variant a row, its strengths above the pictures."""
+        rows = []
         for variant, path in zip(self.plan.variants, self.sheets[look], strict=True):
-            whole = Image.open(path)
-            tiles.append(whole.crop((0, 0, whole.width, whole.width // len(variant.strengths))))
-        return tiled(tiles, 1)
+            grid = Image.open(path)
+            side = grid.width // len(variant.strengths)
+            tiles = [
+                (f"strength {strength:g}", grid.crop((k * side, 0, (k + 1) * side, side)))
+                for k, strength in enumerate(variant.strengths)
+            ]
+            rows.append((variant.name, tiles))
+        return table(rows)
 
 
 def study(

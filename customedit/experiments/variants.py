@@ -19,7 +19,7 @@ from customedit.metrics.lookbench.looks import Look
 from customedit.metrics.lookbench.sources import Source
 from customedit.mini import samples
 from customedit.schemas.methods import EditMethod, InversionKind, P2POptions
-from customedit.schemas.recipes import given_without_effect
+from customedit.schemas.recipes import RecipeName, given_without_effect, recipe
 from customedit.schemas.requests import EditOptions
 
 STRENGTHS: Final = (0.2, 0.4, 0.6, 0.8)
@@ -42,15 +42,17 @@ Training = Mapping[str, Any]
 class Variant:
     """One way to do it.
 
-    name: in tables; way: of training; words: plain words instead of a concept; augmented: whether
-    prompts have the attribute word; prior: whether class images are kept to; swap: word swap
-    instead of refinement; union: the union mask instead of the source's; inversion: of the source;
-    editors, strengths: what is run; budgets: trainings to choose from, by the tuning sources, the
-    defaults alone without any.
+    name: in tables; way: of training; recipe: of training, None for that of the base's profile;
+    words: plain words instead of a concept; augmented: whether prompts have the attribute word;
+    prior: whether class images are kept to; swap: word swap instead of refinement; union: the union
+    mask instead of the source's; inversion: of the source; editors, strengths: what is run;
+    budgets: trainings to choose from, by the tuning sources; without any, what the plan's first
+    variant chose, so that an ablation differs from it in one thing.
     """
 
     name: str
     way: Way = "custom-diffusion"
+    recipe: RecipeName | None = "paper"
     words: Words | None = None
     augmented: bool = True
     prior: bool = True
@@ -59,11 +61,11 @@ class Variant:
     inversion: InversionKind = "direct"
     editors: tuple[EditMethod, ...] = ("p2p",)
     strengths: tuple[float, ...] = STRENGTHS
-    budgets: tuple[Training, ...] = ({},)
+    budgets: tuple[Training, ...] = ()
 
     @property
     def trained(self) -> str:
-        """Names what is trained: variants with equal names and budgets share their concepts."""
+        """Names what is trained: variants with equal names and settings share their concepts."""
         plain = "" if self.augmented else "-plain"
         return f"{self.way}{plain}{'' if self.prior else '-no-prior'}"
 
@@ -121,21 +123,29 @@ def true_mask(source: samples.Source) -> Tensor:
 
 BOTH: Final[tuple[EditMethod, ...]] = ("p2p", "sdedit")
 
+CUSTOM_BUDGETS: Final[tuple[Training, ...]] = ({}, {"steps": 400})
+
+DREAMBOOTH_BUDGETS: Final[tuple[Training, ...]] = tuple(
+    {"initial": RARE, "steps": steps, "rate": rate}
+    for steps, rate in (
+        (400, 5e-6),  # the paper's rate; fewer steps of it teach less
+        *((steps, rate) for rate in (5e-5, 1e-4, 2e-4) for steps in (200, 400)),
+    )
+)
+"""The bundled base's own rate is 1e-4, with one on either side of it."""
+
+INVERSION_BUDGETS: Final[tuple[Training, ...]] = tuple(
+    {"steps": steps, "rate": rate, "sentences": "varied"}
+    for rate in (5e-3, 1e-2)
+    for steps in (1000, 3000)
+)
+"""Of Textual Inversion."""
+
 VARIANTS: Final = (
-    Variant("Custom Diffusion", editors=BOTH, budgets=({}, {"steps": 400})),
-    Variant(
-        "DreamBooth",
-        way="dreambooth",
-        editors=BOTH,
-        budgets=tuple({"initial": RARE, "steps": n, "rate": r}
-                      for n in (200, 400) for r in (5e-6, 5e-5)),
-    ),
-    Variant(
-        "Textual Inversion",
-        way="textual-inversion",
-        editors=BOTH,
-        budgets=tuple({"steps": n, "rate": 5e-3, "sentences": "varied"} for n in (1000, 3000)),
-    ),
+    Variant("Custom Diffusion", editors=BOTH, budgets=CUSTOM_BUDGETS),
+    Variant("DreamBooth", way="dreambooth", editors=BOTH, budgets=DREAMBOOTH_BUDGETS),
+    Variant("Textual Inversion", way="textual-inversion", editors=BOTH, budgets=INVERSION_BUDGETS),
+    Variant("default recipe", recipe=None, editors=BOTH, budgets=CUSTOM_BUDGETS),
     Variant("caption", words="caption", editors=BOTH),
     Variant("best words", words="best", editors=BOTH),
     Variant("no augmented prompt", augmented=False),
@@ -145,7 +155,7 @@ VARIANTS: Final = (
     Variant("DDIM inversion", inversion="ddim"),
     Variant("negative-prompt inversion", inversion="negative-prompt"),
     Variant("null-text inversion", inversion="null-text"),
-)  # fmt: skip
+)
 """The comparison and the ablations; each ablation differs from the first in one thing."""
 
 
@@ -201,9 +211,14 @@ class Plan:
         few = {"steps": 3, "class_images": 2, "class_steps": 2, "crops": 2}
         return cls(bundled("small").select((), 1), (0, 1), variants, 4, few)
 
-    def training_of(self, variant: Variant, budget: Training) -> dict[str, Any]:
-        """What a training of ``variant`` with ``budget`` differs in from the defaults."""
+    def training_of(self, variant: Variant, budget: Training, default: str) -> dict[str, Any]:
+        """What a training of ``variant`` with ``budget`` differs in from the defaults.
+
+        default: the recipe of the base's profile.
+        """
         none = {} if variant.prior else {"class_images": 0}
-        given = {**budget, **(self.training or {}), **none, "way": variant.way}
-        idle = given_without_effect(given, given)  # of what the plan has for all variants
+        named = {"way": variant.way, "recipe": variant.recipe or default}
+        given = {**budget, **(self.training or {}), **none, **named}
+        everything = {**recipe(named["recipe"]).settings, **given}
+        idle = given_without_effect(given, everything)  # of what the plan has for all variants
         return {name: value for name, value in given.items() if name not in idle}

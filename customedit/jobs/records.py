@@ -97,7 +97,10 @@ class ConceptRecord(Record):
 
 
 class JobProgress(Record):
-    """How far a job is: ``step`` of ``steps`` in ``phase``; facts: figures such as a loss."""
+    """How far a job is: ``step`` of ``steps`` in ``phase``; facts: figures such as a loss.
+
+    warnings: all that the attempt has found out so far; the result has them in its own.
+    """
 
     phase: str
     step: int = 0
@@ -105,6 +108,7 @@ class JobProgress(Record):
     facts: dict[str, float] = Field(default_factory=dict)
     eta_s: float | None = None
     preview_key: str | None = None
+    warnings: list[str] = Field(default_factory=list)
 
 
 class JobError(Record):

@@ -248,6 +248,22 @@ def test_deleting_a_job(anna: httpx.Client, jobs: Jobs, storage: Storage) -> Non
     assert not list(storage.list(f"tenants/anna/jobs/{job['id']}/"))
 
 
+def test_what_a_worker_finds_out_is_told_while_the_job_runs(
+    anna: httpx.Client, jobs: Jobs, storage: Storage
+) -> None:
+    job = edit(anna)
+    claim = claimed(jobs, job["id"])
+    warning = "2 of 3 references said to show 'lamp' look like 'cup'"
+    jobs.progress(claim, JobProgress(phase="train", step=1, steps=9, warnings=[warning]))
+    told = anna.get(f"/v1/jobs/{job['id']}").json()
+    assert told["warnings"] == [warning] and told["progress"]["warnings"] == [warning]
+    (event,) = [e for e in jobs.events("anna", job["id"]) if e.kind == "progress"]
+    assert event.data["warnings"] == [warning]
+    jobs.hand_back(claim)
+    finish_edit(jobs, storage, job["id"])
+    assert anna.get(f"/v1/jobs/{job['id']}").json()["warnings"] == []  # the result tells its own
+
+
 def test_a_failed_job_tells_why(anna: httpx.Client, jobs: Jobs) -> None:
     job = edit(anna)
     claim = claimed(jobs, job["id"])

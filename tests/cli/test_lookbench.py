@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from customedit.cli import app
 from customedit.metrics.lookbench.dataset import opened
 from customedit.metrics.lookbench.folder import export
+from customedit.schemas.concepts import TrainingOptions
 
 SMALL = ["--size", "small", "--sources", "2"]
 
@@ -63,15 +65,28 @@ def test_our_own_editor_runs_and_is_scored(run: CliRunner, tmp_path: Path) -> No
     done = run.invoke(
         app,
         ["lookbench", "run", "-o", str(tmp_path), "--size", "small", "--sources", "1", "--look",
-         "waves", "--steps", "2", "--training-steps", "1", "--class-images", "0", "--no-words",
-         "--json"],
+         "waves", "--steps", "2", "--change", "0.7", "--training-steps", "1", "--recipe",
+         "contained", "--crops", "2", "--no-words", "--json"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["figures"]["gap"]["copy"]["value"] == 1
     report = Path(told["report"])
-    about = json.loads((report / "scores.json").read_text())["about"]
-    assert about["editor"]["recipe"]["steps"] == 2 and about["editor"]["training"]["steps"] == 1
+    editor = json.loads((report / "scores.json").read_text())["about"]["editor"]
+    assert editor["recipe"]["steps"] == 2 and editor["recipe"]["change"] == 0.7
+    assert editor["recipe"]["training"] == {
+        "way": "custom-diffusion", "steps": 1, "recipe": "contained", "crops": 2,
+    }  # fmt: skip
+    assert editor["training"]["columns"] == "token" and editor["training"]["steps"] == 1
+
+
+def test_a_run_has_the_options_of_edits_and_trainings() -> None:
+    run = get_command(app).commands["lookbench"].commands["run"]  # type: ignore[attr-defined]  # of groups
+    options = {option for parameter in run.params for option in parameter.opts}
+    seeds = {"--seed", "--preview-every", "--checkpoint-every"}  # a run has --seeds
+    trainings = {f"--{name.replace('_', '-')}" for name in TrainingOptions.model_fields}
+    assert trainings - seeds - {"--steps"} < options and "--training-steps" in options
+    assert {"--method", "--change", "--guidance", "--guidance-start", "--inversion"} < options
 
 
 @pytest.mark.parametrize(
@@ -91,10 +106,15 @@ def test_our_own_editor_runs_and_is_scored(run: CliRunner, tmp_path: Path) -> No
             "'flowedit'",
         ),
         (["run", "--method", "sdedit", "--preserve"], "method: sdedit derives no region"),
-        (["run", "--inversion", "magic"], "inversion: 'magic' is unknown"),
+        (["run", "--inversion", "magic"], "inversion: is not one of 'direct', 'null-text'"),
+        (["run", "--method", "pnp", "--inversion", "ddim"], "inversion: has no effect on pnp"),
+        (["run", "--change", "auto"], "change: has to be a number here"),
+        (["run", "--change", "0.5", "--strength", "0.5"], "change: is given with strengths"),
+        (["run", "--recipe", "magic"], "recipe: is not one of 'paper'"),
+        (["run", "--columns", "token", "--class-images", "9"], "class_images: has no effect"),
         (["run", "--strength", "2"], "strength: is 2.0; at most 1"),
         (["run", "--guidance", "-1"], "guidance: is -1.0; at least 0"),
-        (["run", "--training-steps", "0"], "steps: 0 is out of range; give 1 to"),
+        (["run", "--training-steps", "0"], "training-steps: is 0; at least 1"),
         (["run", "--base", "./none"], "base: there is no folder ./none"),
     ],
 )

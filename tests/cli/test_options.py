@@ -37,6 +37,16 @@ def edit(options: EditOptions) -> None:
     seen.append(options)
 
 
+@app.command("both")
+@model_options(
+    options=Options(EditOptions, leave_out=("strengths", "seeds")),
+    training=Options(TrainingOptions, names={"steps": "--training-steps"}),
+)
+def both_command(options: EditOptions, training: TrainingOptions) -> None:
+    """Train and edit."""
+    seen.extend((options, training))
+
+
 @pytest.fixture(autouse=True)
 def forget() -> None:
     seen.clear()
@@ -71,6 +81,16 @@ def test_lists_are_repeated_under_a_name_of_their_own() -> None:
             seeds=[3],
         )
     ]
+
+
+def test_two_models_may_have_a_field_of_one_name() -> None:
+    prompts = ["--source-prompt", "a cup", "--target-prompt", "a red cup"]
+    assert run("both", *prompts, "--training-steps", "7", "--steps", "9") == "0 "
+    edits, training = seen
+    assert isinstance(edits, EditOptions) and isinstance(training, TrainingOptions)
+    assert (edits.steps, training.steps) == (9, 7)
+    assert "training-steps: is 0; at least 1" in run("both", *prompts, "--training-steps", "0")
+    assert "error: steps: is 0; at least 1" in run("both", *prompts, "--steps", "0")
 
 
 def test_a_preset_sets_what_is_not_given() -> None:

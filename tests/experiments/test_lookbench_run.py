@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from customedit.errors import InputError
 from customedit.experiments.lookbench.editor import LibraryEditor, Recipe, Task
 from customedit.experiments.lookbench.run import run
 from customedit.experiments.lookbench.words import choose
-from customedit.metrics.lookbench import dataset, results
+from customedit.metrics.lookbench import dataset, report, results
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.dataset import Bench
 from customedit.metrics.lookbench.regions import Regions
@@ -78,6 +79,50 @@ def test_a_run_draws_all_resumes_and_draws_nothing_again(
     assert editor.edits == 0 and again.folder == done.folder
     more = run(dataset.bundled("small").select(["waves"], 3), editor, tmp_path, words=False)
     assert more.folder == done.folder and 0 < editor.edits <= 3
+
+
+class Still:
+    """An editor that changes nothing, at once."""
+
+    def about(self) -> dict[str, Any]:
+        return {"editor": "still"}
+
+    def edit(self, tasks: Sequence[Task]) -> list[Pixels]:
+        return [task.picture for task in tasks]
+
+    def copy(self, picture: Pixels) -> Pixels:
+        return picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a run was asked for."""
+
+    looks: tuple[str, ...]
+    sources: int
+    seeds: int
+    words: bool
+
+
+SEEDS = Asked(("waves",), 1, 3, True)
+PAIRS = Asked(("plaid", "waves"), 2, 1, False)
+
+
+@pytest.mark.parametrize("asked", [(SEEDS, PAIRS), (PAIRS, SEEDS)])
+def test_what_is_asked_is_scored_whatever_other_runs_left(
+    asked: tuple[Asked, Asked], tmp_path: Path
+) -> None:
+    for one in asked:
+        bench = dataset.bundled("small").select(one.looks, one.sources)
+        seeds = range(one.seeds)
+        done = run(bench, Still(), tmp_path, seeds=seeds, words=one.words)
+        scores = report.score(
+            bench, done.folder, None, tmp_path / "report", trainings=seeds, words=one.words
+        )
+        assert scores.counts == (len(one.looks), one.sources, one.seeds)
+        assert ("words" in scores.figures["gap"]) == one.words
+    with pytest.raises(InputError, match="lacks"):  # all that is there is not whole
+        results.read(done.folder, dataset.bundled("small").select(sources=2))
 
 
 def test_other_settings_have_a_folder_of_their_own(base: Base, few: Bench, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -32,13 +33,40 @@ def few(looks: list[str], sources: int) -> RenderedBench:
 
 
 def test_every_variant_is_one_that_can_be_trained(base: Base) -> None:
-    seen = {TrainingSettings.of(base, **v.training(base, None)): v.several for v in VARIANTS[1:]}
-    assert TrainingSettings.of(base, recipe="paper") in seen  # references of several classes
-    assert len(seen) == len(VARIANTS) - 2  # contained has references of both kinds
+    common = Recipe(steps=25, strength=0.7, preserve=False)
+    seen = set()
+    for variant in VARIANTS:
+        recipe = variant.recipe(base, common)  # refuses what cannot be edited
+        settings = TrainingSettings.of(base, **recipe.training)
+        edits = {k: v for k, v in recipe.about().items() if k != "training"}
+        seen.add((settings, variant.several, json.dumps(edits)))
+    assert len(seen) == len(VARIANTS)
     half = chosen_variants(["half the rate"])[1]
     assert half.training(base, 9) == {"recipe": "paper", "steps": 9, "rate": 1e-4}
     with pytest.raises(InputError, match="variant: 'magic' is unknown; take one of paper,"):
         chosen_variants(["magic"])
+
+
+def test_variants_that_edit_differently_share_the_training(base: Base) -> None:
+    common = Recipe(steps=25, strength=0.7, preserve=False)
+    found = {
+        v.name: v.recipe(base, common, 9)
+        for v in chosen_variants(
+            ["guidance 2.5", "token columns, guidance 2.5", "pnp", "change 0.7"]
+        )
+    }
+    paper = found.pop("paper")
+    token = found.pop("token columns, guidance 2.5")
+    assert token.training == {**paper.training, "columns": "token"} and token.guidance == 2.5
+    assert all(recipe.training == paper.training for recipe in found.values())
+    assert found["guidance 2.5"] == dataclasses.replace(paper, guidance=2.5)
+    # a strength is of its method, and says what a change says
+    assert found["pnp"] == dataclasses.replace(paper, method="pnp", strength=None)
+    assert found["change 0.7"] == dataclasses.replace(paper, change=0.7, strength=None)
+    with pytest.raises(InputError, match="change: is given with strengths"):
+        dataclasses.replace(paper, change=0.7)
+    with pytest.raises(InputError, match="change: has to be a number here"):
+        Recipe(change="auto")  # type: ignore[arg-type]  # what a caller may get wrong
 
 
 def test_references_of_several_classes_are_right_answers_on_others() -> None:
@@ -49,6 +77,8 @@ def test_references_of_several_classes_are_right_answers_on_others() -> None:
     assert np.array_equal(pictures[2], plain.answer(look, plain.tuning[0]))
     assert not {s.name for s in plain.tuning} & {s.name for s in plain.sources}
     assert plain.nouns(look) == () and bench.identity() != plain.identity()
+    more = SeveralClasses(few(["plaid", "waves"], 4))  # goes on with what is kept of the smaller
+    assert more.identity() == bench.identity() == more.select(["waves"], 1).identity()
 
 
 def test_differences_are_of_the_same_draws() -> None:
@@ -83,7 +113,7 @@ def test_a_search_resumes_and_reports(base: Base, tmp_path: Path) -> None:
     search(of, variants, quiet)
     told = json.loads((tmp_path / "recipes.json").read_text())
     assert set(told["variants"]) == {"paper", "contained, several classes"}
-    assert told["training"]["paper"] == {"recipe": "paper", "steps": 1}
+    assert told["recipes"]["paper"]["training"] == {"recipe": "paper", "steps": 1}
     assert "verdict" in told["variants"]["paper"]["ring"]["above_paper"]
     lines = (tmp_path / "recipes.md").read_text().splitlines()
     assert lines[2].startswith("| variant | gap closed |") and len(lines) == 6

@@ -20,15 +20,17 @@ from customedit.diffusion.base import Base
 from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import check_request
 from customedit.errors import InputError
-from customedit.experiments.cells import best_strength, distance_at
+from customedit.experiments.cells import Cell, Cells, Outcome, best_strength, distance_at
 from customedit.experiments.comparison import Comparison, advantage
 from customedit.experiments.report import verdict
 from customedit.experiments.result_cache import Lesson, Row
-from customedit.experiments.study import study
-from customedit.experiments.variants import RARE, VARIANTS, Plan
-from customedit.images.layout import tiled
+from customedit.experiments.study import Study, study
+from customedit.experiments.variants import RARE, VARIANTS, Plan, Training, Variant
+from customedit.images.layout import table, tiled
 from customedit.metrics.curves import Line, Point, plot
 from customedit.metrics.lookbench import dataset
+from customedit.metrics.lookbench.looks import Look
+from customedit.metrics.lookbench.sources import Source
 from customedit.metrics.similarity import bundled, plain
 from customedit.mini import samples
 
@@ -127,11 +129,69 @@ def test_every_budget_is_one_that_trains() -> None:
     base, plan = Base.load(), Plan.of()
     for variant in VARIANTS:
         for budget in variant.budgets:
-            settings = TrainingSettings.of(base, **plan.training_of(variant, budget))
-            assert settings.way == variant.way
+            training = plan.training_of(variant, budget, base.profile.recipe)
+            settings = TrainingSettings.of(base, **training)
+            assert settings.way == variant.way and settings.recipe == "paper"
+    dreambooth = VARIANTS[1]
+    rates = sorted({budget["rate"] for budget in dreambooth.budgets})
+    own = TrainingSettings.of(base, way="dreambooth").rate
+    assert rates[0] < own < rates[-1] and own in rates  # its best is not at the grid's edge
     # DreamBooth's identifier is one token, which no caption of the base's training has
     assert len(base.tokenizer(RARE, add_special_tokens=False).input_ids) == 1
     assert RARE not in " ".join(base.profile.captions).split()
+
+
+def test_the_papers_recipe_is_taken_whatever_the_bases_own_is() -> None:
+    base = Base.load()
+    profile = base.profile.model_copy(update={"recipe": "contained"})
+    base = dataclasses.replace(base, profile=profile)
+    for plan in (Plan.of(), Plan.quick()):
+        made = {
+            v.name: TrainingSettings.of(base, **plan.training_of(v, {}, base.profile.recipe))
+            for v in plan.variants
+            if v.words is None
+        }
+        assert {name for name, s in made.items() if s.recipe != "paper"} == {"default recipe"}
+        assert made["default recipe"].columns == "token"
+        assert made["Custom Diffusion"].columns == "prompt"
+
+
+class Choosing(Cells):
+    """Cells that draw nothing: the second budget of each variant is the best."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.ran = plan, list[Cell]()
+
+    def best_budget(self, variant: Variant) -> Training:
+        return variant.budgets[1]
+
+    def wording(self, variant: Variant, look: Look) -> str:
+        return "" if variant.words is None else look.words[0]
+
+    def run(self, cell: Cell, sources: Sequence[Source]) -> Outcome:
+        self.ran.append(cell)
+        return Outcome([], Path(), True)
+
+    def strengths(
+        self, variant: Variant, budget: Training, wordings: Sequence[str]
+    ) -> dict[str, float]:
+        return {}
+
+
+def test_ablations_take_the_budget_of_the_first_variant() -> None:
+    cells = Choosing(Plan.of(looks=["plaid"], seeds=1))
+    Study(cells, cells.plan).run()
+    budgets = {cell.variant.name: dict(cell.budget) for cell in cells.ran}
+    first = budgets["Custom Diffusion"]
+    assert first == {"steps": 400} and set(budgets) == {v.name for v in VARIANTS}
+    for variant in VARIANTS:
+        chosen = dict(variant.budgets[1]) if variant.budgets else first
+        assert budgets[variant.name] == chosen, variant.name
+    ablations = {v.name for v in VARIANTS if not v.budgets and v.words is None}
+    assert ablations == {
+        "no augmented prompt", "no prior preservation", "word swap", "union mask",
+        "DDIM inversion", "negative-prompt inversion", "null-text inversion",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -246,3 +306,22 @@ def test_tiles_keep_their_order_on_white() -> None:
     assert [p[0] for p in seen] == [0, 1, 2, 0, 255, 1, 255]  # type: ignore[index]  # of RGB
     with pytest.raises(ValueError, match="0 tiles"):
         tiled([], 2)
+
+
+def test_a_table_names_its_rows_and_pictures() -> None:
+    """Each picture is whole and in its place, and the names are ink on the white around it."""
+    blue, red = Image.new("RGB", (30, 20), "blue"), Image.new("RGB", (30, 20), "red")
+    sheet = table([("direct", [("0.2", blue), ("0.4", red)]), ("null-text", [("0.2", red)])])
+    pixels = np.asarray(sheet)
+    for colour, count in (((0, 0, 255), 600), ((255, 0, 0), 1200)):
+        assert (pixels == colour).all(-1).sum() == count
+    left = int((pixels == (0, 0, 255)).all(-1).any(0).argmax())
+    dark = pixels.max(-1) < 120
+    dark[(pixels.min(-1) == 0) & (pixels.max(-1) == 255)] = False
+    rows = sheet.height // 2
+    names = [dark[:rows, :left], dark[rows:, :left]]
+    assert all(name.any() for name in names)
+    assert np.nonzero(names[1].any(0))[0].max() > np.nonzero(names[0].any(0))[0].max()  # longer
+    assert dark[:, left:].any()  # captions
+    with pytest.raises(ValueError, match="no pictures"):
+        table([("a", [])])

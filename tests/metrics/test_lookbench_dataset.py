@@ -141,6 +141,7 @@ def test_looks_of_another_s_making_are_painted(tmp_path: Path) -> None:
     assert tiles.words == ("orange and blue checkered", "patterned") and tiles.noun == "jar"
     assert bench.digest() == dataset.opened("small", path).digest()
     assert bench.identity() != dataset.bundled("small").identity()
+    assert bench.select(sources=1).identity() == bench.identity()
     for look in bench.looks:
         views = bench.references(look)
         assert len(views) == 5 and len({view.tobytes() for view in views}) == 5
@@ -184,6 +185,7 @@ def test_a_set_written_out_and_read_again_is_the_same(tmp_path: Path) -> None:
     assert files == sum(path.is_file() for path in tmp_path.rglob("*"))
     back = dataset.opened("full", tmp_path)
     assert back.digest() == small.digest()
+    assert back.select(sources=1).identity() == back.identity()
     spelled = json.loads((tmp_path / "prompts.json").read_text())["looks"][0]
     first = spelled["edits"][0]
     assert first["target_prompt"] == small.sources[0].target_prompt("<waves> patterned")

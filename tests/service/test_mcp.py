@@ -49,6 +49,12 @@ def pictures(result: Any) -> list[Image.Image]:
 
 
 def test_from_references_to_a_picture_in_two_calls(service: Service, tmp_path: Path) -> None:
+    """The first call outlasts several reports of how far it is, each later than the one before."""
+    told: list[tuple[float, float | None, str | None]] = []
+
+    async def on_progress(seconds: float, total: float | None, message: str | None) -> None:
+        told.append((seconds, total, message))
+
     async def talk() -> None:
         async with Client(stdio_client(parameters(service))) as client:
             tools = {tool.name for tool in (await client.list_tools()).tools}
@@ -60,11 +66,16 @@ def test_from_references_to_a_picture_in_two_calls(service: Service, tmp_path: P
                     "noun": LOOK.noun,
                     "attribute": LOOK.attribute,
                     "token": "<mcp>",
-                    "steps": 2,
+                    "steps": 30,
                     "class_images": 0,
                 },
+                progress_callback=on_progress,
             )
             assert not taught.is_error, texts(taught)
+            seconds = [at for at, _, _ in told]
+            assert len(told) >= 2 and seconds == sorted(set(seconds))
+            assert all(total is None or total >= at for at, total, _ in told)
+            assert all(message and message.startswith("job job_") for _, _, message in told)
             assert "succeeded" in texts(taught) and '"<mcp> ' in texts(taught)
             target = SOURCE.target_prompt(LOOK).replace(LOOK.token, "<mcp>")
             edited = await client.call_tool(

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -24,12 +25,38 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.method import Method, Turn
 from customedit.diffusion.text import Weighted
 from customedit.errors import DeadlineExceeded, InputError, NumericalError, TrainingError
+from customedit.jobs.records import JobProgress
 from customedit.storage.store import MissingObject
 from worker import inputs, problems
+from worker.attempt import Attempt
 from worker.engine_thread import EngineThread
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.runtime import Cache, concept_bytes, own_scratch
+
+
+def test_a_warning_goes_with_all_progress_that_follows() -> None:
+    record = SimpleNamespace(tenant="anna", id="job_1", kind="customize")
+    runtime: Any = SimpleNamespace(
+        storage=None, metrics=None, speedometer=SimpleNamespace(accounted=0.0),
+        settings=SimpleNamespace(job_timeout_seconds=60),
+    )  # fmt: skip
+    claim: Any = SimpleNamespace(record=record, attempt=1)
+    attempt = Attempt(claim, runtime, Path())
+    attempt.report("train")
+    attempt.warn([])
+    assert attempt.take_progress() == JobProgress(phase="train")
+    attempt.warn(["it looks like a cup"])  # nothing else is to be told
+    assert attempt.take_progress() == JobProgress(phase="train", warnings=["it looks like a cup"])
+    assert not attempt.has_progress
+    attempt.report("train", 1, 2)
+    attempt.warn(["and is small"])
+    told = attempt.take_progress()
+    assert told is not None and told.step == 1
+    assert told.warnings == ["it looks like a cup", "and is small"]
+    attempt.show("a/b")
+    shown = attempt.take_progress()
+    assert shown is not None and shown.preview_key == "a/b" and len(shown.warnings) == 2
 
 
 @given(

@@ -86,14 +86,15 @@ class Editor(Protocol):
 class Recipe:
     """How our editor learns and edits; None for the library's defaults.
 
-    method to preserve: as in ``EditOptions``; true_mask: whether edits keep to the thing's true
-    mask, which a user would have to draw; training: what differs from ``TrainingSettings.of`` the
-    base.
+    method to preserve: as in ``EditOptions``, but that ``change`` is a number; true_mask: whether
+    edits keep to the thing's true mask, which a user would have to draw; training: what differs
+    from ``TrainingSettings.of`` the base, None for nothing.
     """
 
     method: EditMethod = "p2p"
     inversion: InversionKind = "direct"
     strength: float | None = None
+    change: float | None = None
     steps: int = 50
     guidance: float | None = None
     guidance_start: float = 0.0
@@ -109,6 +110,8 @@ class Recipe:
                 f"{self.inversion!r} is unknown",
                 f"take one of {', '.join(INVERSIONS)}",
             )
+        if isinstance(self.change, str):
+            raise InputError("change", "has to be a number here", "give 0 to 1")
         if self.method == "sdedit" and self.preserve not in (None, self.true_mask):
             raise InputError(
                 "method",
@@ -136,12 +139,13 @@ class Recipe:
                 target_prompt=target,
                 method=self.method,
                 strengths=None if self.strength is None else [self.strength],
+                change=self.change,
                 steps=self.steps,
                 guidance=self.guidance,
                 guidance_start=self.guidance_start,
                 guidance_end=self.guidance_end,
                 seeds=[seed],
-                inversion=self.inversion if self.method == "p2p" else "direct",
+                inversion=self.inversion,
                 preserve=self.preserve,
                 **expert,
             )
@@ -151,14 +155,18 @@ class Recipe:
             raise InputError(name, refused.problem, refused.remedy) from None
 
     def about(self) -> dict[str, Any]:
-        """Every setting, as plain data; a guidance interval only where there is one.
+        """Every setting, as plain data of which ``Recipe`` makes the same again.
 
-        So pictures of versions without intervals are found again.
+        A guidance interval and a change only where there is one: so pictures of versions without
+        them are found again.
         """
         settings = dataclasses.asdict(self)
         if (self.guidance_start, self.guidance_end) == (0, 1):
             del settings["guidance_start"], settings["guidance_end"]
-        return settings
+        if self.change is None:
+            del settings["change"]
+        given = {name: value for name, value in self.training.items() if value is not None}
+        return {**settings, "training": given}
 
     def mask(self, task: Task) -> Tensor | None:
         """The mask that the edit of ``task`` is given, [h, w] in [0, 1]."""

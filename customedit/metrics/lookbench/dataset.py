@@ -50,13 +50,17 @@ class SourcePicture(NamedTuple):
 class Bench(ABC):
     """Looks and sources, each look with each source; pictures come when they are asked for.
 
-    tuning: sources that are never scored, on which the best plain words are chosen.
+    tuning: sources that are never scored, on which the best plain words are chosen; whole: the set
+    that this one was selected from, itself where it was not.
     """
+
+    whole: Bench
 
     def __init__(
         self, looks: Sequence[Look], sources: Sequence[Source], tuning: Sequence[Source]
     ) -> None:
         self.looks, self.sources, self.tuning = tuple(looks), tuple(sources), tuple(tuning)
+        self.whole = self
 
     @abstractmethod
     def references(self, look: Look) -> list[Pixels]:
@@ -128,14 +132,16 @@ class Bench(ABC):
     def identity(self) -> dict[str, Any]:
         """What tells the set from others without its size, as plain data: for what is kept of runs.
 
-        The words and pictures that an editor is given, not the answers.
+        The words and pictures that an editor is given, not the answers; of the set as a whole, so
+        that a larger selection goes on from a smaller one.
         """
-        digest = hashlib.sha256(json.dumps(self.words(), sort_keys=True).encode())
-        for look in self.looks:
-            for reference in self.references(look):
+        whole = self.whole
+        digest = hashlib.sha256(json.dumps(whole.words(), sort_keys=True).encode())
+        for look in whole.looks:
+            for reference in whole.references(look):
                 digest.update(reference.tobytes())
-        for source in (*self.sources, *self.tuning):
-            digest.update(self.picture(source).image.tobytes())
+        for source in (*whole.sources, *whole.tuning):
+            digest.update(whole.picture(source).image.tobytes())
         return {"digest": digest.hexdigest()[:16]}
 
 
@@ -201,6 +207,7 @@ class SeveralClasses(RenderedBench):
 
     def __init__(self, bench: RenderedBench) -> None:
         super().__init__(bench.looks, bench.sources, bench.tuning)
+        self._of = bench.identity()
 
     def references(self, look: Look) -> list[Pixels]:
         """References of one class, and right answers on things of others."""
@@ -208,6 +215,10 @@ class SeveralClasses(RenderedBench):
             *super().references(look)[: self.KEPT],
             *(self.answer(look, source) for source in self.tuning),
         ]
+
+    def identity(self) -> dict[str, Any]:
+        """That of the set that the pictures are of, and how the references are chosen from it."""
+        return {**self._of, "references": f"{self.KEPT} of one class, answers on tuning sources"}
 
     def nouns(self, look: Look) -> tuple[str, ...]:
         """What each reference of ``look`` shows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,19 +31,22 @@ def score(
     copier: Copier | None,
     out: Path,
     *,
+    trainings: Collection[int] | None = None,
+    words: bool | None = None,
     about: Mapping[str, Any] | None = None,
     on_pair: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Measure the pictures in ``folder`` (``results.py``) and write the report into ``out``.
 
-    copier: the autoencoder; None where ``folder`` has copies of its own. about: what made the
+    copier: the autoencoder; None where ``folder`` has copies of its own. trainings, words: which
+    of the pictures, as for ``results.read``; all that are there without them. about: what made the
     pictures, written beside the figures. out: gets ``scores.json`` with every row, ``scores.md``
     and the sheets; it is made if it is not there. on_pair: told how many pairs are measured, of how
     many.
 
     Raises InputError for missing and unusable pictures.
     """
-    pictures = results.read(folder, bench)
+    pictures = results.read(folder, bench, trainings, words)
     rows = measure_all(bench, pictures, copier, bundled_judge(), on_pair)
     scores = summarise(bench, rows)
     out.mkdir(parents=True, exist_ok=True)

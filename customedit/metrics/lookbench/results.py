@@ -41,10 +41,17 @@ class Results:
     copies: Files | None = None
 
 
-def read(folder: Path, bench: Bench, trainings: Collection[int] | None = None) -> Results:
+def read(
+    folder: Path,
+    bench: Bench,
+    trainings: Collection[int] | None = None,
+    words: bool | None = None,
+) -> Results:
     """The pictures in ``folder`` of every pair of ``bench``.
 
-    trainings: the seeds whose edits are wanted, None for all that are there.
+    trainings: the seeds whose edits are wanted, None for all that are there. words: whether edits
+    by plain words are wanted, None for as many as there are. What is not wanted is not looked at:
+    the folder of a run may hold a part of it, left by a run of other pairs or seeds.
 
     Raises InputError for a folder that is none, or lacks pictures: it names the first of them.
     """
@@ -58,9 +65,12 @@ def read(folder: Path, bench: Bench, trainings: Collection[int] | None = None) -
     if trainings is not None:
         seeds = {seed: folder / f"seed-{seed}" for seed in trainings}
     places = dict(sorted(seeds.items())) or {0: folder}
+    if words is None:
+        words = (folder / WORDS).is_dir()
     return Results(
         {seed: _all(place, bench) for seed, place in places.items()},
-        *(_all(folder / n, bench) if (folder / n).is_dir() else None for n in (WORDS, COPIES)),
+        _all(folder / WORDS, bench) if words else None,
+        _all(folder / COPIES, bench) if (folder / COPIES).is_dir() else None,
     )
 
 

@@ -48,6 +48,13 @@ class Row:
     seed: int
     measures: Measures
 
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Row:
+        """The row of which ``as_dict`` made ``document``, but for the rounding."""
+        measured = {name: document[name] for name in MEASURES}
+        own = {name: value for name, value in document.items() if name not in MEASURES}
+        return cls(**own, measures=Measures(**measured))
+
     def as_dict(self) -> dict[str, Any]:
         """As plain data, measures rounded to four places."""
         measured = dataclasses.asdict(self.measures)

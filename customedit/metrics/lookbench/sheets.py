@@ -48,13 +48,23 @@ def write(
 def worst(rows: Sequence[Row], count: int = WORST) -> list[tuple[str, str]]:
     """The pairs whose edits are furthest from the right answer beyond its copy, the worst first."""
     excess: dict[tuple[str, str], float] = {}
-    copies = {(r.look, r.source): r.measures.distance for r in rows if r.kind == "copy"}
-    for row in rows:
-        if row.kind == "edit":
-            pair = row.look, row.source
-            beyond = row.measures.distance - copies[pair]
-            excess[pair] = max(excess.get(pair, -np.inf), beyond)
+    for beyond, row in beyond_copy(rows):
+        pair = row.look, row.source
+        excess[pair] = max(excess.get(pair, -np.inf), beyond)
     return sorted(excess, key=lambda pair: -excess[pair])[:count]
+
+
+def beyond_copy(rows: Sequence[Row]) -> list[tuple[float, Row]]:
+    """Every edit, and how much further than its copy by the autoencoder it is, in Lab units.
+
+    Further from the right answer: how far a copy is no edit can help.
+    """
+    copies = {(r.look, r.source): r.measures.distance for r in rows if r.kind == "copy"}
+    return [
+        (row.measures.distance - copies[row.look, row.source], row)
+        for row in rows
+        if row.kind == "edit"
+    ]
 
 
 def _line(

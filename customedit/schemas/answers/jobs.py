@@ -36,6 +36,9 @@ class Progress(Document):
     facts: dict[str, float] = Field(default_factory=dict)
     eta_s: float | None = None
     preview_url: str | None = None
+    warnings: Annotated[
+        list[str], Field(description="What the worker has found out so far, as in the result.")
+    ] = Field(default_factory=list)
 
 
 class JobFailure(Document):
