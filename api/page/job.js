@@ -104,11 +104,15 @@ async function follow(job, body, { head, show, say, fresh, signal }) {
   };
   if (job.progress) moved({ ...job.progress });
   tell();
-  /** The events tell how far it is; its place in the queue, its end and whether a worker is there are asked for. */
+  /** The events tell how far it is; its place in the queue, its end, its warnings and whether a worker is there are asked for. */
   const ask = async () => {
     const now = await api.job(job.id, signal).catch(() => null); // asked again next time
     if (signal.aborted || finished(job)) return;
-    if (now) justRead(Object.assign(job, { estimate: now.estimate, queue_position: now.queue_position }));
+    if (now) {
+      const warned = now.warnings.length > job.warnings.length;
+      justRead(Object.assign(job, { estimate: now.estimate, queue_position: now.queue_position, warnings: now.warnings }));
+      if (warned) say(job); // in time to cancel
+    }
     tell();
   };
   const asking = setInterval(() => { if (!document.hidden) ask(); }, ASK_MS);
