@@ -45,6 +45,7 @@ class ImageRecord(Record):
 
     upright: width and height are those of the picture turned as its EXIF says. Records of earlier
     versions have the sides as they are stored in the file.
+    name: of the file, by ``schemas.file_names``; empty where none was given.
     """
 
     id: str
@@ -56,6 +57,7 @@ class ImageRecord(Record):
     upright: bool = False
     key: str
     created_at: float
+    name: str = ""
     warnings: list[str] = Field(default_factory=list)
 
     @property

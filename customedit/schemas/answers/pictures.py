@@ -19,6 +19,13 @@ class Image(Document):
     """
 
     id: str
+    name: Annotated[
+        str,
+        Field(
+            description="What its file was called when it was first sent, at most 200 characters; "
+            "empty for outputs and where no name was given. Many images may have the same."
+        ),
+    ] = ""
     media_type: str
     bytes: int
     width: int
