@@ -110,7 +110,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     routers = (
-        *(images, image_edits, imports, concepts, edits, prompts, batches, presets),
+        # Routes are tried one after the other: edits come first, since they come most often.
+        *(edits, images, image_edits, imports, concepts, prompts, batches, presets),
         *(jobs, job_events, pictures, account, keys, webhooks, health),
     )
     for resource in routers:

@@ -15,17 +15,15 @@ from typing import Annotated, Any, Final, ParamSpec, TypeVar
 import anyio
 import anyio.to_thread
 import redis
-from fastapi import Depends, Header, Path, Query, Request, Security
-from fastapi.security import APIKeyHeader, HTTPBearer
-from starlette.requests import HTTPConnection
+from fastapi import Depends, Header, Path, Query, Request
 
 from api.event_reader import EventReader, running
+from api.image_sides import ImageSides
 from api.middleware.observability import Metrics
 from api.problems import ProblemError
 from api.quotas import FailedKeys, ImportSlots, KeyChecks, StreamSlots
 from api.serializers import Serializers
 from api.store_watch import StoreWatch, watching
-from api.submission import Notifier
 from customedit.config.settings import Settings
 from customedit.estimates.forecasts import Forecasts
 from customedit.images.decoder_pool import DecoderPool, default_decoders
@@ -49,24 +47,6 @@ ADMIN: Final = "admin"
 MAX_WAIT_S: Final = 60
 
 
-class _Bearer(HTTPBearer):
-    """For the OpenAPI document alone: the middleware has read the key."""
-
-    async def __call__(self, request: HTTPConnection) -> None:
-        return None
-
-
-class _Header(APIKeyHeader):
-    """Likewise."""
-
-    async def __call__(self, request: HTTPConnection) -> None:
-        return None
-
-
-_bearer = _Bearer(scheme_name="bearer", description="`Authorization: Bearer ce_...`")
-_header = _Header(name="X-API-Key", scheme_name="header", description="The same key.")
-
-
 @dataclass(frozen=True)
 class Container:
     """All that a request may need.
@@ -82,6 +62,7 @@ class Container:
     jobs: Jobs
     events: EventReader
     images: Images
+    image_sides: ImageSides
     concepts: Concepts
     bases: Bases
     keys: ApiKeys
@@ -94,7 +75,6 @@ class Container:
     secrets: Secrets
     deliveries: Deliveries
     presets: Presets
-    notifier: Notifier
     forecasts: Forecasts
     serializers: Serializers
     decoders: DecoderPool
@@ -114,7 +94,7 @@ class Container:
 async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[Container]:
     """The container of ``settings``. The stores may be down when it is opened."""
     client, async_client = connect(settings), connect_async(settings)
-    storage = Storage(settings)
+    storage, images = Storage(settings), Images(client, settings)
     storage.on_error = metrics.store_errors.labels("s3").inc
     watch = StoreWatch(client, storage, metrics)
     journal = Journal(storage)
@@ -136,7 +116,8 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 storage=storage,
                 jobs=Jobs(client, settings),
                 events=events,
-                images=Images(client, settings),
+                images=images,
+                image_sides=ImageSides(images),
                 concepts=Concepts(client, settings),
                 bases=Bases(client, settings, storage),
                 keys=keys,
@@ -149,7 +130,6 @@ async def open_container(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 secrets=Secrets(client, settings, journal),
                 deliveries=Deliveries(client, settings),
                 presets=Presets(client, settings, journal),
-                notifier=Notifier(client, settings, metrics.notifications_failed.inc),
                 forecasts=forecasts,
                 serializers=Serializers(storage, forecasts),
                 decoders=decoders,
@@ -173,13 +153,12 @@ async def _container(request: Request) -> Container:
 
 
 def needs(*scopes: str) -> Any:
-    """A dependency that gives the caller's key if it has one of ``scopes``, or ``admin``."""
+    """A dependency that gives the caller's key if it has one of ``scopes``, or ``admin``.
 
-    async def check(
-        request: Request,
-        _bearer: Annotated[None, Security(_bearer)],
-        _header: Annotated[None, Security(_header)],
-    ) -> ApiKey:
+    The middleware has read the key; what the OpenAPI document says of it stands in ``openapi``.
+    """
+
+    async def check(request: Request) -> ApiKey:
         key: ApiKey = request.state.caller
         require_scope(key, *scopes)
         return key

@@ -83,6 +83,10 @@ def edit_plan(
     guidance = request.guidance
     if guidance is None and base is not None:
         guidance = base.guidance
+    working = None if base is None or size is None else base.working_size(size)
+    feather = checked.own_feather
+    if size is not None and working is not None:
+        feather = checked.feather_width(size, working)
     settings = checked.settings
     shown: dict[str, Any] | None = None
     if settings is not None:
@@ -108,7 +112,7 @@ def edit_plan(
         everywhere=request.everywhere,
         preserve=checked.preserve,
         outline=checked.outline,
-        feather=checked.feather,
+        feather=feather,
         concepts=[
             d.PlannedConcept(
                 id=use.id, token=record.token, weight=use.weight, box=use.box, mask=use.mask
@@ -117,7 +121,7 @@ def edit_plan(
         ],
         mask=request.mask is not None,
         size=size,
-        working_size=None if base is None or size is None else base.working_size(size),
+        working_size=working,
         base=_summary(base),
     )
 

@@ -19,6 +19,7 @@ from customedit.images.turns import Busy
 from customedit.jobs.journal import epoch_metadata
 from customedit.jobs.records import ImageRecord, output_record
 from customedit.schemas import ids
+from customedit.schemas.file_names import file_name
 from customedit.storage import object_keys
 from customedit.storage.store import MissingObject, StorageError
 
@@ -26,12 +27,16 @@ TRIES: Final = 5
 
 
 async def store_image(
-    container: Container, tenant: str, load: Callable[[], Awaitable[bytes]], field: str = "file"
+    container: Container,
+    tenant: str,
+    load: Callable[[], Awaitable[bytes]],
+    field: str = "file",
+    name: str | None = None,
 ) -> tuple[ImageRecord, bool]:
     """Check a file and store it; gives its record, and whether it is new.
 
     load: reads the file into memory, which happens when a decoder is free for it; field: its name
-    in errors.
+    in errors; name: what the sender called it, kept with an image that is new.
 
     Raises:
         ProblemError: it is not usable, or the tenant has too many files waiting; nothing is stored.
@@ -44,7 +49,7 @@ async def store_image(
         raise too_busy(busy, field) from None
     except InputError as error:
         raise input_problem(error, "unusable-image", _image_limit(container)) from None
-    return await anyio.to_thread.run_sync(put_image, container, tenant, data, checked)
+    return await anyio.to_thread.run_sync(put_image, container, tenant, data, checked, name)
 
 
 async def check_mask(
@@ -111,9 +116,15 @@ def _image_limit(container: Container) -> str:
 
 
 def put_image(
-    container: Container, tenant: str, data: bytes, checked: pictures.Checked
+    container: Container,
+    tenant: str,
+    data: bytes,
+    checked: pictures.Checked,
+    name: str | None = None,
 ) -> tuple[ImageRecord, bool]:
     """The image's record, and whether this upload made it: again, if it is deleted meanwhile.
+
+    The same bytes are one image, which keeps the name that it was first sent with.
 
     Raises:
         ProblemError: it was deleted each time.
@@ -129,8 +140,10 @@ def put_image(
             bytes=len(data),
             width=checked.size[0],
             height=checked.size[1],
+            upright=True,
             key=object_keys.image(tenant, id_, secrets.token_hex(8), object_keys.PICTURE),
             created_at=time.time(),
+            name=file_name(name),
             warnings=[f"The file {warning}." for warning in checked.warnings],
         )
         if (stored := _put(container, record, data)) is not None:

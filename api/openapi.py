@@ -86,6 +86,22 @@ def example_bodies(examples: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"content": {"application/json": {"examples": named}}}}
 
 
+_KEYS: Final = {
+    "bearer": {
+        "type": "http",
+        "description": "`Authorization: Bearer ce_...`",
+        "scheme": "bearer",
+    },
+    "header": {
+        "type": "apiKey",
+        "description": "The same key.",
+        "in": "header",
+        "name": "X-API-Key",
+    },
+}
+"""Ways to send a key. The middleware reads it, so no route has a parameter for it."""
+
+
 def install(app: FastAPI) -> None:
     """Let ``app.openapi()`` give the document, made once, whichever threads ask for it."""
     lock = threading.Lock()
@@ -124,9 +140,12 @@ def _document(app: FastAPI) -> dict[str, Any]:
         ref_template="#/components/schemas/{model}",
     )
     schemas.update(definitions["$defs"])
-    for path in document["paths"].values():
-        for operation in path.values():
+    document["components"]["securitySchemes"] = _KEYS
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
             _refine(operation)
+            if path.startswith("/v1/"):
+                operation["security"] = [{name: []} for name in _KEYS]
     return document
 
 

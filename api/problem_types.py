@@ -244,6 +244,13 @@ _ALL: Final = (
         "Upload it or make it again, and ask again.",
     ),
     ProblemType(
+        "older-worker",
+        0,
+        "The worker is older than the request",
+        "During an upgrade, or after going back: `field` names what the workers do not know.",
+        "Ask again without that field, or once all workers are upgraded.",
+    ),
+    ProblemType(
         "training-diverged",
         0,
         "The training diverged",

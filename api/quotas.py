@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import ipaddress
 import time
@@ -220,7 +221,9 @@ class ConnectionShares:
         )
 
 
+@functools.lru_cache(maxsize=4096)
 def _network(address: str) -> str:
+    """The address, or of IPv6 its network of 64 bits: whose share it counts against."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:  # such as the path of a Unix socket

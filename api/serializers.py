@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,7 +68,7 @@ class Serializers:
 
     def image(self, record: ImageRecord) -> d.Image:
         """An image."""
-        facts = record.model_dump(exclude={"tenant", "key", "created_at"})
+        facts = record.model_dump(exclude={"tenant", "key", "created_at", "upright"})
         return d.Image(
             **facts,
             created_at=at(record.created_at),
@@ -272,26 +272,63 @@ def warnings(kind: JobKind, references: Sequence[str]) -> list[str]:
     return reference_warnings(len(references)) if kind == "customize" else []
 
 
-async def submitted_response(
-    container: Container, submitted: Submitted, wait_s: int, response: Response
-) -> d.Job:
+async def submit_and_answer(
+    container: Container, submit: Callable[[], Submitted], wait_s: int
+) -> Response:
+    """What ``submit`` makes, as ``submitted_response``; without a wait all in one thread."""
+    if wait_s:
+        submitted = await anyio.to_thread.run_sync(submit)
+        return await submitted_response(container, submitted, wait_s)
+
+    def both() -> Response:
+        submitted = submit()
+        return _submitted(container, submitted, submitted.record, 0)
+
+    return await anyio.to_thread.run_sync(both)
+
+
+async def submitted_response(container: Container, submitted: Submitted, wait_s: int) -> Response:
     """The job as an answer to a POST: 202 while it is not finished, else 200.
 
     The job exists: whatever fails from here on, the caller gets its id. With 503 it would send
     the request again, and without an idempotency key that would make a second job.
     """
-    if submitted.replayed:
-        response.headers["Idempotency-Replayed"] = "true"
-    response.headers["Location"] = f"/v1/jobs/{submitted.record.id}"
+    record = submitted.record
     try:
-        document = await job_response(container, submitted.record, wait_s, response)
+        record = await wait_for_end(container, record, wait_s)
     except (RedisError, StorageError) as error:
-        _log.warning("%s: answered as submitted: %s", submitted.record.id, type(error).__name__)
-        response.headers["Retry-After"] = str(RETRY_S)
+        _log.warning("%s: not waited for: %s", record.id, type(error).__name__)
+    return await anyio.to_thread.run_sync(_submitted, container, submitted, record, wait_s)
+
+
+def _submitted(
+    container: Container, submitted: Submitted, record: JobRecord, wait_s: int
+) -> Response:
+    """``submitted`` as an answer. record: the job as it is after the wait.
+
+    The JSON is made here and not by FastAPI, which would check the document once more, and in the
+    event loop.
+    """
+    headers = {"Location": f"/v1/jobs/{record.id}"}
+    if submitted.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if wait_s:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+    try:
+        document = container.serializers.job(record)
+    except (RedisError, StorageError) as error:
+        _log.warning("%s: answered as submitted: %s", record.id, type(error).__name__)
+        headers["Retry-After"] = str(RETRY_S)
         queued = submitted.record.model_copy(update={"result": None, "progress": None})
-        document = await anyio.to_thread.run_sync(container.serializers.job, queued)
-    response.status_code = 200 if document.finished else 202
-    return document
+        document = container.serializers.job(queued)
+    if not document.finished:
+        headers["Retry-After"] = str(RETRY_S)
+    return Response(
+        document.model_dump_json(by_alias=True),
+        200 if document.finished else 202,
+        headers,
+        "application/json",
+    )
 
 
 async def job_response(

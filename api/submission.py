@@ -1,6 +1,7 @@
 """From a request to a queued job: reserve the key, check, journal, record, notify the workers.
 
-Workers are notified by a message of Celery's, which is never the reason that a request fails.
+Workers are notified by a message of Celery's, written with the job's record, which is never the
+reason that a request fails.
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Final
-
-from redis.exceptions import RedisError
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from api.problems import ProblemError, input_problem, unknown_reference
 from customedit.config import telemetry
-from customedit.config.settings import Settings
 from customedit.errors import InputError
 from customedit.jobs import notifications, webhook_addresses
 from customedit.jobs.journal import epoch_metadata
+from customedit.jobs.queued_requests import left_out
 from customedit.jobs.records import ConceptRecord, JobRecord
 from customedit.jobs.store import (
     Gone,
@@ -38,33 +37,11 @@ from customedit.schemas.requests import BatchRequest, EditRequest
 from customedit.storage import object_keys
 
 if TYPE_CHECKING:
-    from redis import Redis
-
-    from api.dependencies import Container  # which holds a Notifier
+    from api.dependencies import Container
 
 _log = logging.getLogger(__name__)
 _RETRY_S: Final = 2
 _JOURNAL_THREADS: Final = 8
-
-
-class Notifier:
-    """Sends notifications, from many threads. failed: called when one cannot be sent."""
-
-    def __init__(
-        self, client: Redis, settings: Settings, failed: Callable[[], None] = lambda: None
-    ) -> None:
-        self._client, self._settings, self._failed = client, settings, failed
-
-    def notify(self, job: JobRecord) -> bool:
-        """Tell the workers of ``job`` once; False if that failed: the reconciler will do it."""
-        message = notifications.message(self._settings, job.id, job.kind, job.traceparent)
-        try:
-            self._client.lpush(notifications.queue(self._settings, job.kind), message)
-        except (RedisError, OSError) as error:  # the record is safe
-            _log.warning("%s: no worker was notified: %s", job.id, type(error).__name__)
-            self._failed()
-            return False
-        return True
 
 
 def _no_check() -> None:
@@ -97,7 +74,7 @@ def submit(container: Container, submission: Submission) -> Submitted:
     Raises:
         ProblemError: the queue is full, the key is taken, or something named is not there.
     """
-    with _store_errors_as_problems():
+    with _store_errors_as_problems(submission.request):
         key = _idempotency(submission)
         if key is not None:
             earlier = container.jobs.reserve(submission.tenant, key)
@@ -108,7 +85,6 @@ def submit(container: Container, submission: Submission) -> Submitted:
         except BaseException:
             _release(container, submission.tenant, key)
             raise
-    container.notifier.notify(submitted.record)
     return submitted
 
 
@@ -129,10 +105,10 @@ def submit_batch(
     def submission(edit: EditRequest) -> Submission:
         return Submission(tenant, "edit", edit, check=lambda: check_edit(edit))
 
-    with _store_errors_as_problems():
+    with _store_errors_as_problems(request):
         idem = None
         if key is not None:
-            idem = Idempotency.of(key, ["batch", request.model_dump(mode="json")])
+            idem = Idempotency.of(key, ["batch", fingerprint_fields(request)])
             earlier = container.jobs.reserve(tenant, idem)
             if earlier is not None:
                 return Submitted(earlier, True)
@@ -146,9 +122,6 @@ def submit_batch(
         except BaseException:
             _release(container, tenant, idem)
             raise
-    for record in records:
-        if not container.notifier.notify(record):
-            break  # the reconciler notifies of the rest
     return submitted
 
 
@@ -163,7 +136,8 @@ def _write_batch(
     try:
         with ThreadPoolExecutor(_JOURNAL_THREADS) as pool:
             list(pool.map(lambda record: container.journal.request(record, None, epoch), records))
-        return container.jobs.submit_batch(records, key)
+        messages = [_message(container, record) for record in records]
+        return _told(container, container.jobs.submit_batch(records, key, messages))
     except (QueueFull, Missing, IdempotencyConflict, IdempotencyInFlight):
         for one in made:
             _take_back(container, one)
@@ -207,8 +181,17 @@ def _idempotency(submission: Submission) -> Idempotency | None:
     """The key, bound to the request: its kind, its fields and its file."""
     if submission.key is None:
         return None
-    request = submission.request.model_dump(mode="json", exclude={"file"})
+    request = fingerprint_fields(submission.request)
     return Idempotency.of(submission.key, [submission.kind, request, submission.contents])
+
+
+def fingerprint_fields(request: RequestModel) -> dict[str, Any]:
+    """What tells two requests apart: the fields that differ from their defaults, but no file.
+
+    A request that is repeated after an upgrade is the same request, although the newer version
+    knows more fields.
+    """
+    return request.model_dump(mode="json", exclude={"file"}, exclude_defaults=True)
 
 
 def _write(
@@ -221,7 +204,13 @@ def _write(
             path = object_keys.given(submission.tenant, submission.id)
             container.storage.put(path, submission.file, metadata=epoch_metadata(epoch))
         container.journal.request(record, submission.concept, epoch)
-        return container.jobs.submit(record, concept=submission.concept, idempotency=key)
+        submitted = container.jobs.submit(
+            record,
+            concept=submission.concept,
+            idempotency=key,
+            message=_message(container, record),
+        )
+        return _told(container, submitted)
     except (QueueFull, Missing, IdempotencyConflict, IdempotencyInFlight):
         _take_back(container, submission)  # the record is not there for certain
         raise
@@ -233,6 +222,18 @@ def _write(
         raise
 
 
+def _message(container: Container, record: JobRecord) -> str:
+    return notifications.message(container.settings, record.id, record.kind, record.traceparent)
+
+
+def _told(container: Container, submitted: Submitted) -> Submitted:
+    """``submitted``; it is logged and counted if no worker was notified."""
+    if not submitted.notified:
+        _log.warning("%s: no worker was notified", submitted.record.id)
+        container.metrics.notifications_failed.inc()
+    return submitted
+
+
 def _record(submission: Submission, picture: tuple[int, int] | None) -> JobRecord:
     now = time.time()
     request = submission.request.model_dump(mode="json", exclude_none=True)
@@ -241,6 +242,7 @@ def _record(submission: Submission, picture: tuple[int, int] | None) -> JobRecor
         tenant=submission.tenant,
         kind=submission.kind,
         request=request,
+        left_out=left_out(submission.request),
         concept=submission.concept.id if submission.concept else None,
         webhook=request.get("webhook"),
         picture=picture,
@@ -279,7 +281,8 @@ def _or_left_to_sweeper(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _store_errors_as_problems() -> Iterator[None]:
+def _store_errors_as_problems(request: RequestModel) -> Iterator[None]:
+    """request: what is submitted."""
     try:
         yield
     except QueueFull as error:
@@ -301,6 +304,32 @@ def _store_errors_as_problems() -> Iterator[None]:
             headers={"Retry-After": str(_RETRY_S)},
         ) from None
     except Missing as error:
-        raise unknown_reference(error.id) from None
+        raise _unknown(error.id, request) from None
     except Gone as error:
         raise ProblemError("unavailable", str(error)) from None
+
+
+def _unknown(id_: str, request: RequestModel) -> ProblemError:
+    """The problem of an image, concept or job that was deleted since it was looked for.
+
+    It names the field of the request, of a batch that of the edit.
+    """
+    edits = request.edits() if isinstance(request, BatchRequest) else [request]
+    for one in edits:
+        for place, text in _texts(one.model_dump(mode="json")):
+            output = ids.output_of(text)
+            if id_ in (text, None if output is None else output[0]):
+                return unknown_reference(text, place)
+    return unknown_reference(id_)
+
+
+def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Each text in a JSON document after the field that it stands in, as ``concepts[0].id``."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _texts(inner, f"{place}.{name}" if place else name)
+    elif isinstance(value, list):
+        for k, inner in enumerate(value):
+            yield from _texts(inner, f"{place}[{k}]")

@@ -2,9 +2,10 @@
 
 Shapes of Stable Diffusion 1.4 and XL with random weights (``shapes.py``), no network. For each:
 plain calls of diffusers' UNet; peers' edits, one by one with weights loaded before each
-(``published.py``); ours alone, with 8 and with 32 concepts mixed; trainings, peers' and ours; a
-first edit and the next one on the kept inversion; what of the card's peak is used, memory, and
-where the time goes. Ratios are of things timed in one run. ``--out DIR`` gets ``gpu.json``,
+(``published.py``); ours alone, with 8 and with 32 concepts mixed; a step of a training, ours alone
+and of 8 merged, and peers' (diffusers' script, which is for bases with one text encoder); a first
+edit and the next one on the kept inversion; what of the card's peak is used, memory, and where the
+time goes. Ratios are of things timed in one run. ``--out DIR`` gets ``gpu.json``,
 ``gpu.md`` and ``gpu.png``.
 
     python benchmarks/gpu.py                                 # the first GPU, bfloat16
@@ -21,6 +22,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -30,14 +32,15 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.method import SOURCE, TARGET, clock, random_concept
-from benchmarks.published import PublishedEditor, plain_unet
+from benchmarks.published import PublishedEditor, PublishedTraining, plain_unet
 from benchmarks.shapes import NAMES, random_base
+from customedit.concepts.concept import Concept
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
-from customedit.diffusion.engine import Engine, run
-from customedit.diffusion.method import Progress
+from customedit.diffusion.engine import Engine
+from customedit.diffusion.method import Method, Progress
 from customedit.diffusion.text import Weighted
 from customedit.editing.edit import edit
 from customedit.editing.editor import Editor
@@ -155,21 +158,58 @@ class Measured:
         return found
 
     def training(self) -> dict[str, float]:
-        """Seconds of a training step, of one reference and one class image."""
-        marks: list[float] = []
+        """Seconds of a training step of one reference and one class image, alone and merged."""
+        merged = self.mixed[0]
+        found = {"step_s": self._step_s(1), f"step_s_of_{merged}": self._step_s(merged)}
+        if len(self.base.family.encoders) == 1:
+            found["peers_step_s"] = self._peers_step_s()
+        return found
 
-        def mark(progress: Progress) -> None:
+    def _step_s(self, count: int) -> float:
+        """Seconds of a step of one of ``count`` trainings in one engine, the first steps aside."""
+        engine, steps = Engine(self.base, max_rows=96), self.steps + 1
+        done = [0] * count
+
+        def heard(number: int, progress: Progress) -> None:
             if progress.phase == "train":
-                marks.append(clock(self.base))
+                done[number] = progress.step
 
-        look = samples.looks()[0]
-        references = [Image.open(p).convert("RGB") for p in look.images]
+        tickets = [
+            engine.submit(self._learning(number, steps), on_progress=partial(heard, number))
+            for number in range(count)
+        ]
+        while not all(done) and not engine.idle:
+            engine.tick()
+        before, start = sum(done), clock(self.base)
+        while not engine.idle:
+            engine.tick()
+        seconds = clock(self.base) - start
+        for ticket in tickets:
+            ticket.result()  # raises what went wrong
+        return seconds / (sum(done) - before)
+
+    def _learning(self, number: int, steps: int) -> Method[Concept]:
+        """A training of a look of its own."""
+        look = samples.looks()[number % len(samples.looks())]
+        references = [Image.open(p).convert("RGB") for p in look.images[:1]]
         settings = TrainingSettings.of(
-            self.base, steps=self.steps + 1, class_images=2, class_steps=1, crops=1, batch=1
+            self.base, steps=steps, class_images=1, class_steps=1, crops=1, batch=1, seed=number
         )
         prompts = ConceptPrompts("<a>", look.noun, look.attribute)
-        run(self.base, train_concept(self.base, references, prompts, settings), mark)
-        return {"step_s": (marks[-1] - marks[0]) / self.steps}
+        return train_concept(self.base, references, prompts, settings)
+
+    def _peers_step_s(self) -> float:
+        """Seconds of a step of diffusers' script; in half precision with autocast, as it has it."""
+        base, kind = self.base, self.base.device.type
+        peers = PublishedTraining(
+            base, [self.picture], [self.picture], ("a photo of a look cup", "a photo of a cup")
+        )
+        with torch.autocast(kind, base.dtype, enabled=base.dtype != torch.float32):
+            peers.step()
+            start = clock(base)
+            for _ in range(self.steps):
+                peers.step()
+        return (clock(base) - start) / self.steps
 
     def profile(self) -> dict[str, float]:
         """Shares of the time of an edit by kind of operation, from torch's profiler."""
@@ -257,6 +297,11 @@ def ratios(found: dict[str, Any], mixed: tuple[int, ...]) -> dict[str, Any]:
         for count in mixed:
             each = found["together"][f"edit_s_of_{count}"]
             made[f"peers / ours, {count} mixed"] = found["peers"]["edit_s"] / each
+    if "training" in found:
+        trained, count = found["training"], mixed[0]
+        made[f"training alone / {count} merged"] = trained["step_s"] / trained[f"step_s_of_{count}"]
+        if "peers_step_s" in trained:
+            made["peers' training step / ours"] = trained["peers_step_s"] / trained["step_s"]
     return {"ratios": {k: round(v, 2) for k, v in made.items()}}
 
 
@@ -290,6 +335,11 @@ def table(report: dict[str, Any]) -> str:
     for part, name in names:
         values = [found.get(part, {}).get(name, "") for found in bases]
         lines.append(f"| {part}: {name} | " + " | ".join(str(v) for v in values) + " |")
+    if any("peak_memory_gib" in found for found in bases):
+        memory = " | ".join(str(found.get("peak_memory_gib", "")) for found in bases)
+        lines.append(f"| peak memory, GiB | {memory} |")
+    left_out = " | ".join(", ".join(found["left_out"]) or "none" for found in bases)
+    lines.append(f"| parts left out for lack of time | {left_out} |")
     return "\n".join(lines)
 
 

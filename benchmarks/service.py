@@ -1,13 +1,13 @@
 """How the service answers: ``python benchmarks/service.py submit | latency | start | streams``.
 
 ``submit``: POSTs of edits until their 202, the request journaled in S3 before each, from 32 clients
-at once to one front end; and how much processor time a submit takes of each process, which tells
-more than seconds where the machine does other work too. ``latency``: small edits through the whole
-service, one after another, on an idle worker and on one that trains. ``start``: in one process,
-from handing an edit to the engine until it begins and until its first UNet call is answered, idle
-and beside a training, whose steps are timed as well. ``streams``: event streams of five tenants on
-one front end, each with events all the time, and beside them another tenant's calls on one
-connection.
+at once to one front end, or several (``--apis``); and how much processor time a submit takes of
+each process, which tells more than seconds where the machine does other work too. ``latency``:
+small edits through the whole service, one after another, on an idle worker and on one that trains.
+``start``: in one process, from handing an edit to the engine until it begins and until its first
+UNet call is answered, idle and beside a training, whose steps are timed as well. ``streams``: event
+streams of five tenants on one front end, each with events all the time, and beside them another
+tenant's calls on one connection.
 
 All on the bundled base and local servers; clients and service share the machine, which is named.
 """
@@ -20,6 +20,8 @@ import json
 import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -64,12 +66,12 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 
 
 @contextmanager
-def started(workers: int) -> Iterator[Stack]:
+def started(workers: int, apis: int = 1) -> Iterator[Stack]:
     """The whole service."""
     os.environ.update(UNLIMITED)
     with (
         tempfile.TemporaryDirectory() as folder,
-        Stack(Path(folder), port=0, workers=workers, say=lambda line: None) as stack,
+        Stack(Path(folder), port=0, workers=workers, apis=apis, say=lambda _: None) as stack,
     ):
         yield stack
 
@@ -87,80 +89,71 @@ def service(workers: int) -> Iterator[tuple[str, str]]:
 def submit(
     requests: Annotated[int, typer.Option(min=32)] = 1600,
     clients: Annotated[int, typer.Option(min=1)] = 32,
+    apis: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
-    """Requests per second, latency until 202, and processor time of each process."""
-    with started(workers=0) as stack:
+    """Requests per second, latency until 202, and processor time of each process.
+
+    apis: processes of the front end, over which the clients are spread.
+    """
+    with started(workers=0, apis=apis) as stack:
         settings = stack.settings()
         _, key = ApiKeys(connect(settings), settings).create("bench")
         with CustomEdit(stack.url, key) as client:
             image = client.upload(SOURCE.image).id
-        _submitting(stack.url, key, image, clients * 4, clients)  # warm
-        before, began = _processor_seconds(stack), time.perf_counter()
-        seconds, bad = _submitting(stack.url, key, image, requests, clients)
-        took, after = time.perf_counter() - began, _processor_seconds(stack)
-    found = {"clients": clients, "requests": len(seconds), "errors": bad}
-    spent = {name: round(1000 * (after[name] - before[name]) / requests, 2) for name in after}
+        _submitting(stack, key, image, clients * 4, clients)  # warm
+        before = _processor_seconds(stack)
+        found = _submitting(stack, key, image, requests, clients)
+        after = _processor_seconds(stack)
+    spent = {name: after[name] - before[name] for name in after}
+    spent["clients"] = found["processor"]
+    of_one = {name: round(1000 * seconds / requests, 2) for name, seconds in spent.items()}
     say(
         {
-            **found,
-            "per_second": round(len(seconds) / took, 1),
-            **percentiles(seconds),
-            "processor_ms_of_a_submit": spent | {"all": round(sum(spent.values()), 2)},
+            "front ends": apis,
+            "clients": clients,
+            "requests": len(found["seconds"]),
+            "errors": len(found["errors"]),
+            "per_second": round(len(found["seconds"]) / found["took"], 1),
+            **percentiles(found["seconds"]),
+            "processor_ms_of_a_submit": of_one | {"all": round(sum(of_one.values()), 2)},
         }
     )
 
 
 def _processor_seconds(stack: Stack) -> dict[str, float]:
-    """User and system time so far of each process of the service, with its children.
-
-    The clients are this process.
-    """
+    """User and system time so far of each process of the service, with its children."""
     spent = {}
     for process in stack.supervisor.processes:
         root = psutil.Process(process.pid)
         times = [p.cpu_times() for p in (root, *root.children(recursive=True))]
         spent[process.name] = sum(t.user + t.system for t in times)
-    own = psutil.Process().cpu_times()
-    return spent | {"clients": own.user + own.system}
+    return spent
 
 
-def _submitting(
-    url: str, key: str, image: str, requests: int, clients: int
-) -> tuple[list[float], int]:
-    """Seconds of each request that was answered with 202, and how many were not."""
-    body = json.dumps(
-        {
-            "image": image,
-            "source_prompt": SOURCE.prompt,
-            "target_prompt": SOURCE.colour_prompt,
-            "steps": 10,
-        }
+def _submitting(stack: Stack, key: str, image: str, requests: int, clients: int) -> dict[str, Any]:
+    """What ``submitting.py`` finds out. No two requests have the same prompts."""
+    bodies = [
+        json.dumps(
+            {
+                "image": image,
+                "source_prompt": f"{SOURCE.prompt}, view {number}",
+                "target_prompt": f"{SOURCE.colour_prompt}, view {number}",
+                "steps": 10,
+            }
+        )
+        for number in range(requests)
+    ]
+    given = {"urls": stack.urls, "clients": clients, "bodies": bodies}
+    given["head"] = f"Authorization: Bearer {key}\r\n"
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("submitting.py")],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    head = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    seconds: list[float] = []
-    bad: list[int] = []
-
-    def one_client() -> None:
-        at = urlsplit(url)
-        connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=60)
-        for _ in range(requests // clients):
-            began = time.perf_counter()
-            connection.request("POST", "/v1/edits", body, head)
-            answer = connection.getresponse()
-            answer.read()
-            took = time.perf_counter() - began
-            if answer.status == 202:
-                seconds.append(took)
-            else:
-                bad.append(answer.status)
-        connection.close()
-
-    threads = [threading.Thread(target=one_client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return seconds, len(bad)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 @app.command()

@@ -61,7 +61,7 @@ def source_region(
 
 
 def paste_preserved(
-    source: Image.Image, edited: Image.Image, region: Tensor, *, feather: float = 8.0
+    source: Image.Image, edited: Image.Image, region: Tensor, *, feather: float
 ) -> Image.Image:
     """The edit inside ``region``, the source's own pixels outside: ``regions.paste_region``.
 

@@ -30,7 +30,26 @@ def test_the_gpu_benchmark_measures_all_parts_of_both_shapes(tmp_path: Path) -> 
             assert found[part] and all(v >= 0 for v in found[part].values()), part
         assert sum(found["profile"].values()) == pytest.approx(1, abs=0.01)
     assert (tmp_path / "gpu.png").stat().st_size > 1000
-    assert "| together: edit_s_of_4 |" in (tmp_path / "gpu.md").read_text()
+    assert {"step_s", "step_s_of_2", "peers_step_s"} == set(report["bases"]["sd14"]["training"])
+    assert {"step_s", "step_s_of_2"} == set(report["bases"]["sdxl"]["training"])
+    assert "peers' training step / ours" in report["bases"]["sd14"]["ratios"]
+    table = (tmp_path / "gpu.md").read_text()
+    assert "| together: edit_s_of_4 |" in table
+    assert "| parts left out for lack of time | none | none |" in table
+
+
+def test_the_table_has_memory_and_what_was_left_out() -> None:
+    from benchmarks import gpu  # which imports torch and more
+
+    found = {"plain": {"row_ms_of_1": 2.0}, "peak_memory_gib": 7.5, "left_out": ["peers", "alone"]}
+    report = {
+        "device": "a card", "dtype": "bfloat16", "torch": "2", "steps": 50, "peak_tflops": 100,
+        "bases": {"sd14": found, "sdxl": {"left_out": []}},
+    }  # fmt: skip
+    table = gpu.table(report)
+    assert "| plain: row_ms_of_1 | 2.0 |  |" in table
+    assert "| peak memory, GiB | 7.5 |  |" in table
+    assert "| parts left out for lack of time | peers, alone | none |" in table
 
 
 @pytest.mark.timeout(600)
@@ -44,3 +63,12 @@ def test_jobs_under_load_end_once_each(tmp_path: Path) -> None:
     assert (report["lost"], report["doubled"]) == (0, 0)
     assert [size["jobs"] for size in report["growth"]] == [20, 40]
     assert report["run"]["claim"]["count"] >= 40
+
+
+@pytest.mark.timeout(600)
+def test_submits_are_answered_by_both_front_ends() -> None:
+    arguments = ("--requests", "32", "--clients", "4", "--apis", "2")
+    found = json.loads(run("service.py", "submit", *arguments))
+    assert (found["requests"], found["errors"], found["front ends"]) == (32, 0, 2)
+    spent = found["processor_ms_of_a_submit"]
+    assert min(spent["api-1"], spent["api-2"], spent["clients"]) > 0

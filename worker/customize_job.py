@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from customedit.concepts import checkpoint
 from customedit.concepts.class_images import class_images
 from customedit.concepts.concept import Concept
 from customedit.concepts.dataset import Subject, check_subjects
@@ -24,6 +27,7 @@ from customedit.diffusion.base import Base
 from customedit.editing.sdedit import PORTRAIT_STEPS, portrait
 from customedit.errors import InputError
 from customedit.estimates.work import class_mark, training_label
+from customedit.jobs.queued_requests import read_request
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.concepts import CustomizeRequest, reference_warnings
 from customedit.storage import object_keys
@@ -37,6 +41,8 @@ BINARY = "application/octet-stream"
 CHECKPOINT = "training.safetensors"
 AGAIN_S = 5.0
 """Until S3 is tried again that was away."""
+
+_log = logging.getLogger(__name__)
 
 
 def settings_of(base: Base, request: CustomizeRequest) -> TrainingSettings:
@@ -54,9 +60,9 @@ def perform(attempt: Attempt) -> ConceptOutcome:
     """Run a customization and upload the concept.
 
     Raises InputError for what cannot be used, TrainingError for a loss that is not finite,
-    NumericalError if that is the base's fault, and what ``Attempt`` raises.
+    NumericalError if that is the base's fault, and what ``read_request`` and ``Attempt`` raise.
     """
-    request = CustomizeRequest.model_validate(attempt.record.request)
+    request = read_request(attempt.record, CustomizeRequest)
     base = attempt.runtime.base
     prompts = ConceptPrompts(request.token, request.noun, request.attribute)
     settings = settings_of(base, request)
@@ -69,6 +75,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
         mark = class_mark(attempt.tenant, request.noun, dataclasses.asdict(settings))
         keeper = Keeper(attempt, files, mark)
         keeper.fetch()
+        keeper.drop_unless_of(checkpoint.about_training(base, settings, [subject]))
     previewer, steps = Previewer(attempt), min(PORTRAIT_STEPS, settings.class_steps)
     preview_of = previewer.training(base, prompts.instance(), steps)
     method = train_concepts(
@@ -141,6 +148,20 @@ class Keeper:
                 kept.fetch(self.attempt.tenant, name, self.folder / name)
         if self._download(CHECKPOINT, self.checkpoint):
             self._sent = self.checkpoint.stat().st_mtime_ns
+
+    def drop_unless_of(self, about: Mapping[str, Any]) -> None:
+        """Drop a checkpoint that is of another training, so that this one starts anew.
+
+        A job's request never changes: the earlier attempt ran on another base, or in a version with
+        other settings. about: ``checkpoint.about_training`` of this training.
+        """
+        if not self.checkpoint.exists():
+            return
+        try:
+            checkpoint.check(self.checkpoint, about)
+        except InputError as error:
+            _log.warning("the training starts anew, its checkpoint is dropped: %s", error.problem)
+            self.checkpoint.unlink()
 
     def _download(self, name: str, path: Path) -> bool:
         key = object_keys.checkpoint(self.attempt.tenant, self.attempt.id, name)

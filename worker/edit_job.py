@@ -23,6 +23,7 @@ from customedit.editing.plan import EditPlan, plan_edits
 from customedit.editing.sweep import MeasuredEdit, best, contact_sheet
 from customedit.errors import InputError
 from customedit.estimates.work import inversion_mark
+from customedit.jobs.queued_requests import read_request
 from customedit.jobs.records import ConceptRecord, EditOutcome, EditOutput, WordMapsRecord
 from customedit.schemas.answers import Similarities
 from customedit.schemas.fields import MAX_REFERENCES
@@ -58,9 +59,9 @@ class Inputs:
 def perform(attempt: Attempt) -> EditOutcome:
     """Run an edit job and upload what came out.
 
-    Raises InputError for what cannot be used, and what ``Attempt`` raises.
+    Raises InputError for what cannot be used, and what ``read_request`` and ``Attempt`` raise.
     """
-    request = EditRequest.model_validate(attempt.record.request)
+    request = read_request(attempt.record, EditRequest)
     with attempt.phase("fetch"):
         given = fetch(attempt, request)
         if request.change == "auto":

@@ -27,6 +27,7 @@ from redis.exceptions import RedisError
 from customedit.config import telemetry
 from customedit.errors import Cancelled
 from customedit.files import disk_full
+from customedit.jobs.queued_requests import OtherVersionError
 from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome, JobProgress
 from customedit.jobs.store import Claim
 from customedit.schemas.answers import JobKind
@@ -268,6 +269,10 @@ class Executor:
             if disk_full(error):  # likewise: another worker takes the job after its lease
                 _log.error("given up, the scratch disk is full: %s", error)
                 return "abandoned"
+            if isinstance(error, OtherVersionError) and not attempt.record.last_attempt:
+                # its lease runs out, so that a worker that was upgraded can take it meanwhile
+                _log.warning("left for a newer worker: %s", error)
+                return "other-version"
             problem = problems.job_error(attempt.kind, error)
             if problem.type == "out-of-memory":
                 self.runtime.make_room()

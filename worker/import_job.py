@@ -15,6 +15,7 @@ from customedit.concepts.files.embeddings import spelled
 from customedit.editing.sdedit import portrait
 from customedit.errors import InputError
 from customedit.files import disk_full
+from customedit.jobs.queued_requests import read_request
 from customedit.jobs.records import ConceptOutcome
 from customedit.schemas.concepts import ImportRequest
 from customedit.storage import object_keys
@@ -31,9 +32,10 @@ _log = logging.getLogger(__name__)
 def perform(attempt: Attempt) -> ConceptOutcome:
     """Run an import.
 
-    Raises InputError for a file that is no concept, and what ``Attempt`` raises.
+    Raises InputError for a file that is no concept, and what ``read_request`` and ``Attempt``
+    raise.
     """
-    request = ImportRequest.model_validate(attempt.record.request)
+    request = read_request(attempt.record, ImportRequest)
     base = attempt.runtime.base
     with turn(attempt):
         with attempt.phase("fetch"):

@@ -18,7 +18,7 @@ from torch import Tensor
 from customedit.concepts.training import Preview
 from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Ticket
-from customedit.diffusion.method import Denoise, Method, Progress, Turn
+from customedit.diffusion.method import Denoise, Method, Progress, decode
 from customedit.diffusion.text import Customization
 from customedit.editing.auto_change import check_auto, chosen
 from customedit.editing.edit import EditResult
@@ -149,5 +149,4 @@ def _glimpse(base: Base, request: Denoise, noise: torch.Tensor) -> Method[Image.
     at = request.shown % request.rows
     row = slice(at, at + 1)
     clean = base.schedule.clean(request.latents[row].to(base.device), noise[row], request.time)
-    yield Turn()
-    return base.decode(clean)[0]
+    return (yield from decode(base, clean))

@@ -6,7 +6,9 @@ import logging
 
 import torch
 
+import customedit
 from customedit.errors import DeadlineExceeded, InputError, NumericalError, TrainingError
+from customedit.jobs.queued_requests import OtherVersionError
 from customedit.jobs.records import JobError
 from customedit.storage.store import MissingObject
 
@@ -32,7 +34,8 @@ def job_error(kind: str, error: BaseException) -> JobError:
     """The problem that a job of ``kind`` fails with for ``error``.
 
     Types: input-error (with field), numerical-error, out-of-memory, training-diverged,
-    deadline-exceeded, input-missing, internal. Of the last only the log has more.
+    deadline-exceeded, input-missing, older-worker (with field), internal. Of the last only the log
+    has more.
     """
     if isinstance(error, InputError):
         detail = f"{error.problem}; {error.remedy}" if error.remedy else error.problem
@@ -72,6 +75,14 @@ def job_error(kind: str, error: BaseException) -> JobError:
             type="input-missing",
             title="A file of the job is gone",
             detail="an image or concept was deleted before the job read it",
+        )
+    if isinstance(error, OtherVersionError):
+        return JobError(
+            type="older-worker",
+            title="The worker is older than the request",
+            detail=f"to a worker of version {customedit.__version__} the field {error.problem}; "
+            "ask again without it, or once all workers are upgraded",
+            field=error.field,
         )
     _log.error("a job failed for no known reason", exc_info=error)
     return JobError(

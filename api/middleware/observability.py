@@ -14,7 +14,7 @@ import time
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import ProblemError, problem_response
@@ -24,14 +24,16 @@ from customedit.storage.metrics import StoreMetrics
 _log = logging.getLogger("api.access")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_REACH: Final = b"cross-origin-resource-policy"
 _HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    _REACH: b"same-origin",
+    b"cache-control": b"no-store",
 }
+"""Of each answer that does not set them itself; as ASGI has them, names in small letters."""
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -63,7 +65,7 @@ class Metrics(StoreMetrics):
         )
         self.notifications_failed = Counter(
             "customedit_notifications_failed",
-            "Notifications of workers that were not sent; the reconciler sends them again.",
+            "Submissions of which no worker was notified; the reconciler does it.",
             registry=self.registry,
         )
 
@@ -135,13 +137,15 @@ class _ObservedSend:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
-            if "access-control-allow-origin" in headers:  # a page elsewhere is to have it
-                headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-            headers["X-Request-Id"] = self.request_id
-            self.stream = headers.get("content-type", "").startswith("text/event-stream")
+            given: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+            there = dict(given)
+            fixed = {name: value for name, value in _HEADERS.items() if name not in there}
+            if b"access-control-allow-origin" in there:  # a page elsewhere is to have it
+                fixed[_REACH] = b"cross-origin"
+                given = [pair for pair in given if pair[0] != _REACH]
+            fixed[b"x-request-id"] = self.request_id.encode()
+            message = {**message, "headers": [*given, *fixed.items()]}
+            self.stream = there.get(b"content-type", b"").startswith(b"text/event-stream")
         await self.send(message)
         self.ended |= message["type"] == "http.response.body" and not message.get("more_body")
 

@@ -4,10 +4,11 @@ import { api, Problem } from "./client.js";
 import { add, button, confirmed, el, fill } from "./dom.js";
 import { complaining } from "./fields.js";
 import { Keys, MAY, shownOnce } from "./keys.js";
+import { jobBadge } from "./progress.js";
 import { can, known } from "./session.js";
 import { showShortcuts } from "./shortcuts.js";
 import { key } from "./storage.js";
-import { about, badge, size, span, when } from "./words.js";
+import { about, size, span, when } from "./words.js";
 
 /** @param {any} limits */
 export const facts = (limits) => [
@@ -42,7 +43,7 @@ const ahead = (iso) => {
 export async function accountView(main, { signal }) {
   const secret = el("div", {});
   const called = el("div", {});
-  const keys = new Keys();
+  const keys = new Keys(signal);
   add(main, el("h1", {}, "Account"),
     el("div", { class: "columns" },
       el("section", { class: "card" }, el("h2", {}, known().tenant),
@@ -76,7 +77,7 @@ async function showCalled(place, signal) {
   if (!jobs.size) return fill(place, el("p", { class: "hint" }, "None of your last jobs names a webhook."));
   fill(place, el("h3", {}, "Named by your last jobs"), el("ul", { class: "plain" }, [...jobs].map(([address, [last, ...more]]) =>
     el("li", {}, el("code", {}, address), " ", more.length > 0 && `by ${more.length + 1} jobs, last `,
-      el("a", { href: `#/jobs/${last.id}` }, about(last)), " ", badge(last.state),
+      el("a", { href: `#/jobs/${last.id}` }, about(last)), " ", jobBadge(last, null),
       el("ul", { class: "plain", "aria-label": `Deliveries to ${address}` }, [last, ...more].slice(0, SHOWN).map((job) =>
         el("li", { class: "hint" }, more.length > 0 && `${about(job)}: `, delivered(deliveries.get(job.id)))))))));
 }

@@ -4,7 +4,7 @@ import { api } from "./client.js";
 import { add, announce, button, confirmed, el, fill } from "./dom.js";
 import { complain, complaining } from "./fields.js";
 import { stored } from "./pictures.js";
-import { far, forecast } from "./progress.js";
+import { far, forecast, jobBadge, stuck } from "./progress.js";
 import { can } from "./session.js";
 import { bestOutput, continueAddress, pictureItem } from "./versions.js";
 import { badge, when } from "./words.js";
@@ -39,15 +39,23 @@ export async function batchView(main, { id, signal }) {
     bar.value = progress;
     const told = Object.entries(counts).filter(([, count]) => count).map(([name, count]) => `${count} ${name}`).join(", ");
     said.textContent = `${told}. ${state === "finished" ? "" : forecast(estimate)}`;
-    if (head.dataset.state !== state) {
-      head.dataset.state = state;
-      fill(head, el("p", { class: "row" }, badge(state === "finished" ? "succeeded" : state), `${jobs.length} pictures`, when(batch.created_at)),
+    const stands = `${state} ${stuck(batch)}`;
+    said.classList.toggle("warning", stuck(batch));
+    if (head.dataset.stands !== stands) {
+      head.dataset.stands = stands;
+      const had = head.contains(document.activeElement);
+      fill(head, el("p", { class: "row" }, state === "finished" ? badge("succeeded") : jobBadge(batch, null), `${jobs.length} pictures`, when(batch.created_at)),
         can("edits:write") && el("p", { class: "row" }, state === "finished" ? button("Delete", remove, "danger small") : button("Cancel", cancel, "danger small")));
+      if (had) /** @type {HTMLElement | null} */ (head.querySelector("button"))?.focus();
     }
     for (const job of jobs) {
-      const shown = JSON.stringify([job.state, job.progress?.phase, job.progress?.step]);
+      const shown = JSON.stringify([job.state, job.progress?.phase, job.progress?.step, job.estimate?.workers]);
       const before = tiles.get(job.id);
-      if (before?.shown === shown) continue;
+      if (before?.shown === shown) {
+        const told = before.tile.querySelector(".far");
+        if (told) told.textContent = far(job); // its end comes nearer within a step
+        continue;
+      }
       const made = tile(job);
       before ? before.tile.replaceWith(made) : list.append(made);
       tiles.set(job.id, { shown, tile: made });
@@ -75,8 +83,8 @@ function tile(job) {
   if (best) fill(picture, stored(best.url, alt, async () => (await api.job(job.id)).result.outputs[bestOutput(job)].url));
   else pictureItem(job.request.image).then(({ url }) => fill(picture, el("img", { src: url, alt, class: "waiting" })), () => fill(picture, alt));
   return el("li", { class: "tile" }, picture,
-    el("p", { class: "row" }, badge(job.state)),
-    job.state === "running" && el("p", { class: "hint" }, far(job)),
+    el("p", { class: "row" }, jobBadge(job, null)),
+    job.state === "running" && el("p", { class: "hint far" }, far(job)),
     job.error && el("p", { class: "error" }, job.error.detail || job.error.title),
     best && can("edits:write") && el("a", { class: "button quiet small", href: continueAddress(job.id, bestOutput(job)) }, "Continue"));
 }

@@ -4,7 +4,7 @@ import { api } from "./client.js";
 import { showReferences } from "./chosen.js";
 import { add, announce, button, confirmed, el, empty, fill, uid } from "./dom.js";
 import { complain, complaining } from "./fields.js";
-import { importForm } from "./importing.js";
+import { importBegun, importForm } from "./importing.js";
 import { stored } from "./pictures.js";
 import { can } from "./session.js";
 import { badge, size, when } from "./words.js";
@@ -65,10 +65,9 @@ export async function conceptsView(main, { signal }) {
       searching = false;
     }
   };
-  const begin = button("Import", () => {
-    if (!importing.firstChild) add(importing, importForm(() => fill(importing)));
-    importing.querySelector("input")?.focus();
-  }, "quiet");
+  const open = () => { if (!importing.firstChild) add(importing, importForm(() => fill(importing), signal)); };
+  const begin = button("Import", () => { open(); importing.querySelector("input")?.focus(); }, "quiet");
+  if (can("concepts:write") && importBegun()) open();
   add(main,
     el("div", { class: "row spread" }, el("h1", {}, "Looks"),
       el("span", { class: "row" },

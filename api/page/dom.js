@@ -27,6 +27,25 @@ export function el(tag, given = {}, ...children) {
   return made;
 }
 
+/**
+ * An element of a drawing, as `el` makes them of a page.
+ * @template {keyof SVGElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Record<string, unknown>} [given]
+ * @param {...Child} children
+ * @returns {SVGElementTagNameMap[Tag]}
+ */
+export function shape(tag, given = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(given)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), /** @type {any} */ (value));
+    else made.setAttribute(name, String(value));
+  }
+  add(made, ...children);
+  return made;
+}
+
 /** Appends what is there. @param {Element} parent @param {...Child} children */
 export function add(parent, ...children) {
   for (const child of /** @type {Exclude<Child, ChildList>[]} */ (children.flat(3))) {

@@ -1,13 +1,14 @@
 // An edit: a picture, what it shows, what it is to show, and where and how much it changes.
 
+import { Amount } from "./amount.js";
 import { Sheet } from "./boxes.js";
 import { api, oneKey, Sending } from "./client.js";
 import { add, announce, button, el, fill, uid } from "./dom.js";
-import { busy, complain, Fields, form, given, kept, restore, select, slider, slideTo } from "./fields.js";
+import { busy, complain, Fields, form, given, kept, restore, select } from "./fields.js";
 import { Expert, inverts, METHODS } from "./expert.js";
 import { Lines } from "./lines.js";
 import { Pictures } from "./pictures.js";
-import { Plan } from "./plan.js";
+import { Plan, sizeRequest } from "./plan.js";
 import { Presets } from "./presets.js";
 import { plain } from "./prompts.js";
 import { Region } from "./region.js";
@@ -16,10 +17,8 @@ import { choices } from "./schema.js";
 import { known } from "./session.js";
 import { takeFiles } from "./shortcuts.js";
 import { Draft } from "./storage.js";
-import { outputItem, pictureItem, showTrail } from "./versions.js";
-
-const USUAL_CHANGE = 0.5; // at which methods have their own defaults
-const USUAL_OF = { sdedit: 0.6 }; // but this one
+import { Trail } from "./trail.js";
+import { outputItem, pictureItem } from "./versions.js";
 
 /** @param {HTMLElement} main @param {{signal: AbortSignal, query: URLSearchParams, moved: boolean}} given moved: not by a reload */
 export async function editView(main, { signal, query, moved }) {
@@ -45,14 +44,12 @@ class Edit {
     this.several = el("input", { type: "checkbox", id: uid("several"), onchange: () => this.#count() });
     this.picture = new Pictures({ most: 1, what: "a picture to edit", alt: (n) => `Picture ${n + 1} to edit`, large: true,
       changed: () => this.#pictured(), taking: (files) => this.#severalAt(files), find: pictureItem });
-    this.trail = el("div", {});
+    this.trail = new Trail((to, from) => this.#go(to, from), signal);
+    this.filled = ""; // what the form itself wrote last into the line of what the picture shows
     this.sheet = new Sheet();
     this.lines = new Lines(this.fields, this.sheet, () => { this.tell(); this.draft.save(); }, signal);
     this.method = select(choices("EditRequest", "method").map((name) => [name, METHODS[name] || name]), { onchange: () => this.tell() });
-    this.change = slider({ min: 0, max: 1, value: USUAL_CHANGE, oninput: () => this.tell() });
-    this.auto = el("input", { type: "checkbox", id: uid("auto"), onchange: () => this.tell() });
-    this.amount = el("output", { class: "figure" });
-    this.amountHint = el("p", { class: "hint" });
+    this.amount = new Amount(() => this.tell());
     this.submit = el("button", { class: "main", type: "submit", title: "Ctrl + Enter" }, "Edit");
     this.region = new Region(this.fields, this.sheet.node);
     this.region.node.addEventListener("change", () => this.tell());
@@ -67,23 +64,17 @@ class Edit {
 
   #form() {
     const { fields } = this;
-    const slide = fields.add("change", "How much changes", this.change, "", () =>
-      (this.change.disabled && this.auto.checked && !this.auto.disabled && !this.lines.chosen.taken.length
-        ? "Choose a look: its references tell which of several is best." : ""));
-    slide.classList.add("amount");
-    this.change.before(this.amount);
-    slide.append(this.amountHint, el("div", { class: "row tick" }, this.auto,
-      el("label", { for: this.auto.id }, "Try several and mark the best")));
     const made = form(fields, () => this.#send(),
       el("div", { class: "studio" },
         el("div", {},
           el("section", { class: "card" },
-            fields.group("image", "Picture", el("div", {}, this.region.stage, this.trail, this.picture.node,
+            fields.group("image", "Picture", el("div", {}, this.region.stage, this.trail.node, this.picture.node,
               el("div", { class: "row tick" }, this.several, el("label", { for: this.several.id }, "Several pictures with the same words"))),
               "", () => (this.picture.items.length ? "" : "Choose a picture.")),
             this.region.node)),
         el("section", { class: "card" },
-          this.lines.nodes(() => this.method.value !== "sdedit", () => inverts(this.method.value)), slide,
+          this.lines.nodes(() => this.method.value !== "sdedit", () => inverts(this.method.value)),
+          this.amount.node(fields, () => this.lines.chosen.taken.length > 0),
           fields.add("method", "Method", this.method),
           this.expert.node, this.presets.node, this.rest.node, this.plan.node, fields.summary,
           el("div", { class: "row send" }, this.submit, el("span", { class: "hint" }, el("kbd", {}, "Ctrl"), " + ", el("kbd", {}, "Enter"))))));
@@ -113,12 +104,21 @@ class Edit {
     this.region.show(items.length === 1 ? item : null);
     this.sheet.over(items.length === 1);
     this.submit.textContent = items.length > 1 ? `Edit ${items.length} pictures` : "Edit";
-    const from = items.length === 1 ? item.from : null;
-    if (!from) fill(this.trail);
-    else if (this.shown !== `${from.job}.${from.output}`) {
-      showTrail(this.trail, from, (other) => this.picture.put(other), this.signal).catch(() => fill(this.trail)); // the form works without
-    }
-    this.shown = from ? `${from.job}.${from.output}` : "";
+    this.trail.show(items.length === 1 ? item : null);
+  }
+
+  /**
+   * Takes the picture of a step, and the words of what it shows where nobody changed those of the step before.
+   * @param {import("./trail.js").Step} to @param {import("./trail.js").Step} from
+   */
+  #go(to, from) {
+    const { source, target } = this.lines;
+    const untouched = ["", from.words.trim(), this.filled.trim()];
+    if (target.value.trim() && untouched.includes(target.value.trim())) target.value = to.words;
+    if (untouched.includes(source.value.trim())) source.value = this.filled = to.words;
+    this.picture.only(to.item);
+    source.dispatchEvent(new Event("input", { bubbles: true }));
+    announce(`${to.name}: ${source.value}`);
   }
 
   /** Shows what the lines say amiss, how much changes, and what has an effect. */
@@ -126,12 +126,7 @@ class Edit {
     const method = this.method.value;
     this.region.follow(method);
     this.expert.follow(method, this.region.mode === "words");
-    const strengths = this.expert.strengths.value.trim();
-    this.auto.disabled = strengths !== "";
-    this.change.disabled = strengths !== "" || this.auto.checked;
-    this.amount.textContent = this.change.disabled ? "–" : `${Math.round(Number(this.change.value) * 1000) / 10} %`;
-    this.amountHint.textContent = strengths ? `Strengths ${strengths} are set under expert settings.`
-      : this.auto.checked ? "Several are drawn; the best of source and references is marked." : "0 % gives the picture back, 100 % changes most.";
+    this.amount.tell(this.expert.strengths.value.trim());
     this.lines.tell();
     this.rest.tell(method, this.region.mode);
     this.fields.mended("change");
@@ -170,7 +165,7 @@ class Edit {
     const words = given({
       ...this.lines.values(),
       method,
-      change: expert.strengths ? undefined : this.auto.checked ? "auto" : Number(this.change.value),
+      change: expert.strengths ? undefined : this.amount.value(),
       ...expert,
     });
     return this.rest.beside(words || {}, this.region.mode);
@@ -180,13 +175,15 @@ class Edit {
   #planned() {
     const image = this.picture.items[0]?.id;
     if (!image) return null;
-    if (this.fields.right()) return { path: "v1/edits", body: { image, ...this.#words(this.region.planned()), ...given(this.region.stored()) } };
-    return { path: "v1/edits", body: { image, target_prompt: "a photo", method: "sdedit" }, partial: true };
+    const sent = this.picture.items.filter(({ id }) => id).map(({ id, width, height }) => ({ id, width, height }));
+    const pictures = sent.length > 1 ? sent : undefined;
+    if (this.fields.right()) return { path: "v1/edits", body: { image, ...this.#words(this.region.planned()), ...given(this.region.stored()) }, pictures };
+    return { path: "v1/edits", body: sizeRequest(image), partial: true, pictures };
   }
 
   #controls() {
-    const { lines: { source, target }, method, change, auto, several } = this;
-    return { source, target, method, change, auto, several, ...this.expert.controls() };
+    const { lines: { source, target }, method, amount: { change, auto }, several } = this;
+    return { source, target, method, change, auto, several, ...this.expert.controls(), ...this.presets.controls() };
   }
 
   /** What a draft keeps. */
@@ -194,12 +191,14 @@ class Edit {
     return {
       origin: this.origin, sent: this.sent, controls: kept(this.#controls()), pictures: this.picture.kept(),
       concepts: this.lines.chosen.uses(), region: this.region.kept(), rest: this.rest.held,
+      filled: this.filled, trail: this.trail.end,
     };
   }
 
   /** Shows a draft in place of what is in the form. */
   async #restore(state) {
     this.sent = Boolean(state.sent);
+    this.filled = state.filled || "";
     this.lines.chosen.clear();
     restore(this.#controls(), { ...this.usual, ...state.controls });
     this.rest.restore(state.rest);
@@ -211,6 +210,8 @@ class Edit {
       this.picture.restore(state.pictures, this.signal),
       this.region.restore(state.region),
     ]);
+    if (state.trail) this.trail.lead(state.trail);
+    if (this.presets.name.value) this.presets.node.open = true;
     this.tell();
   }
 
@@ -270,7 +271,7 @@ class Edit {
     this.node.addEventListener("change", () => this.plan.later());
     this.plan.later();
     this.draft.save();
-    takeFiles((files) => this.picture.take(files), signal);
+    takeFiles((files, note) => this.picture.take(files, note), signal);
   }
 
   /** Begins from a job, from an output of one, or from images. @param {URLSearchParams} query */
@@ -285,6 +286,7 @@ class Edit {
         this.region.choose("painted");
         await this.region.begin({ job });
       }
+      this.#slide(query.get("change"));
     } else if (from) {
       const made = await api.job(from, this.signal);
       this.#continued(made.request);
@@ -296,12 +298,19 @@ class Edit {
     for (const id of images) this.picture.put(await pictureItem(id, this.signal));
   }
 
+  /** Another value of how much changes than the run had. @param {string | null} written */
+  #slide(written) {
+    const change = Number(written || NaN);
+    if (!(change >= 0 && change <= 1)) return;
+    this.expert.strengths.value = "";
+    this.amount.take(change, this.method.value);
+  }
+
   /** The words of a picture that is continued from: it shows now what was asked for. */
   #continued(request) {
-    this.lines.source.value = plain(request.target_prompt || "");
-    this.lines.target.value = this.lines.source.value;
+    this.lines.source.value = this.lines.target.value = this.filled = plain(request.target_prompt || "");
     this.method.value = request.method || "p2p";
-    if (typeof request.change === "number") slideTo(this.change, request.change);
+    if (typeof request.change === "number") this.amount.take(request.change, this.method.value);
   }
 
   /** Fills in the settings of a preset. What it holds takes the place of what is there; what it cannot hold, and words and region that it does not, stay. */
@@ -333,11 +342,10 @@ class Edit {
     restore(this.expert.controls(), this.usual);
     this.rest.clear();
     this.lines.chosen.clear();
-    this.lines.source.value = request.source_prompt || "";
+    this.lines.source.value = this.filled = request.source_prompt || "";
     this.lines.target.value = request.target_prompt || "";
     this.method.value = method;
-    this.auto.checked = request.change === "auto";
-    slideTo(this.change, typeof request.change === "number" ? request.change : USUAL_OF[method] ?? USUAL_CHANGE);
+    this.amount.take(request.change, method);
     this.expert.take(request);
     for (const use of request.concepts || []) await this.lines.chosen.choose(use.id, use).catch(() => null);
   }

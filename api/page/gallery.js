@@ -24,8 +24,9 @@ const uploads = {
   /** @returns {Entry[]} */
   entries: (image) => [{
     id: image.id, of: image.id, url: image.url, renew: async () => (await api.image(image.id)).url,
-    title: `${image.width} × ${image.height}`, note: [size(image.bytes), " · ", when(image.created_at)],
-    text: `${image.width} × ${image.height} ${image.media_type} ${image.id}`,
+    title: image.name || `${image.width} × ${image.height}`,
+    note: [image.name && `${image.width} × ${image.height} · `, size(image.bytes), " · ", when(image.created_at)],
+    text: `${image.name} ${image.width} × ${image.height} ${image.media_type} ${image.id}`,
     href: `#/edit?image=${image.id}`, act: "Edit", image: image.id, may: "images:write",
     remove: () => api.removeImage(image.id), gone: "Edits that were made of it stay.",
   }],
@@ -57,7 +58,7 @@ export async function galleryView(main, { signal, query }) {
   /** @type {Set<string>} deleted: a page that was under way may still list them */
   const gone = new Set();
   let cursor = null;
-  const search = el("input", { type: "search", id: uid("search"), placeholder: "words", oninput: () => find() });
+  const search = el("input", { type: "search", id: uid("search"), placeholder: kind === uploads ? "file name, size" : "words", oninput: () => find() });
   const ticked = () => [...tiles.values()].filter(({ tick }) => tick.checked);
   const choose = () => {
     const chosen = ticked();
@@ -136,7 +137,9 @@ export async function galleryView(main, { signal, query }) {
     type: "file", multiple: true, accept: "image/png,image/jpeg,image/webp", class: "unseen", tabindex: "-1", "aria-label": "Pictures to upload",
     onchange: () => { send([...(file.files || [])]); file.value = ""; },
   });
-  const send = complainingWith(wrong, async (files) => {
+  const note = el("p", { class: "hint", role: "status" });
+  const send = complainingWith(wrong, async (files, passed = "") => {
+    note.textContent = passed;
     for (const [number, one] of files.entries()) {
       announce(`Sending picture ${number + 1} of ${files.length}`);
       await api.upload(one);
@@ -154,7 +157,7 @@ export async function galleryView(main, { signal, query }) {
         el("span", { class: "row search" }, el("label", { for: search.id }, "Search"), search),
         kind === uploads && can("images:write") && [button("Upload pictures", () => file.click(), "main"), file])),
     el("nav", { class: "tabs", "aria-label": "Kinds of pictures" }, tab(uploads, "#/pictures"), tab(results, "#/pictures?of=results")),
-    bar, wrong, list, below);
+    bar, wrong, note, list, below);
   if (kind === uploads && can("images:write")) takeFiles(send, signal);
   await load();
 }
@@ -163,10 +166,10 @@ export async function galleryView(main, { signal, query }) {
 const split = (id) => [id.slice(0, id.lastIndexOf(".")), Number(id.slice(id.lastIndexOf(".") + 1))];
 
 /** Does `work` with what it is given; its problem is told in `place`. */
-const complainingWith = (place, work) => async (given) => {
+const complainingWith = (place, work) => async (...given) => {
   try {
     place.hidden = true;
-    await work(given);
+    await work(...given);
   } catch (error) {
     complain(place, error);
   }

@@ -5,11 +5,11 @@ import { add, announce, button, confirmed, el, fill } from "./dom.js";
 import { watch } from "./events.js";
 import { complaining, notice } from "./fields.js";
 import { stored } from "./pictures.js";
-import { far, jobBar, jobTitle, silence, stuck, waits, whole } from "./progress.js";
+import { far, jobBadge, jobBar, jobTitle, justRead, silence, stuck, whole } from "./progress.js";
 import { editResult } from "./result.js";
 import { can } from "./session.js";
 import { apiCall } from "./snippet.js";
-import { about, badge, finished, kind, span, when } from "./words.js";
+import { about, finished, kind, span, when } from "./words.js";
 
 const ASK_MS = 5000;
 
@@ -37,7 +37,7 @@ export async function jobView(main, { id, signal, query }) {
     say(job);
     if (finished(job)) fill(body, await outcome(job, fresh, { output: outputShown, signal }));
   };
-  const job = await api.job(id, signal);
+  const job = justRead(await api.job(id, signal));
   add(below, apiCall(job));
   await show(job);
   if (!finished(job)) await follow(job, body, { head, show, say, fresh, signal });
@@ -59,7 +59,7 @@ function top(job, wrong, show) {
   });
   const took = job.started_at && job.finished_at && (Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000;
   return [
-    el("p", { class: "row" }, badge(job.state, whole(job)), el("span", {}, kind(job)), when(job.created_at),
+    el("p", { class: "row" }, jobBadge(job), el("span", {}, kind(job)), when(job.created_at),
       took && el("span", { class: "faint" }, `took ${span(took)}`), el("code", { class: "faint" }, job.id),
       job.batch && el("a", { href: `#/batches/${job.batch}` }, "of a batch")),
     el("p", { class: "row" },
@@ -85,14 +85,14 @@ async function follow(job, body, { head, show, say, fresh, signal }) {
   let state = "";
   const tell = () => {
     progress.show(job);
-    said.textContent = job.state === "queued" ? waits(job) : far(job);
+    said.textContent = far(job);
     said.classList.toggle("warning", stuck(job));
     if (state !== job.state) say(job);
     document.title = jobTitle(job, about(job), progress.done());
-    head.querySelector(".badge")?.replaceWith(badge(job.state, progress.done()));
+    head.querySelector(".badge")?.replaceWith(jobBadge(job, progress.done()));
     head.querySelector("time")?.replaceWith(when(job.created_at));
     state = job.state;
-    const quarter = `${job.state} ${job.progress?.phase} ${Math.floor((whole(job) || 0) * 4)}`;
+    const quarter = `${job.state} ${job.progress?.phase} ${Math.floor((whole(job) || 0) * 4)} ${stuck(job)}`;
     if (quarter !== told) announce(said.textContent);
     told = quarter;
   };
@@ -100,25 +100,35 @@ async function follow(job, body, { head, show, say, fresh, signal }) {
     const step = found.step || job.progress?.step || 0;
     if (found.preview_url) fill(preview, ...previewed(found, step, fresh));
     if (!found.steps && found.preview_url && job.progress) return; // a preview alone, which tells no step
-    job.progress = found;
+    job.progress = justRead(found);
   };
   if (job.progress) moved({ ...job.progress });
   tell();
-  const waiting = setInterval(async () => {
-    if (document.hidden || job.state !== "queued") return;
-    Object.assign(job, await api.job(job.id, signal).catch(() => ({}))); // its place in the queue; asked again next time
-    if (!signal.aborted) tell();
-  }, ASK_MS);
-  const watching = silence(signal, (text) => { quiet.textContent = job.state === "running" ? text : ""; });
-  signal.addEventListener("abort", () => clearInterval(waiting));
+  /** The events tell how far it is; its place in the queue, its end, its warnings and whether a worker is there are asked for. */
+  const ask = async () => {
+    const now = await api.job(job.id, signal).catch(() => null); // asked again next time
+    if (signal.aborted || finished(job)) return;
+    if (now) {
+      const warned = now.warnings.length > job.warnings.length;
+      justRead(Object.assign(job, { estimate: now.estimate, queue_position: now.queue_position, warnings: now.warnings }));
+      if (warned) say(job); // in time to cancel
+    }
+    tell();
+  };
+  const asking = setInterval(() => { if (!document.hidden) ask(); }, ASK_MS);
+  const watching = silence(signal, (text) => { quiet.textContent = job.state === "running" && !stuck(job) ? text : ""; });
+  signal.addEventListener("abort", () => clearInterval(asking));
   const connected = (on) => { link.textContent = on ? "" : "The connection broke; trying again. The job goes on meanwhile."; };
   for await (const event of watch(job.id, signal, connected)) {
     watching.heard();
     if (event.event === "progress" || event.event === "preview") moved(event.data);
-    else if (event.event === "state") Object.assign(job, event.data);
+    else if (event.event === "state") {
+      Object.assign(job, event.data);
+      if (!finished(job)) ask(); // as it runs now
+    }
     tell();
   }
-  clearInterval(waiting);
+  clearInterval(asking);
   watching.stop();
   if (signal.aborted) return;
   const ended = await fresh();

@@ -5,8 +5,8 @@ import { add, announce, button, confirmed, el, empty, fill } from "./dom.js";
 import { complain, complaining, select } from "./fields.js";
 import { stored } from "./pictures.js";
 import { can } from "./session.js";
-import { far, jobBar, waits, whole } from "./progress.js";
-import { about, badge, finished, kind, when } from "./words.js";
+import { far, jobBadge, jobBar, stuck } from "./progress.js";
+import { about, finished, kind, when } from "./words.js";
 
 const PAGE = 20;
 const EVERY_MS = 3000;
@@ -81,15 +81,24 @@ function keepFresh(rows, put, asked, signal) {
     const alone = await Promise.all(away.map(({ job }) => api.job(job.id, signal)));
     if (JSON.stringify(filter) !== JSON.stringify(asked(null))) return;
     for (const job of [...page.items, ...alone].reverse()) {
-      if (shown(rows.get(job.id)?.job) !== shown(job)) put(job, true);
+      const before = rows.get(job.id);
+      if (shown(before?.job) !== shown(job)) put(job, true);
+      else if (before && !finished(job)) retell(before, job);
     }
   };
   const timer = setInterval(() => round().catch(() => {}), EVERY_MS); // the next round asks again
   signal.addEventListener("abort", () => clearInterval(timer));
 }
 
-/** What a row shows of a job that may change. */
+/** What a row shows of a job that may change; what is said of its end changes all the time, and alone. */
 const shown = (job) => job && JSON.stringify([job.state, job.progress?.step, job.progress?.phase, job.cancel_requested, job.queue_position, job.estimate?.workers]);
+
+/** Says anew how far a job is. @param {{job: any, row: HTMLElement}} entry @param {any} job */
+function retell(entry, job) {
+  entry.job = job;
+  const said = entry.row.querySelector(".hint");
+  if (said) said.textContent = far(job);
+}
 
 function nothing(filtered) {
   if (filtered) return empty("None like that", "No job has this state and kind.");
@@ -111,7 +120,7 @@ function row(job, wrong, put, gone) {
   return el("li", { class: "item" }, picture(job),
     el("div", { class: "grow" },
       el("a", { class: "title", href: `#/jobs/${job.id}` }, about(job)),
-      el("p", { class: "row faint" }, badge(job.state, whole(job)), kind(job), when(job.created_at),
+      el("p", { class: "row faint" }, jobBadge(job), kind(job), when(job.created_at),
         job.batch && el("a", { href: `#/batches/${job.batch}` }, "of a batch")),
       !finished(job) && at(job),
       job.error && el("p", { class: "error" }, job.error.title, job.error.detail && `: ${job.error.detail}`)),
@@ -122,10 +131,11 @@ function row(job, wrong, put, gone) {
 }
 
 function at(job) {
-  if (job.state === "queued") return el("p", { class: "hint" }, waits(job));
+  const said = el("p", { class: stuck(job) ? "hint warning" : "hint" }, far(job));
+  if (job.state === "queued") return said;
   const progress = jobBar(`Progress of ${about(job)}`);
   progress.show(job);
-  return [progress.node, el("p", { class: "hint" }, far(job))];
+  return [progress.node, said];
 }
 
 /** What it made, or is making, small. */

@@ -2,9 +2,10 @@
 
 import { api } from "./client.js";
 import { add, announce, button, confirmed, copy, el, fill, uid } from "./dom.js";
-import { box, busy, complaining, Fields, figure, form, given, number, text } from "./fields.js";
+import { box, busy, complaining, Fields, figure, form, given, kept, number, restore, text } from "./fields.js";
 import { choices, field, hint, numberFault } from "./schema.js";
-import { can } from "./session.js";
+import { can, known } from "./session.js";
+import { Draft } from "./storage.js";
 import { badge, when } from "./words.js";
 
 export const MAY = {
@@ -20,7 +21,10 @@ export function shownOnce(what, secret) {
 
 /** The section of the account with the keys. */
 export class Keys {
-  constructor() {
+  /** @param {AbortSignal} signal the view's end */
+  constructor(signal) {
+    this.signal = signal;
+    this.draft = new Draft(known().tenant, "key"); // of what is typed; a key that was made is kept nowhere
     this.list = el("ul", { class: "plain keys", "aria-label": "API keys" });
     this.made = el("div", { role: "status" });
     this.wrong = el("div", { hidden: true });
@@ -39,11 +43,16 @@ export class Keys {
   #form() {
     const ticks = el("div", {}, [...this.scopes].map(([scope, tick]) =>
       el("div", { class: "row tick" }, tick, el("label", { for: tick.id }, MAY[scope] || scope, " ", el("code", {}, scope)))));
-    return el("details", {}, el("summary", {}, "Make a key"), form(this.fields, () => this.#make(),
+    const made = form(this.fields, () => this.#make(),
       this.fields.add("name", "Name of the key", this.name, hint("KeyRequest", "name")),
       this.fields.group("scopes", "It may", ticks, "", () => (this.#chosen().length ? "" : "Choose at least one.")),
       this.fields.add("days", "Days until it expires", this.days, hint("KeyRequest", "days"), () => numberFault("KeyRequest", "days", this.days.value)),
-      this.fields.summary, el("p", { class: "row" }, this.submit)));
+      this.fields.summary, el("p", { class: "row" }, this.submit));
+    const controls = { name: this.name, days: this.days, ...Object.fromEntries(this.scopes) };
+    const was = this.draft.read();
+    if (was) restore(controls, was);
+    this.draft.follow(made, () => kept(controls), this.signal);
+    return el("details", { open: Boolean(was) }, el("summary", {}, "Make a key"), made);
   }
 
   #chosen() {
@@ -79,6 +88,7 @@ export class Keys {
       const { node, act } = shownOnce("The key", key.key);
       fill(this.made, node);
       this.name.value = this.days.value = "";
+      if (!this.signal.aborted) this.draft.clear(); // else there may be words for another key by now
       await this.load();
       act.focus();
     });

@@ -3,11 +3,10 @@
 import { api, oneKey, Problem } from "./client.js";
 import { add, announce, button, el, fill, uid } from "./dom.js";
 import { notice } from "./fields.js";
+import { chooseFolder, choosesFolders, dropped, TYPES } from "./folders.js";
 import { can, known } from "./session.js";
 import { dragsFiles } from "./shortcuts.js";
 import { size } from "./words.js";
-
-const TYPES = ["image/png", "image/jpeg", "image/webp"];
 
 /**
  * A picture from the store. Its address holds for minutes: when it does not load, `renew` is asked
@@ -69,7 +68,7 @@ export function download(words, url, name, renew) {
 
 /** An item of an image of the service. @returns {Item} */
 export const imageItem = (image, name = "") => ({
-  file: null, id: image.id, url: image.url, name: name || `${image.width} × ${image.height}`,
+  file: null, id: image.id, url: image.url, name: name || image.name || `${image.width} × ${image.height}`,
   width: image.width, height: image.height, warnings: image.warnings,
 });
 
@@ -96,9 +95,11 @@ export class Pictures {
     this.items = [];
     this.node = el("div", { class: "pictures" });
     this.said = el("p", { class: "error", role: "alert", hidden: true });
+    this.note = el("p", { class: "hint", role: "status" });
     this.list = el("ul", { class: "thumbs", "aria-label": `Chosen ${what}` });
+    const several = most > 1 || Boolean(taking);
     this.input = el("input", {
-      type: "file", accept: TYPES.join(","), multiple: most > 1 || Boolean(taking), id: uid("file"), class: "unseen",
+      type: "file", accept: TYPES.join(","), multiple: several, id: uid("file"), class: "unseen",
       onchange: () => { this.take([...(this.input.files || [])]); this.input.value = ""; },
       onkeydown: (event) => { // as a button does; the browser would send the form
         if (event.key !== "Enter" || event.ctrlKey || event.metaKey) return;
@@ -109,7 +110,8 @@ export class Pictures {
     this.drop = el("label", { class: "drop", for: this.input.id },
       this.ask = el("strong", {}, `Choose ${what}`), el("span", {}, `or drop or paste ${most > 1 ? "them" : "it"} anywhere: PNG, JPEG or WebP`));
     const allowed = can("images:write");
-    add(this.node, allowed && [this.input, this.drop], this.said, this.list, this.#earlier());
+    const folder = several && choosesFolders && button("Choose a folder", () => chooseFolder((given) => this.take(given.files, given.note)), "quiet small folder");
+    add(this.node, allowed && [this.input, this.drop, folder], this.said, this.note, this.list, this.#earlier());
     if (allowed) this.#listen();
   }
 
@@ -121,18 +123,20 @@ export class Pictures {
       over(true);
     });
     this.node.addEventListener("dragleave", () => over(false));
-    this.node.addEventListener("drop", (event) => {
+    this.node.addEventListener("drop", async (event) => {
       over(false);
       if (!dragsFiles(event)) return;
       event.preventDefault();
       document.body.classList.remove("dropping");
-      this.take([...(event.dataTransfer?.files || [])]);
+      const { files, note } = await dropped(event.dataTransfer);
+      if (this.node.isConnected) this.take(files, note); // else the view was left meanwhile
     });
   }
 
-  /** Adds files; says which cannot be taken. @param {File[]} files */
-  take(files) {
+  /** Adds files; says which cannot be taken. @param {File[]} files @param {string} [note] what of a folder was passed over */
+  take(files, note = "") {
     this.taking?.(files);
+    this.note.textContent = note;
     const most = known().max_upload_bytes;
     const bad = files.filter((f) => !TYPES.includes(f.type) || f.size > most);
     const good = files.filter((f) => !bad.includes(f));
@@ -151,6 +155,12 @@ export class Pictures {
     this.items.push(item);
     if (item.file) this.#send(item);
     this.draw();
+  }
+
+  /** Takes one picture in place of all others. @param {Item} item */
+  only(item) {
+    this.items.splice(0).forEach(release);
+    this.put(item);
   }
 
   /** Sends a file at once, so that it is there after a reload; a failure is told and tried again later. */
@@ -193,6 +203,7 @@ export class Pictures {
   /** Takes all of them away. */
   clear() {
     this.items.splice(0).forEach(release);
+    this.note.textContent = "";
     this.draw();
   }
 
@@ -236,9 +247,9 @@ export class Pictures {
       const page = await api.images({ limit: 12, cursor });
       if (!page.items.length && !cursor) fill(place, el("p", { class: "hint" }, "There are none yet."));
       add(place, el("div", { class: "thumbs" }, page.items.map((image) => {
-        const name = `${image.width} × ${image.height}, ${size(image.bytes)}`;
+        const name = [image.name, `${image.width} × ${image.height}`, size(image.bytes)].filter(Boolean).join(", ");
         return el("button", {
-          type: "button", class: "pick", "aria-label": `Take the picture of ${name}`, onclick: () => this.put(imageItem(image, name)),
+          type: "button", class: "pick", "aria-label": `Take the picture of ${name}`, title: name, onclick: () => this.put(imageItem(image)),
         }, stored(image.url, "", async () => (await api.image(image.id)).url));
       })));
       if (page.next_cursor) {

@@ -34,6 +34,11 @@ export class Presets {
       el("p", { class: "row" }, save), this.wrong);
   }
 
+  /** What a draft keeps. @returns {Record<string, any>} */
+  controls() {
+    return { preset_name: this.name, preset_words: this.words };
+  }
+
   /** Fetches the presets. @param {string} [name] the one to choose */
   async load(name) {
     this.items = (await api.presets()).items;
@@ -67,6 +72,7 @@ export class Presets {
     await api.savePreset(name, settings);
     await this.load(name);
     this.name.value = "";
+    this.name.dispatchEvent(new Event("input", { bubbles: true })); // a draft keeps it no more
     announce(`Saved as ${name}`);
   }
 }

@@ -1,7 +1,7 @@
 // How far a whole job is: one bar over all its phases, and what it waits for.
 
 import { el } from "./dom.js";
-import { phase, span } from "./words.js";
+import { badge, finished, phase, span } from "./words.js";
 
 /**
  * The phases of each kind of job, with their shares of its time as measured on the bundled base; a
@@ -14,6 +14,7 @@ const PHASES = {
   import: [["fetch", 20], ["read", 30], ["preview", 40], ["upload", 10]],
 };
 const SILENT_S = 45;
+const OLD_S = 15; // what the service said of a job's end so long ago counts no more
 
 /** How far the job is, from 0 to 1; null before its first phase is known. @param {any} job */
 export function whole(job) {
@@ -30,25 +31,49 @@ export function whole(job) {
   return (before + phases[at][1] * within) / 100;
 }
 
+/**
+ * Notes when the page read what is said of a job's end: the seconds in it count from then.
+ * @template T @param {T} read a job or its progress @returns {T}
+ */
+export const justRead = (read) => Object.assign(/** @type {any} */ (read), { read_at: Date.now() });
+
+const age = (read) => (read.read_at ? (Date.now() - read.read_at) / 1000 : 0);
+
+/**
+ * Seconds to the end of a running job: what the service expects of all its phases; where it does not know, or was not
+ * heard lately, what the worker says of the phase at work. 0 where neither is known, its time is over, or the worker is silent.
+ */
+function left(job) {
+  const { estimate, progress } = job;
+  if (age(progress) > SILENT_S) return 0;
+  const whole = typeof estimate?.seconds === "number" && age(job) < OLD_S;
+  return Math.max(0, whole ? estimate.seconds - age(job) : (progress.eta_s ?? 0) - age(progress));
+}
+
 /** How far a job is, in words. @param {any} job */
 export function far(job) {
   const { progress } = job;
   if (job.state === "queued") return waits(job);
-  if (!progress) return "At work.";
-  const steps = progress.steps ? ` ${progress.step} of ${progress.steps}` : "";
-  const left = job.estimate?.seconds ?? progress.eta_s;
-  return phase(progress.phase, job.kind) + steps + (left ? `, ${span(left)} left` : "");
+  const at = progress ? phase(progress.phase, job.kind) + (progress.steps ? ` ${progress.step} of ${progress.steps}` : "") : "At work";
+  if (stuck(job)) return `${at}. ${idle(job)} The job is kept and is taken up again when one is started.`;
+  const seconds = progress ? left(job) : 0;
+  return progress ? at + (seconds ? `, ${span(seconds)} left` : "") : `${at}.`;
 }
 
 /** What a queued job waits for. @param {any} job */
 export function waits(job) {
   const { estimate, queue_position: ahead } = job;
-  if (stuck(job)) return `${estimate.unknown || "No worker is running."} The job is kept and begins when one is started.`;
+  if (stuck(job)) return `${idle(job)} The job is kept and begins when one is started.`;
   return ["Waiting for a worker.", behind(ahead), forecast(estimate)].filter(Boolean).join(" ");
 }
 
-/** Whether nothing will happen by itself. @param {any} job */
-export const stuck = (job) => job.state === "queued" && Boolean(job.estimate) && !job.estimate.workers;
+/** Whether nothing will happen by itself: no worker is there for it. @param {any} job or a batch */
+export const stuck = (job) => !finished(job) && Boolean(job.estimate) && !job.estimate.workers;
+
+const idle = (job) => job.estimate.unknown || "No worker is running.";
+
+/** The state of a job, how far it is, and that no worker is there, if so. @param {any} job @param {number | null} [done] 0 to 1; null: not said */
+export const jobBadge = (job, done = whole(job)) => badge(job.state, done, stuck(job) ? "no worker" : "");
 
 /** How many jobs come first. @param {number | null | undefined} ahead */
 export const behind = (ahead) => (ahead ? `${ahead} ${ahead === 1 ? "job is" : "jobs are"} before it.` : "");

@@ -1,9 +1,10 @@
 // Where an edit may change the picture: found from the words, painted, or everywhere.
 
 import { api } from "./client.js";
-import { Brush, maskSource } from "./brush.js";
+import { Brush } from "./brush.js";
 import { announce, button, el, fill, uid } from "./dom.js";
 import { complain, text, words } from "./fields.js";
+import { maskSource } from "./mask.js";
 import { stored } from "./pictures.js";
 import { hint, names } from "./schema.js";
 import { can } from "./session.js";
@@ -99,7 +100,7 @@ export class Region {
     fill(this.stage, image, this.brush.surface, this.boxes);
   }
 
-  /** Begins the brush from a mask. @param {Start | null} start @param {import("./brush.js").Action[]} [actions] */
+  /** Begins the brush from a mask. @param {Start | null} start @param {import("./mask.js").Action[]} [actions] */
   async begin(start, actions = []) {
     this.start = start;
     const pixels = start && (await ("job" in start ? api.maskFile(start.job).then((file) => maskSource(file))
@@ -132,7 +133,7 @@ export class Region {
     if (stored.mask) return { ...stored, settings: {} };
     const of = JSON.stringify([start, brush.actions, brush.picture]);
     if (this.sent.of !== of) {
-      const file = await /** @type {import("./brush.js").MaskPixels} */ (brush.pixels).file();
+      const file = await /** @type {import("./mask.js").MaskPixels} */ (brush.pixels).file();
       this.sent = { of, id: (await api.upload(file)).id };
     }
     return { mask: this.sent.id, settings: {} };

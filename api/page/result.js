@@ -2,12 +2,13 @@
 
 import { api } from "./client.js";
 import { Compare } from "./compare.js";
+import { changeCurve } from "./curve.js";
 import { add, announce, button, copy, el, fill, uid } from "./dom.js";
-import { notice } from "./fields.js";
+import { complaining, notice } from "./fields.js";
 import { Heat } from "./heat.js";
 import { download, stored } from "./pictures.js";
 import { can } from "./session.js";
-import { bestOutput, continueAddress, everyVersion, family, outputTitle, parentOf, versionsList } from "./versions.js";
+import { bestOutput, continueAddress, everyVersion, Family, outputTitle, parentOf, versionsList } from "./versions.js";
 
 const SHOWN = [["source", "Like the source"], ["reference", "Like the references"], ["text", "Like the text"]];
 const MORE = { outside_psnr: "PSNR outside", outside_ssim: "SSIM outside", dino: "DINO", lpips: "LPIPS" };
@@ -28,11 +29,23 @@ export async function editResult(job, renew, { output: asked, signal }) {
   const heat = maps && new Heat(maps, compare.over, async () => (await renew()).result.word_maps.url);
   const before = await source(job, renew);
   compare.showBefore(before);
+  const others = new Others(compare, before);
+  const family = new Family(job, signal);
   let shown = -1;
-  /** @type {any} */
-  let tree = null;
+  const wrong = el("div", { hidden: true });
   const drawVersions = () => {
-    if (tree) fill(versions, el("h2", {}, "Versions"), versionsList(tree, job, shown));
+    if (!family.first) return;
+    others.list(everyVersion(family), `${job.id}.${shown}`);
+    fill(versions, el("h2", {}, "Versions"), versionsList(family, job, shown), family.cursor && el("div", {},
+      el("p", { class: "hint" }, `Looked for among your newest ${family.seen} edits: older ones may be missing here.`),
+      button("Look through older edits", complaining(wrong, look), "quiet small")), wrong);
+  };
+  const look = async () => {
+    wrong.hidden = true;
+    await family.look();
+    drawVersions();
+    /** @type {HTMLElement | null} */ (versions.querySelector("a, button"))?.focus(); // what was pressed is gone
+    announce(`Versions are listed, of your newest ${family.seen} edits`);
   };
   const show = (number) => {
     shown = number;
@@ -49,16 +62,11 @@ export async function editResult(job, renew, { output: asked, signal }) {
     announce(`${outputTitle(job, outputs[number])} is shown`);
   };
   show(asked !== null && outputs[asked] ? asked : bestOutput(job));
-  const other = el("div", { class: "other" });
-  family(job, signal).then(async (found) => {
-    tree = found;
-    drawVersions();
-    fill(other, ...compareWith(compare, before, await everyVersion(tree), () => `${job.id}.${shown}`));
-  }).catch((error) => { if (!signal.aborted) fill(versions, el("h2", {}, "Versions"), notice(error)); });
+  family.look().then(drawVersions, (error) => { if (!signal.aborted) fill(versions, el("h2", {}, "Versions"), notice(error)); });
   return el("div", { class: "result" },
     el("div", { class: "columns wide-left" },
-      el("div", {}, compare.node, heat?.node, other,
-        outputs.length > 1 && strip(job, shown, renew, choose)),
+      el("div", {}, compare.node, heat?.node, others.node,
+        outputs.length > 1 && strip(job, shown, renew, choose), changeCurve(job)),
       el("div", {},
         el("section", { class: "card", "aria-label": "The chosen picture" }, facts),
         versions)),
@@ -77,17 +85,36 @@ async function source(job, renew) {
 }
 
 /** A list of all versions, to compare the shown one with another than its source. */
-function compareWith(compare, before, all, shown) {
-  const choice = el("select", {
-    id: uid("with"),
-    onchange: () => {
-      const other = all.find(({ id }) => id === choice.value);
-      compare.showBefore(other ? { ...other, alt: `Before: ${other.label}`, name: other.id === "upload" ? "Upload" : "Other" } : before);
-      announce(other ? `Compared with ${other.label}` : "Compared with the picture before");
-    },
-  }, el("option", { value: "" }, "the picture before it"));
-  add(choice, all.filter(({ id }) => id !== shown()).map(({ id, label }) => el("option", { value: id }, label)));
-  return [el("div", { class: "row" }, el("label", { for: choice.id }, "Compare with"), choice)];
+class Others {
+  /** @param {Compare} compare @param {import("./compare.js").Shown} before what is compared with at first */
+  constructor(compare, before) {
+    this.compare = compare;
+    this.before = before;
+    /** @type {import("./versions.js").Version[]} */
+    this.all = [];
+    this.choice = el("select", { id: uid("with"), onchange: () => this.#compare() });
+    this.node = el("div", { class: "other" });
+  }
+
+  /** Lists all versions but the one that is shown; what was chosen stays. @param {import("./versions.js").Version[]} all @param {string} shown */
+  list(all, shown) {
+    this.all = all;
+    const chosen = this.choice.value;
+    fill(this.choice, el("option", { value: "" }, "the picture before it"),
+      all.filter(({ id }) => id !== shown).map(({ id, label }) => el("option", { value: id }, label)));
+    this.choice.value = chosen;
+    if (this.choice.value !== chosen) { // it is the one that is shown now
+      this.choice.value = "";
+      this.compare.showBefore(this.before);
+    }
+    if (!this.node.firstChild) add(this.node, el("div", { class: "row" }, el("label", { for: this.choice.id }, "Compare with"), this.choice));
+  }
+
+  #compare() {
+    const other = this.all.find(({ id }) => id === this.choice.value);
+    this.compare.showBefore(other ? { ...other, alt: `Before: ${other.label}`, name: other.id === "upload" ? "Upload" : "Other" } : this.before);
+    announce(other ? `Compared with ${other.label}` : "Compared with the picture before");
+  }
 }
 
 /** What is known of one output, and what can be done with it. */

@@ -1,7 +1,8 @@
 // Keys of the page, and pictures that are pasted or dropped anywhere in it.
 
 import { announce, button, el, uid } from "./dom.js";
-import { can } from "./session.js";
+import { dropped } from "./folders.js";
+import { can, known } from "./session.js";
 import { preference } from "./storage.js";
 
 /** @type {[string, string][]} */
@@ -22,23 +23,29 @@ const VIEWS = { e: "edit", t: "teach", l: "concepts", p: "pictures", j: "jobs" }
 
 const FORM = "#/edit"; // where pictures go from a view that takes none
 
-/** @type {((files: File[]) => void) | null} */
-let taker = null;
-/** @type {File[]} until the form is open */
-let waiting = [];
+/** @typedef {(files: File[], note: string) => void} Taker note: what of a folder was passed over */
 
-/** Pictures that are pasted or dropped go to `take` while the view is open. @param {(files: File[]) => void} take @param {AbortSignal} signal */
+/** @type {Taker | null} */
+let taker = null;
+/** @type {import("./folders.js").Given | null} until the form is open */
+let waiting = null;
+
+/** Pictures that are pasted or dropped go to `take` while the view is open. @param {Taker} take @param {AbortSignal} signal */
 export function takeFiles(take, signal) {
   taker = take;
   signal.addEventListener("abort", () => { if (taker === take) taker = null; });
-  if (waiting.length) take(waiting.splice(0));
+  if (waiting) take(waiting.files, waiting.note);
+  waiting = null;
 }
 
-/** Gives files to the view; a view that takes none leads to the form of an edit, which tells what a key may not do. */
-function give(files) {
+/**
+ * Gives files to the view; a view that takes none leads to the form of an edit, which tells what a key may not do.
+ * @param {import("./folders.js").Given} given
+ */
+function give(given) {
   const allowed = can("images:write");
-  if (taker) return allowed ? taker(files) : announce("This key may not send pictures");
-  if (allowed && can("edits:write")) waiting = files;
+  if (taker) return allowed ? taker(given.files, given.note) : announce("This key may not send pictures");
+  if (allowed && can("edits:write")) waiting = given;
   location.hash = FORM;
 }
 
@@ -60,7 +67,7 @@ export function listen(ready) {
     // programs of tables and texts lay a picture of the text beside it
     if (takesText(event.target) && event.clipboardData?.types.includes("text/plain")) return;
     event.preventDefault();
-    give(files);
+    give({ files, note: "" });
   });
   let depth = 0;
   const over = (on) => document.body.classList.toggle("dropping", on);
@@ -69,18 +76,20 @@ export function listen(ready) {
   });
   document.addEventListener("dragleave", () => { depth = Math.max(0, depth - 1); over(depth > 0); });
   document.addEventListener("dragover", (event) => { if (dragsFiles(event)) event.preventDefault(); });
-  document.addEventListener("drop", (event) => {
+  document.addEventListener("drop", async (event) => {
     depth = 0;
     over(false);
     if (event.defaultPrevented || !dragsFiles(event)) return; // a place of its own took it, or a field takes the text
     event.preventDefault();
-    const files = images(event.dataTransfer);
-    if (files.length && ready()) give(files);
+    if (!ready()) return;
+    const tenant = known().tenant;
+    const given = await dropped(event.dataTransfer);
+    if ((given.files.length || given.note) && known()?.tenant === tenant) give(given); // else somebody else signed in meanwhile
   });
   document.addEventListener("keydown", (event) => pressed(event, ready));
   // what waits for the form is of who is signed in, and for the form alone
-  window.addEventListener("signedout", () => { waiting = []; });
-  window.addEventListener("hashchange", () => { if (!location.hash.startsWith(FORM)) waiting = []; });
+  window.addEventListener("signedout", () => { waiting = null; });
+  window.addEventListener("hashchange", () => { if (!location.hash.startsWith(FORM)) waiting = null; });
 }
 
 /** @param {KeyboardEvent} event @param {() => boolean} ready */

@@ -138,7 +138,7 @@ export async function teachView(main, { signal }) {
   draft.follow(shape, state, signal);
   shape.addEventListener("input", () => plan.later());
   shape.addEventListener("change", () => plan.later());
-  takeFiles((files) => pictures.take(files), signal);
+  takeFiles((files, note) => pictures.take(files, note), signal);
   await pictures.restore(coming, signal);
   coming = [];
 }

@@ -1,10 +1,11 @@
 // Versions of a picture: what was made from the upload, what was continued from that, and so on.
 
 import { api } from "./client.js";
-import { add, el, fill } from "./dom.js";
+import { el } from "./dom.js";
 import { imageItem, stored } from "./pictures.js";
+import { jobBadge } from "./progress.js";
 import { can } from "./session.js";
-import { badge, finished } from "./words.js";
+import { finished } from "./words.js";
 
 const PAGE = 100;
 const PAGES = 3;
@@ -12,7 +13,7 @@ const DEEPEST = 50;
 
 /** What tells two outputs of a job apart. */
 export function outputTitle(job, output) {
-  const { change } = job.request;
+  const change = output.change ?? job.request.change; // of "auto" the one that was chosen
   const amount = typeof change === "number" ? `change ${change}`
     : output.strength === null ? "default strength" : `strength ${output.strength}`;
   return output.seed ? `${amount}, seed ${output.seed}` : amount;
@@ -63,58 +64,91 @@ export async function ancestors(job, signal) {
   return line;
 }
 
-/**
- * All versions that the upload behind `job` has.
- * @returns {Promise<{first: any, under: (job: any, output: number) => any[], roots: any[]}>}
- * first: the first edit of the upload; under: the edits of an output; roots: those of the upload
- */
-export async function family(job, signal) {
-  const line = await ancestors(job, signal);
-  const jobs = new Map(line.map((one) => [one.id, one]));
-  let cursor = null;
-  for (let page = 0; page < PAGES; page++) {
-    const found = await api.jobs({ kind: "edit", limit: PAGE, cursor }, signal);
-    found.items.forEach((one) => { if (!jobs.has(one.id)) jobs.set(one.id, one); });
-    cursor = found.next_cursor;
-    if (!cursor) break;
+/** All versions that the upload behind a job has, as far as its edits were looked through: the newest first. */
+export class Family {
+  /** @type {Map<string, any>} */
+  #jobs = new Map();
+  /** @type {Map<string, any[]>} edits by what they began from */
+  #children = new Map();
+
+  /** @param {any} job @param {AbortSignal} signal */
+  constructor(job, signal) {
+    this.job = job;
+    this.signal = signal;
+    /** @type {any} the first edit of the upload; null until it was looked for */
+    this.first = null;
+    /** @type {string | null} of the edits that were not looked through yet; null: there are none */
+    this.cursor = null;
+    this.seen = 0; // edits that were looked through
+    /** @type {{url: string, renew: () => Promise<string>} | null} */
+    this.upload = null;
   }
-  /** @type {Map<string, any[]>} */
-  const children = new Map();
-  for (const one of [...jobs.values()].sort((a, b) => a.created_at.localeCompare(b.created_at))) {
-    const parent = parentOf(one);
-    const name = parent && jobs.has(parent.job) ? `${parent.job}.${parent.output}` : one.request.image;
-    children.set(name, [...(children.get(name) || []), one]);
+
+  /** Looks through the newest edits, or through the next ones. */
+  async look() {
+    const line = this.first ? [] : await ancestors(this.job, this.signal);
+    line.forEach((one) => this.#jobs.set(one.id, one));
+    let { cursor } = this;
+    for (let page = 0; page < PAGES; page++) {
+      const found = await api.jobs({ kind: "edit", limit: PAGE, cursor }, this.signal);
+      found.items.forEach((one) => { if (!this.#jobs.has(one.id)) this.#jobs.set(one.id, one); });
+      this.seen += found.items.length;
+      cursor = found.next_cursor;
+      if (!cursor) break;
+    }
+    const first = this.first || line[0];
+    const renew = async () => (await api.image(first.request.image)).url;
+    this.upload ||= { url: first.result?.source_url || (await renew().catch(() => "")), renew };
+    [this.first, this.cursor] = [first, cursor];
+    this.#order();
   }
-  const under = (one, output) => children.get(`${one.id}.${output}`) || [];
-  return { first: line[0], under, roots: children.get(line[0].request.image) || [] };
+
+  /** The oldest come first under what they began from. */
+  #order() {
+    this.#children.clear();
+    for (const one of [...this.#jobs.values()].sort((a, b) => a.created_at.localeCompare(b.created_at))) {
+      const parent = parentOf(one);
+      const name = parent && this.#jobs.has(parent.job) ? `${parent.job}.${parent.output}` : one.request.image;
+      this.#children.set(name, [...(this.#children.get(name) || []), one]);
+    }
+  }
+
+  /** The edits of an output. @param {any} job @param {number} output @returns {any[]} */
+  under(job, output) {
+    return this.#children.get(`${job.id}.${output}`) || [];
+  }
+
+  /** The edits of the upload. @returns {any[]} */
+  get roots() {
+    return this.#children.get(this.first.request.image) || [];
+  }
 }
 
-/** Every output in the tree, the upload first: to compare with. @returns {Promise<{label: string, url: string, renew: () => Promise<any>, id: string}[]>} */
-export async function everyVersion(tree) {
-  const { first } = tree;
-  const renew = async () => (await api.image(first.request.image)).url;
-  const url = first.result?.source_url || (await renew().catch(() => ""));
-  const all = [{ id: "upload", label: "The upload", url, renew }];
+/** A version to compare with. @typedef {{label: string, url: string, renew: () => Promise<any>, id: string}} Version */
+
+/** Every output in the family, the upload first. @param {Family} family @returns {Version[]} */
+export function everyVersion(family) {
+  const { upload } = family;
+  const all = upload ? [{ id: "upload", label: "The upload", ...upload }] : [];
   const walk = (job) => (job.result?.outputs || []).forEach((output, number) => {
     all.push({
       id: `${job.id}.${number}`, label: `${job.request.target_prompt}, ${outputTitle(job, output)}`, url: output.url,
       renew: async () => (await api.job(job.id)).result.outputs[number].url,
     });
-    tree.under(job, number).forEach(walk);
+    family.under(job, number).forEach(walk);
   });
-  tree.roots.forEach(walk);
+  family.roots.forEach(walk);
   return all;
 }
 
 /**
  * The versions as a list in a list: the upload, its edits, theirs.
- * @param {any} tree @param {any} current the job that is shown @param {number} shown its output
+ * @param {Family} tree @param {any} current the job that is shown @param {number} shown its output
  */
 export function versionsList(tree, current, shown) {
   const { first } = tree;
-  const renew = async () => (await api.image(first.request.image)).url;
   const upload = el("div", { class: "version" },
-    stored(first.result?.source_url || "", "", renew, { class: "thumb" }),
+    tree.upload && stored(tree.upload.url, "", tree.upload.renew, { class: "thumb" }),
     el("span", { class: "grow" }, "The upload"),
     can("edits:write") && el("a", { class: "button quiet small", href: `#/edit?image=${first.request.image}`, "aria-label": "Begin again from the upload" }, "Begin again"));
   return el("ul", { class: "versions", "aria-label": "Versions" },
@@ -125,7 +159,7 @@ export function versionsList(tree, current, shown) {
 function branch(job, tree, current, shown) {
   if (!finished(job) || job.state !== "succeeded") {
     return el("li", {}, el("a", { class: "version", href: `#/jobs/${job.id}`, "aria-current": job.id === current.id ? "true" : null },
-      el("span", { class: "thumb" }), el("span", { class: "grow" }, job.request.target_prompt), badge(job.state)));
+      el("span", { class: "thumb" }), el("span", { class: "grow" }, job.request.target_prompt), jobBadge(job, null)));
   }
   const { outputs } = job.result;
   const here = job.id === current.id;
@@ -147,27 +181,4 @@ function branch(job, tree, current, shown) {
         }, "Continue")),
       below.length > 0 && el("ul", {}, below.map((one) => branch(one, tree, current, shown))));
   });
-}
-
-/**
- * The way from the upload to a picture, each step to go back to.
- * @param {HTMLElement} place @param {{job: string, output: number}} from the output that is edited
- * @param {(item: import("./pictures.js").Item) => void} take @param {AbortSignal} signal
- */
-export async function showTrail(place, from, take, signal) {
-  const last = await api.job(from.job, signal);
-  const line = await ancestors(last, signal);
-  const upload = await api.image(line[0].request.image, signal).catch(() => null);
-  const step = (url, words, title, current, act) => el("li", {}, el("button", {
-    type: "button", class: "step", title, "aria-current": current ? "step" : null, onclick: current ? null : act,
-  }, stored(url, "", async () => null, { class: "thumb" }), words));
-  const outputs = line.map((job, at) => (at + 1 < line.length ? parentOf(line[at + 1])?.output ?? 0 : from.output));
-  fill(place);
-  add(place, el("ol", { class: "trail", "aria-label": "Versions up to this picture" },
-    upload && step(upload.url, "Upload", "Go back to the upload", false, () => take(imageItem(upload))),
-    line.map((job, at) => {
-      const current = at === line.length - 1;
-      const title = current ? "The picture that is edited" : `Go back to ${job.request.target_prompt}`;
-      return step(job.result?.outputs[outputs[at]]?.url || "", `Version ${at + 1}`, title, current, () => take(outputItem(job, outputs[at])));
-    })));
 }

@@ -10,15 +10,19 @@ const PHASES = {
   reconstruct: "Checking the inversion",
 };
 
-export const finished = (job) => ["succeeded", "failed", "cancelled"].includes(job.state);
+/** Whether nothing will happen to a job, or to a batch, any more. */
+export const finished = (job) => ["succeeded", "failed", "cancelled", "finished"].includes(job.state);
 export const kind = (job) => KINDS[job.kind] || job.kind;
 /** A phase in words; a training paints class pictures and previews. @param {string} name @param {string} [kind] */
 export const phase = (name, kind = "") => (kind === "customize" && name === "edit" ? "Drawing pictures" : PHASES[name] || name);
 
-/** A state as a mark and a word, never by colour alone; while it runs, how far. @param {string} state @param {number | null} [done] 0 to 1 */
-export const badge = (state, done = null) =>
-  el("span", { class: `badge ${state}` }, el("span", { "aria-hidden": "true" }, MARKS[state] || "·"),
-    ` ${state}`, state === "running" && done !== null && ` ${Math.round(done * 100)} %`);
+/**
+ * A state as a mark and a word, never by colour alone; while it runs, how far.
+ * @param {string} state @param {number | null} [done] 0 to 1 @param {string} [wrong] what is wrong with it
+ */
+export const badge = (state, done = null, wrong = "") =>
+  el("span", { class: `badge ${state}${wrong && " stuck"}` }, el("span", { "aria-hidden": "true" }, MARKS[state] || "·"),
+    ` ${state}`, state === "running" && done !== null && ` ${Math.round(done * 100)} %`, wrong && `, ${wrong}`);
 
 /** @type {[Intl.RelativeTimeFormatUnit, number][]} */
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];

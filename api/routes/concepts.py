@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -25,7 +27,7 @@ from api.dependencies import (
 from api.dry_run import FINISHED_OR_DRY, customize_plan, dry_run_of
 from api.openapi import IMAGE, OTHER_IMAGE, example_bodies, refusals
 from api.problems import ProblemError, input_problem, not_found, unknown_reference
-from api.serializers import at, submitted_response
+from api.serializers import at, submit_and_answer
 from api.submission import Submission, check, submit
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.errors import InputError
@@ -87,7 +89,7 @@ async def create_concept(
     wait: Wait,
     dry_run: DryRun = False,
     idempotency_key: IdempotencyKey = None,
-) -> d.Job | d.DryRun:
+) -> d.DryRun | Response:
     """Starts a training with 1 to 20 references; 3 to 6 are best.
 
     The concept's id is in the answer; it can be used once the job has succeeded.
@@ -95,8 +97,8 @@ async def create_concept(
     if dry_run:
         response.status_code = 200
         return await in_thread(_try, container, caller.tenant, request)
-    submitted = await in_thread(_customize, container, caller.tenant, request, idempotency_key)
-    return await submitted_response(container, submitted, wait, response)
+    make = partial(_customize, container, caller.tenant, request, idempotency_key)
+    return await submit_and_answer(container, make, wait)
 
 
 def _customize(
@@ -209,7 +211,7 @@ def get_weights(
     ] = "customedit",
     redirect: Annotated[bool, Query(description="Answer 302 to the file.")] = False,
 ) -> d.Weights | Response:
-    """Gives a presigned address of the file (safetensors)."""
+    """Gives a presigned address of the file: safetensors, or for diffusers a zip."""
     record = _concept(container, caller, id)
     key = record.weights_key if format == "customedit" else record.diffusers_key
     if record.state != "ready":
@@ -218,7 +220,7 @@ def get_weights(
         raise ProblemError(
             "not-found", f"{id} has no file as {format}", field="format", limit="customedit"
         )
-    filename = f"{record.token.strip('<>') or id}-{format}.safetensors"
+    filename = f"{record.token.strip('<>') or id}-{format}{PurePosixPath(key).suffix}"
     url = container.storage.presign_get(key, filename)
     if redirect:
         return RedirectResponse(url, 302)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Response
@@ -28,11 +29,12 @@ from api.dependencies import (
     needs,
 )
 from api.dry_run import FINISHED_OR_DRY, dry_run_of, edit_plan
+from api.image_sides import Sides
 from api.image_storage import check_mask
 from api.openapi import CONCEPT, IMAGE, example_bodies, refusals
 from api.problems import ProblemError, input_problem, not_found, unknown_reference
 from api.routes.jobs import StateFilter, job_page
-from api.serializers import job_response, submitted_response
+from api.serializers import job_response, submit_and_answer
 from api.submission import Submission, submit
 from customedit.boxes import check_cells
 from customedit.editing.region_words import ConceptWords
@@ -106,7 +108,7 @@ async def create_edit(
     wait: Wait,
     dry_run: DryRun = False,
     idempotency_key: IdempotencyKey = None,
-) -> d.Job | d.DryRun:
+) -> d.DryRun | Response:
     """Say in words what the picture shall show; name a concept by its token.
 
     Several strengths and seeds make several pictures in one job, which share the inversion.
@@ -119,13 +121,16 @@ async def create_edit(
     if dry_run:
         response.status_code = 200
         return await in_thread(try_edit, container, caller.tenant, request)
-    submitted = await in_thread(_edit, container, caller.tenant, request, idempotency_key)
-    return await submitted_response(container, submitted, wait, response)
+    make = partial(_edit, container, caller.tenant, request, idempotency_key)
+    return await submit_and_answer(container, make, wait)
 
 
 def try_edit(container: Container, tenant: str, request: EditRequest) -> d.DryRun:
     """What the edit would do."""
     checked = list[CheckedEdit]()
+    for _, picture in _named_pictures(request):
+        if ids.output_of(picture) is None:  # no script will notice one that is deleted
+            container.image_sides.read(tenant, picture)
 
     def check() -> Size | None:
         checked.append(check_edit(container, tenant, request))
@@ -198,19 +203,21 @@ def check_edit(container: Container, tenant: str, request: EditRequest) -> Check
     Raises:
         ProblemError: unknown-image, unknown-concept, not-ready, validation.
     """
-    sizes = {
-        field: _size_of(container, tenant, picture, field)
+    pictures = {
+        field: _sides_of(container, tenant, picture, field)
         for field, picture in _named_pictures(request)
     }
     if request.mask is not None:
-        _check_mask_aspect(sizes["mask"], sizes["image"])
+        _check_mask_aspect(pictures["mask"], pictures["image"])
     for k, use in enumerate(request.concepts):
-        _check_region(container, use, f"concepts[{k}].{use.region}", sizes)
+        _check_region(container, use, f"concepts[{k}].{use.region}", pictures)
     records = [
         _ready_concept(container, tenant, use.id, f"concepts[{k}].id")
         for k, use in enumerate(request.concepts)
     ]
-    checked = CheckedEdit(sizes["image"], records, _check_words(request, records))
+    image = pictures["image"]
+    size = None if image is None else image.size
+    checked = CheckedEdit(size, records, _check_words(request, records))
     _check_length(container.bases, request, records)
     return checked
 
@@ -227,22 +234,21 @@ def _named_pictures(request: EditRequest) -> Iterator[tuple[str, str]]:
         yield f"references[{k}]", image
 
 
-def _size_of(container: Container, tenant: str, id_: str, field: str) -> Size | None:
-    """(width, height) of an image or an output; None: it is there, and nobody wrote that down."""
+def _sides_of(container: Container, tenant: str, id_: str, field: str) -> Sides | None:
+    """Those of an image or an output; None: it is there, and nobody wrote its size down."""
     if (output := ids.output_of(id_)) is not None:
         job = container.jobs.get(tenant, output[0])
         found = None if job is None else output_record(job, output[1])
         if found is None:
             raise unknown_reference(id_, field)
-        return None if not found.width or not found.height else (found.width, found.height)
-    record = container.images.get(tenant, id_)
-    if record is None:
+        return Sides((found.width, found.height)) if found.width and found.height else None
+    if (sides := container.image_sides.get(tenant, id_)) is None:
         raise unknown_reference(id_, field)
-    return record.width, record.height
+    return sides
 
 
 def _check_region(
-    container: Container, use: ConceptUse, field: str, sizes: Mapping[str, Size | None]
+    container: Container, use: ConceptUse, field: str, pictures: Mapping[str, Sides | None]
 ) -> None:
     """Refuse a concept's region that does not fit the picture, or is empty in its latent cells.
 
@@ -250,26 +256,27 @@ def _check_region(
     known, the worker says the latter.
     """
     if use.mask is not None:
-        _check_mask_aspect(sizes[field], sizes["image"], field)
-    if use.box is None or (size := sizes["image"]) is None:
+        _check_mask_aspect(pictures[field], pictures["image"], field)
+    if use.box is None or (image := pictures["image"]) is None:
         return
     if (worker := container.forecasts.base()) is not None:
         with _as_problem():
-            check_cells(use.box, worker.base.latent_grid(size), field)
+            check_cells(use.box, worker.base.latent_grid(image.size), field)
 
 
-def _check_mask_aspect(mask: Size | None, picture: Size | None, field: str = "mask") -> None:
+def _check_mask_aspect(mask: Sides | None, picture: Sides | None, field: str = "mask") -> None:
     """Refuse a mask of another aspect; what its pixels must be is checked before.
 
-    Records have the sizes of the files: whether EXIF turns one of them the worker knows, so a mask
-    that would fit turned is let through.
+    Where a record of an earlier version does not say whether its picture is upright, a mask that
+    would fit turned is left to the worker.
     """
     if mask is None or picture is None:
         return
-    width, height = mask
-    if not same_aspect((height, width), picture):
+    width, height = mask.size
+    known = mask.upright and picture.upright
+    if known or not same_aspect((height, width), picture.size):
         with _as_problem():
-            check_aspect(mask, picture, field)
+            check_aspect(mask.size, picture.size, field)
 
 
 def _ready_concept(container: Container, tenant: str, id_: str, field: str) -> ConceptRecord:

@@ -85,7 +85,7 @@ async def _stored(
 ) -> ImageRecord | None:
     if (file := files.get(name)) is None:
         return None
-    record, _ = await store_image(container, tenant, file.read, field=name)
+    record, _ = await store_image(container, tenant, file.read, name, file.filename)
     return record
 
 

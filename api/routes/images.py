@@ -60,15 +60,22 @@ Writer = Annotated[ApiKey, needs("images:write")]
 async def upload_image(
     request: Request, response: Response, container: AppContainer, caller: Writer
 ) -> d.Image:
-    """PNG, JPEG or WebP as ``file`` of a form. The same file twice is one image."""
+    """PNG, JPEG or WebP as ``file`` of a form, with its file name if it has one.
+
+    The same file twice is one image, which keeps the name that it was first sent with.
+    """
     async with read_form(request, NoFields) as form:
-        return await _store(container, caller.tenant, form.file.read, response)
+        return await _store(container, caller.tenant, form.file.read, response, form.file.filename)
 
 
 async def _store(
-    container: Container, tenant: str, load: Callable[[], Awaitable[bytes]], response: Response
+    container: Container,
+    tenant: str,
+    load: Callable[[], Awaitable[bytes]],
+    response: Response,
+    name: str | None = None,
 ) -> d.Image:
-    record, fresh = await store_image(container, tenant, load)
+    record, fresh = await store_image(container, tenant, load, name=name)
     response.status_code = 201 if fresh else 200
     response.headers["Location"] = f"/v1/images/{record.id}"
     return await in_thread(container.serializers.image, record)

@@ -64,12 +64,11 @@ _EXAMPLE: Final = {
 )
 async def import_concept(
     request: Request,
-    response: Response,
     container: AppContainer,
     caller: Writer,
     wait: Wait,
     idempotency_key: IdempotencyKey = None,
-) -> d.Job:
+) -> Response:
     """Takes the service's own files, Custom Diffusion, textual inversion and LoRA, also zipped."""
     async with (
         container.imports.hold(caller.tenant),
@@ -78,7 +77,7 @@ async def import_concept(
         submitted = await in_thread(
             _import, container, caller.tenant, form.file.file, form.fields, idempotency_key
         )
-    return await submitted_response(container, submitted, wait, response)
+    return await submitted_response(container, submitted, wait)
 
 
 def _import(

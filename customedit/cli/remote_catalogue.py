@@ -128,7 +128,9 @@ def list_images(
     """List your images, newest first."""
     with open_client(url, key) as client:
         page = client.images(cursor=cursor, limit=limit)
-    lines = [f"{i.id}  {i.width} x {i.height}  {i.media_type}" for i in page.items]
+    lines = [
+        f"{i.id}  {i.width} x {i.height}  {i.media_type}  {i.name}".rstrip() for i in page.items
+    ]
     show_page(page.items, lines, page.next_cursor, as_json)
 
 
@@ -140,7 +142,8 @@ def show_image(
     with open_client(url, key) as client:
         image = client.image(id)
     facts = f"{image.width} x {image.height}  {image.media_type}  {image.bytes} bytes"
-    show_document(image, [f"{image.id}  {facts}", *image.warnings], as_json)
+    line = f"{image.id}  {facts}  {image.name}".rstrip()
+    show_document(image, [line, *image.warnings], as_json)
 
 
 @images.command("delete")

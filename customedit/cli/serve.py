@@ -32,6 +32,15 @@ def serve_command(
         int, typer.Option(min=0, max=65_535, help="Its port; another free one if it is taken.")
     ] = 8000,
     workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes.")] = 1,
+    apis: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Processes of the front end, for a load balancer; those after the first listen on "
+            "free ports, which are printed.",
+        ),
+    ] = 1,
     tenant: Annotated[str, typer.Option(help="The tenant whose API key is created.")] = "local",
     base: Annotated[
         str | None,
@@ -59,12 +68,16 @@ def serve_command(
     if base is not None and Path(base).exists():
         given["base"] = str(Path(base).resolve())  # workers run elsewhere
     _check(given)
-    stack = Stack(data, host=host, port=port, workers=workers, say=console.status, given=given)
+    stack = Stack(
+        data, host=host, port=port, workers=workers, apis=apis, say=console.status, given=given
+    )
     ended = end_on_signals(stack)
     try:
         with stack:
             key = local_key(stack, tenant)
             console.status(f"ready at {stack.url}  (API: {stack.url}/openapi.json)")
+            for other in stack.urls[1:]:
+                console.status(f"also at {other}")
             console.status(f"page: {stack.url}/")
             console.status(f"API key of tenant {tenant}: in {key}")
             console.status("Ctrl-C stops it; unfinished jobs go on at the next start")

@@ -140,8 +140,9 @@ class AsyncRequests:
             flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
-            feather: Width of the soft edge of that paste, in source pixels; left out, 8, or 1
-                where the region ends at the outline of its thing.
+            feather: Width of the soft edge of that paste, in source pixels; left out, 1 where
+                the region ends at the outline of its thing, 2 in a mask, else 8 of those that
+                the base draws.
             everywhere: Let the concepts act on the source prompt and the empty prompt, too.
             concepts: The concepts that the target prompt names.
             maps: Keep the attention maps as a file.
@@ -254,8 +255,9 @@ class AsyncRequests:
             flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
-            feather: Width of the soft edge of that paste, in source pixels; left out, 8, or 1
-                where the region ends at the outline of its thing.
+            feather: Width of the soft edge of that paste, in source pixels; left out, 1 where
+                the region ends at the outline of its thing, 2 in a mask, else 8 of those that
+                the base draws.
             everywhere: Let the concepts act on the source prompt and the empty prompt, too.
             concepts: The concepts that the target prompt names.
             maps: Keep the attention maps as a file.
@@ -443,8 +445,9 @@ class AsyncRequests:
             flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
-            feather: Width of the soft edge of that paste, in source pixels; left out, 8, or 1
-                where the region ends at the outline of its thing.
+            feather: Width of the soft edge of that paste, in source pixels; left out, 1 where
+                the region ends at the outline of its thing, 2 in a mask, else 8 of those that
+                the base draws.
             everywhere: Let the concepts act on the source prompt and the empty prompt, too.
             concepts: The concepts that the target prompt names.
 
@@ -593,8 +596,9 @@ class AsyncRequests:
             flowedit: Expert settings of FlowEdit.
             preserve: Paste the source's own pixels outside the edited region; left out,
                 wherever the edit has a region.
-            feather: Width of the soft edge of that paste, in source pixels; left out, 8, or 1
-                where the region ends at the outline of its thing.
+            feather: Width of the soft edge of that paste, in source pixels; left out, 1 where
+                the region ends at the outline of its thing, 2 in a mask, else 8 of those that
+                the base draws.
             everywhere: Let the concepts act on the source prompt and the empty prompt, too.
             concepts: The concepts that the target prompt names.
             maps: Keep the attention maps as a file.

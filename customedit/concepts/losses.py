@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +14,7 @@ from customedit.concepts.dataset import Dataset
 from customedit.concepts.settings import TrainingSettings
 from customedit.diffusion.base import Base
 from customedit.diffusion.ddim import DDIMSchedule
-from customedit.diffusion.devices import to_device
+from customedit.diffusion.devices import CpuCopy, to_device
 
 
 @dataclass(frozen=True)
@@ -126,3 +128,32 @@ def min_snr_weights(schedule: DDIMSchedule, times: Tensor, gamma: float) -> Tens
     capped = snr.clamp(max=gamma)
     by = {"sample": torch.ones_like(snr), "epsilon": snr, "v_prediction": snr + 1}
     return (capped / by[schedule.prediction]).float()
+
+
+class LateFigures:
+    """The figures of a training's steps, such as its loss; from a GPU they are read a step late.
+
+    Whoever reads those of a step at once waits for it, and the GPU then waits for the next step to
+    be launched. A step later they are there, and the GPU works on the next one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._late = device.type != "cpu"
+        self._open: deque[tuple[int, tuple[str, ...], CpuCopy]] = deque()
+
+    def add(self, step: int, figures: Mapping[str, Tensor]) -> None:
+        """Take the figures of ``step``, scalars on the device, before the next step is launched."""
+        stacked = torch.stack([figure.detach().float() for figure in figures.values()])
+        self._open.append((step, tuple(figures), CpuCopy(stacked)))
+
+    def read(self, *, now: bool = False) -> list[tuple[int, dict[str, float]]]:
+        """(step, figures) of the steps that were not read yet, in order.
+
+        now: also of the last one, which a GPU has to be waited for.
+        """
+        left = 1 if self._late and not now else 0
+        found = []
+        while len(self._open) > left:
+            step, names, copy = self._open.popleft()
+            found.append((step, dict(zip(names, copy.read().tolist(), strict=True))))
+        return found

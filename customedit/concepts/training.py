@@ -11,6 +11,7 @@ trainings, and takes the optimizer's step itself.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -31,7 +32,7 @@ from customedit.concepts.dataset import (
     check_subjects,
     check_words,
 )
-from customedit.concepts.losses import Batch, batch_loss, draw_batch
+from customedit.concepts.losses import Batch, LateFigures, batch_loss, draw_batch
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.trainable import (
@@ -147,7 +148,8 @@ def train_leaves(
     """AdamW on ``leaves`` (names to tensors, in a fixed order); returns the last step's losses.
 
     about: ``checkpoint.about_training``, which a checkpoint must match. The leaves end as their
-    moving averages if the settings want them.
+    moving averages if the settings want them. On a GPU the progress of a step comes once the next
+    one is launched (``LateFigures``), or with its checkpoint or preview.
 
     Raises TrainingError when the loss is not finite; the last checkpoint stays.
     """
@@ -164,33 +166,36 @@ def train_leaves(
         done = checkpoint.load(resume, leaves, optimizer, about, averages)
     written = done
     facts: dict[str, float] = {}
+    figures = LateFigures(base.device)
     try:
         while done < settings.steps:
             set_rate(optimizer, settings, done)
             request = step_request(base, trained, settings, references, prior, done, tensors)
             found = yield from learn(request)
-            facts = take_step(optimizer, found.of, found.figures, settings.clip)
-            if not math.isfinite(facts["loss"]):
-                raise TrainingError(
-                    f"The loss became {facts['loss']} at step {done + 1}; use a learning rate "
-                    f"below {settings.rate:g}",
-                    step=done,
-                )
+            take_step(optimizer, found.of, settings.clip)
             done += 1
             if averages is not None:
                 averages.update(leaves, done)
-            if resume is not None and (
-                done % settings.checkpoint_every == 0 or done == settings.steps
-            ):
+            at_end, every = done == settings.steps, settings.preview_every
+            saves = resume is not None and (done % settings.checkpoint_every == 0 or at_end)
+            shows = preview is not None and every > 0 and done % every == 0
+            figures.add(done, found.figures)
+            known = figures.read(now=saves or shows or at_end)
+            check_losses(known, settings.rate)
+            if resume is not None and saves:
                 checkpoint.save(resume, leaves, optimizer, done, about, averages)
                 written = done
-            shown, every = None, settings.preview_every
-            if preview is not None and every and done % every == 0:
+            shown = None
+            if preview is not None and shows:
                 shown = preview(averaged_snapshot(trained, leaves, averages))
-            yield Progress("train", done, settings.steps, facts, shown)
+            for step, facts in known:
+                picture = shown if step == done else None
+                yield Progress("train", step, settings.steps, facts, picture)
     except GeneratorExit:
         if resume is not None and written < done:
-            checkpoint.save(resume, leaves, optimizer, done, about, averages)
+            with contextlib.suppress(TrainingError):  # numbers that nothing can go on from
+                check_losses(figures.read(now=True), settings.rate)
+                checkpoint.save(resume, leaves, optimizer, done, about, averages)
         raise
     if averages is not None:
         averages.swap(leaves)
@@ -263,24 +268,30 @@ def set_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, done:
         group["lr"] = settings.rate * factor
 
 
-def take_step(
-    optimizer: torch.optim.Optimizer,
-    gradients: Sequence[Tensor],
-    figures: Mapping[str, Tensor],
-    clip: float,
-) -> dict[str, float]:
-    """One step of ``optimizer``, its gradients clipped to the norm ``clip``; gives the figures.
+def take_step(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor], clip: float) -> None:
+    """One step of ``optimizer``, its gradients clipped to the norm ``clip``.
 
-    They are read once the step is under way, so that a GPU has no gap between its two halves; a
-    loss that is not finite has then spoilt the leaves already.
+    Nothing is looked at: a loss that is not finite has then spoilt the leaves.
     """
     leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
     for leaf, gradient in zip(leaves, gradients, strict=True):
         leaf.grad = gradient
     torch.nn.utils.clip_grad_norm_(leaves, clip)
     optimizer.step()
-    read = torch.stack([f.detach().float() for f in figures.values()]).cpu().tolist()
-    return dict(zip(figures, read, strict=True))
+
+
+def check_losses(steps: Sequence[tuple[int, Mapping[str, float]]], rate: float) -> None:
+    """Raise TrainingError for the first of ``steps``, (number from 1, figures), without a loss.
+
+    rate: the learning rate.
+    """
+    for number, facts in steps:
+        if not math.isfinite(facts["loss"]):
+            raise TrainingError(
+                f"The loss became {facts['loss']} at step {number}; use a learning rate "
+                f"below {rate:g}",
+                step=number - 1,
+            )
 
 
 def averaged_snapshot(

@@ -36,29 +36,41 @@ SERVICE: Final = 1
 class Stack:
     """Everything of the service with its data in ``folder``; a context manager.
 
-    host, port: of the front end; port 0 takes any free one. workers: how many; say: is told what
-    happens, one line a call. Redis and S3 are local servers in ``folder`` unless the environment
-    names both (``CUSTOMEDIT_REDIS_URL``, ``CUSTOMEDIT_S3_ENDPOINT``). given: settings of all
-    programs by their names, such as ``base``, before those of the environment.
+    host, port: of the front end; port 0 takes any free one. workers: how many; apis: how many
+    processes of the front end, each of which takes any request; those after the first listen on
+    free ports. say: is told what happens, one line a call. Redis and S3 are local servers in
+    ``folder`` unless the environment names both (``CUSTOMEDIT_REDIS_URL``,
+    ``CUSTOMEDIT_S3_ENDPOINT``). given: settings of all programs by their names, such as ``base``,
+    before those of the environment.
     """
 
     folder: Path
     host: str = LOOPBACK
     port: int = 8000
     workers: int = 1
+    apis: int = 1
     say: Callable[[str], None] = print
     given: Mapping[str, str] = field(default_factory=dict)
     local: LocalServers | None = None
     supervisor: Supervisor = field(default_factory=Supervisor)
     environment: dict[str, str] = field(default_factory=dict, repr=False)
+    _more_ports: list[int] = field(default_factory=list)
     _grace_s: float = 15.0
     _end: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
         """Where the front end answers."""
+        return self._url(self.port)
+
+    @property
+    def urls(self) -> list[str]:
+        """Where each process of the front end answers, ``url`` first."""
+        return [self._url(port) for port in (self.port, *self._more_ports)]
+
+    def _url(self, port: int) -> str:
         shown = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{'127.0.0.1' if shown in ('0.0.0.0', '[::]') else shown}:{self.port}"
+        return f"http://{'127.0.0.1' if shown in ('0.0.0.0', '[::]') else shown}:{port}"
 
     def start(self) -> Self:
         """Start everything and wait until all of it is ready.
@@ -161,12 +173,15 @@ class Stack:
 
     def _start_service(self) -> None:
         self.port = self.port if self.port and _free(self.host, self.port) else _any_port()
+        self._more_ports = [_any_port() for _ in range(self.apis - 1)]
         self.say(
             f"starting the front end and {self.workers} worker(s); the base takes some seconds"
         )
         reached = LOOPBACK if self.host in ("0.0.0.0", "::") else self.host
-        settings = {"API_HOST": self.host, "API_PORT": str(self.port)}
-        self._start("api", "api", settings, (reached, self.port))
+        for number, port in enumerate((self.port, *self._more_ports)):
+            settings = {"API_HOST": self.host, "API_PORT": str(port)}
+            name = "api" if self.apis == 1 else f"api-{number + 1}"
+            self._start(name, "api", settings, (reached, port))
         for number in range(self.workers):
             port = _any_port()
             settings = {"METRICS_HOST": LOOPBACK, "METRICS_PORT": str(port)}

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from customedit.diffusion.attention_control import AttentionControl
-from customedit.diffusion.controlled_rows import MaterializedRows, RowsControl
+from customedit.diffusion.controlled_rows import RowsControl
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.placed_rows import split_heads
 
@@ -40,8 +40,11 @@ class Forward:
     maps: Tensor | None = None
     layers: int = 0
 
-    def record(self, maps: Tensor) -> None:
-        """Add one layer's maps of the recording rows."""
+    def record(self, parts: Sequence[Tensor]) -> None:
+        """Add one layer's maps of the recording rows, which stand by ``control.record_order``."""
+        maps = torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+        if self.control.record_order is not None:
+            maps = maps[self.control.record_order]
         self.maps = maps if self.maps is None else self.maps + maps
         self.layers += 1
 
@@ -113,17 +116,21 @@ class Processor:
         values = forward.values if mixed is None else mixed.values
         key = split_heads(forward.keys[layer].to(query.dtype), attn.heads)
         value = split_heads(values[layer].to(query.dtype), attn.heads)
-        if (materialized := control.materialized) is not None:
-            made = _materialized_attention(query, key, value, scale, forward, materialized, layer)
-            if materialized.whole:
-                return made
         out = F.scaled_dot_product_attention(query, key, value, scale=scale)
         for placed in control.placed:
             placed.attend(out, query, layer, scale)
-        if materialized is not None:
-            return out.index_copy(0, materialized.rows, made)
-        if recorded is not None and query.shape[2] == forward.recorded:
-            forward.record(recorded.maps(query, key, scale))
+        kept: list[Tensor] = []
+        records = query.shape[2] == forward.recorded
+        if recorded is not None and records:
+            kept.append(recorded.maps(query, key, scale))
+        regional = control.materialized
+        if regional is not None and (records or regional.mixed is not None):
+            maps = regional.maps(query, key, layer, scale)
+            out = regional.read(out, maps, value, layer)
+            if records and regional.recorded is not None:
+                kept.append(maps[regional.recorded].mean(1))
+        if kept:
+            forward.record(kept)
         if mixed is None:
             return out
         taken = F.scaled_dot_product_attention(
@@ -162,30 +169,3 @@ def _taking(rows: Tensor) -> Callable[..., Tensor]:
         return output[rows]
 
     return hook
-
-
-def _materialized_attention(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, forward: Forward,
-    of: MaterializedRows, layer: int,
-) -> Tensor:  # fmt: skip
-    """Cross-attention of some rows through maps that are made, mixed and recorded.
-
-    Scores and maps are float32: in half precision the scores of Stable Diffusion 2 overflow.
-    """
-    query = query[of.rows]
-    scores = (query.float() * scale) @ key[of.rows].float().transpose(-1, -2)
-    for placed in of.placed:
-        placed.score(scores, query, layer, scale)
-    maps = torch.softmax(scores, -1)  # [chosen, heads, positions, tokens]
-    maps = (
-        maps[of.source] @ of.mapper[:, None] * of.from_source[:, None, None]
-        + maps * of.from_own[:, None, None]
-    )
-    for placed in of.placed:
-        placed.keep(maps)
-    if query.shape[2] == forward.recorded and of.recorded is not None:
-        forward.record(maps[of.recorded].mean(1))
-    out = maps.to(value.dtype) @ value[of.rows]
-    for placed in of.placed:
-        placed.read(out, maps, layer)
-    return out

@@ -12,6 +12,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from customedit.diffusion.devices import to_device
+
 DTYPE: Final = torch.float32
 """What the autoencoder computes in."""
 
@@ -19,7 +21,7 @@ DTYPE: Final = torch.float32
 @torch.no_grad()
 def encode(vae: Any, batch: Tensor, device: torch.device) -> Tensor:
     """[n, 3, H, W] in [-1, 1] as latents, float32 [n, C, h, w]; the mean, not a draw."""
-    out = vae.encode(batch.to(device, DTYPE))
+    out = vae.encode(to_device(batch, device).to(DTYPE))
     latents = out.latent_dist.mode() if hasattr(out, "latent_dist") else out.latents
     scale, shift = _scaling(vae, latents)
     latents = latents.float()

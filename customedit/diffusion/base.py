@@ -15,7 +15,7 @@ from torch import Tensor
 from customedit import images, pixels
 from customedit.diffusion import autoencoder, fingerprint, loading
 from customedit.diffusion.attention_control import AttentionControl
-from customedit.diffusion.devices import device_of
+from customedit.diffusion.devices import CpuCopy, device_of
 from customedit.diffusion.facts import check_concept_base
 from customedit.diffusion.families.family import Family
 from customedit.diffusion.folder import locate
@@ -44,6 +44,22 @@ class Prediction:
 
     noise: Tensor
     maps: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Pictures that are being decoded. latents: they are of these; decoded: their pixels."""
+
+    base: Base
+    latents: CpuCopy
+    decoded: CpuCopy
+
+    def pictures(self) -> list[Image.Image]:
+        """The pictures; waits for them. Raises NumericalError as ``Base.decode`` does."""
+        self.base.check_finite("the result's latents", self.latents.read())
+        decoded = self.decoded.read()
+        self.base.check_finite("the autoencoder's pixels", decoded)
+        return [pixels.to_image(p) for p in decoded]
 
 
 @dataclass
@@ -257,7 +273,11 @@ class Base:
 
     def encode(self, image: Image.Image) -> Tensor:
         """``image`` at its working size as latents, float32 [1, C, h, w]."""
-        return self.encode_pixels(pixels.to_tensor(image, self.size(*image.size)))
+        return self.encode_pixels(self.working_pixels(image))
+
+    def working_pixels(self, image: Image.Image) -> Tensor:
+        """``image`` at its working size, float32 [1, 3, H, W] in [-1, 1] on the CPU."""
+        return pixels.to_tensor(image, self.size(*image.size))
 
     def encode_pixels(self, batch: Tensor) -> Tensor:
         """[n, 3, H, W] in [-1, 1] as latents, float32 [n, C, h, w]; the mean, not a draw."""
@@ -276,10 +296,12 @@ class Base:
 
         Raises NumericalError for latents or pixels that are not finite, which would be black.
         """
-        decoded = autoencoder.decode(self.pipeline.vae, latents, self.device).cpu()
-        self.check_finite("the result's latents", latents)
-        self.check_finite("the autoencoder's pixels", decoded)
-        return [pixels.to_image(p) for p in decoded]
+        return self.decoding(latents).pictures()
+
+    def decoding(self, latents: Tensor) -> Decoding:
+        """``decode`` begun: a GPU has it to do, and nothing waits for it yet."""
+        decoded = autoencoder.decode(self.pipeline.vae, latents, self.device)
+        return Decoding(self, CpuCopy(latents), CpuCopy(decoded))
 
     # words
 

@@ -1,8 +1,9 @@
 """What follows from an ``AttentionControl`` for a forward's rows: made once, on the device.
 
 Cross maps are mixed by way of the values (``MixedRows``), so that the fused kernel serves there,
-too; maps are made where they are handed back (``RecordedRows``), and of rows that read by regions
-(``MaterializedRows``).
+too; maps are made where they are handed back (``RecordedRows``), and where a mixed map is of a row
+that reads by regions (``MaterializedRows``). How a row is computed depends on itself and the row
+whose map it takes alone, so that it has the same bits beside any others.
 """
 
 from __future__ import annotations
@@ -44,21 +45,28 @@ class MixedRows:
 
     @classmethod
     def of(
-        cls, control: AttentionControl, values: Sequence[Tensor], device: torch.device
+        cls,
+        control: AttentionControl,
+        chosen: Tensor,
+        values: Sequence[Tensor],
+        device: torch.device,
     ) -> MixedRows | None:
-        """What ``control`` mixes, None if nothing. values: per layer, of the rows' own prompts."""
-        rows = control.mixed.nonzero()[:, 0]
+        """What ``control`` mixes of the ``chosen`` rows [rows] bool, None if nothing.
+
+        values: per layer, of the rows' own prompts.
+        """
+        rows = (control.mixed & chosen).nonzero()[:, 0]
         if not len(rows):
             return None
         mapped = to_device(control.mapper[rows] * control.from_source[rows][:, None], device)
         own = to_device(control.from_own[rows], device)[..., None]
-        chosen = to_device(rows, device)
-        picked = [layer[chosen].float() for layer in values]
+        places = to_device(rows, device)
+        picked = [layer[places].float() for layer in values]
         return cls(
-            chosen,
+            places,
             to_device(control.cross_source[rows], device),
             [
-                layer.index_copy(0, chosen, (own * of_rows).to(layer))
+                layer.index_copy(0, places, (own * of_rows).to(layer))
                 for layer, of_rows in zip(values, picked, strict=True)
             ],
             [  # row by row: the same bits whatever other rows there are
@@ -86,10 +94,12 @@ class RecordedRows:
     from_own: Tensor
 
     @classmethod
-    def of(cls, control: AttentionControl, device: torch.device) -> RecordedRows | None:
-        """What ``control`` records, None if nothing."""
+    def of(
+        cls, control: AttentionControl, chosen: Tensor, device: torch.device
+    ) -> RecordedRows | None:
+        """What ``control`` records of the ``chosen`` rows [rows] bool, None if nothing."""
         c = control
-        recorded = c.record.nonzero()[:, 0]
+        recorded = (c.record & chosen).nonzero()[:, 0]
         if not len(recorded):
             return None
         mixed = c.mixed[recorded]
@@ -122,52 +132,108 @@ class RecordedRows:
         return own.mean(1)
 
 
+def by_regions(control: AttentionControl, readings: Sequence[Readings | None]) -> Tensor:
+    """The rows [rows] bool whose maps depend on regions: their own, or those of the map they take.
+
+    readings: of each row.
+    """
+    own = torch.tensor([reading is not None for reading in readings], dtype=torch.bool)
+    return own | (control.mixed & own[control.cross_source])
+
+
 @dataclass(frozen=True)
 class MaterializedRows:
-    """The rows whose cross maps are made, mixed or recorded, on the device.
+    """The rows by regions whose cross maps are made, to be mixed or recorded, on the device.
 
-    So it is done where one of them reads by regions: its values are not the same at all positions.
+    So it is done since their values are not the same at all positions. A row by regions that is
+    neither mixed nor recorded is not among them, and a recorded one has its output from the fused
+    kernel as if it were not.
 
-    rows [n]: of the forward; source [n]: the place among these rows whose map is mixed in; mapper
-    [n, tokens, tokens], from_source, from_own [n, tokens]: as in ``AttentionControl``; recorded
-    [m]: places among these rows, None if no map is handed back; whole: whether these are all rows;
-    placed: those that read by regions, by their places among these rows.
+    scored [s]: rows of the forward whose scores are made, those below and the ones whose maps they
+    take; rows [n]: the places of the mixed and recorded ones among them; source [n]: the place
+    among the scored whose map each takes; mapper [n, tokens, tokens], from_source, from_own [n,
+    tokens]: as in ``AttentionControl``; mixed [m], recorded [k]: places among the n, None for no
+    row; written [m]: the mixed ones as rows of the forward; scored_placed, placed: those that read
+    by regions, by their places among the scored and among the n.
     """
 
+    scored: Tensor
     rows: Tensor
     source: Tensor
     mapper: Tensor
     from_source: Tensor
     from_own: Tensor
+    mixed: Tensor | None
+    written: Tensor
     recorded: Tensor | None
-    whole: bool
-    placed: Sequence[PlacedRows] = ()
+    scored_placed: Sequence[PlacedRows]
+    placed: Sequence[PlacedRows]
 
     @classmethod
     def of(
         cls,
         control: AttentionControl,
+        chosen: Tensor,
         device: torch.device,
-        readings: Sequence[Readings | None] = (),
+        readings: Sequence[Readings | None],
     ) -> MaterializedRows | None:
-        """What ``control`` needs, None if nothing. readings: of each row, none for no regions."""
-        c = control
-        rows = c.read.nonzero()[:, 0]
+        """What ``control`` mixes and records of the ``chosen`` rows [rows] bool, None if nothing.
+
+        chosen: ``by_regions``; readings: of each row of the forward.
+        """
+        c, is_mixed = control, control.mixed
+        rows = (chosen & (is_mixed | c.record)).nonzero()[:, 0]
         if not len(rows):
             return None
-        place = torch.zeros(control.rows, dtype=torch.long)
-        place[rows] = torch.arange(len(rows))
-        recorded = c.record[rows].nonzero()[:, 0]
+        source = torch.where(is_mixed[rows], c.cross_source[rows], rows)
+        scored = torch.cat([rows, source]).unique()
+        place = torch.zeros(c.rows, dtype=torch.long)
+        place[scored] = torch.arange(len(scored))
+        mixed, recorded = (kind[rows].nonzero()[:, 0] for kind in (is_mixed, c.record))
         return cls(
-            to_device(rows, device),
-            to_device(place[c.cross_source[rows]], device),
+            to_device(scored, device),
+            to_device(place[rows], device),
+            to_device(place[source], device),
             to_device(c.mapper[rows], device),
-            to_device(c.from_source[rows], device),
+            to_device(c.from_source[rows] * is_mixed[rows][:, None], device),
             to_device(c.from_own[rows], device),
+            to_device(mixed, device) if len(mixed) else None,
+            to_device(rows[mixed], device),
             to_device(recorded, device) if len(recorded) else None,
-            len(rows) == control.rows,
-            PlacedRows.of(readings, rows.tolist(), device) if readings else (),
+            PlacedRows.of(readings, scored.tolist(), device),
+            PlacedRows.of(readings, rows.tolist(), device),
         )
+
+    def maps(self, query: Tensor, key: Tensor, layer: int, scale: float) -> Tensor:
+        """Of one layer, mixed where they are: float32 [n, heads, positions, tokens].
+
+        query, key: [rows of the forward, heads, ...]. Scores are float32: in half precision those
+        of Stable Diffusion 2 overflow.
+        """
+        query = query[self.scored]
+        scores = (query.float() * scale) @ key[self.scored].float().transpose(-1, -2)
+        for placed in self.scored_placed:
+            placed.score(scores, query, layer, scale)
+        made = torch.softmax(scores, -1)
+        maps = (
+            made[self.source] @ self.mapper[:, None] * self.from_source[:, None, None]
+            + made[self.rows] * self.from_own[:, None, None]
+        )
+        for placed in self.placed:
+            placed.keep(maps)
+        return maps
+
+    def read(self, out: Tensor, maps: Tensor, value: Tensor, layer: int) -> Tensor:
+        """``out`` [rows of the forward, heads, positions, dim] with what the mixed rows' maps read.
+
+        maps: of this layer; value: [rows of the forward, heads, tokens, dim].
+        """
+        if self.mixed is None:
+            return out
+        made = maps.to(value.dtype) @ value[self.scored][self.rows]
+        for placed in self.placed:
+            placed.read(made, maps, layer)
+        return out.index_copy(0, self.written, made[self.mixed])
 
 
 @dataclass(frozen=True)
@@ -255,15 +321,17 @@ class SelfSources:
 class RowsControl:
     """What follows from a control for a forward's rows: worked out once, used at many steps.
 
-    self_sources: None if every row has its own self-attention; mixed, recorded: None for no rows;
-    materialized: the rows of both, in their place, where one of them reads by regions; placed: all
-    rows that do.
+    self_sources: None if every row has its own self-attention; mixed, recorded, materialized: None
+    for no rows, and no row is mixed or recorded by two of them; record_order: where the map of each
+    recording row stands among those of ``recorded`` followed by those of ``materialized``, None for
+    as they are; placed: the rows that read by regions and are not mixed.
     """
 
     self_sources: SelfSources | None = None
     mixed: MixedRows | None = None
     recorded: RecordedRows | None = None
     materialized: MaterializedRows | None = None
+    record_order: Tensor | None = None
     placed: Sequence[PlacedRows] = ()
 
     @classmethod
@@ -285,13 +353,27 @@ class RowsControl:
         for own in readings:
             if own is not None and own.size != size:
                 raise ValueError(f"the regions are of latents {own.size}, not {size}")
-        placed = PlacedRows.of(readings, range(len(readings)), device)
         if control is None:
-            return cls(placed=placed)
+            return cls(placed=PlacedRows.of(readings, range(len(readings)), device))
         sources = SelfSources(control, size, device)
-        moved = sources if sources.any else None
-        if any(readings[row] is not None for row in control.read.nonzero()[:, 0].tolist()):
-            rows = MaterializedRows.of(control, device, readings)
-            return cls(moved, materialized=rows, placed=placed)
-        mixed = MixedRows.of(control, values, device)
-        return cls(moved, mixed, RecordedRows.of(control, device), placed=placed)
+        chosen, is_mixed = by_regions(control, readings), control.mixed
+        free = [None if is_mixed[row] else own for row, own in enumerate(readings)]
+        return cls(
+            sources if sources.any else None,
+            MixedRows.of(control, ~chosen, values, device),
+            RecordedRows.of(control, ~chosen, device),
+            MaterializedRows.of(control, chosen, device, readings),
+            _record_order(control.record, chosen, device),
+            PlacedRows.of(free, range(len(free)), device),
+        )
+
+
+def _record_order(record: Tensor, last: Tensor, device: torch.device) -> Tensor | None:
+    """Where each recording row stands if those of ``last`` come last; None if they do already.
+
+    record, last: [rows] bool.
+    """
+    order = last[record].long().argsort(stable=True)
+    if torch.equal(order, torch.arange(len(order))):
+        return None
+    return to_device(order.argsort(), device)

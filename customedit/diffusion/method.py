@@ -18,7 +18,7 @@ from torch import Tensor
 
 from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base, Prediction
-from customedit.diffusion.devices import to_device
+from customedit.diffusion.devices import DeviceRows
 from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import Encoded, PromptRow, TextContext
 
@@ -49,15 +49,21 @@ class Denoise:
         """How many rows it asks for."""
         return len(self.latents)
 
-    def part(self, answer: Prediction, part: Denoise, places: Tensor) -> Prediction:
-        """What of the ``answer`` to this request is for ``part``, whose rows are at ``places``."""
-        noise = answer.noise[to_device(places, answer.noise.device)]
+    def part(
+        self, answer: Prediction, part: Denoise, places: Tensor, rows: DeviceRows
+    ) -> Prediction:
+        """What of the ``answer`` to this request is for ``part``, whose rows are at ``places``.
+
+        rows: the lists of rows that earlier steps moved to the device.
+        """
+        device = answer.noise.device
+        noise = answer.noise[rows(places.tolist(), device)]
         if answer.maps is None or part.control is None or not part.control.record.any():
             return Prediction(noise)
         assert self.control is not None
         rank = self.control.record.cumsum(0) - 1
-        recorded = to_device(rank[places[part.control.record]], noise.device)
-        return Prediction(noise, answer.maps[recorded])
+        recorded = rank[places[part.control.record]].tolist()
+        return Prediction(noise, answer.maps[rows(recorded, device)])
 
 
 @dataclass(frozen=True)
@@ -131,3 +137,21 @@ def learn(request: Learn) -> Generator[Request, Answer, Gradients]:
     found = yield request
     assert isinstance(found, Gradients), "the engine answers every Learn with gradients"
     return found
+
+
+def decode(base: Base, latents: Tensor) -> Generator[Request, Answer, Image.Image]:
+    """The picture of ``latents`` [1, C, h, w], to be had with ``yield from``.
+
+    In a turn of its own, since several edits end at the same step. On a GPU decoding is launched,
+    and its end waited for in a further turn: what others ask for is launched meanwhile. It stays in
+    the engine's thread: the flags by which a training's steps repeat to the bit are the process's
+    (``gradients.deterministic_algorithms``), and in another thread the picture's last bits would
+    depend on whether a training takes its step just then.
+
+    Raises NumericalError as ``Base.decode`` does.
+    """
+    yield Turn()
+    decoding = base.decoding(latents)
+    if base.device.type != "cpu":
+        yield Turn()
+    return decoding.pictures()[0]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base, Prediction
-from customedit.diffusion.devices import to_device
+from customedit.diffusion.devices import DeviceRows
 from customedit.diffusion.engine import most_rows
 from customedit.diffusion.method import Denoise, Method, Progress, Request, ask
 
@@ -58,7 +58,9 @@ def together(base: Base, methods: Sequence[Method[T]], *, max_rows: int = 32) ->
             if len(parts) == 1:
                 yield from advance(chosen[0], answer)
                 continue
-            shares = [request.part(answer, part, places) for part, places in request.parts]
+            shares = [
+                request.part(answer, part, places, join.rows) for part, places in request.parts
+            ]
             for number, share in zip(chosen, shares, strict=True):
                 yield from advance(number, share)
         return results
@@ -102,10 +104,12 @@ def _chosen(base: Base, open_: dict[int, Denoise], max_rows: int) -> list[int]:
 class JoinedControls:
     """Joins the controls of requests, or gives what it gave last for the same controls and rows.
 
-    What follows from a control is worked out once for as long as it is the same object.
+    What follows from a control is worked out once for as long as it is the same object. rows: the
+    lists of rows that are on the device.
     """
 
     def __init__(self) -> None:
+        self.rows = DeviceRows()
         self._last: tuple[list[AttentionControl | None], list[list[int]]] = ([], [])
         self._joined: AttentionControl | None = None
 
@@ -153,19 +157,20 @@ def joined(requests: Sequence[Denoise], join: JoinedControls | None = None) -> D
         kept.append(torch.tensor(own, dtype=torch.long))
         places.append(torch.tensor(where))
     pairs = list(zip(requests, kept, strict=True))
+    join = join or JoinedControls()
     return Denoise(
-        torch.cat([_rows(request.latents, own) for request, own in pairs]),
+        torch.cat([_rows(request.latents, own, join.rows) for request, own in pairs]),
         requests[0].time,
         [r.context[row] for r, own in pairs for row in own.tolist()],
-        (join or JoinedControls())(requests, kept, places),
+        join(requests, kept, places),
         parts=list(zip(requests, places, strict=True)),
     )
 
 
-def _rows(latents: Tensor, rows: Tensor) -> Tensor:
+def _rows(latents: Tensor, rows: Tensor, moved: DeviceRows) -> Tensor:
     if len(rows) == len(latents):
         return latents
-    return latents[to_device(rows, latents.device)]
+    return latents[moved(rows.tolist(), latents.device)]
 
 
 def _joined_control(

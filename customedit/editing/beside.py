@@ -22,7 +22,7 @@ from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import TextContext
 from customedit.editing.guidance import Guidance
 from customedit.editing.inversion import Inversion
-from customedit.editing.method_settings import RegionSettings, step_of
+from customedit.editing.method_settings import RegionSettings, first_inverted_step
 from customedit.editing.region import Region
 
 
@@ -127,15 +127,15 @@ class Beside:
 
     def begin(self, start: float) -> Iterator[Step]:
         """The steps from the share ``start`` on; before it the target is the source itself."""
-        first = step_of(start, self.steps)
+        first = first_inverted_step(start, self.steps)
         for k, (time, to) in enumerate(self.schedule.downwards(self.steps)):
             if k >= first:
                 texts = self.guidance.rows(self.base, self.target, self.empty, k, self.steps)
                 yield Step(k, time, to, texts)
 
     def latents(self, start: float) -> Tensor:
-        """The source's latents at the step that the share ``start`` falls on, [1, C, h, w]."""
-        return self.inversion.at(step_of(start, self.steps))
+        """The source's latents at the step that ``begin`` begins with, [1, C, h, w]."""
+        return self.inversion.at(first_inverted_step(start, self.steps))
 
     def control(self, step: Step) -> AttentionControl:
         """Control that changes nothing, to be filled in; source and target are recorded."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from customedit import pixels
 from customedit.diffusion.base import Base
-from customedit.diffusion.method import Method, Turn
+from customedit.diffusion.method import Method, decode
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.editing.beside import Drawn
 from customedit.editing.concept_regions import concept_pixels
@@ -83,34 +83,47 @@ class EditResult:
 
 
 def encode_and_invert(base: Base, plan: EditPlan, picture: Image.Image) -> Method[Inversion]:
-    """The inversion that ``plan`` starts from, named by ``plan.inversion_key``."""
+    """The inversion that ``plan`` starts from, named by ``plan.inversion_key``.
+
+    The picture is brought to its working size here, in the thread of the caller, not the engine's.
+    """
+    opened = Opened(base, picture)
+
+    def method() -> Method[Inversion]:
+        return (yield from _invert(base, plan, opened.latents))
+
+    return method()
+
+
+def _invert(base: Base, plan: EditPlan, latents: Tensor) -> Method[Inversion]:
+    """The inversion of ``latents`` [1, C, h, w] that ``plan`` starts from."""
     assert plan.inversion is not None
-    return (
-        yield from invert(
-            base,
-            base.encode(picture),
-            plan.source_prompt,
-            kind=plan.inversion,
-            steps=plan.steps,
-            guidance=plan.guided,
-        )
+    return invert(
+        base,
+        latents,
+        plan.source_prompt,
+        kind=plan.inversion,
+        steps=plan.steps,
+        guidance=plan.guided,
     )
 
 
 class Opened:
     """A picture and what its edits have in common, each made once: latents and texts.
 
-    Edits that run ``together`` share rows by it: rows of the same contexts on the same latents.
+    Edits that run ``together`` share rows by it: rows of the same contexts on the same latents. The
+    picture is brought to its working size where this is made, which may be any thread.
     """
 
     def __init__(self, base: Base, picture: Image.Image) -> None:
         self.base, self.picture = base, picture
+        self._pixels = base.working_pixels(picture)
         self._texts: dict[Hashable, TextContext] = {}
 
     @cached_property
     def latents(self) -> Tensor:
         """Of the picture at its working size, [1, C, h, w] float32."""
-        return self.base.encode(self.picture)
+        return self.base.encode_pixels(self._pixels)
 
     def text(
         self,
@@ -175,8 +188,7 @@ def draw(
             mask=mask,
             empty=opened.text("", reading, everywhere=everywhere),
         )
-        yield Turn()
-        return Drawing(base.decode(latents)[0], latents, mask)
+        return Drawing((yield from decode(base, latents)), latents, mask)
     source = opened.text(plan.source_prompt, concepts, "source_prompt", everywhere=everywhere)
     common: dict[str, Any] = {"guidance": plan.guided, "mask": mask, "record": record}
     if isinstance(settings, EditFriendlySettings):
@@ -193,7 +205,7 @@ def draw(
         )  # fmt: skip
         return (yield from _drawing(base, drawn))
     if inversion is None:
-        inversion = yield from encode_and_invert(base, plan, picture)
+        inversion = yield from _invert(base, plan, opened.latents)
     words = inversion.prompt if inversion.kind == "negative-prompt" else ""
     common["empty"] = opened.text(words, reading, "source_prompt", everywhere=everywhere)
     if isinstance(settings, P2PSettings):
@@ -211,9 +223,9 @@ def draw(
 
 
 def _drawing(base: Base, drawn: Drawn) -> Method[Drawing]:
-    """What was drawn, decoded in a turn of its own: several edits end at the same step."""
-    yield Turn()
-    return Drawing(base.decode(drawn.latents)[0], drawn.latents, drawn.mask, drawn.maps)
+    """What was drawn, decoded."""
+    working = yield from decode(base, drawn.latents)
+    return Drawing(working, drawn.latents, drawn.mask, drawn.maps)
 
 
 def finish(

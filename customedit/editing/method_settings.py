@@ -90,7 +90,8 @@ class P2PSettings(RegionSettings):
     the source's cross and self maps are taken: higher keeps more of the source. cross_steps,
     self_steps: the two apart, None for the strength. words: per word of the target (start, end)
     shares of the steps for its cross maps. reweight: per word of the target a factor on its maps.
-    start: the share of the steps, in [0, 1], before which the target is the source itself.
+    start: the share of the steps, in [0, 1], before which the target is the source itself; the last
+    step is taken in any case.
 
     Raises InputError for settings out of range.
     """
@@ -308,13 +309,21 @@ def first_noised_step(strength: float, steps: int) -> int:
     return steps - max(1, math.floor(strength * steps + 0.5))
 
 
+def first_inverted_step(start: float, steps: int) -> int:
+    """The downward step, from 0, that an edit which starts from an inversion begins with.
+
+    start: of its settings. One step is taken at the least, also by a change that is nearly 0.
+    """
+    return min(step_of(start, steps), steps - 1)
+
+
 def first_drawn_step(method: EditMethod, strength: Strength, steps: int) -> int:
     """The downward step, from 0, at which an edit asks the denoiser first."""
     if method in ("sdedit", "flowedit"):
         return first_noised_step(strength.strength, steps)
     if method == "ddpm":
         return min(step_of(strength.strength, steps), steps - 1)
-    return step_of(strength.start, steps)
+    return first_inverted_step(strength.start, steps)
 
 
 def strength_of_change(method: EditMethod, change: float) -> Strength:

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
@@ -32,8 +32,10 @@ from customedit.editing.method_settings import (
     PlugAndPlaySettings,
     RegionSettings,
 )
+from customedit.editing.prompt_words import bare
 from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import check_request
+from customedit.errors import InputError
 from customedit.schemas.change import ChangeCurve
 from customedit.schemas.methods import EditMethod, InversionKind
 from customedit.schemas.requests import EditOptions
@@ -44,7 +46,7 @@ if TYPE_CHECKING:  # torch
     from torch import Tensor
 
     from customedit.diffusion.base import Base
-    from customedit.diffusion.text import Weighted
+    from customedit.diffusion.text import Tokens, Weighted
 
 INVERSION_VERSION: Final = 1
 """To be raised when inversions change, so that stored ones are made again."""
@@ -214,8 +216,12 @@ def plan_edits(
     words = [concept_words(entry, k) for k, entry in enumerate(concepts)]
     checked = check_request(options, words, mask=mask is not None)
     known = {token: v for entry in concepts for token, v in entry.concept.tokens.items()}
-    for field in ("source_prompt", "target_prompt"):
+    source, target = (
         base.tokens(getattr(options, field), known, field)
+        for field in ("source_prompt", "target_prompt")
+    )
+    if checked.settings is not None:
+        _check_columns(options.method, checked.settings, source, target)
     cells = [side // base.factor for side in base.size(*picture.size)]
     base.family.check_cells(cells[1], cells[0])
     base.schedule.sized(cells[1], cells[0]).times(options.steps)
@@ -248,7 +254,7 @@ def plan_edits(
         "everywhere": options.everywhere,
         "preserve": checked.preserve,
         "outline": checked.outline,
-        "feather": checked.feather,
+        "feather": checked.feather_width(picture.size, base.size(*picture.size)),
         "base": base_plan(base),
         "concepts": tuple(map(concept_plan, concepts)),
         "source": PicturePlan(
@@ -270,6 +276,31 @@ def plan_edits(
             own[options.method] = dataclasses.replace(checked.settings, **knobs)
         plans += [EditPlan(seed=seed, **own, **shared) for seed in checked.seeds]
     return plans
+
+
+def _check_columns(
+    method: EditMethod, settings: RegionSettings, source: Tokens, target: Tokens
+) -> None:
+    """Refuse a concept's token that is to be read or weighed and has no column in the prompt.
+
+    So it is with a LoRA that trained no embedding: its token only says that it acts.
+    """
+    words: list[tuple[str, Tokens, Iterable[str]]] = [
+        ("blend_words", source, settings.blend_words),
+        ("subtract", source, settings.subtract),
+        ("blend_target_words", target, settings.blend_target_words or ()),
+    ]
+    if isinstance(settings, P2PSettings):
+        words += [("words", target, settings.words), ("reweight", target, settings.reweight)]
+    for name, tokens, named in words:
+        empty = {bare(token) for token in tokens.named if token not in tokens.concepts.values()}
+        for word in named:
+            if bare(word) in empty:
+                raise InputError(
+                    f"{method}.{name}",
+                    f"names {word}, which the model does not read: its concept has no embedding",
+                    "name a word that stands beside it, or leave it out",
+                )
 
 
 def base_plan(base: Base) -> BasePlan:

@@ -25,7 +25,7 @@ from customedit.diffusion.text import TextContext, Tokens, Weighted
 from customedit.editing.beside import Drawn, Watched
 from customedit.editing.guidance import Guidance
 from customedit.editing.inversion import Inversion, empty_text, unconditional
-from customedit.editing.method_settings import P2PSettings, step_of
+from customedit.editing.method_settings import P2PSettings, first_inverted_step, step_of
 from customedit.editing.prompt_words import align
 from customedit.editing.region import Region, word_columns
 from customedit.errors import InputError
@@ -299,7 +299,7 @@ def prompt_to_prompt(
     empty = empty or empty_text(base, inversion, everywhere)
     beside = base.unconditional(empty, target)
     x_source = x_target = inversion.noise
-    first = step_of(settings.start, steps)
+    first = first_inverted_step(settings.start, steps)
     # what decides the source's rows, apart from the step: nothing of the target
     way = "stored" if direct else (inversion.kind, first, guidance)
     origin = (way, id(inversion.trajectory), id(source))

@@ -7,6 +7,7 @@ none.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Hashable, Sequence
 from typing import Final
@@ -82,6 +83,7 @@ def find(prompt_words: Sequence[str], word: str, *, field: str = "prompt") -> li
     return places
 
 
+@functools.lru_cache(maxsize=4096)  # each word of a request is looked at dozens of times
 def bare(word: str) -> str:
     """``word`` in lower case without punctuation around it; as it is if it is nothing else."""
     word = word.strip().casefold()

@@ -10,7 +10,8 @@
   ``blend_over`` none say more than that, and hold as they do without.
 * ``blend_over="none"`` lets an edit reach everywhere, which a mask contradicts: refused.
 * The region holds the latents in every method, and the pixels where ``preserve`` puts the source's
-  own back. Latents take the mask's mean over each cell; pixels take it at its full size.
+  own back. Of the mask, latents take the most in each cell, so that a cell at its edge is not half
+  the source's at every step; pixels take it at its full size.
 
 The local blend is after Prompt-to-Prompt (Hertz et al., arXiv 2208.01626, "Local Editing") and the
 ``LocalBlend`` of google/prompt-to-prompt. Custom-Edit reads the source's words alone, which keeps
@@ -137,7 +138,7 @@ def latent_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """A user's own mask as a blend mask: [1, 1, h, w] float32 in [0, 1].
 
     mask: [height, width] at any size, 1 where the edit may reach, 0 where the source stays; size:
-    (h, w) of the latents. Each latent cell gets the mean of what it covers, so that edges are soft.
+    (h, w) of the latents. Each latent cell gets the most of what it covers.
 
     Raises:
         InputError: unless the mask has two axes and lies in [0, 1].
@@ -149,7 +150,7 @@ def latent_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
         raise InputError(
             "mask", f"spans {float(mask.min()):g} to {float(mask.max()):g}", "scale it to 0 to 1"
         )
-    return F.adaptive_avg_pool2d(mask[None, None], size)
+    return F.adaptive_max_pool2d(mask[None, None], size)
 
 
 def blend(source_latent: Tensor, target_latent: Tensor, mask: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -129,21 +130,30 @@ class _Gap:
     d: int
 
 
+@functools.lru_cache(maxsize=256)  # a request asks for the words, then whether things stay
+def _compared(
+    source_prompt: str, target_prompt: str
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[_Gap, ...]]:
+    """The words of both prompts, and what stands between those that are aligned."""
+    source, target = source_prompt.split(), target_prompt.split()
+    pairs = align([bare(w) for w in source], [bare(w) for w in target])
+    ends = [(-1, -1), *pairs, (len(source), len(target))]
+    gaps = (
+        _Gap(i + 1, k, j + 1, m)
+        for (i, j), (k, m) in itertools.pairwise(ends)
+        if (i + 1, j + 1) != (k, m)
+    )
+    return tuple(source), tuple(target), tuple(gaps)
+
+
 class _Reader:
     """Two prompts and what is said in them."""
 
     def __init__(self, source: str, target: str, concepts: Sequence[ConceptWords]) -> None:
-        self.source, self.target = source.split(), target.split()
+        self.source, self.target, self.gaps = _compared(source, target)
         self.passed_over: list[str] = []  # changes of function words alone
         self.placed = False  # whether the target names a concept that has a region
         self.concepts = {token: c for c in concepts for token in c.tokens}
-        pairs = align([bare(w) for w in self.source], [bare(w) for w in self.target])
-        ends = [(-1, -1), *pairs, (len(self.source), len(self.target))]
-        self.gaps = [
-            _Gap(i + 1, k, j + 1, m)
-            for (i, j), (k, m) in itertools.pairwise(ends)
-            if (i + 1, j + 1) != (k, m)
-        ]
 
     def concept_places(self) -> Iterator[int | None]:
         """The source position that each concept is said of; None for the whole picture.
@@ -234,7 +244,7 @@ class _Reader:
             for place in heads:
                 yield self._checked(place, shown)
             return
-        content = [not _ends_phrase(after, k) for k in range(len(after))]
+        content = [not _ends_phrase(self.target, k) for k in range(gap.c, gap.d)]
         if any(bare(w) in MEDIA for w in after):
             yield None
             return

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from customedit.diffusion.base import Base
 from customedit.diffusion.guided import ask_guided
-from customedit.diffusion.method import Denoise, Method, Progress, ask
+from customedit.diffusion.method import Denoise, Method, Progress, ask, decode
 from customedit.diffusion.schedule import CLEAN
 from customedit.diffusion.text import Customization, TextContext, Weighted
 from customedit.editing.guidance import Guidance
@@ -98,4 +98,4 @@ def portrait(
         guidance=base.guidance,
         seed=seed,
     )
-    return base.decode(latents)[0]
+    return (yield from decode(base, latents))

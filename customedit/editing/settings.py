@@ -42,10 +42,14 @@ PRESERVE: Final = True
 request does not say."""
 
 FEATHER: Final = 8.0
-"""Pixels of the source over which the edit fades out beyond its region: a cell of the latents."""
+"""Pixels over which the edit fades out beyond its region, at the size that the model draws at: a
+cell of the latents. In pixels of the source it is as many times more as the source is larger."""
 
 OUTLINE_FEATHER: Final = 1.0
-"""The same where the region ends at the outline of its thing."""
+"""Pixels of the source over which it does where the region ends at the outline of its thing."""
+
+MASK_FEATHER: Final = 2.0
+"""The same where it ends at the edge of the user's mask."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,9 @@ class CheckedRequest:
 
     strengths: one of each picture, with ``changes`` that they stand for, None where a strength was
     asked for; seeds: one where nothing is random; settings: all but the strength, None for SDEdit.
-    outline: whether the region ends where its things do in the source (``EditPlan``); feather: the
-    width of its soft edge.
+    outline: whether the region ends where its things do in the source (``EditPlan``); masked:
+    whether it is in a mask; feather: the width of its soft edge that was asked for, None for that
+    of ``feather_width``.
     """
 
     strengths: tuple[Strength, ...]
@@ -64,7 +69,25 @@ class CheckedRequest:
     settings: RegionSettings | None
     preserve: bool
     outline: bool
-    feather: float
+    masked: bool
+    feather: float | None
+
+    def feather_width(self, source: tuple[int, int], working: tuple[int, int]) -> float:
+        """The width of the region's soft edge, in pixels of the source.
+
+        source: (width, height) of the picture; working: at which the model draws.
+        """
+        own = self.own_feather
+        return FEATHER * max(source) / max(working) if own is None else own
+
+    @property
+    def own_feather(self) -> float | None:
+        """``feather_width`` where it is the same at every size, else None."""
+        if self.feather is not None:
+            return self.feather
+        if self.outline:
+            return OUTLINE_FEATHER
+        return MASK_FEATHER if self.masked else None
 
     @property
     def p2p(self) -> P2PSettings | None:
@@ -108,11 +131,10 @@ def check_request(
     check_guided(options, strengths)
     check_feather(options, preserve=preserve, region=region)
     outline = settings is not None and _outlined(options, settings)
-    feather = options.feather
-    if feather is None:
-        feather = OUTLINE_FEATHER if outline else FEATHER
     seeds = tuple(options.seeds)
-    return CheckedRequest(strengths, changes, seeds, settings, preserve, outline, feather)
+    return CheckedRequest(
+        strengths, changes, seeds, settings, preserve, outline, mask, options.feather
+    )
 
 
 def _outlined(options: EditOptions, settings: RegionSettings) -> bool:

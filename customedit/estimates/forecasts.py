@@ -15,7 +15,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from pydantic import ValidationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
@@ -31,6 +30,7 @@ from customedit.estimates.work import (
     training_settings,
 )
 from customedit.estimates.workers import WorkerReport
+from customedit.jobs.queued_requests import OtherVersionError, read_request
 from customedit.jobs.records import JobRecord
 from customedit.schemas.concepts import CustomizeRequest
 from customedit.schemas.requests import EditRequest
@@ -97,11 +97,11 @@ class _Asked:
         """The job of ``record``."""
         try:
             if record.kind == "edit":
-                edit = EditRequest.model_validate(record.request)
+                edit = read_request(record, EditRequest)
                 return cls(record, edit, (record.tenant, edit.image, inversion_mark(edit)))
             if record.kind == "customize":
-                return cls(record, CustomizeRequest.model_validate(record.request))
-        except (ValidationError, InputError):
+                return cls(record, read_request(record, CustomizeRequest))
+        except (OtherVersionError, InputError):
             pass
         return cls(record, None)
 

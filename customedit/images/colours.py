@@ -32,6 +32,7 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPS_SIDES: Final = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
 _BAND_ROWS: Final = 256
 
 # Pillow reads on, and so do we: standard error is no place for what a file's tags lack.
@@ -51,6 +52,12 @@ def orientation(image: Image.Image, warnings: list[str]) -> Image.Transpose | No
     except BROKEN_METADATA:
         warnings.append("has a damaged EXIF block, which is passed over")
         return None
+
+
+def turned_size(size: tuple[int, int], method: Image.Transpose | None) -> tuple[int, int]:
+    """(width, height) of a picture of ``size`` after it is transposed by ``method``."""
+    width, height = size
+    return (height, width) if method in _SWAPS_SIDES else size
 
 
 def to_8_bits(image: Image.Image, depth: int) -> Image.Image:

@@ -83,7 +83,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Checked:
-    """A file that can be decoded: its media type, (width, height) as stored, and warnings.
+    """A file that can be decoded: its media type, (width, height) once upright, and warnings.
 
     Those of ``read``, but for what only shows when colours are converted.
     """
@@ -166,8 +166,9 @@ def check(container: Container, *, field: str = "image") -> Checked:
     """
     with refusing(b"", field):
         warnings = list(container.warnings)
-        colours.orientation(_load(container, reduced=True), warnings)
-        return Checked(container.media_type, container.size, tuple(warnings))
+        turn = colours.orientation(_load(container, reduced=True), warnings)
+        size = colours.turned_size(container.size, turn)
+        return Checked(container.media_type, size, tuple(warnings))
 
 
 def scan(data: bytes | Path, *, field: str = "image", limits: Limits | None = None) -> Container:

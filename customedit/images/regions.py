@@ -130,7 +130,7 @@ def _band(
 
 
 def paste_region(
-    source: Image.Image, edited: Image.Image, region: Values, *, feather: float = 8.0
+    source: Image.Image, edited: Image.Image, region: Values, *, feather: float
 ) -> Image.Image:
     """The edit inside the region, the source's own pixels outside: RGB, at the source's size.
 

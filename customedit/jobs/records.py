@@ -41,7 +41,12 @@ class Record(BaseModel):
 
 
 class ImageRecord(Record):
-    """An uploaded picture. id: ``img_`` + sha256 of the file's bytes; key: of this upload alone."""
+    """An uploaded picture. id: ``img_`` + sha256 of the file's bytes; key: of this upload alone.
+
+    upright: width and height are those of the picture turned as its EXIF says. Records of earlier
+    versions have the sides as they are stored in the file.
+    name: of the file, by ``schemas.file_names``; empty where none was given.
+    """
 
     id: str
     tenant: str
@@ -49,8 +54,10 @@ class ImageRecord(Record):
     bytes: int
     width: int
     height: int
+    upright: bool = False
     key: str
     created_at: float
+    name: str = ""
     warnings: list[str] = Field(default_factory=list)
 
     @property
@@ -119,8 +126,10 @@ class JobError(Record):
 class JobRecord(Record):
     """A job. attempt counts the claims, handed_back those that did not run to an end by design.
 
-    picture: (width, height) of the picture that is edited, as far as it is known at submission;
-    batch: the batch that it is part of, at ``batch_place`` from 0.
+    left_out: names of the request's fields, such as ``training.seed``, whose values are defaults of
+    the version that made the job (``queued_requests``); picture: (width, height) of the picture
+    that is edited, as far as it is known at submission; batch: the batch that it is part of, at
+    ``batch_place`` from 0.
     """
 
     id: str
@@ -128,6 +137,7 @@ class JobRecord(Record):
     kind: JobKind
     state: JobState = "queued"
     request: dict[str, Any]
+    left_out: list[str] = Field(default_factory=list)
     concept: str | None = None
     webhook: str | None = None
     picture: tuple[int, int] | None = None
@@ -152,6 +162,11 @@ class JobRecord(Record):
     def finished(self) -> bool:
         """Whether nothing will happen to it any more."""
         return self.state in FINAL
+
+    @property
+    def last_attempt(self) -> bool:
+        """Whether the attempt under way is the last one that it may have."""
+        return self.attempt - self.handed_back >= self.max_attempts
 
 
 class EditOutput(Record):

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from customedit.jobs import notifications
 from customedit.jobs.claims import Claim, Claims, Standing
 from customedit.jobs.events import Events
 from customedit.jobs.maintenance import Maintenance
@@ -99,10 +100,14 @@ class Idempotency:
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job, and whether an earlier request with the same idempotency key made it."""
+    """A job, and whether an earlier request with the same idempotency key made it.
+
+    notified: False if workers could not be told of it; they look for it by themselves, later.
+    """
 
     record: JobRecord
     replayed: bool
+    notified: bool = True
 
 
 class Jobs(Claims, Events, Maintenance):
@@ -135,11 +140,13 @@ class Jobs(Claims, Events, Maintenance):
         *,
         concept: ConceptRecord | None = None,
         idempotency: Idempotency | None = None,
+        message: str | None = None,
     ) -> Submitted:
         """Makes the job, its concept's record and its idempotency entry, or nothing.
 
         The same ``record.id`` again changes nothing and answers the same. ``queued_at`` and
-        ``max_attempts`` are set here.
+        ``max_attempts`` are set here. message: wakes a worker (``notifications.message``) once the
+        job is made, with no call of its own.
 
         Raises:
             QueueFull: the tenant has ``queue_limit_per_tenant`` unfinished jobs.
@@ -155,13 +162,21 @@ class Jobs(Claims, Events, Maintenance):
             **made_of(record),
             tenant=record.tenant,
             concept_record=None if concept is None else concept.model_dump_json(),
-            **self._terms(idempotency),
+            **self._terms(idempotency, record.kind, [] if message is None else [message]),
         )
         _raise(answer, self.settings.queue_limit_per_tenant)
-        return Submitted(job_of(pairs(answer[1])), answer[0] == "replayed")
+        if isinstance(answer[1], list):  # it was there
+            return Submitted(job_of(pairs(answer[1])), answer[0] == "replayed")
+        _, queued_at, notified = answer
+        set_here = {"queued_at": float(queued_at), "max_attempts": self.settings.max_attempts}
+        return Submitted(record.model_copy(update=set_here), False, bool(notified))
 
-    def _terms(self, idempotency: Idempotency | None) -> dict[str, Any]:
+    def _terms(
+        self, idempotency: Idempotency | None, kind: JobKind, messages: Sequence[str]
+    ) -> dict[str, Any]:
+        queue = notifications.queue(self.settings, kind)
         return {
+            "notify": {"queue": queue, "messages": messages} if messages else None,
             "max_attempts": self.settings.max_attempts,
             "queue_limit": self.settings.queue_limit_per_tenant,
             "notify_after": self.settings.queued_notify_after_seconds,
@@ -169,9 +184,14 @@ class Jobs(Claims, Events, Maintenance):
         }
 
     def submit_batch(
-        self, records: Sequence[JobRecord], idempotency: Idempotency | None = None
+        self,
+        records: Sequence[JobRecord],
+        idempotency: Idempotency | None = None,
+        messages: Sequence[str] = (),
     ) -> Submitted:
         """Makes all jobs of a batch, or none; gives the first one. As ``submit`` otherwise.
+
+        messages: one for each job.
 
         Raises:
             QueueFull: the tenant would have more unfinished jobs than it may.
@@ -183,10 +203,11 @@ class Jobs(Claims, Events, Maintenance):
             "submit_batch",
             tenant=records[0].tenant,
             jobs=[{k: v for k, v in made_of(r).items() if v is not None} for r in records],
-            **self._terms(idempotency),
+            **self._terms(idempotency, records[0].kind, messages),
         )
         _raise(answer, self.settings.queue_limit_per_tenant)
-        return Submitted(job_of(pairs(answer[1])), answer[0] == "replayed")
+        what, first, *notified = answer
+        return Submitted(job_of(pairs(first)), what == "replayed", notified != [0])
 
     def batch(self, tenant: str, batch_id: str) -> list[JobRecord]:
         """The jobs of the tenant's batch in their order, but for deleted ones; none: no batch."""

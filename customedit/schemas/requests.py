@@ -215,8 +215,9 @@ class EditOptions(RequestModel):
         Field(
             ge=0,
             le=256,
-            description="Width of the soft edge of that paste, in source pixels; left out, 8, or 1 "
-            "where the region ends at the outline of its thing.",
+            description="Width of the soft edge of that paste, in source pixels; left out, 1 where "
+            "the region ends at the outline of its thing, 2 in a mask, else 8 of those that the "
+            "base draws.",
         ),
         NUMBER,
     ] = None

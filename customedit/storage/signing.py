@@ -13,17 +13,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
-import os
-import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from botocore.awsrequest import AWSPreparedRequest
-from botocore.exceptions import BotoCoreError, HTTPClientError
-from botocore.httpsession import URLLib3Session
+from botocore.exceptions import BotoCoreError
 from botocore.utils import get_environ_proxies
+
+from customedit.storage.connections import Connections
 
 LARGEST: Final = 2**20
 """Bytes of the largest object that is sent so: of larger ones the sending itself is the cost."""
@@ -73,15 +72,16 @@ class BucketSigner:
         return f"{address}{path}?{query}"
 
     @functools.cached_property
-    def _http(self) -> URLLib3Session:
-        config = self._client.meta.config
-        return URLLib3Session(
-            verify=os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or True,
-            proxies=get_environ_proxies(self._place[0]),
-            timeout=(config.connect_timeout, config.read_timeout),
-            max_pool_connections=config.max_pool_connections,
-            # Else the body waits for the acknowledgement of the head, 40 ms.
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+    def _connections(self) -> Connections | None:
+        """None: the way to the bucket goes through a proxy, which boto3 knows how to take."""
+        address, config = self._place[0], self._client.meta.config
+        if get_environ_proxies(address):
+            return None
+        return Connections(
+            address,
+            connect_s=config.connect_timeout,
+            read_s=config.read_timeout,
+            most=config.max_pool_connections,
         )
 
     def put(self, key: str, body: bytes, media_type: str, metadata: Mapping[str, str]) -> bool:
@@ -92,28 +92,32 @@ class BucketSigner:
         if self._refused or self._credentials is None or len(body) > LARGEST:
             return False
         try:
-            answer = self._http.send(self._request(key, body, media_type, metadata))
-        except (BotoCoreError, HTTPClientError):
+            if (connections := self._connections) is None:
+                return False
+            path, headers = self._signed(key, body, media_type, metadata)
+            status = connections.send("PUT", path, headers, body)
+        except (OSError, HTTPException, BotoCoreError):
             return False
-        self._refused = 300 <= answer.status_code < 400
-        return bool(answer.status_code == 200)
+        self._refused = 300 <= status < 400
+        return status == 200
 
-    def _request(
+    def _signed(
         self, key: str, body: bytes, media_type: str, metadata: Mapping[str, str]
-    ) -> AWSPreparedRequest:
+    ) -> tuple[str, dict[str, str]]:
+        """The path of a PUT, and its headers."""
         address, path = self._place
-        frozen = self._credentials.get_frozen_credentials()
+        host, frozen = urlsplit(address).netloc, self._credentials.get_frozen_credentials()
         headers = {"content-type": media_type}
         headers |= {f"x-amz-meta-{name.lower()}": value for name, value in metadata.items()}
         if frozen.token:
             headers["x-amz-security-token"] = frozen.token
         path += quote(key, safe=_SAFE)
         signed = signed_headers(
-            "PUT", urlsplit(address).netloc, path, headers, body,
+            "PUT", host, path, headers, body,
             access=frozen.access_key, secret=frozen.secret_key, region=self._region,
             at=datetime.now(UTC),
         )  # fmt: skip
-        return AWSPreparedRequest("PUT", address + path, signed, body, False)
+        return path, {"host": host, **signed}
 
 
 def signed_headers(

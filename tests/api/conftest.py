@@ -21,6 +21,7 @@ from api.main import Server, server
 from customedit.config.settings import Settings
 from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome
 from customedit.jobs.store import Claim, Jobs
+from customedit.schemas.change import ChangeCurve
 from customedit.storage.store import Storage
 from customedit.tenants.access import ApiKeys
 from customedit.tenants.catalogue import Concepts
@@ -175,11 +176,12 @@ def finish_edit(
     outputs: int = 1,
     colour: str = "blue",
     words: Sequence[str] = (),
+    curve: ChangeCurve | None = None,
 ) -> None:
     """Does what a worker does at the end of an edit.
 
     region: it found one, the picture's middle; words: with maps of 2 x 2 cells, of which word k
-    looked at cell k alone.
+    looked at cell k alone; curve: what ``change`` "auto" chose by.
     """
     claim = claimed(jobs, job_id)
     key = claim.key("0.png")
@@ -207,6 +209,7 @@ def finish_edit(
             "outputs": [
                 {
                     "strength": 0.5,
+                    "change": curve and curve.chosen,
                     "seed": number,
                     "image_key": key,
                     "width": 32,
@@ -218,6 +221,7 @@ def finish_edit(
                 for number in range(outputs)
             ],
             "sheet_key": key,
+            "change_curve": curve,
             **found,
         }
     )
@@ -237,11 +241,13 @@ def finish_concept(
     assert concept_id is not None
     record = concepts.get(tenant, concept_id)
     assert record is not None
-    weights = f"tenants/{tenant}/concepts/{concept_id}/1-weights.safetensors"
+    folder = f"tenants/{tenant}/concepts/{concept_id}/"
+    weights, diffusers = f"{folder}1-weights.safetensors", f"{folder}1-diffusers.zip"
     storage.put(weights, b"weights of a test")
+    storage.put(diffusers, b"weights for diffusers")
     made = {
         "weights_key": weights,
-        "diffusers_key": weights,
+        "diffusers_key": diffusers,
         "bytes": 17,
         "base": "mini",
         "recipe": {"steps": 3},

@@ -16,10 +16,13 @@ from typing import Any
 import httpx
 import pytest
 from botocore.exceptions import ClientError
+from redis import Redis
 from redis.exceptions import ConnectionError
 
 from api import problem_types
 from customedit.config.settings import Settings
+from customedit.jobs import notifications
+from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 
 from .. import web
@@ -124,15 +127,17 @@ def test_a_redis_that_is_away_is_told(
 
 
 def test_a_notification_that_cannot_be_sent_fails_no_request(
-    api: Running, anna: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    api: Running, anna: httpx.Client, jobs: Jobs, redis_client: Redis
 ) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise OSError("no broker")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(api.container.redis, "lpush", broken)
-        assert edit(anna)["state"] == "queued"
-    assert "customedit_notifications_failed_total 1.0" in web.get(f"{api.url}/metrics").text
+    queue = notifications.queue(api.settings, "edit")
+    redis_client.set(queue, "no list")
+    first = edit(anna)
+    assert first["state"] == "queued"
+    words = {"source_prompt": "a cup", "target_prompt": "a red cup"}
+    body = {"images": [first["request"]["image"]], **words}
+    assert anna.post("/v1/batches", json=body).status_code == 202
+    assert "customedit_notifications_failed_total 2.0" in web.get(f"{api.url}/metrics").text
+    assert jobs.claim(first["id"], "a worker that looks by itself") is not None
 
 
 def test_health(api: Running, start: Callable[..., Running], settings: Settings) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import httpx
 import pytest
+from PIL import ExifTags, Image
 from redis import Redis
 
 from customedit.diffusion.profile import Sizes
@@ -16,7 +18,7 @@ from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
-from .conftest import Running, claimed, customize, edit, finish_concept, upload
+from .conftest import Running, claimed, customize, edit, finish_concept, upload, upload_mask
 
 BASE = WorkerBase(
     name="mini", fingerprint="f", architecture="Mini", device="cpu", dtype="float32", guidance=4.0,
@@ -37,15 +39,18 @@ def line(slope: float, start: float = 0.0) -> Line:
     return made
 
 
+REPORT = WorkerReport(
+    name="w", kinds=("edit", "customize"), slots=2, base=BASE,
+    speed={speed.call(336): line(0.01), speed.call(256): line(0.01), "edit": line(0.5)},
+)  # fmt: skip
+"""0.01 s a row of a call, and half a second a picture beside that."""
+
+
 @pytest.fixture
 def worker(api: Running, redis_client: Redis) -> Workers:
-    """A worker that lives: 0.01 s a row of a call, and half a second a picture beside that."""
+    """A worker that lives."""
     alive = Workers(redis_client, api.settings)
-    report = WorkerReport(
-        name="w", kinds=("edit", "customize"), slots=2, base=BASE,
-        speed={speed.call(336): line(0.01), speed.call(256): line(0.01), "edit": line(0.5)},
-    )  # fmt: skip
-    alive.beat(report)
+    alive.beat(REPORT)
     return alive
 
 
@@ -91,6 +96,35 @@ def test_a_concepts_region_is_planned_against_the_workers_base(
     answer = anna.post("/v1/edits", json=fields | {"concepts": [use]})
     assert (answer.status_code, answer.json()["field"]) == (422, "concepts[0].box")
     assert "half of no latent cell, of which the picture has 18 x 14" in answer.json()["detail"]
+
+
+def test_a_picture_that_its_exif_turns_has_the_sides_that_are_seen(
+    anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage, worker: Workers
+) -> None:
+    """As of a phone that was held upright: 32 x 24 in the file, 24 x 32 to look at."""
+    exif, stream = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (32, 24), "red").save(stream, "JPEG", exif=exif)
+    file = {"file": ("a.jpg", stream.getvalue(), "image/jpeg")}
+    made = anna.post("/v1/images", files=file).json()
+    assert (made["width"], made["height"]) == (24, 32)
+    masks = {size: upload_mask(anna, size) for size in ((24, 32), (48, 64), (32, 24))}
+    ready = finish_concept(jobs, concepts, storage, customize(anna, token="<a>")["id"])
+
+    worker.beat(REPORT)  # that took a while on a busy machine
+    plan = tried(anna, image=made["id"], mask=masks[24, 32])["plan"]
+    assert plan["size"] == [24, 32] and plan["working_size"] == [112, 144]
+    fields = {"image": made["id"], "source_prompt": "a cup", "target_prompt": "a <a> cup"}
+    for place, detail in (
+        ({"mask": masks[32, 24]}, "the picture 24 x 32"),
+        ({"box": [0.0, 0.0, 1 / 30, 1 / 18]}, "of which the picture has 14 x 18"),
+    ):
+        worker.beat(REPORT)
+        answer = anna.post("/v1/edits", json=fields | {"concepts": [{"id": ready.id, **place}]})
+        assert answer.status_code == 422 and detail in answer.json()["detail"], answer.text
+    asked = edit(anna, image=made["id"], mask=masks[48, 64])
+    record = jobs.get("anna", asked["id"])
+    assert record is not None and record.picture == (24, 32)
 
 
 def test_seconds_follow_from_what_was_measured(

@@ -5,21 +5,35 @@ from __future__ import annotations
 import io
 import os
 import signal
+import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from customedit.config.settings import Settings
 from customedit.jobs.store import Jobs
 from customedit.schemas import ids
+from customedit.schemas.file_names import MAX_FILE_NAME, file_name
 from customedit.storage.store import Storage
+from customedit.tenants.catalogue import Concepts
 
 from .. import web
-from .conftest import Running, edit, png, upload, wait_for
+from .conftest import (
+    Running,
+    customize,
+    edit,
+    finish_concept,
+    png,
+    upload,
+    upload_mask,
+    wait_for,
+)
 
 
 def files(storage: Storage) -> list[str]:
@@ -41,6 +55,57 @@ def test_the_same_file_twice_is_one_image(anna: httpx.Client, storage: Storage) 
     assert all(key.startswith(folder) for key in files(storage))
 
 
+def sent_as(client: httpx.Client, name: str, data: bytes) -> dict[str, Any]:
+    answer = client.post("/v1/images", files={"file": (name, data, "image/png")})
+    assert answer.status_code in (200, 201), answer.text
+    return dict(answer.json())
+
+
+def test_an_image_keeps_the_name_that_its_file_was_first_sent_with(anna: httpx.Client) -> None:
+    image = sent_as(anna, "cup of tea.png", png("green"))
+    assert image["name"] == "cup of tea.png"
+    again = sent_as(anna, "other.png", png("green"))
+    assert (again["id"], again["name"]) == (image["id"], "cup of tea.png")
+    assert anna.get(f"/v1/images/{image['id']}").json()["name"] == "cup of tea.png"
+    assert anna.get("/v1/images").json()["items"][0]["name"] == "cup of tea.png"
+    anna.delete(f"/v1/images/{image['id']}")
+    assert sent_as(anna, "other.png", png("green"))["name"] == "other.png"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("../../etc/passwd", "passwd"),
+        (r"C:\Users\anna\cup.png", "cup.png"),
+        ("a\r\nSet-Cookie: b=c.png", "a Set-Cookie: b=c.png"),
+        ("\x1b[31mred\x07.png", "[31mred.png"),
+        ("cup\u202egnp.exe", "cupgnp.exe"),
+        ("Tasse grün 茶碗.png", "Tasse grün 茶碗.png"),
+        ("folder/", ""),
+        ("x" * 300 + ".png", "x" * 200),
+        (None, ""),
+    ],
+)
+def test_names_of_files_are_for_people_alone(given: str | None, kept: str) -> None:
+    assert file_name(given) == kept
+
+
+@given(st.text(max_size=400))
+def test_a_name_that_is_kept_is_short_and_shows_all_that_it_has(given: str) -> None:
+    kept = file_name(given)
+    assert len(kept) <= MAX_FILE_NAME and kept == file_name(kept)
+    assert not {"/", "\\"} & set(kept)
+    assert all(not unicodedata.category(c).startswith("C") for c in kept)
+
+
+def test_an_evil_name_changes_no_header_and_no_path(anna: httpx.Client, storage: Storage) -> None:
+    image = sent_as(anna, '..\\..\\"><img src=x>\u202e.png', png("green"))
+    assert not any(c in image["name"] for c in "/\\\u202e\r\n")
+    assert all(key.startswith(f"tenants/anna/images/{image['id']}/") for key in files(storage))
+    answer = anna.get(f"/v1/images/{image['id']}/file")
+    assert "img src" not in str(answer.headers) and "img%20src" not in image["url"]
+
+
 def test_deleted_means_gone(anna: httpx.Client, storage: Storage) -> None:
     image = upload(anna)
     url = anna.get(f"/v1/images/{image}").json()["url"]
@@ -60,6 +125,37 @@ def test_an_image_that_a_job_needs_stays(anna: httpx.Client, jobs: Jobs) -> None
     assert job["id"] in refused.json()["detail"]
     jobs.cancel("anna", job["id"])
     assert anna.delete(f"/v1/images/{image}").status_code == 204
+
+
+def test_an_image_that_is_deleted_within_a_minute_makes_no_job(
+    anna: httpx.Client, storage: Storage, jobs: Jobs, concepts: Concepts
+) -> None:
+    """Its sides are remembered; the script that makes jobs knows that it is gone."""
+    ready = finish_concept(jobs, concepts, storage, customize(anna, token="<a>")["id"])
+    image, mask = upload(anna, "navy"), upload_mask(anna)
+    fields = {"image": image, "source_prompt": "a cup", "target_prompt": "a <a> cup"}
+    uses = [{"id": ready.id, "mask": mask}]
+    made = anna.post("/v1/edits", json={**fields, "concepts": uses}).json()
+    anna.post(f"/v1/jobs/{made['id']}/cancel")
+    anna.delete(f"/v1/jobs/{made['id']}")
+    before = files(storage)
+    red = {"source_prompt": "a cup", "target_prompt": "a red cup"}
+    assert anna.delete(f"/v1/images/{mask}").status_code == 204
+    gone = anna.post("/v1/edits", json={**fields, "concepts": uses})
+    assert (gone.status_code, gone.json()["field"]) == (409, "concepts[0].mask")
+    assert anna.delete(f"/v1/images/{image}").status_code == 204
+    for path, body in (
+        ("/v1/edits", {"image": image, **red}),
+        ("/v1/edits?dry_run=true", {"image": image, **red}),
+        ("/v1/batches", {"images": [upload(anna), image], **red}),
+    ):
+        gone = anna.post(path, json=body)
+        assert (gone.status_code, gone.json()["field"]) == (409, "image"), path
+        assert gone.json()["type"] == "/problems/unknown-image" and image in gone.json()["detail"]
+    assert not anna.get("/v1/jobs", params={"kind": "edit"}).json()["items"]
+    assert {key for key in files(storage) if "/jobs/" in key} == {
+        key for key in before if "/jobs/" in key
+    }
 
 
 def bomb() -> bytes:

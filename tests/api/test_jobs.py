@@ -9,13 +9,18 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import Field
 from redis import Redis
 from redis.exceptions import TimeoutError
 
+from api.submission import fingerprint_fields
 from customedit.config.settings import Settings
 from customedit.jobs import notifications
 from customedit.jobs.records import JobError, JobProgress, JobRecord
 from customedit.jobs.store import Gone, Idempotency, Jobs
+from customedit.schemas import ids
+from customedit.schemas.methods import P2POptions
+from customedit.schemas.requests import EditRequest
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
@@ -24,7 +29,7 @@ from .conftest import Running, claimed, customize, edit, finish_concept, finish_
 
 
 def test_a_job_is_journaled_recorded_and_rung(
-    api: Running, anna: httpx.Client, storage: Storage, redis_client: Redis
+    api: Running, anna: httpx.Client, storage: Storage, redis_client: Redis, jobs: Jobs
 ) -> None:
     image = upload(anna)
     asked = {"image": image, "source_prompt": "a cup", "target_prompt": "a red cup", "seeds": [1]}
@@ -35,11 +40,32 @@ def test_a_job_is_journaled_recorded_and_rung(
     assert int(answer.headers["retry-after"]) >= 1
     assert job["state"] == "queued" and job["kind"] == "edit"
     assert {k: job["request"][k] for k in asked} == asked
+    record = jobs.get("anna", job["id"])
+    assert record is not None and "steps" in record.left_out and record.request["steps"] == 50
+    assert not set(asked) & set(record.left_out)
     assert storage.exists(f"tenants/anna/jobs/{job['id']}/request.json")
     (message,) = redis_client.lrange(notifications.queue(api.settings, "edit"), 0, -1)
     assert job["id"] in _body(str(message))
     assert anna.get(answer.headers["location"]).json()["id"] == job["id"]
     assert anna.get(f"/v1/edits/{job['id']}").json()["id"] == job["id"]
+
+
+def test_a_submit_asks_redis_for_the_key_and_the_job_alone(
+    anna: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture's sides are known from the submit before, and the message goes with the job."""
+    asked = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a red cup"}
+    assert anna.post("/v1/edits", json=asked).status_code == 202
+    names: list[str] = []
+    run: Any = Redis.execute_command
+
+    def noted(self: Redis, *given: Any, **named: Any) -> Any:
+        names.append(given[0])
+        return run(self, *given, **named)
+
+    monkeypatch.setattr(Redis, "execute_command", noted)
+    assert anna.post("/v1/edits", json=asked).status_code == 202
+    assert names.count("EVALSHA") >= 2 and not {"HGET", "LPUSH", "HGETALL"} & set(names)
 
 
 def _body(message: str) -> str:
@@ -80,11 +106,15 @@ def test_a_concept_to_its_end_and_an_edit_with_it(
     ready = anna.get(f"/v1/concepts/{concept['id']}").json()
     assert ready["state"] == "ready" and ready["ready_at"] and ready["base"] == "mini"
     assert anna.get(f"/v1/jobs/{job['id']}").json()["result"]["concept"] == concept["id"]
-    for format in ("customedit", "diffusers"):
+    for format, suffix, content in (
+        ("customedit", "safetensors", b"weights of a test"),
+        ("diffusers", "zip", b"weights for diffusers"),
+    ):
         weights = anna.get(f"/v1/concepts/{concept['id']}/weights", params={"format": format})
+        assert weights.json()["filename"] == f"plaid-{format}.{suffix}"
         file = web.get(weights.json()["url"])
-        assert file.content == b"weights of a test"
-        assert "plaid" in file.headers["content-disposition"]
+        assert file.content == content
+        assert f'"plaid-{format}.{suffix}"' in file.headers["content-disposition"]
     away = anna.get(f"/v1/concepts/{concept['id']}/weights", params={"redirect": True})
     assert away.status_code == 302 and web.get(away.headers["location"]).is_success
 
@@ -151,11 +181,35 @@ def test_idempotent_requests(anna: httpx.Client, bert: httpx.Client, storage: St
     assert len(list(storage.list("tenants/anna/jobs/"))) == 1
 
 
-def test_a_key_that_is_in_flight(api: Running, anna: httpx.Client, jobs: Jobs) -> None:
-    from customedit.schemas.requests import EditRequest
+class LaterP2P(P2POptions):
+    """As a later version may have it."""
 
+    added: float = 0.5
+
+
+class LaterEdit(EditRequest):
+    """Likewise."""
+
+    p2p: LaterP2P | None = None
+    added: int = 3
+    names: list[str] = Field(default_factory=list)
+
+
+def test_a_request_repeated_after_an_upgrade_is_the_same_request() -> None:
+    def later(body: dict[str, Any]) -> dict[str, Any]:
+        return fingerprint_fields(LaterEdit.model_validate(body))
+
+    image = ids.of_image(b"any")
+    plain = {"image": image, "source_prompt": "a cup", "target_prompt": "a red cup"}
+    for body in (plain, {**plain, "p2p": {"cross_steps": 0.3}, "seeds": [4]}):
+        now = fingerprint_fields(EditRequest.model_validate(body))
+        assert later(body) == later({**body, "added": 3, "names": [], "method": "p2p"}) == now
+        assert later({**body, "added": 4}) != now != later({**body, "steps": 9})
+
+
+def test_a_key_that_is_in_flight(api: Running, anna: httpx.Client, jobs: Jobs) -> None:
     body = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a red cup"}
-    request = EditRequest.model_validate(body).model_dump(mode="json", exclude={"file"})
+    request = fingerprint_fields(EditRequest.model_validate(body))
     held = Idempotency.of("key", ["edit", request, ""])
     assert jobs.reserve("anna", held) is None
     answer = anna.post("/v1/edits", json=body, headers={"Idempotency-Key": "key"})

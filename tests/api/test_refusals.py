@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -320,12 +321,26 @@ def test_a_mask_of_another_aspect_is_refused_before_a_job_is_made(anna: httpx.Cl
     assert not anna.get("/v1/jobs").json()["items"]
 
 
-@pytest.mark.parametrize("size", [(96, 64), (48, 32), (290, 192), (64, 96)], ids=str)
-def test_a_mask_that_may_fit_is_left_to_the_worker(
-    anna: httpx.Client, size: tuple[int, int]
-) -> None:
-    """Also one that fits when it is turned: a file's EXIF may say so."""
+@pytest.mark.parametrize("size", [(96, 64), (48, 32), (290, 192)], ids=str)
+def test_a_mask_of_the_pictures_aspect_is_taken(anna: httpx.Client, size: tuple[int, int]) -> None:
     asked = {**EDIT, "image": upload_mask(anna, (96, 64)), "mask": upload_mask(anna, size)}
+    assert anna.post("/v1/edits", json=asked).status_code == 202
+
+
+@pytest.mark.parametrize("earlier", ["image", "mask"])
+def test_a_mask_that_fits_turned_is_left_to_the_worker_for_records_of_earlier_versions(
+    api: Running, anna: httpx.Client, redis_client: Redis, earlier: str
+) -> None:
+    """Those have the sides as they are in the file, which its EXIF may turn."""
+    asked = {**EDIT, "image": upload_mask(anna, (96, 64)), "mask": upload_mask(anna, (64, 96))}
+    refused = anna.post("/v1/edits", json=asked)
+    assert (refused.status_code, refused.json()["field"]) == (422, "mask")
+    assert "is it turned?" in refused.json()["detail"]
+    name = f"{api.settings.namespace}:image:anna:{asked[earlier]}"
+    record = json.loads(str(redis_client.hget(name, "record")))
+    assert record.pop("upright") is True
+    redis_client.hset(name, "record", json.dumps(record))
+    api.container.image_sides.read("anna", asked[earlier])  # else remembered for a minute
     assert anna.post("/v1/edits", json=asked).status_code == 202
 
 

@@ -58,18 +58,20 @@ customedit.cli.app(sys.argv[1:])
 
 
 NOTIFY = """
-from api.submission import Notifier
 from customedit.config import telemetry
-from customedit.schemas import ids
+from customedit.config.settings import Settings
+from customedit.jobs import notifications
 from customedit.jobs.records import JobRecord
 from customedit.jobs.redis import connect
-from customedit.config.settings import Settings
+from customedit.jobs.store import Jobs
+from customedit.schemas import ids
 
 settings = Settings.of_environment()
 telemetry.set_up_tracing(settings, "api")
 when = {"created_at": 1.0, "queued_at": 1.0}
 job = JobRecord(id=ids.new("job"), tenant="acme", kind="edit", request={}, **when)
-sys.exit(not Notifier(connect(settings), settings).notify(job))
+message = notifications.message(settings, job.id, job.kind, telemetry.traceparent())
+sys.exit(not Jobs(connect(settings), settings).submit(job, message=message).notified)
 """
 
 

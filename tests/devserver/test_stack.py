@@ -64,6 +64,20 @@ def test_a_second_start_finds_it_all(stack: Stack, lines: list[str]) -> None:
     assert not any(text in line for line in lines)
 
 
+def test_each_process_of_the_front_end_takes_any_request(own: None, tmp_path: Path) -> None:
+    with Stack(tmp_path, port=0, workers=0, apis=2, say=lambda line: None) as stack:
+        first, second = stack.urls
+        assert first == stack.url != second
+        assert [p.name for p in stack.supervisor.processes if p.stage == SERVICE] == [
+            "api-1", "api-2",
+        ]  # fmt: skip
+        key = local_key(stack, "local").read_text().strip()
+        with CustomEdit(first, key) as one, CustomEdit(second, key) as other:
+            image = one.upload(samples.sources()[0].image)
+            job = other.edit(image=image.id, source_prompt="a cup", target_prompt="a red cup")
+            assert one.job(job.id).state == "queued"
+
+
 def test_what_dies_is_told_of_and_started_again(stack: Stack, lines: list[str]) -> None:
     watching = threading.Thread(target=stack.run)
     watching.start()

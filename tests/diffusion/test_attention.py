@@ -10,6 +10,7 @@ from torch import Tensor
 
 from customedit.diffusion.attention_control import AttentionControl, LastJoin
 from customedit.diffusion.base import Base
+from customedit.diffusion.controlled_rows import SelfSources
 
 
 class Plain:
@@ -125,3 +126,16 @@ def test_a_changed_control_acts_at_once(base: Base, latents: Tensor) -> None:
     assert torch.equal(found[0], found[2]) and torch.equal(found[0], found[4])
     assert (found[0] - found[1]).abs().max() > 1e-3
     assert (found[0] - found[3]).abs().max() > 1e-3
+
+
+def test_self_maps_are_taken_up_to_the_papers_size_or_everywhere() -> None:
+    """Prompt-to-Prompt replaces those of 32 x 32 positions at most, which other methods do not."""
+    control = AttentionControl.none(4, 3)
+    control.self_source[1:] = 0
+    control.self_large[2:] = True
+    control.self_from[3] = 2
+    sources = SelfSources(control, (33, 32), torch.device("cpu"))
+    assert sources.active(0, 32 * 32).tolist() == [False, True, True, False]
+    assert sources.active(0, 32 * 32 + 1).tolist() == [False, False, True, False]
+    assert sources.active(2, 32 * 32).tolist() == [False, True, True, True]
+    assert sources.active(2, 33 * 32).tolist() == [False, False, True, True]

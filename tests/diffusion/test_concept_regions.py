@@ -17,7 +17,7 @@ from customedit.diffusion.attention import Forward
 from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.concept_regions import ConceptRegion, inside, sets_anywhere
-from customedit.diffusion.controlled_rows import RowsControl
+from customedit.diffusion.controlled_rows import RowsControl, by_regions
 from customedit.diffusion.families.unet import UNetFamily
 from customedit.diffusion.readings import MOST_READINGS, bound_columns, check_overlaps, without
 from customedit.diffusion.text import PromptRow, TextContext, Weighted
@@ -138,7 +138,7 @@ def test_the_recorded_maps_are_zero_outside_and_the_rule_inside(
     )
     got, maps = base.output(latents[:1], 501, [text], control)
     unrecorded, _ = base.output(latents[:1], 501, [text])
-    assert (got - unrecorded).abs().max() <= 1e-5
+    assert torch.equal(got, unrecorded)
     assert maps is not None and torch.allclose(maps.sum(-1), torch.ones(1, *SIZE), atol=1e-5)
     assert text.tokens is not None
     halves = (slice(8), slice(8, 16))
@@ -191,9 +191,63 @@ def test_rows_with_regions_and_without_are_each_as_alone(
                 alone = two[1]
             else:
                 alone = base.output(x[row : row + 1], 501, [text])[0][0]
-            assert (together[row] - alone).abs().max() <= 1e-5
+            assert torch.equal(together[row], alone)
     repeated, _ = base.output(x[:1].repeat(3, 1, 1, 1), 501, [texts[1], texts[0], texts[1]])
-    assert (repeated[0] - repeated[2]).abs().max() <= 1e-6
+    assert torch.equal(repeated[0], repeated[2])
+
+
+def mixing(base: Base, record: tuple[bool, bool]) -> AttentionControl:
+    """Of two rows: the second takes maps of the first. record: whose maps are handed back."""
+    control = AttentionControl.none(2, base.length)
+    control.cross_source[1] = 0
+    control.from_source[1, 3:], control.from_own[1, 3:] = 0.7, 0.3
+    control.record[:] = torch.tensor(record)
+    return control
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("regions_first", [False, True])
+def test_another_requests_regions_change_no_bit(
+    base: Base, looks: tuple[Concept, Concept], latents: Tensor, regions_first: bool
+) -> None:
+    """Rows of other requests keep the fused kernel, and recorded maps come in the rows' order."""
+    source = base.text("a photo of a red cup")
+    requests = [
+        (mixing(base, (True, False)), [source, base.text("a photo of a blue cup")]),
+        (mixing(base, (True, True)), [source, placed(base, looks, (LEFT, RIGHT))]),
+        (AttentionControl.none(1, base.length), [placed(base, looks, (RIGHT, LEFT))]),
+    ]
+    requests = requests[::-1] if regions_first else requests
+    rows = [latents[: len(texts)] for _, texts in requests]
+    got, maps = base.output(
+        torch.cat(rows), 501, [text for _, texts in requests for text in texts],
+        AttentionControl.join([control for control, _ in requests]),
+    )  # fmt: skip
+    assert maps is not None and len(maps) == 3
+    at = read = 0
+    for x, (control, texts) in zip(rows, requests, strict=True):
+        alone, recorded = base.output(x, 501, texts, control)
+        assert torch.equal(got[at : at + len(x)], alone)
+        count = int(control.record.sum())
+        if recorded is not None:
+            assert torch.equal(maps[read : read + count], recorded)
+        at, read = at + len(x), read + count
+
+
+def test_rows_by_regions_are_those_that_read_so_or_take_such_a_map(
+    base: Base, looks: tuple[Concept, Concept]
+) -> None:
+    regions = placed(base, looks, (LEFT, RIGHT)).readings
+    joint = AttentionControl.join(
+        [mixing(base, (True, False)), mixing(base, (False, False)), mixing(base, (True, True))]
+    )
+    cases: list[tuple[list[Any], list[int]]] = [
+        ([None] * 6, []),
+        ([None, None, None, regions, None, None], [3]),
+        ([regions, None, None, None, None, None], [0, 1]),
+    ]
+    for readings, wanted in cases:
+        assert by_regions(joint, readings).nonzero()[:, 0].tolist() == wanted
 
 
 @torch.no_grad()

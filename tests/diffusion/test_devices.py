@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
+from customedit.concepts import training
 from customedit.concepts.prompts import ConceptPrompts
 from customedit.concepts.settings import TrainingSettings
 from customedit.concepts.training import train_concept
 from customedit.diffusion.base import Base
-from customedit.diffusion.devices import device_of
+from customedit.diffusion.devices import CpuCopy, device_of
 from customedit.diffusion.engine import Engine, run
-from customedit.diffusion.method import Method
+from customedit.diffusion.method import Method, Progress, Turn, decode
 from customedit.diffusion.text import Weighted
 from customedit.editing.edit import EditResult, edit
 from customedit.editing.editor import Editor, weighted
@@ -172,6 +174,54 @@ def test_a_training_waits_once_a_step_and_resumes(
     whole = run(base, train_concept(base, references, PROMPTS, settings, resume=file))
     again = run(base, train_concept(base, references, PROMPTS, settings, resume=file))
     assert all(torch.equal(w.cpu(), again.weights[n].cpu()) for n, w in whole.weights.items())
+
+
+def test_the_losses_of_a_step_are_read_when_the_next_one_is_launched(
+    base: Base, references: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    take_step, read = training.take_step, CpuCopy.read
+
+    def taken(*given: Any) -> None:
+        told.append("step")
+        take_step(*given)
+
+    def waited(copy: CpuCopy) -> Tensor:
+        told.append("read")
+        return read(copy)
+
+    monkeypatch.setattr(training, "take_step", taken)
+    monkeypatch.setattr(CpuCopy, "read", waited)
+
+    def train(**more: Any) -> list[Progress]:
+        told.clear()
+        progress: list[Progress] = []
+        settings = TrainingSettings.of(base, steps=4, class_images=0, crops=2, preview_every=2)
+        run(base, train_concept(base, references, PROMPTS, settings, **more), progress.append)
+        return [p for p in progress if p.phase == "train"]
+
+    progress = train()
+    assert told == ["step", "step", "read", "step", "read", "step", "read", "read"]
+    assert [p.step for p in progress] == [1, 2, 3, 4]
+    assert len({p.facts["loss"] for p in progress}) == 4
+    shown = Image.new("RGB", (1, 1))
+    previewed = train(preview=lambda _: shown)  # a preview belongs to its own step
+    assert told == ["step", "step", "read", "read", "step", "step", "read", "read"]
+    assert [p.preview for p in previewed] == [None, shown, None, shown]
+    assert [p.facts for p in previewed] == [p.facts for p in progress]
+
+
+def test_a_picture_is_waited_for_after_others_had_their_turn(base: Base, device: Any) -> None:
+    latents = torch.zeros(1, base.channels, 8, 8).to(foreign.DEVICE)
+    method = decode(base, latents)
+    assert next(method) == Turn()
+    device.waits.clear()
+    assert next(method) == Turn()
+    assert not device.waits  # it is launched
+    with pytest.raises(StopIteration) as end:
+        next(method)
+    assert device.waits["to the CPU"] == 2  # pixels, and the latents they are of
+    assert end.value.value.size == (8 * base.factor, 8 * base.factor)
 
 
 def test_dreambooth_and_many_jobs_at_once(

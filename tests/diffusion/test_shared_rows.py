@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from customedit.diffusion import devices
 from customedit.diffusion.attention_control import AttentionControl
-from customedit.diffusion.base import Base
+from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.engine import Engine, run
 from customedit.diffusion.families.unet import RowsText
 from customedit.diffusion.method import Denoise, Progress
@@ -97,6 +98,37 @@ def test_rows_are_joined_anew_only_where_a_control_changed(base: Base) -> None:
     assert made is not None and made.rows == 3
     assert joined([request(first), request(second)], join).control is made
     assert joined([request(second), request(first)], join).control is not made
+
+
+def test_rows_that_are_shared_are_moved_to_the_device_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though the names of the rows, the latents and the answers change at every step."""
+    moved: list[list[int]] = []
+
+    def counted(tensor: Tensor, device: torch.device) -> Tensor:
+        moved.append(tensor.tolist())
+        return tensor.to(device)
+
+    monkeypatch.setattr(devices, "to_device", counted)
+    controls = [AttentionControl.none(2, 3) for _ in range(2)]
+    controls[0].record[0] = controls[1].record[1] = True
+    join, text = JoinedControls(), object()
+    for step in range(3):
+        requests = [
+            Denoise(torch.randn(2, 4, 8, 8), 501 - step, [text] * 2, control,  # type: ignore[list-item]  # nobody reads it
+                    names=[("source", step), None])
+            for control in controls
+        ]  # fmt: skip
+        whole = joined(requests, join)
+        assert whole.rows == 3 and torch.equal(whole.latents[2], requests[1].latents[1])
+        answer = Prediction(torch.randn(3, 4, 8, 8), torch.randn(2, 8, 8, 3))
+        assert answer.maps is not None
+        for number, (part, places) in enumerate(whole.parts):
+            share = whole.part(answer, part, places, join.rows)
+            assert torch.equal(share.noise, answer.noise[places])
+            assert share.maps is not None and torch.equal(share.maps, answer.maps[[number]])
+    assert sorted(moved) == [[0], [0, 1], [0, 2], [1]]
 
 
 def test_edits_that_begin_later_wait_for_the_others(

@@ -117,13 +117,13 @@ def test_what_cannot_be_is_refused() -> None:
         watched.mask([[1], [1]], (2, 2))
 
 
-def test_a_users_mask_is_averaged_over_each_latent_cell() -> None:
+def test_a_latent_cell_may_change_where_a_users_mask_touches_it() -> None:
     mask = torch.zeros(8, 16)
     mask[:, 8:] = 1
-    mask[0, 0] = 1
+    mask[0, 0] = 0.75
     out = region.latent_mask(mask, (2, 4))
     assert out.shape == (1, 1, 2, 4)
-    assert torch.allclose(out[0, 0], torch.tensor([[1 / 16, 0, 1, 1], [0, 0, 1, 1]]))
+    assert torch.allclose(out[0, 0], torch.tensor([[0.75, 0, 1, 1], [0, 0, 1, 1]]))
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from customedit.diffusion.base import Base
+from customedit.diffusion.attention_control import AttentionControl
+from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.ddim import DDIMSchedule
 from customedit.diffusion.engine import Engine, run
-from customedit.diffusion.method import Method
+from customedit.diffusion.method import Denoise, Method
 from customedit.diffusion.schedule import CLEAN, Time
 from customedit.diffusion.text import TextContext
 from customedit.editing.direct_edit import direct_edit
@@ -30,6 +31,8 @@ from customedit.editing.method_settings import (
     MasaCtrlSettings,
     P2PSettings,
     PlugAndPlaySettings,
+    first_drawn_step,
+    strength_of_change,
 )
 from customedit.editing.plug_and_play import plug_and_play
 from customedit.editing.prompt_to_prompt import prompt_to_prompt
@@ -317,6 +320,53 @@ def test_equal_plans_give_equal_bits_and_no_change_the_source(
     if method in ("ddpm", "sdedit"):
         (other,) = session.run(session.plan(TARGET, **options | {"seeds": [6]}))
         assert not torch.equal(first.drawing.latents, other.drawing.latents)
+
+
+def controls(method: Method[Any]) -> list[AttentionControl]:
+    """What ``method`` asks of attention at each step, where the model's answer is 0."""
+    seen: list[AttentionControl] = []
+    answer: Prediction | None = None
+    with contextlib.suppress(StopIteration):
+        while True:
+            request = method.send(answer)
+            answer = None
+            if isinstance(request, Denoise):
+                assert request.control is not None
+                seen.append(request.control)
+                answer = Prediction(torch.zeros_like(request.latents))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("editor", "large"),
+    [(prompt_to_prompt, False), (masactrl, True), (plug_and_play, True), (direct_edit, True)],
+)
+def test_prompt_to_prompt_alone_leaves_large_self_maps(
+    base: Base, inversion: Inversion, texts: tuple[TextContext, TextContext], editor: Any,
+    large: bool,
+) -> None:  # fmt: skip
+    """It replaces those of up to 32 x 32 positions; the others' papers know no such limit."""
+    found = []
+    for control in controls(editor(base, inversion, *texts, guidance=GUIDANCE)):
+        moved = control.self_source != torch.arange(control.rows)
+        found += control.self_large[moved].tolist()
+    assert found and set(found) == {large}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_change_of_nearly_nothing_takes_a_step(
+    base: Base, picture: Image.Image, method: EditMethod
+) -> None:
+    """And gives a picture with its region: only a change of 0 is the source itself."""
+    session = Editor(base).open(picture, SOURCE)
+    target = SOURCE.replace("red", "blue")
+    (plan,) = session.plan(target, method=method, steps=50, change=1e-12)
+    (result,) = session.run([plan])
+    assert not plan.unchanged and result.image.size == picture.size
+    if method != "sdedit":
+        assert plan.preserve and result.region is not None
+    knobs = strength_of_change(method, 1e-12)
+    assert first_drawn_step(method, knobs, 50) == 49
 
 
 @pytest.mark.parametrize("method", [m for m in EXPERTS if m in METHODS])

@@ -21,7 +21,7 @@ from customedit.editing.inversion import invert, reconstruct
 from customedit.editing.method_settings import FlowEditSettings, P2PSettings
 from customedit.editing.prompt_to_prompt import prompt_to_prompt
 from customedit.errors import InputError
-from customedit.schemas.methods import P2POptions
+from customedit.schemas.methods import EditMethod, P2POptions
 
 from ..diffusion import flow_folders as folders
 
@@ -234,6 +234,16 @@ def test_strengths_act_by_the_pictures_queries_and_keys_alone(
     with pytest.raises(InputError, match=r"change: is 0\.8, and has no effect above 0\.5"):
         session.plan(TARGET, steps=STEPS, p2p=own, change=0.8)
     assert session.plan(TARGET, steps=STEPS, p2p=own)
+
+
+@pytest.mark.parametrize("method", ["p2p", "directedit", "flowedit", "sdedit"])
+def test_a_change_of_nearly_nothing_takes_a_step(
+    method: EditMethod, bases: dict[str, Base], picture: Image.Image
+) -> None:
+    session = Editor(bases["sd3"]).open(picture, SOURCE)
+    result = session.edit(TARGET, method=method, steps=STEPS, change=1e-12)
+    assert result.image.size == picture.size
+    assert (result.region is None) == (method == "sdedit")
 
 
 def test_one_family_alone_lacks_an_inversion(bases: dict[str, Base], picture: Image.Image) -> None:

@@ -161,6 +161,37 @@ def test_the_sources_pixels_are_preserved_where_there_is_a_region() -> None:
     assert not check_request(asked(preserve=False)).preserve
 
 
+@pytest.mark.parametrize(
+    ("changes", "mask", "at_128", "at_1024"),
+    [
+        ({}, False, 1, 1),  # the outline of the cup
+        ({"target_prompt": "a photo of a jug on a table"}, False, 8, 64),
+        ({"method": "sdedit"}, True, 2, 2),
+        ({}, True, 2, 2),
+        ({"target_prompt": "a photo of a jug on a table", "feather": 3}, False, 3, 3),
+    ],
+)
+def test_the_soft_edge_is_as_wide_as_what_the_region_was_read_from(
+    changes: dict[str, Any], mask: bool, at_128: float, at_1024: float
+) -> None:
+    """A cell of the latents is 8 times as many pixels of a picture that is 8 times as large."""
+    checked = check_request(asked(**changes), mask=mask)
+    assert checked.feather_width((128, 96), (128, 96)) == at_128
+    assert checked.feather_width((1024, 768), (128, 96)) == at_1024
+    assert checked.own_feather == (None if at_128 == 8 else at_128)
+
+
+def test_a_plan_has_the_soft_edge_of_its_picture(base: Base, picture: Image.Image) -> None:
+    large = picture.resize((picture.width * 3, picture.height * 3))
+    widths = [
+        Editor(base).open(shown, SOURCE).plan("a photo of a jug on a table")[0].feather
+        for shown in (picture, large)
+    ]
+    assert widths[0] == 8 and widths[1] > 8
+    working = base.size(*large.size)
+    assert widths[1] == 8 * max(large.size) / max(working)
+
+
 def test_concepts_must_have_an_effect() -> None:
     named = asked(target_prompt="a photo of a <look> cup on a table")
     assert check_request(named, [LOOK]).p2p is not None
@@ -199,6 +230,37 @@ def test_refusals_come_before_anything_is_drawn(base: Base, picture: Image.Image
             session.plan(TARGET, **options)
     with pytest.raises(InputError, match=r"target_prompt: takes .* tokens"):
         session.plan("a red " * 80 + "cup")
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("p2p.reweight", {"p2p": {"reweight": {"<lora>": 2.0}}}),
+        ("p2p.words", {"p2p": {"words": {"<Lora>": [0, 0.3]}}}),
+        ("p2p.blend_target_words",
+         {"p2p": {"blend_over": "union", "blend_words": ["cup"],
+                  "blend_target_words": ["cup", "<lora>,"]}}),
+        ("ddpm.blend_words", {"method": "ddpm", "ddpm": {"blend_words": ["<lora>"]}}),
+        ("ddpm.subtract",
+         {"method": "ddpm", "ddpm": {"blend_words": ["cup"], "subtract": ["<lora>"]}}),
+    ],
+)  # fmt: skip
+def test_a_token_that_no_column_stands_for_is_neither_read_nor_weighed(
+    base: Base, picture: Image.Image, field: str, options: dict[str, Any]
+) -> None:
+    """As that of a LoRA without an embedding, which only says that the LoRA acts."""
+    lora, word = Word(base, "<lora>"), Word(base, "<look>")
+    lora.tokens = {"<lora>": torch.zeros(0, base.width)}
+    target = "a photo of a <lora> <look> cup on a table"
+    taught = options.get("method") == "ddpm"  # which may read its source with concepts
+    session = Editor(base).open(picture, target if taught else SOURCE)
+    with pytest.raises(InputError, match="its concept has no embedding") as refused:
+        session.plan(target, concepts=[lora, word], **options)
+    assert refused.value.field == field
+    learned = json.loads(
+        json.dumps(options).replace("<lora>", "<look>").replace("<Lora>", "<look>")
+    )
+    assert session.plan(target, concepts=[lora, word], **learned)
 
 
 MORE_CHANGES = ("sdedit", "flowedit")

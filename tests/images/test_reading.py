@@ -93,6 +93,8 @@ def test_exif_orientation_is_applied(name: str, orientation: int) -> None:
     assert found.image.size == (40, 24) and found.original_size == stored.size
     assert far(found.image, upright) <= (0 if name == "PNG" else 30)
     assert found.image.getexif().get(0x0112, 1) == 1
+    checked = images.check(images.scan(saved(stored, name, exif=exif)))
+    assert checked.size == found.image.size
 
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP"])

@@ -78,9 +78,9 @@ def test_the_feather_falls_linearly() -> None:
 
 def test_pasting_nothing_and_everything() -> None:
     source, edited = noise((40, 30)), noise((40, 30), 1)
-    nothing = paste_region(source, edited, np.zeros((30, 40), np.float32))
+    nothing = paste_region(source, edited, np.zeros((30, 40), np.float32), feather=8)
     assert nothing.tobytes() == source.tobytes()
-    everything = paste_region(source, edited, np.ones((30, 40), np.float32))
+    everything = paste_region(source, edited, np.ones((30, 40), np.float32), feather=8)
     assert everything.tobytes() == edited.tobytes()
 
 
@@ -96,7 +96,7 @@ def test_pasting_nothing_and_everything() -> None:
 )
 def test_a_region_that_does_not_fit_is_refused(region: np.ndarray, says: str) -> None:
     with pytest.raises(InputError, match=f"mask: {says}"):
-        paste_region(noise((40, 30)), noise((40, 30)), region.astype(np.float32))
+        paste_region(noise((40, 30)), noise((40, 30)), region.astype(np.float32), feather=8)
 
 
 @pytest.mark.parametrize("feather", [-1, float("nan"), float("inf")])

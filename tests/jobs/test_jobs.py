@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 
 from customedit.config.settings import Settings
+from customedit.jobs import notifications
 from customedit.jobs.records import ConceptRecord, JobError, JobProgress, JobRecord, uses_of
 from customedit.jobs.store import (
     Idempotency,
@@ -41,6 +42,32 @@ def test_a_submitted_job_is_queued_with_all_that_was_asked(jobs: Jobs, job: Make
     assert jobs.get("acme", asked.id) == made.record == jobs.peek(asked.id)
     assert jobs.get("other", asked.id) is None
     assert jobs.get("acme", ids.new("job")) is None
+
+
+def test_the_message_that_wakes_a_worker_comes_with_the_job_and_once(
+    jobs: Jobs, job: Make, client: Redis
+) -> None:
+    queue = notifications.queue(jobs.settings, "edit")
+    jobs.submit(job())
+    assert client.llen(queue) == 0
+    asked = job()
+    for _ in range(2):
+        assert jobs.submit(asked, message="a").notified
+    batch = [job(batch="bat_1", batch_place=place) for place in range(2)]
+    for _ in range(2):
+        assert jobs.submit_batch(batch, messages=["b", "c"]).notified
+    assert sorted(map(str, client.lrange(queue, 0, -1))) == ["a", "b", "c"]
+
+
+def test_a_queue_that_cannot_be_written_keeps_no_job_from_being_made(
+    jobs: Jobs, job: Make, client: Redis
+) -> None:
+    client.set(notifications.queue(jobs.settings, "edit"), "no list")
+    asked = job()
+    assert not jobs.submit(asked, message="a").notified
+    batch = [job(batch="bat_1", batch_place=place) for place in range(2)]
+    assert not jobs.submit_batch(batch, messages=["b", "c"]).notified
+    assert len(jobs.list("acme").items) == 3
 
 
 def test_submitting_the_same_job_again_changes_nothing(jobs: Jobs, job: Make) -> None:

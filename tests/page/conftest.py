@@ -20,8 +20,13 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+from redis import Redis
 
 from customedit.config.settings import Settings
+from customedit.diffusion.profile import Sizes
+from customedit.estimates import workers
+from customedit.estimates.speed import Speed
+from customedit.estimates.workers import WorkerBase, WorkerReport, Workers
 from customedit.mini import samples
 
 from ..api.conftest import ALL, Running, api, concepts, jobs, start
@@ -34,6 +39,31 @@ PATIENCE_MS: Final = 60_000
 """How long the page may take where every core is busy with other tests."""
 
 expect.set_options(timeout=PATIENCE_MS)
+
+WORKER: Final = "worker-of-a-test"
+"""The worker that ``claimed`` claims jobs for."""
+
+BASE: Final = WorkerBase(
+    name="mini",
+    fingerprint="f",
+    architecture="Mini",
+    device="cpu",
+    dtype="float32",
+    guidance=4.0,
+    sizes=Sizes(side=16, multiple=8, factor=8),
+    rows=24,
+    cells=8192,
+    training={
+        "custom-diffusion": {
+            "steps": 250,
+            "class_images": 8,
+            "class_steps": 50,
+            "crops": 20,
+            "preview_every": 0,
+            "batch": 4,
+        }
+    },
+)
 
 
 def chromium() -> str:
@@ -102,12 +132,15 @@ class Tab:
 
 @pytest.fixture
 def new_tab(browser: Browser, api: Running, settings: Settings) -> Iterator[Callable[..., Tab]]:
-    """Opens tabs; in the end none of them may have complained or asked anyone but API and S3."""
+    """Opens tabs; in the end none of them may have complained or asked anyone but API and S3.
+
+    other: a front end of other settings.
+    """
     opened: list[tuple[BrowserContext, Tab]] = []
 
-    def make(**options: object) -> Tab:
+    def make(other: Running = api, **options: object) -> Tab:
         context = browser.new_context(**options)  # type: ignore[arg-type]
-        tab = Tab(context.new_page(), api.url)
+        tab = Tab(context.new_page(), other.url)
         tab.page.set_default_timeout(PATIENCE_MS)
         tab.listen()
         opened.append((context, tab))
@@ -116,7 +149,7 @@ def new_tab(browser: Browser, api: Running, settings: Settings) -> Iterator[Call
     yield make
     for _, tab in opened:
         assert tab.complaints() == []
-        assert tab.origins() <= {api.url, settings.s3_endpoint}
+        assert tab.origins() <= {tab.url, settings.s3_endpoint}
     for context, _ in opened:
         context.close()
 
@@ -128,6 +161,31 @@ def tab(new_tab: Callable[..., Tab], api: Running) -> Tab:
     made.open()
     made.sign_in(api.key("anna", ALL))
     return made
+
+
+@pytest.fixture
+def beat(
+    api: Running, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Workers]:
+    """Lets ``WORKER`` say that it lives, which holds however long the browser takes to start.
+
+    It gives where workers say so. speed: what it measured.
+    """
+
+    def begin(speed: Speed | None = None) -> Workers:
+        monkeypatch.setattr(workers, "GONE_S", 600.0)
+        found = Workers(redis_client, api.settings)
+        kinds = ("edit", "customize")
+        found.beat(WorkerReport(name=WORKER, kinds=kinds, slots=2, base=BASE, speed=speed or {}))
+        return found
+
+    return begin
+
+
+@pytest.fixture
+def worker(beat: Callable[..., Workers]) -> None:
+    """A worker that lives and has measured nothing."""
+    beat()
 
 
 @pytest.fixture

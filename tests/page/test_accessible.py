@@ -10,12 +10,22 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from customedit.jobs.records import JobError, JobProgress
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
-from ..api.conftest import Running, customize, edit, finish_concept, finish_edit
+from ..api.conftest import (
+    Running,
+    claimed,
+    customize,
+    edit,
+    finish_concept,
+    finish_edit,
+    upload,
+)
 from .conftest import Tab
+from .test_curve import CURVE
 
 FAULTS = (Path(__file__).with_name("faults.js")).read_text()
 """A function that lists what is wrong with the page as it stands."""
@@ -35,7 +45,20 @@ def views(api: Running, jobs: Jobs, concepts: Concepts, storage: Storage) -> dic
     finish_concept(jobs, concepts, storage, learned["id"])
     edited = edit(client, target_prompt="words" * 60)
     finish_edit(jobs, storage, edited["id"], region=True, words=["a", "cup"])
+    chosen = edit(client, change="auto", references=[upload(client, "green")])
+    finish_edit(jobs, storage, chosen["id"], curve=CURVE)
     waiting = edit(client)
+    lost = edit(client)
+    wrong = JobError(type="out-of-memory", title="Too large", detail="word" * 60, field="image")
+    jobs.fail(claimed(jobs, lost["id"]), wrong)
+    stuck = edit(client)
+    jobs.progress(claimed(jobs, stuck["id"]), JobProgress(phase="edit", step=3, steps=50))
+    images = [upload(client, colour) for colour in ("red", "green", "blue")]
+    words = {"source_prompt": "a cup", "target_prompt": "cups" * 60}
+    batch = client.post("/v1/batches", json={"images": images, **words}).json()
+    ended, failing, _ = (job["id"] for job in batch["jobs"])
+    finish_edit(jobs, storage, ended)
+    jobs.fail(claimed(jobs, failing), wrong)
     return {
         "teach": "form",
         f"edit?concept={learned['concept']}": ".choose.on",
@@ -44,10 +67,14 @@ def views(api: Running, jobs: Jobs, concepts: Concepts, storage: Storage) -> dic
         "pictures?of=results": ".tile",
         "account": ".columns",
         f"edit?job={edited['id']}&region=found": ".surface",
-        "jobs": ".item + .item + .item",
+        "jobs": ".item:nth-child(9)",
         f"jobs/{learned['id']}": ".learned",
         f"jobs/{edited['id']}": ".versions",
         f"jobs/{waiting['id']}": "progress",
+        f"jobs/{stuck['id']}": ".head .badge.stuck",
+        f"jobs/{lost['id']}": ".problem",
+        f"jobs/{chosen['id']}": ".curve",
+        f"batches/{batch['id']}": ".tile + .tile + .tile",
         "none": ".empty",
     }
 
@@ -81,12 +108,21 @@ def test_every_view_is_for_everyone(
     tab.sign_in(api.key())
     for view, shown in views.items():
         tab.open(view)
-        tab.page.locator(shown).wait_for()
+        tab.page.locator(shown).first.wait_for()
         tab.page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
         assert tab.page.evaluate(FAULTS) == [], view
         assert violations(tab) == [], view
+    tab.open("concepts")
+    tab.page.get_by_role("button", name="Import").click()
+    form = tab.page.get_by_label("Import a concept")
+    assert tab.page.evaluate(FAULTS) == []
+    assert violations(tab) == []
+    form.get_by_role("button", name="Import").click()  # with its errors shown
+    form.get_by_text("Choose a file.").wait_for()
+    assert tab.page.evaluate(FAULTS) == []
+    assert violations(tab) == []
     tab.open("teach")
-    tab.page.get_by_role("button", name="Teach this look").click()  # with its errors shown
+    tab.page.get_by_role("button", name="Teach this look").click()  # likewise
     assert tab.page.evaluate(FAULTS) == []
     assert violations(tab) == []
     tab.page.get_by_role("heading", name="Teach a look").click()

@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 
 from customedit.jobs.store import Jobs
 
+from .. import web
 from ..api.conftest import ALL, Running, edit
 from .conftest import Tab
 
@@ -149,3 +150,85 @@ def test_a_look_that_is_being_filled_in_is_kept(tab: Tab, references: tuple[Path
     page.locator(".saying").wait_for()
     tab.open("teach")
     expect(page.get_by_label("What the pictures show")).to_have_value("")  # it was sent
+
+
+def away_and_back(page: Page, there: str, back: str) -> None:
+    page.wait_for_timeout(300)  # until the draft is kept
+    page.get_by_role("link", name=there, exact=True).click()
+    page.get_by_role("heading", name=there, exact=True).wait_for()
+    page.evaluate("to => { location.hash = to; }", f"#/{back}")
+
+
+def test_an_import_that_is_being_filled_in_is_kept(tab: Tab, jobs: Jobs, tmp_path: Path) -> None:
+    weights = tmp_path / "lora.safetensors"
+    weights.write_bytes((2).to_bytes(8, "little") + b"{}" + bytes(1000))
+    page = tab.page
+    tab.open("concepts")
+    page.get_by_role("button", name="Import").click()
+    form = page.get_by_label("Import a concept")
+    form.get_by_label("File of weights").set_input_files(weights)
+    form.get_by_label("Token").fill("<lora>")
+    form.get_by_label("Take it though the base").check()
+    away_and_back(page, "Jobs", "concepts")
+    expect(form.get_by_label("Token")).to_have_value("<lora>")
+    expect(form.get_by_label("Take it though the base")).to_be_checked()
+    expect(form.get_by_text("Choose lora.safetensors again")).to_be_visible()
+    form.get_by_label("File of weights").set_input_files(weights)
+    expect(form.get_by_text("Choose lora.safetensors again")).to_have_count(0)
+    form.get_by_role("button", name="Import").click()
+    page.locator(".saying").wait_for()
+    assert jobs.list("anna", kind="import").items[0].request["token"] == "<lora>"
+    tab.open("concepts")
+    page.get_by_role("heading", name="Looks", exact=True).wait_for()
+    expect(form).to_have_count(0)  # it was sent
+    page.get_by_role("button", name="Import").click()
+    expect(form.get_by_label("Token")).to_have_value("")
+    form.get_by_label("Token").fill("<other>")
+    page.wait_for_timeout(300)
+    form.get_by_role("button", name="Cancel").click()
+    page.reload()
+    page.get_by_role("heading", name="Looks", exact=True).wait_for()
+    expect(form).to_have_count(0)  # it was given up
+
+
+def test_a_key_that_is_being_filled_in_is_kept_and_one_that_was_made_is_not(
+    tab: Tab, api: Running
+) -> None:
+    tab.expect("404")  # no secret of webhooks was made
+    page = tab.page
+    tab.open("account")
+    page.locator("summary", has_text="Make a key").click()
+    page.get_by_label("Name of the key").fill("dashboard")
+    page.get_by_label("Days until it expires").fill("30")
+    page.get_by_label("edit pictures").uncheck()
+    away_and_back(page, "Jobs", "account")
+    expect(page.get_by_label("Name of the key")).to_have_value("dashboard")
+    expect(page.get_by_label("Days until it expires")).to_have_value("30")
+    expect(page.get_by_label("edit pictures")).not_to_be_checked()
+    page.get_by_role("button", name="Make a key").click()
+    page.get_by_text("The key, shown this once").wait_for()
+    text = page.get_by_role("status").locator("code", has_text="ce_").inner_text()
+    assert web.get(f"{api.url}/v1/limits", headers={"X-API-Key": text}).status_code == 200
+    page.wait_for_timeout(500)  # longer than a draft waits to be kept
+    kept = page.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}])")
+    assert text not in kept and "dashboard" not in kept
+    page.reload()
+    page.locator("summary", has_text="Make a key").click()
+    expect(page.get_by_label("Name of the key")).to_have_value("")
+
+
+def test_the_name_of_a_preset_is_kept_until_it_is_saved(tab: Tab, api: Running) -> None:
+    page = tab.page
+    tab.open("edit")
+    page.get_by_text("Presets", exact=True).click()
+    page.get_by_label("Save these settings as").fill("gentle")
+    page.get_by_label("With the words and looks").check()
+    away_and_back(page, "Jobs", "edit")
+    expect(page.get_by_label("Save these settings as")).to_have_value("gentle")
+    expect(page.get_by_label("With the words and looks")).to_be_checked()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_label("Preset", exact=True)).to_have_value("gentle")
+    away_and_back(page, "Jobs", "edit")
+    page.get_by_label("What it shows").wait_for()
+    expect(page.get_by_label("Save these settings as")).to_have_value("")
+    assert [one["name"] for one in api.client().get("/v1/presets").json()["items"]] == ["gentle"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, Route, expect
 
+from customedit.config.settings import Settings
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
-from ..api.conftest import Running, customize, finish_concept
+from ..api.conftest import Running, customize, edit, finish_concept
 from .conftest import Tab
 
 EVIL = '"><img src=x onerror="window.broken=1"><script>window.broken=1</script>'
@@ -162,6 +165,80 @@ def test_what_is_no_picture_is_not_taken(tab: Tab, tmp_path: Path) -> None:
     text.write_text("none")
     tab.page.locator("input[type=file]").set_input_files(text)
     tab.page.get_by_text("notes.txt is no PNG, JPEG or WebP").wait_for()
+
+
+FULL = "1 queued and running jobs"
+
+
+def test_a_full_queue_is_told_and_the_form_is_sent_once_there_is_room(
+    new_tab: Callable[..., Tab], start: Callable[..., Running], settings: Settings, picture: Path
+) -> None:
+    api = start(settings, queue_limit_per_tenant=1)
+    first = edit(api.client())
+    tab = new_tab(api)
+    tab.expect("429")
+    tab.open("edit")
+    tab.sign_in(api.key())
+    page = tab.page
+    page.locator("input[type=file]").first.set_input_files(picture)
+    source, target = page.get_by_label("What it shows"), page.get_by_label("What it is to show")
+    source.fill("a cup")
+    target.fill("a green cup")
+    plan = page.get_by_label("What this would do")
+    expect(plan).to_contain_text(
+        "1 of your jobs are queued or running: the request would be refused."
+    )
+    page.get_by_role("button", name="Edit", exact=True).click()
+    told = page.locator("form > .problem, .problem[role=alert]").filter(
+        has_text="Try again in 10 s"
+    )
+    expect(told).to_contain_text(FULL)
+    page.reload()
+    expect(source).to_have_value("a cup")
+    expect(target).to_have_value("a green cup")
+    expect(page.get_by_alt_text("The picture to edit")).to_have_js_property("complete", True)
+    api.container.jobs.cancel("anna", first["id"])
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.locator(".saying").wait_for()
+    assert api.container.jobs.list("anna").items[0].request["target_prompt"] == "a green cup"
+
+
+@pytest.mark.parametrize("view", ["teach", "import"])
+def test_a_full_queue_loses_nothing_of_the_other_forms(
+    new_tab: Callable[..., Tab],
+    start: Callable[..., Running],
+    settings: Settings,
+    references: tuple[Path, ...],
+    tmp_path: Path,
+    view: str,
+) -> None:
+    api = start(settings, queue_limit_per_tenant=1)
+    first = edit(api.client())
+    tab = new_tab(api)
+    tab.expect("429")
+    tab.open("concepts" if view == "import" else view)
+    tab.sign_in(api.key())
+    page = tab.page
+    if view == "import":
+        weights = tmp_path / "lora.safetensors"
+        weights.write_bytes((2).to_bytes(8, "little") + b"{}" + bytes(1000))
+        page.get_by_role("button", name="Import").click()
+        form = page.get_by_label("Import a concept")
+        form.get_by_label("File of weights").set_input_files(weights)
+        sends = form.get_by_role("button", name="Import")
+    else:
+        page.locator("input[type=file]").set_input_files(references[:3])
+        sends = page.get_by_role("button", name="Teach this look")
+    noun = page.get_by_label("What the pictures show")
+    noun.fill("vase")
+    sends.click()
+    told = page.locator(".problem").filter(has_text="Try again in 10 s")
+    expect(told).to_contain_text(FULL)
+    expect(noun).to_have_value("vase")
+    api.container.jobs.cancel("anna", first["id"])
+    sends.click()
+    page.locator(".saying").wait_for()
+    assert api.container.jobs.list("anna").items[0].request["noun"] == "vase"
 
 
 def test_an_edit_names_only_looks_that_are_chosen(

@@ -76,10 +76,45 @@ def test_a_picture_is_continued_branched_compared_and_gone_back_to(
     expect(slider).to_have_attribute("aria-valuetext", "0 percent before")  # it stays
 
     page.get_by_role("link", name="Continue from this picture").click()
+    shows = page.get_by_label("What it shows")
+    step = page.locator(".trail [aria-current=step]")
+    expect(step).to_have_text("Version 2")
+    expect(shows).to_have_value("a red cup")
+    page.get_by_role("button", name="Version 1").click()
+    expect(shows).to_have_value("a blue cup")  # without its token
     page.get_by_role("button", name="Upload", exact=True).click()  # back to the beginning
-    expect(page.locator(".trail")).to_have_count(0)
+    expect(shows).to_have_value("a cup")
+    expect(step).to_have_text("Upload")
+    page.wait_for_timeout(300)  # until the draft is kept
+    page.reload()
+    expect(step).to_have_text("Upload")
+    page.get_by_role("button", name="Version 2").click()  # and forward again
+    expect(shows).to_have_value("a red cup")
+    expect(page.get_by_label("What it is to show")).to_have_value("a red cup")
+    page.get_by_role("button", name="Upload", exact=True).click()
     send(page, "a yellow cup")
-    assert newest(jobs)["image"] == first["request"]["image"]
+    fourth = newest(jobs)
+    assert fourth["image"] == first["request"]["image"] and fourth["source_prompt"] == "a cup"
+
+
+def test_words_that_were_written_stay_on_the_way_back(
+    tab: Tab, api: Running, jobs: Jobs, storage: Storage
+) -> None:
+    page = tab.page
+    first = edit(api.client())
+    finish_edit(jobs, storage, first["id"])
+    tab.open(f"edit?from={first['id']}.0")
+    page.get_by_role("button", name="Upload", exact=True).wait_for()
+    page.get_by_label("What it shows").fill("a cup of tea")
+    page.get_by_label("What it is to show").fill("a yellow cup of tea")
+    page.get_by_role("button", name="Upload", exact=True).click()
+    expect(page.locator(".trail [aria-current=step]")).to_have_text("Upload")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.locator(".saying").wait_for()
+    made = newest(jobs)
+    assert made["image"] == first["request"]["image"]
+    assert made["source_prompt"] == "a cup of tea"
+    assert made["target_prompt"] == "a yellow cup of tea"
 
 
 def test_zoom_and_line_stay_when_another_output_is_chosen(

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
+import pytest
 from playwright.sync_api import APIResponse, Route, expect
 
+from customedit.estimates.speed import Line, call
+from customedit.estimates.workers import Workers
 from customedit.jobs.records import JobError, JobProgress
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 
-from ..api.conftest import Running, claimed, customize, edit, finish_edit, png
-from .conftest import Tab
+from ..api.conftest import Running, claimed, customize, edit, finish_edit, png, upload
+from .conftest import WORKER, Tab
 
 
 def progress(step: int) -> JobProgress:
-    return JobProgress(phase="train", step=step, steps=20, eta_s=30)
+    return JobProgress(phase="train", step=step, steps=20, eta_s=3000)
 
 
+@pytest.mark.usefixtures("worker")
 def test_a_training_is_seen_to_its_end(
     tab: Tab, api: Running, jobs: Jobs, storage: Storage
 ) -> None:
@@ -26,7 +33,7 @@ def test_a_training_is_seen_to_its_end(
     claim = claimed(jobs, job["id"])
     page.locator(".saying").get_by_text("At work.").wait_for()
     jobs.progress(claim, progress(5))
-    page.locator("main").get_by_text("Learning 5 of 20, 30 s left").wait_for()
+    page.locator("main").get_by_text("Learning 5 of 20, 50 min left").wait_for()
     bar = page.get_by_label("Progress").locator("progress")
     assert bar.evaluate("bar => bar.value") == 0.38  # 20 of 100 before the training, 72 for it
     assert page.title().startswith("38 % ")
@@ -48,6 +55,105 @@ def test_a_training_is_seen_to_its_end(
     page.get_by_text("<b>ask for less</b>").wait_for()
     assert page.locator(".badge").inner_text() == "✕ failed"
     assert page.title().startswith("✕ ")
+
+
+def a_second_a_row() -> Line:
+    line = Line()
+    line.add(1, 1.0, 1.0)
+    line.add(3, 3.0, 1.0)
+    return line
+
+
+def test_the_time_that_is_left_comes_down_while_the_job_runs(
+    tab: Tab, api: Running, jobs: Jobs, beat: Callable[..., Workers]
+) -> None:
+    """It is the service's for all phases, read again: not the one of the beginning."""
+    beat({call(4): a_second_a_row(), "edit": Line(n=1, x=1, y=0.1, xx=1, xy=0.1)})
+    job = edit(api.client())
+    page = tab.page
+    tab.open(f"jobs/{job['id']}")
+    said = page.locator(".saying")
+    expect(said).to_contain_text("It will be done in about 3 min")
+    claim = claimed(jobs, job["id"])
+    jobs.progress(claim, JobProgress(phase="edit", step=5, steps=50, eta_s=1))
+    expect(said).to_have_text(re.compile(r"^Painting 5 of 50, 2 min left$"))
+    jobs.progress(claim, JobProgress(phase="edit", step=45, steps=50, eta_s=1))
+    expect(said).to_have_text(re.compile(r"^Painting 45 of 50, 1?\d s left$"))
+    tab.open("jobs")
+    listed = page.locator(".item .hint")
+    expect(listed).to_have_text(re.compile(r"^Painting 45 of 50, 1?\d s left$"))
+    jobs.progress(claim, JobProgress(phase="edit", step=49, steps=50, eta_s=1))
+    expect(listed).to_have_text(re.compile(r"^Painting 49 of 50, \d s left$"))
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_time_that_only_the_worker_knows_is_not_said_for_longer_than_it_lasts(
+    tab: Tab, api: Running, jobs: Jobs
+) -> None:
+    job = edit(api.client())
+    claim = claimed(jobs, job["id"])
+    jobs.progress(claim, JobProgress(phase="edit", step=5, steps=50, eta_s=3))
+    tab.open(f"jobs/{job['id']}")
+    said = tab.page.locator(".saying")
+    expect(said).to_contain_text("Painting 5 of 50")
+    expect(said).to_have_text("Painting 5 of 50")
+
+
+def test_that_the_worker_of_a_running_job_is_gone_is_said_everywhere(
+    tab: Tab, api: Running, jobs: Jobs, beat: Callable[..., Workers]
+) -> None:
+    alive = beat()
+    client = api.client()
+    images = [upload(client, colour) for colour in ("red", "green")]
+    words = {"source_prompt": "a cup", "target_prompt": "a blue cup"}
+    batch = client.post("/v1/batches", json={"images": images, **words}).json()
+    job = batch["jobs"][0]["id"]
+    jobs.progress(claimed(jobs, job), JobProgress(phase="edit", step=3, steps=50))
+    page = tab.page
+    told = "Painting 3 of 50. No worker is running. The job is kept and is taken up again"
+    tab.open(f"jobs/{job}")
+    said, badge = page.locator(".saying"), page.locator(".head .badge")
+    expect(said).to_have_text("Painting 3 of 50")
+    expect(badge).not_to_contain_text("no worker")
+    alive.leave(WORKER)
+    expect(said).to_contain_text(told)
+    expect(badge).to_have_text(re.compile(r"^◐ running \d+ %, no worker$"))
+    tab.open("jobs")
+    rows = page.locator(".item")
+    expect(rows.filter(has_text="◐ running").locator(".hint")).to_contain_text(told)
+    expect(rows.locator(".badge").filter(has_text="no worker")).to_have_count(2)
+    beat()
+    expect(rows.locator(".badge").filter(has_text="no worker")).to_have_count(0)
+    tab.open(f"batches/{batch['id']}")
+    expect(page.locator(".head .badge")).to_have_text("◐ running")
+    alive.leave(WORKER)
+    expect(page.locator(".head .badge")).to_have_text("◐ running, no worker")
+    expect(page.get_by_role("status").filter(has_text="1 running")).to_contain_text(
+        "No worker is running."
+    )
+    expect(page.locator(".tile .badge").filter(has_text="no worker")).to_have_count(2)
+
+
+def test_a_worker_that_does_not_report_is_told(
+    tab: Tab, api: Running, jobs: Jobs, beat: Callable[..., Workers]
+) -> None:
+    """It is there, and says nothing of its job: frozen, or cut off."""
+    beat()
+    job = edit(api.client())
+    claim = claimed(jobs, job["id"])
+    jobs.progress(claim, JobProgress(phase="edit", step=3, steps=50, eta_s=3000))
+    page = tab.page
+    page.clock.install()
+    tab.open(f"jobs/{job['id']}")
+    silent = page.get_by_text("The worker has not reported for")
+    expect(page.locator(".saying")).to_have_text("Painting 3 of 50, 50 min left")
+    expect(silent).to_have_count(0)
+    page.clock.fast_forward(60_000)
+    expect(page.locator(".saying")).to_have_text("Painting 3 of 50")  # nobody knows how long
+    expect(silent).to_contain_text("If it is lost, another one takes the job over.")
+    jobs.progress(claim, JobProgress(phase="edit", step=4, steps=50))
+    expect(page.locator(".saying")).to_have_text("Painting 4 of 50")
+    expect(silent).to_have_count(0)
 
 
 def test_a_broken_stream_goes_on_after_what_was_seen(tab: Tab, api: Running, jobs: Jobs) -> None:

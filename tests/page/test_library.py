@@ -136,6 +136,27 @@ def test_uploads_are_chosen_edited_together_and_deleted(tab: Tab, api: Running) 
     assert left == set(images[1:])  # the last one in the list was the oldest
 
 
+def test_uploads_are_found_by_the_names_of_their_files(tab: Tab, api: Running) -> None:
+    client = api.client()
+    evil = "<img src=x onerror=alert(1)>.png"
+    for name, colour in (("Blue cup.png", "blue"), ("table.png", "red"), (evil, "green")):
+        client.post("/v1/images", files={"file": (name, png(colour), "image/png")})
+    page = tab.page
+    tab.open("pictures")
+    tiles = page.locator(".tile:visible")
+    expect(tiles).to_have_count(3)
+    page.get_by_label("Search").fill("cup blue")
+    expect(tiles).to_have_count(1)
+    expect(tiles.locator(".name")).to_have_text("Blue cup.png")
+    expect(tiles.locator(".hint")).to_contain_text("32 × 24 · 1 KiB")
+    page.get_by_label("Search").fill("img src")
+    expect(tiles.locator(".name")).to_have_text(evil)
+    page.get_by_label("Search").fill("32")
+    expect(tiles).to_have_count(3)
+    tiles.filter(has_text="Blue cup.png").get_by_role("link").first.click()
+    expect(page.locator(".thumbs .name").first).to_have_text("Blue cup.png")
+
+
 def test_results_are_found_by_their_words_and_deleted(
     tab: Tab, api: Running, jobs: Jobs, storage: Storage
 ) -> None:

@@ -6,36 +6,11 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from redis import Redis
 
-from customedit.diffusion.profile import Sizes
-from customedit.estimates import workers
-from customedit.estimates.workers import WorkerBase, WorkerReport, Workers
 from customedit.jobs.store import Jobs
 
-from ..api.conftest import Running, edit
+from ..api.conftest import Running, edit, png
 from .conftest import Tab
-
-BASE = WorkerBase(
-    name="mini",
-    fingerprint="f",
-    architecture="Mini",
-    device="cpu",
-    dtype="float32",
-    guidance=4.0,
-    sizes=Sizes(side=16, multiple=8, factor=8),
-    rows=24,
-    cells=8192,
-    training={"custom-diffusion": {"steps": 250}},
-)
-
-
-@pytest.fixture
-def worker(api: Running, redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that said that it lives, which holds however long the browser takes to start."""
-    monkeypatch.setattr(workers, "GONE_S", 600.0)
-    report = WorkerReport(name="w", kinds=("edit", "customize"), slots=2, base=BASE, speed={})
-    Workers(redis_client, api.settings).beat(report)
 
 
 def fill(page: Page, picture: Path) -> None:
@@ -55,6 +30,30 @@ def test_the_base_and_that_a_picture_is_scaled_are_told_at_the_upload(
     expect(plan).to_contain_text("mini draws, made for pictures of 16 × 16 pixels")
     expect(plan.locator(".warning")).to_contain_text("128 × 128 pixels. It is reduced to 16 × 16")
     assert not jobs.list("anna").items
+
+
+@pytest.mark.usefixtures("worker")
+def test_how_many_pictures_of_a_batch_are_scaled_is_told(tab: Tab, api: Running) -> None:
+    client = api.client()
+    sizes = ((16, 16), (64, 48), (64, 48), (128, 64), (16, 16))
+    colours = ("red", "green", "blue", "white", "black")
+    files = [("a.png", png(c, size), "image/png") for c, size in zip(colours, sizes, strict=True)]
+    made = [client.post("/v1/images", files={"file": file}).json()["id"] for file in files]
+    page = tab.page
+    tab.open(f"edit?{'&'.join(f'image={name}' for name in made)}")
+    plan = page.get_by_label("What this would do")
+    told = "3 of 5 pictures are reduced to be drawn"
+    expect(plan).to_contain_text(told)
+    expect(plan).not_to_contain_text("The picture")
+    page.get_by_label("What it shows").fill("a cup")
+    page.get_by_label("What it is to show").fill("a blue cup")
+    expect(plan).to_contain_text("the region of cup")
+    expect(plan).to_contain_text(told)
+    expect(plan).not_to_contain_text("The picture")
+    asked = [r for r in tab.asked if "edits?dry_run" in r.url]
+    assert len(asked) <= 8  # once for each size, and for what is typed
+    page.get_by_role("button", name="Remove").first.click()
+    expect(plan).to_contain_text("3 of 4 pictures are reduced")
 
 
 def test_that_no_worker_runs_is_told_before_and_after(tab: Tab, jobs: Jobs, picture: Path) -> None:

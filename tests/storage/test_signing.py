@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from types import SimpleNamespace
+from http.client import BadStatusLine
 from typing import Any
 from unittest import mock
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -12,7 +12,6 @@ import pytest
 from botocore import auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from botocore.exceptions import EndpointConnectionError
 
 from customedit.storage.signing import LARGEST, BucketSigner, presigned_query, signed_headers
 from customedit.storage.store import Storage, StorageError
@@ -68,30 +67,29 @@ class Answers:
     def __init__(self, *given: int | Exception) -> None:
         self.given, self.count = list(given), 0
 
-    def send(self, _: Any) -> Any:
+    def send(self, *_: Any) -> int:
         self.count += 1
         answer = self.given.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return SimpleNamespace(status_code=answer)
+        return answer
 
 
 def puts(storage: Storage, answers: Answers) -> BucketSigner:
     small = storage._signer
-    small.__dict__["_http"] = answers
+    small.__dict__["_connections"] = answers
     return small
 
 
 def test_what_fails_is_done_again_by_boto3(storage: Storage) -> None:
-    away = EndpointConnectionError(endpoint_url="http://x")
-    answers = Answers(500, 403, away, 200)
+    answers = Answers(500, 403, ConnectionRefusedError(), BadStatusLine("?"), 200)
     puts(storage, answers)
-    for number in range(3):
+    for number in range(4):
         storage.put(f"a/{number}", b"1", "text/plain", {"n": str(number)})
         stored = storage.head(f"a/{number}")
         assert (stored.media_type, stored.metadata) == ("text/plain", {"n": str(number)})
-    storage.put("a/3", b"1")
-    assert answers.count == 4 and not storage.exists("a/3")  # these answers stood for a store
+    storage.put("a/4", b"1")
+    assert answers.count == 5 and not storage.exists("a/4")  # these answers stood for a store
 
 
 def test_a_store_that_takes_no_such_request_is_asked_once(storage: Storage) -> None:
@@ -100,6 +98,18 @@ def test_a_store_that_takes_no_such_request_is_asked_once(storage: Storage) -> N
     for number in range(3):
         storage.put(f"a/{number}", b"1")
     assert answers.count == 1 and storage.get("a/2") == b"1"
+
+
+def test_what_goes_through_a_proxy_is_boto3s(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Storage(storage.settings)._signer
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert small.put("a", b"1", "text/plain", {}) is False
+    monkeypatch.delenv("HTTP_PROXY")
+    assert Storage(storage.settings)._signer.put("a", b"1", "text/plain", {}) is True
 
 
 def test_large_objects_are_boto3s(storage: Storage) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+import customedit
 from customedit.config.settings import Settings
 from customedit.errors import InputError
 from customedit.jobs.journal import FINAL, Journal
@@ -335,6 +336,22 @@ def test_an_attempt_is_given_up_when_a_store_stays_away(
     until(lambda: ends and not executor.under_way, "given up")
     assert len(tries) > 1 and str(ends[0]) == str(error)
     assert bench.get(job_id).state == "running"  # its lease runs out, and another takes it
+
+
+def test_a_request_of_a_newer_version_waits_for_a_newer_worker_and_fails_in_the_end(
+    bench: Bench, make: Made
+) -> None:
+    settings = bench.settings.model_copy(update={"max_attempts": 2})
+    poor = replace(bench, settings=settings, jobs=type(bench.jobs)(bench.jobs.client, settings))
+    make()
+    job_id = poor.edit(sharpen=0.5)
+    record = poor.finished(job_id)
+    assert (record.state, record.attempt, record.handed_back) == ("failed", 2, 0)
+    assert record.error is not None
+    assert (record.error.type, record.error.field) == ("older-worker", "sharpen")
+    assert "older" in record.error.title and customedit.__version__ in record.error.detail
+    events = ["queued", "running", "running", "failed"]  # it was left to other workers once
+    assert poor.states(job_id) == events
 
 
 def test_settings_alone_make_an_executor() -> None:

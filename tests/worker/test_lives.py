@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import json
 import signal
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from safetensors.torch import load
+from safetensors import safe_open
+from safetensors.torch import load, save
 
 from customedit.jobs import notifications
 from customedit.jobs.records import ConceptOutcome
@@ -63,6 +66,31 @@ def test_a_training_that_is_cut_short_ends_in_the_same_weights(
     assert all(b > 3 for b in again)  # went on from a checkpoint, not from the start
     first.gone()
     assert second.alive
+
+
+def test_a_checkpoint_of_another_version_is_dropped_and_the_training_starts_anew(
+    bench: Bench, workers: Workers, tmp_path: Path
+) -> None:
+    first = workers.start().ready()
+    undisturbed = weights(bench, bench.customize(**LONG))
+    job_id = bench.customize(**LONG)
+    bench.running(job_id, "train", 8)
+    checkpoint_there(bench, job_id)
+    first.kill()
+    first.gone()
+    key = object_keys.checkpoint(bench.tenant, job_id, "training.safetensors")
+    path = tmp_path / "older.safetensors"
+    path.write_bytes(bench.storage.get(key))
+    with safe_open(path, framework="pt") as file:
+        note = json.loads(file.metadata()["training"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del note["about"]["settings"]["weigh_cells"]  # a setting that the older version did not have
+    body = save(tensors, {"training": json.dumps(note)})
+    bench.storage.put(key, body, "application/octet-stream")
+    second = workers.start().ready()
+    assert weights(bench, job_id) == undisturbed
+    assert bench.get(job_id).attempt == 2
+    assert "starts anew" in second.said()
 
 
 def test_drain_lets_short_jobs_end(bench: Bench, workers: Workers) -> None:

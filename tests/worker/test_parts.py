@@ -25,6 +25,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.method import Method, Turn
 from customedit.diffusion.text import Weighted
 from customedit.errors import DeadlineExceeded, InputError, NumericalError, TrainingError
+from customedit.jobs.queued_requests import OtherVersionError
 from customedit.jobs.records import JobProgress
 from customedit.storage.store import MissingObject
 from worker import inputs, problems
@@ -166,6 +167,7 @@ def test_the_health_port_tells_alive_from_ready() -> None:
         ("customize", TrainingError("the loss is nan"), "training-diverged", "training.rate"),
         ("edit", DeadlineExceeded("late"), "deadline-exceeded", None),
         ("edit", MissingObject("tenants/x"), "input-missing", None),
+        ("edit", OtherVersionError("sharpen", "is not known"), "older-worker", "sharpen"),
         ("edit", KeyError("secret"), "internal", None),
     ],
 )

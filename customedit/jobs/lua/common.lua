@@ -302,6 +302,14 @@ local function make_job(made, tenant)
   enqueue(job, given.notify_after)
 end
 
+-- Wakes workers for jobs that were made just now. 1; 0 if that failed, as if the queue is no list:
+-- the jobs are there, and the reconciler notifies of them.
+local function notify()
+  if not given.notify then return 1 end
+  local answer = redis.pcall('LPUSH', given.notify.queue, unpack(given.notify.messages))
+  return type(answer) == 'table' and answer.err and 0 or 1
+end
+
 -- What an idempotency key says before a job or a batch is made: nil if it may be made.
 local function taken(idem)
   local entry = redis.call('HMGET', idem, 'fingerprint', 'token', 'job', 'batch')

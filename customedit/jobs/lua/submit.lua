@@ -1,9 +1,11 @@
 -- Makes a job: record, indexes, idempotency entry and concept record, or nothing of it.
 -- A second call with the same id changes nothing and answers like the first; one that comes after
--- the job was deleted or taken back makes it no more.
+-- the job was deleted or taken back makes it no more. Answers of a job that this call made when it
+-- was queued and whether workers were notified, of any other the whole record.
 local idem = given.idem and key('idem', given.tenant, given.idem.key)
+local fresh = redis.call('EXISTS', key('job', given.id)) == 0
 
-if redis.call('EXISTS', key('job', given.id)) == 0 then
+if fresh then
   if deleted(given.prefix) then return {'gone'} end
   local answer = idem and taken(idem)
   if answer then return answer end
@@ -23,4 +25,5 @@ if idem then
   redis.call('HSET', idem, 'fingerprint', given.idem.fingerprint, 'job', given.id)
   redis.call('EXPIRE', idem, given.idem.ttl)
 end
+if fresh then return {'made', seconds(now), notify()} end
 return {'made', whole(given.id)}

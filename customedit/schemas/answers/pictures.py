@@ -13,9 +13,19 @@ ConceptState = Literal["training", "ready", "failed"]
 
 
 class Image(Document):
-    """An uploaded picture. id: by the file's contents, so the same file is one image."""
+    """An uploaded picture. id: by the file's contents, so the same file is one image.
+
+    width, height: of the picture upright, as its EXIF says it is to be turned.
+    """
 
     id: str
+    name: Annotated[
+        str,
+        Field(
+            description="What its file was called when it was first sent, at most 200 characters; "
+            "empty for outputs and where no name was given. Many images may have the same."
+        ),
+    ] = ""
     media_type: str
     bytes: int
     width: int

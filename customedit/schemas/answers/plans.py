@@ -78,7 +78,13 @@ class EditPlan(Document):
     outline: Annotated[
         bool, Field(description="Whether the region ends at the outline of its thing.")
     ]
-    feather: float
+    feather: Annotated[
+        float | None,
+        Field(
+            description="Width of the region's soft edge in source pixels; null where it follows "
+            "from a working size that is not known."
+        ),
+    ]
     concepts: list[PlannedConcept]
     mask: bool
     size: tuple[int, int] | None
