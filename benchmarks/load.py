@@ -1,4 +1,4 @@
-"""The service under many jobs and workers: ``python benchmarks/load.py run | scripts``.
+"""The service under many jobs and workers: ``python benchmarks/load.py run | scripts | forecasts``.
 
 ``run``: The real API, Redis (valkey) and S3 (SeaweedFS); workers that are simulated: each claims,
 renews, reports progress and ends jobs by the code that real workers use (``customedit.jobs``), and
@@ -11,6 +11,8 @@ status is 1.
 
 ``scripts``: how long Redis itself takes for claims, lists and the reconciler's calls as jobs grow
 in number, without API, S3 and workers: other work of the machine hardly shows in it.
+
+``forecasts``: processor time of the API to play a queue on, whose slots are all taken.
 
     python benchmarks/load.py run                              # 10 workers, 2,000 jobs: minutes
     python benchmarks/load.py run --workers 100 --jobs 100000  # hours on two cores
@@ -32,7 +34,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -45,7 +47,9 @@ from customedit.devserver.local_servers import LocalServers
 from customedit.devserver.stack import Stack
 from customedit.diffusion.profile import Sizes
 from customedit.estimates import speed
+from customedit.estimates.simulation import Machine, Waiting, play
 from customedit.estimates.speed import Line
+from customedit.estimates.work import edit_work
 from customedit.estimates.workers import BEAT_S, WorkerBase, WorkerReport, Workers
 from customedit.jobs import notifications
 from customedit.jobs.claims import Claim
@@ -55,6 +59,7 @@ from customedit.jobs.records import EditOutcome, ImageRecord, JobProgress, JobRe
 from customedit.jobs.redis import connect, memory
 from customedit.jobs.store import Jobs
 from customedit.schemas import ids
+from customedit.schemas.requests import EditRequest
 from customedit.storage import object_keys
 from customedit.storage.store import Storage
 from customedit.tenants.access import ApiKeys
@@ -205,20 +210,25 @@ def list_times(client: Client, rounds: int) -> dict[str, list[float]]:
 # Workers
 
 
+def report_of(job_s: float, slots: int = 1) -> WorkerReport:
+    """What a worker says that takes ``job_s`` seconds for an edit."""
+    base = WorkerBase(
+        name="load", fingerprint="load", device="cpu", dtype="float32", guidance=4.0,
+        sizes=Sizes(side=128, multiple=16, factor=8), rows=24,
+    )  # fmt: skip
+    call, beside = Line(), Line()
+    for rows in (1, 3):  # of which an edit has 50 each
+        call.add(rows, 0.009 * job_s, keep=1.0)
+    beside.add(1, 0.1 * job_s, keep=1.0)
+    lines = {speed.call(base.latent_cells(PICTURE)): call, "edit": beside}
+    return WorkerReport(name="", kinds=("edit",), slots=slots, base=base, speed=lines)
+
+
 class Beats:
     """Says every ``BEAT_S`` seconds that workers live which take ``job_s`` seconds for an edit."""
 
     def __init__(self, redis: Redis, settings: Settings, names: list[str], job_s: float) -> None:
-        base = WorkerBase(
-            name="load", fingerprint="load", device="cpu", dtype="float32", guidance=4.0,
-            sizes=Sizes(side=128, multiple=16, factor=8), rows=24,
-        )  # fmt: skip
-        call, beside = Line(), Line()
-        for rows in (1, 3):  # of which an edit has 50 each
-            call.add(rows, 0.009 * job_s, keep=1.0)
-        beside.add(1, 0.1 * job_s, keep=1.0)
-        lines = {speed.call(base.latent_cells(PICTURE)): call, "edit": beside}
-        report = WorkerReport(name="", kinds=("edit",), slots=1, base=base, speed=lines)
+        report = report_of(job_s)
         self._reports = [report.model_copy(update={"name": name}) for name in names]
         self._workers, self._over = Workers(redis, settings), threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -500,6 +510,32 @@ def scripts(
             made = jobs * (step + 1) // sizes
             row = {"jobs": made, "bytes_of_a_job": (memory(redis).used - empty) // made}
             print(json.dumps(row | script_times(store, redis, repeats)), flush=True)
+
+
+@app.command()
+def forecasts(
+    workers: Annotated[int, typer.Option(min=1)] = 100,
+    slots: Annotated[int, typer.Option(min=1)] = 8,
+    waiting: Annotated[int, typer.Option(min=0)] = 300,
+) -> None:
+    """Processor seconds to play a queue to its end."""
+    report = report_of(1.0, slots)
+    request = EditRequest.model_validate(
+        {"image": ids.of_image(b""), "source_prompt": "a mug", "target_prompt": "a red mug"}
+    )
+    work = edit_work(request, report.base.latent_cells(PICTURE), inverted=False)
+    under_way, chance = [], random.Random(0)
+    for number in range(workers * slots):
+        share = chance.uniform(0.1, 1)  # so that they do not end together
+        rest = tuple(replace(stage, rounds=stage.rounds * share) for stage in work.stages)
+        job = Waiting(f"running {number}", replace(work, stages=rest))
+        under_way.append((number // slots, job))
+    machines = [Machine(slots, report.base, report.kinds) for _ in range(workers)]
+    queue = [Waiting(f"waiting {number}", work) for number in range(waiting)]
+    began = time.process_time()
+    spans = play(machines, [queue], report.speed, under_way)
+    took = time.process_time() - began
+    print(json.dumps({"workers": workers, "jobs": len(spans), "processor_s": round(took, 3)}))
 
 
 def plain_job(tenant: str) -> JobRecord:
