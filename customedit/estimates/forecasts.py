@@ -50,9 +50,13 @@ AWAY_S: Final = 2.0
 """After a call of Redis that failed it is not asked again for so long: with a Redis that says
 nothing, each of all who wait would wait as long as the first, one after the other."""
 
+CLOCKS_APART_S: Final = 1.0
+"""Clocks of front ends may differ by so much where a job's age is told."""
+
 NO_WORKER: Final = "No worker is running."
 NO_WORKER_OF_KIND: Final = "No worker that is running takes such jobs."
 NOT_MEASURED: Final = "No job of this kind has been measured yet."
+JUST_QUEUED: Final = "It was queued a moment ago; its time is told within seconds."
 TOO_FAR: Final = "Too many jobs are before it, or one whose time is not known."
 _INVERTED_S: Final = 7 * 86_400
 Mark: TypeAlias = tuple[str, str, str]
@@ -163,8 +167,10 @@ class Forecasts:
         if span is None:
             # whether its inversion is kept would decide between two messages, and Redis be asked
             work = _work(_Asked.of(record), takers[0], inverted=False)
-            known = work is not None and measured(work, queue.speed)
-            return Forecast(position, len(takers), unknown=TOO_FAR if known else NOT_MEASURED)
+            if work is None or not measured(work, queue.speed):
+                return Forecast(position, len(takers), unknown=NOT_MEASURED)
+            new = begun and record.id not in queue.places and _queued_since(record, queue)
+            return Forecast(position, len(takers), unknown=JUST_QUEUED if new else TOO_FAR)
         passed = time.monotonic() - queue.read_at
         wait = max(0.0, span.starts - passed)
         run = max(0.0, span.ends - (max(span.starts, passed) if begun else span.starts))
@@ -255,6 +261,11 @@ class Forecasts:
     def _kept(self, jobs: Sequence[_Asked]) -> set[Mark]:
         """Of the inversions that ``jobs`` need those that are kept."""
         return self.inverted.known({asked.mark for asked in jobs if asked.mark is not None})
+
+
+def _queued_since(record: JobRecord, queue: Queue) -> bool:
+    """Whether a job was queued after ``queue`` was read, or at about that time."""
+    return time.time() - record.queued_at < time.monotonic() - queue.read_at + CLOCKS_APART_S
 
 
 def _work(asked: _Asked, worker: WorkerReport, *, inverted: bool) -> Work | None:

@@ -15,7 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from customedit.config.settings import Settings
 from customedit.estimates import speed
-from customedit.estimates.forecasts import FRESH_DRY_S, TOO_FAR, Forecasts
+from customedit.estimates.forecasts import FRESH_DRY_S, JUST_QUEUED, TOO_FAR, Forecasts
 from customedit.estimates.queue import OLD_S, REST, Queue, QueueReader
 from customedit.estimates.simulation import Span
 from customedit.estimates.workers import WorkerReport, Workers
@@ -297,6 +297,10 @@ def test_a_job_that_was_just_submitted_asks_redis_nothing(
     made = submit()
     before = round_trips()
     told = forecasts.of(made)
-    assert told is not None and (told.position, told.unknown) == (1, TOO_FAR)
+    assert told is not None and (told.position, told.unknown) == (1, JUST_QUEUED)
     assert round_trips() == before
     assert forecasts.of(first) is not None
+    # queued long before the queue was read, and not among what was read of it
+    old = made.model_copy(update={"queued_at": made.queued_at - 120})
+    told = forecasts.of(old)
+    assert told is not None and told.unknown == TOO_FAR
