@@ -175,8 +175,11 @@ def beat(
     def begin(speed: Speed | None = None) -> Workers:
         monkeypatch.setattr(workers, "GONE_S", 600.0)
         found = Workers(redis_client, api.settings)
-        kinds = ("edit", "customize")
-        found.beat(WorkerReport(name=WORKER, kinds=kinds, slots=2, base=BASE, speed=speed or {}))
+        found.beat(
+            WorkerReport(
+                name=WORKER, kinds=("edit", "customize"), slots=2, base=BASE, speed=speed or {}
+            )
+        )
         return found
 
     return begin
