@@ -57,6 +57,7 @@ NO_WORKER: Final = "No worker is running."
 NO_WORKER_OF_KIND: Final = "No worker that is running takes such jobs."
 NOT_MEASURED: Final = "No job of this kind has been measured yet."
 JUST_QUEUED: Final = "It was queued a moment ago; its time is told within seconds."
+ENDING: Final = "Its worker takes no more jobs; it ends this one, or another worker takes it over."
 TOO_FAR: Final = "Too many jobs are before it, or one whose time is not known."
 _INVERTED_S: Final = 7 * 86_400
 Mark: TypeAlias = tuple[str, str, str]
@@ -68,8 +69,8 @@ class Forecast:
     """When a job will be done, seen from now.
 
     position: how many jobs are claimed before it, None once it runs; wait_s: seconds until it
-    starts; run_s: from then to its end; workers: how many live that take its kind; unknown: why
-    there are no seconds.
+    starts; run_s: from then to its end; workers: how many live that take its kind, for a running
+    job at least its own while its lease lasts; unknown: why there are no seconds.
     """
 
     position: int | None
@@ -162,6 +163,9 @@ class Forecasts:
         """begun: whether the job goes on while the queue that was read grows old."""
         takers = [w for w in queue.workers if record.kind in w.kinds]
         if not takers:
+            # a worker that drains is in no report any more, and its jobs' leases last
+            if record.state == "running" and (record.lease_until or 0) > time.time():
+                return Forecast(position, 1, unknown=ENDING)
             why = NO_WORKER_OF_KIND if queue.workers else NO_WORKER
             return Forecast(position, 0, unknown=why)
         if span is None:

@@ -15,7 +15,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from customedit.config.settings import Settings
 from customedit.estimates import speed
-from customedit.estimates.forecasts import FRESH_DRY_S, JUST_QUEUED, TOO_FAR, Forecasts
+from customedit.estimates.forecasts import (
+    ENDING,
+    FRESH_DRY_S,
+    JUST_QUEUED,
+    NO_WORKER,
+    TOO_FAR,
+    Forecast,
+    Forecasts,
+)
 from customedit.estimates.queue import OLD_S, REST, Queue, QueueReader
 from customedit.estimates.simulation import Span
 from customedit.estimates.workers import WorkerReport, Workers
@@ -140,6 +148,26 @@ def test_jobs_of_a_worker_that_is_gone_take_no_slot_of_another(
     jobs.overdue()  # and it is in the queue again, once
     behind = Forecasts(redis_client, settings).would_be(record())
     assert behind.wait_s == pytest.approx(INVERT_S + DRAW_S, abs=0.3)
+
+
+def test_a_job_of_a_worker_that_drains_has_a_worker_until_its_lease_is_over(
+    submit: Callable[..., JobRecord], redis_client: Redis, settings: Settings,
+    lapse: Callable[[str], None],
+) -> None:  # fmt: skip
+    jobs, forecasts = Jobs(redis_client, settings), Forecasts(redis_client, settings)
+    made = submit()
+    assert jobs.claim(made.id, "draining") is not None  # which has left, as a draining worker does
+
+    def told() -> Forecast:
+        record = jobs.peek(made.id)
+        assert record is not None
+        forecast = forecasts.of(record)
+        assert forecast is not None and forecast.seconds is None
+        return forecast
+
+    assert (told().workers, told().unknown) == (1, ENDING)
+    lapse(made.id)
+    assert (told().workers, told().unknown) == (0, NO_WORKER)
 
 
 def test_a_long_queue_takes_no_more_round_trips_than_a_short_one(

@@ -100,7 +100,11 @@ def test_a_time_that_only_the_worker_knows_is_not_said_for_longer_than_it_lasts(
 
 
 def test_that_the_worker_of_a_running_job_is_gone_is_said_everywhere(
-    tab: Tab, api: Running, jobs: Jobs, beat: Callable[..., Workers]
+    tab: Tab,
+    api: Running,
+    jobs: Jobs,
+    beat: Callable[..., Workers],
+    lapse: Callable[[str], None],
 ) -> None:
     alive = beat()
     client = api.client()
@@ -115,7 +119,9 @@ def test_that_the_worker_of_a_running_job_is_gone_is_said_everywhere(
     said, badge = page.locator(".saying"), page.locator(".head .badge")
     expect(said).to_have_text("Painting 3 of 50")
     expect(badge).not_to_contain_text("no worker")
-    alive.leave(WORKER)
+    alive.leave(WORKER)  # as one does that ends what it has begun
+    expect(said).to_have_text("Painting 3 of 50")
+    lapse(job)
     expect(said).to_contain_text(told)
     expect(badge).to_have_text(re.compile(r"^◐ running \d+ %, no worker$"))
     tab.open("jobs")
