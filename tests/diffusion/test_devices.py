@@ -35,7 +35,7 @@ PROMPTS = ConceptPrompts("<plaid>", "cup", "patterned")
 UNION = P2POptions(
     blend_over="union", blend_words=["cup"], subtract=["table"], reweight={"cup": 1.5}
 )
-ONCE = 3
+ONCE = 4
 """Most moves and waits of one place in an edit: some at its beginning and end, none a step."""
 
 FREE = ("devices.to_device",)
@@ -124,7 +124,7 @@ def test_no_step_of_an_edit_mixes_devices_or_waits(
     steps = 2 * ONCE
     result = run(base, editing(base, picture, [Word(base)], steps=steps, **changes))
     assert isinstance(result.drawing.latents, foreign.Foreign)
-    # pictures come to the CPU, and latents are looked at once, whether they are finite
+    # pictures come to the CPU, each with its latents, which are looked at: are they finite?
     assert set(device.waits) <= {"to the CPU", "aten._local_scalar_dense.default"}
     assert all(count <= ONCE for count in device.waits.values()), device.waits
     # "to_device" does not wait; what the engine moves itself are a forward's time steps
