@@ -249,7 +249,8 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
     page = (tmp_path / "study.md").read_text()
     assert "| word swap |" in page and (tmp_path / "study-sdedit.svg").read_text().count("<use")
     assert "(study-plaid.jpg)" in page and "1 looks x 1 sources x 2 training seeds" in page
-    assert Image.open(tmp_path / "study-plaid.jpg").size == (4 * 128, len(variants) * 128)
+    width, height = Image.open(tmp_path / "study-plaid.jpg").size
+    assert width > 4 * 128 and height > len(variants) * 128  # with their names
 
     (cell, *_) = (tmp_path / "cells").glob("Custom-Diffusion-plaid-0-*.json")
     changed = json.loads(cell.read_text())
