@@ -52,8 +52,8 @@ def test_from_references_to_a_picture_in_two_calls(service: Service, tmp_path: P
     """The first call outlasts several reports of how far it is, each later than the one before."""
     told: list[tuple[float, float | None, str | None]] = []
 
-    async def on_progress(seconds: float, total: float | None, message: str | None) -> None:
-        told.append((seconds, total, message))
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append((progress, total, message))
 
     async def talk() -> None:
         async with Client(stdio_client(parameters(service))) as client:
