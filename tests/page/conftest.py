@@ -15,6 +15,7 @@ from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Locator,
     Page,
     Request,
     expect,
@@ -201,3 +202,15 @@ def picture() -> Path:
 def references() -> tuple[Path, ...]:
     """Pictures of a look."""
     return samples.looks()[0].images
+
+
+def import_form(tab: Tab, folder: Path) -> Locator:
+    """The form that imports a concept, with a file of weights, in ``folder``, and a token."""
+    weights = folder / "lora.safetensors"
+    weights.write_bytes((2).to_bytes(8, "little") + b"{}" + bytes(1000))
+    tab.open("concepts")
+    tab.page.get_by_role("button", name="Import").click()
+    form = tab.page.get_by_label("Import a concept")
+    form.get_by_label("File of weights").set_input_files(weights)
+    form.get_by_label("Token").fill("<lora>")
+    return form

@@ -11,7 +11,7 @@ from customedit.jobs.store import Jobs
 
 from .. import web
 from ..api.conftest import ALL, Running, edit
-from .conftest import Tab
+from .conftest import Tab, import_form
 
 SOURCE, TARGET = "a cup on a table", "a blue cup on a table"
 
@@ -160,20 +160,13 @@ def away_and_back(page: Page, there: str, back: str) -> None:
 
 
 def test_an_import_that_is_being_filled_in_is_kept(tab: Tab, jobs: Jobs, tmp_path: Path) -> None:
-    weights = tmp_path / "lora.safetensors"
-    weights.write_bytes((2).to_bytes(8, "little") + b"{}" + bytes(1000))
-    page = tab.page
-    tab.open("concepts")
-    page.get_by_role("button", name="Import").click()
-    form = page.get_by_label("Import a concept")
-    form.get_by_label("File of weights").set_input_files(weights)
-    form.get_by_label("Token").fill("<lora>")
+    page, form = tab.page, import_form(tab, tmp_path)
     form.get_by_label("Take it though the base").check()
     away_and_back(page, "Jobs", "concepts")
     expect(form.get_by_label("Token")).to_have_value("<lora>")
     expect(form.get_by_label("Take it though the base")).to_be_checked()
     expect(form.get_by_text("Choose lora.safetensors again")).to_be_visible()
-    form.get_by_label("File of weights").set_input_files(weights)
+    form.get_by_label("File of weights").set_input_files(tmp_path / "lora.safetensors")
     expect(form.get_by_text("Choose lora.safetensors again")).to_have_count(0)
     form.get_by_role("button", name="Import").click()
     page.locator(".saying").wait_for()

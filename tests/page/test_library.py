@@ -15,7 +15,7 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept, finish_edit, png, upload
-from .conftest import Tab
+from .conftest import Tab, import_form
 
 PASTE = """([kind, text]) => {
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -90,14 +90,7 @@ def test_an_import_whose_answer_is_lost_is_sent_again_under_its_key(
     tab: Tab, jobs: Jobs, tmp_path: Path
 ) -> None:
     tab.expect("ERR_")
-    weights = tmp_path / "lora.safetensors"
-    weights.write_bytes((2).to_bytes(8, "little") + b"{}" + bytes(1000))
-    page = tab.page
-    tab.open("concepts")
-    page.get_by_role("button", name="Import").click()
-    form = page.get_by_label("Import a concept")
-    form.get_by_label("File of weights").set_input_files(weights)
-    form.get_by_label("Token").fill("<lora>")
+    page, form = tab.page, import_form(tab, tmp_path)
     keys: list[str | None] = []
 
     def lose(route: Route) -> None:
