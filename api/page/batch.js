@@ -78,8 +78,8 @@ export async function batchView(main, { id, signal }) {
 /** A picture of the batch: its best output, or the source while there is none. */
 function tile(job) {
   const best = job.result && job.result.outputs[bestOutput(job)];
-  const picture = el("a", { href: `#/jobs/${job.id}` });
   const alt = `See ${job.request.target_prompt}`;
+  const picture = el("a", { href: `#/jobs/${job.id}`, "aria-label": alt }); // named before its picture has come
   if (best) fill(picture, stored(best.url, alt, async () => (await api.job(job.id)).result.outputs[bestOutput(job)].url));
   else pictureItem(job.request.image).then(({ url }) => fill(picture, el("img", { src: url, alt, class: "waiting" })), () => fill(picture, alt));
   return el("li", { class: "tile" }, picture,

@@ -26,6 +26,7 @@ from ..api.conftest import (
 )
 from .conftest import Tab
 from .test_curve import CURVE
+from .test_leaving import Held
 
 FAULTS = (Path(__file__).with_name("faults.js")).read_text()
 """A function that lists what is wrong with the page as it stands."""
@@ -191,3 +192,20 @@ def test_single_keys_lead_to_views_until_they_are_turned_off(tab: Tab) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
     page.keyboard.press("j")
     assert page.url.endswith("#/concepts")
+
+
+def test_the_pictures_of_a_batch_have_names_before_they_come(tab: Tab, api: Running) -> None:
+    client = api.client()
+    images = [upload(client, colour) for colour in ("red", "green")]
+    words = {"source_prompt": "a cup", "target_prompt": "a blue cup"}
+    batch = client.post("/v1/batches", json={"images": images, **words}).json()
+    held = Held(tab.page, "**/v1/images/*", most=2)
+    tab.open(f"batches/{batch['id']}")
+    held.wait()
+    pictures = tab.page.get_by_role("list", name="Pictures of the batch")
+    expect(pictures.get_by_role("link", name="See a blue cup")).to_have_count(2)
+    assert tab.page.evaluate(FAULTS) == []
+    for route in held.routes:
+        route.continue_()
+    expect(pictures.get_by_role("img")).to_have_count(2)
+    expect(pictures.get_by_role("link", name="See a blue cup")).to_have_count(2)
