@@ -6,7 +6,7 @@ import { announce, button, el, fill, uid } from "./dom.js";
 import { complain, text, words } from "./fields.js";
 import { maskSource } from "./mask.js";
 import { stored } from "./pictures.js";
-import { hint, names } from "./schema.js";
+import { hint } from "./schema.js";
 import { can } from "./session.js";
 import { pictureItem } from "./versions.js";
 
@@ -23,7 +23,8 @@ const MODES = [
  * @typedef {{image: string, marks?: string} | {job: string}} Start
  */
 
-const finds = (method) => names("EditRequest", method).includes("blend_words");
+/** Without words of what it shows, which other methods need. */
+const UNSAID = "Without words of what the picture shows, all of it may change.";
 
 /** The picture that is edited, with the region on it. */
 export class Region {
@@ -32,7 +33,7 @@ export class Region {
     this.fields = fields;
     this.boxes = boxes;
     this.mode = "words";
-    this.wanted = "words"; // what was chosen: it is back with a method that has it
+    this.method = "";
     /** @type {Start | null} */
     this.start = null;
     this.sent = { of: "", id: "" };
@@ -66,25 +67,24 @@ export class Region {
 
   /** @param {string} mode */
   choose(mode) {
-    this.wanted = mode;
-    this.#show(mode);
-  }
-
-  #show(mode) {
     this.mode = mode;
     /** @type {HTMLInputElement} */ (this.radios.get(mode)).checked = true;
-    this.explained.textContent = MODES.find(([name]) => name === mode)?.[2] || "";
+    this.#explain();
     this.wordsField.hidden = mode !== "words";
     this.paint.hidden = mode !== "painted";
     this.brush.surface.hidden = mode !== "painted";
     this.stage.classList.toggle("painting", mode === "painted");
   }
 
-  /** Shows what `method` has: SDEdit finds no region by itself. @param {string} method */
+  #explain() {
+    const about = MODES.find(([name]) => name === this.mode)?.[2] || "";
+    this.explained.textContent = this.mode === "words" && this.method === "sdedit" ? `${about} ${UNSAID}` : about;
+  }
+
+  /** Shows what holds for `method`. @param {string} method */
   follow(method) {
-    /** @type {HTMLElement} */ (this.radios.get("words")?.parentElement).hidden = !finds(method);
-    const mode = this.wanted === "words" && !finds(method) ? "everywhere" : this.wanted;
-    if (mode !== this.mode) this.#show(mode);
+    this.method = method;
+    this.#explain();
   }
 
   /** Shows the picture under the brush; null for none, and for several. @param {import("./pictures.js").Item | null} item */
@@ -153,7 +153,7 @@ export class Region {
 
   /** What a draft keeps. */
   kept() {
-    return { mode: this.wanted, words: this.words.value, start: this.start, actions: this.brush.actions };
+    return { mode: this.mode, words: this.words.value, start: this.start, actions: this.brush.actions };
   }
 
   /** Shows again what a draft kept. */
@@ -167,7 +167,9 @@ export class Region {
   async take(request) {
     const settings = request[request.method || "p2p"];
     this.words.value = (settings?.blend_words || []).join(", ");
-    this.choose(request.mask ? "painted" : settings?.blend_over === "none" ? "everywhere" : "words");
+    // runs of earlier versions: there SDEdit found no region, and had no settings
+    const free = settings?.blend_over === "none" || (request.method === "sdedit" && request.source_prompt && !settings);
+    this.choose(request.mask ? "painted" : free ? "everywhere" : "words");
     const marks = request.mask_marks === "white" ? undefined : request.mask_marks;
     await this.begin(request.mask ? { image: request.mask, marks } : null).catch((error) => complain(this.wrong, error));
   }

@@ -57,7 +57,7 @@ class CheckedRequest:
     """A request whose words fit.
 
     strengths: one of each picture, with ``changes`` that they stand for, None where a strength was
-    asked for; seeds: one where nothing is random; settings: all but the strength, None for SDEdit.
+    asked for; seeds: one where nothing is random; settings: all but the strength.
     outline: whether the region ends where its things do in the source (``EditPlan``); masked:
     whether it is in a mask; feather: the width of its soft edge that was asked for, None for that
     of ``feather_width``.
@@ -66,7 +66,7 @@ class CheckedRequest:
     strengths: tuple[Strength, ...]
     changes: tuple[float | None, ...]
     seeds: tuple[int, ...]
-    settings: RegionSettings | None
+    settings: RegionSettings
     preserve: bool
     outline: bool
     masked: bool
@@ -110,12 +110,11 @@ def check_request(
     check_seeds(method, options.seeds)
     check_methods(options)
     check_strengths_act(options)
-    settings = None if method == "sdedit" else _settings(options, concepts, mask)
-    region = mask or (settings is not None and settings.blend_over != "none")
+    settings = _settings(options, concepts, mask)
+    region = mask or settings.blend_over != "none"
     if options.preserve and not region:
-        raise InputError(
-            "preserve", "needs a region", "give a mask or, but for sdedit, blend words"
-        )
+        worded = "blend words" if options.source_prompt else "a source prompt"
+        raise InputError("preserve", "needs a region", f"give a mask or {worded}")
     if getattr(settings, "within_region", None) and not region:
         raise InputError(f"{method}.within_region", "needs a region", "give a mask or blend words")
     preserve = PRESERVE and region if options.preserve is None else options.preserve
@@ -130,7 +129,7 @@ def check_request(
     check_experts(options, strengths)
     check_guided(options, strengths)
     check_feather(options, preserve=preserve, region=region)
-    outline = settings is not None and _outlined(options, settings)
+    outline = _outlined(options, settings)
     seeds = tuple(options.seeds)
     return CheckedRequest(
         strengths, changes, seeds, settings, preserve, outline, mask, options.feather
@@ -225,6 +224,8 @@ def _settings(options: EditOptions, concepts: Sequence[ConceptWords], mask: bool
     }
     try:
         values |= {"blend_over": over, "blend_words": words, "concept_regions": placed}
+        if method == "sdedit" and over == "mask":  # which it keeps to from the first step on
+            values.setdefault("blend_start", 0.0)
         settings = SETTINGS[method](**values)
     except InputError as error:
         raise InputError(f"{method}.{error.field}", error.problem, error.remedy) from None
@@ -255,7 +256,8 @@ def _region(
 ) -> tuple[BlendOver, tuple[str, ...], bool]:
     """What the region is read from, its words, and whether the concepts' regions belong to it.
 
-    See ``region`` for what each means.
+    See ``region`` for what each means. Without a source prompt there is nothing to read or to
+    derive: an SDEdit then keeps to the mask, or may change the whole picture.
     """
     method, over, words = options.method, expert.blend_over, tuple(expert.blend_words)
     if over == "none" and mask:
@@ -270,6 +272,12 @@ def _region(
             f"have no effect with blend_over {over}",
             "leave out one of the two",
         )
+    if not options.source_prompt:  # of sdedit alone
+        if words or over in ("source", "union"):
+            what = "sdedit.blend_words are" if words else f"sdedit.blend_over {over} is"
+            remedy = "describe the picture, or leave out that"
+            raise InputError("source_prompt", f"is empty, and {what} read in it", remedy)
+        over = "mask" if mask else "none"
     if over is None:
         over = "source" if words or not mask else "mask"
     placed = False
@@ -291,6 +299,8 @@ def _region(
     for name, has_no_effect in idle.items():
         if has_no_effect:
             why = f"with blend_over {over}" if over in ("none", "mask") else "on concepts' regions"
+            if not options.source_prompt:
+                why = "without a source prompt"
             raise InputError(f"{method}.{name}", f"has no effect {why}", "leave it out")
     return over, words, placed
 

@@ -260,10 +260,17 @@ class Cells:
             "guidance": self.base.guidance,
             "judges": [self.judge.fingerprint, digest_of_judge()],
             "edits": [
-                {"editor": j.editor, "source": j.source.name, **j.options.model_dump(mode="json")}
-                for j in jobs
+                {"editor": j.editor, "source": j.source.name, **_plain(j.options)} for j in jobs
             ],
         }
+
+
+def _plain(options: EditOptions) -> Row:
+    """``options`` as plain data.
+
+    Without ``sdedit``: it reaches everywhere in a study, as in versions where it had no settings.
+    """
+    return options.model_dump(mode="json", exclude={"sdedit"})
 
 
 def digest_of_judge() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -29,12 +29,15 @@ from customedit.errors import InputError
 from customedit.experiments.result_cache import Lesson, OnProgress, learned
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.looks import Look
-from customedit.schemas.methods import EXPERTS, EditMethod, InversionKind
+from customedit.schemas.methods import EditMethod, InversionKind
 from customedit.schemas.requests import EditOptions
 from customedit.schemas.validation import input_error
 
 EDITS: Final = 2
 """Raised when edits change under equal settings, so that kept pictures are drawn again."""
+
+EDITS_SINCE: Final[Mapping[EditMethod, int]] = {"sdedit": 1}
+"""What is added to it for a method whose edits alone changed since."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +115,6 @@ class Recipe:
             )
         if isinstance(self.change, str):
             raise InputError("change", "has to be a number here", "give 0 to 1")
-        if self.method == "sdedit" and self.preserve not in (None, self.true_mask):
-            raise InputError(
-                "method",
-                "sdedit derives no region: it keeps the source outside the true mask or not at all",
-                "give preserve and true_mask together, or leave preserve out",
-            )
         options = self._options("a cup", "a red cup", "cup", 0)  # refuses what no edit takes
         check_request(options, mask=self.true_mask)
 
@@ -130,9 +127,7 @@ class Recipe:
         return self._options(task.source_prompt, task.target_prompt, task.noun, seed)
 
     def _options(self, source: str, target: str, noun: str, seed: int) -> EditOptions:
-        expert: dict[str, Any] = {}
-        if self.method in EXPERTS:
-            expert[self.method] = {} if self.true_mask else {"blend_words": [noun]}
+        expert: dict[str, Any] = {self.method: {} if self.true_mask else {"blend_words": [noun]}}
         try:
             return EditOptions(
                 source_prompt=source,
@@ -196,7 +191,7 @@ class LibraryEditor:
     def about(self) -> dict[str, Any]:
         """The base's weights and every setting."""
         return {
-            "version": EDITS,
+            "version": EDITS + EDITS_SINCE.get(self.recipe.method, 0),
             "base": {
                 "name": self.base.name,
                 "weights": weights_digest(self.base),
