@@ -31,6 +31,8 @@ from .conftest import Running, customize, finish_concept, upload, upload_mask
 IMAGE = "img_" + "0" * 64
 EDIT: dict[str, Any] = {"image": IMAGE, "source_prompt": "a cup", "target_prompt": "a red cup"}
 CONCEPT: dict[str, Any] = {"references": [IMAGE], "noun": "cup"}
+FREE: dict[str, Any] = {"method": "sdedit", "sdedit": {"blend_over": "none"}}
+"""An edit that reads no words of its prompts."""
 
 
 def state(storage: Storage, redis_client: Redis, namespace: str) -> list[str]:
@@ -474,7 +476,7 @@ class TestLengthOfPrompts:
 
     @pytest.mark.parametrize("field", ["source_prompt", "target_prompt"])
     def test_too_many_tokens(self, base: BaseFacts, anna: httpx.Client, field: str) -> None:
-        asked = {**EDIT, "image": upload(anna), "method": "sdedit", field: self.PROMPT}
+        asked = {**EDIT, "image": upload(anna), **FREE, field: self.PROMPT}
         answer = anna.post("/v1/edits", json=asked)
         assert answer.status_code == 422, answer.text
         problem = answer.json()
@@ -493,7 +495,7 @@ class TestLengthOfPrompts:
         )  # fmt: skip
         concepts.put(record)
         asked = {**EDIT, "image": upload(anna), "concepts": [{"id": record.id}]}
-        asked["method"] = "sdedit"
+        asked |= FREE
         for count, status in ((8, 202), (9, 422)):
             prompt = " ".join(["<a>", *["cup"] * count])
             answer = anna.post("/v1/edits", json={**asked, "target_prompt": prompt})
@@ -517,7 +519,7 @@ class TestLengthOfPrompts:
         assert not anna.get("/v1/jobs").json()["items"]
 
     def test_without_a_known_base_the_worker_checks(self, anna: httpx.Client) -> None:
-        asked = {**EDIT, "image": upload(anna), "target_prompt": self.PROMPT, "method": "sdedit"}
+        asked = {**EDIT, "image": upload(anna), "target_prompt": self.PROMPT, **FREE}
         assert anna.post("/v1/edits", json=asked).status_code == 202
 
 

@@ -88,6 +88,7 @@ def cases(
     base: Base, source: samples.Source, picture: Image.Image, learn: Callable[[Any], Concept]
 ) -> dict[str, Callable[[], Tensor]]:
     session = Editor(base).open(picture, source.prompt)
+    unsaid = Editor(base).open(picture)
     latents = base.encode(picture)
     box = torch.zeros(128, 128)
     box[30:90, 20:100] = 1
@@ -115,17 +116,21 @@ def cases(
         "p2p mask": lambda: p2p(mask=box),
         "p2p change": lambda: p2p(strength=None, change=0.3),
         "sdedit": lambda: edited(
-            session, source, concepts=[learn("textual-inversion")], method="sdedit", strength=0.6,
+            unsaid, source, concepts=[learn("textual-inversion")], method="sdedit", strength=0.6,
             seed=3,
         ),
-        "sdedit everywhere": lambda: p2p(method="sdedit", strength=0.6, seed=3, everywhere=True),
+        "sdedit everywhere": lambda: edited(
+            unsaid, source, concepts=[learn("custom-diffusion")], method="sdedit", strength=0.6,
+            seed=3, everywhere=True,
+        ),
+        "sdedit words": lambda: p2p(method="sdedit", strength=0.6, seed=3),
     }  # fmt: skip
 
 
 NAMES: Final = (
     "custom-diffusion", "textual-inversion", "inversion", "null-text", "p2p direct", "p2p ddim",
     "p2p negative-prompt", "p2p null-text", "p2p expert", "p2p mask", "p2p change", "sdedit",
-    "sdedit everywhere",
+    "sdedit everywhere", "sdedit words",
 )  # fmt: skip
 
 

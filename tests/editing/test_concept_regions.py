@@ -81,8 +81,7 @@ def test_each_region_changes_by_its_own_concept(
     """Another concept in one region moves that half much more than the other."""
     a, b = known_looks
     options: dict[str, Any] = {"method": method, "strength": None, "p2p": None, "steps": 2}
-    if method != "sdedit":
-        options[method] = {"blend_over": "none"}
+    options[method] = {"blend_over": "none"}
     plain, other = (
         drawn(bundled, [Weighted(one, region=LEFT), Weighted(b, region=RIGHT)], **options)
         for one in (a, look_like(a, 7))

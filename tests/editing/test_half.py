@@ -67,7 +67,7 @@ def test_the_parts_compute_in_what_they_should(half: Base, base: Base) -> None:
         (2, {"p2p": BLEND, "inversion": "null-text"}),
         (4, {"p2p": BLEND, "inversion": "negative-prompt"}),
         (4, {"p2p": BLEND, "inversion": "ddim"}),
-        (5, {"method": "sdedit"}),
+        (5, {"method": "sdedit", "sdedit": {"blend_over": "none"}}),
     ],
     ids=["direct", "null-text", "negative-prompt", "ddim", "sdedit"],
 )

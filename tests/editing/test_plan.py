@@ -31,6 +31,7 @@ from customedit.schemas.requests import EditOptions
 
 SOURCE, TARGET = "a photo of a cup on a table", "a photo of a red cup on a table"
 LOOK = ConceptWords(("<look>",), "cup", "patterned")
+UNSAID: dict[str, Any] = {"method": "sdedit", "source_prompt": ""}
 
 
 class Word:
@@ -103,13 +104,19 @@ def test_every_expert_option_reaches_the_method() -> None:
         ({"p2p": {"blend_over": "union"}}, False, "union", ("cup",)),
         ({"p2p": {"threshold": 0.5}}, False, "source", ("cup",)),
         ({"target_prompt": "a painting of a cup on a table"}, False, "none", ()),
+        ({"method": "sdedit"}, False, "source", ("cup",)),
+        ({"method": "sdedit"}, True, "mask", ()),
+        ({"method": "sdedit", "sdedit": {"blend_words": ["table"]}}, True, "source", ("table",)),
+        ({"method": "sdedit", "sdedit": {"blend_over": "none"}}, False, "none", ()),
+        (UNSAID, False, "none", ()),
+        (UNSAID, True, "mask", ()),
+        (UNSAID | {"sdedit": {"blend_over": "mask", "blend_start": 0.5}}, True, "mask", ()),
     ],
 )
 def test_the_region_follows_from_what_is_given(
     changes: dict[str, Any], mask: bool, over: str, words: tuple[str, ...]
 ) -> None:
-    settings = check_request(asked(**changes), mask=mask).p2p
-    assert settings is not None
+    settings = check_request(asked(**changes), mask=mask).settings
     assert (settings.blend_over, settings.blend_words) == (over, words)
 
 
@@ -132,7 +139,24 @@ def test_the_region_follows_from_what_is_given(
         ({"p2p": {"words": {"red": (0.5, 0.4)}}}, False, "p2p.words", "start <= end"),
         ({"method": "sdedit", "p2p": {}}, False, "p2p", "no effect on sdedit"),
         ({"method": "sdedit", "inversion": "ddim"}, False, "inversion", "no effect on sdedit"),
-        ({"method": "sdedit", "preserve": True}, False, "preserve", "needs a region"),
+        (UNSAID | {"preserve": True}, False, "preserve", "needs a region"),
+        (UNSAID | {"sdedit": {"blend_words": ["cup"]}}, False, "source_prompt", "is empty"),
+        (UNSAID | {"sdedit": {"blend_over": "union"}}, True, "source_prompt", "is empty"),
+        (UNSAID | {"sdedit": {"threshold": 0.4}}, False, "sdedit.threshold", "without a source"),
+        (UNSAID | {"sdedit": {"blend_over": "none"}}, True, "mask", "contradicts sdedit"),
+        (
+            {"method": "sdedit", "sdedit": {"blend_words": ["jug"]}},
+            False,
+            "source_prompt",
+            "no word 'jug'",
+        ),
+        (
+            {"method": "sdedit", "target_prompt": "a photo of a cup by a table"},
+            False,
+            "sdedit.blend_words",
+            "cannot be told",
+        ),
+        ({"sdedit": {}}, False, "sdedit", "no effect on p2p"),
         ({"p2p": {"blend_over": "none"}, "preserve": True}, False, "preserve", "needs a region"),
         ({"method": "sdedit", "strengths": [0.0]}, False, "strengths", "hold 0"),
         ({"everywhere": True}, False, "everywhere", "no concept"),
@@ -155,8 +179,9 @@ def test_what_cannot_work_is_refused(
 
 def test_the_sources_pixels_are_preserved_where_there_is_a_region() -> None:
     assert check_request(asked()).preserve
-    assert check_request(asked(method="sdedit"), mask=True).preserve
-    assert not check_request(asked(method="sdedit")).preserve
+    assert check_request(asked(**UNSAID), mask=True).preserve
+    assert not check_request(asked(**UNSAID)).preserve
+    assert check_request(asked(method="sdedit")).preserve
     assert not check_request(asked(p2p={"blend_over": "none"})).preserve
     assert not check_request(asked(preserve=False)).preserve
 
