@@ -203,7 +203,8 @@ def test_an_sdedit_of_words_finds_its_region_and_one_of_an_earlier_version_does_
     page = opened(tab, f"edit?job={job['id']}")
     expect(page.get_by_role("radio", name="From the words")).to_be_checked()
     sent_again(page)
-    assert newest(jobs)["sdedit"]["threshold"] == 0.4
+    made: Any = newest(jobs)
+    assert made["sdedit"]["threshold"] == 0.4
 
     def earlier(route: Route) -> None:
         answer = route.fetch()
@@ -215,7 +216,8 @@ def test_an_sdedit_of_words_finds_its_region_and_one_of_an_earlier_version_does_
     page = opened(tab, f"edit?job={job['id']}")
     expect(page.get_by_role("radio", name="Everywhere")).to_be_checked()
     sent_again(page)
-    assert newest(jobs)["sdedit"]["blend_over"] == "none"
+    made = newest(jobs)
+    assert made["sdedit"]["blend_over"] == "none"
 
 
 def test_a_preset_is_saved_though_the_form_has_what_it_cannot_hold(

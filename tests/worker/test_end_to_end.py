@@ -221,7 +221,7 @@ def test_an_sdedit_keeps_to_its_words_and_one_of_an_earlier_version_to_nothing(
     bench: Bench, workers: Workers
 ) -> None:
     """An earlier version queued the same without the part ``sdedit``."""
-    asked = [bench.edit(method="sdedit", **more) for more in ({"sdedit": {}}, {})]
+    asked = [bench.edit(method="sdedit", sdedit={}), bench.edit(method="sdedit")]
     workers.start().ready()
     worded, free = (EditOutcome.model_validate(bench.succeeded(job)) for job in asked)
     assert worded.region_words == [SOURCE.noun] and worded.word_maps is not None
