@@ -312,6 +312,22 @@ def test_several_seeds_have_no_effect_on_p2p(anna: httpx.Client, method: dict[st
     assert anna.post("/v1/edits", json=drawn).status_code == 202
 
 
+@pytest.mark.parametrize("path", ["/v1/edits", "/v1/edits?dry_run=true"])
+@pytest.mark.parametrize("method", ["p2p", "masactrl"])
+def test_a_union_without_words_of_the_target_is_refused_before_a_job_is_made(
+    anna: httpx.Client, path: str, method: str
+) -> None:
+    asked = {**EDIT, "image": upload(anna), "target_prompt": "a jug", "method": method}
+    union = {"blend_over": "union"}
+    problem = anna.post(path, json={**asked, method: union}).json()
+    assert (problem["status"], problem["field"]) == (422, f"{method}.blend_target_words")
+    assert "none of the blend words (cup)" in problem["detail"]
+    assert problem["limit"] == "name the target's words"
+    named = union | {"blend_target_words": ["jug"]}
+    assert anna.post(path, json={**asked, method: named}).is_success
+    assert len(anna.get("/v1/jobs").json()["items"]) == ("dry_run" not in path)
+
+
 def test_a_mask_of_another_aspect_is_refused_before_a_job_is_made(anna: httpx.Client) -> None:
     asked = {**EDIT, "image": upload_mask(anna, (96, 64))}
     problem = anna.post("/v1/edits", json={**asked, "mask": upload_mask(anna, (64, 64))}).json()
