@@ -131,7 +131,7 @@ def union_words(settings: RegionSettings, target: Sequence[str]) -> tuple[str, .
     """
     if settings.blend_over != "union":
         return ()
-    if settings.blend_target_words is not None:
+    if settings.blend_target_words:
         return settings.blend_target_words
     there = {bare(word) for word in target}
     shared = tuple(word for word in settings.blend_words if bare(word) in there)

@@ -169,6 +169,7 @@ def test_what_cannot_work_is_refused(
     ("union", "target", "words"),
     [
         ({}, TARGET, ("cup",)),
+        ({"blend_target_words": []}, TARGET, ("cup",)),
         ({"blend_words": ["cup", "table"]}, "a jug on a table", ("table",)),
         ({"blend_target_words": ["jug"]}, "a photo of a jug on a table", ("jug",)),
     ],
