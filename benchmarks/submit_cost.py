@@ -126,7 +126,7 @@ class MemoryConnection(redis.connection.Connection):
     answers: Answers
 
     def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+        super().__init__(**given)  # type: ignore[no-untyped-call]
         self._waiting: deque[Any] = deque()
 
     def connect(self) -> None:
@@ -206,7 +206,7 @@ async def submit(app: FastAPI, key: str, body: bytes) -> int:
             (b"authorization", f"Bearer {key}".encode()),
         ],
     }  # fmt: skip
-    await app(scope, receive, send)  # type: ignore[arg-type]
+    await app(scope, receive, send)
     return statuses[0]
 
 
