@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from customedit.metrics.lookbench import dataset, report, results
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.dataset import Bench
 from customedit.metrics.lookbench.regions import Regions
-from customedit.schemas.methods import P2POptions
+from customedit.schemas.methods import EditMethod
 from customedit.schemas.requests import EditOptions
 
 QUICK = Recipe(steps=2, training={"steps": 1, "class_images": 0, "crops": 2})
@@ -164,13 +164,26 @@ def test_unusable_settings_are_refused_before_any_work(base: Base, tmp_path: Pat
         LibraryEditor(base, Recipe(training={"steps": -1}), tmp_path)
 
 
-def test_edits_are_those_of_the_defaults() -> None:
+@pytest.mark.parametrize("method", get_args(EditMethod))
+def test_edits_are_those_of_the_defaults(method: EditMethod) -> None:
     task = Task(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8)), "cup", "a cup", "a red cup")
-    options = Recipe().options(task)
-    given = EditOptions(
-        source_prompt="a cup", target_prompt="a red cup", p2p=P2POptions(blend_words=["cup"])
+    options = Recipe(method).options(task)
+    given = EditOptions.model_validate(
+        {"source_prompt": "a cup", "target_prompt": "a red cup", "method": method}
+        | {method: {"blend_words": ["cup"]}}
     )
     assert check_request(options) == check_request(given) and check_request(options).preserve
+
+
+def test_a_soft_edge_is_that_of_the_edits_and_is_told_where_it_is_given() -> None:
+    task = Task(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8)), "cup", "a cup", "a red cup")
+    for feather, width in ((None, 2.0), (8.0, 8.0)):
+        recipe = Recipe(true_mask=True, feather=feather)
+        checked = check_request(recipe.options(task), mask=True)
+        assert checked.own_feather == width
+        assert recipe.about().get("feather") == feather
+        assert Recipe(**recipe.about()) == recipe
+    assert "feather" not in Recipe().about()  # as kept by versions without it
 
 
 def test_an_edit_that_keeps_the_picture_gives_back_its_size(base: Base, tmp_path: Path) -> None:
