@@ -195,7 +195,7 @@ def source_features(attempt: Attempt, plan: EditPlan) -> SourceFeatures | None:
     key = plan.features_key
     features = attempt.runtime.features.of(None if key is None else (attempt.tenant, key))
     if features is not None:
-        attempt.metrics.cache.labels("features", "device" if features.size else "nowhere").inc()
+        attempt.metrics.cache.labels("features", "device" if features.reserved else "nowhere").inc()
     return features
 
 

@@ -23,6 +23,8 @@ class SourceFeatures:
     """The features of one source; made by ``FeatureCache.of``, for the engine's thread.
 
     They may be gone at any step, when others need their room: then the source's row is run again.
+
+    reserved: bytes that the cache counts for them, for any thread.
     """
 
     def __init__(self, cache: FeatureCache, key: Hashable) -> None:
