@@ -26,6 +26,7 @@ from customedit.estimates.work import (
     class_mark,
     customize_work,
     edit_work,
+    import_work,
     inversion_mark,
     training_settings,
 )
@@ -222,7 +223,9 @@ class Forecasts:
     def _play(self, queue: Queue) -> dict[str, Span]:
         if not queue.workers:
             return {}
-        machines = [Machine(w.slots, w.base, w.kinds) for w in queue.workers]
+        machines = [
+            Machine(w.slots, w.base, w.kinds, queue.speeds[w.base.machine]) for w in queue.workers
+        ]
         numbers = {worker.name: number for number, worker in enumerate(queue.workers)}
         # one whose lease is over waits for the next worker, and is in its queue already
         running = [_Asked.of(r) for r in queue.running if r.id not in queue.places]
@@ -237,7 +240,7 @@ class Forecasts:
             name = asked.record.worker or ""
             if name not in numbers:  # it goes, or is gone: its jobs take nobody else's slots
                 numbers[name] = len(machines)
-                machines.append(Machine(0, queue.workers[0].base, ()))
+                machines.append(Machine(0, queue.workers[0].base, (), queue.speed))
             number = numbers[name]
             worker = queue.workers[number if number < len(queue.workers) else 0]
             work = _work(asked, worker, inverted=asked.mark in kept)
@@ -260,7 +263,7 @@ class Forecasts:
                 if work is not None:
                     jobs.append(Waiting(asked.record.id, work))
             queued.append(jobs)
-        return play(machines, queued, queue.speed, under_way)
+        return play(machines, queued, under_way)
 
     def _kept(self, jobs: Sequence[_Asked]) -> set[Mark]:
         """Of the inversions that ``jobs`` need those that are kept."""
@@ -289,7 +292,7 @@ def _work(asked: _Asked, worker: WorkerReport, *, inverted: bool) -> Work | None
             return customize_work(request, training, cells, class_images=drawn)
     except InputError:
         return None
-    return Work("import", ()) if record.kind == "import" else None
+    return import_work(worker.base.latent_cells(None)) if record.kind == "import" else None
 
 
 class Inverted:
