@@ -58,6 +58,7 @@ NO_WORKER: Final = "No worker is running."
 NO_WORKER_OF_KIND: Final = "No worker that is running takes such jobs."
 NOT_MEASURED: Final = "No job of this kind has been measured yet."
 JUST_QUEUED: Final = "It was queued a moment ago; its time is told within seconds."
+JUST_BEGUN: Final = "It began a moment ago; its time is told within seconds."
 ENDING: Final = "Its worker takes no more jobs; it ends this one, or another worker takes it over."
 TOO_FAR: Final = "Too many jobs are before it, or one whose time is not known."
 _INVERTED_S: Final = 7 * 86_400
@@ -132,10 +133,15 @@ class Forecasts:
         if record.finished:
             return None
         queue = self.queue()
-        position = queue.places.get(record.id)
-        if position is None and record.state == "queued":
-            position = queue.counts[record.kind]  # since it was read, or far behind
-        return self._answer(queue, record, position, queue.spans.get(record.id))
+        position, span = queue.places.get(record.id), queue.spans.get(record.id)
+        if _runs(record):
+            if position is not None and span is not None:  # claimed since the queue was read
+                span = _begun_since(record, span, queue)
+            position = None
+        elif record.state == "queued" and position is None:
+            # since it was read, or far behind; what was told of one that ran then holds no more
+            position, span = queue.counts[record.kind], None
+        return self._answer(queue, record, position, span)
 
     def would_be(self, record: JobRecord) -> Forecast:
         """The forecast of a job that is not in the queue, as if it were submitted now."""
@@ -165,7 +171,7 @@ class Forecasts:
         takers = [w for w in queue.workers if record.kind in w.kinds]
         if not takers:
             # a worker that drains is in no report any more, and its jobs' leases last
-            if record.state == "running" and (record.lease_until or 0) > time.time():
+            if _runs(record):
                 return Forecast(position, 1, unknown=ENDING)
             why = NO_WORKER_OF_KIND if queue.workers else NO_WORKER
             return Forecast(position, 0, unknown=why)
@@ -174,8 +180,8 @@ class Forecasts:
             work = _work(_Asked.of(record), takers[0], inverted=False)
             if work is None or not measured(work, queue.speed):
                 return Forecast(position, len(takers), unknown=NOT_MEASURED)
-            new = begun and record.id not in queue.places and _queued_since(record, queue)
-            return Forecast(position, len(takers), unknown=JUST_QUEUED if new else TOO_FAR)
+            why = _why_not_told(queue, record) if begun else TOO_FAR
+            return Forecast(position, len(takers), unknown=why)
         passed = time.monotonic() - queue.read_at
         wait = max(0.0, span.starts - passed)
         run = max(0.0, span.ends - (max(span.starts, passed) if begun else span.starts))
@@ -268,6 +274,31 @@ class Forecasts:
     def _kept(self, jobs: Sequence[_Asked]) -> set[Mark]:
         """Of the inversions that ``jobs`` need those that are kept."""
         return self.inverted.known({asked.mark for asked in jobs if asked.mark is not None})
+
+
+def _runs(record: JobRecord) -> bool:
+    """Whether a worker has the job, as far as is known: its lease is not over."""
+    return record.state == "running" and (record.lease_until or 0) > time.time()
+
+
+def _begun_since(record: JobRecord, span: Span, queue: Queue) -> Span:
+    """The span of a job that waited when ``queue`` was read, and runs by now.
+
+    It takes as long as was expected, from its start or, where that was an earlier attempt's, from
+    when the queue was read.
+    """
+    passed = time.monotonic() - queue.read_at
+    ran = min(passed, max(0.0, time.time() - (record.started_at or 0.0)))
+    return Span(passed - ran, passed - ran + span.ends - span.starts)
+
+
+def _why_not_told(queue: Queue, record: JobRecord) -> str:
+    """Why nothing is known of when a job will end whose work is measured."""
+    if _runs(record):
+        known = any(record.id == running.id for running in queue.running)
+        return TOO_FAR if known else JUST_BEGUN
+    new = record.id not in queue.places and _queued_since(record, queue)
+    return JUST_QUEUED if new else TOO_FAR
 
 
 def _queued_since(record: JobRecord, queue: Queue) -> bool:
