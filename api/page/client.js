@@ -1,6 +1,6 @@
 // The REST API v1, and nothing else: every request of the page goes through here.
 
-import { key } from "./storage.js";
+import { key, Unanswered } from "./storage.js";
 
 /** The service refused: an RFC 9457 problem. */
 export class Problem extends Error {
@@ -126,25 +126,29 @@ export function oneKey() {
 const written = (body) => JSON.stringify(!(body instanceof FormData) ? body : [...body].map(([name, value]) =>
   (value instanceof File ? [name, value.name, value.size, value.lastModified] : [name, value])));
 
-/** Sends one request once: a body that may have arrived goes again under the same key. */
+/** Sends one request once: a body that may have arrived goes again under the same key, after a reload as well. */
 export class Sending {
-  #body = "";
-  #key = "";
+  /** @param {string} tenant @param {string} form such as "edit" */
+  constructor(tenant, form) {
+    this.unanswered = new Unanswered(tenant, form);
+  }
 
   /** @param {string} path @param {object | FormData} body @returns {Promise<any>} the job */
   async send(path, body) {
     const text = written(body);
-    if (text !== this.#body) [this.#body, this.#key] = [text, word()];
+    const name = `${path} ${text}`;
+    const used = this.unanswered.keyOf(name) || word();
+    this.unanswered.note(name, used);
     const check = oneKey();
     for (let tried = 1; ; tried++) {
       try {
-        const made = await this.#post(path, body instanceof FormData ? body : text);
-        this.#body = "";
+        const made = await this.#post(path, body instanceof FormData ? body : text, used);
+        this.unanswered.drop(used);
         return made;
       } catch (error) {
         const busy = error instanceof Problem && error.slug === "idempotency-in-flight";
         if (!busy && error instanceof Problem) {
-          if (error.status < 500) this.#body = ""; // refused for certain: what comes is another try
+          if (error.status < 500) this.unanswered.drop(used); // refused for certain: what comes is another try
           throw error;
         }
         if (tried === TRIES) throw error;
@@ -154,9 +158,9 @@ export class Sending {
     }
   }
 
-  /** @param {string} path @param {string | FormData} body JSON, or a form whose type the browser writes */
-  async #post(path, body) {
-    const headers = { "Idempotency-Key": this.#key, ...(typeof body === "string" && { "Content-Type": "application/json" }) };
+  /** @param {string} path @param {string | FormData} body JSON, or a form whose type the browser writes @param {string} used the key */
+  async #post(path, body, used) {
+    const headers = { "Idempotency-Key": used, ...(typeof body === "string" && { "Content-Type": "application/json" }) };
     return (await request(path, { method: "POST", headers, body })).json();
   }
 }

@@ -38,7 +38,7 @@ class Edit {
     this.sent = false; // as it stands: it needs no bringing back then
     this.draft = new Draft(known().tenant, "edit");
     this.before = new Draft(known().tenant, "edit-before");
-    this.sending = new Sending();
+    this.sending = new Sending(known().tenant, "edit");
     this.said = el("div", {});
     this.anew = button("Start anew", () => this.startAnew(), "quiet small", { hidden: true });
     this.several = el("input", { type: "checkbox", id: uid("several"), onchange: () => this.#count() });

@@ -49,7 +49,7 @@ const about = (name) => hint("CustomizeRequest", name);
 /** @param {HTMLElement} main @param {{signal: AbortSignal}} given */
 export async function teachView(main, { signal }) {
   const fields = new Fields();
-  const sending = new Sending();
+  const sending = new Sending(known().tenant, "teach");
   const draft = new Draft(known().tenant, "teach");
   const few = el("p", { class: "warning", role: "status" });
   const pictures = new Pictures({
