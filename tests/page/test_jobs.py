@@ -32,6 +32,13 @@ def test_a_training_is_seen_to_its_end(
     page.locator(".saying").wait_for()
     claim = claimed(jobs, job["id"])
     page.locator(".saying").get_by_text("At work.").wait_for()
+    bar = page.get_by_label("Progress").locator("progress")
+    jobs.progress(claim, JobProgress(phase="train"))  # it begins: the references come first
+    page.locator("main").get_by_text("Encoding pictures").wait_for()
+    assert bar.evaluate("bar => bar.value") == 0.02
+    jobs.progress(claim, JobProgress(phase="class images", step=2, steps=8))
+    page.locator("main").get_by_text("Drawing class pictures 2 of 8").wait_for()
+    assert bar.evaluate("bar => bar.value") == 0.1025
     jobs.progress(claim, progress(5))
     page.locator("main").get_by_text("Learning 5 of 20, 50 min left").wait_for()
     bar = page.get_by_label("Progress").locator("progress")
@@ -45,10 +52,12 @@ def test_a_training_is_seen_to_its_end(
     expect(shown).to_have_js_property("complete", True)
     assert shown.evaluate("image => image.naturalWidth") == 32
     assert bar.evaluate("bar => bar.value") == 0.38
-    jobs.progress(claim, JobProgress(phase="edit", step=1, steps=20))  # draws its portrait
-    page.locator("main").get_by_text("Drawing pictures 1 of 20").wait_for()
-    assert bar.evaluate("bar => bar.value") == 0.38  # one bar, which never goes back
-    assert page.title().startswith("38 % ")
+    page.reload()  # what is stored tells no step: the phase is known
+    expect(page.locator(".head .badge")).to_have_text("◐ running 20 %")
+    for step, phase in enumerate(("preview", "edit"), 1):  # what workers call it
+        jobs.progress(claim, JobProgress(phase=phase, step=step, steps=20))
+        page.locator("main").get_by_text(f"Drawing a preview {step} of 20").wait_for()
+        assert page.title().startswith("9")  # 92 of 100 before it
     jobs.fail(
         claim, JobError(type="out-of-memory", title="Too large", detail="<b>ask for less</b>")
     )
