@@ -51,6 +51,41 @@ export async function request(path, asked = {}) {
   throw problem;
 }
 
+/** Whether what was asked for is not there: it was deleted. Every other failure may pass. @param {unknown} error */
+export const isMissing = (error) => error instanceof Problem && error.status === 404;
+
+/**
+ * What was asked for; null where it was deleted.
+ * @template T @param {Promise<T>} asked @returns {Promise<T | null>} @throws {unknown} another failure
+ */
+export const unlessDeleted = (asked) => asked.catch((error) => {
+  if (isMissing(error)) return null;
+  throw error;
+});
+
+const AT_ONCE = 4;
+
+/**
+ * Lets few requests of many be under way at once: a tenant's are counted.
+ * @returns {<T>(ask: () => Promise<T>) => Promise<T>} does `ask` once there is room
+ */
+export function lane() {
+  let free = AT_ONCE;
+  /** @type {((value?: unknown) => void)[]} */
+  const waiting = [];
+  return async (ask) => {
+    if (free > 0) free--;
+    else await new Promise((resolve) => waiting.push(resolve));
+    try {
+      return await ask();
+    } finally {
+      const next = waiting.shift();
+      if (next) next();
+      else free++;
+    }
+  };
+}
+
 const read = async (path, signal) => (await request(path, { signal })).json();
 const id = (text) => encodeURIComponent(text);
 

@@ -304,6 +304,46 @@ def test_an_address_that_names_nothing_says_so(tab: Tab) -> None:
     tab.page.get_by_role("heading", name="No such page").wait_for()
 
 
+def test_that_a_running_job_is_being_cancelled_stays_said(
+    tab: Tab, api: Running, jobs: Jobs
+) -> None:
+    job = edit(api.client())
+    claim = claimed(jobs, job["id"])
+    page = tab.page
+    tab.open(f"jobs/{job['id']}")
+    cancel, said = page.get_by_role("button", name="Cancel"), page.get_by_text("Cancelling…")
+    cancel.wait_for()
+    api.container.jobs.cancel("anna", job["id"])  # in another tab
+    expect(said).to_be_visible()
+    jobs.progress(claim, JobProgress(phase="edit", step=1, steps=50, warnings=["The mask is odd"]))
+    page.get_by_text("The mask is odd").wait_for()  # for which the head is drawn again
+    expect(said).to_be_visible()
+    expect(cancel).to_have_count(0)
+
+
+def test_a_picture_of_a_batch_keeps_focus_and_picture_while_it_is_drawn(
+    tab: Tab, api: Running, jobs: Jobs
+) -> None:
+    client = api.client()
+    images = [upload(client, colour) for colour in ("red", "green")]
+    words = {"source_prompt": "a cup", "target_prompt": "a blue cup"}
+    batch = client.post("/v1/batches", json={"images": images, **words}).json()
+    claim = claimed(jobs, batch["jobs"][0]["id"])
+    page = tab.page
+    tab.open(f"batches/{batch['id']}")
+    link = page.get_by_role("link", name="See a blue cup").first
+    shown = link.locator("img")
+    expect(shown).to_have_js_property("naturalWidth", 32)
+    shown.evaluate("image => { image.marked = true; }")
+    link.focus()
+    for step in (1, 2):
+        jobs.progress(claim, JobProgress(phase="edit", step=step, steps=50))
+        page.get_by_text(f"Painting {step} of 50").wait_for()
+    expect(link).to_be_focused()
+    assert shown.evaluate("image => image.marked")
+    assert len([r for r in tab.asked if re.search(r"/v1/images/\w+$", r.url)]) == 2
+
+
 def test_a_job_is_cancelled(tab: Tab, api: Running, jobs: Jobs) -> None:
     job = edit(api.client())
     tab.open(f"jobs/{job['id']}")
