@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import APIResponse, Route, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 
 from customedit.estimates.speed import Line, call
 from customedit.estimates.workers import Workers
@@ -261,6 +261,50 @@ def test_the_list_is_filtered_and_turned_over(tab: Tab, api: Running, jobs: Jobs
     page.locator("main").get_by_text("Learning 3 of 20").wait_for()
     page.get_by_role("button", name="Cancel a blue20 cup").click()
     rows.nth(2).get_by_text("cancelled").wait_for()
+
+
+def test_a_preview_alone_leaves_how_far_a_listed_job_is(
+    tab: Tab, api: Running, jobs: Jobs, storage: Storage
+) -> None:
+    claim = claimed(jobs, customize(api.client())["id"])
+    jobs.progress(claim, progress(5))
+    page = tab.page
+    tab.open("jobs")
+    badge = page.locator(".item .badge")
+    expect(badge).to_contain_text("running 38 %")
+    key = claim.key("preview.png")
+    storage.put(key, png("green"), "image/png")
+    jobs.progress(claim, JobProgress(phase="train", preview_key=key))
+    two_rounds(page)
+    expect(badge).to_contain_text("running 38 %")
+
+
+def two_rounds(page: Page) -> None:
+    """Until a list was asked for and answered after this call."""
+    for _ in range(2):
+        with page.expect_response("**/v1/jobs?*"):
+            pass
+
+
+def test_older_jobs_come_with_more_and_not_first(tab: Tab, api: Running) -> None:
+    client = api.client()
+    made = [edit(client, target_prompt=f"a blue{number} cup")["id"] for number in range(22)]
+    api.container.jobs.cancel("anna", made[10])
+    page = tab.page
+    tab.open("jobs")
+    rows = page.locator(".item")
+    expect(rows).to_have_count(20)
+    page.get_by_role("button", name="Delete a blue10 cup").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(rows).to_have_count(19)
+    two_rounds(page)  # each asks for 20 jobs, one of which is older than those that are shown
+    newest = edit(client, target_prompt="a new cup")["id"]
+    expect(rows).to_have_count(20)
+    page.get_by_role("button", name="More").click()
+    expect(rows).to_have_count(22)
+    links = rows.locator("a.title").evaluate_all("links => links.map((a) => a.hash)")
+    left = [newest, *(id for id in reversed(made) if id != made[10])]
+    assert links == [f"#/jobs/{id}" for id in left]
 
 
 def test_a_deleted_job_does_not_come_back_with_an_answer_that_was_under_way(
