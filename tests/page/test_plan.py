@@ -33,6 +33,19 @@ def test_the_base_and_that_a_picture_is_scaled_are_told_at_the_upload(
 
 
 @pytest.mark.usefixtures("worker")
+def test_the_plan_is_asked_for_again_after_no_answer(tab: Tab, picture: Path) -> None:
+    tab.expect("503")
+    page = tab.page
+    busy = {"status": 503, "json": {"title": "The store does not answer"}}
+    page.route("**/v1/edits?dry_run=true", lambda route: route.fulfill(**busy), times=1)
+    tab.open("edit")
+    with page.expect_response("**/v1/edits?dry_run=true"):
+        page.locator("input[type=file]").first.set_input_files(picture)
+    page.get_by_label("What it shows").fill("a cup")  # not enough to ask for anything else
+    expect(page.get_by_label("What this would do")).to_contain_text("mini draws")
+
+
+@pytest.mark.usefixtures("worker")
 def test_how_many_pictures_of_a_batch_are_scaled_is_told(tab: Tab, api: Running) -> None:
     client = api.client()
     sizes = ((16, 16), (64, 48), (64, 48), (128, 64), (16, 16))
