@@ -103,8 +103,14 @@ class Edit {
     const [item] = items;
     this.region.show(items.length === 1 ? item : null);
     this.sheet.over(items.length === 1);
-    this.submit.textContent = items.length > 1 ? `Edit ${items.length} pictures` : "Edit";
     this.trail.show(items.length === 1 ? item : null);
+    this.#name();
+  }
+
+  /** Says on the button what it does; while it sends, it says that. */
+  #name() {
+    const { items } = this.picture;
+    if (this.submit.getAttribute("aria-disabled") !== "true") this.submit.textContent = items.length > 1 ? `Edit ${items.length} pictures` : "Edit";
   }
 
   /**
@@ -150,7 +156,7 @@ class Edit {
       this.draft.save();
       this.draft.end();
       location.hash = one ? `#/jobs/${made.id}` : `#/batches/${made.id}`;
-    });
+    }).finally(() => this.#name()); // there may be fewer pictures by now
   }
 
   async #values() {

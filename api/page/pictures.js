@@ -217,12 +217,12 @@ export class Pictures {
   /** The images' ids; sends those that could not be sent before. @returns {Promise<string[]>} @throws {Problem} */
   async sent() {
     const check = oneKey();
-    for (const [number, item] of this.items.entries()) {
+    for (let item; (item = this.items.find(({ id }) => !id)); ) { // some may come and go meanwhile
       check();
-      if (!item.id && !item.sending) this.#send(item);
-      if (item.sending) announce(`Sending picture ${number + 1} of ${this.items.length}`);
+      if (!item.sending) this.#send(item);
+      announce(`Sending picture ${this.items.indexOf(item) + 1} of ${this.items.length}`);
       await item.sending;
-      if (!item.id) throw item.problem;
+      if (!item.id && this.items.includes(item)) throw item.problem;
     }
     check();
     return this.items.map((item) => item.id);

@@ -41,7 +41,6 @@ def test_a_training_is_seen_to_its_end(
     assert bar.evaluate("bar => bar.value") == 0.1025
     jobs.progress(claim, progress(5))
     page.locator("main").get_by_text("Learning 5 of 20, 50 min left").wait_for()
-    bar = page.get_by_label("Progress").locator("progress")
     assert bar.evaluate("bar => bar.value") == 0.38  # 20 of 100 before the training, 72 for it
     assert page.title().startswith("38 % ")
     expect(page.locator(".head .badge")).to_have_text("◐ running 38 %")
