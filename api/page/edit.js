@@ -42,7 +42,7 @@ class Edit {
     this.said = el("div", {});
     this.anew = button("Start anew", () => this.startAnew(), "quiet small", { hidden: true });
     this.several = el("input", { type: "checkbox", id: uid("several"), onchange: () => this.#count() });
-    this.picture = new Pictures({ most: 1, what: "a picture to edit", alt: (n) => `Picture ${n + 1} to edit`, large: true,
+    this.picture = new Pictures({ most: 1, what: "a picture to edit", alt: (n) => `Picture ${n + 1} to edit`, large: true, signal,
       changed: () => this.#pictured(), taking: (files) => this.#severalAt(files), find: pictureItem });
     this.trail = new Trail((to, from) => this.#go(to, from), signal);
     this.filled = ""; // what the form itself wrote last into the line of what the picture shows
@@ -85,9 +85,7 @@ class Edit {
 
   /** Takes one picture, or as many as are ticked. */
   #count() {
-    this.picture.most = this.several.checked ? known().max_pictures_per_batch : 1;
-    while (this.picture.items.length > this.picture.most) this.picture.items.pop();
-    this.picture.draw();
+    this.picture.limit(this.several.checked ? known().max_pictures_per_batch : 1);
   }
 
   /** Several files at once become several edits. @param {File[]} files */

@@ -78,12 +78,14 @@ const findImage = async (id, signal, name) => imageItem(await api.image(id, sign
 /** A place to drop or choose pictures, with what was chosen. */
 export class Pictures {
   /**
-   * @param {{most: number, what: string, alt: (number: number) => string, changed?: () => void,
+   * @param {{most: number, what: string, alt: (number: number) => string, signal: AbortSignal, changed?: () => void,
    *   taking?: (files: File[]) => void, large?: boolean, find?: (id: string, signal: AbortSignal, name: string) => Promise<Item>}} given
-   * what: is asked for, such as "reference pictures"; taking: is told of files first, and may raise
-   * `most`; large: a single picture is shown by its owner; find: gives the picture of an id
+   * what: is asked for, such as "reference pictures"; signal: the view's end; taking: is told of files first, and may
+   * raise `most`; large: a single picture is shown by its owner; find: gives the picture of an id
    */
-  constructor({ most, what, alt, changed = () => {}, taking, large = false, find = findImage }) {
+  constructor({ most, what, alt, signal, changed = () => {}, taking, large = false, find = findImage }) {
+    this.signal = signal;
+    signal.addEventListener("abort", () => this.items.forEach(release)); // what is being sent has the files themselves
     this.find = find;
     this.taking = taking;
     this.most = most;
@@ -97,9 +99,9 @@ export class Pictures {
     this.said = el("p", { class: "error", role: "alert", hidden: true });
     this.note = el("p", { class: "hint", role: "status" });
     this.list = el("ul", { class: "thumbs", "aria-label": `Chosen ${what}` });
-    const several = most > 1 || Boolean(taking);
+    const multiple = most > 1 || Boolean(taking);
     this.input = el("input", {
-      type: "file", accept: TYPES.join(","), multiple: several, id: uid("file"), class: "unseen",
+      type: "file", accept: TYPES.join(","), multiple, id: uid("file"), class: "unseen",
       onchange: () => { this.take([...(this.input.files || [])]); this.input.value = ""; },
       onkeydown: (event) => { // as a button does; the browser would send the form
         if (event.key !== "Enter" || event.ctrlKey || event.metaKey) return;
@@ -110,7 +112,7 @@ export class Pictures {
     this.drop = el("label", { class: "drop", for: this.input.id },
       this.ask = el("strong", {}, `Choose ${what}`), el("span", {}, `or drop or paste ${most > 1 ? "them" : "it"} anywhere: PNG, JPEG or WebP`));
     const allowed = can("images:write");
-    const folder = several && choosesFolders && button("Choose a folder", () => chooseFolder((given) => this.take(given.files, given.note)), "quiet small folder");
+    const folder = multiple && choosesFolders && button("Choose a folder", () => chooseFolder((given) => this.take(given.files, given.note)), "quiet small folder");
     add(this.node, allowed && [this.input, this.drop, folder], this.said, this.note, this.list, this.#earlier());
     if (allowed) this.#listen();
   }
@@ -129,12 +131,17 @@ export class Pictures {
       event.preventDefault();
       document.body.classList.remove("dropping");
       const { files, note } = await dropped(event.dataTransfer);
-      if (this.node.isConnected) this.take(files, note); // else the view was left meanwhile
+      this.take(files, note);
     });
   }
 
-  /** Adds files; says which cannot be taken. @param {File[]} files @param {string} [note] what of a folder was passed over */
+  /**
+   * Adds files; says which cannot be taken. A view that was left takes none: a dialog of files stays open behind it, and
+   * somebody else may have signed in.
+   * @param {File[]} files @param {string} [note] what of a folder was passed over
+   */
   take(files, note = "") {
+    if (this.signal.aborted) return;
     this.taking?.(files);
     this.note.textContent = note;
     const most = known().max_upload_bytes;
@@ -150,10 +157,20 @@ export class Pictures {
   put(item) {
     this.say("");
     if (this.most === 1) this.items.splice(0).forEach(release);
-    if (this.items.length >= this.most) return this.say(`At most ${this.most} pictures.`);
+    if (this.items.length >= this.most) {
+      release(item);
+      return this.say(`At most ${this.most} pictures.`);
+    }
     if (item.id && this.items.some((other) => other.id === item.id)) return;
     this.items.push(item);
     if (item.file) this.#send(item);
+    this.draw();
+  }
+
+  /** Takes as many as `most` from now on; those beyond it go. @param {number} most */
+  limit(most) {
+    this.most = most;
+    this.items.splice(most).forEach(release);
     this.draw();
   }
 
@@ -184,6 +201,7 @@ export class Pictures {
   }
 
   draw() {
+    if (this.signal.aborted) return;
     const alone = this.large && this.items.length === 1;
     const had = this.list.contains(document.activeElement);
     fill(this.list, this.items.map((item, number) => el("li", {},

@@ -56,6 +56,7 @@ export async function teachView(main, { signal }) {
     most: known().max_references,
     what: "reference pictures",
     alt: (n) => `Reference ${n + 1}`,
+    signal,
     changed: () => { few.textContent = advice(pictures.items.length); },
   });
   const noun = text({ required: true });
