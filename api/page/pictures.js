@@ -1,8 +1,8 @@
 // Pictures: chosen, pasted or dropped, sent at once, and shown from the store.
 
-import { api, oneKey, Problem } from "./client.js";
+import { api, Away, isMissing, lane, oneKey, Problem } from "./client.js";
 import { add, announce, button, el, fill, uid } from "./dom.js";
-import { notice } from "./fields.js";
+import { counted, notice, told } from "./fields.js";
 import { chooseFolder, choosesFolders, dropped, TYPES } from "./folders.js";
 import { can, known } from "./session.js";
 import { dragsFiles } from "./shortcuts.js";
@@ -60,7 +60,8 @@ export function download(words, url, name, renew) {
 
 /**
  * A picture that was chosen. file: null for one that the service has already; id: of the image once
- * it was sent; error: why it could not be sent yet; from: the output that it is, where it is one.
+ * it was sent; url: empty while the service does not give it; error: why it could not be sent yet;
+ * from: the output that it is, where it is one.
  * @typedef {{file: File | null, id: string, url: string, name: string, width?: number, height?: number,
  *   warnings?: string[], sending?: Promise<void> | null, error?: string, problem?: unknown,
  *   from?: {job: string, output: number} | null}} Item
@@ -74,6 +75,9 @@ export const imageItem = (image, name = "") => ({
 
 /** @param {string} id @param {AbortSignal} signal @param {string} name @returns {Promise<Item>} */
 const findImage = async (id, signal, name) => imageItem(await api.image(id, signal), name);
+
+/** Whether a failure is of the service or the way to it, so that all others would fail as well. */
+const isOfService = (error) => error instanceof Away || (error instanceof Problem && (error.status === 429 || error.status >= 500));
 
 /** A place to drop or choose pictures, with what was chosen. */
 export class Pictures {
@@ -98,6 +102,10 @@ export class Pictures {
     this.node = el("div", { class: "pictures" });
     this.said = el("p", { class: "error", role: "alert", hidden: true });
     this.note = el("p", { class: "hint", role: "status" });
+    this.away = el("div", { role: "status" });
+    this.turn = 0; // of emptying: what comes late is not put into what was emptied since
+    this.unseen = 0; // pictures that the service does not give now
+    this.why = /** @type {unknown} */ (null);
     this.list = el("ul", { class: "thumbs", "aria-label": `Chosen ${what}` });
     const multiple = most > 1 || Boolean(taking);
     this.input = el("input", {
@@ -113,7 +121,7 @@ export class Pictures {
       this.ask = el("strong", {}, `Choose ${what}`), el("span", {}, `or drop or paste ${most > 1 ? "them" : "it"} anywhere: PNG, JPEG or WebP`));
     const allowed = can("images:write");
     const folder = multiple && choosesFolders && button("Choose a folder", () => chooseFolder((given) => this.take(given.files, given.note)), "quiet small folder");
-    add(this.node, allowed && [this.input, this.drop, folder], this.said, this.note, this.list, this.#earlier());
+    add(this.node, allowed && [this.input, this.drop, folder], this.said, this.note, this.away, this.list, this.#earlier());
     if (allowed) this.#listen();
   }
 
@@ -205,12 +213,13 @@ export class Pictures {
     const alone = this.large && this.items.length === 1;
     const had = this.list.contains(document.activeElement);
     fill(this.list, this.items.map((item, number) => el("li", {},
-      !alone && el("img", { src: item.url, alt: this.alt(number) }),
+      !alone && item.url && el("img", { src: item.url, alt: this.alt(number) }),
       el("span", { class: "name", title: item.name }, item.sending ? `Sending ${item.name}…` : item.name),
       item.error && el("span", { class: "error" }, item.error),
       (item.warnings || []).map((text) => el("span", { class: "warning" }, text)),
       button("Remove", () => this.remove(item), "quiet small", { "aria-label": `Remove ${item.name}` }))));
     if (had) this.list.querySelector("button")?.focus();
+    this.#tellUnseen();
     this.node.classList.toggle("full", this.items.length > 0);
     this.node.classList.toggle("alone", alone);
     this.ask.textContent = alone ? "Choose another" : `Choose ${this.what}`;
@@ -220,6 +229,7 @@ export class Pictures {
 
   /** Takes all of them away. */
   clear() {
+    this.turn++;
     this.items.splice(0).forEach(release);
     this.note.textContent = "";
     this.draw();
@@ -251,11 +261,62 @@ export class Pictures {
     return this.items.filter(({ id }) => id).map(({ id, name }) => ({ id, name }));
   }
 
-  /** Shows again what a draft kept; what was deleted meanwhile is left out. @param {{id: string, name: string}[]} kept @param {AbortSignal} signal */
-  async restore(kept, signal) {
-    const items = await Promise.all(kept.map(({ id, name }) => this.find(id, signal, name).catch(() => null)));
-    if (signal.aborted) return;
-    for (const item of items) if (item) this.put(item);
+  /**
+   * Shows again what a draft kept. What was deleted meanwhile is left out, which is told; what the service does not give
+   * now stays chosen without being seen.
+   * @param {{id: string, name: string}[]} kept
+   */
+  async restore(kept) {
+    const mine = this.turn;
+    const found = await this.#ask(kept);
+    if (this.signal.aborted || mine !== this.turn) return;
+    for (const item of found) if (item) this.put(item);
+  }
+
+  /** Asks for pictures by their ids, few at a time; tells how many were deleted. @param {{id: string, name: string}[]} kept */
+  async #ask(kept) {
+    const inLane = lane();
+    /** @type {unknown} why one was not given */
+    let error = null;
+    const found = await Promise.all(kept.map(({ id, name }) => inLane(async () => {
+      try {
+        if (isOfService(error)) throw error; // one is enough: the others are not asked for
+        return await this.find(id, this.signal, name === id ? "" : name);
+      } catch (failed) {
+        if (isMissing(failed)) return null;
+        error = failed;
+        return /** @type {Item} */ ({ file: null, id, url: "", name: name || id });
+      }
+    })));
+    const gone = found.filter((item) => !item).length;
+    if (gone) this.note.textContent = `${counted(gone, "picture")} of this form ${gone === 1 ? "was" : "were"} deleted meanwhile.`;
+    this.why = error;
+    this.unseen = 0; // told anew
+    return found;
+  }
+
+  /** Tells how many of the chosen pictures the service does not give now, and why. */
+  #tellUnseen() {
+    const unseen = this.items.filter(({ url }) => !url);
+    if (unseen.length === this.unseen) return;
+    this.unseen = unseen.length;
+    fill(this.away, unseen.length > 0 && el("div", { class: "warning" },
+      `${counted(unseen.length, "picture")} cannot be shown now, and ${unseen.length === 1 ? "stays" : "stay"} chosen.`, told(this.why),
+      el("p", { class: "row" }, button("Try again", () => this.#askAgain(unseen), "small"))));
+  }
+
+  /** Asks again for pictures that are chosen and not shown. @param {Item[]} unseen */
+  async #askAgain(unseen) {
+    const found = await this.#ask(unseen);
+    if (this.signal.aborted) return;
+    unseen.forEach((item, at) => {
+      const now = found[at];
+      if (now) Object.assign(item, now);
+      else if (this.items.includes(item)) this.items.splice(this.items.indexOf(item), 1);
+    });
+    fill(this.away);
+    this.draw();
+    /** @type {HTMLElement} */ (this.away.querySelector("button") || this.list.querySelector("button") || this.input).focus(); // what was pressed is gone
   }
 
   /** Pictures that were sent before, fetched when they are asked for. */

@@ -140,7 +140,7 @@ export async function teachView(main, { signal }) {
   shape.addEventListener("input", () => plan.later());
   shape.addEventListener("change", () => plan.later());
   takeFiles((files, note) => pictures.take(files, note), signal);
-  await pictures.restore(coming, signal);
+  await pictures.restore(coming);
   coming = [];
 }
 
