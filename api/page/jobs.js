@@ -103,7 +103,8 @@ function after(rows, id) {
 }
 
 /** What a row shows of a job that may change; what is said of its end changes all the time, and alone. */
-const shown = (job) => job && JSON.stringify([job.state, job.progress?.step, job.progress?.phase, job.cancel_requested, job.queue_position, job.estimate?.workers]);
+const shown = (job) => job && JSON.stringify([job.state, job.progress?.step, job.progress?.phase, job.cancel_requested, job.queue_position, job.estimate?.workers,
+  Boolean(job.progress?.preview_url)]);
 
 /** Says anew how far a job is. @param {{job: any, row: HTMLElement}} entry @param {any} job */
 function retell(entry, job) {

@@ -15,6 +15,7 @@ from customedit.tenants.catalogue import Concepts
 from ..api.conftest import Running, customize, edit, finish_concept, upload, upload_mask
 from .conftest import Tab
 from .test_iterating import newest, send, sent_mask
+from .test_leaving import busy
 
 COLOURS = ("red", "green", "blue", "white", "black", "yellow")
 
@@ -22,13 +23,11 @@ COLOURS = ("red", "green", "blue", "white", "black", "yellow")
 def refuse(page: Page, pattern: str) -> Callable[[], None]:
     """Lets the service be busy for GETs of addresses like ``pattern``; gives what ends it."""
 
-    def busy(route: Route) -> None:
-        if route.request.method == "GET":
-            return route.fulfill(status=503, json={"title": "The store does not answer"})
-        return route.fallback()
+    def answer(route: Route) -> None:
+        busy(route) if route.request.method == "GET" else route.fallback()
 
-    page.route(pattern, busy)
-    return lambda: page.unroute(pattern, busy)
+    page.route(pattern, answer)
+    return lambda: page.unroute(pattern, answer)
 
 
 def draft_is_kept(page: Page) -> None:

@@ -19,7 +19,7 @@ from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept, finish_edit
 from .conftest import Tab
-from .test_leaving import Held
+from .test_leaving import Held, busy
 
 
 def newest(jobs: Jobs) -> dict[str, object]:
@@ -136,8 +136,7 @@ def test_the_way_is_kept_while_it_comes_late_or_not(
     page.get_by_label("What it shows").fill("a cup of tea")
     page.wait_for_timeout(500)  # until the draft is kept without its way
     page.unroute("**/v1/jobs/*")
-    busy = {"status": 503, "json": {"title": "The store does not answer"}}
-    page.route("**/v1/jobs/*", lambda route: route.fulfill(**busy), times=1)
+    page.route("**/v1/jobs/*", busy, times=1)
     with page.expect_response("**/v1/jobs/*"):
         page.reload()
     page.get_by_label("What it shows").fill("a cup")

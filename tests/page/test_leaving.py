@@ -43,6 +43,11 @@ class Held:
         raise AssertionError(f"{len(self.routes)} are asked for")
 
 
+def busy(route: Route) -> None:
+    """Answer as a service that cannot answer now."""
+    route.fulfill(status=503, json={"title": "The store does not answer"})
+
+
 def leave_and_return(page: Page, view: str) -> None:
     page.get_by_role("link", name="Looks").click()
     page.get_by_role("heading", name="Looks", exact=True).wait_for()

@@ -11,6 +11,7 @@ from customedit.jobs.store import Jobs
 
 from ..api.conftest import Running, edit, png
 from .conftest import Tab
+from .test_leaving import busy
 
 
 def fill(page: Page, picture: Path) -> None:
@@ -36,8 +37,7 @@ def test_the_base_and_that_a_picture_is_scaled_are_told_at_the_upload(
 def test_the_plan_is_asked_for_again_after_no_answer(tab: Tab, picture: Path) -> None:
     tab.expect("503")
     page = tab.page
-    busy = {"status": 503, "json": {"title": "The store does not answer"}}
-    page.route("**/v1/edits?dry_run=true", lambda route: route.fulfill(**busy), times=1)
+    page.route("**/v1/edits?dry_run=true", busy, times=1)
     tab.open("edit")
     with page.expect_response("**/v1/edits?dry_run=true"):
         page.locator("input[type=file]").first.set_input_files(picture)
