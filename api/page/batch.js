@@ -7,7 +7,7 @@ import { stored } from "./pictures.js";
 import { far, forecast, jobBadge, stuck, withStep } from "./progress.js";
 import { can } from "./session.js";
 import { bestOutput, continueAddress, pictureItem } from "./versions.js";
-import { badge, when } from "./words.js";
+import { badge, finished, when } from "./words.js";
 
 const EVERY_MS = 3000;
 
@@ -40,14 +40,17 @@ export async function batchView(main, { id, signal }) {
     bar.value = progress;
     const told = Object.entries(counts).filter(([, count]) => count).map(([name, count]) => `${count} ${name}`).join(", ");
     said.textContent = `${told}. ${state === "finished" ? "" : forecast(estimate)}`;
-    const stands = `${state} ${stuck(batch)}`;
+    const open = jobs.filter((job) => !finished(job));
+    const cancelled = open.length > 0 && open.every(({ cancel_requested }) => cancel_requested);
+    const stands = `${state} ${stuck(batch)} ${cancelled}`;
     said.classList.toggle("warning", stuck(batch));
     if (head.dataset.stands !== stands) {
       head.dataset.stands = stands;
       const had = head.contains(document.activeElement);
       fill(head, el("p", { class: "row" }, state === "finished" ? badge("succeeded") : jobBadge(batch, null), `${jobs.length} pictures`, when(batch.created_at)),
-        can("edits:write") && el("p", { class: "row" }, state === "finished" ? button("Delete", remove, "danger small") : button("Cancel", cancel, "danger small")));
-      if (had) /** @type {HTMLElement | null} */ (head.querySelector("button"))?.focus();
+        can("edits:write") && el("p", { class: "row" }, state === "finished" ? button("Delete", remove, "danger small")
+          : cancelled ? el("span", { class: "faint" }, "Cancelling…") : button("Cancel", cancel, "danger small")));
+      if (had) /** @type {HTMLElement} */ (head.querySelector("button") || title).focus();
     }
     for (const job of jobs) {
       const tile = tiles.get(job.id) || new Tile(inLane, signal);

@@ -2,7 +2,7 @@
 
 import { api, isMissing, oneKey } from "./client.js";
 import { Brush } from "./brush.js";
-import { announce, button, el, fill, uid } from "./dom.js";
+import { add, announce, button, el, fill, uid } from "./dom.js";
 import { complain, notice, text, words } from "./fields.js";
 import { maskSource } from "./mask.js";
 import { stored } from "./pictures.js";
@@ -138,8 +138,9 @@ export class Region {
         return;
       }
       this.#show(this.mode);
+      const again = () => this.begin(start, actions).then(() => this.brush.surface.focus()); // the button is gone
       const leave = () => { this.begin(null); this.#changed(); };
-      fill(this.wrong, notice(error, button("Load the mask again", () => this.begin(start, actions), "small"), button("Leave the mask out", leave, "quiet small")));
+      fill(this.wrong, notice(error, button("Load the mask again", again, "small"), button("Leave the mask out", leave, "quiet small")));
       this.wrong.hidden = false;
     }
   }
@@ -155,17 +156,20 @@ export class Region {
   async #take(file) {
     if (this.signal.aborted) return; // the dialog of files was open behind the view
     const mine = ++this.turn;
-    this.wrong.hidden = true;
+    if (!this.late) this.wrong.hidden = true;
     try {
       const image = await api.upload(file);
       const pixels = await maskSource(file);
       if (mine !== this.turn) return; // the form was emptied, or another mask was begun meanwhile
       this.start = { image: image.id };
+      this.wrong.hidden = true;
       this.#begun(pixels);
       this.#changed();
       announce("The mask is loaded; it can be painted on");
     } catch (error) {
-      if (mine === this.turn) complain(this.wrong, error);
+      if (mine !== this.turn) return;
+      if (this.late) add(this.wrong, notice(error)); // beside what mends the mask of before
+      else complain(this.wrong, error);
     }
   }
 

@@ -385,6 +385,9 @@ def test_a_picture_of_a_batch_keeps_focus_and_picture_while_it_is_drawn(
     expect(link).to_be_focused()
     assert shown.evaluate("image => image.marked")
     assert len([r for r in tab.asked if re.search(r"/v1/images/\w+$", r.url)]) == 2
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("Cancelling…").wait_for()  # one of them is at work
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
 def test_a_job_is_cancelled(tab: Tab, api: Running, jobs: Jobs) -> None:
