@@ -13,7 +13,7 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept, upload, upload_mask
-from .conftest import Tab
+from .tab import Tab
 from .test_iterating import newest, send, sent_mask
 from .test_leaving import busy
 
