@@ -26,6 +26,8 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Catalogue
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from customedit.devserver.local_servers import LocalServers
 
 Make = Callable[..., JobRecord]
@@ -47,11 +49,54 @@ os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _wo
 
 
 @pytest.fixture(scope="session")
-def local_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
+def one_reading_of_botocore() -> Iterator[None]:
+    """What botocore knows of its services is parsed once, not for the client of every test.
+
+    It is two megabytes of JSON, which a program reads once, when it starts.
+    """
+    from botocore.loaders import JSONFileLoader
+
+    load_file, parsed = JSONFileLoader.load_file, dict[str, Any]()
+
+    def once(self: JSONFileLoader, file_path: str) -> Any:
+        found = parsed.get(file_path)
+        if found is None and (found := load_file(self, file_path)) is not None:
+            parsed[file_path] = found
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", once)
+        yield
+
+
+@pytest.fixture(scope="session")
+def local_servers(
+    tmp_path_factory: pytest.TempPathFactory, one_reading_of_botocore: None
+) -> Iterator[LocalServers]:
     from customedit.devserver.local_servers import LocalServers
 
     with LocalServers(tmp_path_factory.mktemp("servers"), usual_ports=False) as servers:
         yield servers
+
+
+@pytest.fixture(scope="session")
+def one_openapi_document() -> Iterator[None]:
+    """The OpenAPI document, the same of all front ends, is made once, not for that of every test.
+
+    A front end makes it when it first refuses a request.
+    """
+    from api import openapi
+
+    make, made = openapi._document, list[dict[str, Any]]()
+
+    def once(app: FastAPI) -> dict[str, Any]:
+        if not made:
+            made.append(make(app))
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openapi, "_document", once)
+        yield
 
 
 @pytest.fixture
