@@ -1,5 +1,5 @@
-"""For all tests: how hypothesis looks for examples, torch's threads, the real servers, and
-records of jobs."""
+"""For all tests: how hypothesis looks for examples, torch's threads, which files come first, the
+real servers, and records of jobs."""
 
 from __future__ import annotations
 
@@ -43,6 +43,70 @@ hypothesis_settings.load_profile(
 # after this file, so that tests which need no torch do not wait for it.
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
+
+
+# Processes that share the tests take file by file: the long ones first, so that all end together.
+
+LONG = (
+    "tests/worker/test_lives.py",
+    "tests/worker/test_end_to_end.py",
+    "tests/service",
+    "tests/page/test_accessible.py",
+    "tests/page/test_again.py",
+    "tests/worker/test_sharing.py",
+    "tests/editing/test_half.py",
+    "tests/api/test_schemathesis.py",
+    "tests/page/test_jobs.py",
+    "tests/devserver/test_local_servers.py",
+    "tests/devserver/test_stack.py",
+    "tests/editing/test_editors.py",
+    "tests/cli/test_cli.py",
+    "tests/cli/test_bad_input.py",
+    "tests/mini/test_train.py",
+    "tests/concepts/test_trainings_merged.py",
+    "tests/page/test_keyboard.py",
+    "tests/page/test_library.py",
+    "tests/page/test_drafts.py",
+    "tests/page/test_forms.py",
+    "tests/worker/test_storm.py",
+    "tests/experiments/test_study.py",
+    "tests/editing/test_edit.py",
+    "tests/worker/test_executor.py",
+    "tests/worker/test_reconciler.py",
+    "tests/worker/test_families.py",
+    "tests/worker/test_concept_regions.py",
+    "tests/concepts/test_training.py",
+    "tests/experiments/test_quality.py",
+    "tests/experiments/test_lookbench_run.py",
+    "tests/page/test_whole.py",
+    "tests/test_wheel.py",
+)
+"""By what `--durations` tells of a whole run; a folder's files go together, with one service."""
+
+
+def _unit(file: str) -> str:
+    """What is given to one process as a whole: a file, or a folder of ``LONG``."""
+    folder = file.rpartition("/")[0]
+    return folder if folder in LONG else file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(_unit(item.nodeid.partition("::")[0]), len(LONG)))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadFileScheduling
+
+    class LongFirst(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _unit(super()._split_scope(nodeid))
+
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # which puts the files of most tests first
+    return LongFirst(config, log)
 
 
 # Real servers, started once when the first test asks for them.
