@@ -99,14 +99,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadFileScheduling
 
-    class LongFirst(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return _unit(super()._split_scope(nodeid))
-
     if config.getoption("dist") != "loadfile":
         return None
     config.option.loadscopereorder = False  # which puts the files of most tests first
-    return LongFirst(config, log)
+    scheduling = LoadFileScheduling(config, log)
+    scheduling._split_scope = lambda nodeid: _unit(nodeid.partition("::")[0])
+    return scheduling
 
 
 # Real servers, started once when the first test asks for them.
