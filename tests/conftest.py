@@ -178,11 +178,21 @@ def redis_client(settings: Settings) -> Iterator[Redis]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def bucket(local_servers: LocalServers) -> None:
+    """Makes the bucket, in which each test has a prefix, once.
+
+    ``Storage.bucket`` adds a rule for a prefix, and reads and writes those of all before it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in local_servers.environment().items():
+            patch.setenv(name, value)
+        Storage(Settings.of_environment()).bucket()
+
+
 @pytest.fixture
-def storage(settings: Settings) -> Storage:
-    storage = Storage(settings)
-    storage.bucket()
-    return storage
+def storage(settings: Settings, bucket: None) -> Storage:
+    return Storage(settings)
 
 
 # Jobs of a tenant, and a way to let a lease run out without waiting for it.
