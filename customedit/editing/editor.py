@@ -31,6 +31,7 @@ from customedit.digests import picture_digest
 from customedit.editing.auto_change import check_auto, chosen
 from customedit.editing.edit import EditResult, Opened, edit, encode_and_invert
 from customedit.editing.inversion import Inversion
+from customedit.editing.kept_features import FeatureCache
 from customedit.editing.plan import EditPlan, plan_edits
 from customedit.editing.recipe_inputs import (
     check_base,
@@ -96,13 +97,24 @@ class Editor:
     """Edits pictures with one base.
 
     inversions: where they are kept between sessions, a folder or a store; None for nowhere.
-    max_rows: most rows of one UNet call. Not for several threads at once.
+    max_rows: most rows of one UNet call. kept_features: bytes of memory, beside the base, for what
+    targets of Prompt-to-Prompt take of their sources, so that further edits of a picture from one
+    source prompt run two rows a step instead of three (``kept_features.FeatureCache``); 0 keeps
+    none. Not for several threads at once.
+
+    Raises InputError for a number of bytes below 0.
     """
 
     def __init__(
-        self, base: Base, *, inversions: Path | InversionStore | None = None, max_rows: int = 32
+        self,
+        base: Base,
+        *,
+        inversions: Path | InversionStore | None = None,
+        max_rows: int = 32,
+        kept_features: int = 0,
     ) -> None:
         self.base, self.max_rows = base, max_rows
+        self.features = FeatureCache(kept_features)
         self.inversions: InversionStore | None = (
             InversionFolder(inversions) if isinstance(inversions, Path) else inversions
         )
@@ -138,7 +150,7 @@ class Editor:
                 edit(
                     self.base, orders[k].plan, session.picture, concepts=orders[k].concepts,
                     mask=orders[k].mask, inversion=inversions[k], record=orders[k].record,
-                    opened=opened,
+                    opened=opened, features=self.features.of(orders[k].plan.features_key),
                 )
                 for k in group
             ]  # fmt: skip
@@ -310,15 +322,15 @@ class Session:
         target_prompt: what the picture shall show, naming concepts by their tokens; concepts: those
         it names, ``Weighted`` for another weight than 1 and for a region that the concept acts in
         (``ConceptRegion``). change: how much changes, in [0, 1], the same way for every method, or
-        "auto" (``auto_change``), which compares with ``references``;
-        or strength, the method's own knob (sdedit: higher takes more of the prompt; the others:
-        higher keeps more of the source). seed: for sdedit and ddpm. guidance: of the base if left
-        out. mask: [h, w] in [0, 1] in the picture's aspect, 1 where the edit may change. p2p:
-        expert settings, which name the region's words among others; else they follow from the
-        prompts (``region_words``) and are in ``result.plan.region_words``. preserve: whether the
-        source's own pixels are pasted outside the region, with a soft edge of ``feather`` pixels.
-        record: keep the attention maps. more: other fields of ``EditOptions``, such as the expert
-        settings of a method.
+        "auto" (``auto_change``), which compares with ``references``; or strength, the method's own
+        knob (sdedit and flowedit: higher takes more of the prompt; the others: higher keeps more of
+        the source). seed: for sdedit, ddpm and flowedit. guidance: of the base if left out. mask:
+        [h, w] in [0, 1] in the picture's aspect, 1 where the edit may change. p2p: expert settings,
+        which name the region's words among others; else they follow from the prompts
+        (``region_words``) and are in ``result.plan.region_words``. preserve: whether the source's
+        own pixels are pasted outside the region, with a soft edge of ``feather`` pixels. record:
+        keep the attention maps. more: other fields of ``EditOptions``, such as the expert settings
+        of a method.
 
         Raises InputError naming the field, before anything is drawn.
         """
