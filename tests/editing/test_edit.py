@@ -169,10 +169,10 @@ def test_a_sweep_without_a_store_inverts_once(base: Base, picture: Image.Image) 
 def test_an_inversion_from_a_store_gives_the_same_bits(
     base: Base, picture: Image.Image, tmp_path: Path, kind: Any
 ) -> None:
-    fresh = Editor(base).open(picture, SOURCE).edit(TARGET, steps=3, inversion=kind)
+    fresh = Editor(base).open(picture, SOURCE).edit(TARGET, steps=2, inversion=kind)
     stored = [
         Editor(base, inversions=tmp_path).open(picture, SOURCE).edit(
-            TARGET, steps=3, inversion=kind
+            TARGET, steps=2, inversion=kind
         )
         for _ in range(2)
     ]  # fmt: skip
@@ -186,9 +186,9 @@ def test_bases_of_other_dtypes_keep_their_own_inversions(
 ) -> None:
     """After a run in bfloat16 an edit in float32 is as if there had been none."""
     half = Base.load(dtype=torch.bfloat16)
-    fresh = Editor(base).open(picture, SOURCE).edit(TARGET, steps=3)
+    fresh = Editor(base).open(picture, SOURCE).edit(TARGET, steps=2)
     for model in (half, base):
-        result = Editor(model, inversions=tmp_path).open(picture, SOURCE).edit(TARGET, steps=3)
+        result = Editor(model, inversions=tmp_path).open(picture, SOURCE).edit(TARGET, steps=2)
     assert torch.equal(fresh.drawing.latents, result.drawing.latents)
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -384,7 +384,7 @@ def test_inversion_keys_tell_apart_what_inversions_depend_on(
 @pytest.mark.parametrize(
     "options",
     [
-        {"inversion": kind} for kind in get_args(InversionKind)
+        {"inversion": kind, "steps": 2} for kind in get_args(InversionKind)
     ] + [
         {"method": "sdedit", "seeds": [7]},
         {"method": "masactrl", "masactrl": {"layer": 0.5}},
@@ -401,7 +401,7 @@ def test_a_recipe_replays_to_the_same_pixels(
     session = Editor(base).open(picture, SOURCE)
     target = "a photo of a <look> red cup on a table"
     concepts = [Weighted(Word(base), 0.7)]
-    plans = session.plan(target, concepts=concepts, steps=3, **options)
+    plans = session.plan(target, concepts=concepts, **{"steps": 3} | options)
     (first,) = session.run(plans, concepts)
     recipe = json.loads(json.dumps(first.plan.as_json()))
     plan = EditPlan.read(recipe)

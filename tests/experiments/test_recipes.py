@@ -104,8 +104,17 @@ def test_differences_are_of_the_same_draws() -> None:
     assert found[1].above["iou"].verdict == "undecided"
 
 
+def with_one_class_image(base: Base) -> Base:
+    """``base`` whose trainings draw one class image in two steps, where nothing else is said."""
+    training = base.profile.training
+    defaults = training.custom_diffusion.model_copy(update={"class_images": 1, "class_steps": 2})
+    training = training.model_copy(update={"custom_diffusion": defaults})
+    profile = base.profile.model_copy(update={"training": training})
+    return dataclasses.replace(base, profile=profile)
+
+
 def test_a_search_resumes_and_reports(base: Base, tmp_path: Path) -> None:
-    bench = few(["waves"], 1)
+    base, bench = with_one_class_image(base), few(["waves"], 1)
     edits = Recipe(steps=2)
     of = Search(base, bench, tmp_path, seeds=1, steps=1, edits=edits)
     variants = chosen_variants(["contained, several classes"])
