@@ -26,6 +26,7 @@ from customedit.experiments.report import verdict
 from customedit.experiments.result_cache import Lesson, Row
 from customedit.experiments.study import Study, study
 from customedit.experiments.variants import RARE, VARIANTS, Plan, Training, Variant
+from customedit.images.layout import LINE, MARGIN, labelled
 from customedit.metrics.curves import Line, Point, plot
 from customedit.metrics.lookbench import dataset
 from customedit.metrics.lookbench.looks import Look
@@ -269,6 +270,36 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
 
     again(dataclasses.replace(plan, variants=variants[:1], seeds=(0, 1, 2)))  # goes on
     assert [line.rsplit(": ")[1] for line in told] == ["kept", "kept", "drawn"]
+
+
+def test_a_sheet_has_a_row_of_each_variant_and_a_picture_of_each_strength(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = dataset.bundled("small").select(["waves"], 1)
+    variants = (Variant("many", strengths=(0.2, 0.4, 0.6)), Variant("few", strengths=(0.4, 0.8)))
+    running = Study(None, Plan(bench, (0,), variants))  # type: ignore[arg-type]  # no cell is run
+    told: list[Sequence[str]] = []
+    for variant, shade in zip(variants, (10, 90), strict=True):
+        kept = Image.new("RGB", (32 * len(variant.strengths), 64), (shade,) * 3)
+        kept.paste((250, 0, 0), (0, 32, kept.width, 64))  # the second source: not shown
+        kept.save(tmp_path / f"{variant.name}.png")
+        running.sheets["waves"].append(tmp_path / f"{variant.name}.png")
+
+    def watched(tile: Image.Image, lines: Sequence[str]) -> Image.Image:
+        told.append(lines)
+        return labelled(tile, lines)
+
+    monkeypatch.setattr("customedit.experiments.study.labelled", watched)
+    pixels = np.asarray(running.sheet("waves"))
+    wide, high = 32 + 2 * MARGIN, 32 + 2 * MARGIN + 2 * LINE
+    assert pixels.shape == (2 * high, 3 * wide, 3)
+    middles = pixels[MARGIN + 16 :: high, MARGIN + 16 :: wide, 0]
+    assert middles.tolist() == [[10, 10, 10], [90, 90, 255]]  # white where there is none
+    assert told == [
+        [variant.name, f"strength {strength:g}"]
+        for variant in variants
+        for strength in variant.strengths
+    ]
 
 
 def test_what_is_kept_is_named_by_all_that_made_it() -> None:
