@@ -86,7 +86,7 @@ def test_a_look_that_is_not_given_for_a_while_stays_chosen(
     write(page, "a cup", "a <x> cup")
     page.get_by_role("checkbox", name="<x>").check()
     draft_is_kept(page)
-    none = {"items": [], "next_cursor": None}
+    none: dict[str, object] = {"items": [], "next_cursor": None}
     page.route(re.compile(r"/v1/concepts\?"), lambda route: route.fulfill(json=none))  # it is older
     again = refuse(page, "**/v1/concepts/*")
     told = page.get_by_text("1 look cannot be shown now, and stays chosen.")

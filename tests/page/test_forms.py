@@ -167,9 +167,9 @@ def test_the_button_says_that_it_sends_until_all_is_sent(
     page = tab.page
     tab.open("edit")
     held = Held(page, "**/v1/images", "POST", most=2)
-    page.locator("input[type=file]").first.set_input_files(references[:2])
     page.get_by_label("What it shows").fill("a cup")
     page.get_by_label("What it is to show").fill("a blue cup")
+    page.locator("input[type=file]").first.set_input_files(references[:2])
     submit = page.locator("form.sends button[type=submit]")
     expect(submit).to_have_text("Edit 2 pictures")
     first, second = held.all(2)

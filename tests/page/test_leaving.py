@@ -296,6 +296,7 @@ COUNT_ADDRESSES = """() => {
 def test_pictures_that_are_shown_no_more_are_freed(tab: Tab, references: tuple[Path, ...]) -> None:
     page = tab.page
     tab.open("edit")
+    page.get_by_label("What it shows").wait_for()
     page.evaluate(COUNT_ADDRESSES)
     page.locator("input[type=file]").first.set_input_files(references[:3])
     expect(page.locator(".thumbs img")).to_have_count(3)

@@ -39,6 +39,7 @@ def test_the_plan_is_asked_for_again_after_no_answer(tab: Tab, picture: Path) ->
     page = tab.page
     page.route("**/v1/edits?dry_run=true", busy, times=1)
     tab.open("edit")
+    page.get_by_label("What it shows").wait_for()
     with page.expect_response("**/v1/edits?dry_run=true"):
         page.locator("input[type=file]").first.set_input_files(picture)
     page.get_by_label("What it shows").fill("a cup")  # not enough to ask for anything else
