@@ -23,47 +23,39 @@ Clients, workers and servers share the machine, which is named.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import multiprocessing
 import os
 import random
 import statistics
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import typer
 from redis import Redis
 
+from benchmarks.load_clients import PICTURE, Client, Tenants, list_times, timed
+from benchmarks.load_workers import Beats, Record, outcome, report_of, shares, work
 from customedit.config.settings import Settings
 from customedit.devserver.local_servers import LocalServers
 from customedit.devserver.stack import Stack
-from customedit.diffusion.profile import Sizes
-from customedit.estimates import speed
 from customedit.estimates.simulation import Machine, Waiting, play
-from customedit.estimates.speed import Line
 from customedit.estimates.work import edit_work
-from customedit.estimates.workers import BEAT_S, WorkerBase, WorkerReport, Workers
-from customedit.jobs import notifications
 from customedit.jobs.claims import Claim
 from customedit.jobs.journal import Journal
 from customedit.jobs.orphans import Orphans
-from customedit.jobs.records import EditOutcome, ImageRecord, JobProgress, JobRecord
+from customedit.jobs.records import JobProgress, JobRecord
 from customedit.jobs.redis import connect, memory
 from customedit.jobs.store import Jobs
 from customedit.schemas import ids
 from customedit.schemas.requests import EditRequest
-from customedit.storage import object_keys
 from customedit.storage.store import Storage
-from customedit.tenants.access import ApiKeys
-from customedit.tenants.catalogue import Concepts, Images
+from customedit.tenants.catalogue import Concepts
 
 ENVIRONMENT: Final = {
     "CUSTOMEDIT_QUEUE_LIMIT_PER_TENANT": "100000",
@@ -71,17 +63,7 @@ ENVIRONMENT: Final = {
     "CUSTOMEDIT_LEASE_SECONDS": "10",
     "CUSTOMEDIT_HEARTBEAT_SECONDS": "2",
 }
-PROCESSES: Final = 2  # of simulated workers: one interpreter for all would measure its own lock
 BATCH: Final = 16  # as in worker.reconciler, which needs torch
-PICTURE: Final = (64, 64)
-DEATHS: Final = 0.01  # of attempts that end without a word
-LISTS: Final = {
-    "newest": "/v1/jobs?limit=20",
-    "queued": "/v1/jobs?limit=20&state=queued",
-    "succeeded": "/v1/jobs?limit=20&state=succeeded",
-    "of a kind that is rare": "/v1/jobs?limit=20&kind=customize",
-    "edits": "/v1/edits?limit=20",
-}
 
 app = typer.Typer(add_completion=False)
 
@@ -98,234 +80,6 @@ def summary(seconds: Iterable[float]) -> dict[str, float]:
         "p99_ms": round(1000 * ordered[at], 2),
         "max_ms": round(1000 * ordered[-1], 2),
     }
-
-
-def timed(call: Callable[[], object], times: list[float]) -> object:
-    """What ``call`` gives; its seconds are added to ``times``."""
-    began = time.perf_counter()
-    try:
-        return call()
-    finally:
-        times.append(time.perf_counter() - began)
-
-
-# Clients
-
-
-@dataclass
-class Client:
-    """A tenant on one kept connection."""
-
-    url: str
-    key: str
-    image: str
-
-    def __post_init__(self) -> None:
-        at = urlsplit(self.url)
-        self._connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=120)
-        self._head = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
-
-    def ask(self, method: str, path: str, body: object = None) -> Any:
-        """The document that answers. Raises RuntimeError for any status from 300 on."""
-        text = None if body is None else json.dumps(body)
-        try:
-            self._connection.request(method, path, text, self._head)
-            answer = self._connection.getresponse()
-        except http.client.RemoteDisconnected:  # idle for longer than the API keeps it
-            if method != "GET":
-                raise
-            self._connection.request(method, path, text, self._head)
-            answer = self._connection.getresponse()
-        document = answer.read()
-        if answer.status >= 300:
-            raise RuntimeError(f"{method} {path}: {answer.status} {document[:300]!r}")
-        return json.loads(document)
-
-    def submit(self, number: int) -> str:
-        """Submits an edit; gives the job's id."""
-        body = {
-            "image": self.image,
-            "source_prompt": "a photo of a mug on a table",
-            "target_prompt": "a photo of a red mug on a table",
-            "seeds": [number],
-        }
-        return str(self.ask("POST", "/v1/edits", body)["id"])
-
-
-@dataclass
-class Tenants:
-    """Clients of all tenants; half of all jobs are the first one's."""
-
-    clients: list[Client]
-
-    @classmethod
-    def make(cls, stack: Stack, settings: Settings, redis: Redis, count: int) -> Tenants:
-        """Keys and one record of an image each."""
-        keys, images = ApiKeys(redis, settings), Images(redis, settings)
-        clients = []
-        for number in range(count):
-            tenant = f"tenant-{number}"
-            image = ids.of_image(tenant.encode())
-            key = object_keys.image(tenant, image, "1", object_keys.PICTURE)
-            images.put(
-                ImageRecord(
-                    id=image, tenant=tenant, media_type="image/png", bytes=1, width=PICTURE[0],
-                    height=PICTURE[1], key=key, created_at=time.time(),
-                )
-            )  # fmt: skip
-            clients.append(Client(stack.url, keys.create(tenant)[1], image))
-        return cls(clients)
-
-    def submit(self, first: int, count: int, threads: int) -> tuple[list[str], list[float]]:
-        """``count`` edits from several clients at once: their ids, and seconds until each 202."""
-        made: list[str] = []
-        seconds: list[float] = []
-
-        def some(offset: int) -> None:
-            own = [Client(c.url, c.key, c.image) for c in self.clients]
-            for number in range(first + offset, first + count, threads):
-                client = own[0] if number % 2 else own[number // 2 % len(own)]
-                made.append(str(timed(lambda c=client, n=number: c.submit(n), seconds)))  # type: ignore[misc]
-
-        workers = [threading.Thread(target=some, args=[offset]) for offset in range(threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        return made, seconds
-
-
-def list_times(client: Client, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each list, and of the page in the middle of all jobs."""
-    times: dict[str, list[float]] = {name: [] for name in (*LISTS, "one job")}
-    for _ in range(rounds):
-        for name, path in LISTS.items():
-            page: Any = timed(lambda p=path: client.ask("GET", p), times[name])  # type: ignore[misc]
-            if name == "newest" and page["items"]:
-                job = f"/v1/jobs/{page['items'][-1]['id']}"
-                timed(lambda p=job: client.ask("GET", p), times["one job"])  # type: ignore[misc]
-    return times
-
-
-# Workers
-
-
-def report_of(job_s: float, slots: int = 1) -> WorkerReport:
-    """What a worker says that takes ``job_s`` seconds for an edit."""
-    base = WorkerBase(
-        name="load", fingerprint="load", device="cpu", dtype="float32", guidance=4.0,
-        sizes=Sizes(side=128, multiple=16, factor=8), rows=24,
-    )  # fmt: skip
-    call, beside = Line(), Line()
-    for rows in (1, 3):  # of which an edit has 50 each
-        call.add(rows, 0.009 * job_s, keep=1.0)
-    beside.add(1, 0.1 * job_s, keep=1.0)
-    lines = {speed.call(base.latent_cells(PICTURE)): call, "edit": beside}
-    return WorkerReport(name="", kinds=("edit",), slots=slots, base=base, speed=lines)
-
-
-class Beats:
-    """Says every ``BEAT_S`` seconds that workers live which take ``job_s`` seconds for an edit."""
-
-    def __init__(self, redis: Redis, settings: Settings, names: list[str], job_s: float) -> None:
-        report = report_of(job_s)
-        self._reports = [report.model_copy(update={"name": name}) for name in names]
-        self._workers, self._over = Workers(redis, settings), threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            for report in self._reports:
-                self._workers.beat(report)
-            self._over.wait(BEAT_S)
-
-
-def shares(workers: int) -> dict[str, int]:
-    """How many simulated workers each process has, by the name of the process."""
-    return {f"w{n}": workers // PROCESSES + (n < workers % PROCESSES) for n in range(PROCESSES)}
-
-
-@dataclass
-class Record:
-    """What a process of simulated workers measured. ended: by job, how often it was committed."""
-
-    claims: list[float] = field(default_factory=list)
-    holds: list[float] = field(default_factory=list)
-    commits: list[float] = field(default_factory=list)
-    ended: Counter[str] = field(default_factory=Counter)
-    died: int = 0
-    lost: int = 0
-
-
-def work(count: int, job_s: float, name: str, left: Any, results: Any) -> None:
-    """A process of ``count`` simulated workers, until ``left`` (jobs still open) is 0."""
-    settings = Settings.of_environment()
-    redis, storage = connect(settings), Storage(settings)
-    jobs, journal = Jobs(redis, settings), Journal(storage)
-    concepts, record = Concepts(redis, settings), Record()
-
-    def one(number: int) -> None:
-        chance = random.Random(f"{name} {number}")
-        while left.value > 0:
-            redis.lpop(notifications.queue(settings, "edit"))
-            claim: Any = timed(lambda: jobs.claim_next(["edit"], f"{name}-{number}"), record.claims)
-            if claim is None:
-                time.sleep(1.0)  # as a worker's poll
-            elif attempt(claim, chance):
-                with left.get_lock():
-                    left.value -= 1
-                journal.settle_job(jobs, concepts, claim.id)
-
-    def attempt(claim: Claim, chance: random.Random) -> bool:
-        """Whether this ended the job."""
-        steps = max(1, round(job_s))
-        for step in range(steps):
-            time.sleep(job_s / steps * chance.uniform(0.5, 1.5))
-            if chance.random() < DEATHS / steps:
-                record.died += 1
-                return False
-            progress = JobProgress(phase="edit", step=step + 1, steps=steps)
-            if timed(lambda p=progress: jobs.progress(claim, p), record.holds) == "lost":  # type: ignore[misc]
-                record.lost += 1
-                return False
-        result = outcome(claim).model_dump(mode="json")
-        ended = bool(timed(lambda: jobs.commit(claim, result), record.commits))
-        record.ended[claim.id] += ended
-        return ended
-
-    threads = [threading.Thread(target=one, args=[number]) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    results.put(record)
-
-
-def outcome(claim: Claim) -> EditOutcome:
-    """A result as large as an edit's of one picture."""
-    recipe = dict.fromkeys((f"field_{n}" for n in range(40)), "a value as recipes have them")
-    return EditOutcome.model_validate(
-        {
-            "outputs": [
-                {
-                    "strength": 0.5, "seed": 0, "image_key": claim.key("0.png"), "best": True,
-                    "similarities": {"source": 0.9, "text": 0.3}, "recipe": recipe,
-                }
-            ],
-            "source_key": claim.key("source.png"),
-            "sheet_key": claim.key("sheet.png"),
-        }
-    )  # fmt: skip
-
-
-# Measurements
 
 
 @dataclass

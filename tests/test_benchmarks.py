@@ -72,3 +72,9 @@ def test_submits_are_answered_by_both_front_ends() -> None:
     assert (found["requests"], found["errors"], found["front ends"]) == (32, 0, 2)
     spent = found["processor_ms_of_a_submit"]
     assert min(spent["api-1"], spent["api-2"], spent["clients"]) > 0
+
+
+def test_a_submits_cost_is_told_without_stores() -> None:
+    found = json.loads(run("submit_cost.py", "--submits", "2", "--repeats", "2"))
+    assert (found["submits"], found["errors"], len(found["each_repeat_ms"])) == (2, 0, 2)
+    assert 0 < found["event_loop_ms"] <= found["processor_ms"]

@@ -97,7 +97,7 @@ def create_upload(request: UploadRequest, container: AppContainer, caller: Write
     form = container.storage.presign_post(
         object_keys.upload(caller.tenant, id_), request.media_type, limits.max_upload_bytes
     )
-    container.jobs.expect_upload(caller.tenant, id_)
+    container.jobs.expect_upload(caller.tenant, id_, request.name)
     return d.Upload(
         id=id_,
         url=form["url"],
@@ -128,7 +128,8 @@ async def complete_upload(
         return await in_thread(container.storage.get, key, container.settings.max_upload_bytes)
 
     try:
-        image = await _store(container, caller.tenant, load, response)
+        name = await in_thread(container.jobs.upload_name, caller.tenant, id)
+        image = await _store(container, caller.tenant, load, response, name)
     except MissingObject:
         raise not_found("upload", id) from None
     except ProblemError as problem:

@@ -37,7 +37,7 @@ class RunEdits(EditOptions):
 
 
 _NOT_OF_EDITS: Final = (
-    "source_prompt", "target_prompt", "preset", "strengths", "seeds", "feather", "everywhere",
+    "source_prompt", "target_prompt", "preset", "strengths", "seeds", "everywhere",
 )  # fmt: skip
 _NOT_OF_TRAININGS: Final = ("seed", "preview_every", "checkpoint_every")
 _EDITS: Final = Options(RunEdits, leave_out=_NOT_OF_EDITS)

@@ -310,15 +310,15 @@ class Session:
         target_prompt: what the picture shall show, naming concepts by their tokens; concepts: those
         it names, ``Weighted`` for another weight than 1 and for a region that the concept acts in
         (``ConceptRegion``). change: how much changes, in [0, 1], the same way for every method, or
-        "auto" (``auto_change``), which compares with ``references``;
-        or strength, the method's own knob (sdedit: higher takes more of the prompt; the others:
-        higher keeps more of the source). seed: for sdedit and ddpm. guidance: of the base if left
-        out. mask: [h, w] in [0, 1] in the picture's aspect, 1 where the edit may change. p2p:
-        expert settings, which name the region's words among others; else they follow from the
-        prompts (``region_words``) and are in ``result.plan.region_words``. preserve: whether the
-        source's own pixels are pasted outside the region, with a soft edge of ``feather`` pixels.
-        record: keep the attention maps. more: other fields of ``EditOptions``, such as the expert
-        settings of a method.
+        "auto" (``auto_change``), which compares with ``references``; or strength, the method's own
+        knob (sdedit and flowedit: higher takes more of the prompt; the others: higher keeps more of
+        the source). seed: for sdedit, ddpm and flowedit. guidance: of the base if left out. mask:
+        [h, w] in [0, 1] in the picture's aspect, 1 where the edit may change. p2p: expert settings,
+        which name the region's words among others; else they follow from the prompts
+        (``region_words``) and are in ``result.plan.region_words``. preserve: whether the source's
+        own pixels are pasted outside the region, with a soft edge of ``feather`` pixels. record:
+        keep the attention maps. more: other fields of ``EditOptions``, such as the expert settings
+        of a method.
 
         Raises InputError naming the field, before anything is drawn.
         """

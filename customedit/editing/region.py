@@ -33,7 +33,8 @@ from customedit.boxes import ROUNDING
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.text import TextContext, Tokens
 from customedit.editing.method_settings import RegionSettings, step_of
-from customedit.editing.prompt_words import bare, find
+from customedit.editing.prompt_words import find
+from customedit.editing.region_words import union_words
 from customedit.errors import InputError
 
 Columns = Sequence[Sequence[int]]
@@ -208,7 +209,7 @@ class Region:
         words, read = settings.blend_words, source.tokens
         self.columns = [[c for w in words for c in word_columns(read, w, "source_prompt")]]
         if settings.blend_over == "union":
-            chosen = target_words(settings, target.tokens.words)
+            chosen = union_words(settings, target.tokens.words)
             self.columns.append(
                 [c for w in chosen for c in word_columns(target.tokens, w, "target_prompt")]
             )
@@ -247,24 +248,6 @@ def _of_concepts(target: TextContext) -> Tensor:
     if target.readings is None:
         raise ValueError("the target's text has no regions of concepts")
     return (target.readings.shares.amax(0) > ROUNDING).float()[None, None]
-
-
-def target_words(settings: RegionSettings, words: list[str]) -> tuple[str, ...]:
-    """The target's words of a union; those of the source that ``words`` has, if none were given.
-
-    Raises InputError if there are none.
-    """
-    if settings.blend_target_words is not None:
-        return settings.blend_target_words
-    there = {bare(w) for w in words}
-    shared = tuple(w for w in settings.blend_words if bare(w) in there)
-    if not shared:
-        raise InputError(
-            "blend_target_words",
-            "are missing, and the target prompt has none of the blend words",
-            "name the target's words",
-        )
-    return shared
 
 
 def pixel_region(

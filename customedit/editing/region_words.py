@@ -29,6 +29,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from customedit.editing.method_settings import RegionSettings
 from customedit.editing.prompt_words import (
     COPULAS,
     DETERMINERS,
@@ -118,6 +119,30 @@ def keeps_things(source_prompt: str, target_prompt: str, words: Sequence[str]) -
             if head < end or not any(alike(prompt[head], word) for word in words):
                 return False
     return bool(reader.gaps)
+
+
+def union_words(settings: RegionSettings, target: Sequence[str]) -> tuple[str, ...]:
+    """The words of the target prompt that a region over the union of both prompts' maps reads.
+
+    target: the prompt's words. Those that were given, else those of the source that it has, too;
+    none where the region is no union.
+
+    Raises InputError of ``blend_target_words`` if none were given and it has none of the source's.
+    """
+    if settings.blend_over != "union":
+        return ()
+    if settings.blend_target_words:
+        return settings.blend_target_words
+    there = {bare(word) for word in target}
+    shared = tuple(word for word in settings.blend_words if bare(word) in there)
+    if not shared:
+        raise InputError(
+            "blend_target_words",
+            "are missing, and the target prompt has none of the blend words "
+            f"({', '.join(settings.blend_words)})",
+            "name the target's words",
+        )
+    return shared
 
 
 @dataclass(frozen=True)

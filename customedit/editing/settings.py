@@ -28,7 +28,12 @@ from customedit.editing.method_settings import (
     strength_of_change,
 )
 from customedit.editing.prompt_words import find
-from customedit.editing.region_words import ConceptWords, keeps_things, words_beside_regions
+from customedit.editing.region_words import (
+    ConceptWords,
+    keeps_things,
+    union_words,
+    words_beside_regions,
+)
 from customedit.errors import InputError
 from customedit.prompt_syntax import check_prompt, tokens_in
 from customedit.schemas.change import AUTO_CHANGES
@@ -224,15 +229,16 @@ def _settings(options: EditOptions, concepts: Sequence[ConceptWords], mask: bool
         for name, value in dict(expert).items()
         if value is not None
     }
+    source, target = options.source_prompt.split(), options.target_prompt.split()
     try:
         values |= {"blend_over": over, "blend_words": words, "concept_regions": placed}
         settings = SETTINGS[method](**values)
+        of_target = union_words(settings, target)
     except InputError as error:
         raise InputError(f"{method}.{error.field}", error.problem, error.remedy) from None
-    source, target = options.source_prompt.split(), options.target_prompt.split()
     for word in (*settings.blend_words, *settings.subtract):
         find(source, word, field="source_prompt")
-    for word in settings.blend_target_words or ():
+    for word in of_target:
         find(target, word, field="target_prompt")
     if isinstance(settings, P2PSettings):
         _check_words(settings, source, target)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from customedit.editing.edit import EditResult
-from customedit.images.layout import tiled
+from customedit.images.layout import Colour, labelled, tiled
 from customedit.metrics import curves
 from customedit.metrics.curves import Line, Point
 from customedit.metrics.lpips import Lpips
@@ -23,7 +23,7 @@ from customedit.metrics.similarity import Dino, Similarities, Similarity, measur
 STRENGTHS: Final = (0.2, 0.4, 0.5, 0.6, 0.8)
 """Of a sweep where none are given."""
 
-FRAME: Final = (30, 140, 60)
+FRAME: Final[Colour] = (30, 140, 60)
 """The colour of the frame around the best edit of a contact sheet."""
 
 
@@ -75,19 +75,19 @@ def contact_sheet(edits: Sequence[MeasuredEdit], columns: int = 5) -> Image.Imag
 
 def plain_sheet(results: Sequence[EditResult], columns: int = 5) -> Image.Image:
     """The source and the edits with strengths and seeds, where no CLIP compares them."""
-    return _sheet([(result, _knobs(result), None) for result in results], columns)
+    return _sheet([(result, [_knobs(result)], None) for result in results], columns)
 
 
 def _sheet(
-    edits: Sequence[tuple[EditResult, str, tuple[int, int, int] | None]], columns: int
+    edits: Sequence[tuple[EditResult, list[str], Colour | None]], columns: int
 ) -> Image.Image:
-    """The source and each edit with its label and the colour of its frame."""
+    """The source and each edit with the lines of its label and the colour of its frame."""
     first = edits[0][0]
     source = first.source.resize(first.drawing.working.size, Image.Resampling.LANCZOS)
-    cells = [_cell(source, "source")]
-    for result, label, frame in edits:
+    cells = [labelled(source, ["source"])]
+    for result, lines, frame in edits:
         image = result.image.resize(result.drawing.working.size, Image.Resampling.LANCZOS)
-        cells.append(_cell(image, label, frame))
+        cells.append(labelled(image, lines, frame=frame))
     return tiled(cells, min(columns, len(cells)))
 
 
@@ -95,27 +95,14 @@ def _knobs(result: EditResult) -> str:
     return f"strength {result.plan.strength:g} seed {result.plan.seed}"
 
 
-def _label(edit: MeasuredEdit) -> str:
+def _label(edit: MeasuredEdit) -> list[str]:
     similarities = edit.similarities
     reference = "" if similarities.reference is None else f" ref {similarities.reference:.2f}"
-    return (
-        f"{_knobs(edit.result)}\n"
-        f"src {similarities.source:.2f}{reference}\ntext {similarities.text:.2f}"
-    )
-
-
-def _cell(
-    picture: Image.Image, text: str, frame: tuple[int, int, int] | None = None
-) -> Image.Image:
-    """``picture`` over three lines of text, with a border in ``frame``'s colour."""
-    width, height = picture.size
-    cell = Image.new("RGB", (width + 8, height + 44), "white")
-    pen = ImageDraw.Draw(cell)
-    if frame is not None:
-        pen.rectangle((1, -1, width + 6, height + 4), fill=frame)
-    cell.paste(picture, (4, 2))
-    pen.multiline_text((4, height + 5), text, fill="black", font_size=10, spacing=1)
-    return cell
+    return [
+        _knobs(edit.result),
+        f"src {similarities.source:.2f}{reference}",
+        f"text {similarities.text:.2f}",
+    ]
 
 
 def curve(edits: Sequence[MeasuredEdit]) -> str:

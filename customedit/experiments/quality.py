@@ -25,6 +25,7 @@ from customedit.diffusion.base import Base
 from customedit.errors import InputError
 from customedit.experiments.lookbench.editor import Editor, LibraryEditor, Recipe, Task, Taught
 from customedit.files import replacing
+from customedit.images.layout import labelled, tiled
 from customedit.metrics.lookbench import results
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.dataset import Bench, bundled
@@ -35,7 +36,6 @@ from customedit.metrics.lookbench.scores import Row
 from customedit.metrics.lookbench.sheets import beyond_copy
 from customedit.metrics.lookbench.sources import Source
 from customedit.mini import samples
-from customedit.mini.sheets import labelled, tiled
 
 EACH: Final = 4
 """Edits of the best and of the worst on a look's sheet."""
@@ -121,8 +121,7 @@ def look_sheet(run: Scored, look: Look) -> Image.Image:
     """References in the first line, below them the best edits, then the worst."""
     best, worst = extremes(run.rows, look.name)
     references = [
-        labelled(reduced(pixels), [look.name, "reference"])
-        for pixels in run.bench.references(look)[:COLUMNS]
+        _tile(pixels, [look.name, "reference"]) for pixels in run.bench.references(look)[:COLUMNS]
     ]
     tiles = _whole_lines(references)
     for words, rows in (("nearest", best), ("furthest", worst)):
@@ -131,7 +130,7 @@ def look_sheet(run: Scored, look: Look) -> Image.Image:
     return tiled(tiles, COLUMNS)
 
 
-def _edit_tiles(run: Scored, look: Look, row: Row, place: str) -> list[Pixels]:
+def _edit_tiles(run: Scored, look: Look, row: Row, place: str) -> list[Image.Image]:
     """Source, edit and right answer of a row."""
     source = next(s for s in run.bench.sources if s.name == row.source)
     uploaded = run.bench.picture(source).image
@@ -141,17 +140,20 @@ def _edit_tiles(run: Scored, look: Look, row: Row, place: str) -> list[Pixels]:
         raise InputError("run", f"{folder} lacks {look.slug}/{source.name}.png", "run it again")
     edit = results.load(path, uploaded)
     return [
-        labelled(reduced(uploaded), [source.name, "source"]),
-        labelled(reduced(edit), [f"edit, {place}", f"{row.measures.distance:.1f} Lab"]),
-        labelled(reduced(run.bench.answer(look, source)), [source.name, "right answer"]),
+        _tile(uploaded, [source.name, "source"]),
+        _tile(edit, [f"edit, {place}", f"{row.measures.distance:.1f} Lab"]),
+        _tile(run.bench.answer(look, source), [source.name, "right answer"]),
     ]
 
 
-def _whole_lines(tiles: list[Pixels]) -> list[Pixels]:
-    """``tiles``, of one size, and white ones up to the end of the line."""
-    if not tiles:
-        return []
-    return tiles + [np.full_like(tiles[0], 255)] * (-len(tiles) % COLUMNS)
+def _tile(pixels: Pixels, lines: Sequence[str]) -> Image.Image:
+    """``pixels`` as on a sheet, with two ``lines``."""
+    return labelled(Image.fromarray(reduced(pixels)), lines)
+
+
+def _whole_lines(tiles: Sequence[Image.Image]) -> list[Image.Image | None]:
+    """``tiles``, and empty cells up to the end of the line."""
+    return [*tiles, *[None] * (-len(tiles) % COLUMNS)]
 
 
 def worded(photo: samples.Photo) -> Source:
@@ -196,15 +198,15 @@ def photo_edits(
 def photo_sheet(run: Scored, editor: Editor, looks: Sequence[Look]) -> Image.Image:
     """A line of each look: every photograph and, to its right, its edit."""
     names = [photo.name for photo in samples.photos()]
-    tiles = []
+    tiles: list[Image.Image | None] = []
     for look in looks:
         edits = photo_edits(run, editor, look)
         line = [
             tile
             for name, (source, edit) in zip(names, edits, strict=True)
             for tile in (
-                labelled(reduced(source), [name, "source"]),
-                labelled(reduced(edit), [name, f"edit, {look.name}"]),
+                _tile(source, [name, "source"]),
+                _tile(edit, [name, f"edit, {look.name}"]),
             )
         ]
         tiles += _whole_lines(line)

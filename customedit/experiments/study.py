@@ -24,7 +24,7 @@ from customedit.experiments.comparison import Comparison
 from customedit.experiments.report import Finding, page
 from customedit.experiments.result_cache import OnProgress, Row
 from customedit.experiments.variants import Plan, Training, Variant
-from customedit.images.layout import table
+from customedit.images.layout import labelled, tiled_rows
 from customedit.metrics.similarity import Similarity
 
 NO_TRAINING: Final = (0,)
@@ -82,17 +82,21 @@ class Study:
             self.on_cell(self._done, self._of, name)
 
     def sheet(self, look: str) -> Image.Image:
-        """The first source of ``look``: a variant a row, its strengths above the pictures."""
+        """The first source of ``look``: a variant a row, a strength a picture."""
         rows = []
         for variant, path in zip(self.plan.variants, self.sheets[look], strict=True):
             grid = Image.open(path)
             side = grid.width // len(variant.strengths)
-            tiles = [
-                (f"strength {strength:g}", grid.crop((k * side, 0, (k + 1) * side, side)))
-                for k, strength in enumerate(variant.strengths)
-            ]
-            rows.append((variant.name, tiles))
-        return table(rows)
+            rows.append(
+                [
+                    labelled(
+                        grid.crop((k * side, 0, (k + 1) * side, side)),
+                        [variant.name, f"strength {strength:g}"],
+                    )
+                    for k, strength in enumerate(variant.strengths)
+                ]
+            )
+        return tiled_rows(rows)
 
 
 def study(

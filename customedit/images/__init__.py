@@ -6,8 +6,8 @@ and whatever a decoder trips over becomes an InputError that says what was wrong
 ``reading`` decodes, and finds pictures in folders, with ``structure`` and ``jpeg`` for what each
 kind of file may hold and ``colours`` for the way to 8-bit sRGB; ``writing`` saves them; ``masks``
 reads where an edit may reach; ``regions`` refines and pastes at the source's size (needs SciPy);
-``layout`` says at which size a model works, and lays pictures side by side; ``decoder_pool``
-decodes in other processes for a service.
+``layout`` says at which size a model works, and makes sheets of pictures with labels;
+``decoder_pool`` decodes in other processes for a service.
 """
 
 from customedit.images.layout import fit

@@ -1,11 +1,23 @@
-"""Which size a model works at, and pictures side by side."""
+"""Which size a model works at, and sheets: pictures side by side, with labels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+
+LINE: Final = 11
+"""Height of a line of a label, in pixels."""
+
+MARGIN: Final = 4
+"""White around a picture that has a label, in pixels."""
+
+_INK: Final[Colour] = (40, 40, 40)
+_WRONG: Final[Colour] = (200, 30, 30)
 
 
 def fit(size: tuple[int, int], multiple: int, area: int) -> tuple[int, int]:
@@ -30,44 +42,54 @@ def fit(size: tuple[int, int], multiple: int, area: int) -> tuple[int, int]:
     return side(width), side(height)
 
 
-def tiled(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
+def tiled(tiles: Sequence[Image.Image | None], columns: int) -> Image.Image:
     """``tiles`` in rows of ``columns``, on white: RGB. Each cell is as large as the largest tile.
+
+    None leaves a cell empty.
 
     Raises:
         ValueError: if there are no tiles, or no columns.
     """
-    if not tiles or columns < 1:
-        raise ValueError(f"{len(tiles)} tiles in {columns} columns make no picture")
-    width, height = (max(sides) for sides in zip(*(t.size for t in tiles), strict=True))
+    sizes = [tile.size for tile in tiles if tile is not None]
+    if not sizes or columns < 1:
+        raise ValueError(f"{len(sizes)} tiles in {columns} columns make no picture")
+    width, height = (max(sides) for sides in zip(*sizes, strict=True))
     out = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height), "white")
     for k, tile in enumerate(tiles):
-        out.paste(tile, ((k % columns) * width, (k // columns) * height))
+        if tile is not None:
+            out.paste(tile, ((k % columns) * width, (k // columns) * height))
     return out
 
 
-def table(rows: Sequence[tuple[str, Sequence[tuple[str, Image.Image]]]]) -> Image.Image:
-    """Rows of pictures on white, RGB: each row's name at the left, a caption above each picture.
-
-    rows: (name, [(caption, picture)]); rows may have different lengths.
+def tiled_rows(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """``rows`` of tiles below each other, as ``tiled`` has them; they may have different lengths.
 
     Raises:
-        ValueError: if there are no pictures.
+        ValueError: if there are no tiles.
     """
-    tiles = [tile for _, row in rows for _, tile in row]
-    if not tiles:
-        raise ValueError("no pictures make no table")
-    font, line, gap = ImageFont.load_default(11), 16, 4
-    width, height = (max(sides) for sides in zip(*(t.size for t in tiles), strict=True))
-    left = math.ceil(max(font.getlength(name) for name, _ in rows)) + 2 * gap
-    columns = max(len(row) for _, row in rows)
-    size = (left + columns * (width + gap), len(rows) * (line + height + gap))
-    out = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(out)
-    for number, (name, row) in enumerate(rows):
-        top = number * (line + height + gap)
-        pen.text((gap, top + line + height / 2), name, fill="black", font=font, anchor="lm")
-        for column, (caption, tile) in enumerate(row):
-            x = left + column * (width + gap)
-            pen.text((x, top + line / 2), caption, fill="black", font=font, anchor="lm")
-            out.paste(tile, (x, top + line))
+    columns = max(map(len, rows), default=0)
+    return tiled([tile for row in rows for tile in (*row, *[None] * (columns - len(row)))], columns)
+
+
+def labelled(
+    tile: Image.Image,
+    lines: Sequence[str],
+    *,
+    wrong: Sequence[bool] = (),
+    frame: Colour | None = None,
+) -> Image.Image:
+    """``tile`` with ``MARGIN`` white pixels around it and ``lines`` of text below: RGB.
+
+    Each line is ``LINE`` pixels high, and cut where the tile with its margin ends. wrong: of the
+    lines, from the first on, which are red; frame: the colour of a frame around the tile.
+    """
+    width, height = tile.width + 2 * MARGIN, tile.height + 2 * MARGIN
+    out = Image.new("RGB", (width, height + LINE * len(lines)), "white")
+    pen, font = ImageDraw.Draw(out), ImageFont.load_default(9)
+    if frame is not None:
+        pen.rectangle((1, 1, width - 2, height - 2), fill=frame)
+    out.paste(tile, (MARGIN, MARGIN))
+    for k, line in enumerate(lines):
+        ink = _WRONG if k < len(wrong) and wrong[k] else _INK
+        pen.text((MARGIN, height + LINE * k), line, fill=ink, font=font)
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -173,10 +174,22 @@ class Maintenance:
         given = {"owner": owner, "field": field, "says": says, "prefix": folder.path}
         return bool(self._run("delete_unowned", **given, epoch=epoch))
 
-    def expect_upload(self, tenant: str, upload_id: str) -> None:
-        """A form was given out: what is sent with it and never completed is to be removed."""
-        until = self.now() + self.settings.presign_seconds + UPLOAD_GRACE_S
-        self.client.zadd(self._key("uploads"), {f"{tenant}/{upload_id}": until})
+    def expect_upload(self, tenant: str, upload_id: str, name: str = "") -> None:
+        """A form was given out: what is sent with it and never completed is to be removed.
+
+        name: what the file is called, kept for as long as the file is waited for.
+        """
+        seconds = self.settings.presign_seconds + UPLOAD_GRACE_S
+        until = self.now() + seconds
+        with self.client.pipeline() as pipe:
+            pipe.zadd(self._key("uploads"), {f"{tenant}/{upload_id}": until})
+            if name:
+                pipe.set(self._key("upload-name", tenant, upload_id), name, ex=math.ceil(seconds))
+            pipe.execute()
+
+    def upload_name(self, tenant: str, upload_id: str) -> str:
+        """What the file of an expected upload is called; empty: nobody said."""
+        return str(self.client.get(self._key("upload-name", tenant, upload_id)) or "")
 
     def upload_gone(self, tenant: str, upload_id: str) -> None:
         """The file of an upload is removed."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from diffusers import DDIMInverseScheduler, StableDiffusionPipeline
 from numpy.typing import NDArray
+from PIL import Image
 
 from customedit.mini import grounding
 from customedit.mini.data import CELLS
@@ -71,3 +72,25 @@ def noun_maps(
 def above(maps: NDArray[np.float32], share: float = THRESHOLD) -> NDArray[np.bool_]:
     """The cells of each map [n, h, w] whose value is at least ``share`` of that map's maximum."""
     return maps >= share * maps.max((1, 2), keepdims=True)
+
+
+def heated(
+    image: NDArray[np.uint8], heat: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """``image`` [h, h, 3] darkened where ``heat`` [m, m] is small, the mask's outline in white.
+
+    heat is taken relative to its maximum; mask: bool [m, m], the region that the heat should fill.
+    """
+    side = len(image)
+    warm = Image.fromarray((heat / heat.max() * 255).astype(np.uint8)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
+    share = np.asarray(warm, np.float32)[..., None] / 255
+    mixed = image * (0.25 + 0.35 * share) + share * np.array([100, 60, 0], np.float32)
+    out = np.clip(mixed, 0, 255).astype(np.uint8)
+    times = side // len(mask)
+    whole = mask.repeat(times, 0).repeat(times, 1)
+    padded = np.pad(whole, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    out[whole & ~inner] = 255
+    return out

@@ -16,7 +16,8 @@ from PIL import Image
 from rich.progress import Progress
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from customedit.mini import captions, draw, heatmaps, judge, prompts, sheets, unet, vocabulary
+from customedit.images.layout import labelled, tiled
+from customedit.mini import captions, draw, heatmaps, judge, prompts, unet, vocabulary
 from customedit.mini.data import coarse, shrink
 from customedit.mini.figures import Row, averaged, counted, iou, psnr, top1
 from customedit.mini.prompts import (
@@ -135,8 +136,9 @@ def measure_vae(bench: Bench) -> list[Row]:
     ]
     if len(photos := photographs()):
         rows.append(row("VAE PSNR, real photographs", photos, None, f"{how}; middle squares"))
-    tiles = [np.concatenate([a, b]) for pair in shown for a, b in zip(*pair, strict=True)]
-    sheets.tiled(tiles, 12).save(bench.out / "vae.png")
+    pairs = [pair for images, back in shown for pair in zip(images, back, strict=True)]
+    tiles = [Image.fromarray(np.concatenate(pair)) for pair in pairs]
+    tiled(tiles, 12).save(bench.out / "vae.png")
     return rows
 
 
@@ -206,11 +208,11 @@ def measure_patterned(bench: Bench) -> list[Row]:
     )
     renders = bench.render([p.scene for p in chosen])
     tiles = [
-        sheets.labelled(tile, [p.scene.noun, ", ".join(p.scene.colours)])
+        labelled(Image.fromarray(tile), [p.scene.noun, ", ".join(p.scene.colours)])
         for image, render, p in zip(images, renders, chosen, strict=True)
         for tile in (image, render.image)
     ]
-    sheets.tiled(tiles[:64], 8).save(bench.out / "patterned.png")
+    tiled(tiles[:64], 8).save(bench.out / "patterned.png")
     return [
         *patterned_rows(bench.judge, _small(renders), chosen, "true renders"),
         *patterned_rows(bench.judge, shrink(images), chosen, "drawn"),
@@ -232,10 +234,10 @@ def _write_sheets(bench: Bench, images: Images) -> None:
             not right["colour"],
             not (right["table"] and right["wall"]),
         ]
-        tiles.append(sheets.labelled(image, lines, wrong))
+        tiles.append(labelled(Image.fromarray(image), lines, wrong=wrong))
     for k in range(0, len(tiles), 64):
         name = f"sheet-{k // 64 + 1}.png" if k else "sheet.png"
-        sheets.tiled(tiles[k : k + 64], 8).save(bench.out / name)
+        tiled(tiles[k : k + 64], 8).save(bench.out / name)
 
 
 @torch.no_grad()
@@ -299,10 +301,10 @@ def measure_attention(bench: Bench) -> list[Row]:
     masks = [coarse(p.alpha) >= 0.5 for p in pictures]
     values = [iou(a, b) for a, b in zip(heatmaps.above(maps), masks, strict=True)]
     tiles = [
-        sheets.labelled(sheets.heated(p.image, m, mask), [f"{s.noun}  IoU {v:.2f}"])
+        labelled(Image.fromarray(heatmaps.heated(p.image, m, mask)), [f"{s.noun}  IoU {v:.2f}"])
         for p, m, mask, s, v in zip(pictures, maps, masks, scenes, values, strict=True)
     ]
-    sheets.tiled(tiles[:32], 8).save(bench.out / "attention.png")
+    tiled(tiles[:32], 8).save(bench.out / "attention.png")
     how = (
         "DDIM inversion with the true caption, no guidance; 16 x 16 maps averaged over heads, "
         f"layers and steps; at least {heatmaps.THRESHOLD} of the maximum; true mask: cells half "

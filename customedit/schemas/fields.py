@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from pydantic import (
+    AfterValidator,
     AnyHttpUrl,
     BaseModel,
     BeforeValidator,
@@ -19,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from customedit.schemas import patterns
+from customedit.schemas.file_names import file_name
 
 MAX_REFERENCES: Final = 20
 
@@ -44,6 +46,7 @@ Token = Annotated[str, StringConstraints(pattern=patterns.TOKEN)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Words = Annotated[list[Word], Field(max_length=MAX_WORDS)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
+FileName = Annotated[str, AfterValidator(file_name)]
 Share = Annotated[float, Field(ge=0, le=1), NUMBER]
 Seed = Annotated[int, Field(ge=0, lt=MAX_SEED), NUMBER]
 Webhook = Annotated[AnyHttpUrl, UrlConstraints(max_length=2000)]

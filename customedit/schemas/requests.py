@@ -22,6 +22,7 @@ from customedit.schemas.fields import (
     NUMBER,
     WEBHOOK,
     ConceptId,
+    FileName,
     PictureId,
     Prompt,
     RequestModel,
@@ -491,6 +492,14 @@ class UploadRequest(RequestModel):
         Literal["image/png", "image/jpeg", "image/webp"],
         Field(description="What will be sent.", examples=["image/png"]),
     ]
+    name: Annotated[
+        FileName,
+        Field(
+            description="What the file is called; the image keeps at most 200 characters of it, "
+            "without folders.",
+            examples=["cup.png"],
+        ),
+    ] = ""
 
 
 KINDS: Final[dict[str, type[RequestModel]]] = {

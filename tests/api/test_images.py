@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from redis import Redis
 
 from customedit.config.settings import Settings
+from customedit.jobs.maintenance import UPLOAD_GRACE_S
 from customedit.jobs.store import Jobs
 from customedit.schemas import ids
 from customedit.schemas.file_names import MAX_FILE_NAME, file_name
@@ -312,6 +314,41 @@ def test_forms_that_are_none(
 
 def send(form: dict[str, Any], data: bytes) -> httpx.Response:
     return web.post(form["url"], data=form["fields"], files={"file": ("x", data)})
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, ""),
+        ({"name": "cup of tea.png"}, "cup of tea.png"),
+        ({"name": "C:\\Users\\anna\\cup\u202e.png"}, "cup.png"),
+        ({"name": "茶" * 300}, "茶" * MAX_FILE_NAME),
+    ],
+    ids=["none", "plain", "path", "long"],
+)
+def test_what_goes_straight_to_the_store_has_a_name_by_the_rule_of_forms(
+    anna: httpx.Client, given: dict[str, str], kept: str
+) -> None:
+    data, asked = png("blue"), {"media_type": "image/png"} | given
+    form = anna.post("/v1/uploads", json=asked).json()
+    assert send(form, data).is_success
+    image = anna.post(f"/v1/uploads/{form['id']}/complete").json()
+    assert image["name"] == kept == file_name(given.get("name"))
+    assert anna.get(f"/v1/images/{image['id']}").json()["name"] == kept
+    again = anna.post("/v1/uploads", json=asked | {"name": "other.png"}).json()
+    assert send(again, data).is_success
+    assert anna.post(f"/v1/uploads/{again['id']}/complete").json()["name"] == kept
+
+
+def test_names_of_uploads_are_their_tenants_and_go_with_them(
+    api: Running, anna: httpx.Client, redis_client: Redis
+) -> None:
+    asked = {"media_type": "image/png", "name": "cup.png"}
+    id_ = anna.post("/v1/uploads", json=asked).json()["id"]
+    jobs = api.container.jobs
+    assert (jobs.upload_name("anna", id_), jobs.upload_name("bert", id_)) == ("cup.png", "")
+    name = f"{api.settings.namespace}:upload-name:anna:{id_}"
+    assert 0 < int(redis_client.ttl(name)) <= api.settings.presign_seconds + UPLOAD_GRACE_S
 
 
 def test_straight_to_the_store(anna: httpx.Client, storage: Storage) -> None:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 from redis import Redis
 
-from customedit import mini
-from customedit.config.settings import Settings
-from customedit.diffusion.facts import BaseFacts
-from customedit.errors import InputError
-from customedit.images.masks import read_mask
-from customedit.jobs.bases import Bases
-from customedit.jobs.records import ConceptRecord
 from customedit.jobs.store import Jobs
-from customedit.mini.text import load_tokenizer
-from customedit.schemas import ids
 from customedit.schemas.patterns import IN_WORDS
 from customedit.storage.store import Storage, StorageError
 from customedit.tenants.catalogue import Concepts
 
-from .conftest import Running, customize, finish_concept, upload, upload_mask
+from .conftest import Running, upload
 
 IMAGE = "img_" + "0" * 64
 EDIT: dict[str, Any] = {"image": IMAGE, "source_prompt": "a cup", "target_prompt": "a red cup"}
@@ -156,6 +145,7 @@ BODIES = [
     ("/v1/concepts", {**CONCEPT, "training": {"rate": 0}}, "training.rate", "above 0"),
     ("/v1/uploads", {"media_type": "image/gif"}, "media_type", "one of"),
     ("/v1/uploads", {}, "media_type", "required"),
+    ("/v1/uploads", {"media_type": "image/png", "name": 1}, "name", ""),
 ]
 
 
@@ -179,8 +169,6 @@ JSON = {"Content-Type": "application/json"}
 
 
 def _json(body: Any) -> bytes:
-    import json
-
     return json.dumps(body).encode()
 
 
@@ -299,226 +287,6 @@ def test_imports_that_are_refused(
     assert problem["limit"]
     assert not list(storage.list("tenants/")) and not anna.get("/v1/jobs").json()["items"]
     assert not anna.get("/v1/concepts").json()["items"]
-
-
-@pytest.mark.parametrize("method", [{}, {"method": "p2p"}])
-def test_several_seeds_have_no_effect_on_p2p(anna: httpx.Client, method: dict[str, str]) -> None:
-    asked = {**EDIT, "image": upload(anna), **method}
-    problem = anna.post("/v1/edits", json={**asked, "seeds": [1, 2]}).json()
-    assert (problem["status"], problem["field"]) == (422, "seeds")
-    assert "are 2" in problem["detail"] and problem["limit"] == "give one seed, or use sdedit"
-    assert anna.post("/v1/edits", json={**asked, "seeds": [1]}).status_code == 202
-    drawn = {**asked, "method": "sdedit", "seeds": [1, 2]}
-    assert anna.post("/v1/edits", json=drawn).status_code == 202
-
-
-def test_a_mask_of_another_aspect_is_refused_before_a_job_is_made(anna: httpx.Client) -> None:
-    asked = {**EDIT, "image": upload_mask(anna, (96, 64))}
-    problem = anna.post("/v1/edits", json={**asked, "mask": upload_mask(anna, (64, 64))}).json()
-    assert (problem["status"], problem["field"]) == (422, "mask")
-    assert "is 64 x 64 pixels" in problem["detail"] and "the picture 96 x 64" in problem["detail"]
-    assert problem["limit"] == "give a mask of the picture's aspect; 1 % off is allowed"
-    assert not anna.get("/v1/jobs").json()["items"]
-
-
-@pytest.mark.parametrize("size", [(96, 64), (48, 32), (290, 192)], ids=str)
-def test_a_mask_of_the_pictures_aspect_is_taken(anna: httpx.Client, size: tuple[int, int]) -> None:
-    asked = {**EDIT, "image": upload_mask(anna, (96, 64)), "mask": upload_mask(anna, size)}
-    assert anna.post("/v1/edits", json=asked).status_code == 202
-
-
-@pytest.mark.parametrize("earlier", ["image", "mask"])
-def test_a_mask_that_fits_turned_is_left_to_the_worker_for_records_of_earlier_versions(
-    api: Running, anna: httpx.Client, redis_client: Redis, earlier: str
-) -> None:
-    """Those have the sides as they are in the file, which its EXIF may turn."""
-    asked = {**EDIT, "image": upload_mask(anna, (96, 64)), "mask": upload_mask(anna, (64, 96))}
-    refused = anna.post("/v1/edits", json=asked)
-    assert (refused.status_code, refused.json()["field"]) == (422, "mask")
-    assert "is it turned?" in refused.json()["detail"]
-    name = f"{api.settings.namespace}:image:anna:{asked[earlier]}"
-    record = json.loads(str(redis_client.hget(name, "record")))
-    assert record.pop("upright") is True
-    redis_client.hset(name, "record", json.dumps(record))
-    api.container.image_sides.read("anna", asked[earlier])  # else remembered for a minute
-    assert anna.post("/v1/edits", json=asked).status_code == 202
-
-
-def test_regions_of_concepts_are_refused_before_a_job_is_made(
-    anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage
-) -> None:
-    """What the worker would say, and what only the front end can know."""
-    made = customize(anna, token="<a>")
-    ready = finish_concept(jobs, concepts, storage, made["id"])
-    before = len(anna.get("/v1/jobs").json()["items"])
-    picture = upload_mask(anna, (96, 64))
-
-    def refused(place: dict[str, Any], **more: Any) -> tuple[str, str]:
-        asked = {**EDIT, "image": picture, "target_prompt": "a <a> cup", **more}
-        uses = [{"id": ready.id} | place]
-        answer = anna.post("/v1/edits", json={**asked, "concepts": uses})
-        assert answer.status_code in (409, 422), answer.text
-        return answer.json()["field"], answer.json()["detail"]
-
-    box = {"box": [0, 0, 0.5, 1]}
-    field, detail = refused(box, everywhere=True)
-    assert field == "concepts[0].box" and "contradicts everywhere" in detail
-    field, detail = refused(box, source_prompt="a <a> cup", target_prompt="a red cup")
-    assert field == "concepts[0].id" or "does not name <a>" in detail
-    field, detail = refused({"mask": upload_mask(anna, (64, 64))})
-    assert field == "concepts[0].mask" and "is 64 x 64 pixels" in detail
-    field, detail = refused({"mask": "img_" + "1" * 64})
-    assert field == "concepts[0].mask"
-    stream = io.BytesIO()
-    MASKS["empty"].save(stream, "PNG")
-    answer = anna.post("/v1/images", files={"file": ("a.png", stream.getvalue(), "image/png")})
-    field, detail = refused({"mask": answer.json()["id"]})
-    assert field == "concepts[0].mask" and "black everywhere" in detail
-    batch = {k: v for k, v in EDIT.items() if k != "image"} | {"images": [picture]}
-    uses = [{"id": ready.id, "mask": picture}]
-    answer = anna.post("/v1/batches", json={**batch, "concepts": uses})
-    assert (answer.status_code, answer.json()["field"]) == (422, "concepts[0].mask")
-    assert len(anna.get("/v1/jobs").json()["items"]) == before
-
-
-def small(size: tuple[int, int], dots: int) -> Image.Image:
-    picture = Image.new("L", size)
-    for k in range(dots):
-        picture.putpixel((k, 0), 255)
-    return picture
-
-
-def coloured(size: tuple[int, int], colours: list[str]) -> Image.Image:
-    picture = Image.new("RGB", size)
-    for k, colour in enumerate(colours):
-        picture.paste(colour, (20 * k, 0, 20 * k + 20, size[1]))
-    return picture
-
-
-MASKS = {
-    "empty": Image.new("L", (96, 64)),
-    "grey": Image.new("L", (96, 64), 90),
-    "full": Image.new("L", (96, 64), 255),
-    "transparent": Image.new("RGBA", (96, 64)),
-    "too small": small((96, 64), 1),
-    "labels": Image.linear_gradient("L").resize((96, 64)).point(lambda level: level // 50),
-    "colours": coloured((96, 64), ["red", "blue"]),
-}
-
-
-@pytest.mark.parametrize("kind", MASKS)
-def test_a_mask_without_effect_is_refused_as_by_the_worker(anna: httpx.Client, kind: str) -> None:
-    stream = io.BytesIO()
-    MASKS[kind].save(stream, "PNG")
-    with pytest.raises(InputError) as by_worker:
-        read_mask(stream.getvalue(), (96, 64))
-    answer = anna.post("/v1/images", files={"file": ("a.png", stream.getvalue(), "image/png")})
-    asked = {**EDIT, "image": upload_mask(anna, (96, 64)), "mask": answer.json()["id"]}
-    answer = anna.post("/v1/edits", json=asked)
-    problem = answer.json()
-    assert (answer.status_code, problem["type"]) == (422, "/problems/validation")
-    assert (problem["field"], problem["limit"]) == ("mask", by_worker.value.remedy)
-    assert by_worker.value.problem in problem["detail"]
-    assert not anna.get("/v1/jobs").json()["items"]
-
-
-def test_a_mask_too_large_to_be_read_here_is_left_to_the_worker(
-    start: Callable[..., Running], settings: Settings
-) -> None:
-    client = start(settings, decode_memory_bytes=64 * 2**20).client()
-    empty = Image.new("L", (3000, 2400))
-    stream = io.BytesIO()
-    empty.save(stream, "PNG")
-    answer = client.post("/v1/images", files={"file": ("a.png", stream.getvalue(), "image/png")})
-    mask = str(answer.json()["id"])
-    asked = {**EDIT, "image": upload_mask(client, (30, 24)), "mask": mask}
-    assert client.post("/v1/edits", json=asked).status_code == 202
-
-
-@pytest.mark.parametrize(
-    ("named", "status"), [("today", 202), ("earlier", 202), ("another", 422), ("", 202)]
-)
-def test_a_concept_of_another_base(
-    api: Running, anna: httpx.Client, concepts: Concepts, storage: Storage, redis_client: Redis,
-    named: str, status: int,
-) -> None:  # fmt: skip
-    facts = BaseFacts.of(
-        [load_tokenizer(mini.path() / "tokenizer")], "f1",
-        name="mini", concept_fingerprints=("today", "earlier"),
-    )  # fmt: skip
-    Bases(redis_client, api.settings, storage).publish(facts)
-    record = ConceptRecord(
-        id=ids.new("con"), tenant="anna", job=ids.new("job"), token="<a>", state="ready",
-        created_at=1, base=named, columns={"<a>": 1},
-    )  # fmt: skip
-    concepts.put(record)
-    asked = {**EDIT, "image": upload(anna), "target_prompt": "a <a> cup"}
-    answer = anna.post("/v1/edits", json={**asked, "concepts": [{"id": record.id}]})
-    assert answer.status_code == status, answer.text
-    if status == 422:
-        assert answer.json()["field"] == "concepts[0].id"
-        assert "was made for the base another, this is today (mini)" in answer.json()["detail"]
-
-
-class TestLengthOfPrompts:
-    """Counted by the facts of the base that a worker published."""
-
-    PROMPT = " ".join(["cup"] * 40)
-    LIMIT = "shorten it by 2 tokens or more"
-
-    @pytest.fixture
-    def base(self, api: Running, storage: Storage, redis_client: Redis) -> BaseFacts:
-        facts = BaseFacts.of([load_tokenizer(mini.path() / "tokenizer")], "f1")
-        Bases(redis_client, api.settings, storage).publish(facts)
-        return facts
-
-    @pytest.mark.parametrize("field", ["source_prompt", "target_prompt"])
-    def test_too_many_tokens(self, base: BaseFacts, anna: httpx.Client, field: str) -> None:
-        asked = {**EDIT, "image": upload(anna), "method": "sdedit", field: self.PROMPT}
-        answer = anna.post("/v1/edits", json=asked)
-        assert answer.status_code == 422, answer.text
-        problem = answer.json()
-        assert (problem["field"], problem["limit"]) == (field, self.LIMIT)
-        assert "takes 42 tokens with start and end, the model reads 40" in problem["detail"]
-        assert not anna.get("/v1/jobs").json()["items"]
-        fits = {**asked, field: " ".join(["cup"] * 38)}
-        assert anna.post("/v1/edits", json=fits).status_code == 202
-
-    def test_a_token_counts_with_all_its_vectors(
-        self, base: BaseFacts, anna: httpx.Client, concepts: Concepts
-    ) -> None:
-        record = ConceptRecord(
-            id=ids.new("con"), tenant="anna", job=ids.new("job"), token="<a>", state="ready",
-            created_at=1, columns={"<a>": 30, "<b>": 2},
-        )  # fmt: skip
-        concepts.put(record)
-        asked = {**EDIT, "image": upload(anna), "concepts": [{"id": record.id}]}
-        asked["method"] = "sdedit"
-        for count, status in ((8, 202), (9, 422)):
-            prompt = " ".join(["<a>", *["cup"] * count])
-            answer = anna.post("/v1/edits", json={**asked, "target_prompt": prompt})
-            assert answer.status_code == status, answer.text
-        two = anna.post("/v1/edits", json={**asked, "target_prompt": "a <b> cup"})
-        assert two.status_code == 202, two.text
-
-    @pytest.mark.parametrize(
-        ("noun", "attribute", "field"), [(18, 16, "noun"), (5, 30, "attribute")]
-    )
-    def test_words_of_a_concept(
-        self, base: BaseFacts, anna: httpx.Client, noun: int, attribute: int, field: str
-    ) -> None:
-        words = {"noun": " ".join(["cup"] * noun), "attribute": " ".join(["red"] * attribute)}
-        asked = {"references": [upload(anna)], **words}
-        problem = anna.post("/v1/concepts", json=asked).json()
-        assert (problem["status"], problem["field"]) == (422, field)
-        form = {"file": ("a.safetensors", (8).to_bytes(8, "little") + b"{}      ")}
-        imported = anna.post("/v1/concepts/import", files=form, data=words).json()
-        assert (imported["status"], imported["field"]) == (422, field)
-        assert not anna.get("/v1/jobs").json()["items"]
-
-    def test_without_a_known_base_the_worker_checks(self, anna: httpx.Client) -> None:
-        asked = {**EDIT, "image": upload(anna), "target_prompt": self.PROMPT, "method": "sdedit"}
-        assert anna.post("/v1/edits", json=asked).status_code == 202
 
 
 def test_a_store_that_is_away_is_told_and_leaves_nothing(

@@ -63,7 +63,7 @@ def ask(api: Running, tmp_path: Path, configuration: str, *more: str, **variable
 # All checks are on. Six operations refuse some requests that fit their schemas, since no schema
 # can say what a picture is, which tokens a prompt may name, that a webhook wants a secret first, or
 # that one number is below another.
-# test_refusals.py has each of these cases; below, acceptable.py makes up for what cannot be said.
+# test_refusals.py and test_refused_*.py have these cases; acceptable.py makes up for them below.
 CONFIG = """
 headers = {{ Authorization = "Bearer {key}" }}
 

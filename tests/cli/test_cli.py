@@ -203,6 +203,10 @@ def test_edit_and_sweep_take_the_options_of_the_request() -> None:
         (["--no-blend", "--blend-word", "cup"], "blend-word: contradicts --no-blend"),
         (["--no-blend", "--mask", str(samples.sources()[3].mask)], "mask: contradicts"),
         (["--blend-word", "jug"], "source_prompt: has no word 'jug'"),
+        (
+            ["--set", "blend_over=union", "--target-prompt", "a photo of a jug on a table"],
+            "p2p.blend_target_words: are missing",
+        ),
         (["--method", "sdedit", "--blend-word", "cup"], "p2p: has no effect on sdedit"),
         (["--method", "pnp", "--set", "laye=0.5"], "set: 'laye=0.5' is no setting of pnp"),
         (["--method", "pnp", "--set", "layer=2"], "pnp.layer: is 2; at most 1"),

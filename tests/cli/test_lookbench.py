@@ -86,7 +86,8 @@ def test_a_run_has_the_options_of_edits_and_trainings() -> None:
     seeds = {"--seed", "--preview-every", "--checkpoint-every"}  # a run has --seeds
     trainings = {f"--{name.replace('_', '-')}" for name in TrainingOptions.model_fields}
     assert trainings - seeds - {"--steps"} < options and "--training-steps" in options
-    assert {"--method", "--change", "--guidance", "--guidance-start", "--inversion"} < options
+    edits = {"--method", "--change", "--guidance", "--guidance-start", "--inversion", "--feather"}
+    assert edits < options
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,8 @@ def test_a_run_has_the_options_of_edits_and_trainings() -> None:
             "'flowedit'",
         ),
         (["run", "--method", "sdedit", "--preserve"], "method: sdedit derives no region"),
+        (["run", "--method", "sdedit", "--feather", "2"], "feather: has no effect"),
+        (["run", "--no-preserve", "--feather", "2"], "feather: has no effect"),
         (["run", "--inversion", "magic"], "inversion: is not one of 'direct', 'null-text'"),
         (["run", "--method", "pnp", "--inversion", "ddim"], "inversion: has no effect on pnp"),
         (["run", "--change", "auto"], "change: has to be a number here"),

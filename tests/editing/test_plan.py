@@ -24,7 +24,7 @@ from customedit.editing.method_settings import (
     strength_of_change,
 )
 from customedit.editing.plan import EditPlan, mask_digest
-from customedit.editing.region_words import ConceptWords
+from customedit.editing.region_words import ConceptWords, union_words
 from customedit.editing.settings import check_request
 from customedit.errors import InputError
 from customedit.schemas.methods import EditMethod, InversionKind, P2POptions
@@ -124,6 +124,18 @@ def test_the_region_follows_from_what_is_given(
         ({"p2p": {"blend_over": "none", "threshold": 0.1}}, False, "p2p.threshold", "no effect"),
         ({"p2p": {"threshold": 0.1}}, True, "p2p.threshold", "no effect"),
         ({"p2p": {"blend_target_words": ["cup"]}}, False, "p2p.blend_target_words", "no effect"),
+        (
+            {"p2p": {"blend_over": "union"}, "target_prompt": "a photo of a jug on a table"},
+            False,
+            "p2p.blend_target_words",
+            r"none of the blend words \(cup\)",
+        ),
+        (
+            {"p2p": {"blend_over": "union", "blend_target_words": ["jug"]}},
+            False,
+            "target_prompt",
+            "no word 'jug'",
+        ),
         ({"p2p": {"blend_words": ["jug"]}}, False, "source_prompt", "no word 'jug'"),
         ({"p2p": {"subtract": ["jug"]}}, False, "source_prompt", "no word 'jug'"),
         ({"p2p": {"reweight": {"jug": 2.0}}}, False, "target_prompt", "no word 'jug'"),
@@ -152,6 +164,24 @@ def test_what_cannot_work_is_refused(
     with pytest.raises(InputError, match=says) as caught:
         check_request(asked(**changes), mask=mask)
     assert caught.value.field == field and caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("union", "target", "words"),
+    [
+        ({}, TARGET, ("cup",)),
+        ({"blend_target_words": []}, TARGET, ("cup",)),
+        ({"blend_words": ["cup", "table"]}, "a jug on a table", ("table",)),
+        ({"blend_target_words": ["jug"]}, "a photo of a jug on a table", ("jug",)),
+    ],
+)
+def test_a_union_reads_the_targets_own_words_or_those_of_the_source_that_it_has(
+    union: dict[str, Any], target: str, words: tuple[str, ...]
+) -> None:
+    options = asked(target_prompt=target, p2p={"blend_over": "union", **union})
+    settings = check_request(options).p2p
+    assert settings is not None and union_words(settings, target.split()) == words
+    assert union_words(P2PSettings(blend_over="source", blend_words=("cup",)), ["cup"]) == ()
 
 
 def test_the_sources_pixels_are_preserved_where_there_is_a_region() -> None:

@@ -173,6 +173,17 @@ def test_edits_are_those_of_the_defaults() -> None:
     assert check_request(options) == check_request(given) and check_request(options).preserve
 
 
+def test_a_soft_edge_is_that_of_the_edits_and_is_told_where_it_is_given() -> None:
+    task = Task(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8)), "cup", "a cup", "a red cup")
+    for feather, width in ((None, 2.0), (8.0, 8.0)):
+        recipe = Recipe(true_mask=True, feather=feather)
+        checked = check_request(recipe.options(task), mask=True)
+        assert checked.own_feather == width
+        assert recipe.about().get("feather") == feather
+        assert Recipe(**recipe.about()) == recipe
+    assert "feather" not in Recipe().about()  # as kept by versions without it
+
+
 def test_an_edit_that_keeps_the_picture_gives_back_its_size(base: Base, tmp_path: Path) -> None:
     source = dataset.bundled("small").sources[0]
     picture, coverage = dataset.bundled("small").picture(source)

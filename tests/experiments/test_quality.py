@@ -15,13 +15,13 @@ from customedit.errors import InputError
 from customedit.experiments import quality
 from customedit.experiments.lookbench.editor import LibraryEditor, Recipe, Task
 from customedit.experiments.lookbench.run import Run, run
+from customedit.images.layout import LINE, MARGIN
 from customedit.metrics.lookbench import report, results
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.dataset import bundled
 from customedit.metrics.lookbench.measures import Measures
 from customedit.metrics.lookbench.scores import Row
 from customedit.mini import samples
-from customedit.mini.sheets import LINE
 
 QUICK = Recipe(steps=2, training={"steps": 1, "class_images": 0, "crops": 2})
 
@@ -89,18 +89,19 @@ def test_sheets_are_made_of_a_scored_run(
     assert sorted((tmp_path / "concepts").iterdir()) == concepts  # what the run learned
 
     with Image.open(tmp_path / "sheets" / "waves.jpg") as sheet:
-        height = 128 + 2 * LINE + 4
-        assert sheet.size == (6 * 132, 3 * height)  # references, one nearest, one furthest
+        width, height = 128 + 2 * MARGIN, 128 + 2 * MARGIN + 2 * LINE
+        assert sheet.size == (6 * width, 3 * height)  # references, one nearest, one furthest
         scored = quality.read(done.folder)
         (best,), (worst,) = quality.extremes(scored.rows, "waves")
         for line, shown in ((1, best), (2, worst)):
             path = results.find(done.folder / "seed-0", "waves", shown.source)
             assert path is not None
-            tile = sheet.crop((134, line * height, 134 + 128, line * height + 128))
+            left, top = width + MARGIN, line * height + MARGIN
+            tile = sheet.crop((left, top, left + 128, top + 128))
             away = np.abs(np.asarray(tile, int) - np.asarray(Image.open(path), int))
             assert away.mean() < 6  # of JPEG
     with Image.open(tmp_path / "sheets" / "photos.jpg") as sheet:
-        assert sheet.size == (6 * 132, height)
+        assert sheet.size == (6 * width, height)
 
     drawn.clear()
     quality.main(done.folder, tmp_path / "sheets")

@@ -26,7 +26,6 @@ from customedit.experiments.report import verdict
 from customedit.experiments.result_cache import Lesson, Row
 from customedit.experiments.study import Study, study
 from customedit.experiments.variants import RARE, VARIANTS, Plan, Training, Variant
-from customedit.images.layout import table, tiled
 from customedit.metrics.curves import Line, Point, plot
 from customedit.metrics.lookbench import dataset
 from customedit.metrics.lookbench.looks import Look
@@ -297,32 +296,3 @@ def test_curves_place_points_and_name_lines() -> None:
     assert plot(lines, "across", "up") == picture
     with pytest.raises(ValueError, match="without points"):
         plot([], "across", "up")
-
-
-def test_tiles_keep_their_order_on_white() -> None:
-    tiles = [Image.new("RGB", (3, 2), (k, k, k)) for k in range(3)] + [Image.new("RGB", (2, 2))]
-    sheet = tiled([*tiles, tiles[1]], 2)
-    assert sheet.size == (6, 6)
-    seen = [sheet.getpixel(at) for at in ((0, 0), (3, 0), (0, 2), (3, 2), (5, 2), (0, 4), (3, 4))]
-    assert [p[0] for p in seen] == [0, 1, 2, 0, 255, 1, 255]  # type: ignore[index]  # of RGB
-    with pytest.raises(ValueError, match="0 tiles"):
-        tiled([], 2)
-
-
-def test_a_table_names_its_rows_and_pictures() -> None:
-    """Each picture is whole and in its place, and the names are ink on the white around it."""
-    blue, red = Image.new("RGB", (30, 20), "blue"), Image.new("RGB", (30, 20), "red")
-    sheet = table([("direct", [("0.2", blue), ("0.4", red)]), ("null-text", [("0.2", red)])])
-    pixels = np.asarray(sheet)
-    for colour, count in (((0, 0, 255), 600), ((255, 0, 0), 1200)):
-        assert (pixels == colour).all(-1).sum() == count
-    left = int((pixels == (0, 0, 255)).all(-1).any(0).argmax())
-    dark = pixels.max(-1) < 120
-    dark[(pixels.min(-1) == 0) & (pixels.max(-1) == 255)] = False
-    rows = sheet.height // 2
-    names = [dark[:rows, :left], dark[rows:, :left]]
-    assert all(name.any() for name in names)
-    assert np.nonzero(names[1].any(0))[0].max() > np.nonzero(names[0].any(0))[0].max()  # longer
-    assert dark[:, left:].any()  # captions
-    with pytest.raises(ValueError, match="no pictures"):
-        table([("a", [])])

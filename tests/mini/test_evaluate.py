@@ -24,7 +24,6 @@ from customedit.mini import (
     judge,
     prompts,
     readings,
-    sheets,
 )
 from customedit.mini.scenes import is_held_out, render, sample_scene
 from customedit.mini.vocabulary import COLOURS, LOOKS, unknown_words
@@ -178,15 +177,6 @@ def test_threshold_is_relative_to_each_map() -> None:
         [[True, True], [False, False]],
         [[True, False], [True, True]],
     ]
-
-
-def test_labels_and_tiles() -> None:
-    image = np.full((128, 128, 3), 200, np.uint8)
-    tile = sheets.labelled(image, ["a right line", "a wrong line"], [False, True])
-    assert np.array_equal(tile[:128, 2:130], image)
-    red = (tile[..., 0] > 150) & (tile[..., 1] < 60)
-    assert red[128 + sheets.LINE :].any() and not red[: 128 + sheets.LINE].any()
-    assert sheets.tiled([tile] * 5, 3).size == (3 * tile.shape[1], 2 * tile.shape[0])
 
 
 def test_maps_come_from_the_noun_and_leave_the_pipeline_as_it_was() -> None:

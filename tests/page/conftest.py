@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    ConsoleMessage,
-    Locator,
-    Page,
-    Request,
-    expect,
-    sync_playwright,
-)
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 from redis import Redis
 
 from customedit.config.settings import Settings
@@ -31,15 +19,9 @@ from customedit.estimates.workers import WorkerBase, WorkerReport, Workers
 from customedit.mini import samples
 
 from ..api.conftest import ALL, Running, api, concepts, jobs, start
+from .tab import PATIENCE_MS, Tab, chromium
 
 __all__ = ["api", "concepts", "jobs", "start"]  # the front end's own fixtures
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-
-PATIENCE_MS: Final = 60_000
-"""How long the page may take where every core is busy with other tests."""
-
-expect.set_options(timeout=PATIENCE_MS)
 
 WORKER: Final = "worker-of-a-test"
 """The worker that ``claimed`` claims jobs for."""
@@ -67,17 +49,6 @@ BASE: Final = WorkerBase(
 )
 
 
-def chromium() -> str:
-    """The browser's program; without one the tests are skipped, or fail where one is required."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        why = "no chromium: apt-get install --no-install-recommends chromium"
-        if os.environ.get("CI_BROWSER") == "required":
-            pytest.fail(why)
-        pytest.skip(why)
-    return found
-
-
 @pytest.fixture(scope="module")  # its loop runs in this thread until it ends: no other asyncio does
 def browser() -> Iterator[Browser]:
     program = chromium()
@@ -85,50 +56,6 @@ def browser() -> Iterator[Browser]:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         with playwright.chromium.launch(executable_path=program, args=arguments) as launched:
             yield launched
-
-
-@dataclass
-class Tab:
-    """The page in a tab of its own, what its console said and whom it asked."""
-
-    page: Page
-    url: str
-    said: list[str] = field(default_factory=list)
-    expected: list[str] = field(default_factory=list)
-    asked: list[Request] = field(default_factory=list)
-
-    def listen(self) -> None:
-        self.page.on("console", self._heard)
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request))
-
-    def _heard(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.said.append(message.text)
-
-    def open(self, view: str = "") -> None:
-        """Open the view of a hash such as ``jobs``, as a bookmark would."""
-        self.page.goto(f"{self.url}/#/{view}" if view else f"{self.url}/")
-        # The view before goes when the page hears of the address: a file must not be given to it.
-        self.page.evaluate("() => new Promise((done) => setTimeout(done, 50))")
-
-    def sign_in(self, key: str) -> None:
-        self.page.get_by_label("API key").fill(key)
-        self.page.get_by_role("button", name="Sign in").click()
-        self.page.get_by_role("navigation", name="Main").wait_for()
-
-    def expect(self, text: str) -> None:
-        """The console may say this: the browser tells of every answer over 399 by itself."""
-        self.expected.append(text)
-
-    def complaints(self) -> list[str]:
-        """What the console said that no test expects."""
-        return [line for line in self.said if not any(text in line for text in self.expected)]
-
-    def origins(self) -> set[str]:
-        """Whom the page asked."""
-        parts = [urlsplit(request.url) for request in self.asked]
-        return {f"{p.scheme}://{p.netloc}" for p in parts if p.scheme not in ("blob", "data")}
 
 
 @pytest.fixture
@@ -202,15 +129,3 @@ def picture() -> Path:
 def references() -> tuple[Path, ...]:
     """Pictures of a look."""
     return samples.looks()[0].images
-
-
-def import_form(tab: Tab, folder: Path) -> Locator:
-    """The form that imports a concept, with a file of weights, in ``folder``, and a token."""
-    weights = folder / "lora.safetensors"
-    weights.write_bytes((2).to_bytes(8, "little") + b"{}" + bytes(1000))
-    tab.open("concepts")
-    tab.page.get_by_role("button", name="Import").click()
-    form = tab.page.get_by_label("Import a concept")
-    form.get_by_label("File of weights").set_input_files(weights)
-    form.get_by_label("Token").fill("<lora>")
-    return form

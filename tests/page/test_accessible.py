@@ -24,7 +24,7 @@ from ..api.conftest import (
     finish_edit,
     upload,
 )
-from .conftest import Tab
+from .tab import Tab
 from .test_curve import CURVE
 from .test_leaving import Held
 

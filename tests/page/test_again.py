@@ -15,7 +15,7 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept, upload
-from .conftest import Tab
+from .tab import Tab
 from .test_iterating import newest, send, sent_mask
 
 HOOK = "https://hooks.example.com/anna"

@@ -16,7 +16,7 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept, upload_mask
-from .conftest import Tab
+from .tab import Tab
 from .test_accessible import FAULTS, PHONE, violations
 
 TARGET = "a <left> cup on a <right> table"

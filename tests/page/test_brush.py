@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from customedit.jobs.store import Jobs
 
 from ..api.conftest import Running, png
-from .conftest import Tab
+from .tab import Tab
 from .test_iterating import sent_mask
 
 SIDE = 256

@@ -12,7 +12,7 @@ from customedit.schemas.change import ChangeCurve
 from customedit.storage.store import Storage
 
 from ..api.conftest import Running, edit, finish_edit, upload
-from .conftest import Tab
+from .tab import Tab
 from .test_iterating import newest
 
 CURVE = ChangeCurve(

@@ -11,7 +11,7 @@ from customedit.jobs.store import Jobs
 
 from .. import web
 from ..api.conftest import ALL, Running, edit
-from .conftest import Tab, import_form
+from .tab import Tab, import_form
 
 SOURCE, TARGET = "a cup on a table", "a blue cup on a table"
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from customedit.jobs.store import Jobs
 
 from ..api.conftest import Running, png
-from .conftest import Tab
+from .tab import Tab
 
 PASSED = "2 files are no pictures and were passed over."
 

@@ -14,7 +14,7 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept
-from .conftest import Tab
+from .tab import Tab
 
 EVIL = '"><img src=x onerror="window.broken=1"><script>window.broken=1</script>'
 

@@ -18,7 +18,7 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept, finish_edit
-from .conftest import Tab
+from .tab import Tab
 
 
 def newest(jobs: Jobs) -> dict[str, object]:

@@ -15,7 +15,8 @@ from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 
 from ..api.conftest import Running, claimed, customize, edit, finish_edit, png, upload
-from .conftest import WORKER, Tab
+from .conftest import WORKER
+from .tab import Tab
 
 
 def progress(step: int) -> JobProgress:

@@ -21,7 +21,7 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import ALL, Running, finish_concept, finish_edit
-from .conftest import Tab
+from .tab import Tab
 from .test_accessible import DESK, PHONE, violations
 
 MOST = 150

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from .. import web
 from ..api.conftest import Running
-from .conftest import Tab
+from .tab import Tab
 from .test_accessible import FAULTS, PHONE, violations
 
 

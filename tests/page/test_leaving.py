@@ -12,7 +12,7 @@ from playwright.sync_api import Page, Route, expect
 from customedit.jobs.store import Jobs
 
 from ..api.conftest import ALL, Running, png
-from .conftest import PATIENCE_MS, Tab
+from .tab import PATIENCE_MS, Tab
 from .test_library import PASTE
 
 

@@ -15,7 +15,7 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept, finish_edit, png, upload
-from .conftest import Tab, import_form
+from .tab import Tab, import_form
 
 PASTE = """([kind, text]) => {
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from customedit.jobs.store import Jobs
 
 from ..api.conftest import Running, edit, png
-from .conftest import Tab
+from .tab import Tab
 
 
 def fill(page: Page, picture: Path) -> None:

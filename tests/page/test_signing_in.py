@@ -7,7 +7,7 @@ from collections.abc import Callable
 from playwright.sync_api import expect
 
 from ..api.conftest import Running, customize, edit
-from .conftest import Tab
+from .tab import Tab
 
 HOLDS_KEY = """(place) =>
   Object.values(window[place]).some((text) => text.startsWith("ce_"))"""

@@ -8,7 +8,7 @@ from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 
 from ..api.conftest import Running, edit, finish_edit, upload
-from .conftest import Tab
+from .tab import Tab
 
 
 def test_any_two_pictures_of_a_run_are_compared(

@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 
 from customedit.config.settings import Settings
 
-from .conftest import Tab
+from .tab import Tab
 
 ROOT = Path(__file__).parents[2]
 QUICK = {

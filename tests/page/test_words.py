@@ -16,7 +16,7 @@ from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
 
 from ..api.conftest import Running, edit, finish_edit
-from .conftest import Tab
+from .tab import Tab
 
 TOKENIZER = (mini.path() / "tokenizer" / "tokenizer.json").read_text()
 WORDS = ("a", "photo", "of", "cup", "table", "on", "red")

@@ -86,7 +86,7 @@ class Editor(Protocol):
 class Recipe:
     """How our editor learns and edits; None for the library's defaults.
 
-    method to preserve: as in ``EditOptions``, but that ``change`` is a number; true_mask: whether
+    method to feather: as in ``EditOptions``, but that ``change`` is a number; true_mask: whether
     edits keep to the thing's true mask, which a user would have to draw; training: what differs
     from ``TrainingSettings.of`` the base, None for nothing.
     """
@@ -100,6 +100,7 @@ class Recipe:
     guidance_start: float = 0.0
     guidance_end: float = 1.0
     preserve: bool | None = None
+    feather: float | None = None
     true_mask: bool = False
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -147,6 +148,7 @@ class Recipe:
                 seeds=[seed],
                 inversion=self.inversion,
                 preserve=self.preserve,
+                feather=self.feather,
                 **expert,
             )
         except ValidationError as error:
@@ -157,14 +159,15 @@ class Recipe:
     def about(self) -> dict[str, Any]:
         """Every setting, as plain data of which ``Recipe`` makes the same again.
 
-        A guidance interval and a change only where there is one: so pictures of versions without
-        them are found again.
+        A guidance interval, a change and a feather only where there is one: so pictures of versions
+        without them are found again.
         """
         settings = dataclasses.asdict(self)
         if (self.guidance_start, self.guidance_end) == (0, 1):
             del settings["guidance_start"], settings["guidance_end"]
-        if self.change is None:
-            del settings["change"]
+        for name in ("change", "feather"):
+            if settings[name] is None:
+                del settings[name]
         given = {name: value for name, value in self.training.items() if value is not None}
         return {**settings, "training": given}
 

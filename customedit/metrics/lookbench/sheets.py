@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from PIL import Image
 
 from customedit import images
+from customedit.images.layout import labelled, tiled_rows
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.dataset import Bench
 from customedit.metrics.lookbench.looks import Look
@@ -16,7 +18,6 @@ from customedit.metrics.lookbench.measures import reduced
 from customedit.metrics.lookbench.results import Results
 from customedit.metrics.lookbench.scores import HEADINGS, Copier, Kind, Row, pictures_of
 from customedit.metrics.lookbench.sources import Source
-from customedit.mini import sheets
 
 WORST: Final = 16
 """Edits on the sheet of the worst."""
@@ -32,7 +33,7 @@ def write(
     by_pair: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         by_pair.setdefault((row.look, row.source), []).append(row)
-    furthest: dict[tuple[str, str], list[Pixels]] = {pair: [] for pair in worst(rows)}
+    furthest: dict[tuple[str, str], list[Image.Image]] = {pair: [] for pair in worst(rows)}
     for look in bench.looks:
         lines = []
         for source in bench.sources:
@@ -41,7 +42,7 @@ def write(
             lines.append(list(_line(look, source, shown, by_pair[pair])))
             if pair in furthest:
                 furthest[pair] = lines[-1]
-        _save([*_headed(bench, look, len(lines[0])), *lines], folder / f"{look.slug}.png")
+        _save([_headed(bench, look, len(lines[0])), *lines], folder / f"{look.slug}.png")
     _save(list(furthest.values()), folder / "worst.png")
 
 
@@ -69,7 +70,7 @@ def beyond_copy(rows: Sequence[Row]) -> list[tuple[float, Row]]:
 
 def _line(
     look: Look, source: Source, shown: Sequence[tuple[Kind, int, Pixels]], rows: Sequence[Row]
-) -> Iterator[Pixels]:
+) -> Iterator[Image.Image]:
     measured = {(row.kind, row.seed): row.measures for row in rows}
     for wanted in ORDER:
         for kind, seed, pixels in shown:
@@ -84,20 +85,21 @@ def _line(
                 name,
                 f"{measures.distance:.1f} Lab{ring}{shape}",
             ]
-            yield sheets.labelled(reduced(pixels), labels, (False, False, measures.right is False))
+            yield labelled(
+                Image.fromarray(reduced(pixels)),
+                labels,
+                wrong=(False, False, measures.right is False),
+            )
 
 
-def _headed(bench: Bench, look: Look, columns: int) -> list[list[Pixels]]:
+def _headed(bench: Bench, look: Look, columns: int) -> list[Image.Image]:
     """The look's references as the sheet's first line, as many as there is room for."""
-    references = [reduced(picture) for picture in bench.references(look)][:columns]
     return [
-        [sheets.labelled(picture, [look.name, "reference", ""]) for picture in references]
-        + [np.full_like(sheets.labelled(references[0], ["", "", ""]), 255)]
-        * (columns - len(references))
+        labelled(Image.fromarray(reduced(picture)), [look.name, "reference"])
+        for picture in bench.references(look)[:columns]
     ]
 
 
-def _save(lines: Sequence[Sequence[Pixels]], path: Path) -> None:
+def _save(lines: Sequence[Sequence[Image.Image]], path: Path) -> None:
     if lines:
-        tiles = [tile for line in lines for tile in line]
-        images.write(sheets.tiled(tiles, len(lines[0])), path)
+        images.write(tiled_rows(lines), path)
