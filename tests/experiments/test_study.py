@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from customedit.concepts.prompts import ConceptPrompts
@@ -296,3 +297,7 @@ def test_curves_place_points_and_name_lines() -> None:
     assert plot(lines, "across", "up") == picture
     with pytest.raises(ValueError, match="without points"):
         plot([], "across", "up")
+    half = Base.load(dtype=torch.bfloat16)
+    assert half.fingerprint == base.fingerprint and lesson.stem(half) != stem
+    assert lesson.about(half) == {**lesson.about(base), "dtype": "torch.bfloat16"}
+    assert "dtype" not in lesson.about(base)  # files from before dtypes were told are found

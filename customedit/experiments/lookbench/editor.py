@@ -26,14 +26,14 @@ from customedit.diffusion.text import Weighted
 from customedit.editing import editor as editing
 from customedit.editing.settings import INVERSIONS, check_request
 from customedit.errors import InputError
-from customedit.experiments.result_cache import Lesson, OnProgress, learned
+from customedit.experiments.result_cache import TRAININGS, Lesson, OnProgress, learned
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.looks import Look
 from customedit.schemas.methods import EXPERTS, EditMethod, InversionKind
 from customedit.schemas.requests import EditOptions
 from customedit.schemas.validation import input_error
 
-EDITS: Final = 2
+EDITS: Final = 3
 """Raised when edits change under equal settings, so that kept pictures are drawn again."""
 
 
@@ -212,6 +212,7 @@ class LibraryEditor:
 
     def edit(self, tasks: Sequence[Task]) -> list[Pixels]:
         """The edits, which share forwards; looks that are not learned yet are learned first."""
+            "trainings": TRAININGS,
         store = self.folder / "inversions"
         editor = editing.Editor(self.base, inversions=store, max_rows=24)
         orders = []
