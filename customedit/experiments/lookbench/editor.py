@@ -225,8 +225,12 @@ class LibraryEditor:
         return [np.asarray(result.image) for result in editor.edit_all(orders)]
 
     def copy(self, picture: Pixels) -> Pixels:
-        """The picture through the base's autoencoder, at its working size."""
-        return np.asarray(self.base.decode(self.base.encode(Image.fromarray(picture)))[0])
+        """The picture through the base's autoencoder, which works at sizes of its own."""
+        height, width = picture.shape[:2]
+        copied = self.base.decode(self.base.encode(Image.fromarray(picture)))[0]
+        if copied.size != (width, height):  # as an edit
+            copied = copied.resize((width, height), Image.Resampling.LANCZOS)
+        return np.asarray(copied)
 
     def concept(self, taught: Taught) -> Concept:
         """The concept of a look, learned once."""
