@@ -24,6 +24,7 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.method import Progress
 from customedit.diffusion.text import Weighted
 from customedit.editing import editor as editing
+from customedit.editing.method_settings import RANDOM
 from customedit.editing.settings import INVERSIONS, check_request
 from customedit.errors import InputError
 from customedit.experiments.result_cache import TRAININGS, Lesson, OnProgress, learned
@@ -58,7 +59,8 @@ class Task:
     picture: uint8 [h, w, 3]; coverage: how much of each pixel the thing covers, [h, w] in [0, 1],
     for editors that are scored with the true mask; noun: what the thing is; source_prompt: the
     picture in words; target_prompt: what it is to become; taught: the look that the target prompt
-    names, None for plain words.
+    names, None for plain words; seed: of what is drawn by chance for plain words, which for a look
+    is that of its training.
     """
 
     picture: Pixels = field(compare=False, repr=False)
@@ -67,10 +69,15 @@ class Task:
     source_prompt: str
     target_prompt: str
     taught: Taught | None = None
+    seed: int = 0
 
 
 class Editor(Protocol):
     """Anything that LookBench can run."""
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether edits by plain words differ from seed to seed."""
 
     def about(self) -> dict[str, Any]:
         """All that decides its pictures, as plain data: what is kept is found again by it."""
@@ -127,7 +134,7 @@ class Recipe:
 
         The region is the source's noun, for plain words, too.
         """
-        seed = 0 if task.taught is None else task.taught.seed
+        seed = task.seed if task.taught is None else task.taught.seed
         return self._options(task.source_prompt, task.target_prompt, task.noun, seed)
 
     def _options(self, source: str, target: str, noun: str, seed: int) -> EditOptions:
@@ -192,14 +199,20 @@ class LibraryEditor:
         self._concepts: dict[tuple[str, int], Concept] = {}
         self.training(0)  # refuses unusable settings before any work
 
+    @property
+    def by_chance(self) -> bool:
+        """Whether its method draws noise."""
+        return self.recipe.method in RANDOM
+
     def training(self, seed: int) -> TrainingSettings:
         """The training of a look by ``seed``."""
         return TrainingSettings.of(self.base, **self.recipe.training, seed=seed)
 
     def about(self) -> dict[str, Any]:
-        """The base's weights and every setting."""
+        """The base's weights, every setting, and the versions of edits and trainings."""
         return {
             "version": EDITS,
+            "trainings": TRAININGS,
             "base": {
                 "name": self.base.name,
                 "weights": weights_digest(self.base),
@@ -212,7 +225,6 @@ class LibraryEditor:
 
     def edit(self, tasks: Sequence[Task]) -> list[Pixels]:
         """The edits, which share forwards; looks that are not learned yet are learned first."""
-            "trainings": TRAININGS,
         store = self.folder / "inversions"
         editor = editing.Editor(self.base, inversions=store, max_rows=24)
         orders = []
