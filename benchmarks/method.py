@@ -1,8 +1,9 @@
 """How fast the method is, side by side in one run: ``python benchmarks/method.py --base mini``.
 
 Ratios of things timed in turns on one machine: a Prompt-to-Prompt step against a plain diffusers
-UNet call of as many rows; many edits with as many concepts together against one after another; the
-steps of a training. ``--base sd14-random`` has Stable Diffusion 1.4's shapes with
+UNet call of as many rows; a step of the next edit of a picture with the source's features kept
+against one without; many edits with as many concepts together against one after another; the steps
+of a training. ``--base sd14-random`` has Stable Diffusion 1.4's shapes with
 random weights: speed does not care. Seconds are of this machine, which the report names.
 """
 
@@ -31,13 +32,14 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.engine import Engine, run
 from customedit.diffusion.method import Denoise, Method, Progress, ask
 from customedit.diffusion.text import TextContext, Weighted
-from customedit.editing.edit import edit
+from customedit.editing.edit import Opened, draw, edit, encode_and_invert
 from customedit.editing.editor import Editor
+from customedit.editing.kept_features import FeatureCache, SourceFeatures
 from customedit.mini import samples
 from customedit.mini.evaluate import machine
 
 SOURCE, TARGET = "a photo of a cup on a table", "a photo of a <a> patterned cup on a table"
-PARTS = "step,together,training,rows"
+PARTS = "step,next,together,training,rows"
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,59 @@ def step_times(
     }
 
 
+def next_edit(
+    base: Base, steps: int, repeats: int, now: Callable[[Base], float] = clock
+) -> dict[str, Any]:
+    """A step of the next edit of a picture, by another concept: features kept against not.
+
+    And one that keeps them, as the first edit of a picture does. Steps of the three take turns.
+    now: reads the clock.
+    """
+    picture = Image.open(samples.sources()[3].image).convert("RGB")
+    session = Editor(base).open(picture, SOURCE)
+    opened = Opened(base, picture)
+    cache = FeatureCache(2**40)
+    concepts = [random_concept(base, k) for k in range(2)]
+    plans = [session.plan(TARGET, concepts=[c], steps=steps)[0] for c in concepts]
+    inversion = run(base, encode_and_invert(base, plans[0], picture))
+
+    def method(number: int, features: SourceFeatures | None) -> Method[Any]:
+        return draw(
+            base, plans[number], picture, concepts=[Weighted(concepts[number])],
+            inversion=inversion, opened=opened, features=features,
+        )  # fmt: skip
+
+    key = plans[0].features_key
+    run(base, method(0, cache.of(key)))
+    seconds: dict[str, list[float]] = {"kept": [], "not_kept": [], "keeping": []}
+    rows: dict[str, int] = {}
+    for repeat in range(repeats + 1):
+        engines = {name: Engine(base) for name in seconds}
+        engines["kept"].submit(method(1, cache.of(key)))
+        engines["not_kept"].submit(method(1, None))
+        engines["keeping"].submit(method(1, FeatureCache(2**40).of(key)))
+        while not all(engine.idle for engine in engines.values()):
+            for name, engine in engines.items():
+                before, began = engine.rows, now(base)
+                engine.tick()
+                if engine.rows > before and repeat:  # the first is warm
+                    seconds[name].append(now(base) - began)
+        rows = {name: engine.rows for name, engine in engines.items()}
+    faster, slower = (
+        [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
+        for above, below in (("not_kept", "kept"), ("keeping", "not_kept"))
+    )
+    return {
+        **{f"{name}_step_s": statistics.median(found) for name, found in seconds.items()},
+        **{f"{name}_rows": count for name, count in rows.items()},
+        "not_kept / kept": statistics.median(faster),
+        "quartiles": statistics.quantiles(faster, n=4)[::2],
+        "keeping / not_kept": statistics.median(slower),
+        "steps": len(faster),
+        "bytes": cache.bytes,
+    }
+
+
 def together(base: Base, count: int, steps: int, repeats: int, warm: bool) -> dict[str, Any]:
     """Edits with as many concepts, their calls merged, against one after another."""
     methods = [edit_method(base, random_concept(base, k), steps) for k in range(count)]
@@ -228,6 +283,9 @@ def main(
     repeats: Annotated[int, typer.Option(min=1, help="Of every timing.")] = 5,
     parts: Annotated[str, typer.Option(help="What to time, by commas.")] = PARTS,
     warm: Annotated[bool, typer.Option(help="Do many edits once before they are timed.")] = True,
+    processor_time: Annotated[
+        bool, typer.Option(help="Of `step` and `next` count processor time: for a shared machine.")
+    ] = False,
     defaults: Annotated[bool, typer.Option(help="Also time default customize and edit.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write the report here, too.")] = None,
 ) -> None:
@@ -243,8 +301,10 @@ def main(
         "dtype": dtype,
         "machine": machine(),
     }
+    now = processor_clock if processor_time else clock
     timed: dict[str, Callable[[], Any]] = {
-        "step": lambda: step_times(model, steps, repeats),
+        "step": lambda: step_times(model, steps, repeats, now),
+        "next": lambda: next_edit(model, steps, repeats, now),
         "together": lambda: together(model, edits, steps, max(1, repeats // 2), warm),
         "training": lambda: training(model, steps),
         "rows": lambda: rows_times(model, [int(n) for n in rows.split(",")], repeats),

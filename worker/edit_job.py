@@ -19,6 +19,7 @@ from customedit.digests import picture_digest
 from customedit.editing.auto_change import check_auto
 from customedit.editing.edit import EditResult, Opened, draw, encode_and_invert, finish
 from customedit.editing.inversion import Inversion
+from customedit.editing.kept_features import SourceFeatures
 from customedit.editing.plan import EditPlan, plan_edits
 from customedit.editing.sweep import MeasuredEdit, best, contact_sheet
 from customedit.errors import InputError
@@ -170,20 +171,32 @@ def draw_all(
     """
     base = attempt.runtime.base
     previewer = Previewer(attempt, request.steps)
+    features = source_features(attempt, plans[0])  # plans differ in strength and seed alone
     drawings = [
         draw(
             base, plan, given.image, concepts=given.concepts, mask=given.mask,
             inversion=inversion, record=request.maps or bool(plan.region_words), opened=opened,
+            features=features,
         )
         for plan in plans
     ]  # fmt: skip
     drawings[0] = previewer.seeing(drawings[0], base)
     drawing = together(base, drawings, max_rows=attempt.runtime.settings.engine_rows)
     (drawn,) = attempt.wait([attempt.submit(drawing, EDITS)], previewer.upload)
+    attempt.metrics.cache_bytes.set(attempt.runtime.cached_bytes)
     return [
         finish(plan, given.image, result, given.mask, given.concepts)
         for plan, result in zip(plans, drawn, strict=True)
     ]
+
+
+def source_features(attempt: Attempt, plan: EditPlan) -> SourceFeatures | None:
+    """What the tenant's edits kept of the plan's source; None if nothing is to be kept."""
+    key = plan.features_key
+    features = attempt.runtime.features.of(None if key is None else (attempt.tenant, key))
+    if features is not None:
+        attempt.metrics.cache.labels("features", "device" if features.reserved else "nowhere").inc()
+    return features
 
 
 def upload(

@@ -137,6 +137,6 @@ def loaded(attempt: Attempt, record: ConceptRecord) -> Concept:
         concept = Concept.load(path, runtime.base.weights).for_base(runtime.base)
         concept = concept.on(runtime.base)
         runtime.concepts.put(held, concept)
-        attempt.metrics.cache_bytes.set(runtime.concepts.bytes + runtime.inversions.bytes)
+        attempt.metrics.cache_bytes.set(runtime.cached_bytes)
         path.unlink()
     return concept

@@ -61,13 +61,13 @@ class Metrics(StoreMetrics):
         )
         self.cache = Counter(
             "customedit_cache_reads",
-            "Concepts and inversions asked for, by where they were found.",
+            "Concepts, inversions and features asked for, by where they were found.",
             ["what", "found"],
             registry=self.registry,
         )
         self.cache_bytes = Gauge(
             "customedit_cache_bytes",
-            "Concepts and inversions on the device.",
+            "Concepts, inversions and features on the device.",
             registry=self.registry,
         )
         self.lost = Counter(

@@ -21,6 +21,7 @@ from customedit.config.settings import Settings
 from customedit.diffusion.base import Base
 from customedit.diffusion.facts import BaseFacts
 from customedit.editing.inversion import Inversion
+from customedit.editing.kept_features import FeatureCache
 from customedit.estimates.forecasts import Inverted
 from customedit.jobs.journal import Journal
 from customedit.jobs.store import Jobs
@@ -127,6 +128,7 @@ class Runtime:
         )  # fmt: skip
         self.concepts: Cache[Concept] = Cache(settings.cache_bytes // 2, concept_bytes)
         self.inversions: Cache[Inversion] = Cache(settings.cache_bytes // 2, inversion_bytes)
+        self.features = FeatureCache(settings.features_bytes)
         self.engine = EngineThread(
             base,
             self.metrics,
@@ -152,6 +154,11 @@ class Runtime:
         _log.info("the base is loaded: %s on %s in %s", base.name, device, dtype)
         return runtime
 
+    @property
+    def cached_bytes(self) -> int:
+        """What concepts, inversions and features take on the device."""
+        return self.concepts.bytes + self.inversions.bytes + self.features.bytes
+
     def measure_device(self) -> None:
         """Count the memory of the GPU, if there is one."""
         if self.base.device.type == "cuda":
@@ -164,6 +171,7 @@ class Runtime:
         """Let go of what is cached, after the device had no room."""
         self.concepts.clear()
         self.inversions.clear()
+        self.features.clear()
         if self.base.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -308,6 +308,12 @@ class Settings(BaseSettings):
         le=1024 * 1024 * MIB,
         description="Concepts and inversions kept on the device, in bytes.",
     )
+    features_bytes: int = Field(
+        default=0,
+        ge=0,
+        le=1024 * 1024 * MIB,
+        description="Features of sources kept on the device for the next edit, in bytes; 0: none.",
+    )
     drain_seconds: float = Field(
         default=30, ge=0, le=3600, description="How long jobs may go on after SIGTERM, in seconds."
     )

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from customedit.diffusion.attention_control import AttentionControl
-from customedit.diffusion.controlled_rows import RowsControl
+from customedit.diffusion.controlled_rows import SELF_POSITIONS, RowsControl
 from customedit.diffusion.devices import to_device
+from customedit.diffusion.kept_features import KeptRows
 from customedit.diffusion.placed_rows import split_heads
 
 
@@ -28,8 +29,9 @@ from customedit.diffusion.placed_rows import split_heads
 class Forward:
     """What the processors need to know of the forward that runs, and what they record.
 
-    keys, values: per cross-attention layer, [rows, tokens, inner]; layers in the base's order.
-    recorded: positions of a layer whose maps are recorded. maps: [recording rows, positions,
+    keys, values: per cross-attention layer, [rows, tokens, inner], with those of ``kept`` rows
+    after the forward's own; layers in the base's order. recorded: positions of a layer whose maps
+    are recorded. maps: [recording rows, positions,
     tokens], mean over heads, summed over ``layers`` layers.
     """
 
@@ -37,6 +39,7 @@ class Forward:
     values: Sequence[Tensor]
     recorded: int = 0
     control: RowsControl = field(default_factory=RowsControl)
+    kept: KeptRows = field(default_factory=KeptRows)
     maps: Tensor | None = None
     layers: int = 0
 
@@ -92,14 +95,17 @@ class Processor:
             split_heads(attn.to_k(states), attn.heads),
             split_heads(attn.to_v(states), attn.heads),
         )
+        positions = states.shape[1]
+        queries, keys = query, key
+        if positions <= SELF_POSITIONS:
+            queries, keys = forward.kept.attention(self.depth, query, key)
         sources = forward.control.self_sources
         if sources is None:
             return F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
-        positions = states.shape[1]
         active = sources.active(self.depth, positions)
         taken = sources.taken(active)
-        query = query if taken.query is None else query[taken.query]
-        key = key if taken.key is None else key[taken.key]
+        query = query if taken.query is None else queries[taken.query]
+        key = key if taken.key is None else keys[taken.key]
         value = value if taken.value is None else value[taken.value]
         out = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
         if (pairs := sources.pairs(active, positions)) is None:
@@ -111,14 +117,15 @@ class Processor:
         return out.index_copy(0, rows, within)
 
     def _cross(self, attn: Any, query: Tensor, forward: Forward, layer: int) -> Tensor:
-        control, scale = forward.control, attn.scale
+        control, scale, rows = forward.control, attn.scale, len(query)
         mixed, recorded = control.mixed, control.recorded
         values = forward.values if mixed is None else mixed.values
         key = split_heads(forward.keys[layer].to(query.dtype), attn.heads)
         value = split_heads(values[layer].to(query.dtype), attn.heads)
-        out = F.scaled_dot_product_attention(query, key, value, scale=scale)
+        out = F.scaled_dot_product_attention(query, key[:rows], value[:rows], scale=scale)
         for placed in control.placed:
             placed.attend(out, query, layer, scale)
+        query = forward.kept.queries(layer, query)
         kept: list[Tensor] = []
         records = query.shape[2] == forward.recorded
         if recorded is not None and records:

@@ -28,10 +28,12 @@ class AttentionControl:
     columns to target columns. from_source, from_own [rows, tokens]: the map is (source map @
     mapper) * from_source + own map * from_own. record: whether the row's cross maps are handed
     back. Rows with cross_source equal to themselves keep their maps unless from_own says otherwise
-    (reweighting alone). feature_source: the row whose features of a decoder block are used;
-    feature_block: the number of that block. regions: for each row None, or a mask [h, w] of 0 and 1
-    on the base's device: where the row uses another's keys or values, positions inside attend to
-    those inside and positions outside to those outside.
+    (reweighting alone). kept: whether what the row takes is of the features that go with it
+    (``Denoise.features``), and self_source and cross_source say nothing. feature_source: the row
+    whose features of a decoder block are used; feature_block: the number of that block. regions:
+    for each row None, or a mask [h, w] of 0 and 1 on the base's device: where the row uses
+    another's keys or values, positions inside attend to those inside and positions outside to those
+    outside.
     """
 
     self_source: Tensor
@@ -43,6 +45,7 @@ class AttentionControl:
     from_source: Tensor
     from_own: Tensor
     record: Tensor
+    kept: Tensor
     feature_source: Tensor
     feature_block: Tensor
     regions: tuple[Tensor | None, ...]
@@ -61,6 +64,7 @@ class AttentionControl:
             from_source=torch.zeros(rows, tokens),
             from_own=torch.ones(rows, tokens),
             record=torch.zeros(rows, dtype=torch.bool),
+            kept=torch.zeros(rows, dtype=torch.bool),
             feature_source=own.clone(),
             feature_block=torch.zeros(rows, dtype=torch.long),
             regions=(None,) * rows,
@@ -107,8 +111,20 @@ class AttentionControl:
     @property
     def mixed(self) -> Tensor:
         """[rows] bool: whose cross maps are not their own, or not as they are."""
-        other = self.cross_source != torch.arange(self.rows)
+        other = self.kept | (self.cross_source != torch.arange(self.rows))
         return other & (self.from_source != 0).any(1) | (self.from_own != 1).any(1)
+
+    @property
+    def numbered(self) -> AttentionControl:
+        """The same where kept features are rows after the last, in the order of who takes them."""
+        if not self.kept.any():
+            return self
+        place = self.rows - 1 + self.kept.cumsum(0)
+        return dataclasses.replace(
+            self,
+            self_source=torch.where(self.kept, place, self.self_source),
+            cross_source=torch.where(self.kept, place, self.cross_source),
+        )
 
     @property
     def read(self) -> Tensor:

@@ -19,6 +19,7 @@ from customedit.diffusion.devices import CpuCopy, device_of
 from customedit.diffusion.facts import check_concept_base
 from customedit.diffusion.families.family import Family
 from customedit.diffusion.folder import locate
+from customedit.diffusion.kept_features import RowFeatures
 from customedit.diffusion.profile import Profile, Sizes, by_architecture
 from customedit.diffusion.readings import read_by_region
 from customedit.diffusion.schedule import Schedule, Time
@@ -388,12 +389,13 @@ class Base:
         time: Tensor | Time,
         context: Sequence[TextContext],
         control: AttentionControl | None = None,
+        features: Sequence[RowFeatures | None] = (),
     ) -> Prediction:
         """The noise in ``latents`` [rows, C, h, w] at ``time``, a number or [rows].
 
-        context: one per row. Differentiable.
+        context: one per row; features: as in ``Denoise``. Differentiable.
         """
-        output, maps = self.output(latents, time, context, control)
+        output, maps = self.output(latents, time, context, control, features)
         return Prediction(self.schedule.noise(output, latents.to(output.device), time), maps)
 
     def output(
@@ -402,11 +404,12 @@ class Base:
         time: Tensor | Time,
         context: Sequence[TextContext],
         control: AttentionControl | None = None,
+        features: Sequence[RowFeatures | None] = (),
     ) -> tuple[Tensor, Tensor | None]:
         """The denoiser's own output (noise, v, picture or velocity), float32, and the maps."""
         if len(context) != len(latents):
             raise ValueError(f"{len(latents)} rows of latents, {len(context)} of text")
-        return self.family.output(latents, time, context, control, self.device)
+        return self.family.output(latents, time, context, control, self.device, features)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the recorded maps, for latents of ``height`` x ``width``."""

@@ -105,7 +105,7 @@ class RecordedRows:
         mixed = c.mixed[recorded]
         source = torch.where(mixed, c.cross_source[recorded], recorded)
         rows = torch.cat([recorded, source]).unique()
-        place = torch.zeros(c.rows, dtype=torch.long)
+        place = torch.zeros(int(rows[-1]) + 1, dtype=torch.long)
         place[rows] = torch.arange(len(rows))
         return cls(
             to_device(rows, device),
@@ -135,10 +135,10 @@ class RecordedRows:
 def by_regions(control: AttentionControl, readings: Sequence[Readings | None]) -> Tensor:
     """The rows [rows] bool whose maps depend on regions: their own, or those of the map they take.
 
-    readings: of each row.
+    readings: of each row, kept ones included.
     """
     own = torch.tensor([reading is not None for reading in readings], dtype=torch.bool)
-    return own | (control.mixed & own[control.cross_source])
+    return own[: control.rows] | (control.mixed & own[control.cross_source])
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class MaterializedRows:
             return None
         source = torch.where(is_mixed[rows], c.cross_source[rows], rows)
         scored = torch.cat([rows, source]).unique()
-        place = torch.zeros(c.rows, dtype=torch.long)
+        place = torch.zeros(int(scored[-1]) + 1, dtype=torch.long)
         place[scored] = torch.arange(len(scored))
         mixed, recorded = (kind[rows].nonzero()[:, 0] for kind in (is_mixed, c.record))
         return cls(
@@ -346,7 +346,8 @@ class RowsControl:
         """Of ``control``, of which only what is needed goes to ``device``.
 
         values: of the rows' prompts, per cross-attention layer; size: (h, w) of the latents;
-        readings: of each row whose text has regions.
+        readings: of each row whose text has regions. Both go on with those of the rows whose kept
+        features are taken (``AttentionControl.numbered``).
 
         Raises ValueError for regions of latents of another size.
         """
@@ -355,9 +356,10 @@ class RowsControl:
                 raise ValueError(f"the regions are of latents {own.size}, not {size}")
         if control is None:
             return cls(placed=PlacedRows.of(readings, range(len(readings)), device))
+        control = control.numbered
         sources = SelfSources(control, size, device)
         chosen, is_mixed = by_regions(control, readings), control.mixed
-        free = [None if is_mixed[row] else own for row, own in enumerate(readings)]
+        free = [None if is_mixed[row] else own for row, own in enumerate(readings[: control.rows])]
         return cls(
             sources if sources.any else None,
             MixedRows.of(control, ~chosen, values, device),

@@ -380,7 +380,8 @@ class Engine:
         )
         context = [c for r in requests for c in r.context]
         latents = torch.cat([r.latents.to(self.base.device) for r in requests])
-        found = self.base.predict(latents, times, context, control)
+        features = [f for r in requests for f in r.features_of_rows]
+        found = self.base.predict(latents, times, context, control, features)
         self.calls += 1
         self.rows += len(latents)
         out: list[Prediction] = []

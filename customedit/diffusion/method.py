@@ -19,6 +19,7 @@ from torch import Tensor
 from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base, Prediction
 from customedit.diffusion.devices import DeviceRows
+from customedit.diffusion.kept_features import RowFeatures
 from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import Encoded, PromptRow, TextContext
 
@@ -33,7 +34,9 @@ class Denoise:
     like no other: rows of one job with equal names have equal latents and contexts, so that one of
     them suffices (``shared_rows``); empty for no names. shown: the row of what is drawn.
     parts: the requests that it was made of, with the places of their rows, which can be asked one
-    by one where all together take too much memory.
+    by one where all together take too much memory. features: of each row None, or where its own are
+    put, or, where ``control.kept`` says so, those that it takes instead of another row's; empty for
+    no features.
     """
 
     latents: Tensor
@@ -43,11 +46,17 @@ class Denoise:
     names: Sequence[Hashable] = ()
     shown: int = -1
     parts: Sequence[tuple[Denoise, Tensor]] = ()
+    features: Sequence[RowFeatures | None] = ()
 
     @property
     def rows(self) -> int:
         """How many rows it asks for."""
         return len(self.latents)
+
+    @property
+    def features_of_rows(self) -> Sequence[RowFeatures | None]:
+        """``features``, one entry per row."""
+        return self.features or [None] * self.rows
 
     def part(
         self, answer: Prediction, part: Denoise, places: Tensor, rows: DeviceRows

@@ -164,6 +164,7 @@ def joined(requests: Sequence[Denoise], join: JoinedControls | None = None) -> D
         [r.context[row] for r, own in pairs for row in own.tolist()],
         join(requests, kept, places),
         parts=list(zip(requests, places, strict=True)),
+        features=[r.features_of_rows[row] for r, own in pairs for row in own.tolist()],
     )
 
 

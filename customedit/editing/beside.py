@@ -17,6 +17,7 @@ from torch import Tensor
 from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.guided import combine
+from customedit.diffusion.kept_features import Part
 from customedit.diffusion.method import Denoise, Method, Progress, ask
 from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import TextContext
@@ -81,8 +82,18 @@ class Watched:
         self.target = record or len(region.columns) > 1
         self._total: Tensor | None = None
 
-    def see(self, maps: Tensor | None) -> None:
-        """Add the maps of one step, [recorded rows, rows, columns, tokens]: source, target."""
+    @property
+    def parts(self) -> set[Part]:
+        """What is read of the source's row itself."""
+        return {"maps"} if self.source else set()
+
+    def see(self, maps: Tensor | None, kept: Tensor | None = None) -> None:
+        """Add the maps of one step, [recorded rows, rows, columns, tokens]: source, target.
+
+        kept: the source's, where its row is not among those of ``maps``.
+        """
+        if kept is not None and self.source:
+            maps = kept if maps is None else torch.cat([kept, maps])
         if maps is None:
             return
         self.region.see(maps)

@@ -25,6 +25,7 @@ from customedit.editing.direct_edit import direct_edit
 from customedit.editing.edit_friendly import edit_friendly
 from customedit.editing.flow_edit import flow_edit
 from customedit.editing.inversion import Inversion, invert
+from customedit.editing.kept_features import SourceFeatures
 from customedit.editing.masactrl import masactrl
 from customedit.editing.method_settings import (
     DirectEditSettings,
@@ -161,12 +162,14 @@ def draw(
     inversion: Inversion | None = None,
     record: bool = False,
     opened: Opened | None = None,
+    features: SourceFeatures | None = None,
 ) -> Method[Drawing]:
     """What the model makes of ``picture`` by ``plan``, which was made for it and what it takes.
 
     picture: RGB, upright; mask: [h, w] in [0, 1], 1 where the edit may change; inversion: that of
     ``plan.inversion_key``, made here if it is not given; record: hand the attention maps back;
-    opened: ``picture``, with what other edits of it have made; it outlives none of their concepts.
+    opened: ``picture``, with what other edits of it have made; it outlives none of their concepts;
+    features: those of ``plan.features_key``, None to keep none.
     """
     opened = opened or Opened(base, picture)
     if plan.unchanged:
@@ -210,8 +213,9 @@ def draw(
     common["empty"] = opened.text(words, reading, "source_prompt", everywhere=everywhere)
     if isinstance(settings, P2PSettings):
         method = prompt_to_prompt(
-            base, inversion, source, target, settings=settings, everywhere=reading, **common
-        )
+            base, inversion, source, target, settings=settings, everywhere=reading,
+            features=features, **common,
+        )  # fmt: skip
     elif isinstance(settings, MasaCtrlSettings):
         method = masactrl(base, inversion, source, target, settings=settings, **common)
     elif isinstance(settings, PlugAndPlaySettings):
@@ -258,11 +262,13 @@ def edit(
     inversion: Inversion | None = None,
     record: bool = False,
     opened: Opened | None = None,
+    features: SourceFeatures | None = None,
 ) -> Method[EditResult]:
     """``draw`` and ``finish`` in one."""
     drawing = yield from draw(
         base, plan, picture,
         concepts=concepts, mask=mask, inversion=inversion, record=record, opened=opened,
+        features=features,
     )  # fmt: skip
     return finish(plan, picture, drawing, mask, concepts)
 

@@ -31,6 +31,7 @@ from customedit.digests import picture_digest
 from customedit.editing.auto_change import check_auto, chosen
 from customedit.editing.edit import EditResult, Opened, edit, encode_and_invert
 from customedit.editing.inversion import Inversion
+from customedit.editing.kept_features import FeatureCache
 from customedit.editing.plan import EditPlan, plan_edits
 from customedit.editing.recipe_inputs import (
     check_base,
@@ -96,13 +97,24 @@ class Editor:
     """Edits pictures with one base.
 
     inversions: where they are kept between sessions, a folder or a store; None for nowhere.
-    max_rows: most rows of one UNet call. Not for several threads at once.
+    max_rows: most rows of one UNet call. kept_features: bytes of memory, beside the base, for what
+    targets of Prompt-to-Prompt take of their sources, so that further edits of a picture from one
+    source prompt run two rows a step instead of three (``kept_features.FeatureCache``); 0 keeps
+    none. Not for several threads at once.
+
+    Raises InputError for a number of bytes below 0.
     """
 
     def __init__(
-        self, base: Base, *, inversions: Path | InversionStore | None = None, max_rows: int = 32
+        self,
+        base: Base,
+        *,
+        inversions: Path | InversionStore | None = None,
+        max_rows: int = 32,
+        kept_features: int = 0,
     ) -> None:
         self.base, self.max_rows = base, max_rows
+        self.features = FeatureCache(kept_features)
         self.inversions: InversionStore | None = (
             InversionFolder(inversions) if isinstance(inversions, Path) else inversions
         )
@@ -138,7 +150,7 @@ class Editor:
                 edit(
                     self.base, orders[k].plan, session.picture, concepts=orders[k].concepts,
                     mask=orders[k].mask, inversion=inversions[k], record=orders[k].record,
-                    opened=opened,
+                    opened=opened, features=self.features.of(orders[k].plan.features_key),
                 )
                 for k in group
             ]  # fmt: skip

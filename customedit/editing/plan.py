@@ -36,6 +36,7 @@ from customedit.editing.prompt_words import bare
 from customedit.editing.region_words import ConceptWords
 from customedit.editing.settings import check_request
 from customedit.errors import InputError
+from customedit.prompt_syntax import tokens_in
 from customedit.schemas.change import ChangeCurve
 from customedit.schemas.methods import EditMethod, InversionKind
 from customedit.schemas.requests import EditOptions
@@ -192,6 +193,19 @@ class EditPlan(_Part):
             *("null-text" if null_text else "ddim", self.guidance if null_text else None),
             *([interval] if null_text and interval != (0, 1) else []),
         ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def features_key(self) -> str | None:
+        """Names the source's rows that edits have in common; None: they depend on the edit.
+
+        A digest of what decides them: the inversion, and the concepts that act on the source.
+        """
+        if self.p2p is None or self.inversion != "direct" or self.unchanged:
+            return None
+        named = set(tokens_in(self.source_prompt))
+        acting = [c for c in self.concepts if self.everywhere or named & set(c.tokens)]
+        parts = [self.inversion_key, [c.model_dump(mode="json") for c in acting]]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

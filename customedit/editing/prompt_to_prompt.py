@@ -20,11 +20,13 @@ from torch import Tensor
 from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base
 from customedit.diffusion.guided import combine
+from customedit.diffusion.kept_features import Part, RowFeatures
 from customedit.diffusion.method import Denoise, Method, Progress, ask
 from customedit.diffusion.text import TextContext, Tokens, Weighted
 from customedit.editing.beside import Drawn, Watched
 from customedit.editing.guidance import Guidance
 from customedit.editing.inversion import Inversion, empty_text, unconditional
+from customedit.editing.kept_features import SourceFeatures
 from customedit.editing.method_settings import P2PSettings, first_inverted_step, step_of
 from customedit.editing.prompt_words import align
 from customedit.editing.region import Region, word_columns
@@ -180,21 +182,34 @@ class MapControl:
     from_own: Tensor
     self_until: int
 
+    def takes(self, step: int) -> set[Part]:
+        """What the target takes of the source at ``step``."""
+        taken: set[Part] = {"self"} if step < self.self_until else set()
+        if bool((self.from_source[step] != 0).any() or (self.from_own[step] != 1).any()):
+            taken.add("cross")
+        return taken
+
     def control(
-        self, step: int, rows: int, source: int, target: int, record: tuple[bool, bool]
+        self, step: int, rows: int, source: int | None, target: int, record: tuple[bool, bool]
     ) -> AttentionControl:
         """The control of one step, for ``rows`` rows of which two are the conditional ones.
 
-        record: whether the maps of source and target are handed back.
+        source: its row, None where the target takes kept features; record: whether the maps of
+        source and target are handed back.
         """
         control = AttentionControl.none(rows, self.mapper.shape[0])
-        if step < self.self_until:
-            control.self_source[target] = source
-        control.cross_source[target] = source
+        if source is None:
+            control.kept[target] = bool(self.takes(step))
+            control.self_parts[target] &= step < self.self_until
+        else:
+            control.record[source] = record[0]
+            control.cross_source[target] = source
+            if step < self.self_until:
+                control.self_source[target] = source
         control.mapper[target] = self.mapper
         control.from_source[target] = self.from_source[step]
         control.from_own[target] = self.from_own[step]
-        control.record[source], control.record[target] = record
+        control.record[target] = record[1]
         return control
 
     def changes(self, step: int) -> bool:
@@ -270,6 +285,7 @@ def prompt_to_prompt(
     record: bool = False,
     empty: TextContext | None = None,
     everywhere: Sequence[Weighted] = (),
+    features: SourceFeatures | None = None,
 ) -> Method[Drawn]:
     """Edit the picture that was inverted.
 
@@ -281,7 +297,10 @@ def prompt_to_prompt(
 
     With direct inversion (arXiv 2310.01506) the source row lies on the stored trajectory at every
     step, so it needs no unconditional row and comes out as it went in: three rows instead of four.
-    A step without guidance has the two conditional rows alone.
+    A step without guidance has the two conditional rows alone. features: what earlier edits kept of
+    the same inversion and source, and where this one keeps what it takes; then the source row is
+    left out of the steps at which nothing is taken of it that is not kept. With other kinds of
+    inversion, and in families without cross maps, they have no effect.
 
     Raises InputError as ``map_control`` and ``Region`` do.
     """
@@ -304,13 +323,22 @@ def prompt_to_prompt(
     way = "stored" if direct else (inversion.kind, first, guidance)
     origin = (way, id(inversion.trajectory), id(source))
     control: AttentionControl | None = None
+    layout = (True, 0)  # of the rows that the control is for
+    if not (direct and base.family.mapped_tokens):
+        features = None
+    takes = [maps.takes(k) | watched.parts if k >= first else set() for k in range(steps)]
+    if features is not None:
+        features.want(takes)
     schedule = base.schedule.sized(*size)
     for k, (time, to) in enumerate(schedule.downwards(steps)):
         if k < first:
             x_source = x_target = inversion.at(k + 1)
             yield Progress("edit", k + 1, steps)
             continue
-        # 1. The rows: both conditional ones, and the unconditional ones that guidance needs.
+        # 1. The rows: both conditional ones, and the unconditional ones that guidance needs. What
+        #    is kept of the source stands for its row.
+        kept = None if features is None else features.held(k, takes[k])
+        here = kept is None
         none = empty
         if guidance.acts(k, steps):
             none = unconditional(base, inversion, k, empty, everywhere)
@@ -318,30 +346,39 @@ def prompt_to_prompt(
         drawn = guidance.rows(base, target, own, k, steps)
         *unworded, read = [source] if direct else guidance.rows(base, source, none, k, steps)
         rows: list[tuple[Tensor, TextContext, Hashable]] = [
-            (x_source, read, (*origin, k)),
+            *([(x_source, read, (*origin, k))] if here else []),
             *((x_target, text, None) for text in drawn),
             *((x_source, text, (*origin, k, "none")) for text in unworded),
         ]
-        at = len(drawn)  # the target's conditional row
+        at = len(drawn) - (not here)  # the target's conditional row
         # 2. One call of the model.
-        if control is None or control.rows != len(rows) or maps.changes(k):
+        if control is None or layout != (here, len(rows)) or maps.changes(k):
+            layout = here, len(rows)
             recorded = watched.source, watched.target
-            control = maps.control(k, len(rows), 0, at, recorded)
+            control = maps.control(k, len(rows), 0 if here else None, at, recorded)
+        filled = features.recording(k) if here and features is not None else None
+        of_rows: list[RowFeatures | None] = [None] * len(rows)
+        if filled is not None:
+            of_rows[0] = RowFeatures(filled, source)
+        elif kept is not None and maps.takes(k):
+            of_rows[at] = RowFeatures(kept, source)
         request = Denoise(
             torch.cat([row[0] for row in rows]), time, [row[1] for row in rows], control,
-            names=[row[2] for row in rows], shown=at,
+            names=[row[2] for row in rows], shown=at, features=of_rows,
         )  # fmt: skip
         prediction = yield from ask(request)
         # 3. The step of each row, and the region.
         noise, scale = prediction.noise, guidance.scale
-        of_target, of_source = noise[1 : 1 + at], noise[1 + at :]
-        x_target = schedule.step(x_target, combine(of_target, at, scale), time, to)
+        of_target, of_source = noise[here : at + 1], noise[at + 1 :]
+        x_target = schedule.step(x_target, combine(of_target, len(drawn), scale), time, to)
         if direct:
             x_source = inversion.at(k + 1)
         else:
             both = torch.cat([of_source, noise[:1]])
             x_source = schedule.step(x_source, combine(both, len(both), scale), time, to)
-        watched.see(prediction.maps)
+        if filled is not None and features is not None:
+            features.recorded(filled, prediction.maps)
+        watched.see(prediction.maps, None if kept is None else kept.maps)
         x_target = region.apply(x_source, x_target, k, steps)
         yield Progress("edit", k + 1, steps)
     return watched.result(x_target, x_source)

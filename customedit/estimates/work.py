@@ -4,6 +4,8 @@ The numbers follow the methods: ``inversion.trajectory`` asks for one row a step
 two more and takes steps with gradients, where guidance acts. At each step of an edit a picture
 takes two rows, one where guidance does not act, and the pictures of a job share the source's row
 (two rows without direct inversion; SDEdit has none, and FlowEdit's pictures each have their own).
+The source's row is counted in any case: whether the worker that will take the job has its features
+(``editing.kept_features``), nobody knows before.
 """
 
 from __future__ import annotations

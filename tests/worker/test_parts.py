@@ -229,11 +229,10 @@ def test_a_concept_of_the_worker_acts_as_the_one_of_the_library(tmp_path: Path) 
         tenant="t",
         folder=tmp_path,
         metrics=Metrics(),
-        runtime=SimpleNamespace(base=base, concepts=Cache(2**30, concept_bytes)),
+        runtime=SimpleNamespace(base=base, concepts=Cache(2**30, concept_bytes), cached_bytes=0),
         storage=SimpleNamespace(download=lambda key, file: shutil.copy(path, file)),
         with_retries=lambda call: call(),
     )
-    attempt.runtime.inversions = attempt.runtime.concepts
     record = SimpleNamespace(id="c", weights_key="key")
     ours = inputs.loaded(attempt, record)  # type: ignore[arg-type]  # what it reads of both
     theirs = Concept.load(path).for_base(base)

@@ -140,6 +140,27 @@ def test_inversions_and_concepts_are_found_again(bench: Bench, workers: Workers)
     other.counts("customedit_unet_calls_total", 3)  # found in S3
 
 
+def test_features_of_a_source_are_kept_for_their_tenant_alone(
+    bench: Bench, workers: Workers
+) -> None:
+    """The next edit of a picture runs two rows a step; another tenant's runs three."""
+    worker = workers.start(features_bytes=2**28).ready()
+    red, other = SOURCE.prompt.replace("white", "red"), replace(bench, tenant="other")
+    rows, found = 0, list[np.ndarray]()
+    for own, target, more in (
+        (bench, red, 3 + 3 * 3),  # an inversion, and three rows at each step
+        (bench, SOURCE.prompt.replace("white", "blue"), 3 * 2),
+        (other, red, 3 + 3 * 3),
+        (other, red, 3 * 2),
+    ):
+        outcome = own.succeeded(own.edit(steps=3, target_prompt=target))
+        found.append(pixels(own, EditOutcome.model_validate(outcome)))
+        rows += more
+        worker.counts("customedit_unet_call_rows_sum", rows)
+    assert (found[3] == found[2]).all() and (found[2] == found[0]).all()
+    assert worker.metric("customedit_cache_bytes") > 0
+
+
 def test_a_single_edit_beside_many_of_another_tenant_starts_within_three(
     bench: Bench, workers: Workers
 ) -> None:

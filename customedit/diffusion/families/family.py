@@ -21,6 +21,7 @@ from customedit.diffusion.devices import to_device
 from customedit.diffusion.families.layout import Layout
 from customedit.diffusion.families.original_names import Stacked
 from customedit.diffusion.joint_attention import JointState
+from customedit.diffusion.kept_features import RowFeatures
 from customedit.diffusion.row_adapters import RowAdapters
 from customedit.diffusion.schedule import Schedule, Time
 from customedit.diffusion.text import (
@@ -245,10 +246,12 @@ class Family(abc.ABC):
         context: Sequence[TextContext],
         control: AttentionControl | None,
         device: torch.device,
+        features: Sequence[RowFeatures | None] = (),
     ) -> tuple[Tensor, Tensor | None]:
         """The denoiser's own output for latents [rows, C, h, w], float32, and the recorded maps.
 
-        The maps are [recording rows, *grid, tokens], mean over heads and layers. Differentiable.
+        The maps are [recording rows, *grid, tokens], mean over heads and layers. features: as in
+        ``Denoise``; those of a family without cross maps are not kept. Differentiable.
         """
 
     @property

@@ -27,6 +27,7 @@ from customedit.diffusion.joint_attention import (
     middle_blocks,
     recorded_maps,
 )
+from customedit.diffusion.kept_features import RowFeatures
 from customedit.diffusion.row_adapters import RowAdapters
 from customedit.diffusion.schedule import Time
 from customedit.diffusion.text import (
@@ -187,6 +188,7 @@ class JointFamily(Family):
         context: Sequence[TextContext],
         control: AttentionControl | None,
         device: torch.device,
+        features: Sequence[RowFeatures | None] = (),
     ) -> tuple[Tensor, Tensor | None]:
         """The velocity, float32, and the maps from image to text of the middle joint blocks."""
         rows, _, height, width = latents.shape

@@ -23,6 +23,7 @@ from customedit.diffusion.devices import to_device
 from customedit.diffusion.families.family import Changes, Family, row_times
 from customedit.diffusion.families.original_names import Stacked
 from customedit.diffusion.families.unet_names import unet_names
+from customedit.diffusion.kept_features import KeptRows, RowFeatures
 from customedit.diffusion.row_adapters import RowAdapters
 from customedit.diffusion.text import (
     Customization,
@@ -232,14 +233,16 @@ class UNetFamily(Family):
         context: Sequence[TextContext],
         control: AttentionControl | None,
         device: torch.device,
+        features: Sequence[RowFeatures | None] = (),
     ) -> tuple[Tensor, Tensor | None]:
         """The UNet's own output (noise, v or picture), float32, and the recorded maps."""
         rows, _, height, width = latents.shape
         grid = self.grid(height, width)
-        text = self._text_of_rows(context)
+        kept = KeptRows.of(control, features)
+        text = self._text_of_rows([*context, *kept.texts])
         recorded = grid[0] * grid[1]
         of_rows = self._control_of_rows(control, text, (height, width), device)
-        forward = Forward(text.keys, text.values, recorded, of_rows)
+        forward = Forward(text.keys, text.values, recorded, of_rows, kept)
         x = latents.to(device, self.dtype)
         conditions = self.conditions(context, height, width, device)
         times = row_times(time, rows, device)
@@ -247,7 +250,8 @@ class UNetFamily(Family):
             self.running(forward, RowAdapters([c.adapted for c in context])),
             taken_features(self.decoder_blocks, control, device),
         ):
-            output = self.denoiser(x, times, text.states, **conditions)
+            output = self.denoiser(x, times, text.states[:rows], **conditions)
+        kept.finish()
         maps = None
         if forward.maps is not None:
             maps = (forward.maps / forward.layers).unflatten(1, grid)
