@@ -54,7 +54,7 @@ OUTLINE_FEATHER: Final = 1.0
 """Pixels of the source over which it does where the region ends at the outline of its thing."""
 
 MASK_FEATHER: Final = 2.0
-"""The same where it ends at the edge of the user's mask."""
+"""The same where it ends at the edge of the user's mask, or of regions of concepts alone."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class CheckedRequest:
     strengths: one of each picture, with ``changes`` that they stand for, None where a strength was
     asked for; seeds: one where nothing is random; settings: all but the strength.
     outline: whether the region ends where its things do in the source (``EditPlan``); masked:
-    whether it is in a mask; feather: the width of its soft edge that was asked for, None for that
-    of ``feather_width``.
+    whether its edge is one that the user drew; feather: the width of its soft edge that was asked
+    for, None for that of ``feather_width``.
     """
 
     strengths: tuple[Strength, ...]
@@ -135,9 +135,10 @@ def check_request(
     check_guided(options, strengths)
     check_feather(options, preserve=preserve, region=region)
     outline = _outlined(options, settings)
-    seeds = tuple(options.seeds)
+    drawn = bool(settings.concept_regions) and not settings.blend_words
+    seeds, masked = tuple(options.seeds), mask or drawn
     return CheckedRequest(
-        strengths, changes, seeds, settings, preserve, outline, mask, options.feather
+        strengths, changes, seeds, settings, preserve, outline, masked, options.feather
     )
 
 

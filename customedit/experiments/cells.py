@@ -28,11 +28,12 @@ from customedit.experiments.result_cache import (
     Lesson,
     OnProgress,
     Row,
-    digest,
+    digest_of_judge,
     keep_rows,
     kept,
     learned,
     named,
+    precision,
 )
 from customedit.experiments.variants import Plan, Training, Variant
 from customedit.images.layout import tiled
@@ -257,6 +258,7 @@ class Cells:
             "bench": self._bench,
             "lesson": None if cell.wording else self._lesson(cell).about(self.base),
             "base": self.base.fingerprint,
+            **precision(self.base),
             "guidance": self.base.guidance,
             "judges": [self.judge.fingerprint, digest_of_judge()],
             "edits": [
@@ -271,13 +273,6 @@ def _plain(options: EditOptions) -> Row:
     Without ``sdedit``: it reaches everywhere in a study, as in versions where it had no settings.
     """
     return options.model_dump(mode="json", exclude={"sdedit"})
-
-
-def digest_of_judge() -> str:
-    """Of the weights that judge shapes."""
-    from customedit import mini
-
-    return digest(mini.path() / "judge.safetensors")
 
 
 def answer_of(plan: Plan, look: Look, source: Source) -> Answer:

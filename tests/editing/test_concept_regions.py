@@ -169,6 +169,26 @@ def test_words_of_other_changes_and_masks_go_beside_regions(
     assert torch.equal(masked.drawing.mask[:8], torch.ones(8, 16))
 
 
+def test_every_cell_that_a_region_touches_is_the_edit_s(
+    looks: tuple[Concept, Concept], session: Session
+) -> None:
+    """None at its edge is a part of the source's at each step."""
+    painted = np.zeros((64, 64), np.float32)
+    painted[10:34, 8:30] = 0.5  # soft, and not on the cells' edges
+    box = ConceptRegion(box=(0.49, 0.13, 0.9, 0.7))
+    entries = [
+        Weighted(looks[0], region=ConceptRegion.of_mask(painted)),
+        Weighted(looks[1], region=box),
+    ]
+    result = session.edit(TWO, concepts=entries, steps=3)
+    mask = result.drawing.mask
+    assert mask is not None and set(mask.unique().tolist()) == {0, 1}
+    wanted = torch.zeros_like(mask)
+    wanted[2:9, 2:8] = 1
+    wanted[2:12, 7:15] = 1
+    assert torch.equal(mask, wanted) and result.plan.feather == 2
+
+
 def test_the_rule_of_words_with_regions() -> None:
     placed = ConceptWords(("<a>",), "cup", "patterned", region="concepts[0].box")
     said = ConceptWords(("<b>",), "ball")

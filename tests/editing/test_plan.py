@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any, get_args
 
@@ -234,6 +235,17 @@ def test_the_soft_edge_is_as_wide_as_what_the_region_was_read_from(
     assert checked.feather_width((128, 96), (128, 96)) == at_128
     assert checked.feather_width((1024, 768), (128, 96)) == at_1024
     assert checked.own_feather == (None if at_128 == 8 else at_128)
+
+
+def test_the_soft_edge_of_a_concept_s_region_is_that_of_a_mask() -> None:
+    """A box is drawn as a mask is; beside the words of another change it is as wide as theirs."""
+    placed = [dataclasses.replace(LOOK, region="concepts[0].box")]
+    alone = check_request(asked(target_prompt="a photo of a <look> cup on a table"), placed)
+    assert alone.p2p is not None and alone.p2p.concept_regions and alone.masked
+    assert alone.own_feather == alone.feather_width((1024, 1024), (128, 128)) == 2
+    beside = check_request(asked(target_prompt="a photo of a <look> cup on a wooden table"), placed)
+    assert beside.p2p is not None and beside.p2p.blend_words == ("table",)
+    assert not beside.masked and beside.feather_width((1024, 1024), (128, 128)) == 64
 
 
 def test_a_plan_has_the_soft_edge_of_its_picture(base: Base, picture: Image.Image) -> None:

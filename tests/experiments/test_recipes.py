@@ -18,7 +18,7 @@ from customedit.experiments.lookbench.editor import Recipe
 from customedit.experiments.recipes import VARIANTS, Search, chosen_variants, compared, search
 from customedit.metrics.lookbench.dataset import RenderedBench, SeveralClasses, bundled
 from customedit.metrics.lookbench.measures import Measures
-from customedit.metrics.lookbench.scores import KINDS, Row
+from customedit.metrics.lookbench.scores import KINDS, Row, bundled_judge
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +130,24 @@ def test_a_search_resumes_and_reports(base: Base, tmp_path: Path) -> None:
     assert search(of, variants, quiet)[1].as_dict() == told["variants"][variants[1].name]
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
     assert recipes.FIGURES[0][0] == "gap"
+
+
+def test_rows_of_another_judge_are_measured_again(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = Search(base, few(["waves"], 1), tmp_path, seeds=1, steps=1, edits=Recipe(steps=2))
+    (paper,) = chosen_variants(["paper"])
+    quiet, judge = Console(quiet=True), bundled_judge()
+
+    def files() -> int:
+        return len(list(tmp_path.glob("run-*/rows-*.json")))
+
+    of.rows(paper, judge, quiet)
+    of.rows(paper, judge, quiet)
+    assert files() == 1
+    monkeypatch.setattr(recipes, "digest_of_judge", lambda: "of another")
+    of.rows(paper, judge, quiet)
+    assert files() == 2
+    monkeypatch.setattr(recipes, "ROWS", recipes.ROWS + 1)
+    of.rows(paper, judge, quiet)
+    assert files() == 3

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from customedit.concepts.prompts import ConceptPrompts
@@ -100,6 +101,36 @@ def test_words_without_a_training_are_compared_with_all_seeds() -> None:
         _comparison(rows + _rows("b", [(0.5, 0.5, 35)], seeds=[0, 1, 2])).means(
             ("a", "p2p", 0.0), "distance"
         )
+
+
+def test_words_that_are_drawn_by_chance_have_its_intervals() -> None:
+    """One seed would stand for all; with each of them the interval is as wide as they differ."""
+    rows = _rows("a", [(0.5, 0.9, 30)], seeds=range(4))
+    for seed in range(4):
+        rows += _rows("words", [(0.5, 0.5, 34 + seed)], seeds=[seed])
+    several = _comparison(rows).estimate(("words", "p2p", 0.0), "distance")
+    assert several.value == pytest.approx(35.5) and several.high - several.low > 0.5
+    one = _comparison([r for r in rows if r["variant"] == "a" or r["seed"] == 0])
+    assert one.estimate(("words", "p2p", 0.0), "distance").high == pytest.approx(34)
+
+
+class Ready(Cells):
+    """Cells of which nothing is run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+
+def test_only_what_is_drawn_by_chance_is_drawn_again_without_a_training() -> None:
+    plan = dataclasses.replace(Plan.of(looks=["plaid"]), seeds=(3, 4, 5))
+    running = Study(Ready(plan), plan)
+    for variant in plan.variants:
+        runs = running.runs(variant)
+        assert list(runs) == [3, 4, 5] and runs[3] == variant
+        again = ("sdedit",) if variant.words is not None else variant.editors
+        assert all(runs[seed].editors == again for seed in (4, 5))
+    certain = dataclasses.replace(VARIANTS[4], editors=("p2p", "masactrl"))
+    assert certain.words is not None and running.runs(certain) == {3: certain}
 
 
 def test_the_best_strength_is_nearest_to_the_right_answers() -> None:
@@ -236,10 +267,12 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
         return study(base, judge, plan, tmp_path, on_cell=lambda *cell: told.append(cell[2]))
 
     rows = again(plan)
-    # strengths x editors x seeds, of words one seed
-    assert len(rows) == 2 * (2 * 2 + 2 * 2 + 2 * 1 + 1 * 2)
+    # strengths x editors x seeds; words have as many by the editor that draws noise
+    assert len(rows) == 2 * (2 * 2 + 2 * 2 + 2 + 1 + 1 * 2)
+    drawn = {(r["editor"], r["seed"]) for r in rows if r["variant"] == "best words"}
+    assert drawn == {("p2p", 0), ("sdedit", 0), ("sdedit", 1)}
     assert rows[0]["picture"] == bench.sources[0].name and isinstance(rows[0]["distance"], float)
-    assert told[0] == "Custom Diffusion, plaid, seed 0: drawn" and len(told) == 2 + 2 + 1 + 2
+    assert told[0] == "Custom Diffusion, plaid, seed 0: drawn" and len(told) == 2 + 2 + 2 + 2
     report = json.loads((tmp_path / "study.json").read_text())
     assert report["rows"] == rows and len(report["best_strengths"]) == 2 + 2 + 2 + 1
     tried = json.loads((tmp_path / "budgets" / "DreamBooth.json").read_text())["tried"]
@@ -316,6 +349,10 @@ def test_what_is_kept_is_named_by_all_that_made_it() -> None:
     ]
     others = {dataclasses.replace(lesson, **change).stem(base) for change in changes}  # type: ignore[arg-type]  # of several types
     assert len(others) == len(changes) and stem not in others
+    half = Base.load(dtype=torch.bfloat16)
+    assert half.fingerprint == base.fingerprint and lesson.stem(half) != stem
+    assert lesson.about(half) == {**lesson.about(base), "dtype": "torch.bfloat16"}
+    assert "dtype" not in lesson.about(base)  # files from before dtypes were told are found
 
 
 def test_curves_place_points_and_name_lines() -> None:
