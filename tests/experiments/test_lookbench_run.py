@@ -159,7 +159,8 @@ def test_words_of_an_editor_that_draws_by_chance_have_every_seed(tmp_path: Path)
     assert editor.seeds == [0] * tried + [0, 1, 2]
     found = results.read(done.folder, bench, (0, 1, 2), words=True)
     assert found.words is not None and set(found.words) == {0, 1, 2}
-    levels = [np.asarray(Image.open(*files.values())).max() for files in found.words.values()]
+    files = [path for one in found.words.values() for path in one.values()]
+    levels = [np.asarray(Image.open(path)).max() for path in files]
     assert levels == [0, 40, 80]
     scores = report.score(bench, done.folder, None, tmp_path / "report")
     assert scores.counts == (1, 1, 3) and scores.advantage is not None

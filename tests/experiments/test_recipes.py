@@ -15,7 +15,10 @@ from customedit.diffusion.base import Base
 from customedit.errors import InputError
 from customedit.experiments import recipes
 from customedit.experiments.lookbench.editor import Recipe
+from customedit.experiments.lookbench.run import Run
 from customedit.experiments.recipes import VARIANTS, Search, chosen_variants, compared, search
+from customedit.experiments.result_cache import ROWS
+from customedit.metrics.lookbench import results
 from customedit.metrics.lookbench.dataset import RenderedBench, SeveralClasses, bundled
 from customedit.metrics.lookbench.measures import Measures
 from customedit.metrics.lookbench.scores import KINDS, Row, bundled_judge
@@ -137,17 +140,21 @@ def test_rows_of_another_judge_are_measured_again(
 ) -> None:
     of = Search(base, few(["waves"], 1), tmp_path, seeds=1, steps=1, edits=Recipe(steps=2))
     (paper,) = chosen_variants(["paper"])
-    quiet, judge = Console(quiet=True), bundled_judge()
+    measured: list[str] = []
 
-    def files() -> int:
-        return len(list(tmp_path.glob("run-*/rows-*.json")))
+    def measure(*_: object) -> list[Row]:
+        measured.append("again")
+        return [Row("edit", "waves", "cup", 0, Measures(1.0, 2.0, 3.0, 4.0, 5.0, 0.6, True))]
 
-    of.rows(paper, judge, quiet)
-    of.rows(paper, judge, quiet)
-    assert files() == 1
+    monkeypatch.setattr(recipes, "run", lambda *_, **__: Run(tmp_path, {"editor": "one"}, {}))
+    monkeypatch.setattr(results, "read", lambda *_, **__: None)
+    monkeypatch.setattr(recipes, "measure_all", measure)
+    judge, quiet = bundled_judge(), Console(quiet=True)
+    assert of.rows(paper, judge, quiet) == of.rows(paper, judge, quiet)
+    assert len(measured) == 1
     monkeypatch.setattr(recipes, "digest_of_judge", lambda: "of another")
     of.rows(paper, judge, quiet)
-    assert files() == 2
-    monkeypatch.setattr(recipes, "ROWS", recipes.ROWS + 1)
+    assert len(measured) == 2
+    monkeypatch.setattr(recipes, "ROWS", ROWS + 1)
     of.rows(paper, judge, quiet)
-    assert files() == 3
+    assert len(measured) == 3
