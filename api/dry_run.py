@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from api.problems import input_problem
 from api.serializers import estimate, warnings
@@ -88,11 +88,9 @@ def edit_plan(
     if size is not None and working is not None:
         feather = checked.feather_width(size, working)
     settings = checked.settings
-    shown: dict[str, Any] | None = None
-    if settings is not None:
-        of_each = ("strength", "start")  # they stand with each picture
-        facts = dataclasses.asdict(settings)
-        shown = {name: value for name, value in facts.items() if name not in of_each}
+    of_each = ("strength", "start")  # they stand with each picture
+    facts = dataclasses.asdict(settings)
+    shown = {name: value for name, value in facts.items() if name not in of_each}
     return d.EditPlan(
         source_prompt=request.source_prompt,
         target_prompt=request.target_prompt,
@@ -108,7 +106,7 @@ def edit_plan(
         guidance=guidance,
         inversion=None if checked.p2p is None else request.inversion,
         settings=shown,
-        region_words=[] if settings is None else list(settings.blend_words),
+        region_words=list(settings.blend_words),
         everywhere=request.everywhere,
         preserve=checked.preserve,
         outline=checked.outline,

@@ -19,7 +19,7 @@ from customedit.config import telemetry
 from customedit.errors import InputError
 from customedit.jobs import notifications, webhook_addresses
 from customedit.jobs.journal import epoch_metadata
-from customedit.jobs.queued_requests import left_out
+from customedit.jobs.queued_requests import kept_document, left_out
 from customedit.jobs.records import ConceptRecord, JobRecord
 from customedit.jobs.store import (
     Gone,
@@ -245,7 +245,7 @@ def _told(container: Container, submitted: Submitted) -> Submitted:
 
 def _record(submission: Submission, picture: tuple[int, int] | None) -> JobRecord:
     now = time.time()
-    request = submission.request.model_dump(mode="json", exclude_none=True)
+    request = kept_document(submission.request)
     return JobRecord(
         id=submission.id,
         tenant=submission.tenant,

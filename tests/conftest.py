@@ -1,5 +1,5 @@
-"""For all tests: how hypothesis looks for examples, torch's threads, the real servers, and
-records of jobs."""
+"""For all tests: how hypothesis looks for examples, torch's threads, which files come first, the
+real servers, and records of jobs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Catalogue
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from customedit.devserver.local_servers import LocalServers
 
 Make = Callable[..., JobRecord]
@@ -43,15 +45,120 @@ _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
 
 
+# Processes that share the tests take file by file: the long ones first, so that all end together.
+
+LONG = (
+    "tests/worker/test_lives.py",
+    "tests/worker/test_end_to_end.py",
+    "tests/service",
+    "tests/page/test_accessible.py",
+    "tests/page/test_again.py",
+    "tests/worker/test_sharing.py",
+    "tests/editing/test_half.py",
+    "tests/api/test_schemathesis.py",
+    "tests/page/test_jobs.py",
+    "tests/devserver/test_local_servers.py",
+    "tests/devserver/test_stack.py",
+    "tests/editing/test_editors.py",
+    "tests/cli/test_cli.py",
+    "tests/cli/test_bad_input.py",
+    "tests/mini/test_train.py",
+    "tests/concepts/test_trainings_merged.py",
+    "tests/page/test_keyboard.py",
+    "tests/page/test_library.py",
+    "tests/page/test_drafts.py",
+    "tests/page/test_forms.py",
+    "tests/worker/test_storm.py",
+    "tests/experiments/test_study.py",
+    "tests/editing/test_edit.py",
+    "tests/worker/test_executor.py",
+    "tests/worker/test_reconciler.py",
+    "tests/worker/test_families.py",
+    "tests/worker/test_concept_regions.py",
+    "tests/concepts/test_training.py",
+    "tests/experiments/test_quality.py",
+    "tests/experiments/test_lookbench_run.py",
+    "tests/page/test_whole.py",
+    "tests/test_wheel.py",
+)
+"""By what `--durations` tells of a whole run; a folder's files go together, with one service."""
+
+
+def _unit(file: str) -> str:
+    """What is given to one process as a whole: a file, or a folder of ``LONG``."""
+    folder = file.rpartition("/")[0]
+    return folder if folder in LONG else file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(_unit(item.nodeid.partition("::")[0]), len(LONG)))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # which puts the files of most tests first
+    scheduling = LoadFileScheduling(config, log)
+    scheduling._split_scope = lambda nodeid: _unit(nodeid.partition("::")[0])
+    return scheduling
+
+
 # Real servers, started once when the first test asks for them.
 
 
 @pytest.fixture(scope="session")
-def local_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
+def one_reading_of_botocore() -> Iterator[None]:
+    """What botocore knows of its services is parsed once, not for the client of every test.
+
+    It is two megabytes of JSON, which a program reads once, when it starts.
+    """
+    from botocore.loaders import JSONFileLoader
+
+    load_file, parsed = JSONFileLoader.load_file, dict[str, Any]()
+
+    def once(self: JSONFileLoader, file_path: str) -> Any:
+        found = parsed.get(file_path)
+        if found is None and (found := load_file(self, file_path)) is not None:
+            parsed[file_path] = found
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", once)
+        yield
+
+
+@pytest.fixture(scope="session")
+def local_servers(
+    tmp_path_factory: pytest.TempPathFactory, one_reading_of_botocore: None
+) -> Iterator[LocalServers]:
     from customedit.devserver.local_servers import LocalServers
 
     with LocalServers(tmp_path_factory.mktemp("servers"), usual_ports=False) as servers:
         yield servers
+
+
+@pytest.fixture(scope="session")
+def one_openapi_document() -> Iterator[None]:
+    """The OpenAPI document, the same of all front ends, is made once, not for that of every test.
+
+    A front end makes it when it first refuses a request.
+    """
+    from api import openapi
+
+    make, made = openapi._document, list[dict[str, Any]]()
+
+    def once(app: FastAPI) -> dict[str, Any]:
+        if not made:
+            made.append(make(app))
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openapi, "_document", once)
+        yield
 
 
 @pytest.fixture
@@ -71,11 +178,21 @@ def redis_client(settings: Settings) -> Iterator[Redis]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def bucket(local_servers: LocalServers) -> None:
+    """Makes the bucket, in which each test has a prefix, once.
+
+    ``Storage.bucket`` adds a rule for a prefix, and reads and writes those of all before it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in local_servers.environment().items():
+            patch.setenv(name, value)
+        Storage(Settings.of_environment()).bucket()
+
+
 @pytest.fixture
-def storage(settings: Settings) -> Storage:
-    storage = Storage(settings)
-    storage.bucket()
-    return storage
+def storage(settings: Settings, bucket: None) -> Storage:
+    return Storage(settings)
 
 
 # Jobs of a tenant, and a way to let a lease run out without waiting for it.

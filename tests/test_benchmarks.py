@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -19,6 +20,14 @@ def run(name: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py")))
+def test_they_find_what_they_measure(name: str) -> None:
+    """What they import of the library and the service is there; the slow tests run them."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    assert module.__doc__ and module.__file__ == str(FOLDER / f"{name}.py")
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_gpu_benchmark_measures_all_parts_of_both_shapes(tmp_path: Path) -> None:
     run("gpu.py", "--device", "cpu", "--dtype", "float32", "--tiny", "--out", str(tmp_path))
@@ -52,6 +61,7 @@ def test_the_table_has_memory_and_what_was_left_out() -> None:
     assert "| parts left out for lack of time | peers, alone | none |" in table
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_jobs_under_load_end_once_each(tmp_path: Path) -> None:
     out = tmp_path / "load.json"
@@ -65,6 +75,7 @@ def test_jobs_under_load_end_once_each(tmp_path: Path) -> None:
     assert report["run"]["claim"]["count"] >= 40
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_submits_are_answered_by_both_front_ends() -> None:
     arguments = ("--requests", "32", "--clients", "4", "--apis", "2")

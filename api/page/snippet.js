@@ -9,7 +9,7 @@ const REQUESTS = { edit: "EditRequest", customize: "CustomizeRequest" };
 /** Models of the client that nested objects are given as. */
 const MODELS = {
   p2p: "P2POptions", masactrl: "MasaCtrlOptions", pnp: "PlugAndPlayOptions", ddpm: "DdpmOptions", directedit: "DirectEditOptions",
-  flowedit: "FlowEditOptions", training: "TrainingOptions", concepts: "ConceptUse",
+  flowedit: "FlowEditOptions", sdedit: "SDEditOptions", training: "TrainingOptions", concepts: "ConceptUse",
 };
 
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other ?? null);
@@ -20,10 +20,11 @@ const short = (object, model, path = "") =>
 /** The request without what is as the service would set it. */
 function body(job) {
   const model = REQUESTS[job.kind];
-  return Object.fromEntries(Object.entries(short(job.request, model)).map(([name, value]) => {
+  const parts = Object.entries(short(job.request, model)).map(([name, value]) => {
     if (!MODELS[name]) return [name, value];
     return [name, Array.isArray(value) ? value.map((one) => short(one, MODELS[name])) : short(value, model, `${name}.`)];
-  }));
+  });
+  return Object.fromEntries(parts.filter(([, value]) => !same(value, {})));
 }
 
 /** A text for the shell, in single quotes. @param {string} text */

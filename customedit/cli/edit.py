@@ -303,8 +303,8 @@ def _with(
     settings = _expert(options.method, expert or [])
     if blend_words or no_blend:
         settings |= {"blend_over": "none"} if no_blend else {"blend_words": blend_words}
-    if settings:  # sdedit has none, and says so
-        values[options.method if options.method in EXPERTS else "p2p"] = settings
+    if settings:
+        values[options.method] = settings
     try:
         return EditOptions(**values)
     except ValidationError as error:
@@ -317,12 +317,12 @@ def _expert(method: str, settings: list[str]) -> dict[str, Any]:
     Raises:
         InputError: for a setting that the method does not have.
     """
-    fields = EXPERTS[method].model_fields if method in EXPERTS else {}
+    fields = EXPERTS[method].model_fields
     found: dict[str, Any] = {}
     for setting in settings:
         name, given, text = setting.partition("=")
         if not given or name not in fields:
-            known = ", ".join(f"{field}=..." for field in fields) or f"no setting with {method}"
+            known = ", ".join(f"{field}=..." for field in fields)
             raise InputError("set", f"{setting!r} is no setting of {method}", f"give {known}")
         try:
             found[name] = json.loads(text)
@@ -334,8 +334,8 @@ def _expert(method: str, settings: list[str]) -> dict[str, Any]:
 def _region_in_words(result: EditResult) -> str:
     """Where the edit could change the picture, for people."""
     settings = result.plan.settings
-    placed = settings is not None and settings.concept_regions
-    words = ", ".join([*result.region_words, *(["the concepts' regions"] if placed else [])])
+    placed = ["the concepts' regions"] if settings.concept_regions else []
+    words = ", ".join([*result.region_words, *placed])
     mask = "the mask" if result.plan.mask is not None else ""
     return f"region: {' within '.join(part for part in (words, mask) if part) or 'everywhere'}"
 

@@ -15,6 +15,7 @@ from customedit.schemas.methods import (
     MasaCtrlOptions,
     P2POptions,
     PlugAndPlayOptions,
+    SDEditOptions,
 )
 from customedit.schemas.requests import ConceptUse
 
@@ -32,6 +33,7 @@ __all__ = [
     "MasaCtrlOptions",
     "P2POptions",
     "PlugAndPlayOptions",
+    "SDEditOptions",
     "TimedOut",
     "TrainingOptions",
 ]

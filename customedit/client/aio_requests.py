@@ -17,6 +17,7 @@ from customedit.schemas.methods import (
     MasaCtrlOptions,
     P2POptions,
     PlugAndPlayOptions,
+    SDEditOptions,
 )
 from customedit.schemas.requests import ConceptUse
 
@@ -92,6 +93,7 @@ class AsyncRequests:
         guidance_end: float = 1.0,
         inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] | None = None,
         p2p: P2POptions | None = None,
+        sdedit: SDEditOptions | None = None,
         masactrl: MasaCtrlOptions | None = None,
         pnp: PlugAndPlayOptions | None = None,
         ddpm: DdpmOptions | None = None,
@@ -113,7 +115,8 @@ class AsyncRequests:
         Args:
             target_prompt: What the picture shall show; it names concepts by their tokens.
             image: Id of the picture to edit: an image, or an output of an earlier edit.
-            source_prompt: What the picture shows. All methods but sdedit need it.
+            source_prompt: What the picture shows. All methods but sdedit need it; with it
+                sdedit keeps to the region of the words that change, without it all may change.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
                 of other papers, `flowedit` the one for bases of flow matching. Left out, `p2p`,
@@ -133,6 +136,7 @@ class AsyncRequests:
             inversion: How p2p inverts the source picture. Left out, `direct`, or what the
                 preset sets.
             p2p: Expert settings of Prompt-to-Prompt.
+            sdedit: Expert settings of SDEdit.
             masactrl: Expert settings of MasaCtrl.
             pnp: Expert settings of Plug-and-Play.
             ddpm: Expert settings of edit-friendly DDPM.
@@ -174,6 +178,7 @@ class AsyncRequests:
             "guidance_end": guidance_end,
             "inversion": inversion,
             "p2p": p2p,
+            "sdedit": sdedit,
             "masactrl": masactrl,
             "pnp": pnp,
             "ddpm": ddpm,
@@ -209,6 +214,7 @@ class AsyncRequests:
         guidance_end: float = 1.0,
         inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] | None = None,
         p2p: P2POptions | None = None,
+        sdedit: SDEditOptions | None = None,
         masactrl: MasaCtrlOptions | None = None,
         pnp: PlugAndPlayOptions | None = None,
         ddpm: DdpmOptions | None = None,
@@ -228,7 +234,8 @@ class AsyncRequests:
         Args:
             target_prompt: What the picture shall show; it names concepts by their tokens.
             images: Ids of the pictures to edit: images, or outputs of earlier edits.
-            source_prompt: What the picture shows. All methods but sdedit need it.
+            source_prompt: What the picture shows. All methods but sdedit need it; with it
+                sdedit keeps to the region of the words that change, without it all may change.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
                 of other papers, `flowedit` the one for bases of flow matching. Left out, `p2p`,
@@ -248,6 +255,7 @@ class AsyncRequests:
             inversion: How p2p inverts the source picture. Left out, `direct`, or what the
                 preset sets.
             p2p: Expert settings of Prompt-to-Prompt.
+            sdedit: Expert settings of SDEdit.
             masactrl: Expert settings of MasaCtrl.
             pnp: Expert settings of Plug-and-Play.
             ddpm: Expert settings of edit-friendly DDPM.
@@ -286,6 +294,7 @@ class AsyncRequests:
             "guidance_end": guidance_end,
             "inversion": inversion,
             "p2p": p2p,
+            "sdedit": sdedit,
             "masactrl": masactrl,
             "pnp": pnp,
             "ddpm": ddpm,
@@ -403,6 +412,7 @@ class AsyncRequests:
         guidance_end: float = 1.0,
         inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] | None = None,
         p2p: P2POptions | None = None,
+        sdedit: SDEditOptions | None = None,
         masactrl: MasaCtrlOptions | None = None,
         pnp: PlugAndPlayOptions | None = None,
         ddpm: DdpmOptions | None = None,
@@ -417,7 +427,8 @@ class AsyncRequests:
 
         Args:
             name: Under which name.
-            source_prompt: What the picture shows. All methods but sdedit need it.
+            source_prompt: What the picture shows. All methods but sdedit need it; with it
+                sdedit keeps to the region of the words that change, without it all may change.
             target_prompt: What the pictures shall show, if it is always the same.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
@@ -438,6 +449,7 @@ class AsyncRequests:
             inversion: How p2p inverts the source picture. Left out, `direct`, or what the
                 preset sets.
             p2p: Expert settings of Prompt-to-Prompt.
+            sdedit: Expert settings of SDEdit.
             masactrl: Expert settings of MasaCtrl.
             pnp: Expert settings of Plug-and-Play.
             ddpm: Expert settings of edit-friendly DDPM.
@@ -469,6 +481,7 @@ class AsyncRequests:
             "guidance_end": guidance_end,
             "inversion": inversion,
             "p2p": p2p,
+            "sdedit": sdedit,
             "masactrl": masactrl,
             "pnp": pnp,
             "ddpm": ddpm,
@@ -549,6 +562,7 @@ class AsyncRequests:
         guidance_end: float = 1.0,
         inversion: Literal["direct", "null-text", "negative-prompt", "ddim"] | None = None,
         p2p: P2POptions | None = None,
+        sdedit: SDEditOptions | None = None,
         masactrl: MasaCtrlOptions | None = None,
         pnp: PlugAndPlayOptions | None = None,
         ddpm: DdpmOptions | None = None,
@@ -569,7 +583,8 @@ class AsyncRequests:
         Args:
             target_prompt: What the picture shall show; it names concepts by their tokens.
             image: Id of the picture to edit: an image, or an output of an earlier edit.
-            source_prompt: What the picture shows. All methods but sdedit need it.
+            source_prompt: What the picture shows. All methods but sdedit need it; with it
+                sdedit keeps to the region of the words that change, without it all may change.
             method: `p2p` keeps the shape of the source, `sdedit` paints more freely;
                 `masactrl`, `pnp`, `ddpm` (edit-friendly DDPM) and `directedit` are the editors
                 of other papers, `flowedit` the one for bases of flow matching. Left out, `p2p`,
@@ -589,6 +604,7 @@ class AsyncRequests:
             inversion: How p2p inverts the source picture. Left out, `direct`, or what the
                 preset sets.
             p2p: Expert settings of Prompt-to-Prompt.
+            sdedit: Expert settings of SDEdit.
             masactrl: Expert settings of MasaCtrl.
             pnp: Expert settings of Plug-and-Play.
             ddpm: Expert settings of edit-friendly DDPM.
@@ -628,6 +644,7 @@ class AsyncRequests:
             "guidance_end": guidance_end,
             "inversion": inversion,
             "p2p": p2p,
+            "sdedit": sdedit,
             "masactrl": masactrl,
             "pnp": pnp,
             "ddpm": ddpm,

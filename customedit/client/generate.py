@@ -92,7 +92,8 @@ from customedit.client.calls import Answer, Call
 from customedit.schemas import answers as d
 from customedit.schemas.concepts import TrainingOptions
 from customedit.schemas.methods import (
-    DdpmOptions, DirectEditOptions, FlowEditOptions, MasaCtrlOptions, P2POptions, PlugAndPlayOptions
+    DdpmOptions, DirectEditOptions, FlowEditOptions, MasaCtrlOptions, P2POptions,
+    PlugAndPlayOptions, SDEditOptions,
 )
 from customedit.schemas.requests import ConceptUse
 

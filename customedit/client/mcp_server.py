@@ -142,7 +142,10 @@ class _Tools:
         ] = None,
         method: Annotated[
             Literal["p2p", "sdedit"] | None,
-            Field(description="p2p keeps shapes and needs source_prompt; sdedit paints freely."),
+            Field(
+                description="p2p keeps shapes and needs source_prompt; sdedit paints more freely: "
+                "with source_prompt in the region of the words that change, without it everywhere."
+            ),
         ] = None,
         mask: Annotated[
             str | None, Field(description="Path of a mask, white where the picture may change.")

@@ -36,6 +36,8 @@ class ClassImages:
         guidance = base.profile.class_guidance
         about = [base.fingerprint, base.schedule.key, guidance]
         about += [self.prompt, self.count, self.steps, self.seed]
+        if base.dtype != torch.float32:  # whose files had no dtype in their names
+            about.append(base.dtype)
         name = "|".join(map(str, about))
         return f"class-{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
 

@@ -34,6 +34,7 @@ from customedit.editing.method_settings import (
     MasaCtrlSettings,
     P2PSettings,
     PlugAndPlaySettings,
+    SDEditSettings,
 )
 from customedit.editing.plan import EditPlan
 from customedit.editing.plug_and_play import plug_and_play
@@ -179,21 +180,15 @@ def draw(
     target = opened.text(plan.target_prompt, concepts, "target_prompt", everywhere=everywhere)
     reading = concepts if everywhere else ()
     settings = plan.settings
-    if settings is None:
-        latents = yield from sdedit(
-            base,
-            opened.latents,
-            target,
-            strength=plan.strength,
-            steps=plan.steps,
-            guidance=plan.guided,
-            seed=plan.seed,
-            mask=mask,
-            empty=opened.text("", reading, everywhere=everywhere),
-        )
-        return Drawing((yield from decode(base, latents)), latents, mask)
     source = opened.text(plan.source_prompt, concepts, "source_prompt", everywhere=everywhere)
     common: dict[str, Any] = {"guidance": plan.guided, "mask": mask, "record": record}
+    if isinstance(settings, SDEditSettings):
+        drawn = yield from sdedit(
+            base, opened.latents, target, source=source if plan.source_prompt else None,
+            settings=settings, steps=plan.steps, seed=plan.seed,
+            empty=opened.text("", reading, everywhere=everywhere), **common,
+        )  # fmt: skip
+        return (yield from _drawing(base, drawn))
     if isinstance(settings, EditFriendlySettings):
         empty = opened.text("", reading, everywhere=everywhere)
         drawn = yield from edit_friendly(
@@ -242,9 +237,9 @@ def finish(
     """The edit at the source's size. Needs no engine, and for large pictures takes seconds."""
     picture = picture.convert("RGB")
     settings, placed = plan.settings, None
-    if settings is not None and settings.concept_regions:
+    if settings.concept_regions:
         placed = concept_pixels(concepts, picture.size)
-    words = settings is not None and bool(settings.blend_words)
+    words = bool(settings.blend_words)
     region = pixel_region(
         picture, drawing.mask, mask, words=words, outline=plan.outline, placed=placed
     )

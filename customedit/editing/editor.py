@@ -127,7 +127,8 @@ class Editor:
     def open(self, picture: Image.Image, source_prompt: str = "") -> Session:
         """A session on ``picture`` (any size, taken as RGB).
 
-        source_prompt: what it shows; Prompt-to-Prompt needs it, SDEdit does not.
+        source_prompt: what it shows; all methods but SDEdit need it, which changes the whole
+        picture without it.
         """
         return Session(self, picture.convert("RGB"), source_prompt)
 

@@ -43,7 +43,7 @@ def share(name: str, value: float | None, usual: str = "") -> None:
 
 @dataclass(frozen=True)
 class RegionSettings:
-    """Where an edit may change the picture; every method that draws beside its source has these.
+    """Where an edit may change the picture; every method has these.
 
     blend_over: whose maps make the region that the edit is kept to: the source's, the union of
     both, none but the user's mask, or none at all. A user's mask bounds the region in any case.
@@ -139,6 +139,22 @@ class P2PSettings(RegionSettings):
     def own(self) -> float:
         """Share of the steps with the source's self maps."""
         return self.strength if self.self_steps is None else self.self_steps
+
+
+@dataclass(frozen=True)
+class SDEditSettings(RegionSettings):
+    """The source noised part of the way and drawn again (SDEdit, arXiv 2108.01073).
+
+    strength: the share of the way into noise, in (0, 1].
+
+    Raises InputError for settings out of range.
+    """
+
+    strength: float = STRENGTHS["sdedit"]
+
+    def __post_init__(self) -> None:
+        share("strength", self.strength, "0.5 to 0.8 is usual")
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -267,13 +283,14 @@ class FlowEditSettings(RegionSettings):
 
 SETTINGS: Final[Mapping[EditMethod, type[RegionSettings]]] = {
     "p2p": P2PSettings,
+    "sdedit": SDEditSettings,
     "masactrl": MasaCtrlSettings,
     "pnp": PlugAndPlaySettings,
     "ddpm": EditFriendlySettings,
     "directedit": DirectEditSettings,
     "flowedit": FlowEditSettings,
 }
-"""Of each method that draws the target beside its source; SDEdit has none."""
+"""Of each method."""
 
 INVERTING: Final[frozenset[EditMethod]] = frozenset({"p2p", "masactrl", "pnp", "directedit"})
 """The methods that start from an inversion of the source. Only Prompt-to-Prompt has a choice of

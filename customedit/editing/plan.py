@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import customedit
 from customedit.digests import picture_digest, values_digest
@@ -31,6 +31,7 @@ from customedit.editing.method_settings import (
     P2PSettings,
     PlugAndPlaySettings,
     RegionSettings,
+    SDEditSettings,
 )
 from customedit.editing.prompt_words import bare
 from customedit.editing.region_words import ConceptWords
@@ -38,9 +39,9 @@ from customedit.editing.settings import check_request
 from customedit.errors import InputError
 from customedit.prompt_syntax import tokens_in
 from customedit.schemas.change import ChangeCurve
-from customedit.schemas.methods import EditMethod, InversionKind
+from customedit.schemas.methods import BlendOver, EditMethod, InversionKind
 from customedit.schemas.requests import EditOptions
-from customedit.schemas.validation import input_error
+from customedit.schemas.validation import field_rule, input_error
 
 if TYPE_CHECKING:  # torch
     from PIL import Image
@@ -98,11 +99,11 @@ class EditPlan(_Part):
     strength: of the method, also where ``change`` was asked for; auto: the curve from which
     ``change`` was chosen, None if nobody asked for it; guidance_start, guidance_end: the shares of
     the steps between which there is guidance; inversion: None for methods that invert nothing; p2p
-    ... flowedit: the method's settings, None for all others; their blend_words: the words that
-    the region is read from, given or derived; working: (width, height) that the model draws at;
-    preserve: whether the source's own pixels are pasted outside the region, with an edge of
-    ``feather`` source pixels; outline: whether a region that was read from words ends at the
-    outline of its thing.
+    ... flowedit: the method's settings, None for all others, and for SDEdit in recipes of earlier
+    versions; their blend_words: the words that the region is read from, given or derived; working:
+    (width, height) that the model draws at; preserve: whether the source's own pixels are pasted
+    outside the region, with an edge of ``feather`` source pixels; outline: whether a region that
+    was read from words ends at the outline of its thing.
     """
 
     format: Literal["customedit.edit"] = "customedit.edit"
@@ -120,6 +121,7 @@ class EditPlan(_Part):
     guidance_end: _Share = 1.0
     inversion: InversionKind | None
     p2p: P2PSettings | None = None
+    sdedit: SDEditSettings | None = None
     masactrl: MasaCtrlSettings | None = None
     pnp: PlugAndPlaySettings | None = None
     ddpm: EditFriendlySettings | None = None
@@ -152,12 +154,22 @@ class EditPlan(_Part):
         """Plain data that ``read`` takes."""
         return self.model_dump(mode="json")
 
+    @model_validator(mode="after")
+    def _has_settings(self) -> Self:
+        if self.method != "sdedit" and getattr(self, self.method) is None:
+            raise field_rule(self.method, "is missing", f"the settings of {self.method}")
+        return self
+
     @property
-    def settings(self) -> RegionSettings | None:
-        """The settings of the method, None for SDEdit."""
-        if self.method == "sdedit":
-            return None
+    def settings(self) -> RegionSettings:
+        """The settings of the method.
+
+        SDEdit had none in earlier versions: it kept to a mask at every step, or changed all.
+        """
         settings: RegionSettings | None = getattr(self, self.method)
+        if settings is None:
+            over: BlendOver = "none" if self.mask is None else "mask"
+            return SDEditSettings(blend_over=over, blend_start=0.0, strength=self.strength)
         return settings
 
     @property
@@ -168,7 +180,7 @@ class EditPlan(_Part):
     @property
     def region_words(self) -> tuple[str, ...]:
         """The source's words that the region is read from; none: a mask, or everywhere."""
-        return () if self.settings is None else self.settings.blend_words
+        return self.settings.blend_words
 
     @property
     def unchanged(self) -> bool:
@@ -234,8 +246,7 @@ def plan_edits(
         base.tokens(getattr(options, field), known, field)
         for field in ("source_prompt", "target_prompt")
     )
-    if checked.settings is not None:
-        _check_columns(options.method, checked.settings, source, target)
+    _check_columns(options.method, checked.settings, source, target)
     cells = [side // base.factor for side in base.size(*picture.size)]
     base.family.check_cells(cells[1], cells[0])
     base.schedule.sized(cells[1], cells[0]).times(options.steps)
@@ -283,11 +294,10 @@ def plan_edits(
     plans = []
     for wanted, change in zip(checked.strengths, checked.changes, strict=True):
         own: dict[str, Any] = {"strength": wanted.strength, "change": change}
-        if checked.settings is not None:
-            knobs: dict[str, Any] = {"strength": wanted.strength}
-            if options.method in INVERTING:
-                knobs["start"] = wanted.start
-            own[options.method] = dataclasses.replace(checked.settings, **knobs)
+        knobs: dict[str, Any] = {"strength": wanted.strength}
+        if options.method in INVERTING:
+            knobs["start"] = wanted.start
+        own[options.method] = dataclasses.replace(checked.settings, **knobs)
         plans += [EditPlan(seed=seed, **own, **shared) for seed in checked.seeds]
     return plans
 

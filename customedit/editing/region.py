@@ -10,8 +10,9 @@
   ``blend_over`` none say more than that, and hold as they do without.
 * ``blend_over="none"`` lets an edit reach everywhere, which a mask contradicts: refused.
 * The region holds the latents in every method, and the pixels where ``preserve`` puts the source's
-  own back. Of the mask, latents take the most in each cell, so that a cell at its edge is not half
-  the source's at every step; pixels take it at its full size.
+  own back. Of the mask, latents take the most in each cell, and every cell that a concept's region
+  touches, so that a cell at the edge is not half the source's at every step; pixels take both at
+  their full size.
 
 The local blend is after Prompt-to-Prompt (Hertz et al., arXiv 2208.01626, "Local Editing") and the
 ``LocalBlend`` of google/prompt-to-prompt. Custom-Edit reads the source's words alone, which keeps
@@ -28,6 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from customedit import pixels
+from customedit.boxes import ROUNDING
 from customedit.diffusion.devices import to_device
 from customedit.diffusion.text import TextContext, Tokens
 from customedit.editing.method_settings import RegionSettings, step_of
@@ -187,7 +189,7 @@ class Region:
         self.settings, self.size = settings, size
         self.bound = None if mask is None else latent_mask(mask.cpu(), size).to(device)
         self.current: Tensor | None = None
-        self.placed: Tensor | None = None  # the concepts' regions, where they belong to it
+        self.placed: Tensor | None = None  # cells of the concepts' regions that belong to it
         self.blend: Blend | None = None
         self.columns: list[list[int]] = []
         self.minus: list[list[int]] = []
@@ -242,10 +244,10 @@ class Region:
 
 
 def _of_concepts(target: TextContext) -> Tensor:
-    """The union of the regions of the concepts that ``target`` reads, [1, 1, h, w] in [0, 1]."""
+    """The cells that regions of concepts which ``target`` reads touch, [1, 1, h, w] in {0, 1}."""
     if target.readings is None:
         raise ValueError("the target's text has no regions of concepts")
-    return target.readings.shares.amax(0)[None, None]
+    return (target.readings.shares.amax(0) > ROUNDING).float()[None, None]
 
 
 def pixel_region(

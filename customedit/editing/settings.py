@@ -54,7 +54,7 @@ OUTLINE_FEATHER: Final = 1.0
 """Pixels of the source over which it does where the region ends at the outline of its thing."""
 
 MASK_FEATHER: Final = 2.0
-"""The same where it ends at the edge of the user's mask."""
+"""The same where it ends at the edge of the user's mask, or of regions of concepts alone."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ class CheckedRequest:
     """A request whose words fit.
 
     strengths: one of each picture, with ``changes`` that they stand for, None where a strength was
-    asked for; seeds: one where nothing is random; settings: all but the strength, None for SDEdit.
+    asked for; seeds: one where nothing is random; settings: all but the strength.
     outline: whether the region ends where its things do in the source (``EditPlan``); masked:
-    whether it is in a mask; feather: the width of its soft edge that was asked for, None for that
-    of ``feather_width``.
+    whether its edge is one that the user drew; feather: the width of its soft edge that was asked
+    for, None for that of ``feather_width``.
     """
 
     strengths: tuple[Strength, ...]
     changes: tuple[float | None, ...]
     seeds: tuple[int, ...]
-    settings: RegionSettings | None
+    settings: RegionSettings
     preserve: bool
     outline: bool
     masked: bool
@@ -115,12 +115,11 @@ def check_request(
     check_seeds(method, options.seeds)
     check_methods(options)
     check_strengths_act(options)
-    settings = None if method == "sdedit" else _settings(options, concepts, mask)
-    region = mask or (settings is not None and settings.blend_over != "none")
+    settings = _settings(options, concepts, mask)
+    region = mask or settings.blend_over != "none"
     if options.preserve and not region:
-        raise InputError(
-            "preserve", "needs a region", "give a mask or, but for sdedit, blend words"
-        )
+        worded = "blend words" if options.source_prompt else "a source prompt"
+        raise InputError("preserve", "needs a region", f"give a mask or {worded}")
     if getattr(settings, "within_region", None) and not region:
         raise InputError(f"{method}.within_region", "needs a region", "give a mask or blend words")
     preserve = PRESERVE and region if options.preserve is None else options.preserve
@@ -135,10 +134,11 @@ def check_request(
     check_experts(options, strengths)
     check_guided(options, strengths)
     check_feather(options, preserve=preserve, region=region)
-    outline = settings is not None and _outlined(options, settings)
-    seeds = tuple(options.seeds)
+    outline = _outlined(options, settings)
+    drawn = bool(settings.concept_regions) and not settings.blend_words
+    seeds, masked = tuple(options.seeds), mask or drawn
     return CheckedRequest(
-        strengths, changes, seeds, settings, preserve, outline, mask, options.feather
+        strengths, changes, seeds, settings, preserve, outline, masked, options.feather
     )
 
 
@@ -231,6 +231,8 @@ def _settings(options: EditOptions, concepts: Sequence[ConceptWords], mask: bool
     source, target = options.source_prompt.split(), options.target_prompt.split()
     try:
         values |= {"blend_over": over, "blend_words": words, "concept_regions": placed}
+        if method == "sdedit" and over == "mask":  # which it keeps to from the first step on
+            values.setdefault("blend_start", 0.0)
         settings = SETTINGS[method](**values)
         of_target = union_words(settings, target)
     except InputError as error:
@@ -261,7 +263,8 @@ def _region(
 ) -> tuple[BlendOver, tuple[str, ...], bool]:
     """What the region is read from, its words, and whether the concepts' regions belong to it.
 
-    See ``region`` for what each means.
+    See ``region`` for what each means. Without a source prompt there is nothing to read or to
+    derive: an SDEdit then keeps to the mask, or may change the whole picture.
     """
     method, over, words = options.method, expert.blend_over, tuple(expert.blend_words)
     if over == "none" and mask:
@@ -276,6 +279,12 @@ def _region(
             f"have no effect with blend_over {over}",
             "leave out one of the two",
         )
+    if not options.source_prompt:  # of sdedit alone
+        if words or over in ("source", "union"):
+            what = "sdedit.blend_words are" if words else f"sdedit.blend_over {over} is"
+            remedy = "describe the picture, or leave out that"
+            raise InputError("source_prompt", f"is empty, and {what} read in it", remedy)
+        over = "mask" if mask else "none"
     if over is None:
         over = "source" if words or not mask else "mask"
     placed = False
@@ -297,6 +306,8 @@ def _region(
     for name, has_no_effect in idle.items():
         if has_no_effect:
             why = f"with blend_over {over}" if over in ("none", "mask") else "on concepts' regions"
+            if not options.source_prompt:
+                why = "without a source prompt"
             raise InputError(f"{method}.{name}", f"has no effect {why}", "leave it out")
     return over, words, placed
 

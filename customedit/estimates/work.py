@@ -3,9 +3,9 @@
 The numbers follow the methods: ``inversion.trajectory`` asks for one row a step, ``null_text`` for
 two more and takes steps with gradients, where guidance acts. At each step of an edit a picture
 takes two rows, one where guidance does not act, and the pictures of a job share the source's row
-(two rows without direct inversion; SDEdit has none, and FlowEdit's pictures each have their own).
-The source's row is counted in any case: whether the worker that will take the job has its features
-(``editing.kept_features``), nobody knows before.
+(two rows without direct inversion; SDEdit has one for each seed, where it reads the source's words,
+and FlowEdit's pictures each have their own). The source's row is counted in any case: whether the
+worker that will take the job has its features (``editing.kept_features``), nobody knows before.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from customedit.editing.method_settings import (
 from customedit.errors import InputError
 from customedit.schemas.change import AUTO_CHANGES
 from customedit.schemas.concepts import CustomizeRequest
+from customedit.schemas.methods import SDEditOptions
 from customedit.schemas.requests import EditRequest
 
 if TYPE_CHECKING:
@@ -141,14 +142,29 @@ def edit_work(request: EditRequest, cells: int, *, inverted: bool) -> Work:
 
 def _source_rows(request: EditRequest, drawn: int) -> float:
     """The source's rows of a step, on average of ``drawn``: pictures share those that are equal."""
-    if request.method in ("sdedit", "flowedit"):  # none, and one for each picture
+    if request.method == "flowedit":  # one for each picture, which is counted with it
         return 0
+    if request.method == "sdedit":  # whose source is noised anew for each seed
+        return len(request.seeds) if _reads_words(request) else 0
     if request.method == "ddpm":  # whose source is drawn anew for each seed
         both = request.ddpm is None or request.ddpm.source_guidance != 1
         return len(request.seeds) * (1 + (_guided(request, drawn) / max(1, drawn) if both else 0))
     if request.method == "p2p" and request.inversion != "direct":
         return 1 + _guided(request, drawn) / max(1, drawn)
     return 1
+
+
+def _reads_words(request: EditRequest) -> bool:
+    """Whether an SDEdit shows the model its source: for the words of a region, or for the maps.
+
+    Changes of the whole picture, whose prompts name no word of a region, are taken for others.
+    """
+    if request.maps or not request.source_prompt:
+        return bool(request.source_prompt)
+    expert = request.expert or SDEditOptions()
+    if expert.blend_over is not None:
+        return expert.blend_over in ("source", "union")
+    return bool(expert.blend_words) or request.mask is None
 
 
 def _guided(request: EditRequest, drawn: int) -> int:

@@ -28,11 +28,12 @@ from customedit.experiments.result_cache import (
     Lesson,
     OnProgress,
     Row,
-    digest,
+    digest_of_judge,
     keep_rows,
     kept,
     learned,
     named,
+    precision,
 )
 from customedit.experiments.variants import Plan, Training, Variant
 from customedit.images.layout import tiled
@@ -257,20 +258,21 @@ class Cells:
             "bench": self._bench,
             "lesson": None if cell.wording else self._lesson(cell).about(self.base),
             "base": self.base.fingerprint,
+            **precision(self.base),
             "guidance": self.base.guidance,
             "judges": [self.judge.fingerprint, digest_of_judge()],
             "edits": [
-                {"editor": j.editor, "source": j.source.name, **j.options.model_dump(mode="json")}
-                for j in jobs
+                {"editor": j.editor, "source": j.source.name, **_plain(j.options)} for j in jobs
             ],
         }
 
 
-def digest_of_judge() -> str:
-    """Of the weights that judge shapes."""
-    from customedit import mini
+def _plain(options: EditOptions) -> Row:
+    """``options`` as plain data.
 
-    return digest(mini.path() / "judge.safetensors")
+    Without ``sdedit``: it reaches everywhere in a study, as in versions where it had no settings.
+    """
+    return options.model_dump(mode="json", exclude={"sdedit"})
 
 
 def answer_of(plan: Plan, look: Look, source: Source) -> Answer:

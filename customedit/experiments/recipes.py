@@ -24,7 +24,7 @@ from customedit.diffusion.base import Base
 from customedit.errors import InputError
 from customedit.experiments.lookbench.editor import LibraryEditor, Recipe
 from customedit.experiments.lookbench.run import Run, run
-from customedit.experiments.result_cache import named
+from customedit.experiments.result_cache import ROWS, digest_of_judge, named
 from customedit.experiments.variants import LOOKS
 from customedit.files import replacing
 from customedit.metrics.lookbench import results
@@ -156,7 +156,10 @@ class Search:
         return rows
 
     def _about(self, done: Run, bench: RenderedBench) -> dict[str, Any]:
+        """All that decides the rows of a run, as plain data."""
         return {
+            "version": ROWS,
+            "judge": digest_of_judge(),
             "run": done.about,
             "looks": [look.name for look in bench.looks],
             "sources": [source.name for source in bench.sources],

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from PIL import Image
 
 from customedit.concepts.concept import Concept
@@ -32,7 +33,7 @@ OnProgress = Callable[[Progress], None]
 TRAININGS: Final = 1
 """To be raised when trainings change, so that what was trained before is trained again."""
 
-ROWS: Final = 2
+ROWS: Final = 3
 """To be raised when edits, measures or rows change, so that kept rows are measured again."""
 
 
@@ -45,6 +46,21 @@ def named(name: str, about: dict[str, Any]) -> str:
 def digest(path: Path) -> str:
     """Of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def precision(base: Base) -> dict[str, str]:
+    """The dtype of ``base`` as plain data, nothing of float32.
+
+    A fingerprint is of the weights in any dtype. What was kept before this was told is float32's.
+    """
+    return {} if base.dtype == torch.float32 else {"dtype": str(base.dtype)}
+
+
+def digest_of_judge() -> str:
+    """Of the weights that judge shapes."""
+    from customedit import mini
+
+    return digest(mini.path() / "judge.safetensors")
 
 
 def kept(file: Path) -> list[Row] | None:
@@ -79,6 +95,7 @@ class Lesson:
         return {
             "version": TRAININGS,
             "base": base.fingerprint,
+            **precision(base),
             "settings": dataclasses.asdict(self.settings),
             "prompts": dataclasses.asdict(self.prompts),
             "images": [digest(p) for p in self.images],

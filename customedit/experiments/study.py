@@ -10,15 +10,17 @@ of pictures and a page of tables and findings, which follow from the rows, which
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from PIL import Image
 
 from customedit import images
 from customedit.diffusion.base import Base
+from customedit.editing.method_settings import RANDOM
 from customedit.experiments.cells import Cell, Cells, Outcome, bounds
 from customedit.experiments.comparison import Comparison
 from customedit.experiments.report import Finding, page
@@ -26,9 +28,6 @@ from customedit.experiments.result_cache import OnProgress, Row
 from customedit.experiments.variants import Plan, Training, Variant
 from customedit.images.layout import labelled, tiled_rows
 from customedit.metrics.similarity import Similarity
-
-NO_TRAINING: Final = (0,)
-"""The seed of variants without a concept: nothing of them is left to chance."""
 
 
 class Study:
@@ -46,12 +45,20 @@ class Study:
         self.budgets: dict[str, Training] = {}
         self.sheets: dict[str, list[Path]] = {look.name: [] for look in plan.bench.looks}
         looks = len(plan.bench.looks)
-        self._of = sum(looks * len(self.seeds(variant)) for variant in plan.variants)
+        self._of = sum(looks * len(self.runs(variant)) for variant in plan.variants)
         self._done = 0
 
-    def seeds(self, variant: Variant) -> tuple[int, ...]:
-        """Of the trainings of ``variant``."""
-        return NO_TRAINING if variant.words is not None else self.plan.seeds
+    def runs(self, variant: Variant) -> dict[int, Variant]:
+        """By seed what is run of ``variant``, beginning with all of it.
+
+        Without a training nothing is left to chance but what an editor draws: the others run once.
+        """
+        first, *more = self.plan.seeds
+        if variant.words is None:
+            return dict.fromkeys(self.plan.seeds, variant)
+        random = tuple(editor for editor in variant.editors if editor in RANDOM)
+        again = dataclasses.replace(variant, editors=random)
+        return {first: variant, **(dict.fromkeys(more, again) if random else {})}
 
     def run(self) -> None:
         """Run what is not run yet."""
@@ -65,15 +72,15 @@ class Study:
             looks = self.plan.bench.looks
             wordings = [self.cells.wording(variant, look) for look in looks]
             for look, wording in zip(looks, wordings, strict=True):
-                for seed in self.seeds(variant):
-                    cell = Cell(variant, look, seed, budget, wording)
+                for seed, run in self.runs(variant).items():
+                    cell = Cell(run, look, seed, budget, wording)
                     self._add(cell, self.cells.run(cell, self.plan.bench.sources))
             chosen = self.cells.strengths(variant, budget, wordings)
             self.strengths |= {(variant.name, editor): s for editor, s in chosen.items()}
 
     def _add(self, cell: Cell, outcome: Outcome) -> None:
         self.rows += outcome.rows
-        if cell.seed == self.seeds(cell.variant)[0]:
+        if cell.seed == self.plan.seeds[0]:
             self.sheets[cell.look.name].append(outcome.sheet)
         self._done += 1
         if self.on_cell is not None:

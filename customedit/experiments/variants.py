@@ -18,7 +18,7 @@ from customedit.metrics.lookbench.dataset import Bench, bundled
 from customedit.metrics.lookbench.looks import Look
 from customedit.metrics.lookbench.sources import Source
 from customedit.mini import samples
-from customedit.schemas.methods import EditMethod, InversionKind, P2POptions
+from customedit.schemas.methods import EditMethod, InversionKind, P2POptions, SDEditOptions
 from customedit.schemas.recipes import RecipeName, given_without_effect, recipe
 from customedit.schemas.requests import EditOptions
 
@@ -112,6 +112,7 @@ class Variant:
             seeds=[seed],
             inversion=self.inversion if editor == "p2p" else "direct",
             p2p=p2p,
+            sdedit=SDEditOptions(blend_over="none") if editor == "sdedit" else None,
             preserve=False,
         )
 

@@ -4,6 +4,11 @@ A job keeps every value of its request, so that a default that changes in a late
 job that is queued. Which of them nobody gave is kept beside them (``JobRecord.left_out``): a worker
 that does not know such a field ignores it, since without the field it does what the default stands
 for. A field that was given, and that the worker does not know, is never ignored.
+
+Where a later version does something else with the same fields, the document has to tell them apart:
+an SDEdit with a source prompt keeps to a region now, and its document always has the part
+``sdedit``, which older workers leave to others. One without that part is of a version in which
+SDEdit painted everywhere, or within its mask, and so it is read.
 """
 
 from __future__ import annotations
@@ -57,6 +62,25 @@ def _missing(whole: Any, given: Any, names: tuple[str | int, ...]) -> list[str]:
     return []
 
 
+def kept_document(request: RequestModel) -> dict[str, Any]:
+    """What the job of ``request`` keeps of it: plain data that ``read_request`` reads."""
+    document = request.model_dump(mode="json", exclude_none=True)
+    if _is_worded_sdedit(document):
+        document.setdefault("sdedit", {})
+    return document
+
+
+def _is_worded_sdedit(document: Mapping[str, Any]) -> bool:
+    return document.get("method") == "sdedit" and bool(document.get("source_prompt"))
+
+
+def _as_meant(document: dict[str, Any]) -> dict[str, Any]:
+    """``document`` in the words of this version."""
+    if not _is_worded_sdedit(document) or "sdedit" in document:
+        return document
+    return document | {"sdedit": {"blend_over": "mask" if document.get("mask") else "none"}}
+
+
 def read_request(record: JobRecord, kind: type[T]) -> T:
     """The request of ``record``, as this version's schema ``kind``.
 
@@ -65,14 +89,15 @@ def read_request(record: JobRecord, kind: type[T]) -> T:
     Raises OtherVersionError for fields that this version does not know and that were given, and for
     values that it does not take.
     """
+    document = _as_meant(record.request)
     try:
-        return kind.model_validate(record.request)
+        return kind.model_validate(document)
     except ValidationError as error:
         errors = error.errors(include_url=False)
     ignored = [e["loc"] for e in errors if _may_be_ignored(e, record)]
     if len(ignored) == len(errors):
         try:
-            return kind.model_validate(_without(record.request, ignored))
+            return kind.model_validate(_without(document, ignored))
         except ValidationError as error:  # rules over several fields, which come after the fields
             errors = error.errors(include_url=False)
     wrong = next(e for e in errors if not _may_be_ignored(e, record))

@@ -22,7 +22,7 @@ BlendOver = Literal["source", "union", "mask", "none"]
 
 
 class RegionOptions(RequestModel):
-    """Where an edit may change the picture; all methods have these but sdedit."""
+    """Where an edit may change the picture; all methods have these."""
 
     blend_over: Annotated[
         BlendOver | None,
@@ -89,6 +89,10 @@ class P2POptions(RegionOptions):
             description="For single words of the target prompt: the factor on their attention.",
         ),
     ] = {}
+
+
+class SDEditOptions(RegionOptions):
+    """Expert settings of SDEdit; the strength stands in the edit. Words need a source prompt."""
 
 
 class MasaCtrlOptions(RegionOptions):
@@ -184,13 +188,14 @@ class FlowEditOptions(RegionOptions):
 
 EXPERTS: Final[dict[str, type[RegionOptions]]] = {
     "p2p": P2POptions,
+    "sdedit": SDEditOptions,
     "masactrl": MasaCtrlOptions,
     "pnp": PlugAndPlayOptions,
     "ddpm": DdpmOptions,
     "directedit": DirectEditOptions,
     "flowedit": FlowEditOptions,
 }
-"""The expert settings of each method that has some, which are the field of the method's name."""
+"""The expert settings of each method, which are the field of the method's name."""
 
 Preset = Literal["paper"]
 PRESETS: Final[dict[str, dict[str, Any]]] = {

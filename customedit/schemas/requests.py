@@ -43,6 +43,7 @@ from customedit.schemas.methods import (
     PlugAndPlayOptions,
     Preset,
     RegionOptions,
+    SDEditOptions,
 )
 from customedit.schemas.validation import field_rule
 
@@ -118,7 +119,11 @@ class EditOptions(RequestModel):
     """What an edit shall do: the part that REST and the command line have in common."""
 
     source_prompt: Annotated[
-        Prompt, Field(description="What the picture shows. All methods but sdedit need it.")
+        Prompt,
+        Field(
+            description="What the picture shows. All methods but sdedit need it; with it sdedit "
+            "keeps to the region of the words that change, without it all may change."
+        ),
     ] = ""
     target_prompt: Annotated[
         Prompt,
@@ -189,6 +194,7 @@ class EditOptions(RequestModel):
     p2p: Annotated[P2POptions | None, Field(description="Expert settings of Prompt-to-Prompt.")] = (
         None
     )
+    sdedit: Annotated[SDEditOptions | None, Field(description="Expert settings of SDEdit.")] = None
     masactrl: Annotated[
         MasaCtrlOptions | None, Field(description="Expert settings of MasaCtrl.")
     ] = None
@@ -264,8 +270,6 @@ class EditOptions(RequestModel):
     @property
     def expert(self) -> RegionOptions | None:
         """The expert settings of the method, None if none were given."""
-        if self.method == "sdedit":
-            return None
         given: RegionOptions | None = getattr(self, self.method)
         return given
 

@@ -18,7 +18,7 @@ from schemathesis.generation import GenerationMode
 
 from customedit.schemas.recipes import given_without_effect, without_effect
 
-EXPERTS = ("p2p", "masactrl", "pnp", "ddpm", "directedit", "flowedit")
+EXPERTS = ("p2p", "sdedit", "masactrl", "pnp", "ddpm", "directedit", "flowedit")
 IMAGE = os.environ.get("ACCEPTABLE_IMAGE", "")
 MASK = os.environ.get("ACCEPTABLE_MASK", "")
 CONCEPT = os.environ.get("ACCEPTABLE_CONCEPT", "")
@@ -105,8 +105,6 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
         body["inversion"] = "direct"
     if body.get("strengths"):  # of 0 sdedit draws nothing, of 1 ddpm
         body["strengths"] = [min(max(s, 0.01), 0.99) for s in body["strengths"]]
-    if method == "sdedit" and "mask" not in body:
-        body["preserve"] = None
     if method not in ("sdedit", "ddpm") and body.get("seeds"):
         body["seeds"] = body["seeds"][:1]
     if body.get(method):
@@ -120,7 +118,7 @@ def edited(body: dict[str, Any]) -> dict[str, Any]:
         steps = [body[method].get(name) for name in ("cross_steps", "self_steps")]
         if None not in steps:  # which leave nothing to the strength
             body |= {"strengths": None, "change": None}
-    if body.get("preserve") is False or (method == "sdedit" and "mask" not in body):
+    if body.get("preserve") is False:
         body["feather"] = None
     body = guided(body)
     if body.get("change") == "auto" and not ("references" in body or "concepts" in body):

@@ -53,7 +53,9 @@ class Running:
 
 
 @pytest.fixture
-def start(storage: Storage, redis_client: Redis) -> Iterator[Callable[..., Running]]:
+def start(
+    storage: Storage, redis_client: Redis, one_openapi_document: None
+) -> Iterator[Callable[..., Running]]:
     """Starts a front end with some settings changed; each is stopped at the end of the test."""
     running: list[tuple[Running, threading.Thread]] = []
 

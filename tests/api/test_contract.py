@@ -88,6 +88,7 @@ EDIT = {"image": IMAGE, "source_prompt": "a cup", "target_prompt": "a blue cup"}
         {"target_prompt": "  "},
         {"p2p": {"blend_over": "mask"}},
         {"p2p": {"blend_over": "mask"}, "mask": None},
+        {"method": "sdedit", "sdedit": {"blend_over": "mask"}},
         *({"strengths": [0.5] * n, "seeds": list(range(16 // n + 1))} for n in range(2, 10)),
         {"concepts": [{"id": "con_" + "0" * 26}] * 2},
     ],
@@ -105,6 +106,7 @@ def test_the_schema_refuses_what_the_rules_refuse(change: dict[str, Any]) -> Non
     "change",
     [
         {"method": "sdedit", "source_prompt": ""},
+        {"method": "sdedit", "sdedit": {"blend_words": ["cup"]}},
         {"p2p": None},
         {"p2p": {"blend_over": "union"}},
         {"p2p": {"blend_over": "mask"}, "mask": IMAGE},

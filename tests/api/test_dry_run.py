@@ -82,6 +82,31 @@ def test_an_edit_is_planned_and_not_stored(
     assert not list(storage.list("tenants/anna/jobs/"))
 
 
+def test_an_sdedit_is_planned_with_the_region_of_its_words(
+    anna: httpx.Client, jobs: Jobs, worker: Workers
+) -> None:
+    """And its job says so to workers of any version; without a source prompt it has none."""
+    plan = tried(anna, method="sdedit", sdedit={"threshold": 0.4})["plan"]
+    assert (plan["region_words"], plan["preserve"], plan["outline"]) == (["cup"], True, True)
+    assert (plan["settings"]["blend_over"], plan["settings"]["threshold"]) == ("source", 0.4)
+    free = tried(anna, method="sdedit", source_prompt="")["plan"]
+    assert (free["region_words"], free["preserve"]) == ([], False)
+    assert free["settings"]["blend_over"] == "none"
+    for given, kept in (({}, {}), ({"source_prompt": ""}, None)):
+        record = jobs.get("anna", edit(anna, method="sdedit", **given)["id"])
+        assert record is not None and record.request.get("sdedit") == kept
+    for more, field in (
+        ({"source_prompt": "", "sdedit": {"blend_words": ["cup"]}}, "source_prompt"),
+        ({"source_prompt": "", "preserve": True}, "preserve"),
+        ({"sdedit": {"blend_over": "none", "threshold": 0.4}}, "sdedit.threshold"),
+        ({"sdedit": {"blend_words": ["jug"]}}, "source_prompt"),
+        ({"p2p": {}}, "p2p"),
+    ):
+        asked = {"image": upload(anna), "source_prompt": "a cup", "target_prompt": "a blue cup"}
+        refused = anna.post("/v1/edits", json=asked | {"method": "sdedit"} | more)
+        assert (refused.status_code, refused.json()["field"]) == (422, field)
+
+
 def test_a_concepts_region_is_planned_against_the_workers_base(
     anna: httpx.Client, jobs: Jobs, concepts: Concepts, storage: Storage, worker: Workers
 ) -> None:

@@ -130,7 +130,8 @@ NAMES = ["missing", "missing folder", "long name", *(f.__name__ for f in BAD[3:]
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUSTOMEDIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CUSTOMEDIT_TRACEBACK", raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The hub's client has read HF_HUB_OFFLINE when it was imported, perhaps by an earlier test.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
 
 

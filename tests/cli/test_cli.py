@@ -18,6 +18,9 @@ from customedit.mini import samples
 from customedit.schemas.methods import EXPERTS
 from customedit.schemas.requests import EditOptions
 
+SMALL = ["--class-steps", "2", "--crops", "2"]
+"""Of a training, in which class images and the references' framings take longer than steps."""
+
 
 @pytest.fixture(scope="module")
 def run() -> CliRunner:
@@ -39,7 +42,7 @@ def concept(run: CliRunner, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run.invoke(
         app,
         ["customize", *references, "--noun", samples.looks()[0].noun, "--token", "<look>",
-         "--steps", "3", "--class-images", "2", "-o", str(out), "--json"],
+         "--steps", "3", "--class-images", "2", *SMALL, "-o", str(out), "--json"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["images"] == 3
@@ -57,8 +60,8 @@ def test_a_training_is_seen_while_it_learns(run: CliRunner, tmp_path: Path) -> N
     done = run.invoke(
         app,
         ["customize", str(look.images[0].parent), "--noun", look.noun, "--steps", "3",
-         "--class-images", "0", "--previews", str(tmp_path / "seen"), "--preview-every", "2",
-         "-o", str(tmp_path / "look.safetensors")],
+         "--class-images", "0", "--crops", "2", "--previews", str(tmp_path / "seen"),
+         "--preview-every", "2", "-o", str(tmp_path / "look.safetensors")],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert [p.name for p in (tmp_path / "seen").iterdir()] == ["step-00002.png"]
@@ -70,7 +73,7 @@ def test_two_looks_are_learned_together(run: CliRunner, tmp_path: Path) -> None:
     also = f"{second.images[0].parent}:{second.noun}:<second>"
     args = [
         "customize", str(first.images[0].parent), "--noun", first.noun, "--token", "<first>",
-        "--steps", "2", "--class-images", "1", "-o", str(tmp_path / "two.safetensors"),
+        "--steps", "2", "--class-images", "1", *SMALL, "-o", str(tmp_path / "two.safetensors"),
     ]  # fmt: skip
     done = run.invoke(app, [*args, "--also", also, "--json"])
     assert done.exit_code == 0, done.output
@@ -207,7 +210,12 @@ def test_edit_and_sweep_take_the_options_of_the_request() -> None:
             ["--set", "blend_over=union", "--target-prompt", "a photo of a jug on a table"],
             "p2p.blend_target_words: are missing",
         ),
-        (["--method", "sdedit", "--blend-word", "cup"], "p2p: has no effect on sdedit"),
+        (["--method", "sdedit", "--blend-word", "jug"], "source_prompt: has no word 'jug'"),
+        (
+            ["--method", "sdedit", "--source-prompt", "", "--blend-word", "cup"],
+            "source_prompt: is empty, and sdedit.blend_words are read in it",
+        ),
+        (["--method", "sdedit", "--source-prompt", "", "--preserve"], "preserve: needs a region"),
         (["--method", "pnp", "--set", "laye=0.5"], "set: 'laye=0.5' is no setting of pnp"),
         (["--method", "pnp", "--set", "layer=2"], "pnp.layer: is 2; at most 1"),
         (["--method", "sdedit", "--set", "layer=1"], "set: 'layer=1' is no setting of sdedit"),
@@ -364,7 +372,7 @@ def test_merged_concepts_know_both_tokens(run: CliRunner, concept: Path, tmp_pat
     done = run.invoke(
         app,
         ["customize", str(look.images[0].parent), "--noun", look.noun, "--token", "<other>",
-         "--steps", "2", "--class-images", "0", "-o", str(other)],
+         "--steps", "2", "--class-images", "0", "--crops", "2", "-o", str(other)],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     done = run.invoke(app, ["concept", "merge", str(concept), str(other), "-o", str(both)])

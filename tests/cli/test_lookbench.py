@@ -106,8 +106,6 @@ def test_a_run_has_the_options_of_edits_and_trainings() -> None:
             "method: is not one of 'p2p', 'sdedit', 'masactrl', 'pnp', 'ddpm', 'directedit' or "
             "'flowedit'",
         ),
-        (["run", "--method", "sdedit", "--preserve"], "method: sdedit derives no region"),
-        (["run", "--method", "sdedit", "--feather", "2"], "feather: has no effect"),
         (["run", "--no-preserve", "--feather", "2"], "feather: has no effect"),
         (["run", "--inversion", "magic"], "inversion: is not one of 'direct', 'null-text'"),
         (["run", "--method", "pnp", "--inversion", "ddim"], "inversion: has no effect on pnp"),

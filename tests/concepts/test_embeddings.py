@@ -213,9 +213,9 @@ def test_guidance_compares_two_rows_with_the_adapters(base: Base, picture: Image
     latents = base.encode(picture)
     for guidance in (1.0, 3.0):
         target = base.text("a photo of a <a> cup", [Weighted(concept)])
-        found = run(base, sdedit(base, latents, target, steps=STEPS, guidance=guidance))
+        found = run(base, sdedit(base, latents, target, steps=STEPS, guidance=guidance)).latents
         plain = tuned.text("a photo of a cup")
-        wanted = run(tuned, sdedit(tuned, latents, plain, steps=STEPS, guidance=guidance))
+        wanted = run(tuned, sdedit(tuned, latents, plain, steps=STEPS, guidance=guidance)).latents
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 

@@ -378,6 +378,9 @@ def test_class_images_of_several_classes(base: Base) -> None:
         ("a photo of a bowl", 2),
     ]  # fmt: skip
     assert len({i.file(base) for i in found}) == 4
+    half = Base.load(dtype=torch.bfloat16)  # of the same fingerprint, whose images are others
+    assert half.fingerprint == base.fingerprint
+    assert len({i.file(model) for i in found for model in (base, half)}) == 8
     assert not class_images(base, ["cup"], TrainingSettings.of(base, columns="token"))
 
 

@@ -54,13 +54,29 @@ class Killed(Exception):
     pass
 
 
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class images that trainings share."""
+    return tmp_path_factory.mktemp("classes")
+
+
+@pytest.fixture(scope="module")
+def straight(base: Base, references: list[Image.Image], classes: Path) -> Concept:
+    """What a training that nothing stopped ends in."""
+    settings = TrainingSettings.of(base, **QUICK, batch=1)
+    return run(base, train_concept(base, references, PROMPTS, settings, class_cache=classes))
+
+
 @pytest.mark.parametrize("killed_at", [1, 3, 5])
 def test_killed_and_resumed_gives_the_same_bits(
-    killed_at: int, base: Base, references: list[Image.Image], tmp_path: Path
+    killed_at: int,
+    base: Base,
+    references: list[Image.Image],
+    straight: Concept,
+    classes: Path,
+    tmp_path: Path,
 ) -> None:
-    settings = TrainingSettings.of(base, **QUICK)
-    cache = tmp_path / "classes"
-    straight = run(base, train_concept(base, references, PROMPTS, settings, class_cache=cache))
+    settings = TrainingSettings.of(base, **QUICK, batch=1)
 
     def kill(progress: Progress) -> None:
         if progress.phase == "train" and progress.step == killed_at:
@@ -70,13 +86,13 @@ def test_killed_and_resumed_gives_the_same_bits(
     with pytest.raises(Killed):
         run(
             base,
-            train_concept(base, references, PROMPTS, settings, resume=file, class_cache=cache),
+            train_concept(base, references, PROMPTS, settings, resume=file, class_cache=classes),
             kill,
         )
     steps: list[int] = []
     resumed = run(
         base,
-        train_concept(base, references, PROMPTS, settings, resume=file, class_cache=cache),
+        train_concept(base, references, PROMPTS, settings, resume=file, class_cache=classes),
         lambda p: steps.append(p.step) if p.phase == "train" else None,
     )
     assert _equal(straight, resumed)

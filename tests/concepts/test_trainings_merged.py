@@ -67,7 +67,7 @@ def furthest(a: Concept, b: Concept) -> float:
     return max(float((a.tensors[n] - b.tensors[n]).abs().max()) for n in a.tensors)
 
 
-STEPS = 20
+STEPS = 8
 
 
 @pytest.mark.timeout(600)
@@ -82,10 +82,10 @@ def test_alone_and_among_seven_others_end_in_the_same_weights(base: Base) -> Non
     assert furthest(tickets[0].result(), alone[0]) <= 1e-5
     assert furthest(tickets[3].result(), alone[3]) <= 1e-5
     start = run(base, learning(base, 0, 1))
-    assert furthest(start, alone[0]) > 1e-4  # twenty steps change more than that
+    assert furthest(start, alone[0]) > 1e-4  # eight steps change more than that
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("flux", STEPS), ("xl", 5)])
+@pytest.mark.parametrize(("kind", "steps"), [("flux", STEPS), ("xl", 3)])
 def test_in_float64_nothing_is_left_of_the_difference(kind: str, steps: int) -> None:
     """But the last bit of the float32 numbers that are trained: else merging changes nothing."""
     pipeline = xl_folders.xl() if kind == "xl" else flow_folders.flux()

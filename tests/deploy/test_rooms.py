@@ -51,10 +51,25 @@ for room in sys.argv[1:]:
             importlib.import_module(found.name)
 print(*{name.partition(".")[0] for name in sys.modules})
 """
-COMMAND = """
+COMMANDS = """
 import customedit.cli
-customedit.cli.app(sys.argv[1:])
+for command in sys.argv[1:]:
+    try:
+        customedit.cli.app([*command.split(), "--help"])
+    except SystemExit as end:
+        if end.code:
+            sys.exit(f"{command} ends with {end.code}")
 """
+ROOMS = (
+    "api",
+    "customedit.schemas",
+    "customedit.jobs",
+    "customedit.storage",
+    "customedit.tenants",
+    "customedit.config",
+    "customedit.devserver",
+)
+"""What the front end's image holds."""
 
 
 NOTIFY = """
@@ -80,20 +95,8 @@ def inside(lock: str, code: str, *arguments: str) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(
-    "room",
-    [
-        "api",
-        "customedit.schemas",
-        "customedit.jobs",
-        "customedit.storage",
-        "customedit.tenants",
-        "customedit.config",
-        "customedit.devserver",
-    ],
-)
-def test_every_module_imports_in_the_image(room: str) -> None:
-    run = inside("api.txt", IMPORTS, room)
+def test_every_module_imports_in_the_image() -> None:
+    run = inside("api.txt", IMPORTS, *ROOMS)
     assert run.returncode == 0, run.stderr
     assert {"torch", "diffusers", "transformers"}.isdisjoint(run.stdout.split())
 
@@ -128,18 +131,13 @@ def test_what_is_not_in_the_image_cannot_be_imported(lock: str, code: str) -> No
     assert f"No module named '{code.removeprefix('import ')}'" in run.stderr
 
 
-@pytest.mark.parametrize("command", [["keys", "create"], ["keys", "revoke"], ["recover"]])
-def test_operators_commands_work_in_the_image(command: list[str]) -> None:
-    run = inside("api.txt", COMMAND, *command, "--help")
-    assert run.returncode == 0, run.stderr
-
-
-def test_every_command_that_operations_tell_exists() -> None:
+def test_every_command_that_operations_tell_works_in_the_image() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     told = set(re.findall(r"\bcustomedit (keys [a-z]+|recover)\b", page))
     assert told == {"keys create", "keys list", "keys revoke", "recover"}
-    for command in told:
-        assert inside("api.txt", COMMAND, *command.split(" "), "--help").returncode == 0, command
+    run = inside("api.txt", COMMANDS, *told)
+    assert run.returncode == 0, run.stderr
+    assert all(f" {command} [OPTIONS]" in run.stdout for command in told)
 
 
 def test_ingress_lets_through_what_the_api_serves(production: list[Any]) -> None:

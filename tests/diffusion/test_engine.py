@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from customedit.diffusion import engine as engine_module
 from customedit.diffusion.attention_control import AttentionControl
 from customedit.diffusion.base import Base, Prediction
-from customedit.diffusion.engine import CPU_POSITIONS, Engine, run
+from customedit.diffusion.engine import Engine, run
 from customedit.diffusion.method import Denoise, Method, Progress, Turn, ask
 from customedit.diffusion.text import TextContext, Weighted
 from customedit.errors import Cancelled, DeadlineExceeded
@@ -70,8 +71,12 @@ def test_more_rows_than_a_forward_takes_wait_their_turn(base: Base) -> None:
     assert engine.rows == 10 and engine.calls >= 5
 
 
-def test_a_processor_is_given_no_more_than_it_gains_from(base: Base) -> None:
+def test_a_processor_is_given_no_more_than_it_gains_from(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows that fill it are not merged, however many wait; small ones are."""
+    assert engine_module.CPU_POSITIONS == 2 * 64 * 64
+    monkeypatch.setattr(engine_module, "CPU_POSITIONS", 2 * 16 * 16)  # a fraction of the seconds
     text = base.text("a cup")
 
     def one(side: int) -> Method[Tensor]:
@@ -86,10 +91,9 @@ def test_a_processor_is_given_no_more_than_it_gains_from(base: Base) -> None:
         assert all(t.result().shape[-1] == side for t in tickets)
         return engine.calls
 
-    assert CPU_POSITIONS == 2 * 64 * 64
-    assert calls(16, 8) == 1
-    assert calls(64, 4) == 2
-    assert calls(96, 2) == 2
+    assert calls(4, 8) == 1
+    assert calls(16, 4) == 2
+    assert calls(24, 2) == 2
 
 
 def test_cancel_and_deadline_end_at_a_yield_and_close_the_method(base: Base) -> None:

@@ -18,7 +18,7 @@ from customedit.diffusion.engine import Engine, run
 from customedit.diffusion.text import Weighted
 from customedit.editing.direct_edit import direct_edit
 from customedit.editing.inversion import invert
-from customedit.editing.method_settings import DirectEditSettings
+from customedit.editing.method_settings import DirectEditSettings, SDEditSettings
 from customedit.editing.sdedit import sdedit
 from customedit.errors import InputError
 
@@ -85,10 +85,10 @@ def test_a_picture_drawn_from_text_is_the_stock_pipelines(kind: str) -> None:
     latents = run(
         base,
         sdedit(
-            base, torch.zeros(1, 4, 16, 24), base.text(PROMPT), strength=1.0, steps=STEPS,
-            guidance=guidance, seed=7,
+            base, torch.zeros(1, 4, 16, 24), base.text(PROMPT), steps=STEPS, guidance=guidance,
+            seed=7, settings=SDEditSettings(strength=1.0),
         ),
-    )  # fmt: skip
+    ).latents  # fmt: skip
     drawn = autoencoder.decode(base.pipeline.vae, latents, base.device)[0] / 2 + 0.5
     found = drawn.clamp(0, 1).permute(1, 2, 0).numpy()
     assert np.abs(found - wanted).max() <= 1e-3
@@ -207,8 +207,8 @@ def test_jobs_of_several_times_share_a_forward(bases: dict[str, Base]) -> None:
 
     def drawing(steps: int, seed: int) -> Any:
         return sdedit(
-            base, torch.zeros(1, 4, 16, 16), base.text(PROMPT), strength=1.0, steps=steps,
-            guidance=3.0, seed=seed,
+            base, torch.zeros(1, 4, 16, 16), base.text(PROMPT), steps=steps, guidance=3.0,
+            seed=seed, settings=SDEditSettings(strength=1.0),
         )  # fmt: skip
 
     engine = Engine(base)
@@ -217,8 +217,8 @@ def test_jobs_of_several_times_share_a_forward(bases: dict[str, Base]) -> None:
         engine.tick()
     assert engine.calls == 3
     for seed, (ticket, steps) in enumerate(zip(tickets, (2, 3), strict=True)):
-        alone = run(base, drawing(steps, seed))
-        torch.testing.assert_close(ticket.result(), alone, atol=1e-4, rtol=0)
+        alone = run(base, drawing(steps, seed)).latents
+        torch.testing.assert_close(ticket.result().latents, alone, atol=1e-4, rtol=0)
 
 
 def test_columns_of_a_word_are_clips_and_t5s(bases: dict[str, Base]) -> None:

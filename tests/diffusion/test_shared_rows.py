@@ -150,7 +150,17 @@ def test_edits_that_begin_later_wait_for_the_others(
         ({"method": "directedit", "strengths": [0.2, 0.9]}, 5),
         ({"method": "ddpm", "strengths": [0.0, 0.01]}, 6),
         ({"method": "ddpm", "strengths": [0.0], "seeds": [1, 2]}, 8),  # of other noise
-        ({"method": "sdedit", "strengths": [1.0], "seeds": [1, 2]}, 4),
+        ({"method": "sdedit", "strengths": [1.0], "seeds": [1, 2]}, 6),  # of other noise
+        ({"method": "sdedit", "strengths": [0.99, 1.0]}, 5),
+        (
+            {
+                "method": "sdedit",
+                "strengths": [1.0],
+                "seeds": [1, 2],
+                "sdedit": {"blend_over": "none"},
+            },
+            4,
+        ),
         ({"inversion": "ddim", "strengths": [0.2, 0.9]}, 6),
     ],
 )

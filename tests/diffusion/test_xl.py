@@ -21,6 +21,7 @@ from customedit.diffusion.families.known import STABLE_DIFFUSION_XL
 from customedit.diffusion.folder import listing, required
 from customedit.diffusion.text import Weighted
 from customedit.editing.editor import Editor
+from customedit.editing.method_settings import SDEditSettings
 from customedit.editing.sdedit import sdedit
 from customedit.errors import InputError
 from customedit.schemas.methods import EXPERTS, EditMethod
@@ -107,9 +108,10 @@ def test_a_picture_is_that_of_the_stock_pipeline(base: Base, stock: Any) -> None
     latents = run(
         base,
         sdedit(
-            base, start, base.text(prompt), strength=1.0, steps=steps, guidance=guidance, seed=seed
+            base, start, base.text(prompt), settings=SDEditSettings(strength=1.0), steps=steps,
+            guidance=guidance, seed=seed,
         ),
-    )
+    ).latents  # fmt: skip
     pixels = autoencoder.decode(base.pipeline.vae, latents, base.device)[0]
     ours = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy()
     # SDEdit at full strength keeps a trace of the source, as much as the schedule leaves

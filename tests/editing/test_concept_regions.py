@@ -81,8 +81,7 @@ def test_each_region_changes_by_its_own_concept(
     """Another concept in one region moves that half much more than the other."""
     a, b = known_looks
     options: dict[str, Any] = {"method": method, "strength": None, "p2p": None, "steps": 2}
-    if method != "sdedit":
-        options[method] = {"blend_over": "none"}
+    options[method] = {"blend_over": "none"}
     plain, other = (
         drawn(bundled, [Weighted(one, region=LEFT), Weighted(b, region=RIGHT)], **options)
         for one in (a, look_like(a, 7))
@@ -168,6 +167,26 @@ def test_words_of_other_changes_and_masks_go_beside_regions(
     assert masked.plan.p2p is not None and not masked.plan.p2p.concept_regions
     assert masked.drawing.mask is not None
     assert torch.equal(masked.drawing.mask[:8], torch.ones(8, 16))
+
+
+def test_every_cell_that_a_region_touches_is_the_edit_s(
+    looks: tuple[Concept, Concept], session: Session
+) -> None:
+    """None at its edge is a part of the source's at each step."""
+    painted = np.zeros((64, 64), np.float32)
+    painted[10:34, 8:30] = 0.5  # soft, and not on the cells' edges
+    box = ConceptRegion(box=(0.49, 0.13, 0.9, 0.7))
+    entries = [
+        Weighted(looks[0], region=ConceptRegion.of_mask(painted)),
+        Weighted(looks[1], region=box),
+    ]
+    result = session.edit(TWO, concepts=entries, steps=3)
+    mask = result.drawing.mask
+    assert mask is not None and set(mask.unique().tolist()) == {0, 1}
+    wanted = torch.zeros_like(mask)
+    wanted[2:9, 2:8] = 1
+    wanted[2:12, 7:15] = 1
+    assert torch.equal(mask, wanted) and result.plan.feather == 2
 
 
 def test_the_rule_of_words_with_regions() -> None:

@@ -20,7 +20,7 @@ from customedit.editing.edit import edit, encode_and_invert
 from customedit.editing.editor import Editor, InversionFolder, Order, Session
 from customedit.editing.inversion import unconditional
 from customedit.errors import InputError
-from customedit.schemas.methods import EXPERTS, P2POptions
+from customedit.schemas.methods import P2POptions
 
 from .conftest import NOISE_METHODS
 
@@ -90,7 +90,7 @@ def test_outside_a_users_mask_every_pixel_stays(
 def test_a_users_mask_holds_the_latents(
     base: Base, picture: Image.Image, session: Session, method: Any
 ) -> None:
-    free = session.edit(TARGET, method=method, steps=4, p2p=_everywhere(method))
+    free = session.edit(TARGET, method=method, steps=4, **_reaching(method))
     held = session.edit(TARGET, method=method, steps=4, mask=left_half(128, 128))
     source = base.encode(picture)[..., 8:]
     assert (held.drawing.latents[..., 8:] - source).abs().max() <= 1e-5
@@ -98,13 +98,9 @@ def test_a_users_mask_holds_the_latents(
     assert (held.drawing.latents[..., :8] - base.encode(picture)[..., :8]).abs().max() > 0.1
 
 
-def _everywhere(method: str) -> P2POptions | None:
-    return P2POptions(blend_over="none") if method == "p2p" else None
-
-
 def _reaching(method: str) -> dict[str, Any]:
     """Options with which the edit reaches everywhere."""
-    return {method: {"blend_over": "none"}} if method in EXPERTS else {}
+    return {method: {"blend_over": "none"}}
 
 
 def test_words_and_a_mask_hold_together(session: Session) -> None:
@@ -173,10 +169,10 @@ def test_a_sweep_without_a_store_inverts_once(base: Base, picture: Image.Image) 
 def test_an_inversion_from_a_store_gives_the_same_bits(
     base: Base, picture: Image.Image, tmp_path: Path, kind: Any
 ) -> None:
-    fresh = Editor(base).open(picture, SOURCE).edit(TARGET, steps=3, inversion=kind)
+    fresh = Editor(base).open(picture, SOURCE).edit(TARGET, steps=2, inversion=kind)
     stored = [
         Editor(base, inversions=tmp_path).open(picture, SOURCE).edit(
-            TARGET, steps=3, inversion=kind
+            TARGET, steps=2, inversion=kind
         )
         for _ in range(2)
     ]  # fmt: skip
@@ -190,9 +186,9 @@ def test_bases_of_other_dtypes_keep_their_own_inversions(
 ) -> None:
     """After a run in bfloat16 an edit in float32 is as if there had been none."""
     half = Base.load(dtype=torch.bfloat16)
-    fresh = Editor(base).open(picture, SOURCE).edit(TARGET, steps=3)
+    fresh = Editor(base).open(picture, SOURCE).edit(TARGET, steps=2)
     for model in (half, base):
-        result = Editor(model, inversions=tmp_path).open(picture, SOURCE).edit(TARGET, steps=3)
+        result = Editor(model, inversions=tmp_path).open(picture, SOURCE).edit(TARGET, steps=2)
     assert torch.equal(fresh.drawing.latents, result.drawing.latents)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -220,7 +216,7 @@ def test_everywhere_is_the_whole_model_customised(
         part[layer] = weight + 0.2 * torch.randn(
             weight.shape, generator=torch.Generator().manual_seed(1)
         )
-    common = {"method": method, "steps": 4, "seed": 3}
+    common = {"method": method, "steps": 4, "seed": 3} | _reaching(method)
     plain = session.edit(TARGET, **common).drawing
     acted = session.edit(TARGET, concepts=[word], everywhere=True, **common).drawing
     assert not torch.allclose(acted.latents, plain.latents, atol=1e-3)

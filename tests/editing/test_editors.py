@@ -31,6 +31,7 @@ from customedit.editing.method_settings import (
     MasaCtrlSettings,
     P2PSettings,
     PlugAndPlaySettings,
+    SDEditSettings,
     first_drawn_step,
     strength_of_change,
 )
@@ -38,7 +39,7 @@ from customedit.editing.plug_and_play import plug_and_play
 from customedit.editing.prompt_to_prompt import prompt_to_prompt
 from customedit.editing.sdedit import sdedit
 from customedit.errors import InputError
-from customedit.schemas.methods import EXPERTS, EditMethod
+from customedit.schemas.methods import EditMethod
 
 from . import written_out as plain
 from .conftest import NOISE_METHODS
@@ -220,8 +221,9 @@ def test_guidance_acts_in_its_interval(base: Base, picture: Image.Image) -> None
     latents, text, empty = base.encode(picture), base.text(TARGET), base.text("")
     guidance = Guidance(GUIDANCE, 0.4, 0.8)  # steps 4 to 7 of 10
     engine = Engine(base)
+    settings = SDEditSettings(strength=0.7)
     ticket = engine.submit(
-        sdedit(base, latents, text, strength=0.7, steps=10, guidance=guidance, seed=3)
+        sdedit(base, latents, text, settings=settings, steps=10, guidance=guidance, seed=3)
     )
     while not ticket.done:
         engine.tick()
@@ -232,7 +234,7 @@ def test_guidance_acts_in_its_interval(base: Base, picture: Image.Image) -> None
         none, worded = base.predict(torch.cat([x, x]), time, [empty, text]).noise.split(1)
         w = GUIDANCE if 4 <= k < 8 else 1.0
         x = base.schedule.step(x, none + w * (worded - none), time, to)
-    assert (ticket.result() - x).abs().max() <= 1e-4
+    assert (ticket.result().latents - x).abs().max() <= 1e-4
     assert engine.rows == 3 * 1 + 4 * 2  # a row less at the steps without guidance
 
 
@@ -278,7 +280,7 @@ def drawn(session: Session, method: EditMethod, **more: Any) -> Method[Any]:
 
 
 def _everywhere(method: EditMethod) -> dict[str, Any]:
-    return {} if method == "sdedit" else {method: {"blend_over": "none"}}
+    return {method: {"blend_over": "none"}}
 
 
 def test_rows_of_all_methods_mix(base: Base, picture: Image.Image) -> None:
@@ -292,7 +294,9 @@ def test_rows_of_all_methods_mix(base: Base, picture: Image.Image) -> None:
         (masked,) = session.plan(TARGET, method="masactrl", steps=STEPS, mask=mask)
         inverted = run(base, invert(base, base.encode(picture), SOURCE, steps=STEPS))
         within = draw(base, masked, picture, mask=mask, inversion=inverted)
-        return [*(drawn(session, method) for method in METHODS), within]
+        (worded,) = session.plan(TARGET, method="sdedit", steps=STEPS)
+        beside = draw(base, worded, picture)
+        return [*(drawn(session, method) for method in METHODS), within, beside]
 
     alone = [run(base, method) for method in methods()]
     engine = Engine(base)
@@ -363,14 +367,13 @@ def test_a_change_of_nearly_nothing_takes_a_step(
     (plan,) = session.plan(target, method=method, steps=50, change=1e-12)
     (result,) = session.run([plan])
     assert not plan.unchanged and result.image.size == picture.size
-    if method != "sdedit":
-        assert plan.preserve and result.region is not None
+    assert plan.preserve and result.region is not None
     knobs = strength_of_change(method, 1e-12)
     assert first_drawn_step(method, knobs, 50) == 49
 
 
-@pytest.mark.parametrize("method", [m for m in EXPERTS if m in METHODS])
-def test_words_make_a_region_in_every_method_that_has_a_source_row(
+@pytest.mark.parametrize("method", METHODS)
+def test_words_make_a_region_in_every_method(
     base: Base, picture: Image.Image, method: EditMethod
 ) -> None:
     source = "a photo of a red cup on a table"

@@ -56,7 +56,7 @@ def asked(**changes: Any) -> EditOptions:
         ({"change": 0.25, "steps": 10, "guidance_end": 0.5}, "guidance_end", "the last 5 of 10"),
         ({"feather": 4, "preserve": False}, "feather", "preserve is false"),
         ({"feather": 4, "preset": "paper"}, "feather", "preserve is false"),
-        ({"feather": 4, "method": "sdedit"}, "feather", "has no region"),
+        ({"feather": 4, "method": "sdedit", "source_prompt": ""}, "feather", "has no region"),
         ({"feather": 0, "p2p": {"blend_over": "none"}}, "feather", "has no region"),
     ],
 )  # fmt: skip
@@ -85,6 +85,7 @@ def test_what_would_change_nothing_is_refused(
         {"method": "sdedit", "strengths": [0.2, 0.8], "steps": 10, "guidance_end": 0.5},
         {"change": 0, "steps": 4, "guidance_end": 0.2},  # nothing is drawn
         {"feather": 4},
+        {"feather": 4, "method": "sdedit"},
         {"feather": 0, "preserve": True},
     ],
 )

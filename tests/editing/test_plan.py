@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any, get_args
 
@@ -31,6 +32,7 @@ from customedit.schemas.requests import EditOptions
 
 SOURCE, TARGET = "a photo of a cup on a table", "a photo of a red cup on a table"
 LOOK = ConceptWords(("<look>",), "cup", "patterned")
+UNSAID: dict[str, Any] = {"method": "sdedit", "source_prompt": ""}
 
 
 class Word:
@@ -103,13 +105,19 @@ def test_every_expert_option_reaches_the_method() -> None:
         ({"p2p": {"blend_over": "union"}}, False, "union", ("cup",)),
         ({"p2p": {"threshold": 0.5}}, False, "source", ("cup",)),
         ({"target_prompt": "a painting of a cup on a table"}, False, "none", ()),
+        ({"method": "sdedit"}, False, "source", ("cup",)),
+        ({"method": "sdedit"}, True, "mask", ()),
+        ({"method": "sdedit", "sdedit": {"blend_words": ["table"]}}, True, "source", ("table",)),
+        ({"method": "sdedit", "sdedit": {"blend_over": "none"}}, False, "none", ()),
+        (UNSAID, False, "none", ()),
+        (UNSAID, True, "mask", ()),
+        (UNSAID | {"sdedit": {"blend_over": "mask", "blend_start": 0.5}}, True, "mask", ()),
     ],
 )
 def test_the_region_follows_from_what_is_given(
     changes: dict[str, Any], mask: bool, over: str, words: tuple[str, ...]
 ) -> None:
-    settings = check_request(asked(**changes), mask=mask).p2p
-    assert settings is not None
+    settings = check_request(asked(**changes), mask=mask).settings
     assert (settings.blend_over, settings.blend_words) == (over, words)
 
 
@@ -144,7 +152,24 @@ def test_the_region_follows_from_what_is_given(
         ({"p2p": {"words": {"red": (0.5, 0.4)}}}, False, "p2p.words", "start <= end"),
         ({"method": "sdedit", "p2p": {}}, False, "p2p", "no effect on sdedit"),
         ({"method": "sdedit", "inversion": "ddim"}, False, "inversion", "no effect on sdedit"),
-        ({"method": "sdedit", "preserve": True}, False, "preserve", "needs a region"),
+        (UNSAID | {"preserve": True}, False, "preserve", "needs a region"),
+        (UNSAID | {"sdedit": {"blend_words": ["cup"]}}, False, "source_prompt", "is empty"),
+        (UNSAID | {"sdedit": {"blend_over": "union"}}, True, "source_prompt", "is empty"),
+        (UNSAID | {"sdedit": {"threshold": 0.4}}, False, "sdedit.threshold", "without a source"),
+        (UNSAID | {"sdedit": {"blend_over": "none"}}, True, "mask", "contradicts sdedit"),
+        (
+            {"method": "sdedit", "sdedit": {"blend_words": ["jug"]}},
+            False,
+            "source_prompt",
+            "no word 'jug'",
+        ),
+        (
+            {"method": "sdedit", "target_prompt": "a photo of a cup by a table"},
+            False,
+            "sdedit.blend_words",
+            "cannot be told",
+        ),
+        ({"sdedit": {}}, False, "sdedit", "no effect on p2p"),
         ({"p2p": {"blend_over": "none"}, "preserve": True}, False, "preserve", "needs a region"),
         ({"method": "sdedit", "strengths": [0.0]}, False, "strengths", "hold 0"),
         ({"everywhere": True}, False, "everywhere", "no concept"),
@@ -185,8 +210,9 @@ def test_a_union_reads_the_targets_own_words_or_those_of_the_source_that_it_has(
 
 def test_the_sources_pixels_are_preserved_where_there_is_a_region() -> None:
     assert check_request(asked()).preserve
-    assert check_request(asked(method="sdedit"), mask=True).preserve
-    assert not check_request(asked(method="sdedit")).preserve
+    assert check_request(asked(**UNSAID), mask=True).preserve
+    assert not check_request(asked(**UNSAID)).preserve
+    assert check_request(asked(method="sdedit")).preserve
     assert not check_request(asked(p2p={"blend_over": "none"})).preserve
     assert not check_request(asked(preserve=False)).preserve
 
@@ -209,6 +235,17 @@ def test_the_soft_edge_is_as_wide_as_what_the_region_was_read_from(
     assert checked.feather_width((128, 96), (128, 96)) == at_128
     assert checked.feather_width((1024, 768), (128, 96)) == at_1024
     assert checked.own_feather == (None if at_128 == 8 else at_128)
+
+
+def test_the_soft_edge_of_a_concept_s_region_is_that_of_a_mask() -> None:
+    """A box is drawn as a mask is; beside the words of another change it is as wide as theirs."""
+    placed = [dataclasses.replace(LOOK, region="concepts[0].box")]
+    alone = check_request(asked(target_prompt="a photo of a <look> cup on a table"), placed)
+    assert alone.p2p is not None and alone.p2p.concept_regions and alone.masked
+    assert alone.own_feather == alone.feather_width((1024, 1024), (128, 128)) == 2
+    beside = check_request(asked(target_prompt="a photo of a <look> cup on a wooden table"), placed)
+    assert beside.p2p is not None and beside.p2p.blend_words == ("table",)
+    assert not beside.masked and beside.feather_width((1024, 1024), (128, 128)) == 64
 
 
 def test_a_plan_has_the_soft_edge_of_its_picture(base: Base, picture: Image.Image) -> None:
@@ -359,7 +396,7 @@ def test_inversion_keys_tell_apart_what_inversions_depend_on(
 @pytest.mark.parametrize(
     "options",
     [
-        {"inversion": kind} for kind in get_args(InversionKind)
+        {"inversion": kind, "steps": 2} for kind in get_args(InversionKind)
     ] + [
         {"method": "sdedit", "seeds": [7]},
         {"method": "masactrl", "masactrl": {"layer": 0.5}},
@@ -376,7 +413,7 @@ def test_a_recipe_replays_to_the_same_pixels(
     session = Editor(base).open(picture, SOURCE)
     target = "a photo of a <look> red cup on a table"
     concepts = [Weighted(Word(base), 0.7)]
-    plans = session.plan(target, concepts=concepts, steps=3, **options)
+    plans = session.plan(target, concepts=concepts, **{"steps": 3} | options)
     (first,) = session.run(plans, concepts)
     recipe = json.loads(json.dumps(first.plan.as_json()))
     plan = EditPlan.read(recipe)

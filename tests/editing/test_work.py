@@ -62,6 +62,7 @@ def expected(**options: Any) -> float:
         {"inversion": "negative-prompt"},
         {"method": "sdedit", "strengths": [0.4, 0.7]},
         {"method": "sdedit", "seeds": [0, 1]},
+        {"method": "sdedit", "sdedit": {"blend_over": "none"}},
         {"method": "masactrl"},
         {"method": "pnp"},
         {"method": "ddpm", "seeds": [0, 1]},

@@ -5,24 +5,29 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from customedit.diffusion.base import Base
 from customedit.editing.settings import check_request
 from customedit.errors import InputError
+from customedit.experiments.lookbench import editor as lookbench_editor
 from customedit.experiments.lookbench.editor import LibraryEditor, Recipe, Task
-from customedit.experiments.lookbench.run import run
+from customedit.experiments.lookbench.run import about_run, run
 from customedit.experiments.lookbench.words import choose
+from customedit.experiments.result_cache import named
 from customedit.metrics.lookbench import dataset, report, results
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.dataset import Bench
+from customedit.metrics.lookbench.folder import export
 from customedit.metrics.lookbench.regions import Regions
-from customedit.schemas.methods import P2POptions
+from customedit.schemas.methods import EditMethod
 from customedit.schemas.requests import EditOptions
 
+METHODS: tuple[EditMethod, ...] = ("p2p", "sdedit", "ddpm", "masactrl")
 QUICK = Recipe(steps=2, training={"steps": 1, "class_images": 0, "crops": 2})
 
 
@@ -31,6 +36,10 @@ class Counting:
 
     def __init__(self, editor: LibraryEditor) -> None:
         self.editor, self.edits, self.most = editor, 0, 10**6
+
+    @property
+    def by_chance(self) -> bool:
+        return self.editor.by_chance
 
     def about(self) -> dict[str, Any]:
         return self.editor.about()
@@ -84,6 +93,8 @@ def test_a_run_draws_all_resumes_and_draws_nothing_again(
 class Still:
     """An editor that changes nothing, at once."""
 
+    by_chance = False
+
     def about(self) -> dict[str, Any]:
         return {"editor": "still"}
 
@@ -125,6 +136,72 @@ def test_what_is_asked_is_scored_whatever_other_runs_left(
         results.read(done.folder, dataset.bundled("small").select(sources=2))
 
 
+class Noisy(Still):
+    """Draws a level by the seed, and tells which seeds it was asked for."""
+
+    by_chance = True
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
+    def about(self) -> dict[str, Any]:
+        return {"editor": "noisy"}
+
+    def edit(self, tasks: Sequence[Task]) -> list[Pixels]:
+        self.seeds += [task.seed for task in tasks if task.taught is None]
+        return [np.full_like(task.picture, 40 * task.seed) for task in tasks]
+
+
+def test_words_of_an_editor_that_draws_by_chance_have_every_seed(tmp_path: Path) -> None:
+    bench, editor = dataset.bundled("small").select(["waves"], 1), Noisy()
+    done = run(bench, editor, tmp_path, seeds=(0, 1, 2))
+    tried = len(bench.tuning) * len(bench.looks[0].words)  # the wordings, by one seed
+    assert editor.seeds == [0] * tried + [0, 1, 2]
+    found = results.read(done.folder, bench, (0, 1, 2), words=True)
+    assert found.words is not None and set(found.words) == {0, 1, 2}
+    levels = [np.asarray(Image.open(*files.values())).max() for files in found.words.values()]
+    assert levels == [0, 40, 80]
+    scores = report.score(bench, done.folder, None, tmp_path / "report")
+    assert scores.counts == (1, 1, 3) and scores.advantage is not None
+
+
+def test_noise_of_plain_words_is_that_of_the_seed(base: Base, tmp_path: Path) -> None:
+    task = Task(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8)), "cup", "a cup", "a red cup")
+    other = dataclasses.replace(task, seed=5)
+    assert Recipe(method="sdedit").options(task).seeds == [0]
+    assert Recipe(method="sdedit").options(other).seeds == [5]
+    chance = {m: LibraryEditor(base, Recipe(method=m), tmp_path).by_chance for m in METHODS}
+    assert chance == {"p2p": False, "sdedit": True, "ddpm": True, "masactrl": False}
+
+
+def test_pictures_of_other_edits_and_trainings_are_drawn_again(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = dataset.bundled("small").select(["waves"], 1)
+    editor = LibraryEditor(base, QUICK, tmp_path)
+    names = {named("run", about_run(bench, editor))}
+    for version in ("EDITS", "TRAININGS"):
+        monkeypatch.setattr(lookbench_editor, version, 99)
+        names.add(named("run", about_run(bench, editor)))
+    assert len(names) == 3
+
+
+def test_a_set_of_pictures_that_are_not_square_is_scored(base: Base, tmp_path: Path) -> None:
+    """Whatever size the base works at, copies and edits come back in the source's."""
+    square = dataset.bundled("small").select(["waves"], 1)
+    export(square, tmp_path / "bench")
+    for path in (tmp_path / "bench").glob("*/**/*.png"):
+        if "looks" not in path.parts:
+            Image.open(path).resize((96, 64), Image.Resampling.BOX).save(path)
+    bench = dataset.opened("small", tmp_path / "bench")
+    editor = LibraryEditor(base, QUICK, tmp_path)
+    assert base.size(96, 64) != (96, 64)
+    assert editor.copy(bench.answer(bench.looks[0], bench.sources[0])).shape == (64, 96, 3)
+    done = run(bench, editor, tmp_path)
+    scores = report.score(bench, done.folder, None, tmp_path / "report", trainings=[0], words=True)
+    assert scores.counts == (1, 1, 1) and scores.figures["gap"]["copy"].value == 1
+
+
 def test_other_settings_have_a_folder_of_their_own(base: Base, few: Bench, tmp_path: Path) -> None:
     def folder(recipe: Recipe) -> Path:
         one = few.select(sources=1)
@@ -164,11 +241,13 @@ def test_unusable_settings_are_refused_before_any_work(base: Base, tmp_path: Pat
         LibraryEditor(base, Recipe(training={"steps": -1}), tmp_path)
 
 
-def test_edits_are_those_of_the_defaults() -> None:
+@pytest.mark.parametrize("method", get_args(EditMethod))
+def test_edits_are_those_of_the_defaults(method: EditMethod) -> None:
     task = Task(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8)), "cup", "a cup", "a red cup")
-    options = Recipe().options(task)
-    given = EditOptions(
-        source_prompt="a cup", target_prompt="a red cup", p2p=P2POptions(blend_words=["cup"])
+    options = Recipe(method).options(task)
+    given = EditOptions.model_validate(
+        {"source_prompt": "a cup", "target_prompt": "a red cup", "method": method}
+        | {method: {"blend_words": ["cup"]}}
     )
     assert check_request(options) == check_request(given) and check_request(options).preserve
 

@@ -18,7 +18,7 @@ from customedit.experiments.lookbench.editor import Recipe
 from customedit.experiments.recipes import VARIANTS, Search, chosen_variants, compared, search
 from customedit.metrics.lookbench.dataset import RenderedBench, SeveralClasses, bundled
 from customedit.metrics.lookbench.measures import Measures
-from customedit.metrics.lookbench.scores import KINDS, Row
+from customedit.metrics.lookbench.scores import KINDS, Row, bundled_judge
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,17 @@ def test_differences_are_of_the_same_draws() -> None:
     assert found[1].above["iou"].verdict == "undecided"
 
 
+def with_one_class_image(base: Base) -> Base:
+    """``base`` whose trainings draw one class image in two steps, where nothing else is said."""
+    training = base.profile.training
+    defaults = training.custom_diffusion.model_copy(update={"class_images": 1, "class_steps": 2})
+    training = training.model_copy(update={"custom_diffusion": defaults})
+    profile = base.profile.model_copy(update={"training": training})
+    return dataclasses.replace(base, profile=profile)
+
+
 def test_a_search_resumes_and_reports(base: Base, tmp_path: Path) -> None:
-    bench = few(["waves"], 1)
+    base, bench = with_one_class_image(base), few(["waves"], 1)
     edits = Recipe(steps=2)
     of = Search(base, bench, tmp_path, seeds=1, steps=1, edits=edits)
     variants = chosen_variants(["contained, several classes"])
@@ -121,3 +130,24 @@ def test_a_search_resumes_and_reports(base: Base, tmp_path: Path) -> None:
     assert search(of, variants, quiet)[1].as_dict() == told["variants"][variants[1].name]
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
     assert recipes.FIGURES[0][0] == "gap"
+
+
+def test_rows_of_another_judge_are_measured_again(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = Search(base, few(["waves"], 1), tmp_path, seeds=1, steps=1, edits=Recipe(steps=2))
+    (paper,) = chosen_variants(["paper"])
+    quiet, judge = Console(quiet=True), bundled_judge()
+
+    def files() -> int:
+        return len(list(tmp_path.glob("run-*/rows-*.json")))
+
+    of.rows(paper, judge, quiet)
+    of.rows(paper, judge, quiet)
+    assert files() == 1
+    monkeypatch.setattr(recipes, "digest_of_judge", lambda: "of another")
+    of.rows(paper, judge, quiet)
+    assert files() == 2
+    monkeypatch.setattr(recipes, "ROWS", recipes.ROWS + 1)
+    of.rows(paper, judge, quiet)
+    assert files() == 3

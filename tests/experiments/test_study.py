@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from customedit.concepts.prompts import ConceptPrompts
@@ -26,6 +27,7 @@ from customedit.experiments.report import verdict
 from customedit.experiments.result_cache import Lesson, Row
 from customedit.experiments.study import Study, study
 from customedit.experiments.variants import RARE, VARIANTS, Plan, Training, Variant
+from customedit.images.layout import LINE, MARGIN, labelled
 from customedit.metrics.curves import Line, Point, plot
 from customedit.metrics.lookbench import dataset
 from customedit.metrics.lookbench.looks import Look
@@ -99,6 +101,36 @@ def test_words_without_a_training_are_compared_with_all_seeds() -> None:
         _comparison(rows + _rows("b", [(0.5, 0.5, 35)], seeds=[0, 1, 2])).means(
             ("a", "p2p", 0.0), "distance"
         )
+
+
+def test_words_that_are_drawn_by_chance_have_its_intervals() -> None:
+    """One seed would stand for all; with each of them the interval is as wide as they differ."""
+    rows = _rows("a", [(0.5, 0.9, 30)], seeds=range(4))
+    for seed in range(4):
+        rows += _rows("words", [(0.5, 0.5, 34 + seed)], seeds=[seed])
+    several = _comparison(rows).estimate(("words", "p2p", 0.0), "distance")
+    assert several.value == pytest.approx(35.5) and several.high - several.low > 0.5
+    one = _comparison([r for r in rows if r["variant"] == "a" or r["seed"] == 0])
+    assert one.estimate(("words", "p2p", 0.0), "distance").high == pytest.approx(34)
+
+
+class Ready(Cells):
+    """Cells of which nothing is run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+
+def test_only_what_is_drawn_by_chance_is_drawn_again_without_a_training() -> None:
+    plan = dataclasses.replace(Plan.of(looks=["plaid"]), seeds=(3, 4, 5))
+    running = Study(Ready(plan), plan)
+    for variant in plan.variants:
+        runs = running.runs(variant)
+        assert list(runs) == [3, 4, 5] and runs[3] == variant
+        again = ("sdedit",) if variant.words is not None else variant.editors
+        assert all(runs[seed].editors == again for seed in (4, 5))
+    certain = dataclasses.replace(VARIANTS[4], editors=("p2p", "masactrl"))
+    assert certain.words is not None and running.runs(certain) == {3: certain}
 
 
 def test_the_best_strength_is_nearest_to_the_right_answers() -> None:
@@ -213,9 +245,14 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
     base, judge = Base.load(), bundled()
     quick = Plan.quick()
     bench = quick.bench.select(["plaid"])
+    bench.tuning = bench.tuning[:1]
+    bench.looks = (dataclasses.replace(bench.looks[0], words=bench.looks[0].words[:2]),)
     named = {variant.name: variant for variant in VARIANTS}
     names = ("Custom Diffusion", "DreamBooth", "best words", "word swap")
-    variants = tuple(named[name] for name in names)
+    variants = tuple(
+        dataclasses.replace(named[name], strengths=(0.2, 0.8), budgets=named[name].budgets[:2])
+        for name in names
+    )
     plan = dataclasses.replace(
         quick,
         bench=bench,
@@ -230,12 +267,16 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
         return study(base, judge, plan, tmp_path, on_cell=lambda *cell: told.append(cell[2]))
 
     rows = again(plan)
-    # strengths x editors x seeds, of words one seed
-    assert len(rows) == 4 * (2 * 2 + 2 * 2 + 2 * 1 + 1 * 2)
+    # strengths x editors x seeds; words have as many by the editor that draws noise
+    assert len(rows) == 2 * (2 * 2 + 2 * 2 + 2 + 1 + 1 * 2)
+    drawn = {(r["editor"], r["seed"]) for r in rows if r["variant"] == "best words"}
+    assert drawn == {("p2p", 0), ("sdedit", 0), ("sdedit", 1)}
     assert rows[0]["picture"] == bench.sources[0].name and isinstance(rows[0]["distance"], float)
-    assert told[0] == "Custom Diffusion, plaid, seed 0: drawn" and len(told) == 2 + 2 + 1 + 2
+    assert told[0] == "Custom Diffusion, plaid, seed 0: drawn" and len(told) == 2 + 2 + 2 + 2
     report = json.loads((tmp_path / "study.json").read_text())
     assert report["rows"] == rows and len(report["best_strengths"]) == 2 + 2 + 2 + 1
+    tried = json.loads((tmp_path / "budgets" / "DreamBooth.json").read_text())["tried"]
+    assert [budget for budget, _ in tried] == [dict(budget) for budget in variants[1].budgets]
     assert [f["variant"] for f in report["findings"]] == ["DreamBooth"] * 2 + ["best words"] * 2 + [
         "word swap"
     ]
@@ -249,7 +290,7 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
     assert "| word swap |" in page and (tmp_path / "study-sdedit.svg").read_text().count("<use")
     assert "(study-plaid.jpg)" in page and "1 looks x 1 sources x 2 training seeds" in page
     width, height = Image.open(tmp_path / "study-plaid.jpg").size
-    assert width > 4 * 128 and height > len(variants) * 128  # with their names
+    assert width > 2 * 128 and height > len(variants) * 128  # with their names
 
     (cell, *_) = (tmp_path / "cells").glob("Custom-Diffusion-plaid-0-*.json")
     changed = json.loads(cell.read_text())
@@ -262,6 +303,36 @@ def test_a_quick_study_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
 
     again(dataclasses.replace(plan, variants=variants[:1], seeds=(0, 1, 2)))  # goes on
     assert [line.rsplit(": ")[1] for line in told] == ["kept", "kept", "drawn"]
+
+
+def test_a_sheet_has_a_row_of_each_variant_and_a_picture_of_each_strength(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = dataset.bundled("small").select(["waves"], 1)
+    variants = (Variant("many", strengths=(0.2, 0.4, 0.6)), Variant("few", strengths=(0.4, 0.8)))
+    running = Study(None, Plan(bench, (0,), variants))  # type: ignore[arg-type]  # no cell is run
+    told: list[Sequence[str]] = []
+    for variant, shade in zip(variants, (10, 90), strict=True):
+        kept = Image.new("RGB", (32 * len(variant.strengths), 64), (shade,) * 3)
+        kept.paste((250, 0, 0), (0, 32, kept.width, 64))  # the second source: not shown
+        kept.save(tmp_path / f"{variant.name}.png")
+        running.sheets["waves"].append(tmp_path / f"{variant.name}.png")
+
+    def watched(tile: Image.Image, lines: Sequence[str]) -> Image.Image:
+        told.append(lines)
+        return labelled(tile, lines)
+
+    monkeypatch.setattr("customedit.experiments.study.labelled", watched)
+    pixels = np.asarray(running.sheet("waves"))
+    wide, high = 32 + 2 * MARGIN, 32 + 2 * MARGIN + 2 * LINE
+    assert pixels.shape == (2 * high, 3 * wide, 3)
+    middles = pixels[MARGIN + 16 :: high, MARGIN + 16 :: wide, 0]
+    assert middles.tolist() == [[10, 10, 10], [90, 90, 255]]  # white where there is none
+    assert told == [
+        [variant.name, f"strength {strength:g}"]
+        for variant in variants
+        for strength in variant.strengths
+    ]
 
 
 def test_what_is_kept_is_named_by_all_that_made_it() -> None:
@@ -278,6 +349,10 @@ def test_what_is_kept_is_named_by_all_that_made_it() -> None:
     ]
     others = {dataclasses.replace(lesson, **change).stem(base) for change in changes}  # type: ignore[arg-type]  # of several types
     assert len(others) == len(changes) and stem not in others
+    half = Base.load(dtype=torch.bfloat16)
+    assert half.fingerprint == base.fingerprint and lesson.stem(half) != stem
+    assert lesson.about(half) == {**lesson.about(base), "dtype": "torch.bfloat16"}
+    assert "dtype" not in lesson.about(base)  # files from before dtypes were told are found
 
 
 def test_curves_place_points_and_name_lines() -> None:

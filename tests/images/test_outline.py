@@ -196,3 +196,111 @@ def test_a_picture_without_edges_keeps_much_of_the_region() -> None:
     coarse[3:9, 4:12] = 1
     found = outline_region(coarse, Image.new("RGB", (320, 240), (90, 90, 90)))
     assert found[120, 160] > 0.5 and found[10, 10] == 0
+
+
+RED, BLUE, WHITE, SKIN, DARK = (
+    (170, 60, 50), (50, 70, 170), (235, 230, 220), (225, 180, 150), (40, 40, 60),
+)  # fmt: skip
+WALL = (150, 140, 130)
+Part = tuple[np.ndarray, tuple[int, int, int]]
+"""Where a part of a thing is, [h, w] bool, and its colour."""
+
+
+def box(x: int, y: int, width: int, height: int, side: int = 128) -> np.ndarray:
+    where = np.zeros((side, side), bool)
+    where[y : y + height, x : x + width] = True
+    return where
+
+
+def oval(x: int, y: int, across: int, down: int, side: int = 128) -> np.ndarray:
+    rows, columns = np.mgrid[0:side, 0:side]
+    return np.asarray(((columns - x) / across) ** 2 + ((rows - y) / down) ** 2 < 1)
+
+
+def found_of(
+    parts: list[Part], wall: tuple[int, int, int] = WALL, strip: Part | None = None, more: int = 1
+) -> tuple[list[float], float]:
+    """How much of each of ``parts`` the outline covers, where later ones hide none of it, and its
+    overlap with all; strip: something else in the picture; more: cells of the region for each of
+    the 16 x 16 of maps, a side."""
+    thing = np.any([where for where, _ in parts], axis=0)
+    plain = np.full((*thing.shape, 3), wall, float)
+    for where, colour in ([strip] if strip else []) + parts:
+        plain[where] = colour
+    plain += np.random.default_rng(3).normal(0, 8, plain.shape)
+    picture = Image.fromarray(plain.clip(0, 255).astype(np.uint8))
+    coarse = np.kron(widened(thing.astype(np.float32), (16, 16)), np.ones((more, more), np.float32))
+    found = outline_region(coarse, picture)
+    shares = []
+    for k, (where, _) in enumerate(parts):
+        hidden = np.any([later for later, _ in parts[k + 1 :]] or [~where], axis=0)
+        shares.append(float(found[where & ~hidden].mean()))
+    return shares, overlap(found, thing.astype(np.float32))
+
+
+@pytest.mark.parametrize("colour", [RED, BLUE])
+@pytest.mark.parametrize("width", [8, 16, 32])
+def test_a_smaller_thing_beside_a_larger_one_is_as_much_of_it(
+    width: int, colour: tuple[int, int, int]
+) -> None:
+    shares, whole = found_of([(box(10, 40, 48, 48), RED), (box(90, 60, width, width), colour)])
+    assert min(shares) > 0.9 and whole > 0.95
+
+
+@pytest.mark.parametrize("more", [1, 4])
+@pytest.mark.parametrize("width", [12, 16, 32])
+def test_a_thing_that_touches_a_larger_one_of_another_colour(width: int, more: int) -> None:
+    jug = box(58, 88 - width, width, width)
+    shares, whole = found_of([(box(10, 40, 48, 48), RED), (jug, BLUE)], more=more)
+    assert min(shares) > 0.9 and whole > 0.95
+
+
+@pytest.mark.parametrize("width", [8, 14, 24])
+def test_a_thin_part_of_another_colour(width: int) -> None:
+    """A mushroom: a stem below its cap."""
+    stem = box(64 - width // 2, 60, width, 50)
+    shares, whole = found_of([(stem, WHITE), (oval(64, 50, 40, 24), RED)])
+    assert min(shares) > 0.9 and whole > 0.95
+
+
+@pytest.mark.parametrize("thin", [False, True])
+def test_a_thing_of_three_colours(thin: bool) -> None:
+    """A person: head, shirt and trousers."""
+    shirt, legs = (24, 20) if thin else (36, 28)
+    shares, whole = found_of([
+        (oval(64, 22, 8 if thin else 10, 12), SKIN),
+        (box(64 - shirt // 2, 34, shirt, 36), BLUE),
+        (box(64 - legs // 2, 70, legs, 46), DARK),
+    ])  # fmt: skip
+    assert min(shares) > 0.9 and whole > 0.95
+
+
+@pytest.mark.parametrize("width", [8, 20, 30])
+def test_a_part_is_found_though_its_colour_is_elsewhere_too(width: int) -> None:
+    """A door or a cupboard in the colour of the stem, far from it."""
+    stem, cap = (box(57, 60, 14, 50), WHITE), (oval(64, 50, 40, 24), RED)
+    shares, whole = found_of([stem, cap], strip=(box(128 - width, 0, width, 128), WHITE))
+    assert min(shares) > 0.9 and whole > 0.95
+
+
+def test_a_thing_in_the_wall_s_own_colour_is_not_left_out() -> None:
+    """It has no outline: its piece of the region stays as it is."""
+    shares, _ = found_of([(box(10, 50, 40, 40), RED), (box(80, 60, 30, 30), WALL)])
+    assert min(shares) > 0.9
+
+
+@pytest.mark.parametrize("k", [0, 6, 7, 19, 20])
+def test_both_of_two_rendered_things_are_found(k: int) -> None:
+    """A source of the samples, and another at half its size beside it."""
+    sources = samples.sources()
+    picture, where = Image.new("RGB", (192, 128)), np.zeros((128, 192), np.float32)
+    for source, side, left in ((sources[k], 128, 0), (sources[(k * 7 + 5) % 24], 64, 128)):
+        shown = Image.open(source.image).convert("RGB").resize((side, side), Image.Resampling.BOX)
+        mask = Image.open(source.mask).resize((side, side), Image.Resampling.BOX)
+        picture.paste(shown.crop((0, 0, side, 1)).resize((side, 128)), (left, 0))  # wall goes on
+        picture.paste(shown, (left, 128 - side))
+        where[128 - side :, left : left + side] = np.asarray(mask, np.float32) / 255
+    found = outline_region(widened(where, (16, 24)), picture)
+    assert overlap(found, where) > 0.85
+    for half in (np.s_[:, :128], np.s_[:, 128:]):
+        assert found[half][where[half] > 0.9].mean() > 0.85

@@ -7,11 +7,17 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field
 
-from customedit.jobs.queued_requests import OtherVersionError, left_out, read_request
+from customedit.jobs.queued_requests import (
+    OtherVersionError,
+    kept_document,
+    left_out,
+    read_request,
+)
 from customedit.jobs.records import JobRecord
 from customedit.schemas import ids
 from customedit.schemas.concepts import CustomizeRequest, TrainingOptions
 from customedit.schemas.fields import RequestModel
+from customedit.schemas.methods import SDEditOptions
 from customedit.schemas.requests import ConceptUse, EditRequest
 
 IMAGE = "img_" + "0" * 64
@@ -26,7 +32,7 @@ def queued(request: RequestModel) -> JobRecord:
     """As the API queues it, and as a worker gets it out of Redis."""
     record = JobRecord(
         id=ids.new("job"), tenant="acme", kind="edit", created_at=1.0, queued_at=1.0,
-        request=request.model_dump(mode="json", exclude_none=True), left_out=left_out(request),
+        request=kept_document(request), left_out=left_out(request),
     )  # fmt: skip
     return JobRecord.model_validate_json(record.model_dump_json())
 
@@ -99,3 +105,41 @@ def test_what_was_given_and_is_not_known_is_named(
     with pytest.raises(OtherVersionError) as caught:
         read_request(queued(request_), kind)
     assert caught.value.field == field
+
+
+class EarlierEdit(RequestModel):
+    """The edits of a version in which SDEdit had no settings, as far as they are given here."""
+
+    image: str
+    source_prompt: str = ""
+    target_prompt: str
+    method: Literal["p2p", "sdedit"] = "p2p"
+
+
+@pytest.mark.parametrize(
+    ("more", "over"),
+    [({}, "none"), ({"mask": IMAGE}, "mask"), ({"source_prompt": ""}, None)],
+)
+def test_an_sdedit_that_an_earlier_version_queued_is_what_it_was(
+    more: dict[str, Any], over: str | None
+) -> None:
+    """It painted everywhere, or within its mask, whatever words it was given."""
+    request = EditRequest(**GIVEN | {"method": "sdedit"} | more)
+    record = queued(request)
+    earlier = record.model_copy(
+        update={"request": {n: v for n, v in record.request.items() if n != "sdedit"}}
+    )
+    read = read_request(earlier, EditRequest)
+    assert (read.sdedit and read.sdedit.blend_over) == over
+    assert read_request(record, EditRequest).sdedit == (SDEditOptions() if over else None)
+    settings = SDEditOptions(threshold=0.4)
+    given = EditRequest(**GIVEN | {"method": "sdedit", "sdedit": settings})
+    assert read_request(queued(given), EditRequest) == given
+
+
+def test_an_sdedit_with_a_region_is_left_to_workers_that_know_it() -> None:
+    with pytest.raises(OtherVersionError) as caught:
+        read_request(queued(EditRequest(**GIVEN, method="sdedit")), EarlierEdit)
+    assert caught.value.field == "sdedit"
+    free = GIVEN | {"method": "sdedit", "source_prompt": ""}
+    assert read_request(queued(EditRequest(**free)), EarlierEdit) == EarlierEdit(**free)

@@ -193,6 +193,32 @@ def test_a_set_written_out_and_read_again_is_the_same(tmp_path: Path) -> None:
     same_measures(small, back)
 
 
+def test_a_corrected_mask_or_answer_makes_another_set(tmp_path: Path) -> None:
+    """What runs keep of it goes by both: copies, words chosen on tuning sources, true masks."""
+    small = dataset.bundled("small").select(["waves"], 1)
+    folder.export(small, tmp_path)
+    slug, tuning = small.looks[0].slug, small.tuning[0].name
+
+    def identity() -> str:
+        return str(dataset.opened("small", tmp_path).identity()["digest"])
+
+    def corrected(path: Path) -> None:
+        pixels = np.asarray(Image.open(path)).copy()
+        pixels[3, 5] = 255 - pixels[3, 5]
+        Image.fromarray(pixels).save(path)
+
+    seen = [identity()]
+    assert identity() == seen[0]
+    for name in (
+        f"answers/{slug}/{small.sources[0].name}.png", f"answers/{slug}/{tuning}.png",
+        f"sources/{small.sources[0].name}-mask.png", f"sources/{tuning}-mask.png",
+    ):  # fmt: skip
+        corrected(tmp_path / name)
+        seen.append(identity())
+    (tmp_path / "answers" / slug / f"{tuning}.png").unlink()  # runs without words need none
+    assert len({*seen, identity()}) == 6
+
+
 def same_measures(first: Bench, second: Bench) -> None:
     """The regions survive the mask's 8 bits."""
     for (look, source), (other, again) in zip(first.pairs, second.pairs, strict=True):

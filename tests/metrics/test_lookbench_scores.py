@@ -195,6 +195,25 @@ def test_training_seeds_are_averaged_and_widen_the_interval(tmp_path: Path) -> N
     assert sum(r.kind == "nothing" for r in rows) == len(small())
 
 
+def test_words_have_one_seed_or_as_many_as_the_edits(tmp_path: Path) -> None:
+    """Those by an editor that draws by chance are as uncertain as its edits."""
+    for seed, words in ((0, halfway), (7, uploaded)):
+        write(tmp_path / f"seed-{seed}", answer)
+        write(tmp_path / "words" / f"seed-{seed}", words)
+    found, rows = scored(tmp_path)
+    assert sorted({r.seed for r in rows if r.kind == "words"}) == [0, 7]
+    gap = found.figures["gap"]["words"]
+    assert gap.value == pytest.approx(0.28, abs=0.08) and gap.high - gap.low > 0.3
+    out = tmp_path / "report"
+    report.score(small(), tmp_path, copier(), out)
+    assert (out / "worst.png").is_file()
+    first = results.read(tmp_path, small(), trainings=[7])
+    assert set(first.edits) == {7} and first.words is not None and set(first.words) == {7}
+    write(tmp_path / "seed-9", answer)
+    with pytest.raises(InputError, match="words has 2 seeds, the edits 3"):
+        results.read(tmp_path, small())
+
+
 def test_the_report_has_rows_table_and_the_worst_first(tmp_path: Path) -> None:
     def spoiled(i: int, j: int) -> Pixels:
         return 255 - answer(i, j) if (i, j) == (1, 2) else answer(i, j)

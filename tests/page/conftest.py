@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
@@ -49,13 +51,52 @@ BASE: Final = WorkerBase(
 )
 
 
-@pytest.fixture(scope="module")  # its loop runs in this thread until it ends: no other asyncio does
-def browser() -> Iterator[Browser]:
-    program = chromium()
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        with playwright.chromium.launch(executable_path=program, args=arguments) as launched:
-            yield launched
+@dataclass
+class Chromium:
+    """The browser, from the first test that wants it to the last of the page's in a row.
+
+    Playwright's loop runs in this thread until it ends: meanwhile no other of asyncio's does, as
+    tests of other rooms need.
+    """
+
+    launched: Browser | None = None
+    _ends: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def there(self) -> Browser:
+        if self.launched is None or not self.launched.is_connected():
+            self.end()
+            program = chromium()
+            arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+            playwright = self._ends.enter_context(sync_playwright())
+            self.launched = self._ends.enter_context(
+                playwright.chromium.launch(executable_path=program, args=arguments)
+            )
+        return self.launched
+
+    def end(self) -> None:
+        self._ends.close()
+        self.launched = None
+
+
+CHROMIUM: Final = Chromium()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or nextitem.path.parent != Path(__file__).parent:
+            CHROMIUM.end()
+
+
+def pytest_sessionfinish() -> None:
+    CHROMIUM.end()  # where a test that failed was the last
+
+
+@pytest.fixture
+def browser() -> Browser:
+    return CHROMIUM.there()
 
 
 @pytest.fixture

@@ -37,6 +37,14 @@ AXE = Path(__file__).with_name("node_modules") / "axe-core" / "axe.min.js"
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 740}}
 DESK: dict[str, Any] = {"viewport": {"width": 1440, "height": 900}}
 
+LOOKS = [
+    pytest.param(PHONE, "light", id="light-phone"),
+    pytest.param(DESK, "dark", id="dark-desk"),
+    pytest.param(PHONE, "dark", id="dark-phone", marks=pytest.mark.slow),
+    pytest.param(DESK, "light", id="light-desk", marks=pytest.mark.slow),
+]
+"""Widths and colours. Places depend on the one and contrasts on the other: two show each once."""
+
 
 @pytest.fixture
 def views(api: Running, jobs: Jobs, concepts: Concepts, storage: Storage) -> dict[str, str]:
@@ -91,8 +99,7 @@ def violations(tab: Tab) -> list[str]:
     return [f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]]
 
 
-@pytest.mark.parametrize("screen", [PHONE, DESK], ids=["phone", "desk"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("screen", "scheme"), LOOKS)
 def test_every_view_is_for_everyone(
     new_tab: Callable[..., Tab],
     api: Running,

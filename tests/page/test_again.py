@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
@@ -185,16 +185,39 @@ def test_a_preset_leaves_what_it_cannot_hold(tab: Tab, client: httpx.Client, job
     assert (made["p2p"]["blend_over"], made["p2p"]["reweight"]) == ("none", {"blue": 3})
 
 
-def test_the_region_that_was_chosen_is_back_with_a_method_that_has_it(tab: Tab) -> None:
+def test_the_region_that_was_chosen_stays_with_every_method(tab: Tab) -> None:
     tab.open("edit")
     page = tab.page
     method = page.get_by_label("Method")
     for title in ("Everywhere", "From the words"):
         page.get_by_text(title, exact=True).click()
-        method.select_option("sdedit")
-        expect(page.get_by_role("radio", name="Everywhere")).to_be_checked()
-        method.select_option("p2p")
-        expect(page.get_by_role("radio", name=title)).to_be_checked()
+        for name in ("sdedit", "p2p"):
+            method.select_option(name)
+            expect(page.get_by_role("radio", name=title)).to_be_checked()
+
+
+def test_an_sdedit_of_words_finds_its_region_and_one_of_an_earlier_version_does_not(
+    tab: Tab, client: httpx.Client, jobs: Jobs
+) -> None:
+    job = edit(client, **WORDS, method="sdedit", sdedit={"threshold": 0.4})
+    page = opened(tab, f"edit?job={job['id']}")
+    expect(page.get_by_role("radio", name="From the words")).to_be_checked()
+    sent_again(page)
+    made: Any = newest(jobs)
+    assert made["sdedit"]["threshold"] == 0.4
+
+    def earlier(route: Route) -> None:
+        answer = route.fetch()
+        told = answer.json()
+        told["request"].pop("sdedit")
+        route.fulfill(response=answer, json=told)
+
+    page.route(f"**/v1/jobs/{job['id']}*", earlier)
+    page = opened(tab, f"edit?job={job['id']}")
+    expect(page.get_by_role("radio", name="Everywhere")).to_be_checked()
+    sent_again(page)
+    made = newest(jobs)
+    assert made["sdedit"]["blend_over"] == "none"
 
 
 def test_a_preset_is_saved_though_the_form_has_what_it_cannot_hold(

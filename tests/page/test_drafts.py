@@ -17,9 +17,9 @@ SOURCE, TARGET = "a cup on a table", "a blue cup on a table"
 
 
 def fill(page: Page, picture: Path) -> None:
-    page.locator("input[type=file]").first.set_input_files(picture)
-    page.get_by_label("What it shows").fill(SOURCE)
+    page.get_by_label("What it shows").fill(SOURCE)  # once the form is open: it is filled in then
     page.get_by_label("What it is to show").fill(TARGET)
+    page.locator("input[type=file]").first.set_input_files(picture)
     page.get_by_text("Expert settings").click()
     page.get_by_label("Guidance", exact=True).fill("3")
     page.locator(".thumbs .name").get_by_text(picture.name, exact=True).wait_for()  # it is sent

@@ -22,7 +22,7 @@ from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import ALL, Running, finish_concept, finish_edit
 from .tab import Tab
-from .test_accessible import DESK, PHONE, violations
+from .test_accessible import LOOKS, violations
 
 MOST = 150
 """Presses of Tab until something is taken for out of reach."""
@@ -79,8 +79,7 @@ def newest(jobs: Jobs) -> JobRecord:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("screen", [PHONE, DESK], ids=["phone", "desk"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("screen", "scheme"), LOOKS)
 def test_everything_is_done_by_keyboard(
     new_tab: Callable[..., Tab],
     api: Running,

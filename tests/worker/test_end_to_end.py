@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from safetensors.torch import load, save
 
 from customedit.config.settings import Settings
@@ -219,6 +220,22 @@ def test_a_worker_chooses_how_much_changes(bench: Bench, workers: Workers) -> No
     drawn = EditOutcome.model_validate(bench.succeeded(several)).outputs
     assert [(o.strength, o.seed) for o in drawn] == [(0.2, 1), (0.2, 2), (0.8, 1), (0.8, 2)]
     assert len({bench.storage.get(o.image_key) for o in drawn}) == 4
+
+
+def test_an_sdedit_keeps_to_its_words_and_one_of_an_earlier_version_to_nothing(
+    bench: Bench, workers: Workers
+) -> None:
+    """An earlier version queued the same without the part ``sdedit``."""
+    asked = [bench.edit(method="sdedit", sdedit={}), bench.edit(method="sdedit")]
+    workers.start().ready()
+    worded, free = (EditOutcome.model_validate(bench.succeeded(job)) for job in asked)
+    assert worded.region_words == [SOURCE.noun] and worded.word_maps is not None
+    assert free.region_words == [] and free.mask_key is None and free.word_maps is None
+    before, after = (
+        np.asarray(picture(bench, key)) for key in (worded.source_key, worded.outputs[0].image_key)
+    )
+    near = np.asarray(picture(bench, worded.mask_key).filter(ImageFilter.MaxFilter(5))) > 0
+    assert not near.all() and np.array_equal(before[~near], after[~near])
 
 
 def test_masks_are_read_by_the_one_rule(bench: Bench, workers: Workers, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import signal
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,24 @@ def weights(bench: Bench, job_id: str) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
+@pytest.fixture(scope="module")
+def ends() -> dict[str, bytes]:
+    """The weights that ``LONG`` ends in if nothing disturbs it; see ``undisturbed``."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed(bench: Bench, ends: dict[str, bytes]) -> Callable[[], dict[str, bytes]]:
+    """Gives those weights, which the first test that asks has a worker train."""
+
+    def trained() -> dict[str, bytes]:
+        if not ends:
+            ends.update(weights(bench, bench.customize(**LONG)))
+        return ends
+
+    return trained
+
+
 def checkpoint_there(bench: Bench, job_id: str) -> None:
     key = object_keys.checkpoint(bench.tenant, job_id, "training.safetensors")
     until(lambda: bench.storage.exists(key), "a checkpoint in S3")
@@ -43,16 +62,16 @@ def checkpoint_there(bench: Bench, job_id: str) -> None:
     [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGQUIT, marks=pytest.mark.slow)],
 )
 def test_a_training_that_is_cut_short_ends_in_the_same_weights(
-    number: int, bench: Bench, workers: Workers
+    number: int, bench: Bench, workers: Workers, undisturbed: Callable[[], dict[str, bytes]]
 ) -> None:
     first = workers.start(drain_seconds=0.5).ready()
-    undisturbed = weights(bench, bench.customize(**LONG))
+    wanted = undisturbed()
     job_id = bench.customize(**LONG)
     bench.running(job_id, "train", 8)
     checkpoint_there(bench, job_id)
     first.kill(number)
     second = workers.start().ready()
-    assert weights(bench, job_id) == undisturbed
+    assert weights(bench, job_id) == wanted
     record = bench.get(job_id)
     assert record.attempt == 2
     assert record.handed_back == (0 if number == signal.SIGKILL else 1)
@@ -69,10 +88,13 @@ def test_a_training_that_is_cut_short_ends_in_the_same_weights(
 
 
 def test_a_checkpoint_of_another_version_is_dropped_and_the_training_starts_anew(
-    bench: Bench, workers: Workers, tmp_path: Path
+    bench: Bench,
+    workers: Workers,
+    undisturbed: Callable[[], dict[str, bytes]],
+    tmp_path: Path,
 ) -> None:
     first = workers.start().ready()
-    undisturbed = weights(bench, bench.customize(**LONG))
+    wanted = undisturbed()
     job_id = bench.customize(**LONG)
     bench.running(job_id, "train", 8)
     checkpoint_there(bench, job_id)
@@ -88,7 +110,7 @@ def test_a_checkpoint_of_another_version_is_dropped_and_the_training_starts_anew
     body = save(tensors, {"training": json.dumps(note)})
     bench.storage.put(key, body, "application/octet-stream")
     second = workers.start().ready()
-    assert weights(bench, job_id) == undisturbed
+    assert weights(bench, job_id) == wanted
     assert bench.get(job_id).attempt == 2
     assert "starts anew" in second.said()
 

@@ -103,14 +103,16 @@ def front(bench: Bench, workers: Workers, s3_proxy: Proxy, tmp_path: Path) -> It
 
 
 @pytest.mark.parametrize(
-    ("count", "every", "outage"),
+    ("count", "pause", "every", "outage"),
     [
-        pytest.param(60, 4.0, 4.0, marks=pytest.mark.timeout(300)),
-        pytest.param(200, 6.0, 10.0, marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
+        pytest.param(20, 0.6, 3.0, 3.0, marks=pytest.mark.timeout(300)),
+        pytest.param(60, 0.1, 4.0, 4.0, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param(200, 0.1, 6.0, 10.0, marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
     ],
 )
 def test_none_lost_none_twice(
     count: int,
+    pause: float,
     every: float,
     outage: float,
     bench: Bench,
@@ -119,6 +121,7 @@ def test_none_lost_none_twice(
     s3_proxy: Proxy,
     local_servers: LocalServers,
 ) -> None:
+    """pause: seconds between jobs; every: at most between deaths; outage: of S3."""
     chance = random.Random(count)
     image = bench.image()
     asked: list[str] = []
@@ -131,7 +134,7 @@ def test_none_lost_none_twice(
                 "strengths": [round(0.1 + k / 500, 3)],
             }  # fmt: skip
             asked.append(front.submit(body, f"storm-{k}"))
-            time.sleep(0.1)
+            time.sleep(pause)
 
     asking = threading.Thread(target=ask)
     asking.start()

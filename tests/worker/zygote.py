@@ -1,8 +1,11 @@
-"""Starts workers by fork: the seconds of importing torch are spent once for all of a test run.
+"""Starts workers by fork: the seconds of importing are spent once for all of a test run.
 
 Reads JSON lines ``{"env": {...}, "log": path}`` from standard input; for each it forks a process
 that becomes a worker as ``python -m worker`` would, and prints its pid. What is forked is only
 code that was imported: no connection, no thread, no model. Its children are reaped by the kernel.
+
+A base is loaded once and let go, since diffusers and transformers import what its parts are made of
+when they first read them, which is longer work than the reading.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import signal
 import sys
 
 import worker.main
+from customedit.diffusion.base import Base
+from customedit.mini.draw import hush
 
 
 def become_worker(env: dict[str, str], log: str) -> None:
@@ -30,6 +35,8 @@ def become_worker(env: dict[str, str], log: str) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    hush()
+    Base.load()
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)

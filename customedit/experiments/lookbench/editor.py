@@ -24,16 +24,17 @@ from customedit.diffusion.base import Base
 from customedit.diffusion.method import Progress
 from customedit.diffusion.text import Weighted
 from customedit.editing import editor as editing
+from customedit.editing.method_settings import RANDOM
 from customedit.editing.settings import INVERSIONS, check_request
 from customedit.errors import InputError
-from customedit.experiments.result_cache import Lesson, OnProgress, learned
+from customedit.experiments.result_cache import TRAININGS, Lesson, OnProgress, learned
 from customedit.metrics.lookbench.colour import Pixels
 from customedit.metrics.lookbench.looks import Look
-from customedit.schemas.methods import EXPERTS, EditMethod, InversionKind
+from customedit.schemas.methods import EditMethod, InversionKind
 from customedit.schemas.requests import EditOptions
 from customedit.schemas.validation import input_error
 
-EDITS: Final = 2
+EDITS: Final = 3
 """Raised when edits change under equal settings, so that kept pictures are drawn again."""
 
 
@@ -58,7 +59,8 @@ class Task:
     picture: uint8 [h, w, 3]; coverage: how much of each pixel the thing covers, [h, w] in [0, 1],
     for editors that are scored with the true mask; noun: what the thing is; source_prompt: the
     picture in words; target_prompt: what it is to become; taught: the look that the target prompt
-    names, None for plain words.
+    names, None for plain words; seed: of what is drawn by chance for plain words, which for a look
+    is that of its training.
     """
 
     picture: Pixels = field(compare=False, repr=False)
@@ -67,10 +69,15 @@ class Task:
     source_prompt: str
     target_prompt: str
     taught: Taught | None = None
+    seed: int = 0
 
 
 class Editor(Protocol):
     """Anything that LookBench can run."""
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether edits by plain words differ from seed to seed."""
 
     def about(self) -> dict[str, Any]:
         """All that decides its pictures, as plain data: what is kept is found again by it."""
@@ -113,12 +120,6 @@ class Recipe:
             )
         if isinstance(self.change, str):
             raise InputError("change", "has to be a number here", "give 0 to 1")
-        if self.method == "sdedit" and self.preserve not in (None, self.true_mask):
-            raise InputError(
-                "method",
-                "sdedit derives no region: it keeps the source outside the true mask or not at all",
-                "give preserve and true_mask together, or leave preserve out",
-            )
         options = self._options("a cup", "a red cup", "cup", 0)  # refuses what no edit takes
         check_request(options, mask=self.true_mask)
 
@@ -127,13 +128,11 @@ class Recipe:
 
         The region is the source's noun, for plain words, too.
         """
-        seed = 0 if task.taught is None else task.taught.seed
+        seed = task.seed if task.taught is None else task.taught.seed
         return self._options(task.source_prompt, task.target_prompt, task.noun, seed)
 
     def _options(self, source: str, target: str, noun: str, seed: int) -> EditOptions:
-        expert: dict[str, Any] = {}
-        if self.method in EXPERTS:
-            expert[self.method] = {} if self.true_mask else {"blend_words": [noun]}
+        expert: dict[str, Any] = {self.method: {} if self.true_mask else {"blend_words": [noun]}}
         try:
             return EditOptions(
                 source_prompt=source,
@@ -192,14 +191,20 @@ class LibraryEditor:
         self._concepts: dict[tuple[str, int], Concept] = {}
         self.training(0)  # refuses unusable settings before any work
 
+    @property
+    def by_chance(self) -> bool:
+        """Whether its method draws noise."""
+        return self.recipe.method in RANDOM
+
     def training(self, seed: int) -> TrainingSettings:
         """The training of a look by ``seed``."""
         return TrainingSettings.of(self.base, **self.recipe.training, seed=seed)
 
     def about(self) -> dict[str, Any]:
-        """The base's weights and every setting."""
+        """The base's weights, every setting, and the versions of edits and trainings."""
         return {
             "version": EDITS,
+            "trainings": TRAININGS,
             "base": {
                 "name": self.base.name,
                 "weights": weights_digest(self.base),
@@ -224,8 +229,12 @@ class LibraryEditor:
         return [np.asarray(result.image) for result in editor.edit_all(orders)]
 
     def copy(self, picture: Pixels) -> Pixels:
-        """The picture through the base's autoencoder, at its working size."""
-        return np.asarray(self.base.decode(self.base.encode(Image.fromarray(picture)))[0])
+        """The picture through the base's autoencoder, which works at sizes of its own."""
+        height, width = picture.shape[:2]
+        copied = self.base.decode(self.base.encode(Image.fromarray(picture)))[0]
+        if copied.size != (width, height):  # as an edit
+            copied = copied.resize((width, height), Image.Resampling.LANCZOS)
+        return np.asarray(copied)
 
     def concept(self, taught: Taught) -> Concept:
         """The concept of a look, learned once."""

@@ -58,13 +58,19 @@ def run(
 ) -> Run:
     """Draw what is not there yet, into a folder of these settings inside ``folder``.
 
-    seeds: of the trainings; words: whether plain words are tried, too.
+    seeds: of the trainings; words: whether plain words are tried, too, by an editor that draws by
+    chance with each of the seeds.
     """
     about = about_run(bench, editor)
     place = folder / named("run", about)
     with replacing(place / "about.json") as draft:
         draft.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    parts, best = len(seeds) + 1 + words, {}
+    worded: dict[int, Path] = {}
+    if words:
+        worded = {seeds[0]: place / WORDS}
+        if editor.by_chance:
+            worded = {seed: place / WORDS / f"seed-{seed}" for seed in seeds}
+    parts, best = len(seeds) + 1 + len(worded), {}
     done, of = 0, parts * len(bench)
 
     def tell(count: int, what: str) -> None:
@@ -82,18 +88,26 @@ def run(
         references = tuple(bench.references(look))
         for seed in seeds:
             taught = Taught(look, references, seed, bench.nouns(look))
-            for count in _edit(bench, editor, place / f"seed-{seed}", look, look.phrase, taught):
+            folder = place / f"seed-{seed}"
+            for count in _edit(bench, editor, folder, look, look.phrase, seed, taught):
                 tell(count, f"{look.name}: edits, training seed {seed}")
         if words:
             chosen = choose(bench, editor, look, place / "tuning" / f"{look.slug}.json")
             best[look.name] = chosen.words
-            for count in _edit(bench, editor, place / WORDS, look, chosen.words, None):
-                tell(count, f"{look.name}: edits by {chosen.words!r}")
+            for seed, folder in worded.items():
+                for count in _edit(bench, editor, folder, look, chosen.words, seed, None):
+                    tell(count, f"{look.name}: edits by {chosen.words!r}")
     return Run(place, about, best)
 
 
 def _edit(
-    bench: Bench, editor: Editor, folder: Path, look: Look, phrase: str, taught: Taught | None
+    bench: Bench,
+    editor: Editor,
+    folder: Path,
+    look: Look,
+    phrase: str,
+    seed: int,
+    taught: Taught | None,
 ) -> Iterator[int]:
     """Paint ``phrase`` on every source; yields how many more there are."""
     missing = [s for s in bench.sources if not _path(folder, look, s).exists()]
@@ -102,7 +116,8 @@ def _edit(
     for start in range(0, len(missing), TOGETHER):
         part = missing[start : start + TOGETHER]
         tasks = [
-            Task(*bench.picture(s), s.noun, s.prompt, s.target_prompt(phrase), taught) for s in part
+            Task(*bench.picture(s), s.noun, s.prompt, s.target_prompt(phrase), taught, seed)
+            for s in part
         ]
         for source, picture in zip(part, editor.edit(tasks), strict=True):
             _save(picture, _path(folder, look, source))

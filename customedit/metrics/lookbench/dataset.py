@@ -132,17 +132,20 @@ class Bench(ABC):
     def identity(self) -> dict[str, Any]:
         """What tells the set from others without its size, as plain data: for what is kept of runs.
 
-        The words and pictures that an editor is given, not the answers; of the set as a whole, so
-        that a larger selection goes on from a smaller one.
+        Of the set as a whole, so that a larger selection goes on from a smaller one. The words and
+        pictures that an editor is given: the renderer, which made them, makes masks and answers.
         """
-        whole = self.whole
-        digest = hashlib.sha256(json.dumps(whole.words(), sort_keys=True).encode())
-        for look in whole.looks:
-            for reference in whole.references(look):
+        return {"digest": self.whole.digest_of_given()[:16]}
+
+    def digest_of_given(self) -> str:
+        """Of the words and pictures that an editor is given."""
+        digest = hashlib.sha256(json.dumps(self.words(), sort_keys=True).encode())
+        for look in self.looks:
+            for reference in self.references(look):
                 digest.update(reference.tobytes())
-        for source in (*whole.sources, *whole.tuning):
-            digest.update(whole.picture(source).image.tobytes())
-        return {"digest": digest.hexdigest()[:16]}
+        for source in (*self.sources, *self.tuning):
+            digest.update(self.picture(source).image.tobytes())
+        return digest.hexdigest()
 
 
 def levels(coverage: NDArray[np.floating[Any]]) -> Pixels:

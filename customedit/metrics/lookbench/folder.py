@@ -9,6 +9,7 @@ answers/LOOK/SOURCE.png          the right answer
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,7 +103,7 @@ class FolderBench(Bench):
 
     def answer(self, look: Look, source: Source) -> Pixels:
         """The answer's file."""
-        picture = _read(self.folder / "answers" / look.slug / f"{source.name}.png")
+        picture = _read(self._answer(look, source))
         image = self.picture(source).image
         if picture.shape != image.shape:
             raise InputError(
@@ -112,6 +113,23 @@ class FolderBench(Bench):
                 "make both of one size",
             )
         return picture
+
+    def identity(self) -> dict[str, Any]:
+        """All of the set as a whole: masks and right answers may be corrected, too.
+
+        Of the answers those that there are: a run of some pairs needs no others.
+        """
+        whole = self.whole
+        digest = hashlib.sha256(whole.digest_of_given().encode())
+        for source in (*whole.sources, *whole.tuning):
+            digest.update(levels(whole.picture(source).coverage).tobytes())
+            for look in whole.looks:
+                path = self._answer(look, source)
+                digest.update(_read(path).tobytes() if path.is_file() else b"none")
+        return {"digest": digest.hexdigest()[:16]}
+
+    def _answer(self, look: Look, source: Source) -> Path:
+        return self.folder / "answers" / look.slug / f"{source.name}.png"
 
 
 def read(folder: Path) -> FolderBench:

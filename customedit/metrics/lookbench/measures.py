@@ -114,7 +114,7 @@ class Answer:
         self.lab = lab(reduced(answer))
 
     def measure(self, picture: Pixels, shape: tuple[float, bool] | None = None) -> Measures:
-        """The measures of ``picture``, uint8 [h, w, 3] of any square size.
+        """The measures of ``picture``, uint8 [h, w, 3] of any size in the source's aspect.
 
         shape: what :func:`shapes` says of it.
         """

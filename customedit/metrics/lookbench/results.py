@@ -2,7 +2,8 @@
 
     LOOK/SOURCE.png                  the edits; or, of several trainings of each look,
     seed-0/LOOK/SOURCE.png ...       the edits of each
-    words/LOOK/SOURCE.png            optional: the same by the editor's best plain words
+    words/LOOK/SOURCE.png            optional: the same by the editor's best plain words; or
+    words/seed-0/LOOK/SOURCE.png ... as many times as trainings, of an editor that draws by chance
     copies/LOOK/SOURCE.png           optional: the right answers through the editor's autoencoder
 
 PNG, JPEG or WebP. A picture may be larger or smaller than its source, not of another aspect.
@@ -34,10 +35,14 @@ COPIES: Final = "copies"
 
 @dataclass(frozen=True)
 class Results:
-    """Where the pictures are. edits: training seed to files; words, copies: None if not given."""
+    """Where the pictures are; words and copies are None if they are not given.
+
+    edits: training seed to files; words: seed of what is drawn by chance to files, one or as many
+    as trainings.
+    """
 
     edits: Mapping[int, Files]
-    words: Files | None = None
+    words: Mapping[int, Files] | None = None
     copies: Files | None = None
 
 
@@ -53,25 +58,41 @@ def read(
     by plain words are wanted, None for as many as there are. What is not wanted is not looked at:
     the folder of a run may hold a part of it, left by a run of other pairs or seeds.
 
-    Raises InputError for a folder that is none, or lacks pictures: it names the first of them.
+    Raises InputError for a folder that is none, or lacks pictures: it names the first of them; and
+    for words of another number of seeds than the edits.
     """
     if not folder.is_dir():
         raise InputError("folder", f"{folder} is not a folder", "give the one with the edits")
-    seeds = {
-        int(match[1]): path
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and (match := SEED.fullmatch(path.name))
-    }
+    seeds = _seeds(folder)
     if trainings is not None:
         seeds = {seed: folder / f"seed-{seed}" for seed in trainings}
     places = dict(sorted(seeds.items())) or {0: folder}
     if words is None:
         words = (folder / WORDS).is_dir()
+    worded = _seeds(folder / WORDS) if words else {}
+    if worded and trainings is not None:
+        worded = {seed: folder / WORDS / f"seed-{seed}" for seed in trainings}
+    if len(worded) > 1 and len(worded) != len(places):
+        raise InputError(
+            "folder",
+            f"{folder / WORDS} has {len(worded)} seeds, the edits {len(places)}",
+            "give words of one seed, or of as many as the edits",
+        )
+    worded = dict(sorted(worded.items())) or {0: folder / WORDS}
     return Results(
         {seed: _all(place, bench) for seed, place in places.items()},
-        _all(folder / WORDS, bench) if words else None,
+        {seed: _all(place, bench) for seed, place in worded.items()} if words else None,
         _all(folder / COPIES, bench) if (folder / COPIES).is_dir() else None,
     )
+
+
+def _seeds(folder: Path) -> dict[int, Path]:
+    """The folders of seeds in ``folder``, which may be missing."""
+    return {
+        int(match[1]): path
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        if path.is_dir() and (match := SEED.fullmatch(path.name))
+    }
 
 
 def find(folder: Path, look_slug: str, source: str) -> Path | None:

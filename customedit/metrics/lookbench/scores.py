@@ -40,7 +40,10 @@ MEASURES: Final = tuple(field.name for field in dataclasses.fields(Measures))
 
 @dataclass(frozen=True)
 class Row:
-    """One picture: what it is, of which pair and training seed, and its measures."""
+    """One picture: what it is, of which pair and seed, and its measures.
+
+    seed: of an edit's training, and of what is drawn by chance for words; else 0.
+    """
 
     kind: Kind
     look: str
@@ -78,12 +81,12 @@ def bundled_judge() -> judging.Judge:
 def pictures_of(
     bench: Bench, pictures: Results, copier: Copier | None, look: Look, source: Source
 ) -> list[tuple[Kind, int, Pixels]]:
-    """Every picture of one pair: (kind, training seed, pixels)."""
+    """Every picture of one pair: (kind, seed, pixels)."""
     uploaded, answer = bench.picture(source).image, bench.answer(look, source)
     pair = look.name, source.name
     out: list[tuple[Kind, int, Pixels]] = [("nothing", 0, uploaded)]
-    if pictures.words is not None:
-        out.append(("words", 0, results.load(pictures.words[pair], uploaded)))
+    words = pictures.words or {}
+    out += [("words", s, results.load(f[pair], uploaded)) for s, f in words.items()]
     out += [("edit", s, results.load(f[pair], uploaded)) for s, f in pictures.edits.items()]
     if pictures.copies is not None:
         out.append(("copy", 0, results.load(pictures.copies[pair], uploaded)))

@@ -77,7 +77,8 @@ def _line(
             if kind != wanted:
                 continue
             measures = measured[kind, seed]
-            name = HEADINGS[kind] + (f" {seed}" if kind == "edit" else "")
+            several = kind == "edit" or sum(other == kind for other, _, _ in shown) > 1
+            name = HEADINGS[kind] + (f" {seed}" if several else "")
             ring = "" if measures.ring is None else f" ring {measures.ring:.0f} dB"
             shape = "" if measures.iou is None else f" IoU {measures.iou:.2f}"
             labels = [

@@ -59,8 +59,8 @@ class PlannedConcept(Document):
 class EditPlan(Document):
     """An edit with every default resolved. Sizes are (width, height) in pixels.
 
-    settings: the expert settings of the method, null for sdedit; region_words: the words of the
-    source prompt whose region may change. What only the base decides is null without a worker.
+    settings: the expert settings of the method; region_words: the words of the source prompt whose
+    region may change. What only the base decides is null without a worker.
     """
 
     kind: Literal["edit"] = "edit"
@@ -71,7 +71,7 @@ class EditPlan(Document):
     steps: int
     guidance: float | None
     inversion: str | None
-    settings: dict[str, Any] | None
+    settings: dict[str, Any]
     region_words: list[str]
     everywhere: bool
     preserve: bool
