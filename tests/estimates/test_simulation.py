@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -114,7 +114,7 @@ LINES = {
 }
 
 
-def machine(slots: int, kinds: Sequence[JobKind] = KINDS, lines: Speed = LINES) -> Machine:
+def machine(slots: int, kinds: Collection[JobKind] = KINDS, lines: Speed = LINES) -> Machine:
     return Machine(slots, BASE, kinds, lines)
 
 

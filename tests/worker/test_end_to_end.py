@@ -73,8 +73,9 @@ def test_a_look_is_learned_and_painted(bench: Bench, process: Process, tmp_path:
     told = bench.jobs.events(bench.tenant, learning)
     phases = [e.data["phase"] for e in told if e.kind != "state"]
     assert "train" in phases and set(phases) <= set(PHASES["customize"])
-    shown = [e.data for e in told if e.kind == "preview"]
-    assert shown and all(d["preview_key"] and d["step"] for d in shown if d["phase"] == "train")
+    previews = [e.data for e in told if e.kind == "preview"]
+    assert previews and all(data["preview_key"] for data in previews)
+    assert all(data["step"] for data in previews if data["phase"] == "train")
 
     words = SOURCE.target_prompt(LOOK)
     blend = {"blend_words": [LOOK.noun]}

@@ -103,11 +103,11 @@ def test_the_rest_of_a_phase_is_told_by_the_steps_that_were_made(
     attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of a training that is resumed in the middle, whose steps before took it no time."""
-    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
-    monkeypatch.setattr("worker.attempt.time", clock)
+    now = [0.0]
+    monkeypatch.setattr("worker.attempt.time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def left(phase: str, step: int, steps: int, seconds: float) -> float | None:
-        clock.now += seconds
+        now[0] += seconds
         attempt.report(phase, step, steps)
         told = attempt.take_progress()
         assert told is not None
