@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from api.problem_types import PATH, TYPES
 from customedit.estimates.forecasts import Forecast, Forecasts
+from customedit.estimates.work import PHASES
 from customedit.jobs.records import (
     ConceptOutcome,
     ConceptRecord,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 RETRY_S: Final = 2
 _STEP_S: Final = 2.0
+_AFTER_DRAWING: Final = PHASES["edit"][PHASES["edit"].index("edit") + 1 :]
 _log = logging.getLogger(__name__)
 
 
@@ -216,13 +218,15 @@ def _end(forecast: Forecast) -> float:
 
 
 def _share_done(record: JobRecord) -> float:
-    """How much of a job is done, 0 to 1; before its pictures are drawn, nothing."""
+    """How much of an edit is done, 0 to 1: what is drawn of its pictures."""
     if record.finished:
         return 1.0
     at_ = record.progress
-    if at_ is None or at_.phase != "edit" or not at_.steps:
+    if at_ is None:
         return 0.0
-    return at_.step / at_.steps
+    if at_.phase in _AFTER_DRAWING:
+        return 1.0
+    return at_.step / at_.steps if at_.phase == "edit" and at_.steps else 0.0
 
 
 def estimate(forecast: Forecast) -> d.Estimate:

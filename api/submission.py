@@ -137,7 +137,11 @@ def _write_batch(
         with ThreadPoolExecutor(_JOURNAL_THREADS) as pool:
             list(pool.map(lambda record: container.journal.request(record, None, epoch), records))
         messages = [_message(container, record) for record in records]
-        return _told(container, container.jobs.submit_batch(records, key, messages))
+        submitted = container.jobs.submit_batch(records, key, messages)
+        if submitted.replayed:  # another request made the batch while this one was written
+            for one in made:
+                _take_back(container, one)
+        return _told(container, submitted)
     except (QueueFull, Missing, IdempotencyConflict, IdempotencyInFlight):
         for one in made:
             _take_back(container, one)
@@ -197,7 +201,10 @@ def fingerprint_fields(request: RequestModel) -> dict[str, Any]:
 def _write(
     container: Container, submission: Submission, key: Idempotency | None, record: JobRecord
 ) -> Submitted:
-    """Journal, then record. What was written is taken back if the record cannot be made."""
+    """Journal, then record. What was written is taken back if the record is not made.
+
+    Otherwise the files would have no owner, and ``recover`` would make a job of them.
+    """
     epoch = container.jobs.recent_epoch()
     try:
         if submission.file is not None:
@@ -210,6 +217,8 @@ def _write(
             idempotency=key,
             message=_message(container, record),
         )
+        if submitted.replayed:  # another request made the job while this one was written
+            _take_back(container, submission)
         return _told(container, submitted)
     except (QueueFull, Missing, IdempotencyConflict, IdempotencyInFlight):
         _take_back(container, submission)  # the record is not there for certain

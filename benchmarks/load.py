@@ -284,10 +284,10 @@ def forecasts(
         rest = tuple(replace(stage, rounds=stage.rounds * share) for stage in work.stages)
         job = Waiting(f"running {number}", replace(work, stages=rest))
         under_way.append((number // slots, job))
-    machines = [Machine(slots, report.base, report.kinds) for _ in range(workers)]
+    machines = [Machine(slots, report.base, report.kinds, report.speed) for _ in range(workers)]
     queue = [Waiting(f"waiting {number}", work) for number in range(waiting)]
     began = time.process_time()
-    spans = play(machines, [queue], report.speed, under_way)
+    spans = play(machines, [queue], under_way)
     took = time.process_time() - began
     print(json.dumps({"workers": workers, "jobs": len(spans), "processor_s": round(took, 3)}))
 

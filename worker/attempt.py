@@ -61,10 +61,10 @@ class Attempt:
         self._reason: Reason | None = None
         self._lock = threading.Lock()
         self._tickets: list[Ticket[Any]] = []
-        self._progress: JobProgress | None = None
+        self._latest, self._is_new = JobProgress(phase=""), False
         self._preview: str | None = None
         self._warnings: tuple[str, ...] = ()
-        self._phase, self._phase_began = "", time.monotonic()
+        self._phase_began, self._first_step = time.monotonic(), 0
         self.began, self.accounted = time.monotonic(), runtime.speedometer.accounted
         self.alone, self.rested, self.waited = True, 0.0, 0.0
 
@@ -98,17 +98,28 @@ class Attempt:
     # the engine
 
     def submit(
-        self, method: Method[T], priority: int, *, report: bool = True, label: str = ""
+        self,
+        method: Method[T],
+        priority: int,
+        *,
+        report: bool = True,
+        phase: str = "",
+        label: str = "",
     ) -> Ticket[T]:
         """Hand ``method`` to the engine.
 
-        report: whether its progress is the job's; label: under which its steps are measured.
+        report: whether its progress is the job's; phase: of the job, in place of the method's own
+        phases; label: under which its steps are measured.
         """
+
+        def on_progress(progress: Progress) -> None:  # called by the engine: it only remembers
+            self.report(phase or progress.phase, progress.step, progress.steps, progress.facts)
+
         ticket = self.runtime.engine.submit(
             method,
             priority=priority,
             timeout=max(0.0, self.deadline - time.monotonic()),
-            on_progress=self.on_progress if report else None,
+            on_progress=on_progress if report else None,
             share=(self.tenant, self.id),
             label=label,
         )
@@ -160,25 +171,26 @@ class Attempt:
 
     # progress
 
-    def on_progress(self, progress: Progress) -> None:
-        """Report a method's progress; called by the engine, so it only remembers."""
-        self.report(progress.phase, progress.step, progress.steps, progress.facts)
-
     def report(
         self, phase: str, step: int = 0, steps: int = 0, facts: dict[str, float] | None = None
     ) -> None:
-        """Report how far it is; the next heartbeat passes the latest on."""
+        """Report how far it is; the next heartbeat passes the latest on.
+
+        What is left of the phase is told by the steps since its first report: a training that is
+        resumed begins in the middle.
+        """
         now = time.monotonic()
         with self._lock:
-            if phase != self._phase:
-                self._phase, self._phase_began = phase, now
-            left = None
-            if 0 < step <= steps:
-                left = round((now - self._phase_began) / step * (steps - step), 2)
-            self._progress = JobProgress(
+            if phase != self._latest.phase or step < self._latest.step:
+                self._phase_began, self._first_step = now, step
+            left, made = None, step - self._first_step
+            if made > 0 and step <= steps:
+                left = round((now - self._phase_began) / made * (steps - step), 2)
+            self._latest = JobProgress(
                 phase=phase, step=step, steps=steps, facts=facts or {}, eta_s=left,
                 warnings=list(self._warnings),
             )  # fmt: skip
+            self._is_new = True
 
     def warn(self, texts: Sequence[str]) -> None:
         """Tell the job's owner while it runs: with the next progress, and all that follow."""
@@ -186,29 +198,26 @@ class Attempt:
             return
         with self._lock:
             self._warnings += tuple(texts)
-            latest = self._progress or JobProgress(phase=self._phase)
-            self._progress = latest.model_copy(update={"warnings": list(self._warnings)})
+            self._latest = self._latest.model_copy(update={"warnings": list(self._warnings)})
+            self._is_new = True
 
     def show(self, key: str) -> None:
-        """Report that there is a preview at ``key``: with the next progress."""
+        """Report that there is a preview at ``key``: with the next progress, or the last again."""
         with self._lock:
-            self._preview = key
-            if self._progress is None:
-                self._progress = JobProgress(phase=self._phase, warnings=list(self._warnings))
+            self._preview, self._is_new = key, True
 
     @property
     def has_progress(self) -> bool:
         """Whether there is progress that ``take_progress`` has not given yet."""
-        return self._progress is not None
+        return self._is_new
 
     def take_progress(self) -> JobProgress | None:
         """The latest progress, unless the last call gave it."""
         with self._lock:
-            latest, self._progress = self._progress, None
-            if latest is None:
+            if not self._is_new:
                 return None
-            preview, self._preview = self._preview, None
-            return latest.model_copy(update={"preview_key": preview}) if preview else latest
+            preview, self._preview, self._is_new = self._preview, None, False
+            return self._latest.model_copy(update={"preview_key": preview} if preview else None)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

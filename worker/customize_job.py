@@ -104,7 +104,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
             raise
     with attempt.phase("preview"):
         drawing = portrait(base, concept, prompts.instance(), steps, settings.seed)
-        (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS)])
+        (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS, phase="preview")])
     with attempt.phase("upload"):
         preview = put_beside(attempt, "preview.jpg", outputs.jpeg(picture), "image/jpeg")
         warnings = [*reference_warnings(len(references)), *shown]

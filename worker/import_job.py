@@ -53,7 +53,7 @@ def perform(attempt: Attempt) -> ConceptOutcome:
     with attempt.phase("preview"):
         named = " ".join(w for w in (*concept.tokens, concept.attribute, concept.noun) if w)
         drawing = portrait(base, concept, f"a photo of a {named}")
-        (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS)])
+        (picture,) = attempt.wait([attempt.submit(drawing, TRAININGS, phase="preview")])
     with attempt.phase("upload"):
         preview = put_beside(attempt, "preview.jpg", jpeg(picture), "image/jpeg")
         return uploaded(attempt, concept, preview, warnings)

@@ -1,10 +1,10 @@
 // Which concepts an edit uses, how strongly, and where.
 
 import { Box } from "./boxes.js";
-import { api } from "./client.js";
+import { api, isMissing } from "./client.js";
 import { called } from "./concepts.js";
 import { add, button, el, empty, fill, uid } from "./dom.js";
-import { figure, notice, slider, slideTo } from "./fields.js";
+import { counted, figure, notice, slider, slideTo, told } from "./fields.js";
 import { stored } from "./pictures.js";
 import { named } from "./prompts.js";
 import { field } from "./schema.js";
@@ -12,6 +12,8 @@ import { can } from "./session.js";
 
 const PAGE = 50;
 const MOST_REFERENCES = 4;
+
+/** A look as a request has it. @typedef {{id: string, weight?: number, box?: any, mask?: any}} Use */
 
 /** The ready concepts, to be chosen, each with a weight and the part of the picture that it acts in. */
 export class Chosen {
@@ -24,7 +26,11 @@ export class Chosen {
     this.sheet = sheet;
     this.prompt = prompt;
     this.changed = changed;
-    this.node = el("div", { class: "chosen" });
+    this.away = el("div", { role: "status" });
+    this.node = el("div", { class: "chosen" }, this.away);
+    /** @type {Use[]} looks that are chosen though the service does not give them now */
+    this.missing = [];
+    this.turn = 0; // of emptying: what comes late is not chosen in what was emptied since
     /** @type {{concept: any, box: any, weight: any, part: Box, row: HTMLElement}[]} */
     this.rows = [];
     fields.alias = (name) => this.#fieldOf(name);
@@ -40,7 +46,7 @@ export class Chosen {
       const failed = (error) => add(this.node, notice(error));
       add(this.node, button("More", () => this.load(signal, page.next_cursor).catch(failed), "quiet small more"));
     } else if (!this.rows.length) {
-      fill(this.node, empty("No look is ready", "An edit works by words alone as well. To paint a look, teach one first.",
+      add(this.node, empty("No look is ready", "An edit works by words alone as well. To paint a look, teach one first.",
         can("concepts:write") && el("a", { class: "button quiet", href: "#/teach" }, "Teach a look")));
     }
   }
@@ -109,6 +115,9 @@ export class Chosen {
 
   /** Takes back what was chosen. */
   clear() {
+    this.turn++;
+    this.missing = [];
+    fill(this.away);
     this.taken.forEach(({ box, weight }) => {
       box.checked = false;
       slideTo(weight, field("ConceptUse", "weight").default);
@@ -118,12 +127,41 @@ export class Chosen {
   }
 
   /**
+   * Chooses the looks of a draft, or of an earlier request. One that was deleted is told, and left out; one that the
+   * service does not give now is told, and stays chosen.
+   * @param {Use[]} uses
+   */
+  async take(uses) {
+    /** @type {Use[]} */
+    const missing = [];
+    let [gone, why] = [0, /** @type {unknown} */ (null)];
+    const mine = this.turn;
+    for (const use of uses) {
+      await this.choose(use.id, use).catch((error) => {
+        if (isMissing(error)) return gone++;
+        why = error;
+        return missing.push(use);
+      });
+    }
+    if (mine !== this.turn) return;
+    this.missing = missing;
+    const again = () => this.take(missing).then(() => this.changed());
+    const leave = () => { this.missing = []; fill(this.away); this.changed(); };
+    fill(this.away, gone > 0 && el("p", { class: "hint" }, `${counted(gone, "look")} of this form ${gone === 1 ? "was" : "were"} deleted meanwhile.`),
+      missing.length > 0 && el("div", { class: "warning" },
+        `${counted(missing.length, "look")} cannot be shown now, and ${missing.length === 1 ? "stays" : "stay"} chosen.`, told(why),
+        el("p", { class: "row" }, button("Try again", again, "small"), button("Leave them out", leave, "quiet small"))));
+  }
+
+  /**
    * Chooses a concept; fetches it if it is not in the list yet.
-   * @param {string} id @param {{weight?: number, box?: any, mask?: any} | null} [use] as an earlier request had it; null: as it is
+   * @param {string} id @param {Omit<Use, "id"> | null} [use] as an earlier request had it; null: as it is
    */
   async choose(id, use = null) {
     if (!this.rows.some((row) => row.concept.id === id)) {
+      const mine = this.turn;
       const concept = await api.concept(id);
+      if (mine !== this.turn) return;
       if (concept.state === "ready") this.#add(concept);
     }
     const row = this.rows.find((one) => one.concept.id === id);
@@ -143,12 +181,13 @@ export class Chosen {
 
   /** What goes into the request. */
   uses() {
-    return this.taken.map(({ concept, weight, part }) => ({ id: concept.id, weight: figure(weight.value), ...part.value() }));
+    const shown = this.taken.map(({ concept, weight, part }) => ({ id: concept.id, weight: figure(weight.value), ...part.value() }));
+    return [...shown, ...this.missing.filter(({ id }) => !shown.some((use) => use.id === id))];
   }
 
-  /** The tokens in `prompt` that no chosen concept has; imported ones may hold more than they say. */
+  /** The tokens in `prompt` that no chosen concept has; imported ones may hold more than they say, as may those that are not shown. */
   strangers(prompt) {
-    if (this.taken.some(({ concept }) => !concept.references.length)) return [];
+    if (this.missing.length || this.taken.some(({ concept }) => !concept.references.length)) return [];
     const tokens = this.taken.map(({ concept }) => concept.token);
     return [...new Set(named(prompt))].filter((token) => !tokens.includes(token));
   }

@@ -1,6 +1,6 @@
 // The REST API v1, and nothing else: every request of the page goes through here.
 
-import { key } from "./storage.js";
+import { key, Unanswered } from "./storage.js";
 
 /** The service refused: an RFC 9457 problem. */
 export class Problem extends Error {
@@ -49,6 +49,41 @@ export async function request(path, asked = {}) {
   const problem = new Problem(told, answer);
   if (answer.status === 401 && used === key.get()) window.dispatchEvent(new CustomEvent("unauthenticated"));
   throw problem;
+}
+
+/** Whether what was asked for is not there: it was deleted. Every other failure may pass. @param {unknown} error */
+export const isMissing = (error) => error instanceof Problem && error.status === 404;
+
+/**
+ * What was asked for; null where it was deleted.
+ * @template T @param {Promise<T>} asked @returns {Promise<T | null>} @throws {unknown} another failure
+ */
+export const unlessDeleted = (asked) => asked.catch((error) => {
+  if (isMissing(error)) return null;
+  throw error;
+});
+
+const AT_ONCE = 4;
+
+/**
+ * Lets few requests of many be under way at once: a tenant's are counted.
+ * @returns {<T>(ask: () => Promise<T>) => Promise<T>} does `ask` once there is room
+ */
+export function lane() {
+  let free = AT_ONCE;
+  /** @type {((value?: unknown) => void)[]} */
+  const waiting = [];
+  return async (ask) => {
+    if (free > 0) free--;
+    else await new Promise((resolve) => waiting.push(resolve));
+    try {
+      return await ask();
+    } finally {
+      const next = waiting.shift();
+      if (next) next();
+      else free++;
+    }
+  };
 }
 
 const read = async (path, signal) => (await request(path, { signal })).json();
@@ -126,25 +161,29 @@ export function oneKey() {
 const written = (body) => JSON.stringify(!(body instanceof FormData) ? body : [...body].map(([name, value]) =>
   (value instanceof File ? [name, value.name, value.size, value.lastModified] : [name, value])));
 
-/** Sends one request once: a body that may have arrived goes again under the same key. */
+/** Sends one request once: a body that may have arrived goes again under the same key, after a reload as well. */
 export class Sending {
-  #body = "";
-  #key = "";
+  /** @param {string} tenant @param {string} form such as "edit" */
+  constructor(tenant, form) {
+    this.unanswered = new Unanswered(tenant, form);
+  }
 
   /** @param {string} path @param {object | FormData} body @returns {Promise<any>} the job */
   async send(path, body) {
     const text = written(body);
-    if (text !== this.#body) [this.#body, this.#key] = [text, word()];
+    const name = `${path} ${text}`;
+    const used = this.unanswered.keyOf(name) || word();
+    this.unanswered.note(name, used);
     const check = oneKey();
     for (let tried = 1; ; tried++) {
       try {
-        const made = await this.#post(path, body instanceof FormData ? body : text);
-        this.#body = "";
+        const made = await this.#post(path, body instanceof FormData ? body : text, used);
+        this.unanswered.drop(used);
         return made;
       } catch (error) {
         const busy = error instanceof Problem && error.slug === "idempotency-in-flight";
         if (!busy && error instanceof Problem) {
-          if (error.status < 500) this.#body = ""; // refused for certain: what comes is another try
+          if (error.status < 500) this.unanswered.drop(used); // refused for certain: what comes is another try
           throw error;
         }
         if (tried === TRIES) throw error;
@@ -154,9 +193,9 @@ export class Sending {
     }
   }
 
-  /** @param {string} path @param {string | FormData} body JSON, or a form whose type the browser writes */
-  async #post(path, body) {
-    const headers = { "Idempotency-Key": this.#key, ...(typeof body === "string" && { "Content-Type": "application/json" }) };
+  /** @param {string} path @param {string | FormData} body JSON, or a form whose type the browser writes @param {string} used the key */
+  async #post(path, body, used) {
+    const headers = { "Idempotency-Key": used, ...(typeof body === "string" && { "Content-Type": "application/json" }) };
     return (await request(path, { method: "POST", headers, body })).json();
   }
 }

@@ -84,22 +84,25 @@ export const empty = (title, text, ...actions) =>
   el("div", { class: "empty" }, el("h2", {}, title), el("p", {}, text), el("p", { class: "row" }, actions));
 
 /**
- * Asks before what cannot be undone.
+ * Asks before what cannot be undone. When the view is left behind it, by whoever signs in or out in another tab or by
+ * going back, the answer is no.
  * @param {string} title @param {string} text @param {string} act what the button says
  * @returns {Promise<boolean>}
  */
 export function confirmed(title, text, act) {
   const heading = uid("ask");
+  const left = new AbortController();
   return new Promise((resolve) => {
     const box = el(
       "dialog",
-      { "aria-labelledby": heading, onclose: () => { box.remove(); resolve(box.returnValue === "yes"); } },
+      { "aria-labelledby": heading, onclose: () => { left.abort(); box.remove(); resolve(box.returnValue === "yes"); } },
       el("h2", { id: heading }, title),
       el("p", {}, text),
       el("div", { class: "row end" },
         button("Keep it", () => box.close("no")),
         button(act, () => box.close("yes"), "danger")),
     );
+    for (const event of ["signedout", "hashchange"]) window.addEventListener(event, () => box.close("no"), { signal: left.signal });
     document.body.append(box);
     box.showModal();
   });

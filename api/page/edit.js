@@ -38,11 +38,11 @@ class Edit {
     this.sent = false; // as it stands: it needs no bringing back then
     this.draft = new Draft(known().tenant, "edit");
     this.before = new Draft(known().tenant, "edit-before");
-    this.sending = new Sending();
+    this.sending = new Sending(known().tenant, "edit");
     this.said = el("div", {});
     this.anew = button("Start anew", () => this.startAnew(), "quiet small", { hidden: true });
     this.several = el("input", { type: "checkbox", id: uid("several"), onchange: () => this.#count() });
-    this.picture = new Pictures({ most: 1, what: "a picture to edit", alt: (n) => `Picture ${n + 1} to edit`, large: true,
+    this.picture = new Pictures({ most: 1, what: "a picture to edit", alt: (n) => `Picture ${n + 1} to edit`, large: true, signal,
       changed: () => this.#pictured(), taking: (files) => this.#severalAt(files), find: pictureItem });
     this.trail = new Trail((to, from) => this.#go(to, from), signal);
     this.filled = ""; // what the form itself wrote last into the line of what the picture shows
@@ -51,7 +51,7 @@ class Edit {
     this.method = select(choices("EditRequest", "method").map((name) => [name, METHODS[name] || name]), { onchange: () => this.tell() });
     this.amount = new Amount(() => this.tell());
     this.submit = el("button", { class: "main", type: "submit", title: "Ctrl + Enter" }, "Edit");
-    this.region = new Region(this.fields, this.sheet.node);
+    this.region = new Region(this.fields, this.sheet.node, signal);
     this.region.node.addEventListener("change", () => this.tell());
     this.expert = new Expert(this.fields, () => this.tell());
     this.rest = new Rest(() => { this.tell(); this.draft.save(); this.plan.later(); });
@@ -74,7 +74,7 @@ class Edit {
             this.region.node)),
         el("section", { class: "card" },
           this.lines.nodes(() => this.method.value !== "sdedit", () => inverts(this.method.value)),
-          this.amount.node(fields, () => this.lines.chosen.taken.length > 0),
+          this.amount.node(fields, () => this.lines.chosen.uses().length > 0),
           fields.add("method", "Method", this.method),
           this.expert.node, this.presets.node, this.rest.node, this.plan.node, fields.summary,
           el("div", { class: "row send" }, this.submit, el("span", { class: "hint" }, el("kbd", {}, "Ctrl"), " + ", el("kbd", {}, "Enter"))))));
@@ -85,9 +85,7 @@ class Edit {
 
   /** Takes one picture, or as many as are ticked. */
   #count() {
-    this.picture.most = this.several.checked ? known().max_pictures_per_batch : 1;
-    while (this.picture.items.length > this.picture.most) this.picture.items.pop();
-    this.picture.draw();
+    this.picture.limit(this.several.checked ? known().max_pictures_per_batch : 1);
   }
 
   /** Several files at once become several edits. @param {File[]} files */
@@ -103,8 +101,14 @@ class Edit {
     const [item] = items;
     this.region.show(items.length === 1 ? item : null);
     this.sheet.over(items.length === 1);
-    this.submit.textContent = items.length > 1 ? `Edit ${items.length} pictures` : "Edit";
     this.trail.show(items.length === 1 ? item : null);
+    this.#name();
+  }
+
+  /** Says on the button what it does; while it sends, it says that. */
+  #name() {
+    const { items } = this.picture;
+    if (this.submit.getAttribute("aria-disabled") !== "true") this.submit.textContent = items.length > 1 ? `Edit ${items.length} pictures` : "Edit";
   }
 
   /**
@@ -129,10 +133,7 @@ class Edit {
     this.amount.tell(this.expert.strengths.value.trim());
     this.lines.tell();
     this.rest.tell(method, this.region.mode);
-    this.fields.mended("change");
-    this.fields.mended("target_prompt");
-    this.fields.mended("seeds");
-    this.fields.mended("source_prompt");
+    for (const name of ["change", "target_prompt", "seeds", "source_prompt"]) this.fields.mended(name);
   }
 
   async #send() {
@@ -150,7 +151,7 @@ class Edit {
       this.draft.save();
       this.draft.end();
       location.hash = one ? `#/jobs/${made.id}` : `#/batches/${made.id}`;
-    });
+    }).finally(() => this.#name()); // there may be fewer pictures by now
   }
 
   async #values() {
@@ -202,14 +203,11 @@ class Edit {
     this.lines.chosen.clear();
     restore(this.#controls(), { ...this.usual, ...state.controls });
     this.rest.restore(state.rest);
+    this.trail.clear();
     this.picture.clear();
     this.#count();
     this.tell();
-    await Promise.all([
-      ...state.concepts.map((use) => this.lines.chosen.choose(use.id, use).catch(() => null)),
-      this.picture.restore(state.pictures, this.signal),
-      this.region.restore(state.region),
-    ]);
+    await Promise.all([this.lines.chosen.take(state.concepts), this.picture.restore(state.pictures), this.region.restore(state.region)]);
     if (state.trail) this.trail.lead(state.trail);
     if (this.presets.name.value) this.presets.node.open = true;
     this.tell();
@@ -221,6 +219,7 @@ class Edit {
     restore(this.#controls(), this.usual);
     this.lines.chosen.clear();
     this.rest.clear();
+    this.trail.clear();
     this.picture.clear();
     this.#count();
     this.region.restore({ mode: "words", words: "", start: null, actions: [] });
@@ -252,25 +251,27 @@ class Edit {
     const names = ["job", "from", "image"].some((name) => query.get(name));
     await this.lines.chosen.load(signal);
     const again = was && !(names && (moved || was.origin !== this.origin));
+    let whole = true;
     try {
       if (again) await this.#restore(was);
       else if (names) await this.#take(query);
       const concept = query.get("concept");
       if (concept) await this.lines.chosen.choose(concept);
     } catch (error) {
-      if (!signal.aborted) complain(this.fields.summary, error);
+      if (signal.aborted) return;
+      whole = false;
+      this.origin = ""; // not all that the address names is in the form: after a reload it is asked for again
+      complain(this.fields.summary, error);
     }
     if (signal.aborted) return;
     this.tell();
     this.node.hidden = this.anew.hidden = false;
     if (names && !again) this.#offer(was);
     if (query.get("from") && !again) this.lines.target.focus({ preventScroll: true });
-    for (const event of ["input", "change"]) this.node.addEventListener(event, () => { this.sent = false; });
+    for (const event of ["input", "change"]) this.node.addEventListener(event, () => { this.sent = false; this.plan.later(); });
     this.draft.follow(this.node, () => this.#state(), signal);
-    this.node.addEventListener("input", () => this.plan.later());
-    this.node.addEventListener("change", () => this.plan.later());
     this.plan.later();
-    this.draft.save();
+    if (whole) this.draft.save(); // else what was typed before stays kept until something is typed here
     takeFiles((files, note) => this.picture.take(files, note), signal);
   }
 
@@ -281,7 +282,7 @@ class Edit {
     if (job) {
       const { request } = await api.job(job, this.signal);
       await this.#request(request);
-      await this.picture.restore([{ id: request.image, name: "" }], this.signal);
+      await this.picture.restore([{ id: request.image, name: "" }]);
       if (query.get("region") === "found") {
         this.region.choose("painted");
         await this.region.begin({ job });
@@ -295,7 +296,7 @@ class Edit {
     const images = query.getAll("image");
     if (images.length > 1) this.several.checked = true;
     if (images.length) this.#count();
-    for (const id of images) this.picture.put(await pictureItem(id, this.signal));
+    await this.picture.restore(images.map((id) => ({ id, name: "" })));
   }
 
   /** Another value of how much changes than the run had. @param {string | null} written */
@@ -347,6 +348,6 @@ class Edit {
     this.method.value = method;
     this.amount.take(request.change, method);
     this.expert.take(request);
-    for (const use of request.concepts || []) await this.lines.chosen.choose(use.id, use).catch(() => null);
+    await this.lines.chosen.take(request.concepts || []);
   }
 }

@@ -223,6 +223,9 @@ export function slideTo(range, value) {
 export const select = (choices, more = {}) =>
   el("select", more, choices.map(([value, words]) => el("option", { value }, words)));
 
+/** A count with its noun. @param {number} count @param {string} what */
+export const counted = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
+
 /** A number if it is one; else as it was written, so that the service says what it must keep to. */
 export function figure(written) {
   const trimmed = written.trim();

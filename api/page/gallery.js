@@ -1,6 +1,6 @@
 // Pictures: uploads and results, searched, chosen, edited together, deleted.
 
-import { api } from "./client.js";
+import { api, oneKey, unlessDeleted } from "./client.js";
 import { add, announce, button, confirmed, el, empty, fill, uid } from "./dom.js";
 import { complain, complaining } from "./fields.js";
 import { stored } from "./pictures.js";
@@ -74,20 +74,25 @@ export async function galleryView(main, { signal, query }) {
   const removeAll = async (chosen) => {
     const notes = [...new Set(chosen.map(({ entry }) => entry.gone))].join(" ");
     const what = chosen.length > 1 ? `${chosen.length} pictures` : "this picture";
+    const check = oneKey();
     if (!(await confirmed(`Delete ${what}?`, notes || "This cannot be undone.", "Delete"))) return;
-    for (const { entry } of chosen) {
-      if (gone.has(entry.of)) continue; // with another picture of its edit
-      await entry.remove().catch((error) => { if (error.status !== 404) throw error; }); // by somebody else
-      gone.add(entry.of);
-      for (const [id, other] of tiles) {
-        if (other.entry.of !== entry.of) continue;
-        other.tile.remove();
-        tiles.delete(id);
+    try {
+      for (const { entry } of chosen) {
+        if (gone.has(entry.of)) continue; // with another picture of its edit
+        check();
+        await unlessDeleted(entry.remove());
+        gone.add(entry.of);
+        for (const [id, other] of tiles) {
+          if (other.entry.of !== entry.of) continue;
+          other.tile.remove();
+          tiles.delete(id);
+        }
       }
+      announce(`${what} deleted`);
+    } finally {
+      choose();
+      tell();
     }
-    choose();
-    tell();
-    announce(`${what} deleted`);
   };
   const put = (entry) => {
     if (tiles.has(entry.id) || gone.has(entry.of)) return;
@@ -114,11 +119,19 @@ export async function galleryView(main, { signal, query }) {
       !tiles.size ? empty(kind.none[0], kind.none[1]) : !shown && !cursor && empty("None like that", "No picture has these words."));
     return shown;
   };
-  const load = async () => {
-    const page = await kind.page(cursor, signal);
+  const show = (page) => {
     cursor = page.next_cursor;
     page.items.flatMap(kind.entries).forEach(put);
     return tell();
+  };
+  const load = async () => show(await kind.page(cursor, signal));
+  const reload = async () => {
+    const page = await kind.page(null, signal);
+    tiles.clear();
+    gone.clear(); // a picture that is sent again has its old id
+    fill(list);
+    choose(); // nothing is ticked any more
+    show(page);
   };
   let searching = false;
   const find = async () => {
@@ -138,17 +151,25 @@ export async function galleryView(main, { signal, query }) {
     onchange: () => { send([...(file.files || [])]); file.value = ""; },
   });
   const note = el("p", { class: "hint", role: "status" });
+  /** Sends files, one after the other. A view that was left begins with none: a dialog of files stays open behind it. */
   const send = complainingWith(wrong, async (files, passed = "") => {
+    if (signal.aborted) return;
+    const check = oneKey();
     note.textContent = passed;
-    for (const [number, one] of files.entries()) {
-      announce(`Sending picture ${number + 1} of ${files.length}`);
-      await api.upload(one);
+    let sent = 0;
+    try {
+      for (const one of files) {
+        check(); // it goes on when the view is left, and not for somebody else
+        announce(`Sending picture ${sent + 1} of ${files.length}`);
+        await api.upload(one);
+        sent++;
+      }
+    } finally {
+      const told = `${sent} of ${files.length} pictures were sent.`;
+      if (sent < files.length) note.textContent = `${told} ${passed}`;
+      if (signal.aborted) announce(told);
+      else await reload();
     }
-    tiles.clear();
-    gone.clear(); // a picture that is sent again has its old id
-    fill(list);
-    cursor = null;
-    await load();
   });
   const tab = (one, href) => el("a", { href, "aria-current": one === kind ? "page" : null }, one.words);
   add(main,
@@ -165,12 +186,12 @@ export async function galleryView(main, { signal, query }) {
 /** @param {string} id @returns {[string, number]} */
 const split = (id) => [id.slice(0, id.lastIndexOf(".")), Number(id.slice(id.lastIndexOf(".") + 1))];
 
-/** Does `work` with what it is given; its problem is told in `place`. */
+/** Does `work` with what it is given; its problem is told in `place`, while that is shown. */
 const complainingWith = (place, work) => async (...given) => {
   try {
     place.hidden = true;
     await work(...given);
   } catch (error) {
-    complain(place, error);
+    if (place.isConnected) complain(place, error);
   }
 };

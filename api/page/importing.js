@@ -24,7 +24,7 @@ export function importForm(close, signal) {
   const draft = draftOf();
   const was = draft.read();
   const fields = new Fields();
-  const sending = new Sending();
+  const sending = new Sending(known().tenant, "import");
   const file = el("input", { type: "file", accept: ".safetensors,.bin,.pt,.ckpt,.zip" });
   const token = text();
   const noun = text();

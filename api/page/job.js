@@ -47,7 +47,9 @@ export async function jobView(main, { id, signal, query }) {
 function top(job, wrong, show) {
   const act = (work) => complaining(wrong, work);
   const cancel = act(async () => {
-    await show(await api.cancel(job.id));
+    const now = await api.cancel(job.id);
+    job.cancel_requested = now.cancel_requested; // as its head is drawn again while it is followed
+    await show(now);
     announce("Cancelling");
     /** @type {HTMLElement | null} */ (document.querySelector("main h1"))?.focus(); // the button is gone
   });
@@ -104,14 +106,15 @@ async function follow(job, body, { head, show, say, fresh, signal }) {
   };
   if (job.progress) moved({ ...job.progress });
   tell();
-  /** The events tell how far it is; its place in the queue, its end, its warnings and whether a worker is there are asked for. */
+  /** The events tell how far it is; its place in the queue, its end, its warnings, and whether it is cancelled and a worker is there are asked for. */
   const ask = async () => {
     const now = await api.job(job.id, signal).catch(() => null); // asked again next time
     if (signal.aborted || finished(job)) return;
     if (now) {
-      const warned = now.warnings.length > job.warnings.length;
-      justRead(Object.assign(job, { estimate: now.estimate, queue_position: now.queue_position, warnings: now.warnings }));
-      if (warned) say(job); // in time to cancel
+      const news = now.warnings.length > job.warnings.length || now.cancel_requested !== job.cancel_requested;
+      const { estimate, queue_position, warnings, cancel_requested } = now;
+      justRead(Object.assign(job, { estimate, queue_position, warnings, cancel_requested }));
+      if (news) say(job); // a warning in time to cancel; that somebody cancels it
     }
     tell();
   };

@@ -1,11 +1,11 @@
 // All jobs, newest first; those at work move on by themselves.
 
-import { api } from "./client.js";
+import { api, unlessDeleted } from "./client.js";
 import { add, announce, button, confirmed, el, empty, fill } from "./dom.js";
 import { complain, complaining, select } from "./fields.js";
 import { stored } from "./pictures.js";
 import { can } from "./session.js";
-import { far, jobBadge, jobBar, stuck } from "./progress.js";
+import { far, jobBadge, jobBar, stuck, withStep } from "./progress.js";
 import { about, finished, kind, when } from "./words.js";
 
 const PAGE = 20;
@@ -26,19 +26,21 @@ export async function jobsView(main, { signal }) {
   const rows = new Map();
   /** @type {Set<string>} deleted: an answer that was under way may still list them */
   const gone = new Set();
+  let last = ""; // the id of the last job of the pages so far, where there are more: what is older comes with the next one
 
   /** How many jobs are open stands in the title, to be seen from another tab. */
   const entitle = () => {
     const open = [...rows.values()].filter(({ job }) => !finished(job)).length;
     if (!signal.aborted) document.title = `${open ? `(${open}) ` : ""}Jobs · Custom-Edit`;
   };
-  const put = (job, first = false) => {
+  const leave = (id) => { gone.add(id); rows.get(id)?.row.remove(); rows.delete(id); entitle(); };
+  const put = (job) => {
     if (gone.has(job.id)) return;
-    const made = row(job, wrong, put, (id) => { gone.add(id); rows.get(id)?.row.remove(); rows.delete(id); entitle(); });
+    const made = row(job, wrong, put, leave);
     const before = rows.get(job.id);
     rows.set(job.id, { job, row: made });
     entitle();
-    if (!before) first ? list.prepend(made) : list.append(made);
+    if (!before) list.insertBefore(made, after(rows, job.id));
     else {
       const had = before.row.contains(document.activeElement);
       before.row.replaceWith(made);
@@ -53,6 +55,7 @@ export async function jobsView(main, { signal }) {
     if (mine !== turn) return; // asked for something else meanwhile
     if (!cursor) { rows.clear(); fill(list); entitle(); }
     page.items.forEach((job) => put(job));
+    last = page.next_cursor ? page.items.at(-1)?.id || last : "";
     const more = page.next_cursor && button("More", () => load(page.next_cursor).catch((e) => complain(wrong, e)));
     fill(below, more, !rows.size && nothing(state.value || what.value));
   };
@@ -66,11 +69,12 @@ export async function jobsView(main, { signal }) {
       button("Refresh", again)),
     wrong, list, below);
   await load();
-  keepFresh(rows, put, asked, signal);
+  const isListed = (job) => rows.has(job.id) || job.id > last;
+  keepFresh(rows, { put, leave, isListed }, asked, signal);
 }
 
 /** While the page is looked at and some job is not finished: what is listed is asked for again. */
-function keepFresh(rows, put, asked, signal) {
+function keepFresh(rows, { put, leave, isListed }, asked, signal) {
   const round = async () => {
     const open = [...rows.values()].filter(({ job }) => !finished(job));
     if (document.hidden || !open.length) return;
@@ -78,11 +82,13 @@ function keepFresh(rows, put, asked, signal) {
     const page = await api.jobs({ ...filter, limit: Math.min(MOST, Math.max(PAGE, rows.size)) }, signal);
     const listed = new Set(page.items.map(({ id }) => id));
     const away = open.filter(({ job }) => !listed.has(job.id)).slice(0, MOST_ALONE); // the filter lets them go
-    const alone = await Promise.all(away.map(({ job }) => api.job(job.id, signal)));
+    const alone = await Promise.all(away.map(({ job }) => unlessDeleted(api.job(job.id, signal))));
     if (JSON.stringify(filter) !== JSON.stringify(asked(null))) return;
-    for (const job of [...page.items, ...alone].reverse()) {
+    away.forEach(({ job }, at) => { if (!alone[at]) leave(job.id); }); // deleted elsewhere
+    for (const job of [...page.items, ...alone].filter((one) => one && isListed(one))) {
       const before = rows.get(job.id);
-      if (shown(before?.job) !== shown(job)) put(job, true);
+      withStep(job, before?.job);
+      if (shown(before?.job) !== shown(job)) put(job);
       else if (before && !finished(job)) retell(before, job);
     }
   };
@@ -90,8 +96,15 @@ function keepFresh(rows, put, asked, signal) {
   signal.addEventListener("abort", () => clearInterval(timer));
 }
 
+/** The row that a job stands before: the first of an older one, whose id is smaller. @returns {HTMLElement | null} null: it is the last */
+function after(rows, id) {
+  const older = [...rows.keys()].filter((other) => other < id).sort().pop();
+  return older ? rows.get(older).row : null;
+}
+
 /** What a row shows of a job that may change; what is said of its end changes all the time, and alone. */
-const shown = (job) => job && JSON.stringify([job.state, job.progress?.step, job.progress?.phase, job.cancel_requested, job.queue_position, job.estimate?.workers]);
+const shown = (job) => job && JSON.stringify([job.state, job.progress?.step, job.progress?.phase, job.cancel_requested, job.queue_position, job.estimate?.workers,
+  Boolean(job.progress?.preview_url)]);
 
 /** Says anew how far a job is. @param {{job: any, row: HTMLElement}} entry @param {any} job */
 function retell(entry, job) {

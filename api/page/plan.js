@@ -56,7 +56,9 @@ export class Plan {
       if (mine === this.turn) fill(this.node, ...told(found, asked.partial, sizes));
     } catch (error) {
       if (this.signal.aborted || mine !== this.turn) return;
-      const why = error instanceof Problem && error.status === 422 && !asked.partial && (error.errors[0]?.problem || error.detail);
+      const refused = error instanceof Problem && error.status === 422;
+      if (!refused) this.last = ""; // not answered: the next call asks again
+      const why = refused && !asked.partial && (error.errors[0]?.problem || error.detail);
       fill(this.node, why && el("p", {}, `As it stands it would be refused: ${why}`)); // the form tells it where it is sent
     }
   }

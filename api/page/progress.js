@@ -4,17 +4,38 @@ import { el } from "./dom.js";
 import { badge, finished, phase, span } from "./words.js";
 
 /**
- * The phases of each kind of job, with their shares of its time as measured on the bundled base; a
- * phase that is left out (an inversion that is kept already) is passed over at once.
+ * The phases of each kind of job as its worker reports them, in order, with their shares of its time as measured on the
+ * bundled base; a phase that is left out (an inversion that is kept already) is passed over at once.
  * @type {Record<string, [string, number][]>}
  */
 const PHASES = {
   edit: [["fetch", 3], ["invert", 25], ["null-text", 5], ["reconstruct", 2], ["edit", 50], ["measure", 10], ["upload", 5]],
-  customize: [["fetch", 2], ["edit", 13], ["encode", 5], ["train", 72], ["preview", 5], ["upload", 3]],
+  customize: [["fetch", 2], ["encode", 5], ["class images", 13], ["train", 72], ["preview", 5], ["upload", 3]],
   import: [["fetch", 20], ["read", 30], ["preview", 40], ["upload", 10]],
 };
 const SILENT_S = 45;
 const OLD_S = 15; // what the service said of a job's end so long ago counts no more
+
+/**
+ * The phase that a running job is in. A worker draws the preview of a concept as it draws an edit, and may call it so; a
+ * training that tells neither steps nor a preview has not come to them yet.
+ */
+function phaseOf({ kind, progress }) {
+  if (kind === "edit") return progress.phase;
+  if (progress.phase === "edit") return "preview";
+  return progress.phase === "train" && !progress.steps && !progress.preview_url ? "encode" : progress.phase;
+}
+
+/**
+ * `job`, with the step that was known `before` of the same phase where a preview alone was told since, without a step.
+ * @param {any} job @param {any} before the same job; undefined: it was not known
+ */
+export function withStep(job, before) {
+  const [now, then] = [job.progress, before?.progress];
+  const same = now && then && now.phase === then.phase && job.attempt === before.attempt;
+  if (same && now.preview_url && !now.steps) Object.assign(now, { step: then.step, steps: then.steps });
+  return job;
+}
 
 /** How far the job is, from 0 to 1; null before its first phase is known. @param {any} job */
 export function whole(job) {
@@ -23,8 +44,7 @@ export function whole(job) {
   if (job.state === "queued") return 0;
   if (!progress) return null;
   const phases = PHASES[job.kind] || [];
-  const begins = job.kind === "customize" && progress.phase === "train" && !progress.steps; // class pictures come first
-  const at = phases.findIndex(([name]) => name === (begins ? "edit" : progress.phase));
+  const at = phases.findIndex(([name]) => name === phaseOf(job));
   if (at < 0) return null;
   const before = phases.slice(0, at).reduce((sum, [, share]) => sum + share, 0);
   const within = progress.steps ? Math.min(1, progress.step / progress.steps) : 0;
@@ -54,7 +74,7 @@ function left(job) {
 export function far(job) {
   const { progress } = job;
   if (job.state === "queued") return waits(job);
-  const at = progress ? phase(progress.phase, job.kind) + (progress.steps ? ` ${progress.step} of ${progress.steps}` : "") : "At work";
+  const at = progress ? phase(phaseOf(job)) + (progress.steps ? ` ${progress.step} of ${progress.steps}` : "") : "At work";
   if (stuck(job)) return `${at}. ${idle(job)} The job is kept and is taken up again when one is started.`;
   const seconds = progress ? left(job) : 0;
   return progress ? at + (seconds ? `, ${span(seconds)} left` : "") : `${at}.`;

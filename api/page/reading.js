@@ -1,6 +1,6 @@
 // How the base reads the lines, while they are written: tokens counted, words that it does not know.
 
-import { api } from "./client.js";
+import { api, Problem } from "./client.js";
 import { button, el, fill } from "./dom.js";
 
 const PAUSE_MS = 600;
@@ -32,7 +32,11 @@ export class Reading {
     if (text === this.last) return;
     this.last = text;
     const mine = ++this.turn;
-    const found = await api.readPrompts(body, this.signal).catch(() => ({ items: [] })); // the form works without
+    const found = await api.readPrompts(body, this.signal).catch((error) => { // the form works without
+      const refused = error instanceof Problem && error.status === 422;
+      if (!refused && mine === this.turn) this.last = ""; // not answered: the next call asks again
+      return { items: [] };
+    });
     if (mine !== this.turn || this.signal.aborted) return;
     this.places.forEach((place, k) => fill(place, ...this.#told(found.items[k], found.base, this.lines[k])));
   }

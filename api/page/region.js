@@ -1,9 +1,9 @@
 // Where an edit may change the picture: found from the words, painted, or everywhere.
 
-import { api } from "./client.js";
+import { api, isMissing, oneKey } from "./client.js";
 import { Brush } from "./brush.js";
-import { announce, button, el, fill, uid } from "./dom.js";
-import { complain, text, words } from "./fields.js";
+import { add, announce, button, el, fill, uid } from "./dom.js";
+import { complain, notice, text, words } from "./fields.js";
 import { maskSource } from "./mask.js";
 import { stored } from "./pictures.js";
 import { hint, names } from "./schema.js";
@@ -23,18 +23,31 @@ const MODES = [
  * @typedef {{image: string, marks?: string} | {job: string}} Start
  */
 
+/** The pixels of a mask. @param {Start} start */
+async function pixelsOf(start) {
+  if ("job" in start) return maskSource(await api.maskFile(start.job));
+  return maskSource(await api.imageFile(start.image), start.marks);
+}
+
 const finds = (method) => names("EditRequest", method).includes("blend_words");
 
 /** The picture that is edited, with the region on it. */
 export class Region {
-  /** @param {import("./fields.js").Fields} fields @param {HTMLElement} boxes what lies over the picture beside the brush */
-  constructor(fields, boxes) {
+  /**
+   * @param {import("./fields.js").Fields} fields @param {HTMLElement} boxes what lies over the picture beside the brush
+   * @param {AbortSignal} signal the view's end
+   */
+  constructor(fields, boxes, signal) {
     this.fields = fields;
     this.boxes = boxes;
+    this.signal = signal;
     this.mode = "words";
     this.wanted = "words"; // what was chosen: it is back with a method that has it
     /** @type {Start | null} */
     this.start = null;
+    /** @type {import("./mask.js").Action[] | null} what was painted on a mask that the service has not given yet */
+    this.late = null;
+    this.turn = 0; // of the masks that the brush begins from
     this.sent = { of: "", id: "" };
     this.brush = new Brush(() => this.#changed());
     this.words = text();
@@ -76,8 +89,10 @@ export class Region {
     this.explained.textContent = MODES.find(([name]) => name === mode)?.[2] || "";
     this.wordsField.hidden = mode !== "words";
     this.paint.hidden = mode !== "painted";
-    this.brush.surface.hidden = mode !== "painted";
-    this.stage.classList.toggle("painting", mode === "painted");
+    const paints = mode === "painted" && !this.late;
+    this.brush.surface.hidden = !paints;
+    this.brush.tools.hidden = Boolean(this.late);
+    this.stage.classList.toggle("painting", paints);
   }
 
   /** Shows what `method` has: SDEdit finds no region by itself. @param {string} method */
@@ -90,8 +105,8 @@ export class Region {
   /** Shows the picture under the brush; null for none, and for several. @param {import("./pictures.js").Item | null} item */
   show(item) {
     this.item = item;
-    this.stage.hidden = !item;
-    if (!item) return fill(this.stage);
+    this.stage.hidden = !item?.url;
+    if (!item?.url) return fill(this.stage);
     if (this.shown === item.url && this.stage.firstChild) return;
     this.shown = item.url;
     const renew = async () => (item.id ? (await pictureItem(item.id)).url : null);
@@ -100,29 +115,69 @@ export class Region {
     fill(this.stage, image, this.brush.surface, this.boxes);
   }
 
-  /** Begins the brush from a mask. @param {Start | null} start @param {import("./mask.js").Action[]} [actions] */
+  /**
+   * Begins the brush from a mask. One that does not come is told, and kept with what was painted on it; one that was
+   * deleted is told, and left out.
+   * @param {Start | null} start @param {import("./mask.js").Action[]} [actions]
+   */
   async begin(start, actions = []) {
+    const mine = ++this.turn;
+    this.wrong.hidden = true;
     this.start = start;
-    const pixels = start && (await ("job" in start ? api.maskFile(start.job).then((file) => maskSource(file))
-      : api.imageFile(start.image).then((file) => maskSource(file, start.marks))));
-    if (this.start === start) this.brush.begin(pixels, actions); // else another one was begun meanwhile
+    this.late = start && actions;
+    try {
+      const pixels = start && (await pixelsOf(start));
+      if (mine === this.turn) this.#begun(pixels, actions); // else another one was begun meanwhile
+    } catch (error) {
+      if (mine !== this.turn) return;
+      if (isMissing(error)) {
+        this.start = null;
+        this.#begun(null, actions);
+        fill(this.wrong, el("p", { class: "warning" }, "The mask was deleted meanwhile. What was painted on it stays."));
+        this.wrong.hidden = false;
+        return;
+      }
+      this.#show(this.mode);
+      const again = () => this.begin(start, actions).then(() => this.brush.surface.focus()); // the button is gone
+      const leave = () => { this.begin(null); this.#changed(); };
+      fill(this.wrong, notice(error, button("Load the mask again", again, "small"), button("Leave the mask out", leave, "quiet small")));
+      this.wrong.hidden = false;
+    }
   }
 
+  /** @param {HTMLCanvasElement | null} pixels @param {import("./mask.js").Action[]} [actions] */
+  #begun(pixels, actions = []) {
+    this.late = null;
+    this.brush.begin(pixels, actions);
+    this.#show(this.mode);
+  }
+
+  /** Begins from a picture of a mask. @param {File} file */
   async #take(file) {
+    if (this.signal.aborted) return; // the dialog of files was open behind the view
+    const mine = ++this.turn;
+    if (!this.late) this.wrong.hidden = true;
     try {
       const image = await api.upload(file);
-      this.brush.begin(await maskSource(file));
+      const pixels = await maskSource(file);
+      if (mine !== this.turn) return; // the form was emptied, or another mask was begun meanwhile
       this.start = { image: image.id };
+      this.wrong.hidden = true;
+      this.#begun(pixels);
       this.#changed();
       announce("The mask is loaded; it can be painted on");
     } catch (error) {
-      complain(this.wrong, error);
+      if (mine !== this.turn) return;
+      if (this.late) add(this.wrong, notice(error)); // beside what mends the mask of before
+      else complain(this.wrong, error);
     }
   }
 
   fault() {
     if (this.mode !== "painted") return "";
-    return this.item ? this.brush.fault() : "A painted region goes with one picture: choose one, or another kind of region.";
+    if (!this.item) return "A painted region goes with one picture: choose one, or another kind of region.";
+    if (!this.late) return this.brush.fault();
+    return this.stored().mask ? "" : "The mask was not loaded: load it again, or leave it out.";
   }
 
   /** What goes into the request, with what belongs to the method's settings; sends the mask. @returns {Promise<{mask?: string, mask_marks?: string, settings: Record<string, any>}>} */
@@ -133,7 +188,9 @@ export class Region {
     if (stored.mask) return { ...stored, settings: {} };
     const of = JSON.stringify([start, brush.actions, brush.picture]);
     if (this.sent.of !== of) {
+      const check = oneKey();
       const file = await /** @type {import("./mask.js").MaskPixels} */ (brush.pixels).file();
+      check();
       this.sent = { of, id: (await api.upload(file)).id };
     }
     return { mask: this.sent.id, settings: {} };
@@ -141,8 +198,13 @@ export class Region {
 
   /** The mask that the service has already, as long as nothing is painted on it. @returns {{mask?: string, mask_marks?: string}} */
   stored() {
-    const { start, brush, mode } = this;
-    return mode === "painted" && start && "image" in start && !brush.actions.length ? { mask: start.image, mask_marks: start.marks } : {};
+    const { start, mode } = this;
+    return mode === "painted" && start && "image" in start && !this.#actions().length ? { mask: start.image, mask_marks: start.marks } : {};
+  }
+
+  /** What is painted on the mask that the brush begins from. */
+  #actions() {
+    return this.late || this.brush.actions;
   }
 
   /** What it adds to the method's settings; a mask that is not sent yet is left out, as a dry run needs it. */
@@ -153,14 +215,14 @@ export class Region {
 
   /** What a draft keeps. */
   kept() {
-    return { mode: this.wanted, words: this.words.value, start: this.start, actions: this.brush.actions };
+    return { mode: this.wanted, words: this.words.value, start: this.start, actions: this.#actions() };
   }
 
   /** Shows again what a draft kept. */
   async restore({ mode, words: written, start, actions }) {
     this.words.value = written || "";
     this.choose(mode || "words");
-    await this.begin(start || null, actions || []).catch((error) => complain(this.wrong, error));
+    await this.begin(start || null, actions || []);
   }
 
   /** Fills in what an earlier request had. @param {any} request */
@@ -169,7 +231,7 @@ export class Region {
     this.words.value = (settings?.blend_words || []).join(", ");
     this.choose(request.mask ? "painted" : settings?.blend_over === "none" ? "everywhere" : "words");
     const marks = request.mask_marks === "white" ? undefined : request.mask_marks;
-    await this.begin(request.mask ? { image: request.mask, marks } : null).catch((error) => complain(this.wrong, error));
+    await this.begin(request.mask ? { image: request.mask, marks } : null);
   }
 
   /** Fills in the region that a preset holds, which has no mask; without one all stays as it is. @param {any} settings */

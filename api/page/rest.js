@@ -1,7 +1,7 @@
 // What an earlier request or a preset had and the form has no control for: kept, told, and sent along.
 
 import { announce, button, el, fill } from "./dom.js";
-import { given } from "./fields.js";
+import { counted, given } from "./fields.js";
 import { names, usual } from "./schema.js";
 
 /** Fields that the form fills in from a request in other ways; those of `preset` stand in the request themselves. */
@@ -10,12 +10,11 @@ const TAKEN = ["image", "mask", "mask_marks", "concepts", "preset"];
 const OF_REGION = ["blend_over", "blend_words", "blend_target_words", "subtract", "threshold", "blend_start"];
 
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other ?? null);
-const several = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
 const range = (value) => (Array.isArray(value) ? value.join(" to ") : value);
 
 /** A field with its value, for people. */
 function said([name, value]) {
-  if (name === "references") return several(value.length, "picture") + " to compare with";
+  if (name === "references") return counted(value.length, "picture") + " to compare with";
   const words = Array.isArray(value) ? value.join(", ")
     : typeof value === "object" ? Object.entries(value).map(([word, of]) => `${word} ${range(of)}`).join(", ") : String(value);
   return `${name.replace(/_/g, " ")}: ${words}`;

@@ -119,6 +119,41 @@ export class Draft {
   }
 }
 
+/**
+ * The request of a form that may have arrived though no answer came, kept for this tab: under the key that it went under
+ * it makes no second job. Each tenant has its own.
+ */
+export class Unanswered {
+  /** @type {{body: string, key: string} | null} where the browser keeps nothing */
+  #last = null;
+
+  /** @param {string} tenant @param {string} form such as "edit" */
+  constructor(tenant, form) {
+    this.name = `customedit.unanswered.${tenant}.${form}`;
+  }
+
+  /** The key that `body` went under; empty if it did not go, or was answered. @param {string} body @returns {string} */
+  keyOf(body) {
+    return [this.#kept(), this.#last].find((one) => one?.body === body)?.key || "";
+  }
+
+  /** Keeps that `body` goes. @param {string} body @param {string} key */
+  note(body, key) {
+    this.#last = { body, key };
+    write(sessionStorage, this.name, JSON.stringify(this.#last));
+  }
+
+  /** Forgets what went under `key`: it was answered. @param {string} key */
+  drop(key) {
+    if (this.#last?.key === key) this.#last = null;
+    if (this.#kept()?.key === key) sessionStorage.removeItem(this.name);
+  }
+
+  #kept() {
+    return parsed(read(sessionStorage, this.name));
+  }
+}
+
 /** A choice of the person for this browser, such as whether single keys are shortcuts. */
 export const preference = {
   get: (name, usual) => parsed(read(localStorage, `customedit.preference.${name}`)) ?? usual,

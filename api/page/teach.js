@@ -49,13 +49,14 @@ const about = (name) => hint("CustomizeRequest", name);
 /** @param {HTMLElement} main @param {{signal: AbortSignal}} given */
 export async function teachView(main, { signal }) {
   const fields = new Fields();
-  const sending = new Sending();
+  const sending = new Sending(known().tenant, "teach");
   const draft = new Draft(known().tenant, "teach");
   const few = el("p", { class: "warning", role: "status" });
   const pictures = new Pictures({
     most: known().max_references,
     what: "reference pictures",
     alt: (n) => `Reference ${n + 1}`,
+    signal,
     changed: () => { few.textContent = advice(pictures.items.length); },
   });
   const noun = text({ required: true });
@@ -139,7 +140,7 @@ export async function teachView(main, { signal }) {
   shape.addEventListener("input", () => plan.later());
   shape.addEventListener("change", () => plan.later());
   takeFiles((files, note) => pictures.take(files, note), signal);
-  await pictures.restore(coming, signal);
+  await pictures.restore(coming);
   coming = [];
 }
 

@@ -1,6 +1,6 @@
 // The way from an upload to a picture that was continued from it: steps to go back to, and forward again.
 
-import { api } from "./client.js";
+import { api, isMissing, unlessDeleted } from "./client.js";
 import { el, fill } from "./dom.js";
 import { imageItem, stored } from "./pictures.js";
 import { plain } from "./prompts.js";
@@ -31,27 +31,40 @@ export class Trail {
   show(item) {
     const before = this.at;
     this.at = item?.id || "";
-    if (this.#current()) return before === this.at ? undefined : this.#draw();
-    if (item?.from) this.lead(item.from);
-    else if (!this.loading) this.#clear();
+    if (before === this.at) return;
+    if (this.#current()) this.#draw();
+    else if (item?.from) this.lead(item.from);
+    else if (!this.loading) this.clear();
   }
 
-  /** Fetches the way to an output; it is shown if the picture that is edited is on it. @param {{job: string, output: number}} end */
+  /**
+   * Fetches the way to an output; it is shown if the picture that is edited is on it. A draft keeps the end from now on:
+   * the way may come late, or not at all this time.
+   * @param {{job: string, output: number}} end
+   */
   async lead(end) {
     const mine = ++this.turn;
+    this.end = end;
+    this.steps = [];
     this.loading = true;
-    const steps = await way(end, this.signal).catch(() => []); // the form works without
+    /** @type {Step[] | null} null: not this time; the form works without */
+    const steps = await way(end, this.signal).catch((error) => (isMissing(error) ? [] : null));
     if (mine !== this.turn || this.signal.aborted) return;
     this.loading = false;
-    [this.steps, this.end] = [steps, end];
-    this.#current() ? this.#draw() : this.#clear();
+    if (steps) this.steps = steps;
+    if (this.#current()) this.#draw();
+    else if (steps) this.clear();
+    else fill(this.node);
   }
 
   #current() {
     return this.steps.find(({ item }) => item.id === this.at);
   }
 
-  #clear() {
+  /** Forgets the way. */
+  clear() {
+    this.turn++;
+    this.loading = false;
     this.steps = [];
     this.end = null;
     fill(this.node);
@@ -72,7 +85,7 @@ export class Trail {
 /** The steps from the upload to an output; without the upload where it is deleted. @param {{job: string, output: number}} end @returns {Promise<Step[]>} */
 async function way(end, signal) {
   const line = await ancestors(await api.job(end.job, signal), signal);
-  const upload = await api.image(line[0].request.image, signal).catch(() => null);
+  const upload = await unlessDeleted(api.image(line[0].request.image, signal));
   const outputs = line.map((_, at) => (at + 1 < line.length ? parentOf(line[at + 1])?.output ?? 0 : end.output));
   const versions = line.map((job, at) => ({
     item: outputItem(job, outputs[at]), words: plain(job.request.target_prompt || ""),

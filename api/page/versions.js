@@ -1,6 +1,6 @@
 // Versions of a picture: what was made from the upload, what was continued from that, and so on.
 
-import { api } from "./client.js";
+import { api, unlessDeleted } from "./client.js";
 import { el } from "./dom.js";
 import { imageItem, stored } from "./pictures.js";
 import { jobBadge } from "./progress.js";
@@ -57,8 +57,8 @@ export function outputItem(job, number) {
 export async function ancestors(job, signal) {
   const line = [job];
   for (let up = parentOf(job); up && line.length < DEEPEST; up = parentOf(line[0])) {
-    const before = await api.job(up.job, signal).catch(() => null); // deleted: the line begins here
-    if (!before) break;
+    const before = await unlessDeleted(api.job(up.job, signal));
+    if (!before) break; // the line begins here
     line.unshift(before);
   }
   return line;

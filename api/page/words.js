@@ -6,15 +6,15 @@ const MARKS = { queued: "○", running: "◐", training: "◐", succeeded: "✓"
 const KINDS = { edit: "Edit", customize: "Teaching", import: "Import" };
 const PHASES = {
   fetch: "Fetching", train: "Learning", preview: "Drawing a preview", upload: "Storing", invert: "Inverting",
-  edit: "Painting", measure: "Measuring", read: "Reading", encode: "Encoding pictures", "null-text": "Refining the inversion",
-  reconstruct: "Checking the inversion",
+  edit: "Painting", measure: "Measuring", read: "Reading", encode: "Encoding pictures", "class images": "Drawing class pictures",
+  "null-text": "Refining the inversion", reconstruct: "Checking the inversion",
 };
 
 /** Whether nothing will happen to a job, or to a batch, any more. */
 export const finished = (job) => ["succeeded", "failed", "cancelled", "finished"].includes(job.state);
 export const kind = (job) => KINDS[job.kind] || job.kind;
-/** A phase in words; a training paints class pictures and previews. @param {string} name @param {string} [kind] */
-export const phase = (name, kind = "") => (kind === "customize" && name === "edit" ? "Drawing pictures" : PHASES[name] || name);
+/** A phase in words. @param {string} name */
+export const phase = (name) => PHASES[name] || name;
 
 /**
  * A state as a mark and a word, never by colour alone; while it runs, how far.

@@ -140,7 +140,7 @@ def union_words(settings: RegionSettings, target: Sequence[str]) -> tuple[str, .
             "blend_target_words",
             "are missing, and the target prompt has none of the blend words "
             f"({', '.join(settings.blend_words)})",
-            "name the target's words",
+            "name the target's words, or read the source's alone (blend_over source)",
         )
     return shared
 

@@ -26,6 +26,7 @@ from customedit.estimates.work import (
     class_mark,
     customize_work,
     edit_work,
+    import_work,
     inversion_mark,
     training_settings,
 )
@@ -57,6 +58,7 @@ NO_WORKER: Final = "No worker is running."
 NO_WORKER_OF_KIND: Final = "No worker that is running takes such jobs."
 NOT_MEASURED: Final = "No job of this kind has been measured yet."
 JUST_QUEUED: Final = "It was queued a moment ago; its time is told within seconds."
+JUST_BEGUN: Final = "It began a moment ago; its time is told within seconds."
 ENDING: Final = "Its worker takes no more jobs; it ends this one, or another worker takes it over."
 TOO_FAR: Final = "Too many jobs are before it, or one whose time is not known."
 _INVERTED_S: Final = 7 * 86_400
@@ -131,10 +133,15 @@ class Forecasts:
         if record.finished:
             return None
         queue = self.queue()
-        position = queue.places.get(record.id)
-        if position is None and record.state == "queued":
-            position = queue.counts[record.kind]  # since it was read, or far behind
-        return self._answer(queue, record, position, queue.spans.get(record.id))
+        position, span = queue.places.get(record.id), queue.spans.get(record.id)
+        if _runs(record):
+            if position is not None and span is not None:  # claimed since the queue was read
+                span = _begun_since(record, span, queue)
+            position = None
+        elif record.state == "queued" and position is None:
+            # since it was read, or far behind; what was told of one that ran then holds no more
+            position, span = queue.counts[record.kind], None
+        return self._answer(queue, record, position, span)
 
     def would_be(self, record: JobRecord) -> Forecast:
         """The forecast of a job that is not in the queue, as if it were submitted now."""
@@ -164,7 +171,7 @@ class Forecasts:
         takers = [w for w in queue.workers if record.kind in w.kinds]
         if not takers:
             # a worker that drains is in no report any more, and its jobs' leases last
-            if record.state == "running" and (record.lease_until or 0) > time.time():
+            if _runs(record):
                 return Forecast(position, 1, unknown=ENDING)
             why = NO_WORKER_OF_KIND if queue.workers else NO_WORKER
             return Forecast(position, 0, unknown=why)
@@ -173,8 +180,8 @@ class Forecasts:
             work = _work(_Asked.of(record), takers[0], inverted=False)
             if work is None or not measured(work, queue.speed):
                 return Forecast(position, len(takers), unknown=NOT_MEASURED)
-            new = begun and record.id not in queue.places and _queued_since(record, queue)
-            return Forecast(position, len(takers), unknown=JUST_QUEUED if new else TOO_FAR)
+            why = _why_not_told(queue, record) if begun else TOO_FAR
+            return Forecast(position, len(takers), unknown=why)
         passed = time.monotonic() - queue.read_at
         wait = max(0.0, span.starts - passed)
         run = max(0.0, span.ends - (max(span.starts, passed) if begun else span.starts))
@@ -222,7 +229,9 @@ class Forecasts:
     def _play(self, queue: Queue) -> dict[str, Span]:
         if not queue.workers:
             return {}
-        machines = [Machine(w.slots, w.base, w.kinds) for w in queue.workers]
+        machines = [
+            Machine(w.slots, w.base, w.kinds, queue.speeds[w.base.machine]) for w in queue.workers
+        ]
         numbers = {worker.name: number for number, worker in enumerate(queue.workers)}
         # one whose lease is over waits for the next worker, and is in its queue already
         running = [_Asked.of(r) for r in queue.running if r.id not in queue.places]
@@ -237,7 +246,7 @@ class Forecasts:
             name = asked.record.worker or ""
             if name not in numbers:  # it goes, or is gone: its jobs take nobody else's slots
                 numbers[name] = len(machines)
-                machines.append(Machine(0, queue.workers[0].base, ()))
+                machines.append(Machine(0, queue.workers[0].base, (), queue.speed))
             number = numbers[name]
             worker = queue.workers[number if number < len(queue.workers) else 0]
             work = _work(asked, worker, inverted=asked.mark in kept)
@@ -260,11 +269,36 @@ class Forecasts:
                 if work is not None:
                     jobs.append(Waiting(asked.record.id, work))
             queued.append(jobs)
-        return play(machines, queued, queue.speed, under_way)
+        return play(machines, queued, under_way)
 
     def _kept(self, jobs: Sequence[_Asked]) -> set[Mark]:
         """Of the inversions that ``jobs`` need those that are kept."""
         return self.inverted.known({asked.mark for asked in jobs if asked.mark is not None})
+
+
+def _runs(record: JobRecord) -> bool:
+    """Whether a worker has the job, as far as is known: its lease is not over."""
+    return record.state == "running" and (record.lease_until or 0) > time.time()
+
+
+def _begun_since(record: JobRecord, span: Span, queue: Queue) -> Span:
+    """The span of a job that waited when ``queue`` was read, and runs by now.
+
+    It takes as long as was expected, from its start or, where that was an earlier attempt's, from
+    when the queue was read.
+    """
+    passed = time.monotonic() - queue.read_at
+    ran = min(passed, max(0.0, time.time() - (record.started_at or 0.0)))
+    return Span(passed - ran, passed - ran + span.ends - span.starts)
+
+
+def _why_not_told(queue: Queue, record: JobRecord) -> str:
+    """Why nothing is known of when a job will end whose work is measured."""
+    if _runs(record):
+        known = any(record.id == running.id for running in queue.running)
+        return TOO_FAR if known else JUST_BEGUN
+    new = record.id not in queue.places and _queued_since(record, queue)
+    return JUST_QUEUED if new else TOO_FAR
 
 
 def _queued_since(record: JobRecord, queue: Queue) -> bool:
@@ -289,7 +323,7 @@ def _work(asked: _Asked, worker: WorkerReport, *, inverted: bool) -> Work | None
             return customize_work(request, training, cells, class_images=drawn)
     except InputError:
         return None
-    return Work("import", ()) if record.kind == "import" else None
+    return import_work(worker.base.latent_cells(None)) if record.kind == "import" else None
 
 
 class Inverted:

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from customedit.estimates.simulation import Span
 from customedit.estimates.speed import Speed
-from customedit.estimates.workers import GONE_S, WorkerReport, Workers, joined
+from customedit.estimates.workers import (
+    GONE_S,
+    WorkerReport,
+    Workers,
+    joined,
+    joined_by_machine,
+)
 from customedit.jobs.records import JobProgress, JobRecord, cost_of
 
 if TYPE_CHECKING:
@@ -56,13 +62,15 @@ class Entry:
 class Queue:
     """What Redis had at ``read_at``: workers, waiting jobs by kind in their order, running ones.
 
-    waiting: those that were read; counts: how many there are; virtual, next_start: virtual times of
-    the fair queue, by kind, and of the next job of a tenant.
+    speed: what all workers measured; speeds: by machine (``joined_by_machine``); waiting: those
+    that were read; counts: how many there are; virtual, next_start: virtual times of the fair
+    queue, by kind, and of the next job of a tenant.
     """
 
     read_at: float
     workers: list[WorkerReport]
     speed: Speed
+    speeds: dict[str, Speed]
     waiting: dict[str, list[Entry]]
     counts: dict[str, int]
     running: list[JobRecord]
@@ -126,6 +134,7 @@ class QueueReader:
             read_at=time.monotonic(),
             workers=alive,
             speed=joined(alive),
+            speeds=joined_by_machine(alive),
             waiting=waiting,
             counts=counts,
             running=list(records.values()),

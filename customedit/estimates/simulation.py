@@ -70,12 +70,14 @@ class _Running:
 class Machine:
     """A worker: its slots, the kinds of jobs that it takes, and what runs in them.
 
-    kinds: none for a worker that takes no more jobs and ends those that it has.
+    kinds: none for a worker that takes no more jobs and ends those that it has; lines: how fast it
+    is.
     """
 
     slots: int
     base: WorkerBase
     kinds: Collection[JobKind]
+    lines: Speed
     running: list[_Running] = field(default_factory=list)
 
     def free(self, kind: str) -> int:
@@ -92,7 +94,7 @@ class Machine:
 def measured(work: Work, lines: Speed) -> bool:
     """Whether it is known how long ``work`` takes."""
     names = [speed.call(s.cells) if s.rows else speed.turn(s.label) for s in work.stages]
-    if work.kind == "import":  # it has nothing but its own seconds
+    if work.kind == "import":  # most of it is its own seconds
         names.append(work.kind)
     return all(name in lines and lines[name].n > 0 for name in names)
 
@@ -100,16 +102,15 @@ def measured(work: Work, lines: Speed) -> bool:
 def play(
     machines: Sequence[Machine],
     queues: Sequence[Sequence[Waiting]],
-    lines: Speed,
     running: Sequence[tuple[int, Waiting]] = (),
 ) -> dict[str, Span]:
     """When each job starts and ends, by id, as far as it is known.
 
-    A job with work that has not been measured yet keeps its slot for ever, so that those that wait
-    for this slot are left out as well. queues: waiting jobs in the order in which they are claimed,
-    by group of kinds; running: those under way, with the number of their machine.
+    A job with work that its machine has no line for keeps its slot for ever, so that those that
+    wait for this slot are left out as well. queues: waiting jobs in the order in which they are
+    claimed, by group of kinds; running: those under way, with the number of their machine.
     """
-    return _Simulation(machines, queues, lines, running).play()
+    return _Simulation(machines, queues, running).play()
 
 
 @dataclass
@@ -131,11 +132,11 @@ class _Course:
             self.advance(now - self.until)
         self.until = now
 
-    def plan(self, lines: Speed) -> None:
+    def plan(self) -> None:
         """Find the next event, after a change of what runs."""
         self.next_at, self.advance = math.inf, None
         if self.machine.running:
-            seconds, self.advance = _next_event(self.machine, lines)
+            seconds, self.advance = _next_event(self.machine)
             self.next_at = self.until + seconds
 
 
@@ -146,13 +147,12 @@ class _Simulation:
         self,
         machines: Sequence[Machine],
         queues: Sequence[Sequence[Waiting]],
-        lines: Speed,
         running: Sequence[tuple[int, Waiting]],
     ) -> None:
-        self._machines, self._lines = machines, lines
+        self._machines = machines
         self._waiting = [deque(queue) for queue in queues]
         for number, job in running:
-            machines[number].running.append(_begin(job, 0.0, lines))
+            machines[number].running.append(_begin(job, 0.0, machines[number].lines))
         self._courses = [_Course(machine) for machine in machines]
         kinds = {job.work.kind for queue in queues for job in queue}
         self._open: dict[str, set[int]] = {kind: set() for kind in kinds}
@@ -181,7 +181,7 @@ class _Simulation:
 
     def _plan(self, number: int) -> None:
         course = self._courses[number]
-        course.plan(self._lines)
+        course.plan()
         if course.next_at < math.inf:
             heapq.heappush(self._events, (course.next_at, number))
 
@@ -213,8 +213,8 @@ class _Simulation:
                 number = min(numbers, key=lambda n: (len(self._machines[n].running), n))
                 self._courses[number].go_on(now)
                 begun.add(number)
-                running = self._machines[number].running
-                running.append(_begin(queue.popleft(), now, self._lines))
+                machine = self._machines[number]
+                machine.running.append(_begin(queue.popleft(), now, machine.lines))
                 self._update_slots(number)
         return begun
 
@@ -242,8 +242,9 @@ def _seconds(lines: Speed, name: str, amount: float) -> float:
     return found
 
 
-def _next_event(machine: Machine, lines: Speed) -> tuple[float, Callable[[float], None]]:
+def _next_event(machine: Machine) -> tuple[float, Callable[[float], None]]:
     """Seconds until a job of the machine changes its stage, and how to let time pass on it."""
+    lines = machine.lines
     calls = [r for r in machine.running if r.current is not None and r.current.rows]
     turns = [r for r in machine.running if r.current is not None and not r.current.rows]
     ended = [r for r in machine.running if r.current is None]

@@ -42,15 +42,23 @@ CLASS_ROWS: Final = 8
 ENCODED_AT_ONCE: Final = 4
 """As in ``sdedit.PORTRAIT_STEPS``, ``dataset.ROWS`` and ``Dataset.encode``, which need torch."""
 
-INVERTING_PHASES: Final = ("invert", "null-text")
-"""In which an edit makes its inversion, or looks for one that is there."""
+PHASES: Final[dict[JobKind, tuple[str, ...]]] = {
+    "edit": ("fetch", "invert", "null-text", "edit", "measure", "upload"),
+    "customize": ("fetch", "encode", "class images", "train", "preview", "upload"),
+    "import": ("fetch", "read", "preview", "upload"),
+}
+"""The phases of each kind of job in their order, as workers report them.
+
+A job passes over those that it does not need. A training is in ``train``, at no step of any, before
+it begins to encode.
+"""
 
 
 @dataclass(frozen=True)
 class Stage:
     """``rounds`` times the same: a call of the UNet, or a step with gradients.
 
-    phase: as the job's progress calls it; rows: of a call, on average; cells: latent cells of a
+    phase: one of ``PHASES``; rows: of a call, on average; cells: latent cells of a
     row; label: under which steps with gradients are measured, where there are no rows.
     """
 
@@ -70,22 +78,22 @@ class Work:
     pictures: int = 1
 
     def rest(self, progress: JobProgress | None) -> Work:
-        """What is left of it at ``progress``."""
-        if progress is None or progress.phase == "fetch":
+        """What is left of it at ``progress``: of its phase a share, and all of later ones.
+
+        The same for a phase without a stage, such as one that only reads what is kept. Of a phase
+        that is not known, all is left.
+        """
+        order = PHASES[self.kind]
+        if progress is None or progress.phase not in order:
             return self
         if progress.phase == "train" and not progress.steps:
-            return self  # class images come first
-        phases = [stage.phase for stage in self.stages]
-        if progress.phase not in phases:
-            if progress.phase in INVERTING_PHASES:  # it found an inversion
-                return self
-            return replace(self, stages=())  # it measures and uploads
-        left = 1 - progress.step / progress.steps if progress.steps else 1.0
+            return self  # it begins to encode
+        now = order.index(progress.phase)
+        left = max(0.0, 1 - progress.step / progress.steps) if progress.steps else 1.0
         stages = [
-            replace(stage, rounds=stage.rounds * max(0.0, left))
-            if stage.phase == progress.phase
-            else stage
-            for stage in self.stages[phases.index(progress.phase) :]
+            replace(stage, rounds=stage.rounds * left) if stage.phase == progress.phase else stage
+            for stage in self.stages
+            if order.index(stage.phase) >= now
         ]
         return replace(self, stages=tuple(stages))
 
@@ -172,20 +180,27 @@ def customize_work(
     training: its settings with all defaults; cells: of a square picture; class_images: whether they
     are there already.
     """
-    stages = list[Stage]()
     label = training_label(training)
+    encoded = math.ceil(len(request.references) * training["crops"] / ENCODED_AT_ONCE)
+    stages = [Stage("encode", encoded, label=label)]
     drawn = 0 if class_images else training["class_images"]
     if drawn:
         rounds = training["class_steps"] * math.ceil(drawn / CLASS_ROWS)
         rows = 2 * min(CLASS_ROWS, drawn)
         stages.append(Stage("class images", rounds, rows, cells))
-    encoded = math.ceil(len(request.references) * training["crops"] / ENCODED_AT_ONCE)
-    stages.append(Stage("train", training["steps"] + encoded, label=label))
+    stages.append(Stage("train", training["steps"], label=label))
     every = training["preview_every"]
-    shown = 1 + (training["steps"] // every if every else 0)
+    shown = training["steps"] // every if every else 0
     steps = min(PORTRAIT_STEPS, training["class_steps"])
-    stages.append(Stage("preview", shown * steps, 2, cells))
+    if shown:  # portraits on the way are drawn beside the steps
+        stages.append(Stage("train", shown * steps, 2, cells))
+    stages.append(Stage("preview", steps, 2, cells))
     return Work("customize", tuple(stages))
+
+
+def import_work(cells: int) -> Work:
+    """The work of an import: its portrait, beside what its file takes. cells: as of a training."""
+    return Work("import", (Stage("preview", PORTRAIT_STEPS, 2, cells),))
 
 
 def training_label(training: dict[str, Any]) -> str:

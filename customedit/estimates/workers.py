@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -150,7 +152,19 @@ class Workers:
 _SPEED: Final = TypeAdapter(Speed)
 
 
-def joined(reports: list[WorkerReport]) -> Speed:
+def joined(reports: Sequence[WorkerReport]) -> Speed:
     """What all workers measured, as one."""
     names = {name for report in reports for name in report.speed}
     return {name: Line.join([r.speed[name] for r in reports if name in r.speed]) for name in names}
+
+
+def joined_by_machine(reports: Sequence[WorkerReport]) -> dict[str, Speed]:
+    """What the workers on each machine measured, as one, by ``WorkerBase.machine``.
+
+    What was not measured on a machine is taken as ``joined`` has it.
+    """
+    everywhere = joined(reports)
+    by_machine = defaultdict[str, list[WorkerReport]](list)
+    for report in reports:
+        by_machine[report.base.machine].append(report)
+    return {machine: everywhere | joined(alike) for machine, alike in by_machine.items()}

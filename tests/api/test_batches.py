@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 
 from customedit.config.settings import Settings
+from customedit.jobs.records import JobProgress
 from customedit.jobs.recovery import recover
 from customedit.jobs.store import Jobs
 from customedit.storage.store import Storage
@@ -55,6 +56,17 @@ def test_a_batch_to_its_end(anna: httpx.Client, jobs: Jobs, storage: Storage) ->
     assert anna.get("/v1/batches").json()["items"] == []
     assert anna.get("/v1/jobs").json()["items"] == []
     assert not list(storage.list("tenants/anna/jobs/"))
+
+
+def test_a_picture_is_done_once_it_is_drawn(anna: httpx.Client, jobs: Jobs) -> None:
+    made = batch(anna)
+    claim = claimed(jobs, made["jobs"][0]["id"])
+    for phase, step, drawn in (
+        ("invert", 9, 0), ("edit", 5, 0.5), ("edit", 10, 1), ("measure", 0, 1), ("upload", 0, 1),
+    ):  # fmt: skip
+        jobs.progress(claim, JobProgress(phase=phase, step=step, steps=10 if step else 0))
+        told = anna.get(f"/v1/batches/{made['id']}").json()
+        assert told["progress"] == pytest.approx(drawn / 3, abs=1e-3)
 
 
 def test_the_answer_may_wait_for_the_end(anna: httpx.Client, jobs: Jobs, storage: Storage) -> None:

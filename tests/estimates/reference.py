@@ -53,9 +53,9 @@ class Slots:
         long = [job for job in self.jobs if job.kind != "edit"]
         return min(left, max(1, machine.slots // 2) - len(long))
 
-    def speeds(self, lines: Speed) -> list[tuple[Job, float]]:
+    def speeds(self) -> list[tuple[Job, float]]:
         """Rounds a second of each job that has any left."""
-        base = self.machine.base
+        base, lines = self.machine.base, self.machine.lines
         calls = [job for job in self.jobs if job.left and job.left[0][0].rows]
         turns = [job for job in self.jobs if job.left and not job.left[0][0].rows]
         rows: dict[int, float] = {}
@@ -77,14 +77,13 @@ class Slots:
 def play(
     machines: Sequence[Machine],
     queues: Sequence[Sequence[Waiting]],
-    lines: Speed,
     running: Sequence[tuple[int, Waiting]],
 ) -> dict[str, Span]:
     """As ``simulation.play``."""
     now, spans = 0.0, dict[str, Span]()
     everywhere = [Slots(machine, []) for machine in machines]
     for number, waiting in running:
-        everywhere[number].jobs.append(Job(waiting, 0.0, lines))
+        everywhere[number].jobs.append(Job(waiting, 0.0, machines[number].lines))
     left = [list(queue) for queue in queues]
     while True:
         for queue in left:
@@ -94,8 +93,8 @@ def play(
                 if not free:
                     break
                 slots = min(free, key=lambda s: len(s.jobs))
-                slots.jobs.append(Job(queue.pop(0), now, lines))
-        speeds = [pair for slots in everywhere for pair in slots.speeds(lines)]
+                slots.jobs.append(Job(queue.pop(0), now, slots.machine.lines))
+        speeds = [pair for slots in everywhere for pair in slots.speeds()]
         ending = [job for slots in everywhere for job in slots.jobs if not job.left]
         times = [job.left[0][1] / rate for job, rate in speeds] + [job.fixed for job in ending]
         passed = min(times, default=math.inf)

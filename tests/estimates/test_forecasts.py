@@ -18,6 +18,7 @@ from customedit.estimates import speed
 from customedit.estimates.forecasts import (
     ENDING,
     FRESH_DRY_S,
+    JUST_BEGUN,
     JUST_QUEUED,
     NO_WORKER,
     TOO_FAR,
@@ -129,6 +130,64 @@ def test_edits_do_not_wait_for_workers_that_take_none(
     assert alone.wait_s > 1  # for the end of one of the eight before it
     assert beside.wait_s == pytest.approx(alone.wait_s, abs=0.2)
     assert (alone.workers, beside.workers) == (1, 1)
+
+
+def test_each_job_is_told_the_speed_of_the_machine_that_will_take_it(
+    submit: Callable[..., JobRecord], redis_client: Redis, settings: Settings
+) -> None:
+    slow = {name: quick.scaled(40) for name, quick in LINES.items()}
+    for name, device, lines in (("a", "cuda", LINES), ("b", "cpu", slow)):
+        base = BASE.model_copy(update={"device": device})
+        report = WorkerReport(name=name, kinds=("edit",), slots=1, base=base, speed=lines)
+        Workers(redis_client, settings).beat(report)
+    made = [submit() for _ in range(3)]
+    forecasts = Forecasts(redis_client, settings)
+    told = [forecast for one in made if (forecast := forecasts.of(one)) is not None]
+    alone = INVERT_S + DRAW_S
+    assert [f.run_s for f in told] == pytest.approx([alone, 40 * alone, alone], abs=0.3)
+    assert [f.wait_s for f in told] == pytest.approx([0, 0, alone], abs=0.3)
+
+
+def test_a_job_that_was_claimed_since_the_queue_was_read_waits_no_more(
+    work: Callable[..., Forecasts], submit: Callable[..., JobRecord], redis_client: Redis,
+    settings: Settings,
+) -> None:  # fmt: skip
+    jobs, forecasts, alone = Jobs(redis_client, settings), work(1), INVERT_S + DRAW_S
+    first, second = submit(), submit()
+    read = forecasts.queue()
+    read.took_s = 60.0  # so that it is good for long
+
+    def told(record: JobRecord) -> Forecast:
+        forecast = forecasts.of(record)
+        assert forecast is not None
+        return forecast
+
+    assert told(second).position == 1
+    assert told(second).wait_s == pytest.approx(alone, abs=0.3)
+    claims = [jobs.claim(one.id, "w") for one in (first, second)]
+    third = submit()
+    assert jobs.claim(third.id, "w") is not None
+    read.read_at -= 2
+    running = jobs.peek(second.id)
+    assert running is not None and running.started_at is not None
+    now = told(running)
+    assert (now.position, now.wait_s) == (None, 0)
+    assert now.run_s == pytest.approx(alone, abs=0.3)  # it began this moment
+    before = running.model_copy(update={"started_at": running.started_at - 1})
+    assert told(before).run_s == pytest.approx(alone - 1, abs=0.3)
+    lapsed = running.model_copy(update={"lease_until": 1.0})
+    assert told(lapsed).position == 1  # it waits for the next worker
+    unread = jobs.peek(third.id)
+    assert unread is not None
+    assert (told(unread).position, told(unread).unknown) == (None, JUST_BEGUN)
+
+    read.played_at -= 60
+    assert told(running).position is None and forecasts.queue() is not read
+    assert claims[1] is not None and jobs.hand_back(claims[1])
+    queued = jobs.peek(second.id)
+    assert queued is not None
+    again = told(queued)  # as it ran when the queue was read
+    assert (again.position, again.seconds, again.unknown) == (0, None, JUST_QUEUED)
 
 
 def test_jobs_of_a_worker_that_is_gone_take_no_slot_of_another(

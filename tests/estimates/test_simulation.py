@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,10 +12,9 @@ from hypothesis import strategies as st
 from customedit.diffusion.profile import Sizes
 from customedit.estimates import simulation, speed
 from customedit.estimates.simulation import Machine, Waiting, play
-from customedit.estimates.speed import Line
+from customedit.estimates.speed import Line, Speed
 from customedit.estimates.work import Stage, Work, edit_work, inversion_mark
-from customedit.estimates.workers import WorkerBase
-from customedit.jobs.records import JobProgress
+from customedit.estimates.workers import WorkerBase, WorkerReport, joined, joined_by_machine
 from customedit.schemas.answers import JobKind
 from customedit.schemas.requests import EditRequest
 
@@ -89,18 +89,6 @@ def test_the_work_of_an_edit(more: dict[str, object], stages: list[tuple[str, in
     assert [(s.phase, s.rounds, s.rows) for s in work.stages] == stages
 
 
-def test_what_is_left_of_a_null_text_inversion_and_a_training() -> None:
-    work = edit_work(request(inversion="null-text", steps=10), 256, inverted=False)
-    half = work.rest(JobProgress(phase="null-text", step=5, steps=10))
-    assert [(s.phase, s.rounds) for s in half.stages] == [
-        ("null-text", 10), ("null-text", 50), ("edit", 10),
-    ]  # fmt: skip
-    learning = Work("customize", (Stage("class images", 9, 16, 256), Stage("train", 8, label="t")))
-    assert learning.rest(JobProgress(phase="train")) == learning
-    trained = learning.rest(JobProgress(phase="train", step=6, steps=8))
-    assert [(s.phase, s.rounds) for s in trained.stages] == [("train", 2)]
-
-
 def test_null_text_is_fitted_where_guidance_acts_and_no_inversion_of_another_interval() -> None:
     some = request(inversion="null-text", steps=10, guidance_start=0.2, guidance_end=0.7)
     stages = edit_work(some, 256, inverted=False).stages
@@ -113,17 +101,6 @@ def test_null_text_is_fitted_where_guidance_acts_and_no_inversion_of_another_int
     assert inversion_mark(plain) == inversion_mark(request(steps=10, guidance_end=0.7, guidance=3))
 
 
-def test_what_is_left_of_a_job() -> None:
-    work = edit_work(request(), 256, inverted=False)
-    half = work.rest(JobProgress(phase="edit", step=25, steps=50))
-    assert [(s.phase, s.rounds) for s in half.stages] == [("edit", 25)]
-    assert work.rest(JobProgress(phase="upload")).stages == ()
-    assert work.rest(None) == work
-    found = edit_work(request(), 256, inverted=True)
-    assert [s.phase for s in found.stages] == ["edit"]
-    assert found.rest(JobProgress(phase="invert")) == found  # it reads what is there
-
-
 LINES = {
     speed.call(256): line((1, 0.02), (3, 0.04)),  # 0.01 + 0.01 a row
     speed.turn("t"): line((1, 0.1)),
@@ -131,52 +108,84 @@ LINES = {
 }
 
 
+def machine(slots: int, kinds: Sequence[JobKind] = KINDS, lines: Speed = LINES) -> Machine:
+    return Machine(slots, BASE, kinds, lines)
+
+
 def edit(id: str, rounds: float = 50, rows: int = 3) -> Waiting:
     return Waiting(id, Work("edit", (Stage("edit", rounds, rows, 256),)))
 
 
 def test_one_job_alone() -> None:
-    spans = play([Machine(8, BASE, KINDS)], [[edit("a")]], LINES)
+    spans = play([machine(8)], [[edit("a")]])
     assert spans["a"].starts == 0
     assert spans["a"].ends == pytest.approx(50 * 0.04 + 0.5)
 
 
 def test_jobs_side_by_side_share_a_call() -> None:
-    spans = play([Machine(8, BASE, KINDS)], [[edit("a"), edit("b")]], LINES)
+    spans = play([machine(8)], [[edit("a"), edit("b")]])
     assert spans["a"].ends == spans["b"].ends == pytest.approx(50 * 0.07 + 0.5)
 
 
 def test_a_job_waits_for_a_slot() -> None:
-    spans = play([Machine(1, BASE, KINDS)], [[edit("a"), edit("b")]], LINES)
+    spans = play([machine(1)], [[edit("a"), edit("b")]])
     assert spans["b"].starts == spans["a"].ends == pytest.approx(2.5)
-    two = play([Machine(1, BASE, KINDS), Machine(1, BASE, KINDS)], [[edit("a"), edit("b")]], LINES)
+    two = play([machine(1), machine(1)], [[edit("a"), edit("b")]])
     assert two["b"].starts == 0
 
 
 def test_a_job_runs_where_its_kind_is_taken() -> None:
-    trainer, editor = Machine(8, BASE, KINDS[1:]), Machine(1, BASE, KINDS[:1])
-    spans = play([editor, trainer], [[edit("a"), edit("b")]], LINES)
+    trainer, editor = machine(8, KINDS[1:]), machine(1, KINDS[:1])
+    spans = play([editor, trainer], [[edit("a"), edit("b")]])
     assert spans["b"].starts == spans["a"].ends
-    assert play([Machine(0, BASE, ())], [[edit("a")]], LINES) == {}
+    assert play([machine(0, ())], [[edit("a")]]) == {}
+
+
+def test_each_machine_has_its_own_speed() -> None:
+    slow = {name: fast.scaled(40) for name, fast in LINES.items()}
+    queue = [edit("a"), edit("b"), edit("c")]
+    spans = play([machine(1, lines=slow), machine(1)], [queue], [(0, edit("under way"))])
+    assert spans["under way"].ends == pytest.approx(40 * 2.5)
+    assert [spans[name].ends for name in "abc"] == pytest.approx([2.5, 5.0, 7.5])
+    spans = play([machine(1), machine(1, lines=slow)], [queue])
+    assert [spans[name].ends for name in "abc"] == pytest.approx([2.5, 100, 5.0])
+
+
+def test_a_machine_that_measured_nothing_is_taken_as_all_are_on_average() -> None:
+    def report(name: str, device: str, speed: Speed) -> WorkerReport:
+        base = BASE.model_copy(update={"device": device})
+        return WorkerReport(name=name, kinds=KINDS, slots=1, base=base, speed=speed)
+
+    quick, slow = {"call:256": line((3, 0.06))}, {"call:256": line((3, 2.4))}
+    reports = [
+        report("a", "cuda", quick), report("b", "cuda", quick | {"turn:t": line((1, 0.1))}),
+        report("c", "cpu", slow), report("d", "mps", {}),
+    ]  # fmt: skip
+    cuda, _, cpu, mps = (r.base.machine for r in reports)
+    found = joined_by_machine(reports)
+    told = {m: found[m]["call:256"].seconds(3) for m in (cuda, cpu, mps)}
+    assert told == pytest.approx({cuda: 0.06, cpu: 2.4, mps: (2 * 0.06 + 2.4) / 3})
+    assert {found[m]["turn:t"].seconds(1) for m in (cuda, cpu, mps)} == {0.1}  # of those that know
+    assert all(found[m].keys() == joined(reports).keys() for m in (cuda, cpu, mps))
 
 
 def test_more_rows_than_fit_take_several_calls() -> None:
-    spans = play([Machine(8, BASE, KINDS)], [[edit("a", rounds=10, rows=48)]], LINES)
+    spans = play([machine(8)], [[edit("a", rounds=10, rows=48)]])
     assert spans["a"].ends == pytest.approx(10 * 2 * 0.25 + 0.5)
 
 
 def test_a_training_adds_its_step_to_each_round() -> None:
     training = Waiting("t", Work("customize", (Stage("train", 100, label="t"),)))
-    spans = play([Machine(8, BASE, KINDS)], [[edit("a")], [training]], LINES)
+    spans = play([machine(8)], [[edit("a")], [training]])
     assert spans["a"].ends == pytest.approx(50 * 0.14 + 0.5)
     assert spans["t"].ends == pytest.approx(50 * 0.14 + 50 * 0.1)
 
 
 def test_what_is_not_measured_keeps_its_slot() -> None:
     odd = Waiting("odd", Work("edit", (Stage("edit", 1, 1, 999),)))
-    spans = play([Machine(2, BASE, KINDS)], [[odd, edit("a"), edit("b")]], LINES)
+    spans = play([machine(2)], [[odd, edit("a"), edit("b")]])
     assert "odd" not in spans and spans["b"].starts == spans["a"].ends
-    assert play([Machine(1, BASE, KINDS)], [[odd, edit("a")]], LINES) == {}
+    assert play([machine(1)], [[odd, edit("a")]]) == {}
 
 
 MEASURED = LINES | {
@@ -185,6 +194,7 @@ MEASURED = LINES | {
     "customize": line((1, 2.0)),
     "import": line((1, 1.5)),
 }
+SLOW = {name: fast.scaled(3) for name, fast in MEASURED.items()}
 stages = st.one_of(
     st.builds(
         Stage,
@@ -213,14 +223,18 @@ def works(kinds: tuple[JobKind, ...]) -> st.SearchStrategy[Work]:
 
 @given(
     shapes=st.lists(
-        st.tuples(st.integers(1, 4), st.sets(st.sampled_from(KINDS))), min_size=1, max_size=4
+        st.tuples(
+            st.integers(1, 4), st.sets(st.sampled_from(KINDS)), st.sampled_from([MEASURED, SLOW])
+        ),
+        min_size=1,
+        max_size=4,
     ),
     under_way=st.lists(st.tuples(st.integers(0, 3), works(KINDS)), max_size=6),
     edits=st.lists(works(("edit",)), max_size=9),
     others=st.lists(works(("customize", "import")), max_size=5),
 )
 def test_the_queue_is_played_as_the_plain_way_does(
-    shapes: list[tuple[int, set[JobKind]]], under_way: list[tuple[int, Work]],
+    shapes: list[tuple[int, set[JobKind], Speed]], under_way: list[tuple[int, Work]],
     edits: list[Work], others: list[Work],
 ) -> None:  # fmt: skip
     queues = [
@@ -231,7 +245,7 @@ def test_the_queue_is_played_as_the_plain_way_does(
         (number % len(shapes), Waiting(f"r{k}", work)) for k, (number, work) in enumerate(under_way)
     ]
     spans, plain = (
-        does([Machine(slots, BASE, kinds) for slots, kinds in shapes], queues, MEASURED, running)
+        does([machine(*shape) for shape in shapes], queues, running)
         for does in (play, reference.play)
     )
     assert spans.keys() == plain.keys()
@@ -257,8 +271,8 @@ def test_an_event_costs_the_work_of_its_own_machine(monkeypatch: pytest.MonkeyPa
         rest = tuple(replace(s, rounds=s.rounds * share) for s in work.stages)
         under_way.append((k // slots, Waiting(f"r{k}", replace(work, stages=rest))))
     queue = [Waiting(f"w{k}", work) for k in range(waiting)]
-    machines = [Machine(slots, BASE, KINDS) for _ in range(workers)]
-    spans = play(machines, [queue], LINES, under_way)
+    machines = [machine(slots) for _ in range(workers)]
+    spans = play(machines, [queue], under_way)
     assert len(spans) == workers * slots + waiting
     changes = len(work.stages) + 1  # of each job: the ends of its stages, and its own
     assert planned[0] <= workers + len(spans) * changes + waiting

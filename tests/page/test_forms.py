@@ -15,6 +15,7 @@ from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept
 from .tab import Tab
+from .test_leaving import Held
 
 EVIL = '"><img src=x onerror="window.broken=1"><script>window.broken=1</script>'
 
@@ -157,6 +158,30 @@ def test_what_the_service_refuses_is_told_at_its_field(
     assert page.locator(".problem").get_by_text("req-1").is_visible()
     page.get_by_label("What the pictures show").fill("mug")
     expect(page.get_by_text("is not known here")).to_be_hidden()
+
+
+def test_the_button_says_that_it_sends_until_all_is_sent(
+    tab: Tab, references: tuple[Path, ...]
+) -> None:
+    tab.expect("ERR_")
+    page = tab.page
+    tab.open("edit")
+    held = Held(page, "**/v1/images", "POST", most=2)
+    page.locator("input[type=file]").first.set_input_files(references[:2])
+    page.get_by_label("What it shows").fill("a cup")
+    page.get_by_label("What it is to show").fill("a blue cup")
+    submit = page.locator("form.sends button[type=submit]")
+    expect(submit).to_have_text("Edit 2 pictures")
+    first, second = held.all(2)
+    submit.click()
+    expect(submit).to_have_text("Sending…")
+    first.continue_()
+    expect(page.locator(".thumbs .name").get_by_text("Sending")).to_have_count(1)
+    expect(submit).to_have_text("Sending…")
+    page.get_by_role("button", name=f"Remove {references[0].name}").first.click()
+    second.abort("connectionreset")
+    page.locator(".problem").get_by_text("The service does not answer").wait_for()
+    expect(submit).to_have_text("Edit")
 
 
 def test_what_is_no_picture_is_not_taken(tab: Tab, tmp_path: Path) -> None:

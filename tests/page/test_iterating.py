@@ -19,6 +19,7 @@ from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept, finish_edit
 from .tab import Tab
+from .test_leaving import Held, busy
 
 
 def newest(jobs: Jobs) -> dict[str, object]:
@@ -115,6 +116,34 @@ def test_words_that_were_written_stay_on_the_way_back(
     assert made["image"] == first["request"]["image"]
     assert made["source_prompt"] == "a cup of tea"
     assert made["target_prompt"] == "a yellow cup of tea"
+
+
+def test_the_way_is_kept_while_it_comes_late_or_not(
+    tab: Tab, api: Running, jobs: Jobs, storage: Storage
+) -> None:
+    tab.expect("503")
+    page = tab.page
+    first = edit(api.client())
+    finish_edit(jobs, storage, first["id"])
+    tab.open(f"edit?from={first['id']}.0")
+    page.get_by_role("button", name="Upload", exact=True).click()
+    step = page.locator(".trail [aria-current=step]")
+    expect(step).to_have_text("Upload")
+    page.wait_for_timeout(300)  # until the draft is kept
+    held = Held(page, "**/v1/jobs/*", most=9)
+    page.reload()
+    held.wait()
+    page.get_by_label("What it shows").fill("a cup of tea")
+    page.wait_for_timeout(500)  # until the draft is kept without its way
+    page.unroute("**/v1/jobs/*")
+    page.route("**/v1/jobs/*", busy, times=1)
+    with page.expect_response("**/v1/jobs/*"):
+        page.reload()
+    page.get_by_label("What it shows").fill("a cup")
+    page.wait_for_timeout(500)
+    page.reload()
+    expect(step).to_have_text("Upload")
+    page.get_by_role("button", name="Version 1").wait_for()
 
 
 def test_zoom_and_line_stay_when_another_output_is_chosen(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import APIResponse, Route, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 
 from customedit.estimates.speed import Line, call
 from customedit.estimates.workers import Workers
@@ -33,9 +33,15 @@ def test_a_training_is_seen_to_its_end(
     page.locator(".saying").wait_for()
     claim = claimed(jobs, job["id"])
     page.locator(".saying").get_by_text("At work.").wait_for()
+    bar = page.get_by_label("Progress").locator("progress")
+    jobs.progress(claim, JobProgress(phase="train"))  # it begins: the references come first
+    page.locator("main").get_by_text("Encoding pictures").wait_for()
+    assert bar.evaluate("bar => bar.value") == 0.02
+    jobs.progress(claim, JobProgress(phase="class images", step=2, steps=8))
+    page.locator("main").get_by_text("Drawing class pictures 2 of 8").wait_for()
+    assert bar.evaluate("bar => bar.value") == 0.1025
     jobs.progress(claim, progress(5))
     page.locator("main").get_by_text("Learning 5 of 20, 50 min left").wait_for()
-    bar = page.get_by_label("Progress").locator("progress")
     assert bar.evaluate("bar => bar.value") == 0.38  # 20 of 100 before the training, 72 for it
     assert page.title().startswith("38 % ")
     expect(page.locator(".head .badge")).to_have_text("◐ running 38 %")
@@ -46,10 +52,12 @@ def test_a_training_is_seen_to_its_end(
     expect(shown).to_have_js_property("complete", True)
     assert shown.evaluate("image => image.naturalWidth") == 32
     assert bar.evaluate("bar => bar.value") == 0.38
-    jobs.progress(claim, JobProgress(phase="edit", step=1, steps=20))  # draws its portrait
-    page.locator("main").get_by_text("Drawing pictures 1 of 20").wait_for()
-    assert bar.evaluate("bar => bar.value") == 0.38  # one bar, which never goes back
-    assert page.title().startswith("38 % ")
+    page.reload()  # what is stored tells no step: the phase is known
+    expect(page.locator(".head .badge")).to_have_text("◐ running 20 %")
+    for step, phase in enumerate(("preview", "edit"), 1):  # what workers call it
+        jobs.progress(claim, JobProgress(phase=phase, step=step, steps=20))
+        page.locator("main").get_by_text(f"Drawing a preview {step} of 20").wait_for()
+        assert page.title().startswith("9")  # 92 of 100 before it
     jobs.fail(
         claim, JobError(type="out-of-memory", title="Too large", detail="<b>ask for less</b>")
     )
@@ -255,6 +263,50 @@ def test_the_list_is_filtered_and_turned_over(tab: Tab, api: Running, jobs: Jobs
     rows.nth(2).get_by_text("cancelled").wait_for()
 
 
+def test_a_preview_alone_leaves_how_far_a_listed_job_is(
+    tab: Tab, api: Running, jobs: Jobs, storage: Storage
+) -> None:
+    claim = claimed(jobs, customize(api.client())["id"])
+    jobs.progress(claim, progress(5))
+    page = tab.page
+    tab.open("jobs")
+    badge = page.locator(".item .badge")
+    expect(badge).to_contain_text("running 38 %")
+    key = claim.key("preview.png")
+    storage.put(key, png("green"), "image/png")
+    jobs.progress(claim, JobProgress(phase="train", preview_key=key))
+    expect(page.locator(".item img.thumb")).to_have_count(1)
+    expect(badge).to_contain_text("running 38 %")
+
+
+def two_rounds(page: Page) -> None:
+    """Until a list was asked for and answered after this call."""
+    for _ in range(2):
+        with page.expect_response("**/v1/jobs?*"):
+            pass
+
+
+def test_older_jobs_come_with_more_and_not_first(tab: Tab, api: Running) -> None:
+    client = api.client()
+    made = [edit(client, target_prompt=f"a blue{number} cup")["id"] for number in range(22)]
+    api.container.jobs.cancel("anna", made[10])
+    page = tab.page
+    tab.open("jobs")
+    rows = page.locator(".item")
+    expect(rows).to_have_count(20)
+    page.get_by_role("button", name="Delete a blue10 cup").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(rows).to_have_count(19)
+    two_rounds(page)  # each asks for 20 jobs, one of which is older than those that are shown
+    newest = edit(client, target_prompt="a new cup")["id"]
+    expect(rows).to_have_count(20)
+    page.get_by_role("button", name="More").click()
+    expect(rows).to_have_count(22)
+    links = rows.locator("a.title").evaluate_all("links => links.map((a) => a.hash)")
+    left = [newest, *(name for name in reversed(made) if name != made[10])]
+    assert links == [f"#/jobs/{name}" for name in left]
+
+
 def test_a_deleted_job_does_not_come_back_with_an_answer_that_was_under_way(
     tab: Tab, api: Running
 ) -> None:
@@ -294,6 +346,49 @@ def test_an_address_that_names_nothing_says_so(tab: Tab) -> None:
     assert tab.page.locator(".problem").get_by_text("Request ").is_visible()
     tab.open("nowhere")
     tab.page.get_by_role("heading", name="No such page").wait_for()
+
+
+def test_that_a_running_job_is_being_cancelled_stays_said(
+    tab: Tab, api: Running, jobs: Jobs
+) -> None:
+    job = edit(api.client())
+    claim = claimed(jobs, job["id"])
+    page = tab.page
+    tab.open(f"jobs/{job['id']}")
+    cancel, said = page.get_by_role("button", name="Cancel"), page.get_by_text("Cancelling…")
+    cancel.wait_for()
+    api.container.jobs.cancel("anna", job["id"])  # in another tab
+    expect(said).to_be_visible()
+    jobs.progress(claim, JobProgress(phase="edit", step=1, steps=50, warnings=["The mask is odd"]))
+    page.get_by_text("The mask is odd").wait_for()  # for which the head is drawn again
+    expect(said).to_be_visible()
+    expect(cancel).to_have_count(0)
+
+
+def test_a_picture_of_a_batch_keeps_focus_and_picture_while_it_is_drawn(
+    tab: Tab, api: Running, jobs: Jobs
+) -> None:
+    client = api.client()
+    images = [upload(client, colour) for colour in ("red", "green")]
+    words = {"source_prompt": "a cup", "target_prompt": "a blue cup"}
+    batch = client.post("/v1/batches", json={"images": images, **words}).json()
+    claim = claimed(jobs, batch["jobs"][0]["id"])
+    page = tab.page
+    tab.open(f"batches/{batch['id']}")
+    link = page.get_by_role("link", name="See a blue cup").first
+    shown = link.locator("img")
+    expect(shown).to_have_js_property("naturalWidth", 32)
+    shown.evaluate("image => { image.marked = true; }")
+    link.focus()
+    for step in (1, 2):
+        jobs.progress(claim, JobProgress(phase="edit", step=step, steps=50))
+        page.get_by_text(f"Painting {step} of 50").wait_for()
+    expect(link).to_be_focused()
+    assert shown.evaluate("image => image.marked")
+    assert len([r for r in tab.asked if re.search(r"/v1/images/\w+$", r.url)]) == 2
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("Cancelling…").wait_for()  # one of them is at work
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
 def test_a_job_is_cancelled(tab: Tab, api: Running, jobs: Jobs) -> None:

@@ -191,6 +191,39 @@ def test_all_pictures_of_a_deleted_edit_leave_the_list(
     expect(tiles).to_contain_text("a blue cup")
 
 
+def test_what_was_ticked_before_an_upload_is_ticked_no_more(
+    tab: Tab, api: Running, tmp_path: Path
+) -> None:
+    tab.expect("503")
+    client = api.client()
+    images = {upload(client, colour) for colour in ("red", "green")}
+    files = [tmp_path / name for name in ("1.png", "2.png")]
+    for file, colour in zip(files, ("blue", "yellow"), strict=True):
+        file.write_bytes(png(colour))
+    page = tab.page
+    tab.open("pictures")
+    ticks = page.locator(".tile input[type=checkbox]")
+    for number in range(2):
+        ticks.nth(number).check()
+    expect(page.get_by_text("2 chosen")).to_be_visible()
+    sent: list[Route] = []
+
+    def refuse_second(route: Route) -> None:
+        sent.append(route)
+        if len(sent) < 2:
+            return route.fallback()
+        return route.fulfill(status=503, json={"title": "The store does not answer"})
+
+    page.route("**/v1/images", refuse_second)
+    page.get_by_label("Pictures to upload").set_input_files(files)
+    page.get_by_text("The store does not answer").wait_for()
+    expect(page.get_by_text("1 of 2 pictures were sent.")).to_be_visible()
+    expect(page.locator(".tile")).to_have_count(3)  # with the one that was sent
+    expect(page.get_by_text("chosen")).to_have_count(0)
+    expect(page.get_by_role("button", name="Delete")).to_have_count(0)
+    assert images < {image["id"] for image in client.get("/v1/images").json()["items"]}
+
+
 def test_text_is_pasted_and_dropped_as_text(tab: Tab) -> None:
     """Programs of tables lay a picture of the cells beside their text."""
     page = tab.page

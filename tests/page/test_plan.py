@@ -11,6 +11,7 @@ from customedit.jobs.store import Jobs
 
 from ..api.conftest import Running, edit, png
 from .tab import Tab
+from .test_leaving import busy
 
 
 def fill(page: Page, picture: Path) -> None:
@@ -30,6 +31,18 @@ def test_the_base_and_that_a_picture_is_scaled_are_told_at_the_upload(
     expect(plan).to_contain_text("mini draws, made for pictures of 16 × 16 pixels")
     expect(plan.locator(".warning")).to_contain_text("128 × 128 pixels. It is reduced to 16 × 16")
     assert not jobs.list("anna").items
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_plan_is_asked_for_again_after_no_answer(tab: Tab, picture: Path) -> None:
+    tab.expect("503")
+    page = tab.page
+    page.route("**/v1/edits?dry_run=true", busy, times=1)
+    tab.open("edit")
+    with page.expect_response("**/v1/edits?dry_run=true"):
+        page.locator("input[type=file]").first.set_input_files(picture)
+    page.get_by_label("What it shows").fill("a cup")  # not enough to ask for anything else
+    expect(page.get_by_label("What this would do")).to_contain_text("mini draws")
 
 
 @pytest.mark.usefixtures("worker")

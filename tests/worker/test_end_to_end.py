@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load, save
 
 from customedit.config.settings import Settings
+from customedit.estimates.work import PHASES
 from customedit.jobs.records import ConceptOutcome, ConceptRecord, EditOutcome
 from customedit.schemas import ids
 from customedit.schemas.change import AUTO_CHANGES
@@ -70,8 +71,9 @@ def test_a_look_is_learned_and_painted(bench: Bench, process: Process, tmp_path:
     assert picture(bench, learned.preview_key).size == (128, 128)
     told = bench.jobs.events(bench.tenant, learning)
     phases = [e.data["phase"] for e in told if e.kind != "state"]
-    assert "train" in phases
-    assert any(e.kind == "preview" and e.data["preview_key"] for e in told)
+    assert "train" in phases and set(phases) <= set(PHASES["customize"])
+    shown = [e.data for e in told if e.kind == "preview"]
+    assert shown and all(d["preview_key"] and d["step"] for d in shown if d["phase"] == "train")
 
     words = SOURCE.target_prompt(LOOK)
     blend = {"blend_words": [LOOK.noun]}
@@ -104,7 +106,9 @@ def test_a_look_is_learned_and_painted(bench: Bench, process: Process, tmp_path:
     assert without.word_maps is not None and with_.word_maps is not None
     tiles, names = picture(bench, with_.word_maps.key), with_.word_maps.words
     assert names == words.split() and tiles.size == (16 * len(names), 16)
-    assert any(e.kind == "preview" for e in bench.jobs.events(bench.tenant, asked[0]))
+    told = bench.jobs.events(bench.tenant, asked[0])
+    assert any(e.kind == "preview" for e in told)
+    assert {e.data["phase"] for e in told if e.kind != "state"} <= set(PHASES["edit"])
     assert not [n for n in bench.names(learning) if n.startswith("checkpoints/")]  # tidied up
     assert bench.states(learning) == ["queued", "running", "succeeded"]
     process.kill(signal.SIGTERM)

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, Counter
 from customedit.concepts.concept import Concept
 from customedit.diffusion.adapters import UNET, Adapter, Hadamard, LowRank, layers_of
 from customedit.diffusion.base import Base
-from customedit.diffusion.method import Method, Turn
+from customedit.diffusion.method import Method, Progress, Turn
 from customedit.diffusion.text import Weighted
 from customedit.errors import DeadlineExceeded, InputError, NumericalError, TrainingError
 from customedit.jobs.queued_requests import OtherVersionError
@@ -36,14 +36,25 @@ from worker.metrics import Metrics
 from worker.runtime import Cache, concept_bytes, own_scratch
 
 
-def test_a_warning_goes_with_all_progress_that_follows() -> None:
+@pytest.fixture
+def attempt() -> Attempt:
+    """One whose engine only keeps what is to be told of progress, as ``heard``."""
+    heard: list[Any] = []
+
+    def submit(_: object, *, on_progress: Any, **__: object) -> None:
+        heard.append(on_progress)
+
     record = SimpleNamespace(tenant="anna", id="job_1", kind="customize")
     runtime: Any = SimpleNamespace(
         storage=None, metrics=None, speedometer=SimpleNamespace(accounted=0.0),
         settings=SimpleNamespace(job_timeout_seconds=60),
+        engine=SimpleNamespace(submit=submit, heard=heard),
     )  # fmt: skip
     claim: Any = SimpleNamespace(record=record, attempt=1)
-    attempt = Attempt(claim, runtime, Path())
+    return Attempt(claim, runtime, Path())
+
+
+def test_a_warning_goes_with_all_progress_that_follows(attempt: Attempt) -> None:
     attempt.report("train")
     attempt.warn([])
     assert attempt.take_progress() == JobProgress(phase="train")
@@ -58,6 +69,58 @@ def test_a_warning_goes_with_all_progress_that_follows() -> None:
     attempt.show("a/b")
     shown = attempt.take_progress()
     assert shown is not None and shown.preview_key == "a/b" and len(shown.warnings) == 2
+
+
+def test_what_is_told_between_two_steps_keeps_the_step(attempt: Attempt) -> None:
+    """The record has the last progress alone: a preview or a warning must not set it to 0 of 0."""
+    attempt.report("train", 7, 20, {"loss": 0.5})
+    told = attempt.take_progress()
+    assert told is not None and attempt.take_progress() is None
+    attempt.show("a/b")
+    assert attempt.has_progress
+    assert attempt.take_progress() == told.model_copy(update={"preview_key": "a/b"})
+    attempt.warn(["it is small"])
+    warned = told.model_copy(update={"warnings": ["it is small"]})
+    assert attempt.take_progress() == warned  # without the preview, which was told
+    assert attempt.take_progress() is None
+
+
+def test_a_method_is_reported_under_its_own_phases_or_that_of_the_job(attempt: Attempt) -> None:
+    method: Any = None
+    attempt.submit(method, 0)
+    attempt.submit(method, 0, phase="preview")
+    attempt.submit(method, 0, report=False)
+    own, renamed, unheard = attempt.runtime.engine.heard  # type: ignore[attr-defined]
+    for hear, phase in ((own, "edit"), (renamed, "preview")):
+        hear(Progress("edit", 3, 20, {"loss": 1.0}))
+        told = attempt.take_progress()
+        assert told is not None
+        assert (told.phase, told.step, told.steps, told.facts) == (phase, 3, 20, {"loss": 1.0})
+    assert unheard is None
+
+
+def test_the_rest_of_a_phase_is_told_by_the_steps_that_were_made(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a training that is resumed in the middle, whose steps before took it no time."""
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
+    monkeypatch.setattr("worker.attempt.time", clock)
+
+    def left(phase: str, step: int, steps: int, seconds: float) -> float | None:
+        clock.now += seconds
+        attempt.report(phase, step, steps)
+        told = attempt.take_progress()
+        assert told is not None
+        return told.eta_s
+
+    assert left("edit", 0, 10, 5) is None
+    assert left("edit", 1, 10, 2) == 18
+    assert left("train", 501, 1000, 9) is None
+    assert left("train", 511, 1000, 20) == 2 * 489
+    assert left("train", 1000, 1000, 489) == 0
+    assert left("class images", 8, 8, 1) is None
+    assert left("class images", 1, 8, 1) is None  # those of another class
+    assert left("class images", 2, 8, 3) == 18
 
 
 @given(
