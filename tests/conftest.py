@@ -78,7 +78,6 @@ LONG = (
     "tests/concepts/test_training.py",
     "tests/experiments/test_quality.py",
     "tests/experiments/test_lookbench_run.py",
-    "tests/page/test_whole.py",
     "tests/test_wheel.py",
 )
 """By what `--durations` tells of a whole run; a folder's files go together, with one service."""

@@ -15,6 +15,8 @@ from packaging.version import Version
 
 import customedit
 
+from .conftest import LONG
+
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -102,3 +104,8 @@ def test_no_file_has_conflict_markers() -> None:
         ["git", "grep", "-nIE", pattern], cwd=ROOT, capture_output=True, text=True
     )
     assert found.returncode == 1, found.stdout or found.stderr  # 1: no line matches
+
+
+def test_what_is_begun_first_among_the_tests_is_there() -> None:
+    assert len(set(LONG)) == len(LONG)
+    assert [name for name in LONG if not (ROOT / name).exists()] == []

@@ -59,7 +59,7 @@ def test_a_training_is_seen_while_it_learns(run: CliRunner, tmp_path: Path) -> N
     look = samples.looks()[0]
     done = run.invoke(
         app,
-        ["customize", str(look.images[0].parent), "--noun", look.noun, "--steps", "3",
+        ["customize", str(look.images[0]), "--noun", look.noun, "--steps", "3",
          "--class-images", "0", "--crops", "2", "--previews", str(tmp_path / "seen"),
          "--preview-every", "2", "-o", str(tmp_path / "look.safetensors")],
     )  # fmt: skip
@@ -371,7 +371,7 @@ def test_merged_concepts_know_both_tokens(run: CliRunner, concept: Path, tmp_pat
     look = samples.looks()[3]
     done = run.invoke(
         app,
-        ["customize", str(look.images[0].parent), "--noun", look.noun, "--token", "<other>",
+        ["customize", str(look.images[0]), "--noun", look.noun, "--token", "<other>",
          "--steps", "2", "--class-images", "0", "--crops", "2", "-o", str(other)],
     )  # fmt: skip
     assert done.exit_code == 0, done.output

@@ -198,7 +198,7 @@ def test_dreambooth_loses_no_small_step(
 def test_jobs_that_share_forwards_are_near_those_alone(
     half: Base, picture: Image.Image, references: list[Image.Image]
 ) -> None:
-    training = TrainingSettings.of(half, steps=2, batch=1, class_images=0, crops=2)
+    training = TrainingSettings.of(half, steps=1, batch=1, class_images=0, crops=2)
     concept = run(half, train_concept(half, references, PROMPTS, training))
 
     def editing(prompt: str, concepts: Any = (), **options: Any) -> Method[EditResult]:
@@ -209,8 +209,8 @@ def test_jobs_that_share_forwards_are_near_those_alone(
     def methods() -> list[Any]:
         named = TARGET.replace("patterned", "<plaid> patterned")
         return [
-            editing(named, [concept], steps=3),
-            editing(TARGET, steps=4, method="sdedit"),
+            editing(named, [concept], steps=2),
+            editing(TARGET, steps=3, method="sdedit"),
             editing(TARGET, steps=2, inversion="ddim"),
         ]
 

@@ -195,6 +195,22 @@ LARGE_IN_SMALL = Size(
 """The large size's pictures and levels, with few channels and steps."""
 
 
+def test_a_command_without_time_says_what_is_left_and_given_again_goes_on(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "SIZES", {"large": LARGE_IN_SMALL})
+    (tmp_path / "scenes").symlink_to(runs / "scenes")
+    app = typer.Typer()
+    app.command()(train.main)
+    command = ["vae", "--size", "large", "--runs", str(tmp_path), "--minutes", "0"]
+    first, second = (CliRunner().invoke(app, command) for _ in range(2))
+    assert first.exit_code == train.UNFINISHED, first.output
+    assert "vae: at step 1 of 2; give the same command again" in first.output
+    assert second.exit_code == 0, second.output
+    assert torch.load(tmp_path / "vae.pt", weights_only=True)["step"] == 2
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_all_stages_of_the_large_size_stop_on_time_and_go_on_to_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

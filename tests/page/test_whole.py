@@ -44,6 +44,7 @@ def worker(settings: Settings, tmp_path: Path) -> Iterator[None]:
         child.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.usefixtures("worker")
 def test_a_look_is_taught_and_painted(tab: Tab, references: list[Path], picture: Path) -> None:

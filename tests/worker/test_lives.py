@@ -24,7 +24,8 @@ from .bench import Bench, Workers, until
 from .proxy import Proxy
 
 LONG: dict[str, Any] = {
-    "steps": 16, "batch": 1, "crops": 1, "class_images": 2, "class_steps": 2, "checkpoint_every": 3,
+    "references": 1, "steps": 16, "batch": 1, "crops": 1, "class_images": 2, "class_steps": 2,
+    "checkpoint_every": 3,
 }  # fmt: skip
 
 
