@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -100,3 +101,9 @@ def import_form(tab: Tab, folder: Path) -> Locator:
     form.get_by_label("File of weights").set_input_files(weights)
     form.get_by_label("Token").fill("<lora>")
     return form
+
+
+def give(page: Page, files: Path | Sequence[Path]) -> None:
+    """Choose pictures for the form of a view, once what it begins with is in it."""
+    page.locator("form.sends").wait_for()
+    page.locator("input[type=file]").first.set_input_files(files)

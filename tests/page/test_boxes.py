@@ -16,7 +16,7 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept, upload_mask
-from .tab import Tab
+from .tab import Tab, give
 from .test_accessible import FAULTS, PHONE, violations
 
 TARGET = "a <left> cup on a <right> table"
@@ -215,7 +215,7 @@ def test_boxes_are_kept_by_drafts_and_presets_and_go_to_every_picture_of_a_batch
     expect(form.get_by_role("application", name="acts from")).to_have_count(0)
     form.get_by_role("button", name="Use", exact=True).click()
     expect(left.get_by_label("Right")).to_have_value("40")
-    form.locator("input[type=file]").first.set_input_files(references[:2])
+    give(form, references[:2])
     expect(left.get_by_role("button", name="Draw on the picture")).to_be_disabled()
     form.get_by_role("button", name="Edit 2 pictures").click()
     expect(form.locator(".tile")).to_have_count(2)

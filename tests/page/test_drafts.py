@@ -11,7 +11,7 @@ from customedit.jobs.store import Jobs
 
 from .. import web
 from ..api.conftest import ALL, Running, edit
-from .tab import Tab, import_form
+from .tab import Tab, give, import_form
 
 SOURCE, TARGET = "a cup on a table", "a blue cup on a table"
 
@@ -19,7 +19,7 @@ SOURCE, TARGET = "a cup on a table", "a blue cup on a table"
 def fill(page: Page, picture: Path) -> None:
     page.get_by_label("What it shows").fill(SOURCE)  # once the form is open: it is filled in then
     page.get_by_label("What it is to show").fill(TARGET)
-    page.locator("input[type=file]").first.set_input_files(picture)
+    give(page, picture)
     page.get_by_text("Expert settings").click()
     page.get_by_label("Guidance", exact=True).fill("3")
     page.locator(".thumbs .name").get_by_text(picture.name, exact=True).wait_for()  # it is sent
@@ -121,7 +121,7 @@ def test_a_lost_connection_is_said_and_the_form_is_sent_later(
     tab.open("edit")
     page.get_by_label("What it shows").wait_for()
     page.context.set_offline(True)
-    page.locator("input[type=file]").first.set_input_files(picture)
+    give(page, picture)
     page.get_by_text("not sent yet").wait_for()
     page.get_by_label("What it shows").fill(SOURCE)
     page.get_by_label("What it is to show").fill(TARGET)
@@ -137,7 +137,7 @@ def test_a_lost_connection_is_said_and_the_form_is_sent_later(
 def test_a_look_that_is_being_filled_in_is_kept(tab: Tab, references: tuple[Path, ...]) -> None:
     page = tab.page
     tab.open("teach")
-    page.locator("input[type=file]").set_input_files(references[:2])
+    give(page, references[:2])
     page.get_by_label("What the pictures show").fill("vase")
     page.get_by_text("How it is trained").click()
     page.get_by_label("Steps", exact=True).fill("77")

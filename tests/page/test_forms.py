@@ -14,7 +14,7 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept
-from .tab import Tab
+from .tab import Tab, give
 from .test_leaving import Held
 
 EVIL = '"><img src=x onerror="window.broken=1"><script>window.broken=1</script>'
@@ -39,7 +39,7 @@ def test_several_seeds_are_for_methods_that_draw_by_chance(
 ) -> None:
     page = tab.page
     tab.open("edit")
-    page.locator("input[type=file]").first.set_input_files(picture)
+    give(page, picture)
     page.get_by_label("What it shows").fill("a cup")
     page.get_by_label("What it is to show").fill("a blue cup")
     page.get_by_text("Expert settings").click()
@@ -104,7 +104,7 @@ def test_what_is_wrong_is_said_at_its_field_until_it_is_mended(
     page.get_by_role("button", name="Teach this look").click()
     assert "Say what the pictures show" in wrong(page, "What the pictures show")
     page.get_by_text("Choose at least one picture.").wait_for()
-    page.locator("input[type=file]").set_input_files(references[0])
+    give(page, references[0])
     expect(page.get_by_text("Choose at least one picture.")).to_be_hidden()
     noun = page.get_by_label("What the pictures show")
     noun.fill("!!")
@@ -149,7 +149,7 @@ def test_what_the_service_refuses_is_told_at_its_field(
         "request_id": "req-1",
     }
     page.route("**/v1/concepts", lambda route: route.fulfill(status=422, json=problem))
-    page.locator("input[type=file]").set_input_files(references[0])
+    give(page, references[0])
     page.get_by_label("What the pictures show").fill("cup")
     page.get_by_role("button", name="Teach this look").click()
     page.locator(".problem").get_by_text("A field is not usable").wait_for()
@@ -169,7 +169,7 @@ def test_the_button_says_that_it_sends_until_all_is_sent(
     held = Held(page, "**/v1/images", "POST", most=2)
     page.get_by_label("What it shows").fill("a cup")
     page.get_by_label("What it is to show").fill("a blue cup")
-    page.locator("input[type=file]").first.set_input_files(references[:2])
+    give(page, references[:2])
     submit = page.locator("form.sends button[type=submit]")
     expect(submit).to_have_text("Edit 2 pictures")
     first, second = held.all(2)
@@ -188,7 +188,7 @@ def test_what_is_no_picture_is_not_taken(tab: Tab, tmp_path: Path) -> None:
     tab.open("teach")
     text = tmp_path / "notes.txt"
     text.write_text("none")
-    tab.page.locator("input[type=file]").set_input_files(text)
+    give(tab.page, text)
     tab.page.get_by_text("notes.txt is no PNG, JPEG or WebP").wait_for()
 
 
@@ -205,7 +205,7 @@ def test_a_full_queue_is_told_and_the_form_is_sent_once_there_is_room(
     tab.open("edit")
     tab.sign_in(api.key())
     page = tab.page
-    page.locator("input[type=file]").first.set_input_files(picture)
+    give(page, picture)
     source, target = page.get_by_label("What it shows"), page.get_by_label("What it is to show")
     source.fill("a cup")
     target.fill("a green cup")
@@ -252,7 +252,7 @@ def test_a_full_queue_loses_nothing_of_the_other_forms(
         form.get_by_label("File of weights").set_input_files(weights)
         sends = form.get_by_role("button", name="Import")
     else:
-        page.locator("input[type=file]").set_input_files(references[:3])
+        give(page, references[:3])
         sends = page.get_by_role("button", name="Teach this look")
     noun = page.get_by_label("What the pictures show")
     noun.fill("vase")
@@ -272,7 +272,7 @@ def test_an_edit_names_only_looks_that_are_chosen(
     concept = ready(api, jobs, concepts, storage, token="<plaid>", name="Plaid")
     page = tab.page
     tab.open("edit")
-    page.locator("input[type=file]").first.set_input_files(picture)
+    give(page, picture)
     page.get_by_label("What it shows").fill("a photo of a cup on a table")
     target = page.get_by_label("What it is to show")
     target.fill("a photo of a <plaid> patterned cup on a table")
@@ -313,7 +313,7 @@ def test_an_edit_is_checked_before_it_is_sent(tab: Tab, picture: Path) -> None:
     tab.open("edit")
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Choose a picture.").wait_for()
-    page.locator("input[type=file]").first.set_input_files(picture)
+    give(page, picture)
     expect(page.get_by_text("Choose a picture.")).to_be_hidden()
     page.get_by_label("What it is to show").fill("a blue cup")
     page.get_by_role("button", name="Edit", exact=True).click()
@@ -339,7 +339,7 @@ def test_one_slider_says_how_much_changes(
 ) -> None:
     page = tab.page
     tab.open("edit")
-    page.locator("input[type=file]").first.set_input_files(picture)
+    give(page, picture)
     page.get_by_label("What it shows").fill("a cup")
     page.get_by_label("What it is to show").fill("a blue cup")
     change = page.get_by_label("How much changes")

@@ -18,7 +18,7 @@ from customedit.storage.store import Storage
 from customedit.tenants.catalogue import Concepts
 
 from ..api.conftest import Running, customize, edit, finish_concept, finish_edit
-from .tab import Tab
+from .tab import Tab, give
 from .test_leaving import Held, busy
 
 
@@ -247,7 +247,7 @@ def test_several_pictures_are_edited_with_one_form(
 ) -> None:
     page = tab.page
     tab.open("edit")
-    page.locator("input[type=file]").first.set_input_files(references[:3])
+    give(page, references[:3])
     expect(page.get_by_label("Several pictures")).to_be_checked()
     page.get_by_label("What it shows").fill("a cup")
     page.get_by_label("What it is to show").fill("a blue cup")

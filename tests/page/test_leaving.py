@@ -12,7 +12,7 @@ from playwright.sync_api import FileChooser, Locator, Page, Route, expect
 from customedit.jobs.store import Jobs
 
 from ..api.conftest import ALL, Running, png
-from .tab import PATIENCE_MS, Tab
+from .tab import PATIENCE_MS, Tab, give
 from .test_library import PASTE
 
 
@@ -59,7 +59,7 @@ def test_an_edit_that_is_still_being_sent_leaves_what_is_typed_since(
 ) -> None:
     page = tab.page
     tab.open("edit")
-    page.locator("input[type=file]").first.set_input_files(picture)
+    give(page, picture)
     source, target = page.get_by_label("What it shows"), page.get_by_label("What it is to show")
     source.fill("a cup")
     target.fill("a blue cup")
@@ -81,7 +81,7 @@ def test_a_look_that_is_still_being_sent_leaves_what_is_typed_since(
 ) -> None:
     page = tab.page
     tab.open("teach")
-    page.locator("input[type=file]").set_input_files(references[:3])
+    give(page, references[:3])
     noun = page.get_by_label("What the pictures show")
     noun.fill("cup")
     held = Held(page, "**/v1/concepts", "POST")
@@ -102,7 +102,7 @@ def test_a_picture_that_arrives_late_leaves_what_is_typed_since(tab: Tab, pictur
     tab.open("edit")
     page.get_by_label("What it shows").fill("a cup")
     held = Held(page, "**/v1/images", "POST")
-    page.locator("input[type=file]").first.set_input_files(picture)
+    give(page, picture)
     held.wait()
     leave_and_return(page, "Edit")
     page.get_by_label("What it shows").fill("a vase")
@@ -298,7 +298,7 @@ def test_pictures_that_are_shown_no_more_are_freed(tab: Tab, references: tuple[P
     tab.open("edit")
     page.get_by_label("What it shows").wait_for()
     page.evaluate(COUNT_ADDRESSES)
-    page.locator("input[type=file]").first.set_input_files(references[:3])
+    give(page, references[:3])
     expect(page.locator(".thumbs img")).to_have_count(3)
     expect(page.get_by_text("Sending")).to_have_count(0)
     assert page.evaluate("window.held.size") == 3

@@ -10,12 +10,12 @@ from playwright.sync_api import Page, expect
 from customedit.jobs.store import Jobs
 
 from ..api.conftest import Running, edit, png
-from .tab import Tab
+from .tab import Tab, give
 from .test_leaving import busy
 
 
 def fill(page: Page, picture: Path) -> None:
-    page.locator("input[type=file]").first.set_input_files(picture)
+    give(page, picture)
     page.get_by_label("What it shows").fill("a cup")
     page.get_by_label("What it is to show").fill("a blue cup")
 
@@ -26,7 +26,7 @@ def test_the_base_and_that_a_picture_is_scaled_are_told_at_the_upload(
 ) -> None:
     tab.open("edit")
     page = tab.page
-    page.locator("input[type=file]").first.set_input_files(picture)
+    give(page, picture)
     plan = page.get_by_label("What this would do")
     expect(plan).to_contain_text("mini draws, made for pictures of 16 × 16 pixels")
     expect(plan.locator(".warning")).to_contain_text("128 × 128 pixels. It is reduced to 16 × 16")
@@ -41,7 +41,7 @@ def test_the_plan_is_asked_for_again_after_no_answer(tab: Tab, picture: Path) ->
     tab.open("edit")
     page.get_by_label("What it shows").wait_for()
     with page.expect_response("**/v1/edits?dry_run=true"):
-        page.locator("input[type=file]").first.set_input_files(picture)
+        give(page, picture)
     page.get_by_label("What it shows").fill("a cup")  # not enough to ask for anything else
     expect(page.get_by_label("What this would do")).to_contain_text("mini draws")
 

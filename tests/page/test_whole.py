@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 
 from customedit.config.settings import Settings
 
-from .tab import Tab
+from .tab import Tab, give
 
 ROOT = Path(__file__).parents[2]
 QUICK = {
@@ -50,7 +50,7 @@ def worker(settings: Settings, tmp_path: Path) -> Iterator[None]:
 def test_a_look_is_taught_and_painted(tab: Tab, references: list[Path], picture: Path) -> None:
     page = tab.page
     tab.open("teach")
-    page.locator("input[type=file]").set_input_files(references)
+    give(page, references)
     expect(page.get_by_alt_text("Reference 5")).to_have_js_property("complete", True)
     page.get_by_label("What the pictures show").fill("cup")
     page.get_by_label("Token", exact=True).fill("<house>")
@@ -62,7 +62,7 @@ def test_a_look_is_taught_and_painted(tab: Tab, references: list[Path], picture:
     page.get_by_role("heading", name="<house> is learned").wait_for(timeout=MINUTES_MS)
 
     page.get_by_role("link", name="Use it in an edit").click()
-    page.locator("input[type=file]").first.set_input_files(picture)
+    give(page, picture)
     page.get_by_label("What it shows").fill("a photo of a cup on a table")
     page.get_by_role("button", name="Write it from the line above").click()
     prompt = "a photo of a <house> patterned cup on a table"
