@@ -31,8 +31,8 @@ class Forward:
 
     keys, values: per cross-attention layer, [rows, tokens, inner], with those of ``kept`` rows
     after the forward's own; layers in the base's order. recorded: positions of a layer whose maps
-    are recorded. maps: [recording rows, positions,
-    tokens], mean over heads, summed over ``layers`` layers.
+    are recorded. maps: [recording rows, positions, tokens], mean over heads, summed over ``layers``
+    layers.
     """
 
     keys: Sequence[Tensor]

@@ -326,8 +326,9 @@ def prompt_to_prompt(
     layout = (True, 0)  # of the rows that the control is for
     if not (direct and base.family.mapped_tokens):
         features = None
-    takes = [maps.takes(k) | watched.parts if k >= first else set() for k in range(steps)]
+    takes: list[set[Part]] = []  # of the source, at each step
     if features is not None:
+        takes = [maps.takes(k) | watched.parts if k >= first else set() for k in range(steps)]
         features.want(takes)
     schedule = base.schedule.sized(*size)
     for k, (time, to) in enumerate(schedule.downwards(steps)):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, get_args
 
 import pytest
+import torch
 from PIL import Image
 
 from customedit.diffusion.base import Base
@@ -30,3 +32,12 @@ def source() -> samples.Source:
 @pytest.fixture(scope="session")
 def picture(source: samples.Source) -> Image.Image:
     return Image.open(source.image).convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums are in one order whatever the machine has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

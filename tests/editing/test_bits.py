@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +41,8 @@ from customedit.experiments.result_cache import ROWS, TRAININGS
 from customedit.mini import samples
 from customedit.schemas.methods import P2POptions
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FILE: Final = Path(__file__).with_name("bits.json")
 PROCESSOR: Final = f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
 SAMPLES: Final = 16
@@ -52,15 +54,6 @@ EXPERT = P2POptions(
     reweight={"patterned": 2.0}, words={"patterned": (0.0, 0.2)}, blend_over="union",
     blend_words=["cup"], subtract=["table"], blend_target_words=["cup"],
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are in one order whatever the machine has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

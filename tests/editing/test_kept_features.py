@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,6 +28,8 @@ from customedit.editing.prompt_to_prompt import prompt_to_prompt
 from customedit.errors import InputError
 from customedit.schemas.methods import P2POptions
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 5
 SOURCE = "a photo of a white cup on a wooden table"
 SWAPPED = "a photo of a blue ball on a wooden table"
@@ -50,15 +51,6 @@ class Change:
 
         self.tokens = {token: torch.randn(base.width, generator=generator)}
         self.keys, self.values = moved("to_k"), moved("to_v")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are in one order whatever the machine has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
